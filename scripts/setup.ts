@@ -1,0 +1,179 @@
+/**
+ * Gets what the other scripts need: npm packages, and Debian packages by group.
+ * Every script begins here, so this file and what it imports use only what is built into Bun:
+ * a fresh clone has no node_modules.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { bunExecutable, runCommand } from "./command.ts";
+import { ScriptError, withStep } from "./terminal.ts";
+
+/** The folder of package.json. */
+export const repositoryRoot: string = dirname(import.meta.dirname);
+
+/** A Debian package, and the file whose presence shows that its content is there. */
+interface SystemPackage {
+  readonly name: string;
+  readonly shownBy: string;
+}
+
+/**
+ * What each purpose needs beyond Debian's essential packages. A file shows a package's presence,
+ * not the package database, so that a tool which came another way counts as well.
+ */
+const systemPackages = {
+  layouts: [
+    { name: "gcc", shownBy: "/usr/bin/gcc" },
+    { name: "libc6-dev", shownBy: "/usr/include/stdio.h" },
+  ],
+  arm64: [
+    { name: "gcc-aarch64-linux-gnu", shownBy: "/usr/bin/aarch64-linux-gnu-gcc" },
+    { name: "libc6-dev-arm64-cross", shownBy: "/usr/aarch64-linux-gnu/include/stdio.h" },
+    { name: "libc6-arm64-cross", shownBy: "/usr/aarch64-linux-gnu/lib/libc.so.6" },
+    { name: "qemu-user-static", shownBy: "/usr/bin/qemu-aarch64-static" },
+  ],
+  musl: [
+    { name: "gcc", shownBy: "/usr/bin/gcc" },
+    { name: "musl", shownBy: "/lib/ld-musl-x86_64.so.1" },
+    { name: "musl-dev", shownBy: "/usr/include/x86_64-linux-musl/stdio.h" },
+    { name: "musl-tools", shownBy: "/usr/bin/musl-gcc" },
+    { name: "libstdc++-12-pic", shownBy: "/usr/lib/gcc/x86_64-linux-gnu/12/libstdc++_pic.a" },
+  ],
+  machine: [
+    { name: "qemu-system-x86", shownBy: "/usr/bin/qemu-system-x86_64" },
+    { name: "busybox-static", shownBy: "/bin/busybox" },
+    { name: "e2fsprogs", shownBy: "/sbin/mke2fs" },
+  ],
+  bench: [
+    { name: "gcc", shownBy: "/usr/bin/gcc" },
+    { name: "libc6-dev", shownBy: "/usr/include/stdio.h" },
+    { name: "s6", shownBy: "/usr/bin/s6-supervise" },
+    { name: "runit", shownBy: "/usr/bin/runsv" },
+    { name: "supervisor", shownBy: "/usr/bin/supervisord" },
+  ],
+} as const satisfies Record<string, readonly SystemPackage[]>;
+
+export type PackageGroup = keyof typeof systemPackages;
+
+/**
+ * Installs package.json's dependencies as bun.lock has them, unless they are there already.
+ * @throws ScriptError (100) when Bun is not the pinned one, (1) when the installation fails.
+ */
+export async function ensureDependencies(): Promise<void> {
+  requirePinnedBun();
+  const stamp = join(repositoryRoot, "node_modules", ".hostler-installed");
+  const wanted = hashOfFiles(["package.json", "bun.lock"]);
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
+  await withStep("npm packages", async () => {
+    await runCommand([bunExecutable, "install", "--frozen-lockfile"], {
+      workingDirectory: repositoryRoot,
+    });
+  });
+  writeFileSync(stamp, wanted);
+}
+
+/** @returns the Debian packages of these groups that this machine lacks, each once. */
+export function missingSystemPackages(groups: readonly PackageGroup[]): string[] {
+  const missing = new Set<string>();
+  for (const group of groups) {
+    for (const { name, shownBy } of systemPackages[group]) {
+      if (!existsSync(shownBy)) missing.add(name);
+    }
+  }
+  return [...missing];
+}
+
+/** What a person types to get the packages. */
+export function installCommand(packages: readonly string[]): string {
+  const install = `apt-get install --yes --no-install-recommends ${packages.join(" ")}`;
+  return process.getuid?.() === 0
+    ? `apt-get update && ${install}`
+    : `sudo apt-get update && sudo ${install}`;
+}
+
+/**
+ * Sees to it that the packages of these groups are there.
+ * @param reason what they are for, in the words that follow "needed for"
+ * @throws ScriptError (100) naming what is missing and the command that gets it, when this is
+ *   not root or not Debian; (1) when apt-get fails.
+ */
+export async function ensureSystemPackages(
+  groups: readonly PackageGroup[],
+  reason: string,
+): Promise<void> {
+  const missing = missingSystemPackages(groups);
+  if (missing.length === 0) return;
+  if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) {
+    throw new ScriptError(explainMissing(missing, reason), { exitCode: 100 });
+  }
+  await withStep(`Debian packages for ${reason}: ${missing.join(" ")}`, async (step) => {
+    await aptGet(["update"], step.say);
+    await aptGet(["install", "--yes", "--no-install-recommends", ...missing], step.say);
+  });
+  const still = missingSystemPackages(groups);
+  if (still.length > 0) {
+    throw new ScriptError(
+      `apt-get installed ${still.join(" ")}, but not the files that this release of Debian ` +
+        "should have in them. The scripts are made for Debian 12.",
+      { exitCode: 100 },
+    );
+  }
+}
+
+/** The message for somebody who has to get the packages in another way. */
+export function explainMissing(missing: readonly string[], reason: string): string {
+  return [
+    `Missing Debian packages, needed for ${reason}: ${missing.join(" ")}`,
+    "As root the script installs them itself. Otherwise:",
+    `  ${installCommand(missing)}`,
+  ].join("\n");
+}
+
+async function aptGet(words: readonly string[], say: (detail: string) => void): Promise<void> {
+  // Status-Fd gives "dlstatus:1:20.5:text" and "pmstatus:name:50.0:text"; the lock may be held
+  // by the machine's own unattended upgrades.
+  const options = ["--quiet", "-oAPT::Status-Fd=1", "-oDPkg::Lock::Timeout=300"];
+  await runCommand(["apt-get", ...options, ...words], {
+    environment: { DEBIAN_FRONTEND: "noninteractive" },
+    onLine: (line) => {
+      const [kind, , percent, text] = line.split(":");
+      if (kind === "dlstatus") say(`download ${Math.round(Number(percent))} %`);
+      if (kind === "pmstatus") say(`install ${Math.round(Number(percent))} %: ${text}`);
+    },
+  });
+}
+
+/** bun:ffi is experimental and the bytes of a build depend on Bun: another version is refused. */
+function requirePinnedBun(): void {
+  const { packageManager } = readPackage();
+  const pinned = packageManager.slice("bun@".length);
+  if (Bun.version === pinned) return;
+  throw new ScriptError(
+    `This is Bun ${Bun.version}; hostler is built with ${pinned} alone. ` +
+      `Use: npx bun@${pinned} run …`,
+    { exitCode: 100 },
+  );
+}
+
+/** The parts of package.json that scripts use. */
+export function readPackage(): { readonly version: string; readonly packageManager: string } {
+  return JSON.parse(readFileSync(join(repositoryRoot, "package.json"), "utf8"));
+}
+
+/** @param name a folder in .cache/, for what is costly to get and belongs in no commit */
+export function cacheFolder(name: string): string {
+  const folder = join(repositoryRoot, ".cache", name);
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
+
+/** @param paths relative to the repository's root @returns SHA-256 over names and contents */
+export function hashOfFiles(paths: readonly string[]): string {
+  const hash = createHash("sha256");
+  for (const path of paths) {
+    const content = readFileSync(join(repositoryRoot, path));
+    hash.update(`${path}\0${content.length}\0`).update(content);
+  }
+  return hash.digest("hex");
+}
