@@ -1,0 +1,74 @@
+import { libc } from "./c-library.ts";
+import { NativeMemory, nullAddress } from "./memory.ts";
+import { OwnedDescriptor } from "./owned-descriptor.ts";
+import { attempt, check } from "./system-call-error.ts";
+
+/** O_CLOEXEC and O_NONBLOCK, include/uapi/asm-generic/fcntl.h: equal on x86-64 and arm64. */
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = 1030;
+const EFD_CLOEXEC = O_CLOEXEC;
+const EFD_NONBLOCK = O_NONBLOCK;
+const CLOSE_RANGE_CLOEXEC = 4;
+const SYS_close_range = 436;
+
+/** A pipe, both ends close-on-exec. Only the read end is non-blocking: pipe2(2). */
+export function makePipe(): { read: OwnedDescriptor; write: OwnedDescriptor } {
+  const pair = new NativeMemory(8);
+  check("pipe2", libc.pipe2(pair.address, O_CLOEXEC));
+  const read = new OwnedDescriptor(pair.view.getInt32(0, true));
+  const write = new OwnedDescriptor(pair.view.getInt32(4, true));
+  setNonBlocking(read);
+  return { read, write };
+}
+
+/** Makes reads and writes answer EAGAIN where they would wait: fcntl(2), F_SETFL. */
+export function setNonBlocking(descriptor: OwnedDescriptor): void {
+  const flags = check("fcntl", libc.fcntl(descriptor.number, F_GETFL, 0));
+  check("fcntl", libc.fcntl(descriptor.number, F_SETFL, flags | O_NONBLOCK));
+}
+
+/** A second descriptor for the same open file, close-on-exec, numbered `least` or higher. */
+export function duplicate(descriptor: number, least = 3): OwnedDescriptor {
+  return new OwnedDescriptor(check("fcntl", libc.fcntl(descriptor, F_DUPFD_CLOEXEC, least)));
+}
+
+/** An event counter that wakes whoever polls it: eventfd(2). */
+export function makeEventCounter(): OwnedDescriptor {
+  return new OwnedDescriptor(check("eventfd", libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
+}
+
+/** Adds one to an event counter. */
+export function signalEventCounter(counter: OwnedDescriptor): void {
+  const one = new NativeMemory(8);
+  one.setUnsigned64(0, 1);
+  check("write", libc.write(counter.number, one.address, 8));
+}
+
+/** Bytes read, 0 at the end, or minus the error number (EAGAIN where it would wait): read(2). */
+export function readInto(descriptor: OwnedDescriptor, memory: NativeMemory, size?: number): number {
+  const wanted = size ?? memory.size;
+  return attempt(() => libc.read(descriptor.number, memory.address, wanted));
+}
+
+/** Bytes written, or minus the error number (EAGAIN, EPIPE): write(2). */
+export function writeFrom(descriptor: OwnedDescriptor, memory: NativeMemory, size: number): number {
+  return attempt(() => libc.write(descriptor.number, memory.address, size));
+}
+
+/** Marks every descriptor numbered `first` or higher close-on-exec: close_range(2), Linux 5.11. */
+export function closeOnExecFrom(first: number): void {
+  const last = 0xffff_ffff;
+  check(
+    "close_range",
+    libc.syscall(SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC, 0, 0, 0),
+  );
+}
+
+/** ioctl(2) with a pointer argument; the result, or minus the error number. */
+export function control(descriptor: OwnedDescriptor, request: number, memory?: NativeMemory): number {
+  const address = memory?.address ?? nullAddress;
+  return attempt(() => libc.ioctl(descriptor.number, request, address));
+}

@@ -1,0 +1,99 @@
+import { libc } from "./c-library.ts";
+import { NativeMemory, nullAddress } from "./memory.ts";
+import { OwnedDescriptor } from "./owned-descriptor.ts";
+import { check, Errno, errorNumber, SystemCallError } from "./system-call-error.ts";
+
+/** include/uapi/linux/eventpoll.h */
+export const EPOLLIN = 0x001;
+export const EPOLLPRI = 0x002;
+export const EPOLLOUT = 0x004;
+export const EPOLLERR = 0x008;
+export const EPOLLHUP = 0x010;
+export const EPOLLRDHUP = 0x2000;
+export const EPOLLONESHOT = 1 << 30;
+
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+const EPOLL_CTL_MOD = 3;
+
+/**
+ * struct epoll_event, include/uapi/linux/eventpoll.h. Packed on x86-64 only: 12 bytes there with
+ * the data at 4, 16 bytes on arm64 with the data at 8.
+ */
+export const epollEventLayout =
+  process.arch === "arm64"
+    ? { size: 16, events: 0, data: 8 }
+    : { size: 12, events: 0, data: 4 };
+
+/** A new epoll instance: epoll_create1(2). */
+export function makeEpoll(): OwnedDescriptor {
+  return new OwnedDescriptor(check("epoll_create1", libc.epoll_create1(EPOLL_CLOEXEC)));
+}
+
+const scratch = new NativeMemory(epollEventLayout.size);
+
+function change(epoll: OwnedDescriptor, operation: number, watched: number, fields: EpollEvent) {
+  scratch.view.setUint32(epollEventLayout.events, fields.events >>> 0, true);
+  scratch.setUnsigned64(epollEventLayout.data, fields.key);
+  return libc.epoll_ctl(epoll.number, operation, watched, scratch.address);
+}
+
+/** What is watched for, or what is ready, under the key given at registration. */
+export interface EpollEvent {
+  readonly events: number;
+  readonly key: number;
+}
+
+/** Watches a descriptor: epoll_ctl(2). @throws SystemCallError (EPERM: a regular file). */
+export function epollAdd(epoll: OwnedDescriptor, watched: OwnedDescriptor, event: EpollEvent): void {
+  check("epoll_ctl", change(epoll, EPOLL_CTL_ADD, watched.number, event), "(add)");
+}
+
+/** Changes what a watched descriptor is watched for, and arms a one-shot watch again. */
+export function epollModify(
+  epoll: OwnedDescriptor,
+  watched: OwnedDescriptor,
+  event: EpollEvent,
+): void {
+  check("epoll_ctl", change(epoll, EPOLL_CTL_MOD, watched.number, event), "(modify)");
+}
+
+/** Stops watching a descriptor; one that is not watched (ENOENT) is no error. */
+export function epollRemove(epoll: OwnedDescriptor, watched: OwnedDescriptor): void {
+  const result = libc.epoll_ctl(epoll.number, EPOLL_CTL_DEL, watched.number, nullAddress);
+  if (result === -1) {
+    const errno = errorNumber();
+    if (errno !== Errno.ENOENT) throw new SystemCallError("epoll_ctl", errno, "(remove)");
+  }
+}
+
+/** Blocks this thread in epoll_wait(2) without a time limit, and gives what is ready. */
+export class EpollWaiter {
+  readonly #epoll: number;
+  readonly #limit: number;
+  readonly #memory: NativeMemory;
+
+  constructor(epoll: number, limit: number) {
+    this.#epoll = epoll;
+    this.#limit = limit;
+    this.#memory = new NativeMemory(limit * epollEventLayout.size);
+  }
+
+  /** Key and events in turn, flat, for as many descriptors as are ready; empty after EINTR. */
+  wait(): number[] {
+    const count = libc.epoll_wait(this.#epoll, this.#memory.address, this.#limit, -1);
+    if (count === -1) {
+      const errno = errorNumber();
+      if (errno === Errno.EINTR) return [];
+      throw new SystemCallError("epoll_wait", errno);
+    }
+    const ready: number[] = [];
+    for (let index = 0; index < count; index++) {
+      const offset = index * epollEventLayout.size;
+      ready.push(this.#memory.getUnsigned64(offset + epollEventLayout.data));
+      ready.push(this.#memory.view.getUint32(offset + epollEventLayout.events, true));
+    }
+    return ready;
+  }
+}

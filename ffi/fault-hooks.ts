@@ -1,0 +1,35 @@
+/**
+ * Hooks that exist only in the build for fault tests (`dist/hostler-faults`, made by one define).
+ * In the ordinary build `faultHooks` is the constant false and all code behind it is removed.
+ */
+declare const HOSTLER_FAULTS: boolean | undefined;
+
+export const faultHooks: boolean = typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true;
+
+/** Kernel features that a fault build can be told to live without. */
+export type AbsentFeature = "pidfd_get_info" | "so_peerpidfd" | "pidfs";
+
+/** True when a fault test asked for a kernel without the feature (HOSTLER_ABSENT, a comma list). */
+export function isMadeAbsent(feature: AbsentFeature): boolean {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    return (process.env["HOSTLER_ABSENT"] ?? "").split(",").includes(feature);
+  }
+  return false;
+}
+
+const passes = new Map<string, number>();
+
+/**
+ * Ends this process with SIGKILL when a fault test named this place: HOSTLER_KILL_AT is
+ * "<place>" or "<place>#<n>", the n-th pass (from 1).
+ */
+export function killPoint(place: string): void {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    const wanted = process.env["HOSTLER_KILL_AT"];
+    if (wanted === undefined) return;
+    const count = (passes.get(place) ?? 0) + 1;
+    passes.set(place, count);
+    const [name, pass] = wanted.split("#");
+    if (name === place && count === Number(pass ?? 1)) process.kill(process.pid, "SIGKILL");
+  }
+}

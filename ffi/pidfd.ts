@@ -1,0 +1,132 @@
+import { control } from "./descriptor.ts";
+import { libc } from "./c-library.ts";
+import { isMadeAbsent } from "./fault-hooks.ts";
+import { NativeMemory } from "./memory.ts";
+import { OwnedDescriptor } from "./owned-descriptor.ts";
+import { attempt, Errno, SystemCallError } from "./system-call-error.ts";
+
+const SYS_pidfd_send_signal = 424;
+const SYS_pidfd_open = 434;
+const P_PIDFD = 3;
+const WNOHANG = 1;
+const WEXITED = 4;
+const WNOWAIT = 0x0100_0000;
+const PIDFD_SIGNAL_PROCESS_GROUP = 4;
+
+/** include/uapi/linux/pidfd.h: the 64-byte form, Linux 6.13, and what its mask says. */
+const PIDFD_GET_INFO = 0xc040ff0b;
+const PIDFD_INFO_EXIT = 8;
+export const pidfdInfoLayout = { size: 64, mask: 0, pid: 16, tgid: 20, ppid: 24, exitCode: 60 };
+
+/** siginfo_t as waitid(2) fills it, on x86-64 and arm64: si_signo, si_code, si_pid, si_status. */
+export const signalInformationLayout = { size: 128, signo: 0, code: 8, pid: 16, status: 24 };
+
+/** How a process ended: by exit(3) with a status, or by a signal. */
+export type Ending =
+  | { readonly kind: "exited"; readonly status: number }
+  | { readonly kind: "signalled"; readonly signal: number; readonly coreDumped: boolean };
+
+/** A descriptor for the process with this number; ESRCH gives undefined: pidfd_open(2). */
+export function openProcess(processId: number): OwnedDescriptor | undefined {
+  const result = attempt(() => libc.syscall(SYS_pidfd_open, processId, 0, 0, 0, 0, 0));
+  if (result >= 0) return new OwnedDescriptor(result);
+  if (result === -Errno.ESRCH) return undefined;
+  throw new SystemCallError("pidfd_open", -result, `of process ${processId}`);
+}
+
+/** Sends a signal to one process; false when it is gone (ESRCH): pidfd_send_signal(2). */
+export function signalProcess(process: OwnedDescriptor, signal: number): boolean {
+  return sendSignal(process, signal, 0);
+}
+
+/**
+ * Sends a signal to the process group that the process leads. "gone" when no member is left,
+ * "unsupported" below Linux 6.9.
+ */
+export function signalProcessGroup(
+  process: OwnedDescriptor,
+  signal: number,
+): "sent" | "gone" | "unsupported" {
+  if (isMadeAbsent("pidfs")) return "unsupported";
+  const flags = PIDFD_SIGNAL_PROCESS_GROUP;
+  const result = attempt(() =>
+    libc.syscall(SYS_pidfd_send_signal, process.number, signal, 0, flags, 0, 0),
+  );
+  if (result >= 0) return "sent";
+  if (result === -Errno.ESRCH) return "gone";
+  if (result === -Errno.EINVAL) return "unsupported";
+  throw new SystemCallError("pidfd_send_signal", -result, "(process group)");
+}
+
+function sendSignal(process: OwnedDescriptor, signal: number, flags: number): boolean {
+  const result = attempt(() =>
+    libc.syscall(SYS_pidfd_send_signal, process.number, signal, 0, flags, 0, 0),
+  );
+  if (result >= 0) return true;
+  if (result === -Errno.ESRCH) return false;
+  throw new SystemCallError("pidfd_send_signal", -result);
+}
+
+const siginfo = new NativeMemory(signalInformationLayout.size);
+
+/**
+ * How a child ended: waitid(2). Undefined while it runs; "not-a-child" for a process whose
+ * parent we are not (ECHILD). With `leave` the child stays a zombie, so that its process number
+ * and group cannot be given to another yet.
+ */
+export function waitForChild(
+  process: OwnedDescriptor,
+  how: "reap" | "leave",
+): Ending | undefined | "not-a-child" {
+  siginfo.view.setInt32(signalInformationLayout.signo, 0, true);
+  siginfo.view.setInt32(signalInformationLayout.pid, 0, true);
+  const options = WEXITED | WNOHANG | (how === "leave" ? WNOWAIT : 0);
+  const result = attempt(() => libc.waitid(P_PIDFD, process.number, siginfo.address, options));
+  if (result === -Errno.ECHILD) return "not-a-child";
+  if (result < 0) throw new SystemCallError("waitid", -result);
+  if (siginfo.view.getInt32(signalInformationLayout.pid, true) === 0) return undefined;
+  const code = siginfo.view.getInt32(signalInformationLayout.code, true);
+  const status = siginfo.view.getInt32(signalInformationLayout.status, true);
+  const CLD_EXITED = 1;
+  const CLD_DUMPED = 3;
+  if (code === CLD_EXITED) return { kind: "exited", status };
+  return { kind: "signalled", signal: status, coreDumped: code === CLD_DUMPED };
+}
+
+/** A wait status, as wait(2) encodes it. */
+export function decodeWaitStatus(status: number): Ending {
+  const signal = status & 0x7f;
+  if (signal === 0) return { kind: "exited", status: (status >> 8) & 0xff };
+  return { kind: "signalled", signal, coreDumped: (status & 0x80) !== 0 };
+}
+
+/** What the kernel says of a process through its descriptor. */
+export interface ProcessInformation {
+  readonly processId: number;
+  readonly parentId: number;
+  /** Present once the process has been reaped, Linux 6.15. */
+  readonly ending: Ending | undefined;
+}
+
+/**
+ * PIDFD_GET_INFO: "unsupported" below Linux 6.13, "gone" when the process has been reaped and
+ * the kernel keeps no exit status (below 6.15), or kept none for this descriptor.
+ */
+export function processInformation(
+  process: OwnedDescriptor,
+): ProcessInformation | "unsupported" | "gone" {
+  if (isMadeAbsent("pidfd_get_info")) return "unsupported";
+  const layout = pidfdInfoLayout;
+  const memory = new NativeMemory(layout.size);
+  memory.setUnsigned64(layout.mask, PIDFD_INFO_EXIT);
+  const result = control(process, PIDFD_GET_INFO, memory);
+  if (result === -Errno.ESRCH) return "gone";
+  if (result === -Errno.ENOTTY || result === -Errno.EINVAL) return "unsupported";
+  if (result < 0) throw new SystemCallError("ioctl", -result, "PIDFD_GET_INFO");
+  const exited = (memory.getUnsigned64(layout.mask) & PIDFD_INFO_EXIT) !== 0;
+  return {
+    processId: memory.view.getInt32(layout.pid, true),
+    parentId: memory.view.getInt32(layout.ppid, true),
+    ending: exited ? decodeWaitStatus(memory.view.getInt32(layout.exitCode, true)) : undefined,
+  };
+}

@@ -1,0 +1,155 @@
+import { libc } from "./c-library.ts";
+import { cString, NativeMemory, nullAddress, StringVector } from "./memory.ts";
+import { attempt, check, Errno, errorNumber, SystemCallError } from "./system-call-error.ts";
+
+const RLIMIT_NOFILE = 7;
+const PRIO_PROCESS = 0;
+const SIG_SETMASK = 2;
+const PR_SET_NO_NEW_PRIVS = 38;
+const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+const PR_CAPBSET_DROP = 24;
+const CLOCK_MONOTONIC = 1;
+
+/** A soft and a hard limit; Infinity is RLIM_INFINITY. */
+export interface ResourceLimit {
+  readonly soft: number;
+  readonly hard: number;
+}
+
+const rlimit = new NativeMemory(16);
+
+function readLimit(offset: number): number {
+  const value = rlimit.view.getBigUint64(offset, true);
+  return value === 0xffff_ffff_ffff_ffffn ? Number.POSITIVE_INFINITY : Number(value);
+}
+
+function writeLimit(offset: number, value: number): void {
+  const infinite = value === Number.POSITIVE_INFINITY;
+  rlimit.view.setBigUint64(offset, infinite ? 0xffff_ffff_ffff_ffffn : BigInt(value), true);
+}
+
+/** A resource limit of a process (0: our own), by its number: prlimit(2). Undefined: ESRCH. */
+export function resourceLimit(processId: number, resource: number): ResourceLimit | undefined {
+  const result = attempt(() => libc.prlimit(processId, resource, nullAddress, rlimit.address));
+  if (result === -Errno.ESRCH || result === -Errno.EPERM) return undefined;
+  if (result < 0) throw new SystemCallError("prlimit", -result);
+  return { soft: readLimit(0), hard: readLimit(8) };
+}
+
+/** Sets a resource limit of our own: prlimit(2). */
+export function setResourceLimit(resource: number, limit: ResourceLimit): void {
+  writeLimit(0, limit.soft);
+  writeLimit(8, limit.hard);
+  check("prlimit", libc.prlimit(0, resource, rlimit.address, nullAddress));
+}
+
+/** The limit on open descriptors, of a process (0: our own). */
+export function descriptorLimit(processId = 0): ResourceLimit | undefined {
+  return resourceLimit(processId, RLIMIT_NOFILE);
+}
+
+/** Sets our own limit on open descriptors. */
+export function setDescriptorLimit(limit: ResourceLimit): void {
+  setResourceLimit(RLIMIT_NOFILE, limit);
+}
+
+/** The nice value of this thread: getpriority(2), -20 to 19. */
+export function niceValue(): number {
+  // The C library returns the value itself, so -1 may be a value; root cannot be refused here.
+  return libc.getpriority(PRIO_PROCESS, 0);
+}
+
+/** Sets the nice value of this thread; false when we may not (EACCES, EPERM): setpriority(2). */
+export function setNiceValue(value: number): boolean {
+  const result = attempt(() => libc.setpriority(PRIO_PROCESS, 0, value));
+  if (result === -Errno.EACCES || result === -Errno.EPERM) return false;
+  if (result < 0) throw new SystemCallError("setpriority", -result);
+  return true;
+}
+
+/**
+ * kill(2): "sent"; "gone" (ESRCH); "refused" (EPERM). A negative number is a process group;
+ * signal 0 asks whether anybody is there.
+ */
+export function kill(processId: number, signal: number): "sent" | "gone" | "refused" {
+  const result = attempt(() => libc.kill(processId, signal));
+  if (result >= 0) return "sent";
+  if (result === -Errno.ESRCH) return "gone";
+  if (result === -Errno.EPERM) return "refused";
+  throw new SystemCallError("kill", -result, `of ${processId}`);
+}
+
+const timespec = new NativeMemory(16);
+
+/** CLOCK_MONOTONIC in nanoseconds: clock_gettime(2). Exact for 104 days of uptime. */
+export function monotonicNanoseconds(): number {
+  libc.clock_gettime(CLOCK_MONOTONIC, timespec.address);
+  return timespec.getUnsigned64(0) * 1_000_000_000 + timespec.getUnsigned64(8);
+}
+
+/** Gives every signal its default action and lets all of them through, in this process. */
+export function resetSignals(): void {
+  const set = new NativeMemory(128);
+  const SIG_DFL = 0;
+  for (let signal = 1; signal <= 64; signal++) {
+    // SIGKILL, SIGSTOP and the C library's own two answer EINVAL, as they should.
+    libc.signal(signal, SIG_DFL);
+  }
+  libc.sigemptyset(set.address);
+  libc.pthread_sigmask(SIG_SETMASK, set.address, nullAddress);
+}
+
+/** Sets supplementary groups, then the group, then the user, all three ids of each. */
+export function becomeUser(identity: { user: number; group: number; groups: readonly number[] }) {
+  const list = new NativeMemory(identity.groups.length * 4);
+  identity.groups.forEach((group, index) => {
+    list.view.setUint32(index * 4, group, true);
+  });
+  check("setgroups", libc.setgroups(identity.groups.length, list.address));
+  check("setresgid", libc.setresgid(identity.group, identity.group, identity.group));
+  check("setresuid", libc.setresuid(identity.user, identity.user, identity.user));
+}
+
+/** No exec may give this process more than it has: prctl(2), PR_SET_NO_NEW_PRIVS. */
+export function forbidNewPrivileges(): void {
+  check("prctl", libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
+}
+
+/** Takes a capability, by its number, out of the bounding set: capabilities(7). */
+export function dropBoundingCapability(capability: number): void {
+  check("prctl", libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), `drop ${capability}`);
+}
+
+/** Empties the ambient set: capabilities(7). */
+export function clearAmbientCapabilities(): void {
+  check("prctl", libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient clear");
+}
+
+/** Sets the file mode creation mask: umask(2). */
+export function setFileModeMask(mask: number): void {
+  libc.umask(mask);
+}
+
+/** Changes the working directory: chdir(2). */
+export function changeDirectory(path: string): void {
+  const name = cString(path);
+  check("chdir", libc.chdir(name.address), path);
+}
+
+/** Replaces this process by another program: execve(2). Returns the error number; else never. */
+export function execute(path: string, argv: readonly string[], environment: readonly string[]) {
+  const name = cString(path);
+  const args = new StringVector(argv);
+  const variables = new StringVector(environment);
+  libc.execve(name.address, args.address, variables.address);
+  return errorNumber();
+}
+
+const SCHED_OTHER = 0;
+
+/** Puts this thread in the ordinary scheduling class: sched_setscheduler(2). */
+export function scheduleOrdinarily(): void {
+  const parameter = new NativeMemory(4);
+  check("sched_setscheduler", libc.sched_setscheduler(0, SCHED_OTHER, parameter.address));
+}
