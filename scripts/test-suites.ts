@@ -1,0 +1,102 @@
+/** Which suites there are, in which order they run, what they need and what they may take. */
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { type PackageGroup, repositoryRoot } from "./setup.ts";
+
+export interface Suite {
+  readonly name: string;
+  /** A file or a folder, from the repository's root. */
+  readonly place: string;
+  /** Files at the same time; one where files share the machine's namespaces or its memory. */
+  readonly width: number;
+  /** false: cases run as they are written, because they tell one story. */
+  readonly randomize: boolean;
+  readonly needsRoot: boolean;
+  readonly packages: readonly PackageGroup[];
+  /** Longest time for one file, in minutes; over it, the file is killed and has failed. */
+  readonly minutesPerFile: number;
+}
+
+/** From what fails fast to what takes long. */
+export const suites: readonly Suite[] = [
+  quick("tidy", "test/tidy.test.ts"),
+  quick("unit", "test/unit"),
+  { ...quick("simulation", "test/simulation"), minutesPerFile: 10 },
+  {
+    ...quick("contract", "test/contract"),
+    packages: ["layouts", "arm64", "musl"],
+    minutesPerFile: 10,
+  },
+  {
+    name: "namespace",
+    place: "test/namespace",
+    width: 1,
+    randomize: false,
+    needsRoot: true,
+    packages: ["layouts"],
+    minutesPerFile: 20,
+  },
+  {
+    name: "machine",
+    place: "test/machine",
+    width: 1,
+    randomize: false,
+    needsRoot: false,
+    packages: ["machine"],
+    minutesPerFile: 40,
+  },
+];
+
+function quick(name: string, place: string): Suite {
+  return {
+    name,
+    place,
+    width: navigator.hardwareConcurrency,
+    randomize: true,
+    needsRoot: false,
+    packages: [],
+    minutesPerFile: 5,
+  };
+}
+
+/**
+ * Seconds that each system's tests may take in `run test`, on two cores from a cold cache. They
+ * are the time of the files added up; beside them stands the limit of the whole run.
+ */
+export const budgetSeconds = {
+  house: 600,
+  process: 900,
+  "live-update": 300,
+  vm: 300,
+  fleet: 300,
+  vetting: 300,
+} as const;
+
+/** Seconds for the whole of `run test`; a run that takes longer has failed. */
+export const totalBudgetSeconds: number = 40 * 60;
+
+export type System = keyof typeof budgetSeconds;
+
+/** @returns the system a test file belongs to, by its name or folder: process-agent.test.ts */
+export function systemOf(path: string): System {
+  const [, , first = ""] = path.split("/");
+  const systems = Object.keys(budgetSeconds) as System[];
+  return systems.find((system) => first.startsWith(system)) ?? "house";
+}
+
+/** @param parts words of which one must be in a file's path; none for all files */
+export function filesOf(suite: Suite, parts: readonly string[]): string[] {
+  const files = suite.place.endsWith(".ts") ? [suite.place] : testFilesIn(suite.place);
+  if (parts.length === 0) return files;
+  return files.filter((file) => parts.some((part) => file.includes(part.replace(/^\.\//, ""))));
+}
+
+function testFilesIn(folder: string): string[] {
+  const absolute = join(repositoryRoot, folder);
+  // Git keeps no empty folder, so a suite without a file has none in a clone.
+  if (!existsSync(absolute)) return [];
+  return readdirSync(absolute, { recursive: true, encoding: "utf8" })
+    .filter((path) => path.endsWith(".test.ts"))
+    .map((path) => join(folder, path))
+    .toSorted();
+}

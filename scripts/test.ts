@@ -1,0 +1,188 @@
+/**
+ * `run test`: gets what is needed, builds, checks, and runs the suites one after another.
+ *
+ *   run test [--all] [--only PATTERN] [--seed N] [PART-OF-PATH …]
+ *
+ * Exit code 0 when every case passed, 1 when one failed, 100 when the words were wrong.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { buildAll } from "./build.ts";
+import { listChecks, runCheck } from "./check.ts";
+import {
+  ensureDependencies,
+  ensureSystemPackages,
+  explainMissing,
+  missingSystemPackages,
+} from "./setup.ts";
+import { formatSeconds, runScript, ScriptError, withStep } from "./terminal.ts";
+import { type FileResult, runTestFile } from "./test-file.ts";
+import { report } from "./test-report.ts";
+import { filesOf, type Suite, suites } from "./test-suites.ts";
+
+/** After so long without a line, the runner says what it is at. */
+const silenceMilliseconds = 20_000;
+
+interface Options {
+  readonly all: boolean;
+  readonly only: string | undefined;
+  readonly seed: number;
+  readonly parts: readonly string[];
+}
+
+function readOptions(words: string[]): Options {
+  try {
+    const { values, positionals } = parseArgs({
+      args: words,
+      allowPositionals: true,
+      options: {
+        all: { type: "boolean", default: false },
+        only: { type: "string" },
+        seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 31)) },
+      },
+    });
+    return {
+      all: values.all,
+      only: values.only,
+      seed: Number.parseInt(values.seed, 10),
+      parts: positionals,
+    };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ScriptError(
+      `${reason}\nUsage: run test [--all] [--only PATTERN] [--seed N] [PART-OF-PATH …]`,
+      { exitCode: 100, cause: error },
+    );
+  }
+}
+
+async function main(): Promise<number> {
+  const begin = performance.now();
+  const options = readOptions(Bun.argv.slice(2));
+  const plan = suites
+    .map((suite) => ({ suite, files: filesOf(suite, options.parts) }))
+    .filter(({ files }) => files.length > 0);
+  if (plan.length === 0) {
+    throw new ScriptError(`No test file has ${options.parts.join(" or ")} in its path.`, {
+      exitCode: 100,
+    });
+  }
+  const isWhole = options.parts.length === 0 && options.only === undefined;
+  const results: FileResult[] = [];
+  await ensureDependencies();
+  await preparePackages(plan.map(({ suite }) => suite));
+  await withStep("build", buildAll);
+  if (isWhole) results.push(...(await runChecks()));
+  const scratch = mkdtempSync(join(tmpdir(), "hostler-test-"));
+  try {
+    for (const { suite, files } of plan) {
+      results.push(...(await runSuite({ suite, files, options, scratch })));
+    }
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+  console.log(`\nseed ${options.seed}`);
+  const wallSeconds = (performance.now() - begin) / 1000;
+  const isCi = process.env["CI"] === "true";
+  return report({ results, wallSeconds, isWhole, isAll: options.all, isCi }) ? 0 : 1;
+}
+
+/** Without root the suites run all the same, and name what they skip. */
+async function preparePackages(chosen: readonly Suite[]): Promise<void> {
+  const groups = chosen.flatMap((suite) => suite.packages);
+  const missing = missingSystemPackages(groups);
+  if (process.getuid?.() !== 0 && missing.length > 0) {
+    console.log(`${explainMissing(missing, "tests")}\nUntil then those tests are skipped.`);
+    return;
+  }
+  await ensureSystemPackages(groups, "tests");
+}
+
+async function runChecks(): Promise<FileResult[]> {
+  const results: FileResult[] = [];
+  for (const check of listChecks({ fix: false })) {
+    const begin = performance.now();
+    const isFine = await runCheck(check);
+    results.push({
+      path: `check: ${check.name}`,
+      passed: isFine ? 1 : 0,
+      failed: isFine ? 0 : 1,
+      skips: [],
+      milliseconds: performance.now() - begin,
+      output: "",
+    });
+  }
+  return results;
+}
+
+interface SuiteRun {
+  readonly suite: Suite;
+  readonly files: readonly string[];
+  readonly options: Options;
+  readonly scratch: string;
+}
+
+async function runSuite(run: SuiteRun): Promise<FileResult[]> {
+  const { suite, files } = run;
+  console.log(`\n${suite.name}: ${files.length} ${files.length === 1 ? "file" : "files"}`);
+  if (suite.needsRoot && process.getuid?.() !== 0) return [skipSuite(suite)];
+  const results: FileResult[] = [];
+  const waiting = [...files];
+  const underWay = new Map<string, number>();
+  const silence = startReminder(underWay);
+  const work = async () => {
+    for (let path = waiting.shift(); path !== undefined; path = waiting.shift()) {
+      underWay.set(path, performance.now());
+      const result = await runTestFile({ ...fileRun(run), path });
+      underWay.delete(path);
+      results.push(result);
+      print(result);
+      silence.refresh();
+    }
+  };
+  await Promise.all(Array.from({ length: suite.width }, work));
+  clearInterval(silence);
+  return results;
+}
+
+function fileRun({ suite, options, scratch }: SuiteRun) {
+  return {
+    suite,
+    only: options.only,
+    seed: options.seed,
+    scratch,
+    environment: {
+      HOSTLER_TEST_BUILT: "1",
+      ...(options.all && { HOSTLER_TEST_ALL: "1" }),
+    },
+  };
+}
+
+function skipSuite(suite: Suite): FileResult {
+  const skip = { name: suite.name, reason: "not root", where: suite.place };
+  console.log(`SKIPPED ${skip.name}: ${skip.reason}`);
+  return { path: suite.place, passed: 0, failed: 0, skips: [skip], milliseconds: 0, output: "" };
+}
+
+function startReminder(underWay: ReadonlyMap<string, number>): Timer {
+  return setInterval(() => {
+    for (const [path, begin] of underWay) {
+      console.log(`…       ${path}  ${formatSeconds(performance.now() - begin)} so far`);
+    }
+  }, silenceMilliseconds);
+}
+
+function print(result: FileResult): void {
+  const counts = [
+    `${result.passed} passed`,
+    ...(result.failed > 0 ? [`${result.failed} failed`] : []),
+    ...(result.skips.length > 0 ? [`${result.skips.length} skipped`] : []),
+  ].join(", ");
+  const word = result.failed > 0 ? "FAILED" : "ok    ";
+  console.log(`${word}  ${result.path}  ${counts}  ${formatSeconds(result.milliseconds)}`);
+  if (result.failed > 0) console.log(`${result.output}\n`);
+}
+
+await runScript(main);
