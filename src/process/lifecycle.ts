@@ -1,0 +1,665 @@
+import type { Milliseconds, MonotonicTime } from "../units/units.ts";
+import { type Backoff, defaultBackoff, type ProcessSpecification } from "./specification.ts";
+
+/**
+ * The life of one supervised process: `step` decides, the driver performs. Every phase × every
+ * event stands in `table`; a cell that does nothing names its reason.
+ */
+
+/** How a process ended; "unknown" when neither the kernel nor the agent could say. */
+export type Ending =
+  | { readonly kind: "exited"; readonly status: number }
+  | { readonly kind: "signalled"; readonly signal: number; readonly coreDumped: boolean }
+  | { readonly kind: "unknown"; readonly reason: string };
+
+/** Why a start was refused, as the kernel or the agent said. */
+export interface Refusal {
+  readonly message: string;
+  /** The name of the error number, such as "ENOENT", where there is one. */
+  readonly code: string | undefined;
+}
+
+/** One running instance. */
+export interface Instance {
+  /** 128 random bits, in hexadecimal: the child's INVOCATION_ID. */
+  readonly invocation: string;
+  /** As the host sees it. */
+  readonly processId: number;
+  readonly startedAt: MonotonicTime;
+}
+
+/** What is true in every phase. */
+interface Common {
+  /** What the operator wants. */
+  readonly wanted: boolean;
+  /** Restarts decided since the orchestrator began. */
+  readonly restarts: number;
+  /** Quick deaths and refused starts in a row: the first restarts at once, further ones wait. */
+  readonly failures: number;
+  /** When the last starts were; bounded by the start limit. */
+  readonly recentStarts: readonly MonotonicTime[];
+  /** The newest instance that there was, and how it ended. */
+  readonly lastInvocation: string | undefined;
+  readonly lastEnding: Ending | undefined;
+}
+
+/** Why an instance is being stopped, which is what follows its end. */
+export type StopReason = "stop" | "restart" | "unready";
+
+/** The phases, each with what is true only in it. */
+type Phases =
+  | { readonly phase: "idle" }
+  | { readonly phase: "waiting" }
+  | { readonly phase: "starting"; readonly invocation: string; readonly answerBy: MonotonicTime }
+  | { readonly phase: "uncertain"; readonly invocation: string }
+  | { readonly phase: "running"; readonly instance: Instance; readonly readyBy: MonotonicTime }
+  | { readonly phase: "ready"; readonly instance: Instance; readonly readyAt: MonotonicTime }
+  | {
+      readonly phase: "stopping";
+      readonly instance: Instance;
+      readonly why: StopReason;
+      /** Undefined once SIGKILL has been sent. */
+      readonly killAt: MonotonicTime | undefined;
+    }
+  | {
+      readonly phase: "clearing";
+      readonly instance: Instance;
+      /** Undefined when it died by itself. */
+      readonly why: StopReason | undefined;
+      readonly diedAt: MonotonicTime;
+      readonly ending: Ending | undefined;
+      /** The rest of the instance is gone; only its ending is still awaited. */
+      readonly cleared: boolean;
+    }
+  | { readonly phase: "backing-off"; readonly until: MonotonicTime }
+  | { readonly phase: "finished" }
+  | { readonly phase: "failed"; readonly reason: string };
+
+export type ProcessState = Common & Phases;
+export type Phase = ProcessState["phase"];
+type In<P extends Phase> = Extract<ProcessState, { phase: P }>;
+
+/** What can happen to a process. Events of an instance carry its invocation: late ones are told. */
+export type ProcessEvent =
+  | { readonly kind: "start" }
+  | { readonly kind: "stop"; readonly hurry: boolean }
+  | { readonly kind: "restart" }
+  | { readonly kind: "unblocked" }
+  | { readonly kind: "started"; readonly invocation: string; readonly processId: number }
+  | { readonly kind: "start-refused"; readonly invocation: string; readonly refusal: Refusal }
+  | { readonly kind: "answer-lost"; readonly invocation: string }
+  | { readonly kind: "found"; readonly invocation: string; readonly processId: number }
+  | { readonly kind: "not-found"; readonly invocation: string }
+  | { readonly kind: "became-ready"; readonly invocation: string }
+  | { readonly kind: "died"; readonly invocation: string; readonly ending: Ending | undefined }
+  | { readonly kind: "ending-known"; readonly invocation: string; readonly ending: Ending }
+  | { readonly kind: "cleared"; readonly invocation: string }
+  | { readonly kind: "deadline" };
+export type EventKind = ProcessEvent["kind"];
+type Of<K extends EventKind> = Extract<ProcessEvent, { kind: K }>;
+
+/** What is to be done. */
+export type ProcessEffect =
+  | { readonly kind: "start"; readonly invocation: string; readonly replaces: string | undefined }
+  | { readonly kind: "find"; readonly invocation: string }
+  | { readonly kind: "watch-readiness"; readonly instance: Instance }
+  | { readonly kind: "forget-readiness"; readonly invocation: string }
+  | { readonly kind: "signal"; readonly instance: Instance; readonly signal: number }
+  | { readonly kind: "kill"; readonly instance: Instance }
+  | { readonly kind: "clear"; readonly instance: Instance }
+  | { readonly kind: "record"; readonly entry: HistoryEntry };
+export type EffectKind = ProcessEffect["kind"];
+
+/** What is kept of the past, and told to subscribers. */
+export type HistoryEntry =
+  | { readonly what: "start-requested"; readonly invocation: string }
+  | { readonly what: "started"; readonly invocation: string; readonly processId: number }
+  | { readonly what: "adopted"; readonly invocation: string; readonly processId: number }
+  | { readonly what: "start-refused"; readonly invocation: string; readonly refusal: Refusal }
+  | { readonly what: "uncertain"; readonly invocation: string }
+  | { readonly what: "ready"; readonly invocation: string; readonly after: Milliseconds }
+  | { readonly what: "readiness-timeout"; readonly invocation: string }
+  | { readonly what: "stop-requested"; readonly invocation: string }
+  | { readonly what: "killed"; readonly invocation: string }
+  | { readonly what: "died"; readonly invocation: string; readonly ranFor: Milliseconds }
+  | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
+  | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }
+  | { readonly what: "failed"; readonly reason: string };
+
+/** What a decision may look at beside the state and the event. Time and chance are arguments. */
+export interface Context {
+  readonly specification: ProcessSpecification;
+  readonly now: MonotonicTime;
+  /** 0 (included) to 1 (excluded). */
+  readonly random: number;
+  /** The id that the next start would carry. */
+  readonly nextInvocation: string;
+  /** The partition takes requests, or there is none to ask. */
+  readonly reachable: boolean;
+  /** All that this process comes after is ready. */
+  readonly dependenciesReady: boolean;
+}
+
+export interface Outcome {
+  readonly state: ProcessState;
+  readonly effects: readonly ProcessEffect[];
+}
+
+type Handler<P extends Phase, K extends EventKind> = (
+  state: In<P>,
+  event: Of<K>,
+  context: Context,
+) => Outcome;
+interface Ignored {
+  readonly ignored: string;
+}
+export type Table = {
+  readonly [P in Phase]: { readonly [K in EventKind]: Handler<P, K> | Ignored };
+};
+
+/** A start that is not answered within this time is uncertain. */
+export const START_ANSWER_LIMIT: Milliseconds = 10_000;
+
+export const initialState: ProcessState = {
+  phase: "idle",
+  wanted: false,
+  restarts: 0,
+  failures: 0,
+  recentStarts: [],
+  lastInvocation: undefined,
+  lastEnding: undefined,
+};
+
+const ignored = (reason: string): Ignored => ({ ignored: reason });
+const record = (entry: HistoryEntry): ProcessEffect => ({ kind: "record", entry });
+
+type Change = Partial<Common> & (Phases | { readonly phase?: never });
+
+/** The same process in another phase; what is true in every phase is kept unless changed. */
+function enter(state: ProcessState, change: Change, effects: readonly ProcessEffect[] = []): Outcome {
+  const { wanted, restarts, failures, recentStarts, lastInvocation, lastEnding } = state;
+  const common = { wanted, restarts, failures, recentStarts, lastInvocation, lastEnding };
+  const kept = change.phase === undefined ? state : common;
+  return { state: { ...kept, ...change } as ProcessState, effects };
+}
+
+const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
+
+/** Starts now when the partition is reachable and the start limit allows it; else waits or fails. */
+function begin(state: ProcessState, context: Context): Outcome {
+  const { specification, now } = context;
+  const limit = specification.startLimit;
+  if (!context.reachable) return enter(state, { phase: "waiting" });
+  let recentStarts = state.recentStarts;
+  if (limit !== "none") {
+    recentStarts = recentStarts.filter((time) => time > now - limit.within);
+    if (recentStarts.length >= limit.starts) {
+      const reason = `${recentStarts.length} starts within ${limit.within} ms, the start limit`;
+      const effects = [record({ what: "failed", reason })];
+      return enter(state, { phase: "failed", reason, recentStarts }, effects);
+    }
+    recentStarts = [...recentStarts, now];
+  }
+  const invocation = context.nextInvocation;
+  const answerBy = now + START_ANSWER_LIMIT;
+  return enter(state, { phase: "starting", invocation, answerBy, recentStarts }, [
+    { kind: "start", invocation, replaces: state.lastInvocation },
+    record({ what: "start-requested", invocation }),
+  ]);
+}
+
+/** An operator's start: order is kept, and the past is forgiven. */
+function beginWanted(state: ProcessState, context: Context): Outcome {
+  const forgiven = enter(state, { wanted: true, failures: 0, recentStarts: [] }).state;
+  if (!context.dependenciesReady) return enter(forgiven, { phase: "waiting" });
+  return begin(forgiven, context);
+}
+
+/** The wait before a restart after this many quick deaths in a row; the first restarts at once. */
+export function backoffWait(backoff: Backoff, failures: number, random: number): Milliseconds {
+  if (failures <= 1) return 0;
+  const wait = Math.min(backoff.cap, backoff.first * backoff.factor ** (failures - 2));
+  return Math.min(backoff.cap, wait * (1 + backoff.jitter * (2 * random - 1)));
+}
+
+const isFailure = (ending: Ending) => !(ending.kind === "exited" && ending.status === 0);
+
+/** Restarts, at once or after the wait that this many failures in a row earn. */
+function restart(state: ProcessState, context: Context, change: { failures: number; wait: number }) {
+  const { failures, wait } = change;
+  const counted = enter(state, { restarts: state.restarts + 1, failures }).state;
+  if (wait <= 0) return begin(counted, context);
+  const until = context.now + wait;
+  const effects = [record({ what: "backing-off", wait, failures })];
+  return enter(counted, { phase: "backing-off", until }, effects);
+}
+
+/** The instance and all its rest are gone: what follows, by the operator's wish and the rule. */
+function decide(state: In<"clearing">, context: Context): Outcome {
+  const { specification } = context;
+  if (!state.wanted) return enter(state, { phase: "idle" });
+  if (state.why === "restart") return restart(state, context, { failures: 0, wait: 0 });
+  if (specification.restart === "never") return enter(state, { phase: "finished" });
+  if (specification.restart === "on-failure" && state.why === undefined) {
+    if (state.ending === undefined) return enter(state, { ...state, cleared: true });
+    if (!isFailure(state.ending)) return enter(state, { phase: "finished" });
+  }
+  const { backoff } = specification;
+  const resetAfter = backoff === "none" ? defaultBackoff.resetAfter : backoff.resetAfter;
+  const ranFor = state.diedAt - state.instance.startedAt;
+  const failures = ranFor >= resetAfter ? 1 : state.failures + 1;
+  if (backoff === "none") return restart(state, context, { failures, wait: 0 });
+  // The wait counts from the death: the time that clearing took is part of it.
+  const wait = backoffWait(backoff, failures, context.random) - (context.now - state.diedAt);
+  return restart(state, context, { failures, wait });
+}
+
+/** The process is dead; whatever it left behind is ended before anything follows. */
+function died(
+  state: In<"running" | "ready" | "stopping">,
+  event: Of<"died">,
+  context: Context,
+): Outcome {
+  const { instance } = state;
+  if (event.invocation !== instance.invocation) return stay(state);
+  const { invocation } = instance;
+  const ranFor = context.now - instance.startedAt;
+  const effects: ProcessEffect[] = [{ kind: "clear", instance }];
+  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
+  effects.push(record({ what: "died", invocation, ranFor }));
+  if (event.ending !== undefined) {
+    effects.push(record({ what: "ended", invocation, ending: event.ending }));
+  }
+  const change = {
+    phase: "clearing" as const,
+    instance,
+    why: state.phase === "stopping" ? state.why : undefined,
+    diedAt: context.now,
+    ending: event.ending,
+    cleared: false,
+    lastEnding: event.ending,
+  };
+  return enter(state, change, effects);
+}
+
+function cleared(state: In<"clearing">, event: Of<"cleared">, context: Context): Outcome {
+  if (event.invocation !== state.instance.invocation || state.cleared) return stay(state);
+  return decide(state, context);
+}
+
+/** The ending of the newest instance, which a restart did not wait for. */
+function noteEnding(state: ProcessState, event: Of<"ending-known">): Outcome {
+  const { invocation, ending } = event;
+  if (invocation !== state.lastInvocation || state.lastEnding !== undefined) return stay(state);
+  return enter(state, { lastEnding: ending }, [record({ what: "ended", invocation, ending })]);
+}
+
+function endingWhileClearing(state: In<"clearing">, event: Of<"ending-known">, context: Context) {
+  const noted = noteEnding(state, event);
+  if (noted.state === state) return noted;
+  const known = { ...noted.state, ending: event.ending } as In<"clearing">;
+  if (!state.cleared) return { state: known, effects: noted.effects };
+  const decided = decide(known, context);
+  return { state: decided.state, effects: [...noted.effects, ...decided.effects] };
+}
+
+/** An instance is there: wait for its readiness, or stop it when nobody wants it any more. */
+function arrive(
+  state: In<"starting" | "uncertain">,
+  event: Of<"started" | "found">,
+  context: Context,
+): Outcome {
+  const { invocation, processId } = event;
+  if (invocation !== state.invocation) return stay(state);
+  const instance: Instance = { invocation, processId, startedAt: context.now };
+  const what = event.kind === "started" ? "started" : "adopted";
+  const known = record({ what, invocation, processId });
+  const arrived = enter(state, { lastInvocation: invocation, lastEnding: undefined }).state;
+  if (!state.wanted) return prepend(known, stopInstance(arrived, instance, "stop", context));
+  if (context.specification.readiness.kind === "started") {
+    const ready = record({ what: "ready", invocation, after: 0 });
+    return enter(arrived, { phase: "ready", instance, readyAt: context.now }, [known, ready]);
+  }
+  const readyBy = context.now + context.specification.readyTimeout;
+  const watch: ProcessEffect = { kind: "watch-readiness", instance };
+  return enter(arrived, { phase: "running", instance, readyBy }, [known, watch]);
+}
+
+function prepend(effect: ProcessEffect, outcome: Outcome): Outcome {
+  return { state: outcome.state, effects: [effect, ...outcome.effects] };
+}
+
+/** Asks the instance to stop, and sets the time after which it is killed. */
+function stopInstance(
+  state: ProcessState,
+  instance: Instance,
+  why: StopReason,
+  context: Context,
+): Outcome {
+  const { invocation } = instance;
+  const killAt = context.now + context.specification.stopGrace;
+  const effects: ProcessEffect[] = [
+    { kind: "signal", instance, signal: context.specification.stopSignal },
+    record({ what: "stop-requested", invocation }),
+  ];
+  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
+  return enter(state, { phase: "stopping", instance, why, killAt }, effects);
+}
+
+function killInstance(state: ProcessState, instance: Instance, why: StopReason): Outcome {
+  const { invocation } = instance;
+  const effects: ProcessEffect[] = [{ kind: "kill", instance }, record({ what: "killed", invocation })];
+  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
+  return enter(state, { phase: "stopping", instance, why, killAt: undefined }, effects);
+}
+
+function stopRunning(state: In<"running" | "ready">, event: Of<"stop">, context: Context): Outcome {
+  const unwanted = enter(state, { wanted: false }).state;
+  if (event.hurry) return killInstance(unwanted, state.instance, "stop");
+  return stopInstance(unwanted, state.instance, "stop", context);
+}
+
+function restartRunning(state: In<"running" | "ready">, _event: Of<"restart">, context: Context) {
+  return stopInstance(state, state.instance, "restart", context);
+}
+
+function stopStopping(state: In<"stopping">, event: Of<"stop">): Outcome {
+  const unwanted = enter(state, { wanted: false }).state;
+  if (!event.hurry || state.killAt === undefined) return enter(unwanted, { ...state, wanted: false });
+  return killInstance(unwanted, state.instance, "stop");
+}
+
+/** A start was refused: by the rule, try again after a wait ("none" is for programs that ran). */
+function startRefused(state: In<"starting">, event: Of<"start-refused">, context: Context): Outcome {
+  const { invocation, refusal } = event;
+  if (invocation !== state.invocation) return stay(state);
+  const effects = [record({ what: "start-refused", invocation, refusal })];
+  if (!state.wanted) return enter(state, { phase: "idle" }, effects);
+  const { specification, random } = context;
+  if (specification.restart === "never") {
+    effects.push(record({ what: "failed", reason: refusal.message }));
+    return enter(state, { phase: "failed", reason: refusal.message }, effects);
+  }
+  const failures = state.failures + 1;
+  const backoff = specification.backoff === "none" ? defaultBackoff : specification.backoff;
+  const wait = backoffWait(backoff, failures + 1, random);
+  const outcome = restart(state, context, { failures, wait });
+  return { state: outcome.state, effects: [...effects, ...outcome.effects] };
+}
+
+function answerLost(state: In<"starting">, event: Of<"answer-lost">): Outcome {
+  if (event.invocation !== state.invocation) return stay(state);
+  return doubt(state);
+}
+
+/** Nobody can say whether the start happened: look for its invocation before anything else. */
+function doubt(state: In<"starting">): Outcome {
+  const { invocation } = state;
+  return enter(state, { phase: "uncertain", invocation }, [
+    { kind: "find", invocation },
+    record({ what: "uncertain", invocation }),
+  ]);
+}
+
+function notFound(state: In<"uncertain">, event: Of<"not-found">, context: Context): Outcome {
+  if (event.invocation !== state.invocation) return stay(state);
+  if (!state.wanted) return enter(state, { phase: "idle" });
+  return begin(state, context);
+}
+
+function becameReady(state: In<"running">, event: Of<"became-ready">, context: Context): Outcome {
+  const { instance } = state;
+  if (event.invocation !== instance.invocation) return stay(state);
+  const { invocation } = instance;
+  const after = context.now - instance.startedAt;
+  return enter(state, { phase: "ready", instance, readyAt: context.now }, [
+    { kind: "forget-readiness", invocation },
+    record({ what: "ready", invocation, after }),
+  ]);
+}
+
+function unready(state: In<"running">, _event: Of<"deadline">, context: Context): Outcome {
+  if (context.now < state.readyBy) return stay(state);
+  const { invocation } = state.instance;
+  const late = record({ what: "readiness-timeout", invocation });
+  return prepend(late, killInstance(state, state.instance, "unready"));
+}
+
+function graceOver(state: In<"stopping">, _event: Of<"deadline">, context: Context): Outcome {
+  if (state.killAt === undefined || context.now < state.killAt) return stay(state);
+  return killInstance(state, state.instance, state.why);
+}
+
+const wantAgain = (state: In<"starting" | "uncertain" | "waiting">) => enter(state, { wanted: true });
+const unwant = (state: In<"starting" | "uncertain">) => enter(state, { wanted: false });
+const toIdle = (state: ProcessState) => enter(state, { phase: "idle", wanted: false });
+const beginNow = <K extends EventKind>(state: ProcessState, _event: Of<K>, context: Context) =>
+  beginWanted(state, context);
+const restartLater = (state: In<"stopping" | "clearing">) =>
+  enter(state, { ...state, wanted: true, why: "restart" as const });
+
+const noStart = ignored("no start is under way");
+const noInstance = ignored("no instance runs");
+const noDeadline = ignored("nothing is waited for in this phase");
+const notWaiting = ignored("it does not wait for others");
+const noReadiness = ignored("its readiness is not watched in this phase");
+const alreadyWanted = ignored("it is wanted already, and on its way or running");
+const notLooked = ignored("its invocation is not being looked for");
+const notClearing = ignored("nothing of an instance is being cleared");
+const isAlive = ignored("the instance has not died yet");
+
+/** Every phase × every event. */
+export const table: Table = {
+  idle: {
+    start: beginNow,
+    stop: ignored("it is stopped"),
+    restart: beginNow,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+  waiting: {
+    start: wantAgain,
+    stop: toIdle,
+    restart: wantAgain,
+    unblocked: (state, _event, context) => begin(state, context),
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+  starting: {
+    start: wantAgain,
+    stop: unwant,
+    restart: wantAgain,
+    unblocked: notWaiting,
+    started: arrive,
+    "start-refused": startRefused,
+    "answer-lost": answerLost,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: (state, _event, context) =>
+      context.now < state.answerBy ? stay(state) : doubt(state),
+  },
+  uncertain: {
+    start: wantAgain,
+    stop: unwant,
+    restart: wantAgain,
+    unblocked: notWaiting,
+    started: arrive,
+    "start-refused": ignored("the search for its invocation decides, whatever came late"),
+    "answer-lost": ignored("it is uncertain already"),
+    found: arrive,
+    "not-found": notFound,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+  running: {
+    start: alreadyWanted,
+    stop: stopRunning,
+    restart: restartRunning,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": becameReady,
+    died,
+    "ending-known": isAlive,
+    cleared: notClearing,
+    deadline: unready,
+  },
+  ready: {
+    start: alreadyWanted,
+    stop: stopRunning,
+    restart: restartRunning,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": ignored("it is ready already"),
+    died,
+    "ending-known": isAlive,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+  stopping: {
+    start: restartLater,
+    stop: stopStopping,
+    restart: restartLater,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": ignored("it is being stopped"),
+    died,
+    "ending-known": isAlive,
+    cleared: notClearing,
+    deadline: graceOver,
+  },
+  clearing: {
+    start: restartLater,
+    stop: (state) => enter(state, { ...state, wanted: false }),
+    restart: restartLater,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": ignored("it is dead"),
+    died: ignored("it is dead already"),
+    "ending-known": endingWhileClearing,
+    cleared,
+    deadline: noDeadline,
+  },
+  "backing-off": {
+    start: beginNow,
+    stop: toIdle,
+    restart: beginNow,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: (state, _event, context) =>
+      context.now < state.until ? stay(state) : begin(state, context),
+  },
+  finished: {
+    start: beginNow,
+    stop: toIdle,
+    restart: beginNow,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+  failed: {
+    start: beginNow,
+    stop: toIdle,
+    restart: beginNow,
+    unblocked: notWaiting,
+    started: noStart,
+    "start-refused": noStart,
+    "answer-lost": noStart,
+    found: notLooked,
+    "not-found": notLooked,
+    "became-ready": noReadiness,
+    died: noInstance,
+    "ending-known": noteEnding,
+    cleared: notClearing,
+    deadline: noDeadline,
+  },
+};
+
+/** Decides what an event means in a state: the new state, and what is to be done, in order. */
+export function step(
+  state: ProcessState,
+  event: ProcessEvent,
+  context: Context,
+  decisions: Table = table,
+): Outcome {
+  const row = decisions[state.phase] as Record<EventKind, Ignored | Handler<Phase, EventKind>>;
+  const cell = row[event.kind];
+  if ("ignored" in cell) return { state, effects: [] };
+  return cell(state as never, event as never, context);
+}
+
+/** When the state wants to hear of time, if at all. */
+export function deadlineOf(state: ProcessState): MonotonicTime | undefined {
+  switch (state.phase) {
+    case "starting":
+      return state.answerBy;
+    case "running":
+      return state.readyBy;
+    case "stopping":
+      return state.killAt;
+    case "backing-off":
+      return state.until;
+    default:
+      return undefined;
+  }
+}
+
+/** The instance that is alive, or whose rest is being cleared. */
+export function instanceOf(state: ProcessState): Instance | undefined {
+  return "instance" in state ? state.instance : undefined;
+}

@@ -1,0 +1,277 @@
+import type { MonotonicTime } from "../units/units.ts";
+import {
+  type Context,
+  deadlineOf,
+  initialState,
+  type ProcessEffect,
+  type ProcessEvent,
+  type ProcessState,
+  step as stepProcess,
+} from "./lifecycle.ts";
+import type { Configuration, ProcessSpecification } from "./specification.ts";
+
+/**
+ * All processes together: order of start by readiness, order of stop by dependents, partitions
+ * that come and go. Pure like the lifecycle: time and chance are arguments.
+ */
+
+export interface OrchestrationState {
+  readonly processes: ReadonlyMap<string, ProcessState>;
+  /** Partitions that take requests now. */
+  readonly reachable: ReadonlySet<string>;
+  readonly shutdown: "no" | "graceful" | "hurried";
+}
+
+export type OrchestrationEvent =
+  /** Wants every process that starts by itself. */
+  | { readonly kind: "boot" }
+  | { readonly kind: "process"; readonly name: string; readonly event: ProcessEvent }
+  | { readonly kind: "partition"; readonly name: string; readonly reachable: boolean }
+  | { readonly kind: "shutdown"; readonly hurry: boolean }
+  | { readonly kind: "time" };
+
+/** An effect, and the process that it is for. */
+export interface AddressedEffect {
+  readonly name: string;
+  readonly effect: ProcessEffect;
+}
+
+export interface OrchestrationOutcome {
+  readonly state: OrchestrationState;
+  readonly effects: readonly AddressedEffect[];
+}
+
+/** Chance, drawn when a decision needs it. */
+export interface Chance {
+  /** 0 (included) to 1 (excluded). */
+  random(): number;
+  /** 128 random bits in hexadecimal, never the same twice. */
+  invocation(): string;
+}
+
+/** What does not change while the orchestrator runs. */
+export interface Plan {
+  readonly specifications: ReadonlyMap<string, ProcessSpecification>;
+  /** Who comes after a process. */
+  readonly dependents: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Makes the plan; the configuration has been validated (known names, no cycle). */
+export function makePlan(configuration: Configuration): Plan {
+  const specifications = new Map<string, ProcessSpecification>();
+  const dependents = new Map<string, string[]>();
+  for (const specification of configuration.processes) {
+    specifications.set(specification.name, specification);
+    dependents.set(specification.name, []);
+  }
+  for (const { name, after } of configuration.processes) {
+    for (const dependency of after) dependents.get(dependency)?.push(name);
+  }
+  return { specifications, dependents };
+}
+
+export function initialOrchestration(plan: Plan): OrchestrationState {
+  const names = [...plan.specifications.keys()];
+  return {
+    processes: new Map(names.map((name) => [name, initialState])),
+    reachable: new Set(),
+    shutdown: "no",
+  };
+}
+
+/** True when those that come after this process may start. */
+function countsAsReady(state: ProcessState | undefined): boolean {
+  if (state === undefined) return false;
+  if (state.phase === "ready") return true;
+  const ending = state.lastEnding;
+  return state.phase === "finished" && ending?.kind === "exited" && ending.status === 0;
+}
+
+/** What a waiting process waits for: "partition qm", or names of processes. */
+export function blockersOf(plan: Plan, state: OrchestrationState, name: string): string[] {
+  const specification = plan.specifications.get(name);
+  if (specification === undefined) return [];
+  const blockers = specification.after.filter(
+    (dependency) => !countsAsReady(state.processes.get(dependency)),
+  );
+  const { partition } = specification;
+  if (partition !== undefined && !state.reachable.has(partition)) {
+    blockers.push(`partition ${partition}`);
+  }
+  return blockers;
+}
+
+/** True while anything of the process may be alive. */
+export function isActive(state: ProcessState | undefined): boolean {
+  if (state === undefined) return false;
+  return !["idle", "waiting", "backing-off", "finished", "failed"].includes(state.phase);
+}
+
+/** One turn of deciding: events are handled one after the other until nothing follows. */
+class Turn {
+  readonly #plan: Plan;
+  readonly #now: MonotonicTime;
+  readonly #chance: Chance;
+  readonly effects: AddressedEffect[] = [];
+  #state: OrchestrationState;
+
+  constructor(plan: Plan, state: OrchestrationState, now: MonotonicTime, chance: Chance) {
+    this.#plan = plan;
+    this.#state = state;
+    this.#now = now;
+    this.#chance = chance;
+  }
+
+  get state(): OrchestrationState {
+    return this.#state;
+  }
+
+  handle(event: OrchestrationEvent): void {
+    switch (event.kind) {
+      case "boot":
+        for (const [name, specification] of this.#plan.specifications) {
+          if (specification.autostart) this.#apply(name, { kind: "start" });
+        }
+        break;
+      case "process":
+        this.#handleProcess(event.name, event.event);
+        break;
+      case "partition":
+        this.#handlePartition(event.name, event.reachable);
+        break;
+      case "shutdown":
+        this.#handleShutdown(event.hurry);
+        break;
+      case "time":
+        for (const [name, process] of this.#state.processes) {
+          const deadline = deadlineOf(process);
+          if (deadline !== undefined && deadline <= this.#now) {
+            this.#apply(name, { kind: "deadline" });
+          }
+        }
+        break;
+    }
+    this.#settle();
+  }
+
+  #handleProcess(name: string, event: ProcessEvent): void {
+    if (event.kind === "start" || event.kind === "restart") {
+      if (this.#state.shutdown !== "no") return;
+      this.#startDependencies(name, new Set([name]));
+    }
+    this.#apply(name, event);
+  }
+
+  /** Starting a process starts what it comes after, unless that runs or is on its way. */
+  #startDependencies(name: string, seen: Set<string>): void {
+    for (const dependency of this.#plan.specifications.get(name)?.after ?? []) {
+      if (seen.has(dependency)) continue;
+      seen.add(dependency);
+      this.#startDependencies(dependency, seen);
+      const state = this.#state.processes.get(dependency);
+      if (state === undefined || countsAsReady(state) || isActive(state)) continue;
+      if (state.phase === "backing-off") continue;
+      this.#apply(dependency, { kind: "start" });
+    }
+  }
+
+  #handlePartition(name: string, reachable: boolean): void {
+    const partitions = new Set(this.#state.reachable);
+    if (reachable) partitions.add(name);
+    else partitions.delete(name);
+    this.#state = { ...this.#state, reachable: partitions };
+  }
+
+  #handleShutdown(hurry: boolean): void {
+    const hurried = hurry || this.#state.shutdown !== "no";
+    this.#state = { ...this.#state, shutdown: hurried ? "hurried" : "graceful" };
+    for (const [name, process] of this.#state.processes) {
+      if (hurried || !isActive(process)) this.#apply(name, { kind: "stop", hurry: hurried });
+    }
+  }
+
+  #apply(name: string, event: ProcessEvent): void {
+    const before = this.#state.processes.get(name);
+    const specification = this.#plan.specifications.get(name);
+    if (before === undefined || specification === undefined) return;
+    const outcome = stepProcess(before, event, this.#context(specification));
+    for (const effect of outcome.effects) this.effects.push({ name, effect });
+    if (outcome.state === before) return;
+    const processes = new Map(this.#state.processes);
+    processes.set(name, outcome.state);
+    this.#state = { ...this.#state, processes };
+  }
+
+  #context(specification: ProcessSpecification): Context {
+    const chance = this.#chance;
+    const { partition, name } = specification;
+    const blockers = () => blockersOf(this.#plan, this.#state, name);
+    return {
+      specification,
+      now: this.#now,
+      get random() {
+        return chance.random();
+      },
+      get nextInvocation() {
+        return chance.invocation();
+      },
+      reachable: partition === undefined || this.#state.reachable.has(partition),
+      get dependenciesReady() {
+        return blockers().every((blocker) => blocker.startsWith("partition "));
+      },
+    };
+  }
+
+  /** Lets go whoever waited for what has come, and stops in order, until nothing changes. */
+  #settle(): void {
+    for (let changed = true; changed; ) {
+      const before = this.#state;
+      for (const [name, process] of before.processes) {
+        if (process.phase === "waiting" && before.shutdown === "no") {
+          const blocked = blockersOf(this.#plan, this.#state, name).length > 0;
+          if (!blocked) this.#apply(name, { kind: "unblocked" });
+        }
+        if (before.shutdown === "graceful" && process.wanted && this.#mayStop(name)) {
+          this.#apply(name, { kind: "stop", hurry: false });
+        }
+      }
+      changed = before !== this.#state;
+    }
+  }
+
+  /** In reverse order: a process is stopped when nobody that comes after it is active. */
+  #mayStop(name: string): boolean {
+    const dependents = this.#plan.dependents.get(name) ?? [];
+    return dependents.every((dependent) => !isActive(this.#state.processes.get(dependent)));
+  }
+}
+
+/** Decides what an event means for all processes. */
+export function step(
+  plan: Plan,
+  state: OrchestrationState,
+  event: OrchestrationEvent,
+  context: { readonly now: MonotonicTime; readonly chance: Chance },
+): OrchestrationOutcome {
+  const turn = new Turn(plan, state, context.now, context.chance);
+  turn.handle(event);
+  return { state: turn.state, effects: turn.effects };
+}
+
+/** The next moment that any process wants to hear of. */
+export function nextDeadline(state: OrchestrationState): MonotonicTime | undefined {
+  let earliest: MonotonicTime | undefined;
+  for (const process of state.processes.values()) {
+    const deadline = deadlineOf(process);
+    if (deadline !== undefined && (earliest === undefined || deadline < earliest)) {
+      earliest = deadline;
+    }
+  }
+  return earliest;
+}
+
+/** True when a shutdown has nothing left to wait for. */
+export function isDown(state: OrchestrationState): boolean {
+  if (state.shutdown === "no") return false;
+  return [...state.processes.values()].every((process) => !isActive(process));
+}

@@ -1,0 +1,251 @@
+import * as v from "valibot";
+
+/**
+ * The two wires of the process system, both JSON frames of `messaging`: orchestrator ↔ agent, and
+ * command line ↔ orchestrator. Names are snake_case; numbers and names are never reused.
+ */
+
+/** The version of both wires. A peer with another one is refused in its hello. */
+export const PROTOCOL_VERSION = 1;
+
+export const defaultAgentSocket = "/run/holden/qm_orchestrator.sock";
+export const defaultControlSocket = "/run/hostler/process.sock";
+
+/** The limits of both wires; going over one is a refusal that a test shows. */
+export const limits = {
+  /** Bytes of a start frame, all of it: 4 MiB. */
+  frameBytes: 4 * 1024 * 1024,
+  /** Descriptors with one frame. */
+  frameDescriptors: 64,
+  /** Bytes before the peer has said a valid hello. */
+  helloBytes: 4096,
+  /** Milliseconds in which a connection must say its hello. */
+  helloTime: 10_000,
+  /** Connections that an agent, or a control socket, keeps at once. */
+  connections: 1024,
+  /** Bytes that wait for a peer that does not read, before it is let go. */
+  queuedBytes: 8 * 1024 * 1024,
+  argumentCount: 4096,
+  variableCount: 4096,
+  nameLength: 64,
+} as const;
+
+const text = v.pipe(
+  v.string(),
+  v.check((value) => !value.includes("\0"), "Expected text without a zero byte"),
+);
+const identifier = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const invocation = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/, "Expected 32 hexadecimal digits"));
+const processId = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+
+export const endingSchema = v.variant("kind", [
+  v.strictObject({ kind: v.literal("exited"), status: v.pipe(v.number(), v.safeInteger()) }),
+  v.strictObject({
+    kind: v.literal("signalled"),
+    signal: v.pipe(v.number(), v.safeInteger()),
+    core_dumped: v.boolean(),
+  }),
+  v.strictObject({ kind: v.literal("unknown"), reason: v.string() }),
+]);
+
+const limitPair = v.strictObject({
+  soft: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+  hard: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+});
+
+const userOrGroup = v.union([v.pipe(v.number(), v.safeInteger(), v.minValue(0)), text]);
+
+/** What the launcher sets before the program's first instruction. A null limit is unlimited. */
+export const constraintsSchema = v.strictObject({
+  user: v.optional(userOrGroup),
+  group: v.optional(userOrGroup),
+  groups: v.optional(v.pipe(v.array(userOrGroup), v.maxLength(256))),
+  limits: v.optional(v.record(v.string(), limitPair)),
+  capabilities: v.optional(v.pipe(v.array(v.string()), v.maxLength(64))),
+  no_new_privileges: v.optional(v.boolean()),
+  cgroup: v.optional(text),
+});
+export type WireConstraints = v.InferOutput<typeof constraintsSchema>;
+
+/** The first frame of either side. */
+export const helloSchema = v.strictObject({
+  kind: v.literal("hello"),
+  protocol: v.literal(PROTOCOL_VERSION),
+  role: v.picklist(["agent", "orchestrator", "client"]),
+  /** The version of the program, for people. */
+  version: v.string(),
+  /** Random, new for each process: tells one agent from the next. */
+  instance: v.string(),
+});
+export type Hello = v.InferOutput<typeof helloSchema>;
+
+/**
+ * What an orchestrator asks of an agent. The descriptors of a start become, in order, the child's
+ * descriptors that `descriptors` names.
+ */
+export const agentRequestSchema = v.variant("kind", [
+  v.strictObject({
+    kind: v.literal("start"),
+    id: identifier,
+    invocation,
+    argv: v.pipe(v.array(text), v.minLength(1), v.maxLength(limits.argumentCount)),
+    environment: v.pipe(v.array(text), v.maxLength(limits.variableCount)),
+    working_directory: v.optional(text),
+    umask: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(0o777))),
+    constraints: v.optional(constraintsSchema),
+    descriptors: v.pipe(
+      v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(255))),
+      v.maxLength(limits.frameDescriptors),
+    ),
+    /** The instance whose rest must be gone first, when this agent is its parent. */
+    replaces: v.optional(invocation),
+    /** What happens to the rest of this instance's process group when it dies. */
+    leftovers: v.picklist(["kill", "keep"]),
+  }),
+  v.strictObject({ kind: v.literal("ping"), id: identifier }),
+  /** A socket made in the agent's namespaces; a Unix one is connected by the agent, by path. */
+  v.strictObject({
+    kind: v.literal("socket"),
+    id: identifier,
+    family: v.picklist(["unix", "ipv4", "ipv6"]),
+    path: v.optional(text),
+  }),
+  /** A datagram socket with SO_PASSCRED, bound in the partition to this abstract name. */
+  v.strictObject({ kind: v.literal("notify"), id: identifier, name: text }),
+]);
+export type AgentRequest = v.InferOutput<typeof agentRequestSchema>;
+export type StartRequest = Extract<AgentRequest, { kind: "start" }>;
+
+const errorSchema = v.strictObject({
+  kind: v.string(),
+  message: v.string(),
+  /** The name of the error number, where the kernel refused. */
+  code: v.optional(v.string()),
+  expected: v.optional(v.string()),
+  received: v.optional(v.string()),
+  hint: v.optional(v.string()),
+});
+export type WireError = v.InferOutput<typeof errorSchema>;
+
+/** What an agent says. A started frame carries the pidfd, a socket or notify frame the socket. */
+export const agentReplySchema = v.variant("kind", [
+  v.strictObject({ kind: v.literal("started"), id: identifier, process_id: processId }),
+  v.strictObject({ kind: v.literal("error"), id: identifier, error: errorSchema }),
+  v.strictObject({ kind: v.literal("pong"), id: identifier }),
+  v.strictObject({ kind: v.literal("socket"), id: identifier, connected: v.boolean() }),
+  v.strictObject({ kind: v.literal("notify"), id: identifier }),
+  v.strictObject({ kind: v.literal("exited"), invocation, ending: endingSchema }),
+]);
+export type AgentReply = v.InferOutput<typeof agentReplySchema>;
+
+const name = v.pipe(v.string(), v.minLength(1), v.maxLength(limits.nameLength));
+
+/** What the command line asks of the orchestrator. */
+export const controlRequestSchema = v.variant("verb", [
+  v.strictObject({ id: identifier, verb: v.literal("list") }),
+  v.strictObject({ id: identifier, verb: v.literal("show"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("start"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
+  v.strictObject({ id: identifier, verb: v.literal("restart"), name }),
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("signal"),
+    name,
+    signal: v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(64)),
+  }),
+  /** The kept lines of a process, or of all; with `follow` the coming ones too. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("logs"),
+    name: v.optional(name),
+    lines: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+    follow: v.optional(v.boolean()),
+  }),
+  /** The kept events after a sequence number; with `follow` the coming ones too. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("subscribe"),
+    after: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+    follow: v.optional(v.boolean()),
+  }),
+  /** Answered when the process is in that state. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("wait"),
+    name,
+    until: v.picklist(["ready", "stopped"]),
+  }),
+]);
+export type ControlRequest = v.InferOutput<typeof controlRequestSchema>;
+
+/** One line of `list`. */
+export const processSummarySchema = v.object({
+  name: v.string(),
+  partition: v.nullable(v.string()),
+  phase: v.string(),
+  /** As the host sees it; null when none runs. */
+  pid: v.nullable(v.number()),
+  restarts: v.number(),
+  last_exit: v.nullable(endingSchema),
+  /** Milliseconds since the instance started; null when none runs. */
+  uptime_ms: v.nullable(v.number()),
+  invocation: v.nullable(v.string()),
+  /** What it waits for, or why it failed; null otherwise. */
+  reason: v.nullable(v.string()),
+});
+export type ProcessSummary = v.InferOutput<typeof processSummarySchema>;
+
+/** One thing that happened, as `events` and `show` print it. */
+export const processEventSchema = v.object({
+  sequence: v.number(),
+  /** Wall clock, RFC 3339 with microseconds, UTC. */
+  time: v.string(),
+  /** CLOCK_MONOTONIC in microseconds. */
+  monotonic_us: v.number(),
+  name: v.string(),
+  what: v.string(),
+  invocation: v.optional(v.string()),
+  pid: v.optional(v.number()),
+  ending: v.optional(endingSchema),
+  /** For people: the rest in words. */
+  detail: v.optional(v.string()),
+});
+export type ProcessEventRecord = v.InferOutput<typeof processEventSchema>;
+
+/** The answer of `show`. */
+export const processDetailSchema = v.object({
+  summary: processSummarySchema,
+  command: v.array(v.string()),
+  restart: v.string(),
+  readiness: v.string(),
+  after: v.array(v.string()),
+  stop: v.object({ signal: v.string(), grace_ms: v.number() }),
+  start_limit: v.nullable(v.object({ starts: v.number(), within_ms: v.number() })),
+  /** The waits of the coming restarts if it kept failing, in milliseconds, jitter left out. */
+  backoff_schedule_ms: v.array(v.number()),
+  log: v.object({ lines: v.number(), bytes: v.number(), dropped_lines: v.number() }),
+  history: v.array(processEventSchema),
+});
+export type ProcessDetail = v.InferOutput<typeof processDetailSchema>;
+
+/** One line that a process wrote. */
+export const logLineSchema = v.object({
+  name: v.string(),
+  time: v.string(),
+  stream: v.picklist(["stdout", "stderr"]),
+  line: v.string(),
+  /** Lines lost just before this one, because memory is bounded. */
+  dropped: v.optional(v.number()),
+});
+export type LogLine = v.InferOutput<typeof logLineSchema>;
+
+/**
+ * Answers of the control socket: {id, ok: …} once per request; before it, for logs and subscribe,
+ * any number of {id, item: …}; or {id, error}. With `follow`, items go on until the client leaves.
+ */
+export const controlReplySchema = v.union([
+  v.strictObject({ id: identifier, ok: v.unknown() }),
+  v.strictObject({ id: identifier, item: v.unknown() }),
+  v.strictObject({ id: identifier, error: errorSchema }),
+]);
+export type ControlReply = v.InferOutput<typeof controlReplySchema>;

@@ -1,0 +1,95 @@
+import type { Bytes, Milliseconds } from "../units/units.ts";
+
+/** How long to wait before a restart, after the one immediate restart that every process gets. */
+export interface Backoff {
+  /** The first wait. */
+  readonly first: Milliseconds;
+  /** Each further wait is this many times the one before. */
+  readonly factor: number;
+  /** No wait is longer. */
+  readonly cap: Milliseconds;
+  /** Each wait varies by up to this part of itself, either way: 0 to 1. */
+  readonly jitter: number;
+  /** A process that ran this long starts from the beginning again. */
+  readonly resetAfter: Milliseconds;
+}
+
+export const defaultBackoff: Backoff = {
+  first: 100,
+  factor: 2,
+  cap: 30_000,
+  jitter: 0.1,
+  resetAfter: 10_000,
+};
+
+/** More than `starts` starts within `within` end in the phase "failed". */
+export interface StartLimit {
+  readonly starts: number;
+  readonly within: Milliseconds;
+}
+
+/** When a process counts as ready, seen from its own partition. */
+export type Readiness =
+  | { readonly kind: "started" }
+  | { readonly kind: "notify" }
+  | { readonly kind: "command"; readonly command: readonly string[] }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+  | { readonly kind: "unix"; readonly path: string };
+
+/** What must be so before the program's first instruction; needs the launcher. */
+export interface LaunchConstraints {
+  readonly user?: string | number;
+  readonly group?: string | number;
+  readonly groups?: readonly (string | number)[];
+  /** Resource limits by their names in lower case, such as "nofile"; Infinity is unlimited. */
+  readonly limits?: Readonly<Record<string, { readonly soft: number; readonly hard: number }>>;
+  /** The only capabilities that remain, such as "CAP_NET_BIND_SERVICE". */
+  readonly capabilities?: readonly string[];
+  readonly noNewPrivileges?: boolean;
+  /** A cgroup v2 folder that the process is put into, as its own partition sees it. */
+  readonly cgroup?: string;
+}
+
+/** One process to look after, as the configuration says. */
+export interface ProcessSpecification {
+  readonly name: string;
+  /** The name of a partition; undefined on the host itself. */
+  readonly partition: string | undefined;
+  readonly command: readonly string[];
+  /** Added to PATH and INVOCATION_ID; nothing else is inherited. */
+  readonly environment: Readonly<Record<string, string>>;
+  readonly workingDirectory: string | undefined;
+  readonly umask: number | undefined;
+  readonly constraints: LaunchConstraints;
+  readonly restart: "always" | "on-failure" | "never";
+  readonly backoff: Backoff | "none";
+  readonly startLimit: StartLimit | "none";
+  readonly after: readonly string[];
+  readonly readiness: Readiness;
+  /** A process that is not ready this long after its start is killed and restarted. */
+  readonly readyTimeout: Milliseconds;
+  readonly stopSignal: number;
+  readonly stopGrace: Milliseconds;
+  readonly leftovers: "kill" | "keep";
+  readonly output: "log" | "inherit";
+  readonly logLimit: { readonly lines: number; readonly bytes: Bytes };
+  readonly autostart: boolean;
+}
+
+/** How an agent is reached, and who it must be. */
+export interface PartitionSpecification {
+  readonly name: string;
+  /** Connect to the agent there, or listen there for an agent that dials out. */
+  readonly endpoint: { readonly kind: "connect" | "listen"; readonly path: string };
+  readonly allowUsers: readonly number[];
+  readonly allowGroups: readonly number[];
+  readonly allowLabels: readonly string[];
+  /** "holden" speaks Holden v0.2 to a foreign agent. */
+  readonly protocol: "hostler" | "holden";
+}
+
+/** A whole configuration, validated. */
+export interface Configuration {
+  readonly partitions: readonly PartitionSpecification[];
+  readonly processes: readonly ProcessSpecification[];
+}
