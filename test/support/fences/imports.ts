@@ -1,0 +1,153 @@
+/**
+ * Who may import whom: main → command.ts → the system → the rooms below it → ffi → bun:ffi.
+ * The way a violation is mended is to go through the room that owns the matter; where a file has
+ * a good reason, it stands in `exceptions` with that reason.
+ */
+import { dirname, join } from "node:path";
+import { lineAt, type SourceFile, type Violation } from "./source.ts";
+
+const systems = ["process", "live-update", "vm", "fleet", "vetting"];
+
+/** A room imports rooms of a lower number, and itself. */
+const roomHeights: Readonly<Record<string, number>> = {
+  units: 0,
+  logging: 1,
+  journal: 2,
+  "event-loop": 2,
+  messaging: 3,
+  store: 3,
+  audit: 4,
+  identity: 4,
+  holding: 4,
+};
+
+/** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
+const roomsWithFfi = ["holding", "messaging", "event-loop", "doctor"];
+
+export interface ImportException {
+  readonly from: string;
+  /** A path, or the beginning of one when it ends with a slash. */
+  readonly to: string;
+  readonly reason: string;
+}
+
+/** Owners of a room add to it; an exception that nothing needs any more fails the test. */
+export const exceptions: readonly ImportException[] = [];
+
+export interface Import {
+  readonly from: string;
+  /** A path from the repository's root, or a package's name. */
+  readonly to: string;
+  readonly line: number;
+}
+
+/** Static, dynamic, type-only and re-exporting imports. */
+export function importsOf(file: SourceFile): Import[] {
+  const specifiers = new Set(
+    new Bun.Transpiler({ loader: "ts" }).scanImports(file.text).map((found) => found.path),
+  );
+  // The transpiler drops what has only types; a fence is about those as well.
+  const typeOnly = /\bfrom\s+"([^"]+)"|\bimport\("([^"]+)"\)/g;
+  for (const [, fromWord, call] of file.text.matchAll(typeOnly)) {
+    const specifier = fromWord ?? call;
+    if (specifier !== undefined) specifiers.add(specifier);
+  }
+  return [...specifiers].map((specifier) => ({
+    from: file.path,
+    to: specifier.startsWith(".") ? join(dirname(file.path), specifier) : specifier,
+    line: lineAt(file.text, Math.max(0, file.text.indexOf(`"${specifier}"`))),
+  }));
+}
+
+/** @returns the imports that no fence lets through, exceptions not yet taken off */
+export function checkImports(file: SourceFile): (Violation & Import)[] {
+  if (!/^(src|ffi)\/.*\.ts$/.test(file.path)) return [];
+  return importsOf(file).flatMap((found) => {
+    const refusal = refuse(found.from, found.to);
+    if (refusal === undefined) return [];
+    return [{ ...found, path: found.from, message: `imports ${found.to}: ${refusal}` }];
+  });
+}
+
+export function isExcepted(found: Import, list: readonly ImportException[]): boolean {
+  return list.some((exception) => covers(exception, found));
+}
+
+export function covers(exception: ImportException, found: Import): boolean {
+  if (exception.from !== found.from) return false;
+  return exception.to.endsWith("/") ? found.to.startsWith(exception.to) : found.to === exception.to;
+}
+
+/** @returns why not, or undefined when the import is fine */
+function refuse(from: string, to: string): string | undefined {
+  if (to === "bun:ffi") return from.startsWith("ffi/") ? undefined : "only ffi/ knows bun:ffi";
+  if (to.startsWith("test/") || to.startsWith("scripts/")) return "the product needs no tool";
+  if (from.startsWith("ffi/")) return refuseFromFfi(to);
+  if (to.startsWith("ffi/")) return refuseFfi(from);
+  if (!to.startsWith("src/")) return undefined;
+  if (to === "src/main.ts") return "nothing imports the entry";
+  return refuseRoom(from, to);
+}
+
+function refuseFromFfi(to: string): string | undefined {
+  if (to.startsWith("ffi/") || to.startsWith("src/units/")) return undefined;
+  // It has the names of the errno numbers.
+  if (to === "node:os") return undefined;
+  return "ffi/ knows libc, node:os, ffi/ and units alone";
+}
+
+function refuseFfi(from: string): string | undefined {
+  const room = roomOf(from);
+  if (roomsWithFfi.includes(room)) return undefined;
+  if (systems.includes(room) && /^src\/[^/]+\/perform(\.ts|\/)/.test(from)) return undefined;
+  return "only perform.ts, perform/, holding, messaging, event-loop and doctor call libc";
+}
+
+function refuseRoom(from: string, to: string): string | undefined {
+  const fromRoom = roomOf(from);
+  const toRoom = roomOf(to);
+  if (fromRoom === toRoom) return undefined;
+  const isToSystem = systems.includes(toRoom);
+  if (fromRoom === "main.ts") return refuseFromMain(to, isToSystem);
+  if (fromRoom === "command-line" || fromRoom === "doctor") {
+    return isToSystem && !isPublicFace(to) ? "of a system, only its public face" : undefined;
+  }
+  if (systems.includes(fromRoom)) return refuseFromSystem(from, to, isToSystem);
+  const fromHeight = roomHeights[fromRoom];
+  const toHeight = roomHeights[toRoom];
+  if (fromHeight === undefined) return `src/${fromRoom} is a room that the fences do not know`;
+  if (toHeight !== undefined && toHeight < fromHeight) return undefined;
+  return `${fromRoom} stands below ${toRoom}`;
+}
+
+function refuseFromMain(to: string, isToSystem: boolean): string | undefined {
+  return isToSystem && !isCommand(to) ? "main.ts knows a system by its command.ts" : undefined;
+}
+
+function refuseFromSystem(from: string, to: string, isToSystem: boolean): string | undefined {
+  if (isToSystem) {
+    return /\/(protocol|client)\.ts$/.test(to)
+      ? undefined
+      : "of another system, only protocol.ts and client.ts";
+  }
+  const toRoom = roomOf(to);
+  if (roomHeights[toRoom] !== undefined) return undefined;
+  if (toRoom === "command-line" && isCommand(from)) return undefined;
+  return toRoom === "command-line"
+    ? "only command.ts and commands/ know the command line"
+    : `a system does not know ${toRoom}`;
+}
+
+/** command.ts, or commands/ when it grows. */
+function isCommand(path: string): boolean {
+  return /^src\/[^/]+\/(command\.ts|commands\/)/.test(path);
+}
+
+function isPublicFace(path: string): boolean {
+  return isCommand(path) || /^src\/[^/]+\/(protocol|client)\.ts$/.test(path);
+}
+
+/** @returns "process" for src/process/agent.ts, "main.ts" for src/main.ts */
+function roomOf(path: string): string {
+  return path.split("/")[1] ?? "";
+}
