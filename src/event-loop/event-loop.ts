@@ -1,0 +1,171 @@
+import { makeEventCounter, signalEventCounter } from "../../ffi/descriptor.ts";
+import {
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLONESHOT,
+  EPOLLOUT,
+  EPOLLPRI,
+  epollAdd,
+  epollModify,
+  epollRemove,
+  makeEpoll,
+} from "../../ffi/epoll.ts";
+import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import type { Milliseconds, MonotonicTime } from "../units/units.ts";
+import { monotonicNow } from "./clock.ts";
+import { STOP_KEY } from "./wait-thread.ts";
+
+/** What a descriptor is watched for. Hang-up and error are always told. */
+export type Interest = "readable" | "writable" | "both" | "priority" | "hangup";
+
+/** What is ready, told once; the watch is armed again after the handler returns. */
+export interface Readiness {
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly hungUp: boolean;
+  readonly failed: boolean;
+}
+
+/** A watched descriptor. Disposing it ends the watch and leaves the descriptor open. */
+export interface Watch extends Disposable {
+  /** Watches for something else from now on. */
+  change(interest: Interest): void;
+  /** Pauses the watch: nothing is told until `change`. */
+  pause(): void;
+}
+
+const interestEvents: Record<Interest, number> = {
+  readable: EPOLLIN,
+  writable: EPOLLOUT,
+  both: EPOLLIN | EPOLLOUT,
+  priority: EPOLLPRI,
+  hangup: 0,
+};
+
+interface Registration {
+  readonly descriptor: OwnedDescriptor;
+  readonly onReady: (ready: Readiness) => void;
+  interest: Interest;
+  /** False while its event is on the way or being handled, or while it is paused. */
+  armed: boolean;
+  paused: boolean;
+}
+
+/**
+ * Watches foreign descriptors beside Bun's own loop. A wait thread blocks in epoll_wait and posts
+ * what is ready; every watch is one-shot and armed again after it was handled; the key is a rising
+ * number, never the descriptor, so that an event of a closed one is never taken for another's.
+ */
+export class EventLoop implements Disposable {
+  readonly #epoll = makeEpoll();
+  readonly #stopper = makeEventCounter();
+  readonly #registrations = new Map<number, Registration>();
+  readonly #worker: Worker;
+  #nextKey = STOP_KEY + 1;
+  #onFailure: (failure: unknown) => void = (failure) => {
+    throw failure;
+  };
+
+  constructor(startWorker: () => Worker) {
+    epollAdd(this.#epoll, this.#stopper, { events: EPOLLIN, key: STOP_KEY });
+    this.#worker = startWorker();
+    this.#worker.onmessage = (message: MessageEvent<number[]>) => this.#dispatch(message.data);
+    this.#worker.onerror = (event) => this.#onFailure(new Error(`Wait thread: ${event.message}`));
+    this.#worker.postMessage(this.#epoll.number);
+  }
+
+  /** Who is told when a handler throws, or the wait thread dies: both are bugs. */
+  onFailure(handler: (failure: unknown) => void): void {
+    this.#onFailure = handler;
+  }
+
+  /** @throws SystemCallError when the descriptor cannot be watched (EPERM: a regular file). */
+  watch(
+    descriptor: OwnedDescriptor,
+    interest: Interest,
+    onReady: (ready: Readiness) => void,
+  ): Watch {
+    const key = this.#nextKey++;
+    const registration = { descriptor, onReady, interest, armed: true, paused: false };
+    const events = interestEvents[interest] | EPOLLONESHOT;
+    epollAdd(this.#epoll, descriptor, { events, key });
+    this.#registrations.set(key, registration);
+    return {
+      change: (next) => {
+        registration.interest = next;
+        registration.paused = false;
+        if (this.#registrations.has(key)) this.#arm(key, registration);
+      },
+      pause: () => {
+        registration.paused = true;
+      },
+      [Symbol.dispose]: () => {
+        if (!this.#registrations.delete(key)) return;
+        if (descriptor.isOpen) epollRemove(this.#epoll, descriptor);
+      },
+    };
+  }
+
+  /** Calls once at the given time, not before; disposing it takes it back. */
+  wakeAt(time: MonotonicTime, onTime: () => void): Disposable {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const arm = () => {
+      // A timer of Bun holds at most 2^31 - 1 ms; a later moment is waited for in steps.
+      const wait = Math.min(Math.max(0, Math.ceil(time - monotonicNow())), 2_000_000_000);
+      timer = setTimeout(() => {
+        if (monotonicNow() >= time) this.#guard(onTime);
+        else arm();
+      }, wait);
+    };
+    arm();
+    return { [Symbol.dispose]: () => clearTimeout(timer) };
+  }
+
+  /** Calls once after so many milliseconds. */
+  wakeAfter(wait: Milliseconds, onTime: () => void): Disposable {
+    return this.wakeAt(monotonicNow() + wait, onTime);
+  }
+
+  #guard(call: () => void): void {
+    try {
+      call();
+    } catch (failure) {
+      this.#onFailure(failure);
+    }
+  }
+
+  #arm(key: number, registration: Registration): void {
+    const events = interestEvents[registration.interest] | EPOLLONESHOT;
+    epollModify(this.#epoll, registration.descriptor, { events, key });
+    registration.armed = true;
+  }
+
+  #dispatch(ready: readonly number[]): void {
+    for (let index = 0; index < ready.length; index += 2) {
+      const key = ready[index] as number;
+      const events = ready[index + 1] as number;
+      const registration = this.#registrations.get(key);
+      if (registration === undefined) continue;
+      registration.armed = false;
+      this.#guard(() =>
+        registration.onReady({
+          readable: (events & (EPOLLIN | EPOLLPRI)) !== 0,
+          writable: (events & EPOLLOUT) !== 0,
+          hungUp: (events & EPOLLHUP) !== 0,
+          failed: (events & EPOLLERR) !== 0,
+        }),
+      );
+      const still = this.#registrations.get(key);
+      if (still === undefined || still.armed || still.paused) continue;
+      this.#arm(key, still);
+    }
+  }
+
+  /** Ends the wait thread and all watches. */
+  [Symbol.dispose](): void {
+    this.#registrations.clear();
+    signalEventCounter(this.#stopper);
+    this.#worker.unref();
+  }
+}

@@ -1,0 +1,122 @@
+import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import { encodeFrame, type FrameLimits, FrameReader, type FrameRefusal } from "./frame.ts";
+import type { StreamConnection } from "./stream-connection.ts";
+
+/** What a peer did that ends its connection. */
+export interface Violation {
+  readonly kind: string;
+  readonly expected: string;
+  readonly received: string;
+}
+
+export interface FrameHandlers {
+  /** One whole frame. Its descriptors are the handler's to close. */
+  onFrame(body: unknown, descriptors: OwnedDescriptor[]): void;
+  /** The peer broke the rules of the wire; the connection is closed already. */
+  onViolation(violation: Violation): void;
+  /** The connection is over. */
+  onEnd(reason: string): void;
+}
+
+/** Frames with descriptors over a stream: each descriptor belongs to the frame that announces it. */
+export class FrameConnection implements Disposable {
+  readonly #stream: StreamConnection;
+  readonly #reader: FrameReader;
+  #limits: FrameLimits;
+  #handlers: FrameHandlers;
+  #descriptors: OwnedDescriptor[] = [];
+
+  constructor(stream: StreamConnection, limits: FrameLimits, handlers: FrameHandlers) {
+    this.#stream = stream;
+    this.#limits = limits;
+    this.#reader = new FrameReader(limits);
+    this.#handlers = handlers;
+    stream.setHandlers({
+      onBytes: (bytes, descriptors) => this.receive(bytes, descriptors),
+      onEnd: (reason) => this.#onEnd(reason),
+    });
+  }
+
+  get stream(): StreamConnection {
+    return this.#stream;
+  }
+
+  get isOpen(): boolean {
+    return this.#stream.isOpen;
+  }
+
+  setHandlers(handlers: FrameHandlers): void {
+    this.#handlers = handlers;
+  }
+
+  setLimits(limits: FrameLimits): void {
+    this.#limits = limits;
+    this.#reader.setLimits(limits);
+  }
+
+  /** Sends a frame; false when the connection is over. The descriptors stay the caller's. */
+  send(body: unknown, descriptors: readonly number[] = []): boolean {
+    return this.#stream.send(encodeFrame(body, descriptors.length), descriptors);
+  }
+
+  /** Takes bytes that were read from the stream, as whoever looked at the first byte has them. */
+  receive(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void {
+    this.#descriptors.push(...descriptors);
+    this.#reader.push(bytes);
+    while (this.isOpen) {
+      const frame = this.#reader.next();
+      if (frame === undefined) break;
+      if ("refusal" in frame) {
+        this.#violate(frame.refusal);
+        return;
+      }
+      if (frame.descriptors > this.#descriptors.length) {
+        const received = `${this.#descriptors.length}`;
+        const expected = `${frame.descriptors} descriptors on the frame's first byte`;
+        this.#violate({ kind: "descriptors", expected, received });
+        return;
+      }
+      this.#handlers.onFrame(frame.body, this.#descriptors.splice(0, frame.descriptors));
+    }
+    this.#checkSurplus();
+  }
+
+  #checkSurplus(): void {
+    const most = this.#reader.pending === 0 ? 0 : this.#limits.frameDescriptors;
+    if (!this.isOpen || this.#descriptors.length <= most) return;
+    const received = `${this.#descriptors.length} descriptors that no frame announces`;
+    this.#violate({ kind: "descriptors", expected: "announced descriptors only", received });
+  }
+
+  #violate(violation: FrameRefusal | Violation): void {
+    this.close();
+    this.#handlers.onViolation(violation);
+  }
+
+  #onEnd(reason: string): void {
+    this.#dropDescriptors();
+    const refusal = this.#reader.atEnd();
+    const detail = refusal === undefined ? "" : `, in the middle of a frame (${refusal.received})`;
+    this.#handlers.onEnd(`${reason}${detail}`);
+  }
+
+  #dropDescriptors(): void {
+    for (const descriptor of this.#descriptors) descriptor.close();
+    this.#descriptors = [];
+  }
+
+  /** Closes after what is queued has been sent. */
+  finish(): void {
+    this.#dropDescriptors();
+    this.#stream.finish();
+  }
+
+  close(): void {
+    this.#dropDescriptors();
+    this.#stream.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

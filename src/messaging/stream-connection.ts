@@ -1,0 +1,184 @@
+import { duplicate } from "../../ffi/descriptor.ts";
+import { NativeMemory } from "../../ffi/memory.ts";
+import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import { Errno, errnoMessage } from "../../ffi/system-call-error.ts";
+import { receiveMessage, sendMessage } from "../../ffi/unix-socket.ts";
+import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
+
+/** Bytes taken by one read. */
+const READ_SIZE = 65_536;
+/** Reads in one turn: a peer that floods must not keep others waiting. */
+const READS_A_TURN = 16;
+
+/** Shared by all connections of this thread: what is read is copied out before the next read. */
+const incoming = new NativeMemory(READ_SIZE);
+const outgoing = new NativeMemory(READ_SIZE);
+
+export interface StreamHandlers {
+  /** Bytes, valid only during the call, and descriptors, which are the handler's to close. */
+  onBytes(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void;
+  /** Called once, when the connection is over for whatever reason; not after `close`. */
+  onEnd(reason: string): void;
+}
+
+interface Queued {
+  readonly memory: NativeMemory;
+  offset: number;
+  descriptors: OwnedDescriptor[];
+}
+
+/**
+ * A Unix stream socket that carries bytes and descriptors both ways, never blocks, and lets go of
+ * a peer that does not read.
+ */
+export class StreamConnection implements Disposable {
+  readonly #socket: OwnedDescriptor;
+  readonly #watch: Watch;
+  readonly #queueLimit: number;
+  #handlers: StreamHandlers;
+  #queue: Queued[] = [];
+  #queuedBytes = 0;
+  #closing = false;
+
+  constructor(
+    loop: EventLoop,
+    socket: OwnedDescriptor,
+    options: { readonly queuedBytes: number; readonly handlers: StreamHandlers },
+  ) {
+    this.#socket = socket;
+    this.#queueLimit = options.queuedBytes;
+    this.#handlers = options.handlers;
+    this.#watch = loop.watch(socket, "readable", (ready) => {
+      if (ready.writable) this.#flush();
+      if (this.isOpen && (ready.readable || ready.hungUp || ready.failed)) this.#receive();
+    });
+  }
+
+  get socket(): OwnedDescriptor {
+    return this.#socket;
+  }
+
+  get isOpen(): boolean {
+    return this.#socket.isOpen;
+  }
+
+  /** Somebody else takes what comes from now on. */
+  setHandlers(handlers: StreamHandlers): void {
+    this.#handlers = handlers;
+  }
+
+  /**
+   * Sends bytes with descriptors on the first of them. False when the connection is over. What
+   * the socket does not take at once is queued, with duplicates of the descriptors.
+   */
+  send(bytes: Uint8Array, descriptors: readonly number[] = []): boolean {
+    if (!this.isOpen || this.#closing) return false;
+    let sent = 0;
+    if (this.#queue.length === 0) {
+      const memory = bytes.length <= READ_SIZE ? outgoing : new NativeMemory(bytes.length);
+      memory.bytes.set(bytes);
+      const result = sendMessage(
+        this.#socket,
+        memory,
+        { offset: 0, length: bytes.length },
+        descriptors,
+      );
+      if (result === bytes.length) return true;
+      if (result < 0 && result !== -Errno.EAGAIN) {
+        this.#end(`cannot send: ${errnoMessage(-result)}`);
+        return false;
+      }
+      sent = Math.max(0, result);
+    }
+    return this.#enqueue(bytes.subarray(sent), sent > 0 ? [] : descriptors);
+  }
+
+  #enqueue(bytes: Uint8Array, descriptors: readonly number[]): boolean {
+    if (this.#queuedBytes + bytes.length > this.#queueLimit) {
+      this.#end(`it does not read: more than ${this.#queueLimit} bytes wait for it`);
+      return false;
+    }
+    const memory = new NativeMemory(bytes.length);
+    memory.bytes.set(bytes);
+    const kept = descriptors.map((descriptor) => duplicate(descriptor));
+    this.#queue.push({ memory, offset: 0, descriptors: kept });
+    this.#queuedBytes += bytes.length;
+    this.#watch.change("both");
+    return true;
+  }
+
+  #flush(): void {
+    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
+      const range = { offset: first.offset, length: first.memory.size - first.offset };
+      const numbers = first.descriptors.map((descriptor) => descriptor.number);
+      const result = sendMessage(this.#socket, first.memory, range, numbers);
+      if (result === -Errno.EAGAIN) return;
+      if (result < 0) {
+        this.#end(`cannot send: ${errnoMessage(-result)}`);
+        return;
+      }
+      for (const descriptor of first.descriptors) descriptor.close();
+      first.descriptors = [];
+      first.offset += result;
+      this.#queuedBytes -= result;
+      if (first.offset < first.memory.size) return;
+      this.#queue.shift();
+    }
+    if (this.#closing) this.close();
+    else this.#watch.change("readable");
+  }
+
+  #receive(): void {
+    for (let count = 0; count < READS_A_TURN && this.isOpen; count++) {
+      const message = receiveMessage(this.#socket, incoming);
+      if (message.length === -Errno.EAGAIN) return;
+      if (message.length < 0) {
+        this.#end(`cannot receive: ${errnoMessage(-message.length)}`);
+        return;
+      }
+      if (message.truncated) {
+        for (const descriptor of message.descriptors) descriptor.close();
+        this.#end("more descriptors came with one message than this process can take");
+        return;
+      }
+      if (message.length === 0) {
+        for (const descriptor of message.descriptors) descriptor.close();
+        this.#end("the peer closed the connection");
+        return;
+      }
+      if (this.#closing) {
+        for (const descriptor of message.descriptors) descriptor.close();
+        continue;
+      }
+      this.#handlers.onBytes(incoming.bytes.subarray(0, message.length), message.descriptors);
+      if (message.length < READ_SIZE && message.descriptors.length === 0) return;
+    }
+  }
+
+  #end(reason: string): void {
+    if (!this.isOpen) return;
+    const told = this.#closing;
+    this.close();
+    if (!told) this.#handlers.onEnd(reason);
+  }
+
+  /** Closes after what is queued has been sent; nothing more is taken from the peer. */
+  finish(): void {
+    if (this.#queue.length === 0) this.close();
+    else this.#closing = true;
+  }
+
+  /** Closes at once; `onEnd` is not called. */
+  close(): void {
+    if (!this.isOpen) return;
+    this.#watch[Symbol.dispose]();
+    for (const entry of this.#queue) for (const descriptor of entry.descriptors) descriptor.close();
+    this.#queue = [];
+    this.#queuedBytes = 0;
+    this.#socket.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
