@@ -25,6 +25,8 @@ const signatures = {
   write: { args: [int, address, long], returns: long },
   close: { args: [int], returns: int },
   pipe2: { args: [address, int], returns: int },
+  open: { args: [address, int, int], returns: int },
+  flock: { args: [int, int], returns: int },
   fcntl: { args: [int, int, long], returns: int },
   ioctl: { args: [int, long, address], returns: int },
   eventfd: { args: [int, int], returns: int },
@@ -60,8 +62,8 @@ const signatures = {
   clock_gettime: { args: [int, address], returns: int },
   sigemptyset: { args: [address], returns: int },
   pthread_sigmask: { args: [int, address, address], returns: int },
+  sigaction: { args: [int, address, address], returns: int },
   signal: { args: [int, long], returns: long },
-  sched_setscheduler: { args: [int, int, address], returns: int },
 
   posix_spawn: { args: [address, address, address, address, address, address], returns: int },
   posix_spawn_file_actions_init: { args: [address], returns: int },

@@ -1,18 +1,18 @@
 import { libc } from "./c-library.ts";
+import {
+  CLOSE_RANGE_CLOEXEC,
+  EFD_CLOEXEC,
+  EFD_NONBLOCK,
+  F_DUPFD_CLOEXEC,
+  F_GETFL,
+  F_SETFL,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  SYS_close_range,
+} from "./constants.ts";
 import { NativeMemory, nullAddress } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { attempt, check } from "./system-call-error.ts";
-
-/** O_CLOEXEC and O_NONBLOCK, include/uapi/asm-generic/fcntl.h: equal on x86-64 and arm64. */
-const O_NONBLOCK = 0o4000;
-const O_CLOEXEC = 0o2000000;
-const F_GETFL = 3;
-const F_SETFL = 4;
-const F_DUPFD_CLOEXEC = 1030;
-const EFD_CLOEXEC = O_CLOEXEC;
-const EFD_NONBLOCK = O_NONBLOCK;
-const CLOSE_RANGE_CLOEXEC = 4;
-const SYS_close_range = 436;
 
 /** A pipe, both ends close-on-exec. Only the read end is non-blocking: pipe2(2). */
 export function makePipe(): { read: OwnedDescriptor; write: OwnedDescriptor } {
@@ -61,14 +61,15 @@ export function writeFrom(descriptor: OwnedDescriptor, memory: NativeMemory, siz
 /** Marks every descriptor numbered `first` or higher close-on-exec: close_range(2), Linux 5.11. */
 export function closeOnExecFrom(first: number): void {
   const last = 0xffff_ffff;
-  check(
-    "close_range",
-    libc.syscall(SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC, 0, 0, 0),
-  );
+  check("close_range", libc.syscall(SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC, 0, 0, 0));
 }
 
 /** ioctl(2) with a pointer argument; the result, or minus the error number. */
-export function control(descriptor: OwnedDescriptor, request: number, memory?: NativeMemory): number {
+export function control(
+  descriptor: OwnedDescriptor,
+  request: number,
+  memory?: NativeMemory,
+): number {
   const address = memory?.address ?? nullAddress;
   return attempt(() => libc.ioctl(descriptor.number, request, address));
 }

@@ -1,41 +1,32 @@
 import { libc } from "./c-library.ts";
+import { EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD } from "./constants.ts";
+import { layouts } from "./layouts.ts";
 import { NativeMemory, nullAddress } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { check, Errno, errorNumber, SystemCallError } from "./system-call-error.ts";
 
-/** include/uapi/linux/eventpoll.h */
-export const EPOLLIN = 0x001;
-export const EPOLLPRI = 0x002;
-export const EPOLLOUT = 0x004;
-export const EPOLLERR = 0x008;
-export const EPOLLHUP = 0x010;
-export const EPOLLRDHUP = 0x2000;
-export const EPOLLONESHOT = 1 << 30;
+export {
+  EPOLLERR,
+  EPOLLHUP,
+  EPOLLIN,
+  EPOLLONESHOT,
+  EPOLLOUT,
+  EPOLLPRI,
+  EPOLLRDHUP,
+} from "./constants.ts";
 
-const EPOLL_CLOEXEC = 0o2000000;
-const EPOLL_CTL_ADD = 1;
-const EPOLL_CTL_DEL = 2;
-const EPOLL_CTL_MOD = 3;
-
-/**
- * struct epoll_event, include/uapi/linux/eventpoll.h. Packed on x86-64 only: 12 bytes there with
- * the data at 4, 16 bytes on arm64 with the data at 8.
- */
-export const epollEventLayout =
-  process.arch === "arm64"
-    ? { size: 16, events: 0, data: 8 }
-    : { size: 12, events: 0, data: 4 };
+const layout = layouts.epoll_event;
 
 /** A new epoll instance: epoll_create1(2). */
 export function makeEpoll(): OwnedDescriptor {
   return new OwnedDescriptor(check("epoll_create1", libc.epoll_create1(EPOLL_CLOEXEC)));
 }
 
-const scratch = new NativeMemory(epollEventLayout.size);
+const scratch = new NativeMemory(layout.size);
 
 function change(epoll: OwnedDescriptor, operation: number, watched: number, fields: EpollEvent) {
-  scratch.view.setUint32(epollEventLayout.events, fields.events >>> 0, true);
-  scratch.setUnsigned64(epollEventLayout.data, fields.key);
+  scratch.view.setUint32(layout.events, fields.events >>> 0, true);
+  scratch.setUnsigned64(layout.data, fields.key);
   return libc.epoll_ctl(epoll.number, operation, watched, scratch.address);
 }
 
@@ -46,7 +37,11 @@ export interface EpollEvent {
 }
 
 /** Watches a descriptor: epoll_ctl(2). @throws SystemCallError (EPERM: a regular file). */
-export function epollAdd(epoll: OwnedDescriptor, watched: OwnedDescriptor, event: EpollEvent): void {
+export function epollAdd(
+  epoll: OwnedDescriptor,
+  watched: OwnedDescriptor,
+  event: EpollEvent,
+): void {
   check("epoll_ctl", change(epoll, EPOLL_CTL_ADD, watched.number, event), "(add)");
 }
 
@@ -77,7 +72,7 @@ export class EpollWaiter {
   constructor(epoll: number, limit: number) {
     this.#epoll = epoll;
     this.#limit = limit;
-    this.#memory = new NativeMemory(limit * epollEventLayout.size);
+    this.#memory = new NativeMemory(limit * layout.size);
   }
 
   /** Key and events in turn, flat, for as many descriptors as are ready; empty after EINTR. */
@@ -90,9 +85,9 @@ export class EpollWaiter {
     }
     const ready: number[] = [];
     for (let index = 0; index < count; index++) {
-      const offset = index * epollEventLayout.size;
-      ready.push(this.#memory.getUnsigned64(offset + epollEventLayout.data));
-      ready.push(this.#memory.view.getUint32(offset + epollEventLayout.events, true));
+      const offset = index * layout.size;
+      ready.push(this.#memory.getUnsigned64(offset + layout.data));
+      ready.push(this.#memory.view.getUint32(offset + layout.events, true));
     }
     return ready;
   }

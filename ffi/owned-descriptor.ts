@@ -1,4 +1,5 @@
 import { libc } from "./c-library.ts";
+import { Errno, errorNumber } from "./system-call-error.ts";
 
 /**
  * A file descriptor that somebody owns: closed once, by whoever holds this object. Using the
@@ -28,11 +29,17 @@ export class OwnedDescriptor implements Disposable {
     return number;
   }
 
-  /** Closes the descriptor. Closing twice does nothing. close(2) is never retried on Linux. */
+  /**
+   * Closes the descriptor. Closing twice does nothing; that somebody else closed it is a bug, as
+   * its number may be another file by then. close(2) is never retried on Linux.
+   */
   close(): void {
     if (this.#number < 0) return;
-    libc.close(this.#number);
+    const number = this.#number;
     this.#number = -1;
+    if (libc.close(number) === -1 && errorNumber() === Errno.EBADF) {
+      throw new Error(`Bug: descriptor ${number} was closed by somebody else`);
+    }
   }
 
   [Symbol.dispose](): void {

@@ -1,25 +1,23 @@
-import { control } from "./descriptor.ts";
 import { libc } from "./c-library.ts";
+import {
+  CLD_DUMPED,
+  CLD_EXITED,
+  P_PIDFD,
+  PIDFD_GET_INFO,
+  PIDFD_INFO_EXIT,
+  PIDFD_SIGNAL_PROCESS_GROUP,
+  SYS_pidfd_open,
+  SYS_pidfd_send_signal,
+  WEXITED,
+  WNOHANG,
+  WNOWAIT,
+} from "./constants.ts";
+import { control } from "./descriptor.ts";
 import { isMadeAbsent } from "./fault-hooks.ts";
+import { layouts } from "./layouts.ts";
 import { NativeMemory } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { attempt, Errno, SystemCallError } from "./system-call-error.ts";
-
-const SYS_pidfd_send_signal = 424;
-const SYS_pidfd_open = 434;
-const P_PIDFD = 3;
-const WNOHANG = 1;
-const WEXITED = 4;
-const WNOWAIT = 0x0100_0000;
-const PIDFD_SIGNAL_PROCESS_GROUP = 4;
-
-/** include/uapi/linux/pidfd.h: the 64-byte form, Linux 6.13, and what its mask says. */
-const PIDFD_GET_INFO = 0xc040ff0b;
-const PIDFD_INFO_EXIT = 8;
-export const pidfdInfoLayout = { size: 64, mask: 0, pid: 16, tgid: 20, ppid: 24, exitCode: 60 };
-
-/** siginfo_t as waitid(2) fills it, on x86-64 and arm64: si_signo, si_code, si_pid, si_status. */
-export const signalInformationLayout = { size: 128, signo: 0, code: 8, pid: 16, status: 24 };
 
 /** How a process ended: by exit(3) with a status, or by a signal. */
 export type Ending =
@@ -67,7 +65,7 @@ function sendSignal(process: OwnedDescriptor, signal: number, flags: number): bo
   throw new SystemCallError("pidfd_send_signal", -result);
 }
 
-const siginfo = new NativeMemory(signalInformationLayout.size);
+const siginfo = new NativeMemory(layouts.siginfo_t.size);
 
 /**
  * How a child ended: waitid(2). Undefined while it runs; "not-a-child" for a process whose
@@ -78,17 +76,15 @@ export function waitForChild(
   process: OwnedDescriptor,
   how: "reap" | "leave",
 ): Ending | undefined | "not-a-child" {
-  siginfo.view.setInt32(signalInformationLayout.signo, 0, true);
-  siginfo.view.setInt32(signalInformationLayout.pid, 0, true);
+  const layout = layouts.siginfo_t;
+  siginfo.view.setInt32(layout.si_pid, 0, true);
   const options = WEXITED | WNOHANG | (how === "leave" ? WNOWAIT : 0);
   const result = attempt(() => libc.waitid(P_PIDFD, process.number, siginfo.address, options));
   if (result === -Errno.ECHILD) return "not-a-child";
   if (result < 0) throw new SystemCallError("waitid", -result);
-  if (siginfo.view.getInt32(signalInformationLayout.pid, true) === 0) return undefined;
-  const code = siginfo.view.getInt32(signalInformationLayout.code, true);
-  const status = siginfo.view.getInt32(signalInformationLayout.status, true);
-  const CLD_EXITED = 1;
-  const CLD_DUMPED = 3;
+  if (siginfo.view.getInt32(layout.si_pid, true) === 0) return undefined;
+  const code = siginfo.view.getInt32(layout.si_code, true);
+  const status = siginfo.view.getInt32(layout.si_status, true);
   if (code === CLD_EXITED) return { kind: "exited", status };
   return { kind: "signalled", signal: status, coreDumped: code === CLD_DUMPED };
 }
@@ -116,7 +112,7 @@ export function processInformation(
   process: OwnedDescriptor,
 ): ProcessInformation | "unsupported" | "gone" {
   if (isMadeAbsent("pidfd_get_info")) return "unsupported";
-  const layout = pidfdInfoLayout;
+  const layout = layouts.pidfd_info;
   const memory = new NativeMemory(layout.size);
   memory.setUnsigned64(layout.mask, PIDFD_INFO_EXIT);
   const result = control(process, PIDFD_GET_INFO, memory);
@@ -127,6 +123,6 @@ export function processInformation(
   return {
     processId: memory.view.getInt32(layout.pid, true),
     parentId: memory.view.getInt32(layout.ppid, true),
-    ending: exited ? decodeWaitStatus(memory.view.getInt32(layout.exitCode, true)) : undefined,
+    ending: exited ? decodeWaitStatus(memory.view.getInt32(layout.exit_code, true)) : undefined,
   };
 }

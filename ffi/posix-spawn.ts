@@ -1,27 +1,24 @@
-import { libc } from "./c-library.ts";
+import { cLibrary, libc } from "./c-library.ts";
+import {
+  O_RDWR,
+  P_PID,
+  POSIX_SPAWN_SETSCHEDULER,
+  POSIX_SPAWN_SETSID,
+  POSIX_SPAWN_SETSIGDEF,
+  POSIX_SPAWN_SETSIGMASK,
+  SCHED_OTHER,
+  WEXITED,
+} from "./constants.ts";
 import { closeOnExecFrom, duplicate } from "./descriptor.ts";
+import { layouts } from "./layouts.ts";
 import { cString, NativeMemory, StringVector } from "./memory.ts";
 import type { OwnedDescriptor } from "./owned-descriptor.ts";
 import { openProcess } from "./pidfd.ts";
-import { SystemCallError } from "./system-call-error.ts";
-
-/**
- * glibc's posix_spawnattr_t is 336 bytes and posix_spawn_file_actions_t 80, musl's are no larger;
- * a contract test compares these with gcc's.
- */
-export const spawnLayout = { attributes: 336, fileActions: 80, signalSet: 128 };
-
-/** <spawn.h>, equal in glibc and musl. */
-const POSIX_SPAWN_SETSIGDEF = 0x04;
-const POSIX_SPAWN_SETSIGMASK = 0x08;
-const POSIX_SPAWN_SETSCHEDULER = 0x20;
-const POSIX_SPAWN_SETSID = 0x80;
-const SCHED_OTHER = 0;
-const O_RDWR = 2;
+import { attempt, check, SystemCallError } from "./system-call-error.ts";
 
 /** What a child is made of. */
 export interface SpawnPlan {
-  /** The program file, absolute or relative to the working directory of this process. */
+  /** The program file, absolute or relative to the child's working directory. */
   readonly path: string;
   readonly argv: readonly string[];
   /** NAME=value; nothing else is inherited. */
@@ -31,10 +28,23 @@ export interface SpawnPlan {
   readonly descriptors: readonly { readonly source: number; readonly target: number }[];
 }
 
-/** A child that was started, or why its program could not be (exec's own errno). */
+/**
+ * A child that was started, or why its program could not be: exec's own error number, or the one
+ * of a process that is out of memory, processes or descriptors.
+ */
 export type SpawnResult =
   | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
   | { readonly kind: "refused"; readonly errno: number };
+
+/** For a child of ours that nobody has reaped; waits for its end, which SIGKILL makes soon. */
+function killAndReap(processId: number): void {
+  const SIGKILL = 9;
+  check("kill", libc.kill(processId, SIGKILL));
+  const information = new NativeMemory(layouts.siginfo_t.size);
+  const wait = () => libc.waitid(P_PID, processId, information.address, WEXITED);
+  const result = attempt(wait);
+  if (result < 0) throw new SystemCallError("waitid", -result, `of process ${processId}`);
+}
 
 function checkSpawn(call: string, errno: number): void {
   if (errno !== 0) throw new SystemCallError(call, errno);
@@ -43,11 +53,12 @@ function checkSpawn(call: string, errno: number): void {
 /**
  * A start whose memory is laid out beforehand, so that starting is one call. The child gets every
  * signal at its default action, an empty signal mask, SCHED_OTHER, a session of its own, and only
- * the descriptors of the plan (0, 1 and 2 are /dev/null where the plan does not name them).
+ * the descriptors of the plan (0, 1 and 2 are /dev/null where the plan does not name them). musl
+ * cannot schedule in posix_spawn(3) (ENOSYS): there the child keeps the class of this thread.
  */
 export class PreparedSpawn implements Disposable {
-  readonly #attributes = new NativeMemory(spawnLayout.attributes);
-  readonly #actions = new NativeMemory(spawnLayout.fileActions);
+  readonly #attributes = new NativeMemory(layouts.posix_spawnattr_t.size);
+  readonly #actions = new NativeMemory(layouts.posix_spawn_file_actions_t.size);
   readonly #processId = new NativeMemory(4);
   readonly #kept: unknown[] = [];
   readonly #duplicates: OwnedDescriptor[] = [];
@@ -59,28 +70,35 @@ export class PreparedSpawn implements Disposable {
     this.#path = cString(plan.path);
     this.#argv = new StringVector(plan.argv);
     this.#environment = new StringVector(plan.environment);
-    this.#prepareAttributes();
-    this.#prepareActions(plan);
+    try {
+      this.#prepareAttributes();
+      this.#prepareActions(plan);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   #prepareAttributes(): void {
     const attributes = this.#attributes.address;
-    const set = new NativeMemory(spawnLayout.signalSet);
-    const parameter = new NativeMemory(4);
+    const set = new NativeMemory(layouts.sigset_t.size);
+    const parameter = new NativeMemory(layouts.sched_param.size);
     checkSpawn("posix_spawnattr_init", libc.posix_spawnattr_init(attributes));
-    const flags =
-      POSIX_SPAWN_SETSIGDEF |
-      POSIX_SPAWN_SETSIGMASK |
-      POSIX_SPAWN_SETSCHEDULER |
-      POSIX_SPAWN_SETSID;
-    checkSpawn("posix_spawnattr_setflags", libc.posix_spawnattr_setflags(attributes, flags));
     libc.sigemptyset(set.address);
     checkSpawn("setsigmask", libc.posix_spawnattr_setsigmask(attributes, set.address));
     // sigfillset(3) leaves out 32 and 33, and glibc then has the child ignore these two.
     set.bytes.fill(0xff);
     checkSpawn("setsigdefault", libc.posix_spawnattr_setsigdefault(attributes, set.address));
-    checkSpawn("setschedpolicy", libc.posix_spawnattr_setschedpolicy(attributes, SCHED_OTHER));
-    checkSpawn("setschedparam", libc.posix_spawnattr_setschedparam(attributes, parameter.address));
+    let flags = POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID;
+    if (cLibrary.name === "glibc") {
+      flags |= POSIX_SPAWN_SETSCHEDULER;
+      checkSpawn("setschedpolicy", libc.posix_spawnattr_setschedpolicy(attributes, SCHED_OTHER));
+      checkSpawn(
+        "setschedparam",
+        libc.posix_spawnattr_setschedparam(attributes, parameter.address),
+      );
+    }
+    checkSpawn("posix_spawnattr_setflags", libc.posix_spawnattr_setflags(attributes, flags));
   }
 
   #prepareActions(plan: SpawnPlan): void {
@@ -149,9 +167,16 @@ export class PreparedSpawn implements Disposable {
     );
     if (errno !== 0) return { kind: "refused", errno };
     const processId = this.#processId.view.getInt32(0, true);
-    const process = openProcess(processId);
-    if (process === undefined) throw new Error(`Bug: child ${processId} was reaped by somebody else`);
-    return { kind: "started", processId, process };
+    try {
+      const process = openProcess(processId);
+      if (process !== undefined) return { kind: "started", processId, process };
+    } catch (error) {
+      // A child that we cannot watch must not run: EMFILE, ENFILE or ENOMEM.
+      killAndReap(processId);
+      if (error instanceof SystemCallError) return { kind: "refused", errno: error.errno };
+      throw error;
+    }
+    throw new Error(`Bug: child ${processId} was reaped by somebody else`);
   }
 
   [Symbol.dispose](): void {

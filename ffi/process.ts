@@ -1,15 +1,23 @@
 import { libc } from "./c-library.ts";
+import {
+  CLOCK_MONOTONIC,
+  PR_CAP_AMBIENT,
+  PR_CAP_AMBIENT_CLEAR_ALL,
+  PR_CAP_AMBIENT_RAISE,
+  PR_CAPBSET_DROP,
+  PR_SET_NO_NEW_PRIVS,
+  PRIO_PROCESS,
+  RLIMIT_NOFILE,
+  SCHED_OTHER,
+  SIG_SETMASK,
+  SYS_sched_setscheduler,
+} from "./constants.ts";
+import { layouts } from "./layouts.ts";
 import { cString, NativeMemory, nullAddress, StringVector } from "./memory.ts";
 import { attempt, check, Errno, errorNumber, SystemCallError } from "./system-call-error.ts";
 
-const RLIMIT_NOFILE = 7;
-const PRIO_PROCESS = 0;
-const SIG_SETMASK = 2;
-const PR_SET_NO_NEW_PRIVS = 38;
-const PR_CAP_AMBIENT = 47;
-const PR_CAP_AMBIENT_CLEAR_ALL = 4;
-const PR_CAPBSET_DROP = 24;
-const CLOCK_MONOTONIC = 1;
+/** <signal.h>: the real-time signals end here. */
+const LAST_SIGNAL = 64;
 
 /** A soft and a hard limit; Infinity is RLIM_INFINITY. */
 export interface ResourceLimit {
@@ -17,7 +25,7 @@ export interface ResourceLimit {
   readonly hard: number;
 }
 
-const rlimit = new NativeMemory(16);
+const rlimit = new NativeMemory(layouts.rlimit.size);
 
 function readLimit(offset: number): number {
   const value = rlimit.view.getBigUint64(offset, true);
@@ -29,18 +37,21 @@ function writeLimit(offset: number, value: number): void {
   rlimit.view.setBigUint64(offset, infinite ? 0xffff_ffff_ffff_ffffn : BigInt(value), true);
 }
 
-/** A resource limit of a process (0: our own), by its number: prlimit(2). Undefined: ESRCH. */
+/**
+ * A resource limit of a process (0: our own), by its number: prlimit(2). Undefined when the
+ * process is gone (ESRCH) or not ours to ask (EPERM).
+ */
 export function resourceLimit(processId: number, resource: number): ResourceLimit | undefined {
   const result = attempt(() => libc.prlimit(processId, resource, nullAddress, rlimit.address));
   if (result === -Errno.ESRCH || result === -Errno.EPERM) return undefined;
   if (result < 0) throw new SystemCallError("prlimit", -result);
-  return { soft: readLimit(0), hard: readLimit(8) };
+  return { soft: readLimit(layouts.rlimit.rlim_cur), hard: readLimit(layouts.rlimit.rlim_max) };
 }
 
 /** Sets a resource limit of our own: prlimit(2). */
 export function setResourceLimit(resource: number, limit: ResourceLimit): void {
-  writeLimit(0, limit.soft);
-  writeLimit(8, limit.hard);
+  writeLimit(layouts.rlimit.rlim_cur, limit.soft);
+  writeLimit(layouts.rlimit.rlim_max, limit.hard);
   check("prlimit", libc.prlimit(0, resource, rlimit.address, nullAddress));
 }
 
@@ -80,22 +91,30 @@ export function kill(processId: number, signal: number): "sent" | "gone" | "refu
   throw new SystemCallError("kill", -result, `of ${processId}`);
 }
 
-const timespec = new NativeMemory(16);
+const timespec = new NativeMemory(layouts.timespec.size);
 
 /** CLOCK_MONOTONIC in nanoseconds: clock_gettime(2). Exact for 104 days of uptime. */
 export function monotonicNanoseconds(): number {
   libc.clock_gettime(CLOCK_MONOTONIC, timespec.address);
-  return timespec.getUnsigned64(0) * 1_000_000_000 + timespec.getUnsigned64(8);
+  const seconds = timespec.getUnsigned64(layouts.timespec.tv_sec);
+  return seconds * 1_000_000_000 + timespec.getUnsigned64(layouts.timespec.tv_nsec);
 }
 
-/** Gives every signal its default action and lets all of them through, in this process. */
+/**
+ * Before execute(): ignored signals get their default action, and this thread lets all through.
+ * Handlers stay, because Bun stops its threads by some; execve(2) ends them by itself.
+ */
 export function resetSignals(): void {
-  const set = new NativeMemory(128);
   const SIG_DFL = 0;
-  for (let signal = 1; signal <= 64; signal++) {
-    // SIGKILL, SIGSTOP and the C library's own two answer EINVAL, as they should.
-    libc.signal(signal, SIG_DFL);
+  const SIG_IGN = 1;
+  const current = new NativeMemory(layouts.sigaction.size);
+  for (let signal = 1; signal <= LAST_SIGNAL; signal++) {
+    // The C library refuses to tell of its own two signals (EINVAL), which it never ignores.
+    if (libc.sigaction(signal, nullAddress, current.address) === -1) continue;
+    const handler = current.getUnsigned64(layouts.sigaction.sa_handler);
+    if (handler === SIG_IGN) check("signal", libc.signal(signal, SIG_DFL));
   }
+  const set = new NativeMemory(layouts.sigset_t.size);
   libc.sigemptyset(set.address);
   libc.pthread_sigmask(SIG_SETMASK, set.address, nullAddress);
 }
@@ -121,14 +140,20 @@ export function dropBoundingCapability(capability: number): void {
   check("prctl", libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), `drop ${capability}`);
 }
 
+/** Adds a capability, by its number, to the ambient set: capabilities(7). @throws EPERM */
+export function raiseAmbientCapability(capability: number): void {
+  const result = libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0);
+  check("prctl", result, `ambient raise ${capability}`);
+}
+
 /** Empties the ambient set: capabilities(7). */
 export function clearAmbientCapabilities(): void {
   check("prctl", libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient clear");
 }
 
-/** Sets the file mode creation mask: umask(2). */
-export function setFileModeMask(mask: number): void {
-  libc.umask(mask);
+/** Sets the file mode creation mask, and gives the one before: umask(2). */
+export function setFileModeMask(mask: number): number {
+  return libc.umask(mask);
 }
 
 /** Changes the working directory: chdir(2). */
@@ -146,10 +171,11 @@ export function execute(path: string, argv: readonly string[], environment: read
   return errorNumber();
 }
 
-const SCHED_OTHER = 0;
-
-/** Puts this thread in the ordinary scheduling class: sched_setscheduler(2). */
+/** Puts this thread in the ordinary scheduling class: sched_setscheduler(2). musl has no such. */
 export function scheduleOrdinarily(): void {
-  const parameter = new NativeMemory(4);
-  check("sched_setscheduler", libc.sched_setscheduler(0, SCHED_OTHER, parameter.address));
+  const parameter = new NativeMemory(layouts.sched_param.size);
+  check(
+    "sched_setscheduler",
+    libc.syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, parameter.address, 0, 0, 0),
+  );
 }

@@ -1,13 +1,12 @@
 import { type Pointer, read } from "bun:ffi";
-import { constants } from "node:os";
 import { libc } from "./c-library.ts";
+import { Errno } from "./error-numbers.ts";
 import { readCString } from "./memory.ts";
 
-/** Error numbers by name, as this kernel has them: errno(3). */
-export const Errno = constants.errno;
+export { Errno };
 
 const names = new Map<number, string>();
-for (const [name, number] of Object.entries(constants.errno)) {
+for (const [name, number] of Object.entries(Errno)) {
   if (!names.has(number)) names.set(number, name);
 }
 
@@ -59,7 +58,7 @@ export function check(call: string, result: number, subject?: string): number {
   return result;
 }
 
-/** The result of a call, or minus its error number, as the kernel itself returns it. EINTR is retried. */
+/** The call's result, or minus its error number, as the kernel returns it. EINTR is retried. */
 export function attempt(call: () => number): number {
   for (;;) {
     const result = call();

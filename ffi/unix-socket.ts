@@ -1,41 +1,38 @@
 import { libc } from "./c-library.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  AF_UNIX,
+  MSG_CMSG_CLOEXEC,
+  MSG_CTRUNC,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  MSG_TRUNC,
+  SCM_CREDENTIALS,
+  SCM_RIGHTS,
+  SO_ERROR,
+  SO_PASSCRED,
+  SO_PEERCRED,
+  SO_PEERPIDFD,
+  SO_PEERSEC,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "./constants.ts";
 import { isMadeAbsent } from "./fault-hooks.ts";
+import { layouts } from "./layouts.ts";
 import { NativeMemory, nullAddress } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { attempt, check, Errno, SystemCallError } from "./system-call-error.ts";
-
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
-const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SO_ERROR = 4;
-const SO_PASSCRED = 16;
-const SO_PEERCRED = 17;
-const SO_PEERSEC = 31;
-const SO_PEERPIDFD = 77;
-const SCM_RIGHTS = 1;
-const SCM_CREDENTIALS = 2;
-const MSG_CTRUNC = 8;
-const MSG_TRUNC = 0x20;
-const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
-const MSG_CMSG_CLOEXEC = 0x4000_0000;
 
 /** SCM_MAX_FD, include/net/scm.h: more descriptors than this in one message are refused. */
 export const MOST_DESCRIPTORS_A_MESSAGE = 253;
 /** sizeof sun_path less the ending zero: unix(7). */
 export const LONGEST_SOCKET_PATH = 107;
 
-/** struct sockaddr_un, msghdr, iovec and cmsghdr on 64-bit Linux: equal on x86-64 and arm64. */
-export const socketLayout = {
-  sockaddrUn: { size: 110, family: 0, path: 2 },
-  msghdr: { size: 56, iov: 16, iovlen: 24, control: 32, controllen: 40, flags: 48 },
-  iovec: { size: 16, base: 0, length: 8 },
-  cmsghdr: { size: 16, length: 0, level: 8, type: 12 },
-  ucred: { size: 12, processId: 0, user: 4, group: 8 },
-};
+const { cmsghdr, iovec, msghdr, sockaddr_in, sockaddr_in6, sockaddr_un, ucred } = layouts;
 
 /** A new Unix socket, close-on-exec and non-blocking: socket(2). */
 export function makeUnixSocket(kind: "stream" | "datagram"): OwnedDescriptor {
@@ -43,9 +40,6 @@ export function makeUnixSocket(kind: "stream" | "datagram"): OwnedDescriptor {
   const flags = type | SOCK_CLOEXEC | SOCK_NONBLOCK;
   return new OwnedDescriptor(check("socket", libc.socket(AF_UNIX, flags, 0)));
 }
-
-const AF_INET = 2;
-const AF_INET6 = 10;
 
 /** A new TCP socket in this process's network namespace, non-blocking: socket(2). */
 export function makeTcpSocket(family: "ipv4" | "ipv6"): OwnedDescriptor {
@@ -65,22 +59,26 @@ export function makeSocketPair(): [OwnedDescriptor, OwnedDescriptor] {
   ];
 }
 
-/** struct sockaddr_un for a path; "@name" is a name in the abstract namespace. */
+/**
+ * struct sockaddr_un for a path; "@name" is a name in the abstract namespace.
+ * @throws RangeError for a path that the kernel would take for another one
+ */
 function unixAddress(path: string): { memory: NativeMemory; length: number } {
   const bytes = new TextEncoder().encode(path);
-  if (bytes.length > LONGEST_SOCKET_PATH) {
+  if (bytes.length === 0 || bytes.length > LONGEST_SOCKET_PATH || path.includes("\0")) {
     throw new RangeError(
-      `Expected a socket path of at most ${LONGEST_SOCKET_PATH} bytes, received ${bytes.length}: ${path}`,
+      `Expected a socket path of 1 to ${LONGEST_SOCKET_PATH} bytes without a zero byte, ` +
+        `received ${bytes.length} bytes: ${JSON.stringify(path)}`,
     );
   }
-  const memory = new NativeMemory(socketLayout.sockaddrUn.size);
-  memory.view.setUint16(0, AF_UNIX, true);
-  memory.bytes.set(bytes, 2);
+  const memory = new NativeMemory(sockaddr_un.size);
+  memory.view.setUint16(sockaddr_un.sun_family, AF_UNIX, true);
+  memory.bytes.set(bytes, sockaddr_un.sun_path);
   if (path.startsWith("@")) {
-    memory.bytes[2] = 0;
-    return { memory, length: 2 + bytes.length };
+    memory.bytes[sockaddr_un.sun_path] = 0;
+    return { memory, length: sockaddr_un.sun_path + bytes.length };
   }
-  return { memory, length: 2 + bytes.length + 1 };
+  return { memory, length: sockaddr_un.sun_path + bytes.length + 1 };
 }
 
 /** Gives a socket its path: 0, or minus the error number (EADDRINUSE): bind(2). */
@@ -105,11 +103,12 @@ export function connectTcp(
   socket: OwnedDescriptor,
   target: { family: "ipv4" | "ipv6"; address: Uint8Array; port: number },
 ): number {
-  const memory = new NativeMemory(28);
-  memory.view.setUint16(0, target.family === "ipv4" ? AF_INET : AF_INET6, true);
-  memory.view.setUint16(2, target.port, false);
-  memory.bytes.set(target.address, target.family === "ipv4" ? 4 : 8);
-  const length = target.family === "ipv4" ? 16 : 28;
+  const memory = new NativeMemory(sockaddr_in6.size);
+  const isIpv4 = target.family === "ipv4";
+  memory.view.setUint16(sockaddr_in.sin_family, isIpv4 ? AF_INET : AF_INET6, true);
+  memory.view.setUint16(sockaddr_in.sin_port, target.port, false);
+  memory.bytes.set(target.address, isIpv4 ? sockaddr_in.sin_addr : sockaddr_in6.sin6_addr);
+  const length = isIpv4 ? sockaddr_in.size : sockaddr_in6.size;
   return attempt(() => libc.connect(socket.number, memory.address, length));
 }
 
@@ -145,12 +144,16 @@ function option(socket: OwnedDescriptor, name: number, size: number): NativeMemo
 
 /** SO_PEERCRED: unix(7). */
 export function peerCredentials(socket: OwnedDescriptor): PeerCredentials {
-  const memory = option(socket, SO_PEERCRED, socketLayout.ucred.size);
+  const memory = option(socket, SO_PEERCRED, ucred.size);
   if (typeof memory === "number") throw new SystemCallError("getsockopt", -memory, "SO_PEERCRED");
+  return readCredentials(memory.view, 0);
+}
+
+function readCredentials(view: DataView, offset: number): PeerCredentials {
   return {
-    processId: memory.view.getInt32(0, true),
-    user: memory.view.getUint32(4, true),
-    group: memory.view.getUint32(8, true),
+    processId: view.getInt32(offset + ucred.pid, true),
+    user: view.getUint32(offset + ucred.uid, true),
+    group: view.getUint32(offset + ucred.gid, true),
   };
 }
 
@@ -184,34 +187,35 @@ export function receiveCredentials(socket: OwnedDescriptor): void {
 
 /** Memory for one call of sendmsg(2) or recvmsg(2): header, vector and room for descriptors. */
 class MessageHeader {
-  readonly header = new NativeMemory(socketLayout.msghdr.size);
-  readonly vector = new NativeMemory(socketLayout.iovec.size);
+  readonly header = new NativeMemory(msghdr.size);
+  readonly vector = new NativeMemory(iovec.size);
   readonly control: NativeMemory;
 
   constructor(controlSize: number) {
     this.control = new NativeMemory(controlSize);
-    this.header.setPointer(socketLayout.msghdr.iov, this.vector.address);
-    this.header.setUnsigned64(socketLayout.msghdr.iovlen, 1);
+    this.header.setPointer(msghdr.msg_iov, this.vector.address);
+    this.header.setUnsigned64(msghdr.msg_iovlen, 1);
   }
 
   describe(memory: NativeMemory, range: { offset: number; length: number }, control: number): void {
-    this.vector.setPointer(socketLayout.iovec.base, memory.at(range.offset));
-    this.vector.setUnsigned64(socketLayout.iovec.length, range.length);
-    this.header.setPointer(
-      socketLayout.msghdr.control,
-      control === 0 ? 0 : this.control.address,
-    );
-    this.header.setUnsigned64(socketLayout.msghdr.controllen, control);
+    this.vector.setPointer(iovec.iov_base, memory.at(range.offset));
+    this.vector.setUnsigned64(iovec.iov_len, range.length);
+    this.header.setPointer(msghdr.msg_control, control === 0 ? 0 : this.control.address);
+    this.header.setUnsigned64(msghdr.msg_controllen, control);
   }
 }
 
-const align = (size: number) => (size + 7) & ~7;
-const sending = new MessageHeader(align(16 + 4 * MOST_DESCRIPTORS_A_MESSAGE));
-const receiving = new MessageHeader(align(16 + 4 * MOST_DESCRIPTORS_A_MESSAGE) + align(16 + 12));
+/** CMSG_SPACE: cmsg(3). */
+const controlSpace = (dataSize: number) => (cmsghdr.size + dataSize + 7) & ~7;
+const descriptorSize = 4;
+const mostDescriptorsSpace = controlSpace(descriptorSize * MOST_DESCRIPTORS_A_MESSAGE);
+const sending = new MessageHeader(mostDescriptorsSpace);
+const receiving = new MessageHeader(mostDescriptorsSpace + controlSpace(ucred.size));
 
 /**
  * Sends part of a memory, with descriptors on its first byte. Bytes sent, or minus the error
  * number (EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS): sendmsg(2).
+ * @throws RangeError for more descriptors than one message can carry
  */
 export function sendMessage(
   socket: OwnedDescriptor,
@@ -219,15 +223,20 @@ export function sendMessage(
   range: { offset: number; length: number },
   descriptors: readonly number[],
 ): number {
-  const length = 16 + 4 * descriptors.length;
-  const size = descriptors.length === 0 ? 0 : align(length);
+  if (descriptors.length > MOST_DESCRIPTORS_A_MESSAGE) {
+    throw new RangeError(
+      `Expected at most ${MOST_DESCRIPTORS_A_MESSAGE} descriptors, received ${descriptors.length}`,
+    );
+  }
+  const dataSize = descriptorSize * descriptors.length;
+  const size = descriptors.length === 0 ? 0 : controlSpace(dataSize);
   if (descriptors.length > 0) {
     const view = sending.control.view;
-    sending.control.setUnsigned64(socketLayout.cmsghdr.length, length);
-    view.setInt32(socketLayout.cmsghdr.level, SOL_SOCKET, true);
-    view.setInt32(socketLayout.cmsghdr.type, SCM_RIGHTS, true);
+    sending.control.setUnsigned64(cmsghdr.cmsg_len, cmsghdr.size + dataSize);
+    view.setInt32(cmsghdr.cmsg_level, SOL_SOCKET, true);
+    view.setInt32(cmsghdr.cmsg_type, SCM_RIGHTS, true);
     descriptors.forEach((descriptor, index) => {
-      view.setInt32(16 + 4 * index, descriptor, true);
+      view.setInt32(cmsghdr.size + descriptorSize * index, descriptor, true);
     });
   }
   sending.describe(memory, range, size);
@@ -252,32 +261,29 @@ export function receiveMessage(socket: OwnedDescriptor, memory: NativeMemory): R
   const flags = MSG_CMSG_CLOEXEC | MSG_DONTWAIT;
   const length = attempt(() => libc.recvmsg(socket.number, receiving.header.address, flags));
   if (length < 0) return { length, descriptors: [], credentials: undefined, truncated: false };
-  const messageFlags = receiving.header.view.getInt32(socketLayout.msghdr.flags, true);
+  const messageFlags = receiving.header.view.getInt32(msghdr.msg_flags, true);
   const truncated = (messageFlags & (MSG_CTRUNC | MSG_TRUNC)) !== 0;
   return { length, truncated, ...readControl() };
 }
 
 function readControl(): Pick<ReceivedMessage, "descriptors" | "credentials"> {
   const view = receiving.control.view;
-  const end = receiving.header.getUnsigned64(socketLayout.msghdr.controllen);
+  const end = receiving.header.getUnsigned64(msghdr.msg_controllen);
   const descriptors: OwnedDescriptor[] = [];
   let credentials: PeerCredentials | undefined;
-  for (let offset = 0; offset + 16 <= end; ) {
-    const length = receiving.control.getUnsigned64(offset + socketLayout.cmsghdr.length);
-    if (length < 16) break;
-    const type = view.getInt32(offset + socketLayout.cmsghdr.type, true);
+  for (let offset = 0; offset + cmsghdr.size <= end; ) {
+    const length = receiving.control.getUnsigned64(offset + cmsghdr.cmsg_len);
+    if (length < cmsghdr.size) break;
+    const type = view.getInt32(offset + cmsghdr.cmsg_type, true);
     if (type === SCM_RIGHTS) {
-      for (let at = offset + 16; at + 4 <= offset + length; at += 4) {
+      const last = offset + length - descriptorSize;
+      for (let at = offset + cmsghdr.size; at <= last; at += descriptorSize) {
         descriptors.push(new OwnedDescriptor(view.getInt32(at, true)));
       }
     } else if (type === SCM_CREDENTIALS) {
-      credentials = {
-        processId: view.getInt32(offset + 16, true),
-        user: view.getUint32(offset + 20, true),
-        group: view.getUint32(offset + 24, true),
-      };
+      credentials = readCredentials(view, offset + cmsghdr.size);
     }
-    offset += align(length);
+    offset += controlSpace(length - cmsghdr.size);
   }
   return { descriptors, credentials };
 }

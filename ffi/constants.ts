@@ -1,0 +1,127 @@
+/**
+ * Numbers of the kernel and the C library, under their own names, by header. All that is the same
+ * on x86-64 and arm64 stands here once; what differs stands in `differing`. A contract test holds
+ * each of them against what gcc says for both.
+ */
+
+/** The architectures we run on, by the name that `process.arch` has for them. */
+export type Architecture = "x64" | "arm64";
+
+/** This machine's; any other than arm64 is x86-64, because there is no other build. */
+export const architecture: Architecture = process.arch === "arm64" ? "arm64" : "x64";
+
+const differing = {
+  x64: { O_NOFOLLOW: 0o400000, SYS_capget: 125, SYS_capset: 126, SYS_sched_setscheduler: 144 },
+  arm64: { O_NOFOLLOW: 0o100000, SYS_capget: 90, SYS_capset: 91, SYS_sched_setscheduler: 119 },
+} as const;
+
+/** Those numbers that differ, on the given architecture. */
+export function differingConstants(of: Architecture): Readonly<Record<string, number>> {
+  return differing[of];
+}
+
+// <fcntl.h>
+export const O_RDWR = 2;
+export const O_CREAT = 0o100;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+export const O_NOFOLLOW = differing[architecture].O_NOFOLLOW;
+export const F_GETFL = 3;
+export const F_SETFL = 4;
+export const F_DUPFD_CLOEXEC = 1030;
+
+// <sys/file.h>
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+
+// <sys/eventfd.h>
+export const EFD_CLOEXEC = 0o2000000;
+export const EFD_NONBLOCK = 0o4000;
+
+// <sys/epoll.h>
+export const EPOLLIN = 0x001;
+export const EPOLLPRI = 0x002;
+export const EPOLLOUT = 0x004;
+export const EPOLLERR = 0x008;
+export const EPOLLHUP = 0x010;
+export const EPOLLRDHUP = 0x2000;
+export const EPOLLONESHOT = 1 << 30;
+export const EPOLL_CLOEXEC = 0o2000000;
+export const EPOLL_CTL_ADD = 1;
+export const EPOLL_CTL_DEL = 2;
+export const EPOLL_CTL_MOD = 3;
+
+// <linux/close_range.h>
+export const CLOSE_RANGE_CLOEXEC = 4;
+
+// <sys/syscall.h>
+export const SYS_pidfd_send_signal = 424;
+export const SYS_pidfd_open = 434;
+export const SYS_close_range = 436;
+export const SYS_capget = differing[architecture].SYS_capget;
+export const SYS_capset = differing[architecture].SYS_capset;
+export const SYS_sched_setscheduler = differing[architecture].SYS_sched_setscheduler;
+
+// <sys/wait.h>
+export const P_PID = 1;
+export const P_PIDFD = 3;
+export const WNOHANG = 1;
+export const WEXITED = 4;
+export const WNOWAIT = 0x0100_0000;
+
+// <bits/siginfo-consts.h>
+export const CLD_EXITED = 1;
+export const CLD_DUMPED = 3;
+
+// <signal.h>
+export const SIG_SETMASK = 2;
+
+// <linux/pidfd.h>: Linux 6.13, the 64-byte form; the exit bit 6.15; the group flag 6.9.
+export const PIDFD_GET_INFO = 0xc040_ff0b;
+export const PIDFD_INFO_EXIT = 8;
+export const PIDFD_SIGNAL_PROCESS_GROUP = 4;
+
+// <sys/socket.h>, <linux/socket.h>
+export const AF_UNIX = 1;
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const SO_ERROR = 4;
+export const SO_PASSCRED = 16;
+export const SO_PEERCRED = 17;
+export const SO_PEERSEC = 31;
+export const SO_PEERPIDFD = 77;
+export const SCM_RIGHTS = 1;
+export const SCM_CREDENTIALS = 2;
+export const MSG_CTRUNC = 8;
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
+
+// <spawn.h>, equal in glibc and musl
+export const POSIX_SPAWN_SETSIGDEF = 0x04;
+export const POSIX_SPAWN_SETSIGMASK = 0x08;
+export const POSIX_SPAWN_SETSCHEDULER = 0x20;
+export const POSIX_SPAWN_SETSID = 0x80;
+
+// <sched.h>, <sys/resource.h>, <time.h>
+export const SCHED_OTHER = 0;
+export const RLIMIT_NOFILE = 7;
+export const PRIO_PROCESS = 0;
+export const CLOCK_MONOTONIC = 1;
+
+// <linux/prctl.h>
+export const PR_CAPBSET_DROP = 24;
+export const PR_SET_NO_NEW_PRIVS = 38;
+export const PR_CAP_AMBIENT = 47;
+export const PR_CAP_AMBIENT_RAISE = 2;
+export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+export const PR_GET_MDWE = 66;
+
+// <linux/capability.h>
+export const LINUX_CAPABILITY_VERSION_3 = 0x2008_0522;

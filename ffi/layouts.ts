@@ -1,0 +1,59 @@
+import { type Architecture, architecture } from "./constants.ts";
+
+/**
+ * The structures we lay out by hand, under C's names, as size and offsets in bytes. Both
+ * architectures are 64-bit and little-endian; a contract test holds this against gcc for both.
+ */
+export function layoutsOf(of: Architecture) {
+  return {
+    /** include/uapi/linux/eventpoll.h. Packed on x86-64 only. */
+    epoll_event:
+      of === "arm64" ? { size: 16, events: 0, data: 8 } : { size: 12, events: 0, data: 4 },
+    /** What waitid(2) fills: include/uapi/asm-generic/siginfo.h. */
+    siginfo_t: { size: 128, si_signo: 0, si_code: 8, si_pid: 16, si_status: 24 },
+    /** include/uapi/linux/pidfd.h: the 64-byte form of Linux 6.13. */
+    pidfd_info: { size: 64, mask: 0, pid: 16, tgid: 20, ppid: 24, exit_code: 60 },
+    /** unix(7) */
+    sockaddr_un: { size: 110, sun_family: 0, sun_path: 2 },
+    /** ip(7) */
+    sockaddr_in: { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 },
+    /** ipv6(7) */
+    sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_addr: 8 },
+    /**
+     * sendmsg(2). musl has msg_iovlen and msg_controllen as 32 bits and 32 of padding: equal for
+     * what we write.
+     */
+    msghdr: {
+      size: 56,
+      msg_iov: 16,
+      msg_iovlen: 24,
+      msg_control: 32,
+      msg_controllen: 40,
+      msg_flags: 48,
+    },
+    iovec: { size: 16, iov_base: 0, iov_len: 8 },
+    /** cmsg(3); its data follow, each header at a multiple of 8. */
+    cmsghdr: { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 },
+    ucred: { size: 12, pid: 0, uid: 4, gid: 8 },
+    /** prlimit(2) */
+    rlimit: { size: 16, rlim_cur: 0, rlim_max: 8 },
+    /** clock_gettime(2) */
+    timespec: { size: 16, tv_sec: 0, tv_nsec: 8 },
+    /** sched_setscheduler(2); musl's is larger, but only this much is the kernel's. */
+    sched_param: { size: 4, sched_priority: 0 },
+    /** <signal.h>: glibc's and musl's; the kernel's set is the first 8 bytes. */
+    sigset_t: { size: 128 },
+    /** sigaction(2) of the C library; its handler is all that we read. */
+    sigaction: { size: 152, sa_handler: 0 },
+    /** posix_spawn(3): glibc's sizes; musl's are equal. */
+    posix_spawnattr_t: { size: 336 },
+    posix_spawn_file_actions_t: { size: 80 },
+    /** capset(2) */
+    __user_cap_header_struct: { size: 8, version: 0, pid: 4 },
+    /** Two of these, for capabilities 0–31 and 32–63. */
+    __user_cap_data_struct: { size: 12, effective: 0, permitted: 4, inheritable: 8 },
+  } as const satisfies Readonly<Record<string, { readonly size: number; [field: string]: number }>>;
+}
+
+/** The layouts of the architecture that this process runs on. */
+export const layouts = layoutsOf(architecture);

@@ -1,0 +1,443 @@
+/*
+ * Prints as JSON what the C compiler knows of the structures and numbers that ffi/ and
+ * src/units/signals.ts use. scripts/make-layouts.ts compiles it for x86-64 and for arm64, and
+ * writes what both print into layouts.json.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <linux/types.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+
+/*
+ * Newer than Debian 12's headers (Linux 6.1): as include/uapi/linux/pidfd.h has them in 6.18. That
+ * header itself cannot be included beside <fcntl.h>.
+ */
+struct pidfd_info {
+  __u64 mask;
+  __u64 cgroupid;
+  __u32 pid;
+  __u32 tgid;
+  __u32 ppid;
+  __u32 ruid;
+  __u32 rgid;
+  __u32 euid;
+  __u32 egid;
+  __u32 suid;
+  __u32 sgid;
+  __u32 fsuid;
+  __u32 fsgid;
+  __s32 exit_code;
+};
+#define PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
+#define PIDFD_INFO_EXIT (1UL << 3)
+#define PIDFD_SIGNAL_PROCESS_GROUP (1UL << 2)
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+#ifndef PR_GET_MDWE
+#define PR_GET_MDWE 66
+#endif
+/* A name in the kernel's header that is no name of ours, because it begins with an underscore. */
+#define LINUX_CAPABILITY_VERSION_3 _LINUX_CAPABILITY_VERSION_3
+
+static const char *separator;
+
+static void begin(const char *name) {
+  printf("%s\n  \"%s\": {", *separator == '{' ? "{" : ",", name);
+  separator = "";
+}
+
+static void end(void) {
+  printf("\n  }");
+  separator = ",";
+}
+
+static void number(const char *name, unsigned long long value) {
+  printf("%s\n    \"%s\": %llu", separator, name, value);
+  separator = ",";
+}
+
+static void structure(const char *name, unsigned long size) {
+  printf("%s\n    \"%s\": { \"size\": %lu", separator, name, size);
+  separator = ",";
+}
+
+#define NUMBER(name) number(#name, name)
+#define STRUCTURE(name, type) structure(#name, sizeof(type))
+#define FIELD(type, field) printf(", \"%s\": %lu", #field, (unsigned long)offsetof(type, field))
+#define CLOSE() printf(" }")
+
+static void structures(void) {
+  begin("structures");
+  STRUCTURE(epoll_event, struct epoll_event);
+  FIELD(struct epoll_event, events);
+  FIELD(struct epoll_event, data);
+  CLOSE();
+  STRUCTURE(siginfo_t, siginfo_t);
+  FIELD(siginfo_t, si_signo);
+  FIELD(siginfo_t, si_code);
+  FIELD(siginfo_t, si_pid);
+  FIELD(siginfo_t, si_status);
+  CLOSE();
+  STRUCTURE(pidfd_info, struct pidfd_info);
+  FIELD(struct pidfd_info, mask);
+  FIELD(struct pidfd_info, pid);
+  FIELD(struct pidfd_info, tgid);
+  FIELD(struct pidfd_info, ppid);
+  FIELD(struct pidfd_info, exit_code);
+  CLOSE();
+  STRUCTURE(sockaddr_un, struct sockaddr_un);
+  FIELD(struct sockaddr_un, sun_family);
+  FIELD(struct sockaddr_un, sun_path);
+  CLOSE();
+  STRUCTURE(sockaddr_in, struct sockaddr_in);
+  FIELD(struct sockaddr_in, sin_family);
+  FIELD(struct sockaddr_in, sin_port);
+  FIELD(struct sockaddr_in, sin_addr);
+  CLOSE();
+  STRUCTURE(sockaddr_in6, struct sockaddr_in6);
+  FIELD(struct sockaddr_in6, sin6_family);
+  FIELD(struct sockaddr_in6, sin6_port);
+  FIELD(struct sockaddr_in6, sin6_addr);
+  CLOSE();
+  STRUCTURE(msghdr, struct msghdr);
+  FIELD(struct msghdr, msg_iov);
+  FIELD(struct msghdr, msg_iovlen);
+  FIELD(struct msghdr, msg_control);
+  FIELD(struct msghdr, msg_controllen);
+  FIELD(struct msghdr, msg_flags);
+  CLOSE();
+  STRUCTURE(iovec, struct iovec);
+  FIELD(struct iovec, iov_base);
+  FIELD(struct iovec, iov_len);
+  CLOSE();
+  STRUCTURE(cmsghdr, struct cmsghdr);
+  FIELD(struct cmsghdr, cmsg_len);
+  FIELD(struct cmsghdr, cmsg_level);
+  FIELD(struct cmsghdr, cmsg_type);
+  CLOSE();
+  STRUCTURE(ucred, struct ucred);
+  FIELD(struct ucred, pid);
+  FIELD(struct ucred, uid);
+  FIELD(struct ucred, gid);
+  CLOSE();
+  STRUCTURE(rlimit, struct rlimit);
+  FIELD(struct rlimit, rlim_cur);
+  FIELD(struct rlimit, rlim_max);
+  CLOSE();
+  STRUCTURE(timespec, struct timespec);
+  FIELD(struct timespec, tv_sec);
+  FIELD(struct timespec, tv_nsec);
+  CLOSE();
+  STRUCTURE(sched_param, struct sched_param);
+  FIELD(struct sched_param, sched_priority);
+  CLOSE();
+  STRUCTURE(sigset_t, sigset_t);
+  CLOSE();
+  STRUCTURE(sigaction, struct sigaction);
+  FIELD(struct sigaction, sa_handler);
+  CLOSE();
+  STRUCTURE(posix_spawnattr_t, posix_spawnattr_t);
+  CLOSE();
+  STRUCTURE(posix_spawn_file_actions_t, posix_spawn_file_actions_t);
+  CLOSE();
+  STRUCTURE(__user_cap_header_struct, struct __user_cap_header_struct);
+  FIELD(struct __user_cap_header_struct, version);
+  FIELD(struct __user_cap_header_struct, pid);
+  CLOSE();
+  STRUCTURE(__user_cap_data_struct, struct __user_cap_data_struct);
+  FIELD(struct __user_cap_data_struct, effective);
+  FIELD(struct __user_cap_data_struct, permitted);
+  FIELD(struct __user_cap_data_struct, inheritable);
+  CLOSE();
+  end();
+}
+
+static void numbers(void) {
+  begin("numbers");
+  NUMBER(O_RDWR);
+  NUMBER(O_CREAT);
+  NUMBER(O_NONBLOCK);
+  NUMBER(O_CLOEXEC);
+  NUMBER(O_NOFOLLOW);
+  NUMBER(F_GETFL);
+  NUMBER(F_SETFL);
+  NUMBER(F_DUPFD_CLOEXEC);
+  NUMBER(LOCK_EX);
+  NUMBER(LOCK_NB);
+  NUMBER(EFD_CLOEXEC);
+  NUMBER(EFD_NONBLOCK);
+  NUMBER(EPOLLIN);
+  NUMBER(EPOLLPRI);
+  NUMBER(EPOLLOUT);
+  NUMBER(EPOLLERR);
+  NUMBER(EPOLLHUP);
+  NUMBER(EPOLLRDHUP);
+  NUMBER(EPOLLONESHOT);
+  NUMBER(EPOLL_CLOEXEC);
+  NUMBER(EPOLL_CTL_ADD);
+  NUMBER(EPOLL_CTL_DEL);
+  NUMBER(EPOLL_CTL_MOD);
+  NUMBER(CLOSE_RANGE_CLOEXEC);
+  NUMBER(SYS_pidfd_send_signal);
+  NUMBER(SYS_pidfd_open);
+  NUMBER(SYS_close_range);
+  NUMBER(SYS_capget);
+  NUMBER(SYS_capset);
+  NUMBER(SYS_sched_setscheduler);
+  NUMBER(P_PID);
+  NUMBER(P_PIDFD);
+  NUMBER(WNOHANG);
+  NUMBER(WEXITED);
+  NUMBER(WNOWAIT);
+  NUMBER(CLD_EXITED);
+  NUMBER(CLD_DUMPED);
+  NUMBER(SIG_SETMASK);
+  NUMBER(PIDFD_GET_INFO);
+  NUMBER(PIDFD_INFO_EXIT);
+  NUMBER(PIDFD_SIGNAL_PROCESS_GROUP);
+  NUMBER(AF_UNIX);
+  NUMBER(AF_INET);
+  NUMBER(AF_INET6);
+  NUMBER(SOCK_STREAM);
+  NUMBER(SOCK_DGRAM);
+  NUMBER(SOCK_NONBLOCK);
+  NUMBER(SOCK_CLOEXEC);
+  NUMBER(SOL_SOCKET);
+  NUMBER(SO_ERROR);
+  NUMBER(SO_PASSCRED);
+  NUMBER(SO_PEERCRED);
+  NUMBER(SO_PEERSEC);
+  NUMBER(SO_PEERPIDFD);
+  NUMBER(SCM_RIGHTS);
+  NUMBER(SCM_CREDENTIALS);
+  NUMBER(MSG_CTRUNC);
+  NUMBER(MSG_TRUNC);
+  NUMBER(MSG_DONTWAIT);
+  NUMBER(MSG_NOSIGNAL);
+  NUMBER(MSG_CMSG_CLOEXEC);
+  NUMBER(POSIX_SPAWN_SETSIGDEF);
+  NUMBER(POSIX_SPAWN_SETSIGMASK);
+  NUMBER(POSIX_SPAWN_SETSCHEDULER);
+  NUMBER(POSIX_SPAWN_SETSID);
+  NUMBER(SCHED_OTHER);
+  NUMBER(RLIMIT_NOFILE);
+  NUMBER(PRIO_PROCESS);
+  NUMBER(CLOCK_MONOTONIC);
+  NUMBER(PR_CAPBSET_DROP);
+  NUMBER(PR_SET_NO_NEW_PRIVS);
+  NUMBER(PR_CAP_AMBIENT);
+  NUMBER(PR_CAP_AMBIENT_RAISE);
+  NUMBER(PR_CAP_AMBIENT_CLEAR_ALL);
+  NUMBER(PR_GET_MDWE);
+  NUMBER(LINUX_CAPABILITY_VERSION_3);
+  end();
+}
+
+static void errors(void) {
+  begin("errors");
+  NUMBER(EPERM);
+  NUMBER(ENOENT);
+  NUMBER(ESRCH);
+  NUMBER(EINTR);
+  NUMBER(EIO);
+  NUMBER(ENXIO);
+  NUMBER(E2BIG);
+  NUMBER(ENOEXEC);
+  NUMBER(EBADF);
+  NUMBER(ECHILD);
+  NUMBER(EAGAIN);
+  NUMBER(ENOMEM);
+  NUMBER(EACCES);
+  NUMBER(EFAULT);
+  NUMBER(ENOTBLK);
+  NUMBER(EBUSY);
+  NUMBER(EEXIST);
+  NUMBER(EXDEV);
+  NUMBER(ENODEV);
+  NUMBER(ENOTDIR);
+  NUMBER(EISDIR);
+  NUMBER(EINVAL);
+  NUMBER(ENFILE);
+  NUMBER(EMFILE);
+  NUMBER(ENOTTY);
+  NUMBER(ETXTBSY);
+  NUMBER(EFBIG);
+  NUMBER(ENOSPC);
+  NUMBER(ESPIPE);
+  NUMBER(EROFS);
+  NUMBER(EMLINK);
+  NUMBER(EPIPE);
+  NUMBER(EDOM);
+  NUMBER(ERANGE);
+  NUMBER(EDEADLK);
+  NUMBER(ENAMETOOLONG);
+  NUMBER(ENOLCK);
+  NUMBER(ENOSYS);
+  NUMBER(ENOTEMPTY);
+  NUMBER(ELOOP);
+  NUMBER(ENOMSG);
+  NUMBER(EIDRM);
+  NUMBER(ECHRNG);
+  NUMBER(EL2NSYNC);
+  NUMBER(EL3HLT);
+  NUMBER(EL3RST);
+  NUMBER(ELNRNG);
+  NUMBER(EUNATCH);
+  NUMBER(ENOCSI);
+  NUMBER(EL2HLT);
+  NUMBER(EBADE);
+  NUMBER(EBADR);
+  NUMBER(EXFULL);
+  NUMBER(ENOANO);
+  NUMBER(EBADRQC);
+  NUMBER(EBADSLT);
+  NUMBER(EBFONT);
+  NUMBER(ENOSTR);
+  NUMBER(ENODATA);
+  NUMBER(ETIME);
+  NUMBER(ENOSR);
+  NUMBER(ENONET);
+  NUMBER(ENOPKG);
+  NUMBER(EREMOTE);
+  NUMBER(ENOLINK);
+  NUMBER(EADV);
+  NUMBER(ESRMNT);
+  NUMBER(ECOMM);
+  NUMBER(EPROTO);
+  NUMBER(EMULTIHOP);
+  NUMBER(EDOTDOT);
+  NUMBER(EBADMSG);
+  NUMBER(EOVERFLOW);
+  NUMBER(ENOTUNIQ);
+  NUMBER(EBADFD);
+  NUMBER(EREMCHG);
+  NUMBER(ELIBACC);
+  NUMBER(ELIBBAD);
+  NUMBER(ELIBSCN);
+  NUMBER(ELIBMAX);
+  NUMBER(ELIBEXEC);
+  NUMBER(EILSEQ);
+  NUMBER(ERESTART);
+  NUMBER(ESTRPIPE);
+  NUMBER(EUSERS);
+  NUMBER(ENOTSOCK);
+  NUMBER(EDESTADDRREQ);
+  NUMBER(EMSGSIZE);
+  NUMBER(EPROTOTYPE);
+  NUMBER(ENOPROTOOPT);
+  NUMBER(EPROTONOSUPPORT);
+  NUMBER(ESOCKTNOSUPPORT);
+  NUMBER(EOPNOTSUPP);
+  NUMBER(EPFNOSUPPORT);
+  NUMBER(EAFNOSUPPORT);
+  NUMBER(EADDRINUSE);
+  NUMBER(EADDRNOTAVAIL);
+  NUMBER(ENETDOWN);
+  NUMBER(ENETUNREACH);
+  NUMBER(ENETRESET);
+  NUMBER(ECONNABORTED);
+  NUMBER(ECONNRESET);
+  NUMBER(ENOBUFS);
+  NUMBER(EISCONN);
+  NUMBER(ENOTCONN);
+  NUMBER(ESHUTDOWN);
+  NUMBER(ETOOMANYREFS);
+  NUMBER(ETIMEDOUT);
+  NUMBER(ECONNREFUSED);
+  NUMBER(EHOSTDOWN);
+  NUMBER(EHOSTUNREACH);
+  NUMBER(EALREADY);
+  NUMBER(EINPROGRESS);
+  NUMBER(ESTALE);
+  NUMBER(EUCLEAN);
+  NUMBER(ENOTNAM);
+  NUMBER(ENAVAIL);
+  NUMBER(EISNAM);
+  NUMBER(EREMOTEIO);
+  NUMBER(EDQUOT);
+  NUMBER(ENOMEDIUM);
+  NUMBER(EMEDIUMTYPE);
+  NUMBER(ECANCELED);
+  NUMBER(ENOKEY);
+  NUMBER(EKEYEXPIRED);
+  NUMBER(EKEYREVOKED);
+  NUMBER(EKEYREJECTED);
+  NUMBER(EOWNERDEAD);
+  NUMBER(ENOTRECOVERABLE);
+  NUMBER(ERFKILL);
+  NUMBER(EHWPOISON);
+  NUMBER(EWOULDBLOCK);
+  NUMBER(EDEADLOCK);
+  NUMBER(ENOTSUP);
+  end();
+}
+
+static void signals(void) {
+  begin("signals");
+  NUMBER(SIGHUP);
+  NUMBER(SIGINT);
+  NUMBER(SIGQUIT);
+  NUMBER(SIGILL);
+  NUMBER(SIGTRAP);
+  NUMBER(SIGABRT);
+  NUMBER(SIGBUS);
+  NUMBER(SIGFPE);
+  NUMBER(SIGKILL);
+  NUMBER(SIGUSR1);
+  NUMBER(SIGSEGV);
+  NUMBER(SIGUSR2);
+  NUMBER(SIGPIPE);
+  NUMBER(SIGALRM);
+  NUMBER(SIGTERM);
+  NUMBER(SIGSTKFLT);
+  NUMBER(SIGCHLD);
+  NUMBER(SIGCONT);
+  NUMBER(SIGSTOP);
+  NUMBER(SIGTSTP);
+  NUMBER(SIGTTIN);
+  NUMBER(SIGTTOU);
+  NUMBER(SIGURG);
+  NUMBER(SIGXCPU);
+  NUMBER(SIGXFSZ);
+  NUMBER(SIGVTALRM);
+  NUMBER(SIGPROF);
+  NUMBER(SIGWINCH);
+  NUMBER(SIGIO);
+  NUMBER(SIGPWR);
+  NUMBER(SIGSYS);
+  NUMBER(SIGRTMIN);
+  NUMBER(SIGRTMAX);
+  end();
+}
+
+int main(void) {
+  separator = "{";
+  structures();
+  numbers();
+  errors();
+  signals();
+  printf("\n}\n");
+  return 0;
+}
