@@ -21,7 +21,7 @@ import {
 import { dirname, join } from "node:path";
 import { bunExecutable, runCommand, tryCommand } from "./command.ts";
 import { ensureDependencies, hashOfFiles, readPackage, repositoryRoot } from "./setup.ts";
-import { formatMebibytes, formatSeconds, runScript } from "./terminal.ts";
+import { formatMebibytes, formatSeconds, readWords, runScript } from "./terminal.ts";
 
 const distFolder = join(repositoryRoot, "dist");
 /** Longest wait for another process that builds the same. */
@@ -159,6 +159,7 @@ function lockFolder(folder: string): Disposable {
 }
 
 async function main(): Promise<number> {
+  readWords("Usage: run build", {});
   await ensureDependencies();
   for (const result of await buildAll()) {
     const shown = result.path.slice(repositoryRoot.length + 1);

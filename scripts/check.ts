@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { bunExecutable, tryCommand } from "./command.ts";
 import { ensureDependencies, repositoryRoot } from "./setup.ts";
-import { formatSeconds, runScript, ScriptError } from "./terminal.ts";
+import { formatSeconds, readWords, runScript, ScriptError } from "./terminal.ts";
 
 export interface Check {
   readonly name: string;
@@ -56,15 +56,12 @@ function biomeExecutable(): string {
 }
 
 async function main(): Promise<number> {
-  const unknown = Bun.argv.slice(2).filter((word) => word !== "--fix");
-  if (unknown.length > 0) {
-    throw new ScriptError(`Unknown: ${unknown.join(" ")}. Usage: run check [--fix]`, {
-      exitCode: 100,
-    });
-  }
+  const { values } = readWords("Usage: run check [--fix]", {
+    options: { fix: { type: "boolean", default: false } },
+  });
   await ensureDependencies();
   let isFine = true;
-  for (const check of [...listChecks({ fix: Bun.argv.includes("--fix") }), fences]) {
+  for (const check of [...listChecks({ fix: values.fix }), fences]) {
     isFine = (await runCheck(check)) && isFine;
   }
   return isFine ? 0 : 1;

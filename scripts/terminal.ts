@@ -1,4 +1,5 @@
 /** What the scripts say while they work: one moving line on a terminal, whole lines elsewhere. */
+import { type ParseArgsConfig, parseArgs } from "node:util";
 
 /** Without a terminal, the time between two lines that say the same step still goes on. */
 const reminderMilliseconds = 20_000;
@@ -29,6 +30,20 @@ export async function runScript(main: () => Promise<number>): Promise<void> {
     }
     console.error(error);
     process.exitCode = 101;
+  }
+}
+
+/**
+ * Reads the words given to a script.
+ * @param usage printed when they are wrong
+ * @throws ScriptError (100) naming the wrong word
+ */
+export function readWords<const Config extends ParseArgsConfig>(usage: string, config: Config) {
+  try {
+    return parseArgs({ args: Bun.argv.slice(2), ...config });
+  } catch (error) {
+    const [reason] = (error instanceof Error ? error.message : String(error)).split(". To specify");
+    throw new ScriptError(`${reason}\n${usage}`, { exitCode: 100, cause: error });
   }
 }
 

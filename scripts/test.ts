@@ -8,7 +8,6 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { buildAll } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
 import {
@@ -17,7 +16,7 @@ import {
   explainMissing,
   missingSystemPackages,
 } from "./setup.ts";
-import { formatSeconds, runScript, ScriptError, withStep } from "./terminal.ts";
+import { formatSeconds, readWords, runScript, ScriptError, withStep } from "./terminal.ts";
 import { type FileResult, runTestFile } from "./test-file.ts";
 import { report } from "./test-report.ts";
 import { filesOf, type Suite, suites } from "./test-suites.ts";
@@ -32,35 +31,27 @@ interface Options {
   readonly parts: readonly string[];
 }
 
-function readOptions(words: string[]): Options {
-  try {
-    const { values, positionals } = parseArgs({
-      args: words,
-      allowPositionals: true,
-      options: {
-        all: { type: "boolean", default: false },
-        only: { type: "string" },
-        seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 31)) },
-      },
-    });
-    return {
-      all: values.all,
-      only: values.only,
-      seed: Number.parseInt(values.seed, 10),
-      parts: positionals,
-    };
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new ScriptError(
-      `${reason}\nUsage: run test [--all] [--only PATTERN] [--seed N] [PART-OF-PATH …]`,
-      { exitCode: 100, cause: error },
-    );
+const usage = "Usage: run test [--all] [--only PATTERN] [--seed N] [PART-OF-PATH …]";
+
+function readOptions(): Options {
+  const { values, positionals } = readWords(usage, {
+    allowPositionals: true,
+    options: {
+      all: { type: "boolean", default: false },
+      only: { type: "string" },
+      seed: { type: "string", default: String(Math.floor(Math.random() * 2 ** 31)) },
+    },
+  });
+  const seed = Number(values.seed);
+  if (!Number.isInteger(seed) || seed < 0) {
+    throw new ScriptError(`--seed ${values.seed}: not a whole number\n${usage}`, { exitCode: 100 });
   }
+  return { all: values.all, only: values.only, seed, parts: positionals };
 }
 
 async function main(): Promise<number> {
   const begin = performance.now();
-  const options = readOptions(Bun.argv.slice(2));
+  const options = readOptions();
   const plan = suites
     .map((suite) => ({ suite, files: filesOf(suite, options.parts) }))
     .filter(({ files }) => files.length > 0);
