@@ -59,7 +59,9 @@ export async function withStep<T>(title: string, work: (step: Step) => Promise<T
   let detail = "";
   const draw = () => {
     const line = `${title} … ${formatSeconds(performance.now() - begin)} ${detail}`.trimEnd();
-    if (onTerminal) process.stdout.write(`\r\u001b[2K${line.slice(0, process.stdout.columns)}`);
+    // A terminal that was never given a size says 0.
+    const width = process.stdout.columns || 80;
+    if (onTerminal) process.stdout.write(`\r\u001b[2K${line.slice(0, width)}`);
     else console.log(line);
   };
   if (!onTerminal) console.log(`${title} …`);
