@@ -38,9 +38,14 @@ interface Common {
   readonly failures: number;
   /** When the last starts were; bounded by the start limit. */
   readonly recentStarts: readonly MonotonicTime[];
-  /** The newest instance that there was, and how it ended. */
+  /** The newest instance that there was. */
   readonly lastInvocation: string | undefined;
+  /** How the newest dead instance ended; undefined while nobody has told. */
   readonly lastEnding: Ending | undefined;
+  /** Dead instances whose endings nobody has told, the newest last; the oldest are given up. */
+  readonly awaitedEndings: readonly string[];
+  /** An ending that was told before the kernel reported the death, which alone is believed. */
+  readonly toldEnding: { readonly invocation: string; readonly ending: Ending } | undefined;
 }
 
 /** Why an instance is being stopped, which is what follows its end. */
@@ -68,8 +73,8 @@ type Phases =
       readonly why: StopReason | undefined;
       readonly diedAt: MonotonicTime;
       readonly ending: Ending | undefined;
-      /** The rest of the instance is gone; only its ending is still awaited. */
-      readonly cleared: boolean;
+      /** Undefined until the rest of the instance is gone; then its ending is awaited so long. */
+      readonly endingBy: MonotonicTime | undefined;
     }
   | { readonly phase: "backing-off"; readonly until: MonotonicTime }
   | { readonly phase: "finished" }
@@ -160,6 +165,12 @@ export type Table = {
 /** A start that is not answered within this time is uncertain. */
 export const START_ANSWER_LIMIT: Milliseconds = 10_000;
 
+/** An ending that decides over a restart, and is not told within this time, is unknown. */
+export const ENDING_LIMIT: Milliseconds = 5_000;
+
+/** So many endings may be awaited at once; a restart does not wait for them. */
+export const AWAITED_ENDINGS_LIMIT = 16;
+
 export const initialState: ProcessState = {
   phase: "idle",
   wanted: false,
@@ -168,6 +179,8 @@ export const initialState: ProcessState = {
   recentStarts: [],
   lastInvocation: undefined,
   lastEnding: undefined,
+  awaitedEndings: [],
+  toldEnding: undefined,
 };
 
 const ignored = (reason: string): Ignored => ({ ignored: reason });
@@ -176,11 +189,20 @@ const record = (entry: HistoryEntry): ProcessEffect => ({ kind: "record", entry 
 type Change = Partial<Common> & (Phases | { readonly phase?: never });
 
 /** The same process in another phase; what is true in every phase is kept unless changed. */
-function enter(state: ProcessState, change: Change, effects: readonly ProcessEffect[] = []): Outcome {
-  const { wanted, restarts, failures, recentStarts, lastInvocation, lastEnding } = state;
-  const common = { wanted, restarts, failures, recentStarts, lastInvocation, lastEnding };
-  const kept = change.phase === undefined ? state : common;
+function enter(
+  state: ProcessState,
+  change: Change,
+  effects: readonly ProcessEffect[] = [],
+): Outcome {
+  const kept = change.phase === undefined ? state : commonOf(state);
   return { state: { ...kept, ...change } as ProcessState, effects };
+}
+
+function commonOf(state: ProcessState): Common {
+  const { wanted, restarts, failures, recentStarts } = state;
+  const { lastInvocation, lastEnding, awaitedEndings, toldEnding } = state;
+  const past = { lastInvocation, lastEnding, awaitedEndings, toldEnding };
+  return { wanted, restarts, failures, recentStarts, ...past };
 }
 
 const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
@@ -218,14 +240,20 @@ function beginWanted(state: ProcessState, context: Context): Outcome {
 /** The wait before a restart after this many quick deaths in a row; the first restarts at once. */
 export function backoffWait(backoff: Backoff, failures: number, random: number): Milliseconds {
   if (failures <= 1) return 0;
-  const wait = Math.min(backoff.cap, backoff.first * backoff.factor ** (failures - 2));
+  // The power grows to infinity, and nothing times infinity is no number.
+  const grown = backoff.first === 0 ? 0 : backoff.first * backoff.factor ** (failures - 2);
+  const wait = Math.min(backoff.cap, grown);
   return Math.min(backoff.cap, wait * (1 + backoff.jitter * (2 * random - 1)));
 }
 
 const isFailure = (ending: Ending) => !(ending.kind === "exited" && ending.status === 0);
 
 /** Restarts, at once or after the wait that this many failures in a row earn. */
-function restart(state: ProcessState, context: Context, change: { failures: number; wait: number }) {
+function restart(
+  state: ProcessState,
+  context: Context,
+  change: { failures: number; wait: number },
+) {
   const { failures, wait } = change;
   const counted = enter(state, { restarts: state.restarts + 1, failures }).state;
   if (wait <= 0) return begin(counted, context);
@@ -238,10 +266,15 @@ function restart(state: ProcessState, context: Context, change: { failures: numb
 function decide(state: In<"clearing">, context: Context): Outcome {
   const { specification } = context;
   if (!state.wanted) return enter(state, { phase: "idle" });
-  if (state.why === "restart") return restart(state, context, { failures: 0, wait: 0 });
+  if (state.why === "restart") {
+    const forgiven = enter(state, { recentStarts: [] }).state;
+    return restart(forgiven, context, { failures: 0, wait: 0 });
+  }
   if (specification.restart === "never") return enter(state, { phase: "finished" });
   if (specification.restart === "on-failure" && state.why === undefined) {
-    if (state.ending === undefined) return enter(state, { ...state, cleared: true });
+    if (state.ending === undefined) {
+      return enter(state, { ...state, endingBy: context.now + ENDING_LIMIT });
+    }
     if (!isFailure(state.ending)) return enter(state, { phase: "finished" });
   }
   const { backoff } = specification;
@@ -264,43 +297,93 @@ function died(
   if (event.invocation !== instance.invocation) return stay(state);
   const { invocation } = instance;
   const ranFor = context.now - instance.startedAt;
+  const told = state.toldEnding?.invocation === invocation ? state.toldEnding.ending : undefined;
+  const ending = event.ending ?? told;
   const effects: ProcessEffect[] = [{ kind: "clear", instance }];
   if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
   effects.push(record({ what: "died", invocation, ranFor }));
-  if (event.ending !== undefined) {
-    effects.push(record({ what: "ended", invocation, ending: event.ending }));
-  }
+  if (ending !== undefined) effects.push(record({ what: "ended", invocation, ending }));
+  const awaited = ending === undefined ? [...state.awaitedEndings, invocation] : undefined;
   const change = {
     phase: "clearing" as const,
     instance,
     why: state.phase === "stopping" ? state.why : undefined,
     diedAt: context.now,
-    ending: event.ending,
-    cleared: false,
-    lastEnding: event.ending,
+    ending,
+    endingBy: undefined,
+    lastEnding: ending,
+    awaitedEndings: awaited?.slice(-AWAITED_ENDINGS_LIMIT) ?? state.awaitedEndings,
+    toldEnding: undefined,
   };
   return enter(state, change, effects);
 }
 
 function cleared(state: In<"clearing">, event: Of<"cleared">, context: Context): Outcome {
-  if (event.invocation !== state.instance.invocation || state.cleared) return stay(state);
+  if (event.invocation !== state.instance.invocation || state.endingBy !== undefined) {
+    return stay(state);
+  }
   return decide(state, context);
 }
 
-/** The ending of the newest instance, which a restart did not wait for. */
+/** The ending of a dead instance, which a restart did not wait for: noted once. */
 function noteEnding(state: ProcessState, event: Of<"ending-known">): Outcome {
   const { invocation, ending } = event;
-  if (invocation !== state.lastInvocation || state.lastEnding !== undefined) return stay(state);
-  return enter(state, { lastEnding: ending }, [record({ what: "ended", invocation, ending })]);
+  if (!state.awaitedEndings.includes(invocation)) return stay(state);
+  // While the newest ending is not known, the newest that is awaited is it.
+  const isNewest = state.lastEnding === undefined && state.awaitedEndings.at(-1) === invocation;
+  const awaitedEndings = state.awaitedEndings.filter((awaited) => awaited !== invocation);
+  const lastEnding = isNewest ? ending : state.lastEnding;
+  const effects = [record({ what: "ended", invocation, ending })];
+  return enter(state, { awaitedEndings, lastEnding }, effects);
+}
+
+/** Of the living instance, whose parent was quicker than its pidfd: kept until it has died. */
+function hearEnding(
+  state: In<"running" | "ready" | "stopping">,
+  event: Of<"ending-known">,
+): Outcome {
+  const { invocation, ending } = event;
+  if (invocation !== state.instance.invocation) return noteEnding(state, event);
+  if (state.toldEnding !== undefined) return stay(state);
+  return enter(state, { toldEnding: { invocation, ending } });
 }
 
 function endingWhileClearing(state: In<"clearing">, event: Of<"ending-known">, context: Context) {
   const noted = noteEnding(state, event);
-  if (noted.state === state) return noted;
+  if (noted.state === state || event.invocation !== state.instance.invocation) return noted;
   const known = { ...noted.state, ending: event.ending } as In<"clearing">;
-  if (!state.cleared) return { state: known, effects: noted.effects };
+  if (state.endingBy === undefined) return { state: known, effects: noted.effects };
   const decided = decide(known, context);
   return { state: decided.state, effects: [...noted.effects, ...decided.effects] };
+}
+
+/** Nobody told how it ended: unknown, which is no success. */
+function endingOverdue(state: In<"clearing">, _event: Of<"deadline">, context: Context): Outcome {
+  if (state.endingBy === undefined || context.now < state.endingBy) return stay(state);
+  const { invocation } = state.instance;
+  const reason = `nobody told within ${ENDING_LIMIT} ms`;
+  const event = { kind: "ending-known", invocation, ending: { kind: "unknown", reason } } as const;
+  return endingWhileClearing(state, event, context);
+}
+
+/** The operator's wish while an instance is cleared; nothing is awaited any more once it is. */
+function wishWhileClearing(
+  state: In<"clearing">,
+  event: Of<"start" | "stop" | "restart">,
+  context: Context,
+): Outcome {
+  const wanted = event.kind !== "stop";
+  const why = wanted ? ("restart" as const) : state.why;
+  const wished = enter(state, { ...state, wanted, why });
+  return state.endingBy === undefined ? wished : decide(wished.state as In<"clearing">, context);
+}
+
+/** A start that nobody waits for any more happened after all: never two. */
+function straggler(state: ProcessState, event: Of<"started" | "found">, context: Context): Outcome {
+  const { invocation, processId } = event;
+  if (invocation === state.lastInvocation) return stay(state);
+  const instance: Instance = { invocation, processId, startedAt: context.now };
+  return { state, effects: [{ kind: "kill", instance }, record({ what: "killed", invocation })] };
 }
 
 /** An instance is there: wait for its readiness, or stop it when nobody wants it any more. */
@@ -310,11 +393,11 @@ function arrive(
   context: Context,
 ): Outcome {
   const { invocation, processId } = event;
-  if (invocation !== state.invocation) return stay(state);
+  if (invocation !== state.invocation) return straggler(state, event, context);
   const instance: Instance = { invocation, processId, startedAt: context.now };
   const what = event.kind === "started" ? "started" : "adopted";
   const known = record({ what, invocation, processId });
-  const arrived = enter(state, { lastInvocation: invocation, lastEnding: undefined }).state;
+  const arrived = enter(state, { lastInvocation: invocation }).state;
   if (!state.wanted) return prepend(known, stopInstance(arrived, instance, "stop", context));
   if (context.specification.readiness.kind === "started") {
     const ready = record({ what: "ready", invocation, after: 0 });
@@ -348,7 +431,10 @@ function stopInstance(
 
 function killInstance(state: ProcessState, instance: Instance, why: StopReason): Outcome {
   const { invocation } = instance;
-  const effects: ProcessEffect[] = [{ kind: "kill", instance }, record({ what: "killed", invocation })];
+  const effects: ProcessEffect[] = [
+    { kind: "kill", instance },
+    record({ what: "killed", invocation }),
+  ];
   if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
   return enter(state, { phase: "stopping", instance, why, killAt: undefined }, effects);
 }
@@ -365,12 +451,17 @@ function restartRunning(state: In<"running" | "ready">, _event: Of<"restart">, c
 
 function stopStopping(state: In<"stopping">, event: Of<"stop">): Outcome {
   const unwanted = enter(state, { wanted: false }).state;
-  if (!event.hurry || state.killAt === undefined) return enter(unwanted, { ...state, wanted: false });
+  if (!event.hurry || state.killAt === undefined)
+    return enter(unwanted, { ...state, wanted: false });
   return killInstance(unwanted, state.instance, "stop");
 }
 
 /** A start was refused: by the rule, try again after a wait ("none" is for programs that ran). */
-function startRefused(state: In<"starting">, event: Of<"start-refused">, context: Context): Outcome {
+function startRefused(
+  state: In<"starting">,
+  event: Of<"start-refused">,
+  context: Context,
+): Outcome {
   const { invocation, refusal } = event;
   if (invocation !== state.invocation) return stay(state);
   const effects = [record({ what: "start-refused", invocation, refusal })];
@@ -430,12 +521,13 @@ function graceOver(state: In<"stopping">, _event: Of<"deadline">, context: Conte
   return killInstance(state, state.instance, state.why);
 }
 
-const wantAgain = (state: In<"starting" | "uncertain" | "waiting">) => enter(state, { wanted: true });
+const wantAgain = (state: In<"starting" | "uncertain" | "waiting">) =>
+  enter(state, { wanted: true });
 const unwant = (state: In<"starting" | "uncertain">) => enter(state, { wanted: false });
 const toIdle = (state: ProcessState) => enter(state, { phase: "idle", wanted: false });
 const beginNow = <K extends EventKind>(state: ProcessState, _event: Of<K>, context: Context) =>
   beginWanted(state, context);
-const restartLater = (state: In<"stopping" | "clearing">) =>
+const restartLater = (state: In<"stopping">) =>
   enter(state, { ...state, wanted: true, why: "restart" as const });
 
 const noStart = ignored("no start is under way");
@@ -446,7 +538,6 @@ const noReadiness = ignored("its readiness is not watched in this phase");
 const alreadyWanted = ignored("it is wanted already, and on its way or running");
 const notLooked = ignored("its invocation is not being looked for");
 const notClearing = ignored("nothing of an instance is being cleared");
-const isAlive = ignored("the instance has not died yet");
 
 /** Every phase × every event. */
 export const table: Table = {
@@ -455,7 +546,7 @@ export const table: Table = {
     stop: ignored("it is stopped"),
     restart: beginNow,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -471,7 +562,7 @@ export const table: Table = {
     stop: toIdle,
     restart: wantAgain,
     unblocked: (state, _event, context) => begin(state, context),
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -520,14 +611,14 @@ export const table: Table = {
     stop: stopRunning,
     restart: restartRunning,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
     "not-found": notLooked,
     "became-ready": becameReady,
     died,
-    "ending-known": isAlive,
+    "ending-known": hearEnding,
     cleared: notClearing,
     deadline: unready,
   },
@@ -536,14 +627,14 @@ export const table: Table = {
     stop: stopRunning,
     restart: restartRunning,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
     "not-found": notLooked,
     "became-ready": ignored("it is ready already"),
     died,
-    "ending-known": isAlive,
+    "ending-known": hearEnding,
     cleared: notClearing,
     deadline: noDeadline,
   },
@@ -552,23 +643,23 @@ export const table: Table = {
     stop: stopStopping,
     restart: restartLater,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
     "not-found": notLooked,
     "became-ready": ignored("it is being stopped"),
     died,
-    "ending-known": isAlive,
+    "ending-known": hearEnding,
     cleared: notClearing,
     deadline: graceOver,
   },
   clearing: {
-    start: restartLater,
-    stop: (state) => enter(state, { ...state, wanted: false }),
-    restart: restartLater,
+    start: wishWhileClearing,
+    stop: wishWhileClearing,
+    restart: wishWhileClearing,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -577,14 +668,14 @@ export const table: Table = {
     died: ignored("it is dead already"),
     "ending-known": endingWhileClearing,
     cleared,
-    deadline: noDeadline,
+    deadline: endingOverdue,
   },
   "backing-off": {
     start: beginNow,
     stop: toIdle,
     restart: beginNow,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -601,7 +692,7 @@ export const table: Table = {
     stop: toIdle,
     restart: beginNow,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -617,7 +708,7 @@ export const table: Table = {
     stop: toIdle,
     restart: beginNow,
     unblocked: notWaiting,
-    started: noStart,
+    started: straggler,
     "start-refused": noStart,
     "answer-lost": noStart,
     found: notLooked,
@@ -652,6 +743,8 @@ export function deadlineOf(state: ProcessState): MonotonicTime | undefined {
       return state.readyBy;
     case "stopping":
       return state.killAt;
+    case "clearing":
+      return state.endingBy;
     case "backing-off":
       return state.until;
     default:

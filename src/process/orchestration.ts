@@ -7,6 +7,8 @@ import {
   type ProcessEvent,
   type ProcessState,
   step as stepProcess,
+  type Table,
+  table,
 } from "./lifecycle.ts";
 import type { Configuration, ProcessSpecification } from "./specification.ts";
 
@@ -47,6 +49,14 @@ export interface Chance {
   random(): number;
   /** 128 random bits in hexadecimal, never the same twice. */
   invocation(): string;
+}
+
+/** What a turn of deciding may look at beside the state and the event. */
+export interface TurnContext {
+  readonly now: MonotonicTime;
+  readonly chance: Chance;
+  /** Tests give another one, to see that they notice. */
+  readonly table?: Table;
 }
 
 /** What does not change while the orchestrator runs. */
@@ -110,25 +120,31 @@ export function isActive(state: ProcessState | undefined): boolean {
 /** One turn of deciding: events are handled one after the other until nothing follows. */
 class Turn {
   readonly #plan: Plan;
-  readonly #now: MonotonicTime;
-  readonly #chance: Chance;
+  readonly #context: TurnContext;
+  readonly #before: OrchestrationState;
+  /** A copy of its own, made at the first change. */
+  #processes: Map<string, ProcessState> | undefined;
+  #reachable: ReadonlySet<string>;
+  #shutdown: OrchestrationState["shutdown"];
   readonly effects: AddressedEffect[] = [];
-  #state: OrchestrationState;
 
-  constructor(plan: Plan, state: OrchestrationState, now: MonotonicTime, chance: Chance) {
+  constructor(plan: Plan, state: OrchestrationState, context: TurnContext) {
     this.#plan = plan;
-    this.#state = state;
-    this.#now = now;
-    this.#chance = chance;
+    this.#context = context;
+    this.#before = state;
+    this.#reachable = state.reachable;
+    this.#shutdown = state.shutdown;
   }
 
   get state(): OrchestrationState {
-    return this.#state;
+    const processes = this.#processes ?? this.#before.processes;
+    return { processes, reachable: this.#reachable, shutdown: this.#shutdown };
   }
 
   handle(event: OrchestrationEvent): void {
     switch (event.kind) {
       case "boot":
+        if (this.#shutdown !== "no") break;
         for (const [name, specification] of this.#plan.specifications) {
           if (specification.autostart) this.#apply(name, { kind: "start" });
         }
@@ -143,9 +159,9 @@ class Turn {
         this.#handleShutdown(event.hurry);
         break;
       case "time":
-        for (const [name, process] of this.#state.processes) {
+        for (const [name, process] of this.state.processes) {
           const deadline = deadlineOf(process);
-          if (deadline !== undefined && deadline <= this.#now) {
+          if (deadline !== undefined && deadline <= this.#context.now) {
             this.#apply(name, { kind: "deadline" });
           }
         }
@@ -156,7 +172,7 @@ class Turn {
 
   #handleProcess(name: string, event: ProcessEvent): void {
     if (event.kind === "start" || event.kind === "restart") {
-      if (this.#state.shutdown !== "no") return;
+      if (this.#shutdown !== "no") return;
       this.#startDependencies(name, new Set([name]));
     }
     this.#apply(name, event);
@@ -168,54 +184,58 @@ class Turn {
       if (seen.has(dependency)) continue;
       seen.add(dependency);
       this.#startDependencies(dependency, seen);
-      const state = this.#state.processes.get(dependency);
-      if (state === undefined || countsAsReady(state) || isActive(state)) continue;
-      if (state.phase === "backing-off") continue;
+      const state = this.state.processes.get(dependency);
+      if (state === undefined || countsAsReady(state)) continue;
+      // One that is being stopped is active, and would be gone when it is needed.
+      const isOnItsWay = state.phase === "backing-off" || isActive(state);
+      if (isOnItsWay && state.wanted) continue;
       this.#apply(dependency, { kind: "start" });
     }
   }
 
   #handlePartition(name: string, reachable: boolean): void {
-    const partitions = new Set(this.#state.reachable);
+    const partitions = new Set(this.#reachable);
     if (reachable) partitions.add(name);
     else partitions.delete(name);
-    this.#state = { ...this.#state, reachable: partitions };
+    this.#reachable = partitions;
   }
 
   #handleShutdown(hurry: boolean): void {
-    const hurried = hurry || this.#state.shutdown !== "no";
-    this.#state = { ...this.#state, shutdown: hurried ? "hurried" : "graceful" };
-    for (const [name, process] of this.#state.processes) {
+    const hurried = hurry || this.#shutdown !== "no";
+    this.#shutdown = hurried ? "hurried" : "graceful";
+    for (const [name, process] of this.state.processes) {
       if (hurried || !isActive(process)) this.#apply(name, { kind: "stop", hurry: hurried });
     }
   }
 
-  #apply(name: string, event: ProcessEvent): void {
-    const before = this.#state.processes.get(name);
+  /** True when the event changed the process. */
+  #apply(name: string, event: ProcessEvent): boolean {
+    const before = this.state.processes.get(name);
     const specification = this.#plan.specifications.get(name);
-    if (before === undefined || specification === undefined) return;
-    const outcome = stepProcess(before, event, this.#context(specification));
+    if (before === undefined || specification === undefined) return false;
+    const decisions = this.#context.table ?? table;
+    const outcome = stepProcess(before, event, this.#contextOf(specification), decisions);
     for (const effect of outcome.effects) this.effects.push({ name, effect });
-    if (outcome.state === before) return;
-    const processes = new Map(this.#state.processes);
-    processes.set(name, outcome.state);
-    this.#state = { ...this.#state, processes };
+    if (outcome.state === before) return false;
+    this.#processes ??= new Map(this.#before.processes);
+    this.#processes.set(name, outcome.state);
+    return true;
   }
 
-  #context(specification: ProcessSpecification): Context {
-    const chance = this.#chance;
+  #contextOf(specification: ProcessSpecification): Context {
+    const { chance, now } = this.#context;
     const { partition, name } = specification;
-    const blockers = () => blockersOf(this.#plan, this.#state, name);
+    const blockers = () => blockersOf(this.#plan, this.state, name);
     return {
       specification,
-      now: this.#now,
+      now,
       get random() {
         return chance.random();
       },
       get nextInvocation() {
         return chance.invocation();
       },
-      reachable: partition === undefined || this.#state.reachable.has(partition),
+      reachable: partition === undefined || this.#reachable.has(partition),
       get dependenciesReady() {
         return blockers().every((blocker) => blocker.startsWith("partition "));
       },
@@ -225,24 +245,37 @@ class Turn {
   /** Lets go whoever waited for what has come, and stops in order, until nothing changes. */
   #settle(): void {
     for (let changed = true; changed; ) {
-      const before = this.#state;
-      for (const [name, process] of before.processes) {
-        if (process.phase === "waiting" && before.shutdown === "no") {
-          const blocked = blockersOf(this.#plan, this.#state, name).length > 0;
-          if (!blocked) this.#apply(name, { kind: "unblocked" });
-        }
-        if (before.shutdown === "graceful" && process.wanted && this.#mayStop(name)) {
-          this.#apply(name, { kind: "stop", hurry: false });
-        }
+      changed = false;
+      for (const [name, process] of this.state.processes) {
+        const event = this.#followUp(name, process);
+        if (event !== undefined && this.#apply(name, event)) changed = true;
       }
-      changed = before !== this.#state;
+    }
+  }
+
+  #followUp(name: string, process: ProcessState): ProcessEvent | undefined {
+    switch (this.#shutdown) {
+      case "no": {
+        if (process.phase !== "waiting") return undefined;
+        const blocked = blockersOf(this.#plan, this.state, name).length > 0;
+        return blocked ? undefined : { kind: "unblocked" };
+      }
+      case "graceful": {
+        const stops = process.wanted && this.#mayStop(name);
+        return stops ? { kind: "stop", hurry: false } : undefined;
+      }
+      case "hurried": {
+        // One that arrived after the hurry began was asked kindly.
+        const isKind = process.phase === "stopping" && process.killAt !== undefined;
+        return isKind ? { kind: "stop", hurry: true } : undefined;
+      }
     }
   }
 
   /** In reverse order: a process is stopped when nobody that comes after it is active. */
   #mayStop(name: string): boolean {
     const dependents = this.#plan.dependents.get(name) ?? [];
-    return dependents.every((dependent) => !isActive(this.#state.processes.get(dependent)));
+    return dependents.every((dependent) => !isActive(this.state.processes.get(dependent)));
   }
 }
 
@@ -251,9 +284,9 @@ export function step(
   plan: Plan,
   state: OrchestrationState,
   event: OrchestrationEvent,
-  context: { readonly now: MonotonicTime; readonly chance: Chance },
+  context: TurnContext,
 ): OrchestrationOutcome {
-  const turn = new Turn(plan, state, context.now, context.chance);
+  const turn = new Turn(plan, state, context);
   turn.handle(event);
   return { state: turn.state, effects: turn.effects };
 }
