@@ -1,5 +1,5 @@
 /** The repository's files as the fences see them. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { repositoryRoot } from "../binary.ts";
 
@@ -30,7 +30,10 @@ export function readSources(): SourceFile[] {
 }
 
 function filesIn(folder: string): string[] {
-  return readdirSync(join(repositoryRoot, folder), { recursive: true, withFileTypes: true })
+  const absolute = join(repositoryRoot, folder);
+  // Git keeps no empty folder.
+  if (!existsSync(absolute)) return [];
+  return readdirSync(absolute, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(repositoryRoot.length + 1));
 }
