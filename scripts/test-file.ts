@@ -68,6 +68,7 @@ function bunTestWords(run: FileRun, report: string): string[] {
     "--no-orphans",
     // A file may have cases for --all alone.
     "--pass-with-no-tests",
+    "--only-failures",
     `--timeout=${caseTimeoutMilliseconds}`,
     "--reporter=junit",
     `--reporter-outfile=${report}`,
