@@ -84,6 +84,26 @@ export function missingSystemPackages(groups: readonly PackageGroup[]): string[]
   return [...missing];
 }
 
+/**
+ * Installs an npm package that only a script uses, outside of package.json's dependencies.
+ * @param version exact; another one goes beside it
+ * @returns the folder whose node_modules has it, in .cache/
+ */
+export async function ensureCachedNpmPackage(name: string, version: string): Promise<string> {
+  const folder = cacheFolder(`${name}-${version}`);
+  const stamp = join(folder, "installed");
+  if (existsSync(stamp)) return folder;
+  const manifest = { private: true, dependencies: { [name]: version } };
+  writeFileSync(join(folder, "package.json"), JSON.stringify(manifest));
+  await withStep(`npm package ${name} ${version}`, async () => {
+    await runCommand([bunExecutable, "install", "--production", "--ignore-scripts"], {
+      workingDirectory: folder,
+    });
+  });
+  writeFileSync(stamp, "");
+  return folder;
+}
+
 /** What a person types to get the packages. */
 export function installCommand(packages: readonly string[]): string {
   const install = `apt-get install --yes --no-install-recommends ${packages.join(" ")}`;

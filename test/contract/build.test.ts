@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { readPackage } from "../../scripts/setup.ts";
 import { hostler, hostlerWithFaults, repositoryRoot } from "../support/binary.ts";
 import { runProgram } from "../support/program.ts";
 import { onlyInAll } from "../support/rotation.ts";
@@ -41,12 +42,15 @@ describe("reproducible", () => {
 
   onlyInAll(() => {
     test(
-      "so do the releases, and their archives",
+      "so do the releases and their archives, and x64 is what the tests ran",
       async () => {
         using folder = temporaryFolder();
         const sums: string[] = [];
         for (const copy of copyTwice(folder.path)) {
+          await runScript(copy, ["scripts/build.ts"]);
           await runScript(copy, ["scripts/release.ts", "--level=1"]);
+          const released = join(copy, `dist/release/hostler-${readPackage().version}-linux-x64`);
+          expect(sha256Of(released)).toBe(sha256Of(join(copy, "dist/hostler")));
           sums.push(readFileSync(join(copy, "dist/release/SHA256SUMS"), "utf8"));
         }
         expect(sums[0]?.trim().split("\n")).toHaveLength(8);
