@@ -8,7 +8,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { buildAll } from "./build.ts";
+import { buildAll, readCommit } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
 import {
   ensureDependencies,
@@ -74,7 +74,7 @@ async function main(): Promise<number> {
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
-  console.log(`\nseed ${options.seed}`);
+  console.log(`\ncommit ${await readCommit()}, seed ${options.seed}`);
   const wallSeconds = (performance.now() - begin) / 1000;
   const isCi = process.env["CI"] === "true";
   return report({ results, wallSeconds, isWhole, isAll: options.all, isCi }) ? 0 : 1;
