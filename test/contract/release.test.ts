@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import { makeArchive } from "../../scripts/archive.ts";
 import { buildForTarget } from "../../scripts/release.ts";
 import { readPackage } from "../../scripts/setup.ts";
+import { repositoryRoot } from "../support/binary.ts";
 import { makeMuslLibrary, muslFeatures } from "../support/musl/musl-library.ts";
 import { runProgram } from "../support/program.ts";
 import { file, program, skipUnless } from "../support/skips.ts";
@@ -43,6 +44,19 @@ describe("archive", () => {
     const entry = { path: "x".repeat(101), mode: 0o644, content: new Uint8Array(0) };
     expect(() => makeArchive([entry])).toThrow("at most 100 bytes");
   });
+});
+
+test("a runtime that is not the pinned one is refused", async () => {
+  using cache = temporaryFolder();
+  writeFileSync(cache.file(`bun-linux-aarch64-v${Bun.version}`), "something else");
+  const script =
+    'import { buildForTarget } from "./scripts/release.ts"; await buildForTarget("arm64");';
+  const result = await runProgram([process.execPath, "--eval", script], {
+    workingDirectory: repositoryRoot,
+    environment: { BUN_INSTALL_CACHE_DIR: cache.path },
+  });
+  expect(result.exitCode).toBe(1);
+  expect(result.stderr).toContain("the pinned one is");
 });
 
 skipUnless(
