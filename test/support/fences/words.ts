@@ -53,7 +53,7 @@ export const wordFences: readonly WordFence[] = [
     name: "one Worker",
     pattern: /\bnew Worker\(/g,
     within: "code",
-    files: typescript,
+    files: product,
     except: ["src/main.ts"],
     mend: "a worker's path holds when compiled only in the entry, src/main.ts",
     bad: 'new Worker("x.ts");',
