@@ -521,8 +521,7 @@ function graceOver(state: In<"stopping">, _event: Of<"deadline">, context: Conte
   return killInstance(state, state.instance, state.why);
 }
 
-const wantAgain = (state: In<"starting" | "uncertain" | "waiting">) =>
-  enter(state, { wanted: true });
+const wantAgain = (state: In<"starting" | "uncertain">) => enter(state, { wanted: true });
 const unwant = (state: In<"starting" | "uncertain">) => enter(state, { wanted: false });
 const toIdle = (state: ProcessState) => enter(state, { phase: "idle", wanted: false });
 const beginNow = <K extends EventKind>(state: ProcessState, _event: Of<K>, context: Context) =>
@@ -558,9 +557,9 @@ export const table: Table = {
     deadline: noDeadline,
   },
   waiting: {
-    start: wantAgain,
+    start: alreadyWanted,
     stop: toIdle,
-    restart: wantAgain,
+    restart: alreadyWanted,
     unblocked: (state, _event, context) => begin(state, context),
     started: straggler,
     "start-refused": noStart,
