@@ -4,6 +4,8 @@ import { dlopen, type FFIFunction, FFIType, type Library } from "bun:ffi";
 export interface CLibrary {
   readonly name: "glibc" | "musl";
   readonly file: string;
+  /** Such as "2.36"; musl does not tell. */
+  readonly version: string | undefined;
 }
 
 const int = FFIType.i32;
@@ -42,8 +44,6 @@ const signatures = {
   accept4: { args: [int, address, address, int], returns: int },
   connect: { args: [int, address, int], returns: int },
   shutdown: { args: [int, int], returns: int },
-  sendmsg: { args: [int, address, int], returns: long },
-  recvmsg: { args: [int, address, int], returns: long },
   getsockopt: { args: [int, int, int, address, address], returns: int },
   setsockopt: { args: [int, int, int, address, int], returns: int },
 
@@ -62,8 +62,6 @@ const signatures = {
   clock_gettime: { args: [int, address], returns: int },
   sigemptyset: { args: [address], returns: int },
   pthread_sigmask: { args: [int, address, address], returns: int },
-  sigaction: { args: [int, address, address], returns: int },
-  signal: { args: [int, long], returns: long },
 
   posix_spawn: { args: [address, address, address, address, address, address], returns: int },
   posix_spawn_file_actions_init: { args: [address], returns: int },
@@ -83,27 +81,43 @@ const signatures = {
   posix_spawnattr_setschedparam: { args: [address, address], returns: int },
 } as const satisfies Record<string, FFIFunction>;
 
-const candidates: readonly CLibrary[] = [
-  { name: "glibc", file: "libc.so.6" },
-  {
-    name: "musl",
-    file: process.arch === "arm64" ? "libc.musl-aarch64.so.1" : "libc.musl-x86_64.so.1",
-  },
-];
+type Symbols = Library<typeof signatures>["symbols"];
 
-function open(): { library: CLibrary; symbols: Library<typeof signatures>["symbols"] } {
+interface Opened {
+  readonly library: CLibrary;
+  readonly symbols: Symbols;
+}
+
+/** musl answers to glibc's file name as well, so glibc is known by a function of its own. */
+function openGlibc(): Opened {
+  const file = "libc.so.6";
+  const version = { gnu_get_libc_version: { args: [], returns: FFIType.cstring } } as const;
+  const { symbols } = dlopen(file, { ...signatures, ...version });
+  const text = String(symbols.gnu_get_libc_version());
+  return { library: { name: "glibc", file, version: text }, symbols };
+}
+
+/** musl's loader takes this name for itself; glibc's finds at most a linker script, no library. */
+function openMusl(): Opened {
+  const file = "libc.so";
+  const { symbols } = dlopen(file, signatures);
+  return { library: { name: "musl", file, version: undefined }, symbols };
+}
+
+function open(): Opened {
   const refusals: unknown[] = [];
-  for (const library of candidates) {
+  for (const candidate of [openGlibc, openMusl]) {
     try {
-      return { library, symbols: dlopen(library.file, signatures).symbols };
+      return candidate();
     } catch (refusal) {
       refusals.push(refusal);
     }
   }
-  const tried = candidates.map((candidate) => candidate.file).join(", then ");
   throw new AggregateError(
     refusals,
-    `Cannot open the C library: tried ${tried}. hostler needs glibc 2.34 or newer, or musl 1.2.`,
+    "Cannot call the C library: neither glibc (libc.so.6) nor musl (libc.so) could be opened. " +
+      "hostler needs glibc 2.34 or newer, or musl 1.2, and a process that may make memory " +
+      "executable: no MemoryDenyWriteExecute=, and execmem where SELinux rules.",
   );
 }
 
@@ -119,5 +133,5 @@ type AsNumber<Call> = Call extends (...values: infer Values) => infer Result
 
 /** The functions of the C library. Only the wrappers in this folder call them. */
 export const libc = opened.symbols as unknown as {
-  readonly [Name in keyof typeof signatures]: AsNumber<(typeof opened.symbols)[Name]>;
+  readonly [Name in keyof typeof signatures]: AsNumber<Symbols[Name]>;
 };

@@ -11,8 +11,28 @@ export type Architecture = "x64" | "arm64";
 export const architecture: Architecture = process.arch === "arm64" ? "arm64" : "x64";
 
 const differing = {
-  x64: { O_NOFOLLOW: 0o400000, SYS_capget: 125, SYS_capset: 126, SYS_sched_setscheduler: 144 },
-  arm64: { O_NOFOLLOW: 0o100000, SYS_capget: 90, SYS_capset: 91, SYS_sched_setscheduler: 119 },
+  x64: {
+    O_NOFOLLOW: 0o400000,
+    SYS_rt_sigaction: 13,
+    SYS_sendmsg: 46,
+    SYS_recvmsg: 47,
+    SYS_capget: 125,
+    SYS_capset: 126,
+    SYS_sched_getparam: 143,
+    SYS_sched_setscheduler: 144,
+    SYS_sched_getscheduler: 145,
+  },
+  arm64: {
+    O_NOFOLLOW: 0o100000,
+    SYS_rt_sigaction: 134,
+    SYS_sendmsg: 211,
+    SYS_recvmsg: 212,
+    SYS_capget: 90,
+    SYS_capset: 91,
+    SYS_sched_setscheduler: 119,
+    SYS_sched_getscheduler: 120,
+    SYS_sched_getparam: 121,
+  },
 } as const;
 
 /** Those numbers that differ, on the given architecture. */
@@ -28,6 +48,8 @@ export const O_CLOEXEC = 0o2000000;
 export const O_NOFOLLOW = differing[architecture].O_NOFOLLOW;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
+export const F_SETFD = 2;
+export const FD_CLOEXEC = 1;
 export const F_DUPFD_CLOEXEC = 1030;
 
 // <sys/file.h>
@@ -58,9 +80,14 @@ export const CLOSE_RANGE_CLOEXEC = 4;
 export const SYS_pidfd_send_signal = 424;
 export const SYS_pidfd_open = 434;
 export const SYS_close_range = 436;
+export const SYS_rt_sigaction = differing[architecture].SYS_rt_sigaction;
+export const SYS_sendmsg = differing[architecture].SYS_sendmsg;
+export const SYS_recvmsg = differing[architecture].SYS_recvmsg;
 export const SYS_capget = differing[architecture].SYS_capget;
 export const SYS_capset = differing[architecture].SYS_capset;
+export const SYS_sched_getparam = differing[architecture].SYS_sched_getparam;
 export const SYS_sched_setscheduler = differing[architecture].SYS_sched_setscheduler;
+export const SYS_sched_getscheduler = differing[architecture].SYS_sched_getscheduler;
 
 // <sys/wait.h>
 export const P_PID = 1;
@@ -111,11 +138,13 @@ export const POSIX_SPAWN_SETSID = 0x80;
 
 // <sched.h>, <sys/resource.h>, <time.h>
 export const SCHED_OTHER = 0;
+export const SCHED_RESET_ON_FORK = 0x4000_0000;
 export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
 export const CLOCK_MONOTONIC = 1;
 
 // <linux/prctl.h>
+export const PR_SET_KEEPCAPS = 8;
 export const PR_CAPBSET_DROP = 24;
 export const PR_SET_NO_NEW_PRIVS = 38;
 export const PR_CAP_AMBIENT = 47;

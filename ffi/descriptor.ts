@@ -5,7 +5,9 @@ import {
   EFD_NONBLOCK,
   F_DUPFD_CLOEXEC,
   F_GETFL,
+  F_SETFD,
   F_SETFL,
+  FD_CLOEXEC,
   O_CLOEXEC,
   O_NONBLOCK,
   SYS_close_range,
@@ -56,6 +58,11 @@ export function readInto(descriptor: OwnedDescriptor, memory: NativeMemory, size
 /** Bytes written, or minus the error number (EAGAIN, EPIPE): write(2). */
 export function writeFrom(descriptor: OwnedDescriptor, memory: NativeMemory, size: number): number {
   return attempt(() => libc.write(descriptor.number, memory.address, size));
+}
+
+/** A successful exec closes this descriptor: fcntl(2), F_SETFD. */
+export function setCloseOnExec(descriptor: number): void {
+  check("fcntl", libc.fcntl(descriptor, F_SETFD, FD_CLOEXEC));
 }
 
 /** Marks every descriptor numbered `first` or higher close-on-exec: close_range(2), Linux 5.11. */

@@ -19,10 +19,7 @@ export function layoutsOf(of: Architecture) {
     sockaddr_in: { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 },
     /** ipv6(7) */
     sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_addr: 8 },
-    /**
-     * sendmsg(2). musl has msg_iovlen and msg_controllen as 32 bits and 32 of padding: equal for
-     * what we write.
-     */
+    /** sendmsg(2) */
     msghdr: {
       size: 56,
       msg_iov: 16,
@@ -43,8 +40,8 @@ export function layoutsOf(of: Architecture) {
     sched_param: { size: 4, sched_priority: 0 },
     /** <signal.h>: glibc's and musl's; the kernel's set is the first 8 bytes. */
     sigset_t: { size: 128 },
-    /** sigaction(2) of the C library; its handler is all that we read. */
-    sigaction: { size: 152, sa_handler: 0 },
+    /** What rt_sigaction(2) takes, not the C library's; its handler is all that we use. */
+    kernel_sigaction: { size: 32, handler: 0 },
     /** posix_spawn(3): glibc's sizes; musl's are equal. */
     posix_spawnattr_t: { size: 336 },
     posix_spawn_file_actions_t: { size: 80 },

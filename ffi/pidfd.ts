@@ -104,6 +104,9 @@ export interface ProcessInformation {
   readonly ending: Ending | undefined;
 }
 
+/** A kernel without the request, one that wants another size of it, and qemu's user emulation. */
+const unsupported: readonly number[] = [Errno.ENOTTY, Errno.EINVAL, Errno.ENOSYS];
+
 /**
  * PIDFD_GET_INFO: "unsupported" below Linux 6.13, "gone" when the process has been reaped and
  * the kernel keeps no exit status (below 6.15), or kept none for this descriptor.
@@ -117,7 +120,7 @@ export function processInformation(
   memory.setUnsigned64(layout.mask, PIDFD_INFO_EXIT);
   const result = control(process, PIDFD_GET_INFO, memory);
   if (result === -Errno.ESRCH) return "gone";
-  if (result === -Errno.ENOTTY || result === -Errno.EINVAL) return "unsupported";
+  if (unsupported.includes(-result)) return "unsupported";
   if (result < 0) throw new SystemCallError("ioctl", -result, "PIDFD_GET_INFO");
   const exited = (memory.getUnsigned64(layout.mask) & PIDFD_INFO_EXIT) !== 0;
   return {

@@ -7,6 +7,10 @@ import {
   POSIX_SPAWN_SETSIGDEF,
   POSIX_SPAWN_SETSIGMASK,
   SCHED_OTHER,
+  SCHED_RESET_ON_FORK,
+  SYS_sched_getparam,
+  SYS_sched_getscheduler,
+  SYS_sched_setscheduler,
   WEXITED,
 } from "./constants.ts";
 import { closeOnExecFrom, duplicate } from "./descriptor.ts";
@@ -36,6 +40,23 @@ export type SpawnResult =
   | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
   | { readonly kind: "refused"; readonly errno: number };
 
+/**
+ * musl's posix_spawn(3) cannot schedule (ENOSYS), so that there the kernel is asked to give
+ * children the ordinary class. Taking that back may be refused (EPERM); it does no harm.
+ */
+function withOrdinaryChildren(spawn: () => number): number {
+  const own = check("sched_getscheduler", libc.syscall(SYS_sched_getscheduler, 0, 0, 0, 0, 0, 0));
+  if (own === SCHED_OTHER) return spawn();
+  const parameter = new NativeMemory(layouts.sched_param.size).address;
+  check("sched_getparam", libc.syscall(SYS_sched_getparam, 0, parameter, 0, 0, 0, 0));
+  const schedule = (policy: number) =>
+    libc.syscall(SYS_sched_setscheduler, 0, policy, parameter, 0, 0, 0);
+  check("sched_setscheduler", schedule(own | SCHED_RESET_ON_FORK));
+  const errno = spawn();
+  schedule(own);
+  return errno;
+}
+
 /** For a child of ours that nobody has reaped; waits for its end, which SIGKILL makes soon. */
 function killAndReap(processId: number): void {
   const SIGKILL = 9;
@@ -53,8 +74,7 @@ function checkSpawn(call: string, errno: number): void {
 /**
  * A start whose memory is laid out beforehand, so that starting is one call. The child gets every
  * signal at its default action, an empty signal mask, SCHED_OTHER, a session of its own, and only
- * the descriptors of the plan (0, 1 and 2 are /dev/null where the plan does not name them). musl
- * cannot schedule in posix_spawn(3) (ENOSYS): there the child keeps the class of this thread.
+ * the descriptors of the plan (0, 1 and 2 are /dev/null where the plan does not name them).
  */
 export class PreparedSpawn implements Disposable {
   readonly #attributes = new NativeMemory(layouts.posix_spawnattr_t.size);
@@ -65,6 +85,7 @@ export class PreparedSpawn implements Disposable {
   readonly #argv: StringVector;
   readonly #environment: StringVector;
   #path: NativeMemory;
+  #isDisposed = false;
 
   constructor(plan: SpawnPlan) {
     this.#path = cString(plan.path);
@@ -156,15 +177,10 @@ export class PreparedSpawn implements Disposable {
    * in this process waits for children.
    */
   spawn(): SpawnResult {
+    if (this.#isDisposed) throw new Error("Bug: a plan was used after it was disposed of");
     closeOnExecFrom(3);
-    const errno = libc.posix_spawn(
-      this.#processId.address,
-      this.#path.address,
-      this.#actions.address,
-      this.#attributes.address,
-      this.#argv.address,
-      this.#environment.address,
-    );
+    const errno =
+      cLibrary.name === "glibc" ? this.#call() : withOrdinaryChildren(() => this.#call());
     if (errno !== 0) return { kind: "refused", errno };
     const processId = this.#processId.view.getInt32(0, true);
     try {
@@ -179,7 +195,21 @@ export class PreparedSpawn implements Disposable {
     throw new Error(`Bug: child ${processId} was reaped by somebody else`);
   }
 
+  #call(): number {
+    return libc.posix_spawn(
+      this.#processId.address,
+      this.#path.address,
+      this.#actions.address,
+      this.#attributes.address,
+      this.#argv.address,
+      this.#environment.address,
+    );
+  }
+
+  /** Frees what the C library and the kernel hold for it. Disposing twice does nothing. */
   [Symbol.dispose](): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     libc.posix_spawn_file_actions_destroy(this.#actions.address);
     libc.posix_spawnattr_destroy(this.#attributes.address);
     for (const descriptor of this.#duplicates) descriptor.close();

@@ -5,11 +5,13 @@ import {
   PR_CAP_AMBIENT_CLEAR_ALL,
   PR_CAP_AMBIENT_RAISE,
   PR_CAPBSET_DROP,
+  PR_SET_KEEPCAPS,
   PR_SET_NO_NEW_PRIVS,
   PRIO_PROCESS,
   RLIMIT_NOFILE,
   SCHED_OTHER,
   SIG_SETMASK,
+  SYS_rt_sigaction,
   SYS_sched_setscheduler,
 } from "./constants.ts";
 import { layouts } from "./layouts.ts";
@@ -100,19 +102,25 @@ export function monotonicNanoseconds(): number {
   return seconds * 1_000_000_000 + timespec.getUnsigned64(layouts.timespec.tv_nsec);
 }
 
+/** rt_sigaction(2) itself: the C libraries keep their own signals back, and musl ignores one. */
+function signalAction(signal: number, set: number, get: number): void {
+  const SIGNAL_SET_SIZE = 8;
+  check("rt_sigaction", libc.syscall(SYS_rt_sigaction, signal, set, get, SIGNAL_SET_SIZE, 0, 0));
+}
+
 /**
  * Before execute(): ignored signals get their default action, and this thread lets all through.
  * Handlers stay, because Bun stops its threads by some; execve(2) ends them by itself.
  */
 export function resetSignals(): void {
-  const SIG_DFL = 0;
   const SIG_IGN = 1;
-  const current = new NativeMemory(layouts.sigaction.size);
+  const current = new NativeMemory(layouts.kernel_sigaction.size);
+  // All zero: SIG_DFL without flags.
+  const usual = new NativeMemory(layouts.kernel_sigaction.size);
   for (let signal = 1; signal <= LAST_SIGNAL; signal++) {
-    // The C library refuses to tell of its own two signals (EINVAL), which it never ignores.
-    if (libc.sigaction(signal, nullAddress, current.address) === -1) continue;
-    const handler = current.getUnsigned64(layouts.sigaction.sa_handler);
-    if (handler === SIG_IGN) check("signal", libc.signal(signal, SIG_DFL));
+    signalAction(signal, 0, current.address);
+    const handler = current.getUnsigned64(layouts.kernel_sigaction.handler);
+    if (handler === SIG_IGN) signalAction(signal, usual.address, 0);
   }
   const set = new NativeMemory(layouts.sigset_t.size);
   libc.sigemptyset(set.address);
@@ -138,6 +146,14 @@ export function forbidNewPrivileges(): void {
 /** Takes a capability, by its number, out of the bounding set: capabilities(7). */
 export function dropBoundingCapability(capability: number): void {
   check("prctl", libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), `drop ${capability}`);
+}
+
+/**
+ * Keeps this thread's permitted capabilities when its user changes from root to another, who
+ * gets them as effective only by setCapabilities(): prctl(2), PR_SET_KEEPCAPS. Ends with an exec.
+ */
+export function keepCapabilities(): void {
+  check("prctl", libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "PR_SET_KEEPCAPS");
 }
 
 /** Adds a capability, by its number, to the ambient set: capabilities(7). @throws EPERM */

@@ -20,6 +20,8 @@ import {
   SOCK_NONBLOCK,
   SOCK_STREAM,
   SOL_SOCKET,
+  SYS_recvmsg,
+  SYS_sendmsg,
 } from "./constants.ts";
 import { isMadeAbsent } from "./fault-hooks.ts";
 import { layouts } from "./layouts.ts";
@@ -212,6 +214,11 @@ const mostDescriptorsSpace = controlSpace(descriptorSize * MOST_DESCRIPTORS_A_ME
 const sending = new MessageHeader(mostDescriptorsSpace);
 const receiving = new MessageHeader(mostDescriptorsSpace + controlSpace(ucred.size));
 
+/** Straight to the kernel: musl's sendmsg(3) has no room for the descriptors of a full message. */
+function messageCall(call: number, socket: OwnedDescriptor, message: MessageHeader, flags: number) {
+  return libc.syscall(call, socket.number, message.header.address, flags, 0, 0, 0);
+}
+
 /**
  * Sends part of a memory, with descriptors on its first byte. Bytes sent, or minus the error
  * number (EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS): sendmsg(2).
@@ -241,7 +248,7 @@ export function sendMessage(
   }
   sending.describe(memory, range, size);
   const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-  return attempt(() => libc.sendmsg(socket.number, sending.header.address, flags));
+  return attempt(() => messageCall(SYS_sendmsg, socket, sending, flags));
 }
 
 /** What came with one recvmsg(2). */
@@ -259,7 +266,7 @@ export interface ReceivedMessage {
 export function receiveMessage(socket: OwnedDescriptor, memory: NativeMemory): ReceivedMessage {
   receiving.describe(memory, { offset: 0, length: memory.size }, receiving.control.size);
   const flags = MSG_CMSG_CLOEXEC | MSG_DONTWAIT;
-  const length = attempt(() => libc.recvmsg(socket.number, receiving.header.address, flags));
+  const length = attempt(() => messageCall(SYS_recvmsg, socket, receiving, flags));
   if (length < 0) return { length, descriptors: [], credentials: undefined, truncated: false };
   const messageFlags = receiving.header.view.getInt32(msghdr.msg_flags, true);
   const truncated = (messageFlags & (MSG_CTRUNC | MSG_TRUNC)) !== 0;

@@ -52,6 +52,13 @@ struct pidfd_info {
 #define PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
 #define PIDFD_INFO_EXIT (1UL << 3)
 #define PIDFD_SIGNAL_PROCESS_GROUP (1UL << 2)
+/* struct sigaction of include/linux/signal_types.h, where SA_RESTORER is defined: on both. */
+struct kernel_sigaction {
+  void (*handler)(int);
+  unsigned long flags;
+  void (*restorer)(void);
+  unsigned long mask;
+};
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -155,8 +162,8 @@ static void structures(void) {
   CLOSE();
   STRUCTURE(sigset_t, sigset_t);
   CLOSE();
-  STRUCTURE(sigaction, struct sigaction);
-  FIELD(struct sigaction, sa_handler);
+  STRUCTURE(kernel_sigaction, struct kernel_sigaction);
+  FIELD(struct kernel_sigaction, handler);
   CLOSE();
   STRUCTURE(posix_spawnattr_t, posix_spawnattr_t);
   CLOSE();
@@ -183,6 +190,8 @@ static void numbers(void) {
   NUMBER(O_NOFOLLOW);
   NUMBER(F_GETFL);
   NUMBER(F_SETFL);
+  NUMBER(F_SETFD);
+  NUMBER(FD_CLOEXEC);
   NUMBER(F_DUPFD_CLOEXEC);
   NUMBER(LOCK_EX);
   NUMBER(LOCK_NB);
@@ -203,9 +212,14 @@ static void numbers(void) {
   NUMBER(SYS_pidfd_send_signal);
   NUMBER(SYS_pidfd_open);
   NUMBER(SYS_close_range);
+  NUMBER(SYS_rt_sigaction);
+  NUMBER(SYS_sendmsg);
+  NUMBER(SYS_recvmsg);
   NUMBER(SYS_capget);
   NUMBER(SYS_capset);
+  NUMBER(SYS_sched_getparam);
   NUMBER(SYS_sched_setscheduler);
+  NUMBER(SYS_sched_getscheduler);
   NUMBER(P_PID);
   NUMBER(P_PIDFD);
   NUMBER(WNOHANG);
@@ -242,9 +256,11 @@ static void numbers(void) {
   NUMBER(POSIX_SPAWN_SETSCHEDULER);
   NUMBER(POSIX_SPAWN_SETSID);
   NUMBER(SCHED_OTHER);
+  NUMBER(SCHED_RESET_ON_FORK);
   NUMBER(RLIMIT_NOFILE);
   NUMBER(PRIO_PROCESS);
   NUMBER(CLOCK_MONOTONIC);
+  NUMBER(PR_SET_KEEPCAPS);
   NUMBER(PR_CAPBSET_DROP);
   NUMBER(PR_SET_NO_NEW_PRIVS);
   NUMBER(PR_CAP_AMBIENT);

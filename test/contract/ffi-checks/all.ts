@@ -1,0 +1,17 @@
+import type { Check } from "./check.ts";
+import { descriptorChecks } from "./descriptors.ts";
+import { errorChecks } from "./errors.ts";
+import { layoutChecks } from "./layouts.ts";
+import { processChecks } from "./processes.ts";
+import { socketChecks } from "./sockets.ts";
+import { spawnChecks } from "./spawning.ts";
+
+/** Every check, by what it is about. */
+export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
+  layouts: layoutChecks,
+  errors: errorChecks,
+  descriptors: descriptorChecks,
+  sockets: socketChecks,
+  spawning: spawnChecks,
+  processes: processChecks,
+};

@@ -1,0 +1,88 @@
+/** What a process can do to itself only once; checks start it as `ffi-main.ts --become=NAME`. */
+import { readFileSync } from "node:fs";
+import { setCapabilities } from "../../../ffi/capabilities.ts";
+import {
+  becomeUser,
+  changeDirectory,
+  clearAmbientCapabilities,
+  dropBoundingCapability,
+  execute,
+  forbidNewPrivileges,
+  keepCapabilities,
+  raiseAmbientCapability,
+  resetSignals,
+  scheduleOrdinarily,
+  setFileModeMask,
+  setNiceValue,
+} from "../../../ffi/process.ts";
+import { errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
+import { outputOf } from "./check.ts";
+
+const CAP_NET_BIND_SERVICE = 10;
+const bindOnly = 1n << BigInt(CAP_NET_BIND_SERVICE);
+
+/** @returns only when it cannot become that */
+export async function become(name: string): Promise<void> {
+  switch (name) {
+    case "constrained":
+      return becomeConstrained();
+    case "nobody":
+      return becomeNobody();
+    case "ordinary":
+      return await becomeOrdinary();
+    default:
+      throw new Error(`Nothing is called ${name}`);
+  }
+}
+
+function becomeConstrained(): void {
+  const last = Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8"));
+  for (let capability = 0; capability <= last; capability++) {
+    if (capability !== CAP_NET_BIND_SERVICE) dropBoundingCapability(capability);
+  }
+  setFileModeMask(0o027);
+  changeDirectory("/");
+  clearAmbientCapabilities();
+  keepCapabilities();
+  becomeUser({ user: 65_533, group: 65_532, groups: [1_000_001, 1_000_002] });
+  setCapabilities({ effective: bindOnly, permitted: bindOnly, inheritable: bindOnly });
+  raiseAmbientCapability(CAP_NET_BIND_SERVICE);
+  forbidNewPrivileges();
+  resetSignals();
+  const errno = execute("/bin/cat", ["cat", "/proc/self/status"], []);
+  throw new SystemCallError("execve", errno);
+}
+
+function becomeNobody(): void {
+  becomeUser({ user: 65_534, group: 65_534, groups: [] });
+  const tries: [string, () => void][] = [
+    ["capset", () => setCapabilities({ effective: 0n, permitted: bindOnly, inheritable: 0n })],
+    ["prctl", () => raiseAmbientCapability(CAP_NET_BIND_SERVICE)],
+    ["setgroups", () => becomeUser({ user: 0, group: 0, groups: [] })],
+  ];
+  for (const [call, attempt] of tries) console.log(`${codeOf(attempt)} ${call}`);
+  console.log(`${setNiceValue(-5)} nice`);
+  console.log(`${errnoName(execute("/none", ["none"], []))} execve`);
+}
+
+function codeOf(attempt: () => void): string {
+  try {
+    attempt();
+    return "done";
+  } catch (error) {
+    return error instanceof SystemCallError ? error.code : String(error);
+  }
+}
+
+/** The class of this process: 0 is ordinary, 1 is first in, first out. */
+function schedulingClass(stat: string): string | undefined {
+  return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[41 - 3];
+}
+
+async function becomeOrdinary(): Promise<void> {
+  console.log(`own class ${schedulingClass(readFileSync("/proc/thread-self/stat", "utf8"))}`);
+  const { output } = await outputOf(["/bin/cat", "/proc/self/stat"]);
+  console.log(`child's class ${schedulingClass(output)}`);
+  scheduleOrdinarily();
+  console.log(`own class ${schedulingClass(readFileSync("/proc/thread-self/stat", "utf8"))}`);
+}
