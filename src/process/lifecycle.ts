@@ -207,7 +207,7 @@ function commonOf(state: ProcessState): Common {
 
 const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
 
-/** Starts now when the partition is reachable and the start limit allows it; else waits or fails. */
+/** Starts now when the partition is reachable and the limit allows it; else waits or fails. */
 function begin(state: ProcessState, context: Context): Outcome {
   const { specification, now } = context;
   const limit = specification.startLimit;

@@ -1,5 +1,5 @@
 /** Scenarios: the first start, what it waits for, readiness of each kind, refusals. */
-import type { Readiness } from "../../../src/process/specification.ts";
+import { defaultBackoff, type Readiness } from "../../../src/process/specification.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
 import { Life, record, type StepFunction, signalled } from "./life.ts";
 
@@ -166,6 +166,14 @@ const refusals: readonly Scenario[] = [
       const life = new Life(step, { backoff: "none", restart: "on-failure" }).start();
       refuse(life, 100, 1).pass(100).asks({ kind: "deadline" });
       refuse(life, 200, 2);
+    },
+  },
+  {
+    name: "a refused start does not wait where the configuration says so",
+    run: (step) => {
+      const life = new Life(step, { backoff: { ...defaultBackoff, first: 0 } }).start();
+      const { event, entry } = refused(life);
+      life.asks(event, { restarts: 1, failures: 1 }, [entry]).arrives();
     },
   },
   {

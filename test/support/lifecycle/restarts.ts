@@ -133,6 +133,25 @@ const limits: readonly Scenario[] = [
     },
   },
   {
+    name: "a wait does not lift the limit",
+    run: (step) => {
+      const startLimit = { starts: 2, within: 60_000 };
+      const life = new Life(step, { startLimit }).start();
+      diesQuickly(diesQuickly(life).restarts(1)).backsOff(100, 2).pass(100);
+      const reason = "2 starts within 60000 ms, the start limit";
+      const failed = [{ phase: "failed", reason }, [record({ what: "failed", reason })]] as const;
+      life.take({ kind: "deadline" }, ...failed);
+      const other = diesQuickly(new Life(step, { startLimit, partition: "qm" }).start());
+      diesQuickly(other.restarts(1)).reachable = false;
+      other.pass(200).take(other.clearedEvent(), { phase: "waiting" }, [], {
+        restarts: 2,
+        failures: 2,
+      });
+      other.reachable = true;
+      other.take({ kind: "unblocked" }, ...failed);
+    },
+  },
+  {
     name: "a start after a wait counts",
     run: (step) => {
       const life = new Life(step, { startLimit: limit.startLimit, partition: "qm" }).start();

@@ -138,32 +138,36 @@ class Walk {
   #perform(effect: ProcessEffect): void {
     switch (effect.kind) {
       case "start":
-        return this.#start(effect.invocation);
+        this.#start(effect.invocation);
+        break;
       case "find":
-        return this.#find(effect.invocation);
+        this.#find(effect.invocation);
+        break;
       case "signal":
         if (this.#isKind || this.#chance.happens(0.6)) this.#die(effect.instance.invocation);
-        return undefined;
+        break;
       case "kill":
-        return this.#die(effect.instance.invocation);
+        this.#die(effect.instance.invocation);
+        break;
       case "clear":
-        return this.#clear(effect.instance.invocation);
+        this.#clear(effect.instance.invocation);
+        break;
       case "watch-readiness":
         this.#watched.add(effect.instance.invocation);
         if (this.#chance.happens(0.7)) {
           this.#later({ kind: "became-ready", invocation: effect.instance.invocation }, 400);
         }
-        return undefined;
+        break;
       case "forget-readiness":
         this.#require(this.#watched.delete(effect.invocation), "what is forgotten was watched");
-        return undefined;
+        break;
       case "record":
         if (effect.entry.what === "ended" || effect.entry.what === "died") {
           const key = `${effect.entry.what} ${effect.entry.invocation}`;
           this.#require(!this.#told.has(key), "each death and each ending is noted once");
           this.#told.add(key);
         }
-        return undefined;
+        break;
     }
   }
 
