@@ -1,6 +1,9 @@
 /** What a process can do to itself only once; checks start it as `ffi-main.ts --become=NAME`. */
 import { readFileSync } from "node:fs";
-import { setCapabilities } from "../../../ffi/capabilities.ts";
+import { libc } from "../../../ffi/c-library.ts";
+import { capabilities, setCapabilities } from "../../../ffi/capabilities.ts";
+import { layouts } from "../../../ffi/layouts.ts";
+import { NativeMemory, nullAddress } from "../../../ffi/memory.ts";
 import {
   becomeUser,
   changeDirectory,
@@ -21,6 +24,11 @@ import { outputOf } from "./check.ts";
 const CAP_NET_BIND_SERVICE = 10;
 const bindOnly = 1n << BigInt(CAP_NET_BIND_SERVICE);
 
+/** The two that remain: one of the lower half, and our highest, of the upper half where we can. */
+export function keptCapabilities(): number[] {
+  return [CAP_NET_BIND_SERVICE, capabilities().permitted.toString(2).length - 1];
+}
+
 /** @returns only when it cannot become that */
 export async function become(name: string): Promise<void> {
   switch (name) {
@@ -36,17 +44,20 @@ export async function become(name: string): Promise<void> {
 }
 
 function becomeConstrained(): void {
+  blockEverySignal();
+  const kept = keptCapabilities();
   const last = Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8"));
   for (let capability = 0; capability <= last; capability++) {
-    if (capability !== CAP_NET_BIND_SERVICE) dropBoundingCapability(capability);
+    if (!kept.includes(capability)) dropBoundingCapability(capability);
   }
   setFileModeMask(0o027);
   changeDirectory("/");
   clearAmbientCapabilities();
   keepCapabilities();
   becomeUser({ user: 65_533, group: 65_532, groups: [1_000_001, 1_000_002] });
-  setCapabilities({ effective: bindOnly, permitted: bindOnly, inheritable: bindOnly });
-  raiseAmbientCapability(CAP_NET_BIND_SERVICE);
+  const mask = kept.reduce((sum, capability) => sum | (1n << BigInt(capability)), 0n);
+  setCapabilities({ effective: mask, permitted: mask, inheritable: mask });
+  for (const capability of kept) raiseAmbientCapability(capability);
   forbidNewPrivileges();
   resetSignals();
   const errno = execute("/bin/cat", ["cat", "/proc/self/status"], []);
@@ -55,22 +66,29 @@ function becomeConstrained(): void {
 
 function becomeNobody(): void {
   becomeUser({ user: 65_534, group: 65_534, groups: [] });
-  const tries: [string, () => void][] = [
-    ["capset", () => setCapabilities({ effective: 0n, permitted: bindOnly, inheritable: 0n })],
-    ["prctl", () => raiseAmbientCapability(CAP_NET_BIND_SERVICE)],
-    ["setgroups", () => becomeUser({ user: 0, group: 0, groups: [] })],
-  ];
-  for (const [call, attempt] of tries) console.log(`${codeOf(attempt)} ${call}`);
+  console.log(
+    refusalOf(() => setCapabilities({ effective: 0n, permitted: bindOnly, inheritable: 0n })),
+  );
+  console.log(refusalOf(() => raiseAmbientCapability(CAP_NET_BIND_SERVICE)));
+  console.log(refusalOf(() => becomeUser({ user: 0, group: 0, groups: [] })));
   console.log(`${setNiceValue(-5)} nice`);
   console.log(`${errnoName(execute("/none", ["none"], []))} execve`);
 }
 
-function codeOf(attempt: () => void): string {
+/** As a launcher may have been started with. */
+function blockEverySignal(): void {
+  const SIG_BLOCK = 0;
+  const set = new NativeMemory(layouts.sigset_t.size);
+  set.bytes.fill(0xff);
+  libc.pthread_sigmask(SIG_BLOCK, set.address, nullAddress);
+}
+
+function refusalOf(attempt: () => void): string {
   try {
     attempt();
     return "done";
   } catch (error) {
-    return error instanceof SystemCallError ? error.code : String(error);
+    return error instanceof SystemCallError ? `${error.code} ${error.call}` : String(error);
   }
 }
 

@@ -28,7 +28,7 @@ import { cString, NativeMemory, readCString, StringVector } from "../../../ffi/m
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { Errno } from "../../../ffi/system-call-error.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
-import type { Check } from "./check.ts";
+import { type Check, lowestFreeDescriptor } from "./check.ts";
 
 /** The flags of an open descriptor, O_CLOEXEC among them, as the kernel lists them. */
 export function descriptorFlags(descriptor: number): number {
@@ -214,7 +214,9 @@ const fileChecks: readonly Check[] = [
       const first = lockFile(path);
       ok(first !== "held");
       strictEqual(statSync(path).mode & 0o777, 0o600);
+      const next = lowestFreeDescriptor();
       strictEqual(lockFile(path), "held");
+      strictEqual(lowestFreeDescriptor(), next, "nothing stays open");
       first.close();
       const second = lockFile(path);
       ok(second !== "held");

@@ -1,7 +1,8 @@
 /** Unix and TCP sockets: descriptors, credentials, limits and refusals. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { fstatSync, readdirSync, writeFileSync } from "node:fs";
-import { O_CLOEXEC } from "../../../ffi/constants.ts";
+import { existsSync, fstatSync, readdirSync, writeFileSync } from "node:fs";
+import { libc } from "../../../ffi/c-library.ts";
+import { F_SETFL, O_CLOEXEC } from "../../../ffi/constants.ts";
 import { duplicate, makeEventCounter, makePipe } from "../../../ffi/descriptor.ts";
 import { EPOLLOUT, EpollWaiter, epollAdd, makeEpoll } from "../../../ffi/epoll.ts";
 import { cString, NativeMemory, readCString } from "../../../ffi/memory.ts";
@@ -121,12 +122,14 @@ const messageChecks: readonly Check[] = [
     },
   },
   {
-    name: "a full socket answers EAGAIN",
+    name: "a full socket answers EAGAIN, also a blocking one",
     run: () => {
       const [left, right] = makeSocketPair();
       using sender = left;
       using _receiver = right;
       const memory = new NativeMemory(1_000_000);
+      // A socket that somebody passed to us may well be a blocking one.
+      strictEqual(libc.fcntl(sender.number, F_SETFL, 0), 0);
       let result = 0;
       for (let sends = 0; sends < 100 && result >= 0; sends++) {
         result = sendMessage(sender, memory, { offset: 0, length: memory.size }, []);
@@ -250,6 +253,7 @@ const connectionChecks: readonly Check[] = [
       using listener = makeUnixSocket("stream");
       using client = makeUnixSocket("stream");
       strictEqual(bindUnix(listener, name), 0);
+      ok(!existsSync(name));
       listen(listener, 1);
       strictEqual(connectUnix(client, name), 0);
       using accepted = acceptConnection(listener);
