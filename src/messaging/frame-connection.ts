@@ -1,4 +1,5 @@
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import type { PeerCredentials } from "../../ffi/unix-socket.ts";
 import { encodeFrame, type FrameLimits, FrameReader, type FrameRefusal } from "./frame.ts";
 import type { StreamConnection } from "./stream-connection.ts";
 
@@ -25,6 +26,7 @@ export class FrameConnection implements Disposable {
   #limits: FrameLimits;
   #handlers: FrameHandlers;
   #descriptors: OwnedDescriptor[] = [];
+  #sender: PeerCredentials | undefined;
 
   constructor(stream: StreamConnection, limits: FrameLimits, handlers: FrameHandlers) {
     this.#stream = stream;
@@ -32,13 +34,21 @@ export class FrameConnection implements Disposable {
     this.#reader = new FrameReader(limits);
     this.#handlers = handlers;
     stream.setHandlers({
-      onBytes: (bytes, descriptors) => this.receive(bytes, descriptors),
+      onBytes: (bytes, descriptors, sender) => {
+        this.#sender = sender;
+        this.receive(bytes, descriptors);
+      },
       onEnd: (reason) => this.#onEnd(reason),
     });
   }
 
   get stream(): StreamConnection {
     return this.#stream;
+  }
+
+  /** Who sent what was received last, where the socket was told to receive credentials. */
+  get sender(): PeerCredentials | undefined {
+    return this.#sender;
   }
 
   get isOpen(): boolean {

@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
+import { setNonBlocking } from "../../ffi/descriptor.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { setFileModeMask } from "../../ffi/process.ts";
 import { Errno, errnoMessage, SystemCallError } from "../../ffi/system-call-error.ts";
@@ -89,7 +90,9 @@ export function inheritedListener(): OwnedDescriptor | undefined {
   delete process.env["LISTEN_FDNAMES"];
   if (owner !== String(process.pid) || Number(count) < 1) return undefined;
   const FIRST_INHERITED_DESCRIPTOR = 3;
-  return new OwnedDescriptor(FIRST_INHERITED_DESCRIPTOR);
+  const socket = new OwnedDescriptor(FIRST_INHERITED_DESCRIPTOR);
+  setNonBlocking(socket);
+  return socket;
 }
 
 /** Takes connections as they come. */

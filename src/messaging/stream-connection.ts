@@ -2,7 +2,7 @@ import { duplicate } from "../../ffi/descriptor.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { Errno, errnoMessage } from "../../ffi/system-call-error.ts";
-import { receiveMessage, sendMessage } from "../../ffi/unix-socket.ts";
+import { type PeerCredentials, receiveMessage, sendMessage } from "../../ffi/unix-socket.ts";
 import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
 
 /** Bytes taken by one read. */
@@ -15,8 +15,15 @@ const incoming = new NativeMemory(READ_SIZE);
 const outgoing = new NativeMemory(READ_SIZE);
 
 export interface StreamHandlers {
-  /** Bytes, valid only during the call, and descriptors, which are the handler's to close. */
-  onBytes(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void;
+  /**
+   * Bytes, valid only during the call, and descriptors, which are the handler's to close. The
+   * sender's credentials come where `receiveCredentials` was asked for.
+   */
+  onBytes(
+    bytes: Uint8Array,
+    descriptors: OwnedDescriptor[],
+    sender: PeerCredentials | undefined,
+  ): void;
   /** Called once, when the connection is over for whatever reason; not after `close`. */
   onEnd(reason: string): void;
 }
@@ -150,7 +157,8 @@ export class StreamConnection implements Disposable {
         for (const descriptor of message.descriptors) descriptor.close();
         continue;
       }
-      this.#handlers.onBytes(incoming.bytes.subarray(0, message.length), message.descriptors);
+      const bytes = incoming.bytes.subarray(0, message.length);
+      this.#handlers.onBytes(bytes, message.descriptors, message.credentials);
       if (message.length < READ_SIZE && message.descriptors.length === 0) return;
     }
   }

@@ -48,6 +48,8 @@ export const endingSchema = v.variant("kind", [
   v.strictObject({ kind: v.literal("unknown"), reason: v.string() }),
 ]);
 
+export type WireEnding = v.InferOutput<typeof endingSchema>;
+
 const limitPair = v.strictObject({
   soft: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
   hard: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
@@ -102,6 +104,11 @@ export const agentRequestSchema = v.variant("kind", [
     /** What happens to the rest of this instance's process group when it dies. */
     leftovers: v.picklist(["kill", "keep"]),
   }),
+  /**
+   * The orchestrator has looked at what came with "started": until then, or until the connection
+   * ends, the agent leaves a dead child unreaped, so that its number cannot mean another process.
+   */
+  v.strictObject({ kind: v.literal("seen"), id: identifier, invocation }),
   v.strictObject({ kind: v.literal("ping"), id: identifier }),
   /** A socket made in the agent's namespaces; a Unix one is connected by the agent, by path. */
   v.strictObject({

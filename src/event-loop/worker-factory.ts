@@ -1,0 +1,12 @@
+let factory: (() => Worker) | undefined;
+
+/** Says how the wait thread is started; only the entry file can, because it is the thread's file. */
+export function provideWorkerFactory(make: () => Worker): void {
+  factory = make;
+}
+
+/** Starts the wait thread. */
+export function startWorker(): Worker {
+  if (factory === undefined) throw new Error("Bug: nobody said how the wait thread is started");
+  return factory();
+}

@@ -1,0 +1,103 @@
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { dirname } from "node:path";
+
+/**
+ * Replaces a file as a whole: write, fsync, rename, fsync of the folder. After a power cut either
+ * the old or the new content is there.
+ * @throws Error (ENOSPC, EACCES …); the old file is then untouched.
+ */
+export function writeDurably(path: string, bytes: Uint8Array | string, mode = 0o600): void {
+  const temporary = `${path}.${process.pid}.new`;
+  const file = openSync(temporary, "wx", mode);
+  try {
+    writeAll(file, typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes);
+    fsyncSync(file);
+    renameSync(temporary, path);
+  } catch (error) {
+    unlinkSync(temporary);
+    throw error;
+  } finally {
+    closeSync(file);
+  }
+  const folder = openSync(dirname(path), "r");
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function writeAll(file: number, bytes: Uint8Array): void {
+  for (let offset = 0; offset < bytes.length; ) offset += writeSync(file, bytes, offset);
+}
+
+/**
+ * Lines of JSON that survive the death of this process, not a power cut: appended without fsync,
+ * because what they speak of does not survive a power cut either. A last line that was cut short
+ * is left out when it is read.
+ */
+export class AppendJournal {
+  readonly #path: string;
+  readonly #limit: number;
+  #file: number;
+  #size: number;
+
+  /** `limit` is the size in bytes above which the owner is asked to `compact`. */
+  constructor(path: string, limit: number) {
+    this.#path = path;
+    this.#limit = limit;
+    this.#file = openSync(path, "a", 0o600);
+    this.#size = statSync(path).size;
+  }
+
+  /** The whole lines of a journal file; none when there is no file. */
+  static read(path: string): unknown[] {
+    let text: string;
+    try {
+      text = readFileSync(path, "utf8");
+    } catch (error) {
+      if ((error as { code?: string }).code === "ENOENT") return [];
+      throw error;
+    }
+    const entries: unknown[] = [];
+    for (const line of text.split("\n").slice(0, -1)) {
+      try {
+        entries.push(JSON.parse(line));
+      } catch {
+        // A line that two writers or a full disk broke says nothing; the others still do.
+      }
+    }
+    return entries;
+  }
+
+  get wantsCompaction(): boolean {
+    return this.#size > this.#limit;
+  }
+
+  /** @throws Error (ENOSPC …) */
+  append(line: string): void {
+    this.#size += writeSync(this.#file, `${line}\n`);
+  }
+
+  /** Goes on with these entries alone. */
+  compact(entries: readonly unknown[]): void {
+    const lines = entries.map((entry) => `${JSON.stringify(entry)}\n`).join("");
+    writeDurably(this.#path, lines);
+    closeSync(this.#file);
+    this.#file = openSync(this.#path, "a", 0o600);
+    this.#size = statSync(this.#path).size;
+  }
+
+  close(): void {
+    closeSync(this.#file);
+  }
+}

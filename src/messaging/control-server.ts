@@ -1,0 +1,169 @@
+import * as v from "valibot";
+import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import type { EventLoop } from "../event-loop/event-loop.ts";
+import { FrameConnection } from "./frame-connection.ts";
+import { Listener, listenAt } from "./listener.ts";
+import { identifyPeer, type Peer, type PeerPolicy, refusePeer } from "./peer.ts";
+import { StreamConnection } from "./stream-connection.ts";
+
+/** What a daemon says when it refuses a request. */
+export interface ControlError {
+  readonly kind: string;
+  readonly message: string;
+  readonly expected?: string;
+  readonly received?: string;
+  readonly hint?: string;
+}
+
+/** One request that is being answered: items first, if any, then one answer. */
+export interface ControlCall {
+  readonly peer: Peer;
+  item(item: unknown): void;
+  done(answer: unknown): void;
+  refuse(error: ControlError): void;
+  /** Called when the client is gone before the answer: whatever serves it ends. */
+  onGone(call: () => void): void;
+}
+
+/** Limits of a control socket; going over one is a refusal. */
+export interface ControlLimits {
+  readonly connections: number;
+  readonly requestBytes: number;
+  /** Requests of one client that are not answered yet. */
+  readonly openRequests: number;
+  readonly queuedBytes: number;
+}
+
+export const defaultControlLimits: ControlLimits = {
+  connections: 256,
+  requestBytes: 65_536,
+  openRequests: 64,
+  queuedBytes: 8 * 1024 * 1024,
+};
+
+interface Options<Request extends { readonly id: number }> {
+  readonly path: string;
+  readonly policy: PeerPolicy;
+  readonly limits: ControlLimits;
+  /** Refuses what is no request of this daemon. */
+  readonly schema: v.GenericSchema<unknown, Request>;
+  readonly onRequest: (request: Request, call: ControlCall) => void;
+  readonly onTrouble: (message: string) => void;
+}
+
+function describe(issues: readonly v.BaseIssue<unknown>[]): { expected: string; received: string } {
+  const first = issues[0];
+  const path = first?.path?.map((item) => String(item.key)).join(".") ?? "";
+  return {
+    expected: `${path === "" ? "" : `${path}: `}${first?.expected ?? first?.message ?? "a request"}`,
+    received: String(first?.received ?? "something else").slice(0, 200),
+  };
+}
+
+/** The control socket of a daemon: 0600, credentials checked, JSON frames. */
+export class ControlServer<Request extends { readonly id: number }> implements Disposable {
+  readonly #loop: EventLoop;
+  readonly #options: Options<Request>;
+  readonly #listener: Listener;
+  readonly #clients = new Set<FrameConnection>();
+
+  /** @throws SocketPathError when the path cannot be used. */
+  constructor(loop: EventLoop, options: Options<Request>) {
+    this.#loop = loop;
+    this.#options = options;
+    this.#listener = new Listener(loop, listenAt(options.path), {
+      path: options.path,
+      onConnection: (socket) => this.#take(socket),
+      onExhausted: (error) => options.onTrouble(`cannot take a client: ${error.message}`),
+    });
+  }
+
+  #take(socket: OwnedDescriptor): void {
+    const { limits, policy, onTrouble } = this.#options;
+    const peer = identifyPeer(socket);
+    const stream = new StreamConnection(this.#loop, socket, {
+      queuedBytes: limits.queuedBytes,
+      handlers: { onBytes: () => {}, onEnd: () => {} },
+    });
+    const open = new Map<number, () => void>();
+    const end = () => {
+      this.#clients.delete(frames);
+      for (const gone of [...open.values()]) gone();
+      open.clear();
+    };
+    const frameLimits = { frameBytes: limits.requestBytes, frameDescriptors: 0 };
+    const frames: FrameConnection = new FrameConnection(stream, frameLimits, {
+      onFrame: (body) => this.#onFrame(frames, { body, open, peer }),
+      onViolation: ({ expected, received }) => {
+        onTrouble(`a client broke the protocol: expected ${expected}, received ${received}`);
+        end();
+      },
+      onEnd: end,
+    });
+    const refusal = refusePeer(peer, policy);
+    const full = this.#clients.size >= limits.connections;
+    if (refusal === undefined && !full) {
+      this.#clients.add(frames);
+      return;
+    }
+    const expected = refusal?.expected ?? `at most ${limits.connections} clients`;
+    const received = refusal?.received ?? "one more";
+    const message = `Refused: expected ${expected}, received ${received}`;
+    frames.send({ id: 0, error: { kind: "refused", message, expected, received } });
+    frames.finish();
+    onTrouble(`refused a client: expected ${expected}; received ${received}`);
+  }
+
+  #onFrame(
+    frames: FrameConnection,
+    frame: {
+      readonly body: unknown;
+      readonly open: Map<number, () => void>;
+      readonly peer: Peer;
+    },
+  ): void {
+    const { body, open, peer } = frame;
+    const parsed = v.safeParse(this.#options.schema, body);
+    if (!parsed.success) {
+      const asked = (body as { id?: unknown } | null)?.id;
+      const id = typeof asked === "number" && Number.isSafeInteger(asked) && asked >= 0 ? asked : 0;
+      const found = describe(parsed.issues);
+      const message = `The request is wrong: expected ${found.expected}, received ${found.received}`;
+      frames.send({ id, error: { kind: "request", message, ...found } });
+      return;
+    }
+    const request = parsed.output;
+    const { id } = request;
+    const most = this.#options.limits.openRequests;
+    if (open.size >= most || open.has(id)) {
+      const expected = open.has(id) ? "an id that is not in use" : `at most ${most} open requests`;
+      const message = `Refused: expected ${expected}, received ${id}`;
+      frames.send({ id, error: { kind: "request", message, expected, received: `${id}` } });
+      return;
+    }
+    open.set(id, () => {});
+    this.#options.onRequest(request, {
+      peer,
+      item: (item) => {
+        if (open.has(id)) frames.send({ id, item });
+      },
+      done: (ok) => {
+        if (open.delete(id)) frames.send({ id, ok });
+      },
+      refuse: (error) => {
+        if (open.delete(id)) frames.send({ id, error });
+      },
+      onGone: (call) => {
+        if (open.has(id)) open.set(id, call);
+        else if (!frames.isOpen) call();
+      },
+    });
+  }
+
+  /** Lets every client go and removes the socket. */
+  [Symbol.dispose](): void {
+    this.#listener.close();
+    for (const frames of this.#clients) frames.finish();
+    this.#clients.clear();
+  }
+}

@@ -1,0 +1,187 @@
+import { randomBytes } from "node:crypto";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import { Dialler } from "../messaging/dialler.ts";
+import { inheritedListener, Listener, listenAt } from "../messaging/listener.ts";
+import { identifyPeer, type PeerPolicy, refusePeer } from "../messaging/peer.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { StreamConnection } from "../messaging/stream-connection.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { hostlerVersion } from "../units/version.ts";
+import { changesBun } from "./launch-plan.ts";
+import type { Ending } from "./lifecycle.ts";
+import { AgentSession, agentKillPoint } from "./perform/agent-session.ts";
+import { Children } from "./perform/children.ts";
+import { type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
+
+export interface AgentOptions {
+  readonly endpoint: { readonly kind: "listen" | "connect"; readonly path: string };
+  readonly allowUsers: readonly number[];
+  readonly allowGroups: readonly number[];
+  readonly allowLabels: readonly string[];
+  /** Called as holden-agent. */
+  readonly holdenNames: boolean;
+}
+
+type Connection = Parameters<typeof identifyPeer>[0];
+
+/**
+ * The agent: takes requests, starts children, passes their pidfds on and forgets them. What it
+ * keeps is what the kernel makes a parent's duty: it reaps, and tells whoever asked.
+ */
+class Agent {
+  readonly #options: AgentOptions;
+  readonly #logger: Logger;
+  readonly #loop: EventLoop;
+  readonly #policy: PeerPolicy;
+  readonly #notifier = new ServiceNotifier();
+  readonly #hello: Hello;
+  readonly #holdenEnvironment: readonly string[];
+  readonly #sessions = new Set<AgentSession>();
+  /** Who is told how an instance ended; forgotten with the session or the instance. */
+  readonly #askers = new Map<string, AgentSession>();
+  readonly #children: Children;
+  readonly #timers: Disposable[] = [];
+  #listener: Listener | undefined;
+  #dialler: Dialler | undefined;
+
+  constructor(options: AgentOptions, logger: Logger, loop: EventLoop) {
+    this.#options = options;
+    this.#logger = logger;
+    this.#loop = loop;
+    this.#policy = {
+      users: options.allowUsers,
+      groups: options.allowGroups,
+      labels: options.allowLabels,
+    };
+    this.#hello = {
+      kind: "hello",
+      protocol: PROTOCOL_VERSION,
+      role: "agent",
+      version: hostlerVersion,
+      instance: randomBytes(8).toString("hex"),
+    };
+    this.#holdenEnvironment = Object.entries(process.env)
+      .map(([name, value]) => `${name}=${value ?? ""}`)
+      .filter((variable) => !changesBun(variable) && !variable.startsWith("HOLDEN_"));
+    this.#children = new Children(loop, {
+      onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
+      onCleared: () => {},
+    });
+  }
+
+  start(): void {
+    const { kind, path } = this.#options.endpoint;
+    if (kind === "connect") {
+      this.#dialler = new Dialler(this.#loop, path, {
+        onConnection: (socket) => this.#take(socket, true),
+        onFailure: (reason, wait) =>
+          this.#logger.debug(`cannot connect to ${path}: ${reason}; again in ${Math.round(wait)} ms`),
+      });
+      this.#dialler.dial();
+    } else {
+      const inherited = inheritedListener();
+      this.#listener = new Listener(this.#loop, inherited ?? listenAt(path), {
+        path: inherited === undefined ? path : undefined,
+        onConnection: (socket) => this.#take(socket, false),
+        onExhausted: (error) => this.#logger.warn(`cannot take a connection: ${error.message}`),
+      });
+    }
+    const verb = kind === "connect" ? "connecting to" : "listening at";
+    this.#notifier.tell("READY=1", `STATUS=${verb} ${path}`);
+    this.#keepWatchdog();
+    this.#logger.info(`${verb} ${path}`);
+  }
+
+  #keepWatchdog(): void {
+    const interval = this.#notifier.watchdog;
+    if (interval === undefined) return;
+    const beat = () => {
+      this.#notifier.tell("WATCHDOG=1");
+      this.#timers.push(this.#loop.wakeAfter(interval / 2, beat));
+      if (this.#timers.length > 1) this.#timers.shift();
+    };
+    beat();
+  }
+
+  #take(socket: Connection, dialled: boolean): void {
+    const refusal = this.#refuse(socket);
+    if (refusal !== undefined) {
+      this.#logger.warn(`refused a connection: ${refusal}`);
+      socket.close();
+      this.#dialler?.redial();
+      return;
+    }
+    const handlers = { onBytes: () => {}, onEnd: () => {} };
+    const stream = new StreamConnection(this.#loop, socket, {
+      queuedBytes: limits.queuedBytes,
+      handlers,
+    });
+    const session: AgentSession = new AgentSession(stream, {
+      loop: this.#loop,
+      children: this.#children,
+      hello: this.#hello,
+      dialled,
+      holdenEnvironment: this.#holdenEnvironment,
+      onEnd: (reason) => this.#forget(session, reason),
+      onGreeted: () => this.#dialler?.succeed(),
+      onStarted: (invocation) => this.#askers.set(invocation, session),
+    });
+    this.#sessions.add(session);
+  }
+
+  #refuse(socket: Connection): string | undefined {
+    if (this.#sessions.size >= limits.connections) {
+      return `expected at most ${limits.connections} connections, received one more`;
+    }
+    const refusal = refusePeer(identifyPeer(socket), this.#policy);
+    if (refusal === undefined) return undefined;
+    return `expected ${refusal.expected}; received ${refusal.received}. Allow it by --allow-uid`;
+  }
+
+  #forget(session: AgentSession, reason: string): void {
+    this.#logger.debug(`a connection ended: ${reason}`);
+    this.#sessions.delete(session);
+    for (const [invocation, asker] of this.#askers) {
+      if (asker === session) this.#askers.delete(invocation);
+    }
+    this.#dialler?.redial();
+  }
+
+  #onDeath(invocation: string, ending: Ending): void {
+    agentKillPoint("agent:exit:noticed");
+    this.#askers.get(invocation)?.tellExit(invocation, ending);
+    this.#askers.delete(invocation);
+    agentKillPoint("agent:exit:told");
+  }
+
+  /** Leaves the children alone: they belong to whoever holds their pidfds. */
+  stop(): void {
+    this.#notifier.tell("STOPPING=1");
+    this.#listener?.close();
+    this.#dialler?.stop();
+    for (const timer of this.#timers) timer[Symbol.dispose]();
+    for (const session of [...this.#sessions]) session.close();
+    this.#logger.info(`stopped; ${this.#children.count} children go on without this agent`);
+  }
+}
+
+/** Runs the agent until SIGTERM or SIGINT. */
+export async function runAgent(options: AgentOptions): Promise<number> {
+  const logger = createLogger(options.holdenNames ? "holden-agent" : "hostler process agent");
+  using loop = new EventLoop(startWorker);
+  const agent = new Agent(options, logger, loop);
+  const ended = Promise.withResolvers<number>();
+  loop.onFailure((failure) => {
+    logger.error("stopped by a bug", { failure });
+    ended.resolve(ExitCode.bug);
+  });
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => ended.resolve(ExitCode.done));
+  }
+  agent.start();
+  const code = await ended.promise;
+  agent.stop();
+  return code;
+}

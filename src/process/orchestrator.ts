@@ -1,0 +1,255 @@
+import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { dirname } from "node:path";
+import { monotonicNow } from "../event-loop/clock.ts";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { signalName } from "../units/signals.ts";
+import { hostlerVersion } from "../units/version.ts";
+import { answerControl, type Orchestrated } from "./control.ts";
+import { describeEntry } from "./event-book.ts";
+import { instanceOf, type ProcessEffect } from "./lifecycle.ts";
+import {
+  type Chance,
+  initialOrchestration,
+  isDown,
+  makePlan,
+  nextDeadline,
+  type OrchestrationEvent,
+  step,
+} from "./orchestration.ts";
+import { CrashJournal } from "./perform/crash-journal.ts";
+import { Performer } from "./perform/performer.ts";
+import { type ControlRequest, controlRequestSchema, PROTOCOL_VERSION } from "./protocol.ts";
+import type { Configuration } from "./specification.ts";
+
+export interface OrchestratorOptions {
+  readonly configuration: Configuration;
+  readonly controlSocket: string;
+  /** What `check` would warn of. */
+  readonly warnings: readonly string[];
+  readonly configurationPath?: string | undefined;
+}
+
+const chance: Chance = {
+  random: () => Math.random(),
+  invocation: () => randomBytes(16).toString("hex"),
+};
+
+/** The driver: waits, decides by `step`, and has what was decided performed. */
+class Orchestrator {
+  readonly #logger: Logger;
+  readonly #loop: EventLoop;
+  readonly #performer: Performer;
+  readonly #journal: CrashJournal;
+  readonly #plan: ReturnType<typeof makePlan>;
+  readonly #notifier = new ServiceNotifier();
+  readonly #turnListeners = new Set<() => void>();
+  readonly #queue: OrchestrationEvent[] = [];
+  readonly #down = Promise.withResolvers<void>();
+  #control: ControlServer<ControlRequest> | undefined;
+  #state: ReturnType<typeof initialOrchestration>;
+  #deciding = false;
+  #timer: { readonly at: number; readonly wake: Disposable } | undefined;
+  #announced = false;
+  #told = 0;
+  #watchdog: Disposable | undefined;
+
+  constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
+    this.#logger = logger;
+    this.#loop = loop;
+    this.#plan = makePlan(options.configuration);
+    this.#state = initialOrchestration(this.#plan);
+    mkdirSync(dirname(options.controlSocket), { recursive: true, mode: 0o755 });
+    this.#journal = new CrashJournal(options.controlSocket);
+    this.#performer = new Performer(loop, options.configuration, {
+      journal: this.#journal,
+      hello: {
+        kind: "hello",
+        protocol: PROTOCOL_VERSION,
+        role: "orchestrator",
+        version: hostlerVersion,
+        instance: randomBytes(8).toString("hex"),
+      },
+      handlers: {
+        onEvent: (name, event) => this.#handle({ kind: "process", name, event }),
+        onReachable: (name, reachable, detail) => {
+          this.#logger.info(`partition ${name} ${reachable ? "is connected" : "is away"}: ${detail}`);
+          this.#handle({ kind: "partition", name, reachable });
+        },
+        onTrouble: (message) => this.#logger.warn(message),
+        onLines: () => this.#announce(),
+        instanceOf: (name) => {
+          const state = this.#state.processes.get(name);
+          return state === undefined ? undefined : instanceOf(state);
+        },
+      },
+    });
+  }
+
+  /** Takes its control socket, ends what a killed predecessor left, then starts what it should. */
+  start(options: OrchestratorOptions): void {
+    this.#control = new ControlServer(this.#loop, {
+      path: options.controlSocket,
+      policy: { users: [process.geteuid?.() ?? 0], groups: [], labels: [] },
+      limits: defaultControlLimits,
+      schema: controlRequestSchema,
+      onRequest: (request, call) => answerControl(this.#view(), request, call),
+      onTrouble: (message) => this.#logger.warn(message),
+    });
+    this.#journal.endLeftovers(this.#loop, (found) => {
+      for (const name of found) {
+        this.#logger.warn(`${name}: ended what an orchestrator that was killed had left running`);
+      }
+      this.#performer.open();
+      this.#handle({ kind: "boot" });
+      this.#notifier.tell("READY=1");
+      this.#keepWatchdog();
+    });
+  }
+
+  get whenDown(): Promise<void> {
+    return this.#down.promise;
+  }
+
+  stop(hurry: boolean): void {
+    this.#notifier.tell("STOPPING=1");
+    this.#logger.info(hurry ? "stopping at once" : "stopping in reverse order");
+    this.#handle({ kind: "shutdown", hurry });
+  }
+
+  #keepWatchdog(): void {
+    const interval = this.#notifier.watchdog;
+    if (interval === undefined) return;
+    const beat = () => {
+      this.#notifier.tell("WATCHDOG=1");
+      this.#watchdog = this.#loop.wakeAfter(interval / 2, beat);
+    };
+    beat();
+  }
+
+  /** One turn: decide and perform until nothing follows, then look at the clock. */
+  #handle(event: OrchestrationEvent): void {
+    this.#queue.push(event);
+    if (this.#deciding) return;
+    this.#deciding = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const outcome = step(this.#plan, this.#state, next, { now: monotonicNow(), chance });
+        this.#state = outcome.state;
+        for (const { name, effect } of outcome.effects) this.#perform(name, effect);
+        if (next.kind === "process" && next.event.kind === "cleared") {
+          this.#performer.forget(next.event.invocation);
+        }
+      }
+    } finally {
+      this.#deciding = false;
+    }
+    this.#setTimer();
+    this.#announce();
+    if (isDown(this.#state)) this.#down.resolve();
+  }
+
+  #perform(name: string, effect: ProcessEffect): void {
+    this.#performer.perform(name, effect);
+  }
+
+  #setTimer(): void {
+    const deadline = nextDeadline(this.#state);
+    if (deadline === this.#timer?.at) return;
+    this.#timer?.wake[Symbol.dispose]();
+    this.#timer = undefined;
+    if (deadline === undefined) return;
+    const wake = this.#loop.wakeAt(deadline, () => {
+      this.#timer = undefined;
+      this.#handle({ kind: "time" });
+    });
+    this.#timer = { at: deadline, wake };
+  }
+
+  /** Tells listeners and the log after the turn, once, when nothing urgent is left. */
+  #announce(): void {
+    if (this.#announced) return;
+    this.#announced = true;
+    queueMicrotask(() => {
+      this.#announced = false;
+      this.#logEvents();
+      for (const listener of [...this.#turnListeners]) listener();
+    });
+  }
+
+  #logEvents(): void {
+    for (const { sequence, name, entry } of this.#performer.events.after(this.#told)) {
+      this.#told = sequence;
+      const detail = describeEntry(entry, signalName);
+      const process = "processId" in entry ? ` (process ${entry.processId})` : "";
+      this.#logger.debug(`${name}: ${entry.what}${process}${detail === undefined ? "" : `: ${detail}`}`);
+    }
+  }
+
+  #view(): Orchestrated {
+    const performer = this.#performer;
+    const current = () => this.#state;
+    return {
+      plan: this.#plan,
+      get state() {
+        return current();
+      },
+      now: monotonicNow,
+      eventsAfter: (sequence) => performer.events.after(sequence),
+      historyOf: (name) => performer.events.historyOf(name),
+      logOf: (name) => performer.logOf(name),
+      tell: (name, event) => this.#handle({ kind: "process", name, event }),
+      signal: (name, signal) => {
+        const state = this.#state.processes.get(name);
+        const instance = state === undefined ? undefined : instanceOf(state);
+        if (instance === undefined) return false;
+        performer.perform(name, { kind: "signal", instance, signal });
+        return true;
+      },
+      onTurn: (call) => {
+        this.#turnListeners.add(call);
+        return { [Symbol.dispose]: () => this.#turnListeners.delete(call) };
+      },
+    };
+  }
+
+  close(): void {
+    this.#timer?.wake[Symbol.dispose]();
+    this.#watchdog?.[Symbol.dispose]();
+    this.#control?.[Symbol.dispose]();
+    this.#performer.close();
+    this.#journal.close();
+  }
+}
+
+/** Runs the orchestrator until everything is stopped after SIGTERM or SIGINT. */
+export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
+  const logger = createLogger("hostler process orchestrator");
+  for (const warning of options.warnings) logger.warn(warning);
+  using loop = new EventLoop(startWorker);
+  const orchestrator = new Orchestrator(options, logger, loop);
+  const failed = Promise.withResolvers<number>();
+  loop.onFailure((failure) => {
+    logger.error("stopped by a bug", { failure });
+    failed.resolve(ExitCode.bug);
+  });
+  let asked = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      orchestrator.stop(asked);
+      asked = true;
+    });
+  }
+  orchestrator.start(options);
+  const code = await Promise.race([
+    orchestrator.whenDown.then(() => ExitCode.done),
+    failed.promise,
+  ]);
+  orchestrator.close();
+  return code;
+}

@@ -1,0 +1,260 @@
+import * as v from "valibot";
+import { setNonBlocking } from "../../../ffi/descriptor.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { receiveCredentials } from "../../../ffi/unix-socket.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { FrameConnection } from "../../messaging/frame-connection.ts";
+import { StreamConnection } from "../../messaging/stream-connection.ts";
+import type { Refusal } from "../lifecycle.ts";
+import {
+  type AgentReply,
+  type AgentRequest,
+  agentReplySchema,
+  type Hello,
+  helloSchema,
+  limits,
+  type WireEnding,
+} from "../protocol.ts";
+import { describeIssues } from "./describe-issues.ts";
+import { verifyChild } from "./verify-process.ts";
+
+type Unnumbered<Request> = Request extends unknown ? Omit<Request, "id"> : never;
+type StartFields = Omit<Extract<AgentRequest, { kind: "start" }>, "id" | "kind">;
+
+/** What a start came to. "lost": the connection ended before an answer. */
+export type StartAnswer =
+  | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
+  | { readonly kind: "refused"; readonly refusal: Refusal }
+  | { readonly kind: "lost" };
+
+interface Pending {
+  readonly invocation: string | undefined;
+  readonly onReply: (reply: AgentReply | undefined, descriptors: OwnedDescriptor[]) => void;
+}
+
+export interface LinkHandlers {
+  onUp(hello: Hello, agentProcessId: number): void;
+  /** An ending that the agent told, once for each instance that it started. */
+  onExited(invocation: string, ending: WireEnding): void;
+  /** The connection is over; every pending request has been answered as lost. */
+  onDown(reason: string): void;
+  /** Is the process of this instance reaped, as it must be when its agent tells its end? */
+  isReaped(invocation: string): boolean;
+}
+
+/**
+ * One connection to an agent. The other side is not trusted: whatever it says is checked, a
+ * descriptor is used only when it is what it must be, and the first violation ends the link.
+ */
+export class AgentLink {
+  readonly #handlers: LinkHandlers;
+  readonly #frames: FrameConnection;
+  readonly #pending = new Map<number, Pending>();
+  /** Instances that were started on this link and whose end has not been told. */
+  readonly #running = new Set<string>();
+  readonly #deadline: Disposable;
+  readonly #hello: Hello;
+  readonly #dialled: boolean;
+  #nextId = 1;
+  #agentProcessId = 0;
+  #up = false;
+
+  constructor(
+    loop: EventLoop,
+    socket: OwnedDescriptor,
+    options: {
+      readonly hello: Hello;
+      /** We dialled, so we speak first. */
+      readonly dialled: boolean;
+      readonly handlers: LinkHandlers;
+    },
+  ) {
+    this.#handlers = options.handlers;
+    this.#hello = options.hello;
+    this.#dialled = options.dialled;
+    // The kernel then says who wrote each message, also when systemd made the listening socket.
+    receiveCredentials(socket);
+    const stream = new StreamConnection(loop, socket, {
+      queuedBytes: limits.queuedBytes,
+      handlers: { onBytes: () => {}, onEnd: () => {} },
+    });
+    const helloLimits = { frameBytes: limits.helloBytes, frameDescriptors: 0 };
+    this.#frames = new FrameConnection(stream, helloLimits, {
+      onFrame: (body, descriptors) => this.#onFrame(body, descriptors),
+      onViolation: ({ expected, received }) => this.#violate(expected, received),
+      onEnd: (reason) => this.#end(reason),
+    });
+    this.#deadline = loop.wakeAfter(limits.helloTime, () => {
+      this.close(`it said no hello within ${limits.helloTime} ms`);
+    });
+    if (options.dialled) this.#frames.send(options.hello);
+  }
+
+  get isUp(): boolean {
+    return this.#up && this.#frames.isOpen;
+  }
+
+  /** Asks the agent to start an instance. The descriptors stay the caller's. */
+  start(
+    fields: StartFields,
+    descriptors: readonly number[],
+    onAnswer: (answer: StartAnswer) => void,
+  ): void {
+    const { invocation } = fields;
+    this.#request(
+      { kind: "start", ...fields },
+      { descriptors, invocation },
+      (reply, received) => this.#onStartReply(invocation, reply, received, onAnswer),
+    );
+  }
+
+  /** Asks for a socket; undefined when there is none. */
+  requestSocket(
+    request: Unnumbered<Extract<AgentRequest, { kind: "socket" | "notify" }>>,
+    onSocket: (socket: OwnedDescriptor | undefined) => void,
+  ): void {
+    this.#request(request, {}, (reply, descriptors) => {
+      const socket = descriptors[0];
+      for (const other of descriptors.slice(1)) other.close();
+      const expected = reply?.kind === request.kind;
+      if (socket === undefined || !expected) {
+        socket?.close();
+        onSocket(undefined);
+        return;
+      }
+      // A socket that blocks would hold up everything here.
+      setNonBlocking(socket);
+      onSocket(socket);
+    });
+  }
+
+  #request(
+    request: Unnumbered<AgentRequest>,
+    options: { readonly descriptors?: readonly number[]; readonly invocation?: string },
+    onReply: Pending["onReply"],
+  ): void {
+    const id = this.#nextId++;
+    this.#pending.set(id, { invocation: options.invocation, onReply });
+    // A connection that broke in the sending answers everything that is pending as lost.
+    this.#frames.send({ ...request, id }, options.descriptors);
+  }
+
+  #onStartReply(
+    invocation: string,
+    reply: AgentReply | undefined,
+    descriptors: OwnedDescriptor[],
+    onAnswer: (answer: StartAnswer) => void,
+  ): void {
+    if (reply?.kind === "error") {
+      const { message, code } = reply.error;
+      onAnswer({ kind: "refused", refusal: { message, code } });
+      return;
+    }
+    const [process] = descriptors;
+    if (reply?.kind !== "started" || process === undefined) {
+      onAnswer({ kind: "lost" });
+      return;
+    }
+    const verified = verifyChild(process, { processId: this.#agentProcessId });
+    if (verified.kind !== "process") {
+      process.close();
+      onAnswer({ kind: "lost" });
+      if (verified.kind === "reaped") this.#violate("a child that is not reaped yet", "one that is");
+      else this.#violate(verified.expected, verified.received);
+      return;
+    }
+    this.#running.add(invocation);
+    onAnswer({ kind: "started", processId: verified.processId, process });
+    this.#frames.send({ kind: "seen", id: this.#nextId++, invocation });
+  }
+
+  #onFrame(body: unknown, descriptors: OwnedDescriptor[]): void {
+    if (!this.#up) {
+      this.#onHello(body);
+      return;
+    }
+    const parsed = v.safeParse(agentReplySchema, body);
+    if (!parsed.success) {
+      for (const descriptor of descriptors) descriptor.close();
+      this.#violate("an answer of an agent", describeIssues(parsed.issues));
+      return;
+    }
+    const reply = parsed.output;
+    const carried = ["started", "socket", "notify"].includes(reply.kind) ? 1 : 0;
+    if (descriptors.length !== carried) {
+      for (const descriptor of descriptors) descriptor.close();
+      this.#violate(`${carried} descriptors with "${reply.kind}"`, `${descriptors.length}`);
+      return;
+    }
+    if (reply.kind === "exited") this.#onExited(reply.invocation, reply.ending);
+    else this.#onReply(reply, descriptors);
+  }
+
+  #onHello(body: unknown): void {
+    const hello = v.safeParse(helloSchema, body);
+    if (!hello.success || hello.output.role !== "agent") {
+      const received = hello.success ? hello.output.role : describeIssues(hello.issues);
+      this.#violate("the hello of an agent", received);
+      return;
+    }
+    const sender = this.#frames.sender?.processId ?? 0;
+    if (sender <= 0) {
+      this.#violate("an agent in our PID namespace or below", "one that we cannot see");
+      return;
+    }
+    this.#agentProcessId = sender;
+    this.#deadline[Symbol.dispose]();
+    this.#up = true;
+    const { frameBytes, frameDescriptors } = limits;
+    this.#frames.setLimits({ frameBytes, frameDescriptors });
+    if (!this.#dialled) this.#frames.send(this.#hello);
+    this.#handlers.onUp(hello.output, sender);
+  }
+
+  #onReply(reply: Exclude<AgentReply, { kind: "exited" }>, descriptors: OwnedDescriptor[]): void {
+    const pending = this.#pending.get(reply.id);
+    if (pending === undefined) {
+      for (const descriptor of descriptors) descriptor.close();
+      this.#violate("an answer to a request of ours", `one to ${reply.id}`);
+      return;
+    }
+    this.#pending.delete(reply.id);
+    pending.onReply(reply, descriptors);
+  }
+
+  #onExited(invocation: string, ending: WireEnding): void {
+    if (!this.#running.has(invocation)) {
+      this.#violate("the end of an instance that runs, once", `the end of ${invocation}`);
+      return;
+    }
+    if (!this.#handlers.isReaped(invocation)) {
+      this.#violate("the end of an instance that has ended", `${invocation}, which has not`);
+      return;
+    }
+    this.#running.delete(invocation);
+    this.#handlers.onExited(invocation, ending);
+  }
+
+  #violate(expected: string, received: string): void {
+    this.close(`it broke the protocol: expected ${expected}, received ${received}`);
+  }
+
+  #end(reason: string): void {
+    this.#deadline[Symbol.dispose]();
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    for (const { onReply } of pending) onReply(undefined, []);
+    this.#handlers.onDown(reason);
+  }
+
+  /** Ends the link, as told. */
+  close(reason: string): void {
+    if (!this.#frames.isOpen && this.#pending.size === 0 && !this.#up) {
+      this.#deadline[Symbol.dispose]();
+    }
+    const wasOpen = this.#frames.isOpen;
+    this.#frames.close();
+    this.#up = false;
+    if (wasOpen) this.#end(reason);
+  }
+}

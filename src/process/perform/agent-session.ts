@@ -1,0 +1,311 @@
+import * as v from "valibot";
+import { killPoint } from "../../../ffi/fault-hooks.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
+import {
+  bindUnix,
+  connectUnix,
+  makeTcpSocket,
+  makeUnixSocket,
+  receiveCredentials,
+} from "../../../ffi/unix-socket.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { FrameConnection } from "../../messaging/frame-connection.ts";
+import type { StreamConnection } from "../../messaging/stream-connection.ts";
+import type { Ending } from "../lifecycle.ts";
+import {
+  type AgentReply,
+  type AgentRequest,
+  agentRequestSchema,
+  type Hello,
+  helloSchema,
+  limits,
+  type StartRequest,
+  type WireEnding,
+  type WireError,
+} from "../protocol.ts";
+import type { Children, StartResult } from "./children.ts";
+import { describeIssues } from "./describe-issues.ts";
+import { HoldenSession } from "./holden-session.ts";
+
+/** The agent's own steps between a request and its answer; each is a kill point. */
+export const agentSteps = [
+  "agent:start:received",
+  "agent:start:spawned",
+  "agent:start:sent",
+  "agent:exit:noticed",
+  "agent:exit:told",
+] as const;
+export type AgentStep = (typeof agentSteps)[number];
+export const agentKillPoint = (step: AgentStep): void => killPoint(step);
+
+const BRACE = "{".charCodeAt(0);
+
+export interface SessionOptions {
+  readonly loop: EventLoop;
+  readonly children: Children;
+  readonly hello: Hello;
+  /** Our side speaks first: the agent dialled out. */
+  readonly dialled: boolean;
+  /** The environment that a Holden child inherits. */
+  readonly holdenEnvironment: readonly string[];
+  /** Told once, with the reason, when the session is over. */
+  readonly onEnd: (reason: string) => void;
+  /** The peer said a valid hello. */
+  readonly onGreeted: () => void;
+  /** The session asked for this instance, and is told how it ended. */
+  readonly onStarted: (invocation: string) => void;
+}
+
+/** The wire form of an ending. */
+export function encodeEnding(ending: Ending): WireEnding {
+  if (ending.kind !== "signalled") return ending;
+  return { kind: "signalled", signal: ending.signal, core_dumped: ending.coreDumped };
+}
+
+/** One connection to an agent, from its first byte to its end. It keeps nothing of a child. */
+export class AgentSession {
+  readonly #stream: StreamConnection;
+  readonly #options: SessionOptions;
+  readonly #deadline: Disposable;
+  #frames: FrameConnection | undefined;
+  #greeted = false;
+  /** Instances that the peer has not looked at yet. */
+  readonly #unseen = new Set<string>();
+
+  constructor(stream: StreamConnection, options: SessionOptions) {
+    this.#stream = stream;
+    this.#options = options;
+    this.#deadline = options.loop.wakeAfter(limits.helloTime, () => {
+      this.#end(`it said no hello within ${limits.helloTime} ms`);
+    });
+    stream.setHandlers({
+      onBytes: (bytes, descriptors) => this.#onFirstBytes(bytes, descriptors),
+      onEnd: (reason) => this.#end(reason),
+    });
+    if (options.dialled) this.#beginFrames().send(options.hello);
+  }
+
+  /** Tells how an instance ended, if the session still stands. */
+  tellExit(invocation: string, ending: Ending): void {
+    this.#reply({ kind: "exited", invocation, ending: encodeEnding(ending) });
+  }
+
+  close(): void {
+    this.#deadline[Symbol.dispose]();
+    this.#frames?.close();
+    this.#stream.close();
+    for (const invocation of this.#unseen) this.#options.children.release(invocation);
+    this.#unseen.clear();
+  }
+
+  #end(reason: string): void {
+    this.close();
+    this.#options.onEnd(reason);
+  }
+
+  /** "{" is ours; anything else is the header of a Holden message. */
+  #onFirstBytes(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void {
+    if (bytes[0] === BRACE) {
+      this.#beginFrames().receive(bytes, descriptors);
+      return;
+    }
+    for (const descriptor of descriptors) descriptor.close();
+    this.#deadline[Symbol.dispose]();
+    const session = new HoldenSession(this.#stream, {
+      children: this.#options.children,
+      environment: this.#options.holdenEnvironment,
+      onEnd: (reason) => this.#end(reason),
+    });
+    session.receive(bytes);
+  }
+
+  #beginFrames(): FrameConnection {
+    const helloLimits = { frameBytes: limits.helloBytes, frameDescriptors: 0 };
+    this.#frames = new FrameConnection(this.#stream, helloLimits, {
+      onFrame: (body, descriptors) => this.#onFrame(body, descriptors),
+      onViolation: (violation) =>
+        this.#end(`expected ${violation.expected}, received ${violation.received}`),
+      onEnd: (reason) => this.#end(reason),
+    });
+    return this.#frames;
+  }
+
+  #onFrame(body: unknown, descriptors: OwnedDescriptor[]): void {
+    if (!this.#greeted) this.#onHello(body);
+    else this.#onRequest(body, descriptors);
+  }
+
+  #onHello(body: unknown): void {
+    const hello = v.safeParse(helloSchema, body);
+    if (!hello.success) {
+      this.#end(`its hello is wrong: ${describeIssues(hello.issues)}`);
+      return;
+    }
+    this.#deadline[Symbol.dispose]();
+    this.#greeted = true;
+    const { frameBytes, frameDescriptors } = limits;
+    this.#frames?.setLimits({ frameBytes, frameDescriptors });
+    if (!this.#options.dialled) this.#frames?.send(this.#options.hello);
+    this.#options.onGreeted();
+  }
+
+  #onRequest(body: unknown, descriptors: OwnedDescriptor[]): void {
+    const parsed = v.safeParse(agentRequestSchema, body);
+    if (!parsed.success) {
+      for (const descriptor of descriptors) descriptor.close();
+      const asked = (body as { id?: unknown } | null)?.id;
+      const id = typeof asked === "number" && Number.isSafeInteger(asked) && asked >= 0 ? asked : 0;
+      const received = describeIssues(parsed.issues);
+      this.#refuse(id, { kind: "request", message: `The request is wrong: ${received}`, received });
+      return;
+    }
+    const request = parsed.output;
+    const expected = request.kind === "start" ? request.descriptors.length : 0;
+    if (descriptors.length !== expected) {
+      const received = `${descriptors.length} descriptors`;
+      for (const descriptor of descriptors) descriptor.close();
+      const message = `Expected ${expected} descriptors, received ${received}`;
+      this.#refuse(request.id, { kind: "descriptors", message, expected: `${expected}`, received });
+      return;
+    }
+    this.#handle(request, descriptors);
+  }
+
+  #handle(request: AgentRequest, descriptors: OwnedDescriptor[]): void {
+    switch (request.kind) {
+      case "start":
+        this.#start(request, descriptors);
+        break;
+      case "seen":
+        this.#unseen.delete(request.invocation);
+        this.#options.children.release(request.invocation);
+        break;
+      case "ping":
+        this.#reply({ kind: "pong", id: request.id });
+        break;
+      case "socket":
+        this.#attempt(request.id, () => this.#makeSocket(request));
+        break;
+      case "notify":
+        this.#attempt(request.id, () => this.#makeNotifySocket(request));
+        break;
+    }
+  }
+
+  /** Starts, when the instance that this one replaces is gone with all its rest. */
+  #start(request: StartRequest, descriptors: OwnedDescriptor[]): void {
+    agentKillPoint("agent:start:received");
+    const children = this.#options.children;
+    const close = () => {
+      for (const descriptor of descriptors) descriptor.close();
+    };
+    const begin = () => {
+      if (!this.#stream.isOpen) {
+        // Whoever asked is gone; it will look for the instance, and must not find a late one.
+        close();
+        return;
+      }
+      const targets = request.descriptors;
+      children.start(
+        {
+          invocation: request.invocation,
+          argv: request.argv,
+          environment: request.environment,
+          workingDirectory: request.working_directory,
+          umask: request.umask,
+          constraints: request.constraints,
+          leftovers: request.leftovers,
+          descriptors: descriptors.map((descriptor, index) => ({
+            source: descriptor.number,
+            target: targets[index] as number,
+          })),
+        },
+        (result) => this.#answerStart(request, result),
+      );
+      close();
+    };
+    const previous = request.replaces === undefined ? "gone" : request.replaces;
+    if (children.knows(request.invocation)) {
+      close();
+      const message = `Invocation ${request.invocation} was started already`;
+      this.#refuse(request.id, { kind: "double", message });
+    } else if (previous === "gone") begin();
+    else if (children.afterEndOf(previous, begin) === "alive") {
+      close();
+      const message = `Invocation ${previous}, which this start replaces, is still alive`;
+      this.#refuse(request.id, { kind: "alive", message });
+    }
+  }
+
+  #answerStart(request: StartRequest, result: StartResult): void {
+    if (result.kind === "refused") {
+      const { message, code } = result.refusal;
+      this.#refuse(request.id, code === undefined ? { kind: "start", message } : { kind: "start", message, code });
+      return;
+    }
+    agentKillPoint("agent:start:spawned");
+    this.#options.onStarted(request.invocation);
+    if (this.#stream.isOpen) {
+      this.#unseen.add(request.invocation);
+      this.#options.children.hold(request.invocation);
+    }
+    const reply: AgentReply = { kind: "started", id: request.id, process_id: result.processId };
+    this.#reply(reply, [result.process.number]);
+    agentKillPoint("agent:start:sent");
+  }
+
+  #makeSocket(request: Extract<AgentRequest, { kind: "socket" }>): void {
+    const { id, family, path } = request;
+    using socket = family === "unix" ? makeUnixSocket("stream") : makeTcpSocket(family);
+    if (family === "unix" && path !== undefined) {
+      const result = connectUnix(socket, path);
+      if (result < 0) {
+        const message = `Cannot connect to ${path}: ${errnoMessage(-result)}`;
+        this.#refuse(id, { kind: "socket", message, code: errnoName(-result) });
+        return;
+      }
+    }
+    const connected = family === "unix" && path !== undefined;
+    this.#reply({ kind: "socket", id, connected }, [socket.number]);
+  }
+
+  #makeNotifySocket(request: Extract<AgentRequest, { kind: "notify" }>): void {
+    const { id, name } = request;
+    if (!name.startsWith("@") || name.length < 2) {
+      const message = `Expected a name in the abstract namespace ("@…"), received "${name}"`;
+      this.#refuse(id, { kind: "notify", message, expected: "@…", received: name });
+      return;
+    }
+    using socket = makeUnixSocket("datagram");
+    receiveCredentials(socket);
+    const result = bindUnix(socket, name);
+    if (result < 0) {
+      const message = `Cannot bind ${name}: ${errnoMessage(-result)}`;
+      this.#refuse(id, { kind: "notify", message, code: errnoName(-result) });
+      return;
+    }
+    this.#reply({ kind: "notify", id }, [socket.number]);
+  }
+
+  /** Does what a request asks; a refusal of the kernel becomes its answer. */
+  #attempt(id: number, call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      if (error instanceof SystemCallError) {
+        this.#refuse(id, { kind: "system", message: error.message, code: error.code });
+      } else if (error instanceof RangeError) {
+        this.#refuse(id, { kind: "request", message: error.message });
+      } else throw error;
+    }
+  }
+
+  #refuse(id: number, error: WireError): void {
+    this.#reply({ kind: "error", id, error });
+  }
+
+  #reply(reply: AgentReply, descriptors: readonly number[] = []): void {
+    this.#frames?.send(reply, descriptors);
+  }
+}

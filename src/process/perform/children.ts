@@ -1,0 +1,334 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { makePipe, readInto } from "../../../ffi/descriptor.ts";
+import { NativeMemory } from "../../../ffi/memory.ts";
+import { waitForChild } from "../../../ffi/pidfd.ts";
+import { PreparedSpawn, type SpawnPlan } from "../../../ffi/posix-spawn.ts";
+import {
+  descriptorLimit,
+  kill,
+  niceValue,
+  type ResourceLimit,
+  setDescriptorLimit,
+  setFileModeMask,
+  setNiceValue,
+} from "../../../ffi/process.ts";
+import { Errno, errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
+import * as v from "valibot";
+import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
+import { changesBun, type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
+import type { Ending, Refusal } from "../lifecycle.ts";
+import type { WireConstraints } from "../protocol.ts";
+import { clearGroup, InstanceGroup } from "./leftovers.ts";
+import { resolveProgram } from "./program-path.ts";
+
+const SIGKILL = 9;
+
+/** What a start needs, whoever asks for it. */
+export interface ChildRequest {
+  readonly invocation: string;
+  readonly argv: readonly string[];
+  /** NAME=value, the whole environment. */
+  readonly environment: readonly string[];
+  readonly workingDirectory?: string | undefined;
+  readonly umask?: number | undefined;
+  readonly constraints?: WireConstraints | undefined;
+  readonly descriptors: SpawnPlan["descriptors"];
+  readonly leftovers: "kill" | "keep";
+}
+
+export type StartResult =
+  | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
+  | { readonly kind: "refused"; readonly refusal: Refusal };
+
+/** What a parent learns. The pidfd stays the parent's until the child is reaped. */
+export interface ChildHandlers {
+  onDeath(invocation: string, ending: Ending): void;
+  /** Nobody of the instance lives any more (or the rest may stay). */
+  onCleared(invocation: string): void;
+}
+
+interface Child {
+  readonly processId: number;
+  readonly process: OwnedDescriptor;
+  readonly leftovers: "kill" | "keep";
+  readonly group: InstanceGroup | undefined;
+  readonly watch: Watch;
+}
+
+/** The soft limit on open descriptors that children get: what it was before Bun raised our own. */
+export function childDescriptorLimit(): ResourceLimit {
+  const own = descriptorLimit() ?? { soft: 1024, hard: 4096 };
+  const parent = process.ppid > 1 ? descriptorLimit(process.ppid) : undefined;
+  // Nothing keeps the former value. A parent with the same hard limit gave us its soft one; below
+  // PID 1 the unit decides, and systemd's default is 1024.
+  if (parent !== undefined && parent.hard === own.hard) return { ...own, soft: parent.soft };
+  return { ...own, soft: Math.min(1024, own.hard) };
+}
+
+/** How our own binary is started: when run from source, Bun and the entry file. */
+function ownCommand(): string[] {
+  const compiled = Bun.main.startsWith("/$bunfs/");
+  return compiled ? [process.execPath] : [process.execPath, Bun.main];
+}
+
+/** A refusal with the kernel's reason. */
+function refuse(what: string, errno: number): StartResult {
+  const message = `${what}: ${errnoMessage(errno)}`;
+  return { kind: "refused", refusal: { message, code: errnoName(errno) } };
+}
+
+/**
+ * Starts children and does a parent's duties: waits for their end, ends what they leave behind
+ * while their process number is still theirs, and reaps them.
+ */
+export class Children {
+  readonly #loop: EventLoop;
+  readonly #handlers: ChildHandlers;
+  readonly #children = new Map<string, Child>();
+  /** Instances that stay unreaped, dead or not, until somebody has looked at them. */
+  readonly #held = new Set<string>();
+  /** Instances that are dead, whose rest is being killed: who waits for the end of that. */
+  readonly #clearing = new Map<string, (() => void)[]>();
+  readonly #ownLimit = descriptorLimit();
+  readonly #childLimit = childDescriptorLimit();
+
+  constructor(loop: EventLoop, handlers: ChildHandlers) {
+    this.#loop = loop;
+    this.#handlers = handlers;
+  }
+
+  get count(): number {
+    return this.#children.size;
+  }
+
+  /** True while the instance lives, or its rest does. */
+  knows(invocation: string): boolean {
+    return this.#children.has(invocation) || this.#clearing.has(invocation);
+  }
+
+  /** Leaves the instance unreaped until `release`. */
+  hold(invocation: string): void {
+    this.#held.add(invocation);
+  }
+
+  /** The instance may be reaped, now if it is dead. */
+  release(invocation: string): void {
+    if (this.#held.delete(invocation)) this.#reap(invocation);
+  }
+
+  /** A child's pidfd, which stays ours; undefined once it was reaped. */
+  processOf(invocation: string): OwnedDescriptor | undefined {
+    return this.#children.get(invocation)?.process;
+  }
+
+  /** A child's number; undefined once it was reaped. */
+  processIdOf(invocation: string): number | undefined {
+    return this.#children.get(invocation)?.processId;
+  }
+
+  /**
+   * Calls back when the instance is dead and cleared; at once when we know nothing of it. "alive"
+   * when it lives.
+   */
+  afterEndOf(invocation: string, onGone: () => void): "alive" | "waiting" | "gone" {
+    if (this.#children.has(invocation)) this.#reap(invocation);
+    if (this.#children.has(invocation)) return "alive";
+    const waiting = this.#clearing.get(invocation);
+    if (waiting === undefined) {
+      onGone();
+      return "gone";
+    }
+    waiting.push(onGone);
+    return "waiting";
+  }
+
+  /** Starts a child; one with constraints through the launcher, which answers a little later. */
+  start(request: ChildRequest, onResult: (result: StartResult) => void): void {
+    const { constraints } = request;
+    if (constraints !== undefined && Object.keys(constraints).length > 0) {
+      this.#launch(request, constraints, onResult);
+      return;
+    }
+    const program = request.argv[0] ?? "";
+    const path = resolveProgram(program, request.environment);
+    const plan = this.#plan(request, path, request.argv, request.environment);
+    using prepared = new PreparedSpawn(plan);
+    const result = this.spawn(prepared, request.umask);
+    if (result.kind === "refused") onResult(refuse(`Cannot start ${program}`, result.errno));
+    else {
+      this.adopt(request.invocation, result, request.leftovers);
+      onResult(result);
+    }
+  }
+
+  #plan(
+    request: ChildRequest,
+    path: string,
+    argv: readonly string[],
+    environment: readonly string[],
+  ): SpawnPlan {
+    const { descriptors, workingDirectory } = request;
+    const plan = { path, argv, environment, descriptors };
+    return workingDirectory === undefined ? plan : { ...plan, workingDirectory };
+  }
+
+  /**
+   * One posix_spawn with what it cannot be told by attributes: the limit on descriptors, the mask
+   * and the nice value are our own for its duration. No other thread of ours opens files then.
+   */
+  spawn(prepared: PreparedSpawn, umask: number | undefined): ReturnType<PreparedSpawn["spawn"]> {
+    const own = this.#ownLimit;
+    const nice = niceValue();
+    const mask = umask === undefined ? undefined : setFileModeMask(umask);
+    if (nice !== 0) setNiceValue(0);
+    const lowers = own !== undefined && own.soft !== this.#childLimit.soft;
+    if (lowers) setDescriptorLimit(this.#childLimit);
+    try {
+      return prepared.spawn();
+    } finally {
+      if (lowers) setDescriptorLimit(own);
+      if (nice !== 0) setNiceValue(nice);
+      if (mask !== undefined) setFileModeMask(mask);
+    }
+  }
+
+  /** Takes up a parent's duties for a child that `spawn` started. */
+  adopt(
+    invocation: string,
+    started: { readonly processId: number; readonly process: OwnedDescriptor },
+    leftovers: "kill" | "keep",
+    group?: InstanceGroup,
+  ): void {
+    const { processId, process } = started;
+    const watch = this.#loop.watch(process, "readable", () => this.#reap(invocation));
+    this.#children.set(invocation, { processId, process, leftovers, group, watch });
+  }
+
+  #launch(
+    request: ChildRequest,
+    constraints: WireConstraints,
+    onResult: (result: StartResult) => void,
+  ): void {
+    let group: InstanceGroup | undefined;
+    try {
+      const parent = constraints.cgroup;
+      if (parent !== undefined) group = new InstanceGroup(parent, request.invocation);
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      const refusal = { message: `Cannot make the cgroup: ${message}`, code };
+      onResult({ kind: "refused", refusal });
+      return;
+    }
+    const report = makePipe();
+    const target = Math.max(2, ...request.descriptors.map((descriptor) => descriptor.target)) + 1;
+    const plan: LaunchPlan = {
+      constraints,
+      open_files: this.#childLimit,
+      carried: request.environment.filter(changesBun),
+      report: target,
+    };
+    if (group !== undefined) plan.cgroup = group.path;
+    const program = resolveProgram(request.argv[0] ?? "", request.environment);
+    const own = ownCommand();
+    const argv = [...own, "--launch", JSON.stringify(plan), program, ...request.argv];
+    const environment = request.environment.filter((variable) => !changesBun(variable));
+    const descriptors = [...request.descriptors, { source: report.write.number, target }];
+    const spawnPlan = this.#plan({ ...request, descriptors }, "/proc/self/exe", argv, environment);
+    using prepared = new PreparedSpawn(spawnPlan);
+    const result = this.spawn(prepared, request.umask);
+    report.write.close();
+    if (result.kind === "refused") {
+      report.read.close();
+      group?.remove();
+      onResult(refuse("Cannot start the launcher", result.errno));
+      return;
+    }
+    this.#awaitReport(report.read, (refusal) => {
+      if (refusal === undefined) {
+        this.adopt(request.invocation, result, request.leftovers, group);
+        onResult(result);
+      } else {
+        this.#discard(result.process, group, () => onResult({ kind: "refused", refusal }));
+      }
+    });
+  }
+
+  /** Reads the launcher's report: its end without a word means that the program runs. */
+  #awaitReport(report: OwnedDescriptor, onReport: (refusal: Refusal | undefined) => void): void {
+    const memory = new NativeMemory(4096);
+    let text = "";
+    const watch = this.#loop.watch(report, "readable", () => {
+      const length = readInto(report, memory);
+      if (length === -Errno.EAGAIN) return;
+      if (length > 0) {
+        text += new TextDecoder().decode(memory.bytes.subarray(0, length));
+        return;
+      }
+      watch[Symbol.dispose]();
+      report.close();
+      onReport(text === "" ? undefined : parseReport(text));
+    });
+  }
+
+  /** Reaps a launcher that failed; it ends by itself right after its report. */
+  #discard(process: OwnedDescriptor, group: InstanceGroup | undefined, onGone: () => void): void {
+    const watch = this.#loop.watch(process, "readable", () => {
+      waitForChild(process, "reap");
+      watch[Symbol.dispose]();
+      process.close();
+      group?.remove();
+      onGone();
+    });
+  }
+
+  #reap(invocation: string): void {
+    const child = this.#children.get(invocation);
+    if (child === undefined) return;
+    if (this.#held.has(invocation)) {
+      // Readable for good: it would wake us again and again.
+      child.watch.pause();
+      return;
+    }
+    // Left as a zombie, the child still owns its number, and so the number of its group.
+    const ending = waitForChild(child.process, "leave");
+    if (ending === undefined) {
+      child.watch.change("readable");
+      return;
+    }
+    if (child.leftovers === "kill") kill(-child.processId, SIGKILL);
+    waitForChild(child.process, "reap");
+    child.watch[Symbol.dispose]();
+    child.process.close();
+    this.#children.delete(invocation);
+    this.#clearing.set(invocation, []);
+    const known: Ending =
+      ending === "not-a-child" ? { kind: "unknown", reason: "somebody else reaped it" } : ending;
+    this.#handlers.onDeath(invocation, known);
+    this.#clear(invocation, child);
+  }
+
+  #clear(invocation: string, child: Child): void {
+    const onGone = () => {
+      const waiting = this.#clearing.get(invocation) ?? [];
+      this.#clearing.delete(invocation);
+      this.#handlers.onCleared(invocation);
+      for (const call of waiting) call();
+    };
+    if (child.leftovers === "keep") onGone();
+    else if (child.group !== undefined) child.group.clear(this.#loop, onGone);
+    else clearGroup(this.#loop, child.processId, onGone);
+  }
+}
+
+function parseReport(text: string): Refusal {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch {
+    parsed = undefined;
+  }
+  const result = v.safeParse(launchFailureSchema, parsed);
+  if (!result.success) return { message: `The launcher failed: ${text}`, code: undefined };
+  const { stage, message, code } = result.output;
+  return { message: stage === "exec" ? message : `${stage}: ${message}`, code };
+}

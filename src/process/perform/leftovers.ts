@@ -1,0 +1,90 @@
+import { mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { openProcess, signalProcess } from "../../../ffi/pidfd.ts";
+import { kill } from "../../../ffi/process.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { findInvocation, livingGroupMembers } from "./process-table.ts";
+
+const SIGKILL = 9;
+
+/**
+ * Kills processes and calls `onGone` when every one of them is dead: at once when there are none.
+ * `list` is asked again afterwards, because a process may have been born while others died.
+ */
+function killAll(loop: EventLoop, list: () => readonly number[], onGone: () => void): void {
+  const alive = list()
+    .map((processId) => openProcess(processId))
+    .filter((descriptor) => descriptor !== undefined);
+  if (alive.length === 0) {
+    onGone();
+    return;
+  }
+  let waiting = alive.length;
+  for (const descriptor of alive) {
+    signalProcess(descriptor, SIGKILL);
+    const watch = loop.watch(descriptor, "readable", () => {
+      watch[Symbol.dispose]();
+      descriptor.close();
+      waiting -= 1;
+      if (waiting === 0) killAll(loop, list, onGone);
+    });
+  }
+}
+
+/** Kills what is left of a process group and calls `onGone` when nobody of it lives. */
+export function clearGroup(loop: EventLoop, group: number, onGone: () => void): void {
+  // The number of a group is not given away while it has members, so it is still this group.
+  if (kill(-group, SIGKILL) === "gone") onGone();
+  else killAll(loop, () => livingGroupMembers(group), onGone);
+}
+
+/** Kills every process that carries an invocation, whatever group it went to. */
+export function clearInvocation(loop: EventLoop, invocation: string, onGone: () => void): void {
+  const list = () => findInvocation(invocation).found.map((status) => status.processId);
+  killAll(loop, list, onGone);
+}
+
+/** A cgroup v2 folder for one instance: made before its start, killed and removed after its end. */
+export class InstanceGroup {
+  readonly path: string;
+
+  /** @throws Error (EACCES, ENOENT …) when the parent is no cgroup folder that we may use. */
+  constructor(parent: string, invocation: string) {
+    this.path = `${parent}/${invocation}`;
+    mkdirSync(this.path, { recursive: true, mode: 0o755 });
+  }
+
+  get #populated(): boolean {
+    return readFileSync(`${this.path}/cgroup.events`, "latin1").includes("populated 1");
+  }
+
+  /** Kills all of it (cgroup.kill, Linux 5.14) and calls `onGone` when the kernel says it is empty. */
+  clear(loop: EventLoop, onGone: () => void): void {
+    writeFileSync(`${this.path}/cgroup.kill`, "1");
+    const events = new OwnedDescriptor(openSync(`${this.path}/cgroup.events`, "r"));
+    const finish = () => {
+      events.close();
+      this.remove();
+      onGone();
+    };
+    const watch = loop.watch(events, "priority", () => {
+      if (this.#populated) return;
+      watch[Symbol.dispose]();
+      finish();
+    });
+    // Asked after the watch stands: an earlier change would not be told.
+    if (!this.#populated) {
+      watch[Symbol.dispose]();
+      finish();
+    }
+  }
+
+  /** Removes the empty folder; one that is not empty stays. */
+  remove(): void {
+    try {
+      rmdirSync(this.path);
+    } catch {
+      // Something of it lives ("keep"), or it is gone already.
+    }
+  }
+}

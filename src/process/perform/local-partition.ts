@@ -1,0 +1,210 @@
+import { randomBytes } from "node:crypto";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { signalProcess } from "../../../ffi/pidfd.ts";
+import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
+import { kill } from "../../../ffi/process.ts";
+import { errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
+import {
+  bindUnix,
+  connectUnix,
+  makeTcpSocket,
+  makeUnixSocket,
+  receiveCredentials,
+} from "../../../ffi/unix-socket.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { Ending, Instance } from "../lifecycle.ts";
+import { Children, type ChildRequest, type StartResult } from "./children.ts";
+import {
+  type CommandResult,
+  type Emit,
+  invocationVariable,
+  type ManagedProcess,
+  type Partition,
+} from "./partition.ts";
+import { resolveProgram } from "./program-path.ts";
+
+const SIGKILL = 9;
+
+/** A start that was laid out in memory, used again for each restart. */
+interface Prepared {
+  readonly spawn: PreparedSpawn;
+  readonly invocationIndex: number;
+  readonly path: string;
+}
+
+/** The host itself: its processes are our own children. */
+export class LocalPartition implements Partition {
+  readonly loop: EventLoop;
+  readonly #emit: Emit;
+  readonly #children: Children;
+  readonly #names = new Map<string, string>();
+  readonly #prepared = new Map<string, Prepared>();
+  readonly #commands = new Map<string, (result: CommandResult) => void>();
+
+  constructor(loop: EventLoop, emit: Emit) {
+    this.loop = loop;
+    this.#emit = emit;
+    this.#children = new Children(loop, {
+      onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
+      onCleared: (invocation) => this.#names.delete(invocation),
+    });
+  }
+
+  #onDeath(invocation: string, ending: Ending): void {
+    const command = this.#commands.get(invocation);
+    if (command !== undefined) {
+      this.#commands.delete(invocation);
+      command(
+        ending.kind === "exited"
+          ? { kind: "exited", status: ending.status }
+          : { kind: "failed", reason: "it was ended by a signal" },
+      );
+      return;
+    }
+    const name = this.#names.get(invocation);
+    if (name !== undefined) this.#emit(name, { kind: "died", invocation, ending });
+  }
+
+  start(managed: ManagedProcess, invocation: string): void {
+    const { name } = managed.specification;
+    this.#names.set(invocation, name);
+    if (managed.constraints === undefined && managed.output !== undefined) {
+      this.#startPrepared(managed, invocation);
+      return;
+    }
+    this.#children.start(this.#request(managed, invocation, managed.specification.command), (result) =>
+      this.#tellStart(name, invocation, result),
+    );
+  }
+
+  #request(
+    managed: ManagedProcess,
+    invocation: string,
+    argv: readonly string[],
+  ): ChildRequest {
+    const { workingDirectory, umask, leftovers } = managed.specification;
+    const standard = [1, 2].map((number) => ({ source: number, target: number }));
+    return {
+      invocation,
+      argv,
+      environment: [...managed.environment, invocationVariable(invocation)],
+      workingDirectory,
+      umask,
+      constraints: managed.constraints,
+      descriptors: managed.output?.writers ?? standard,
+      leftovers,
+    };
+  }
+
+  #tellStart(name: string, invocation: string, result: StartResult): void {
+    if (result.kind === "refused") {
+      this.#names.delete(invocation);
+      const { refusal } = result;
+      this.#emit(name, { kind: "start-refused", invocation, refusal });
+    } else {
+      this.#emit(name, { kind: "started", invocation, processId: result.processId });
+    }
+  }
+
+  /** The way of a restart: one call with memory that was laid out at the first start. */
+  #startPrepared(managed: ManagedProcess, invocation: string): void {
+    const { name, command, umask, leftovers } = managed.specification;
+    const prepared = this.#prepare(managed, invocation);
+    prepared.spawn.replaceVariable(prepared.invocationIndex, invocationVariable(invocation));
+    const result = this.#children.spawn(prepared.spawn, umask);
+    if (result.kind === "refused") {
+      // The program may come to stand elsewhere in PATH.
+      prepared.spawn[Symbol.dispose]();
+      this.#prepared.delete(name);
+      this.#names.delete(invocation);
+      const message = `Cannot start ${command[0]}: ${errnoMessage(result.errno)}`;
+      const refusal = { message, code: errnoName(result.errno) };
+      this.#emit(name, { kind: "start-refused", invocation, refusal });
+      return;
+    }
+    this.#children.adopt(invocation, result, leftovers);
+    this.#emit(name, { kind: "started", invocation, processId: result.processId });
+  }
+
+  #prepare(managed: ManagedProcess, invocation: string): Prepared {
+    const { name, command, workingDirectory } = managed.specification;
+    const known = this.#prepared.get(name);
+    if (known !== undefined) return known;
+    const environment = [...managed.environment, invocationVariable(invocation)];
+    const path = resolveProgram(command[0] ?? "", environment);
+    const plan = { path, argv: command, environment, descriptors: managed.output?.writers ?? [] };
+    const spawn = new PreparedSpawn(
+      workingDirectory === undefined ? plan : { ...plan, workingDirectory },
+    );
+    const prepared = { spawn, invocationIndex: environment.length - 1, path };
+    this.#prepared.set(name, prepared);
+    return prepared;
+  }
+
+  /** A local start is answered in the call that makes it; only a launcher's can be asked for. */
+  find(managed: ManagedProcess, invocation: string): void {
+    const child = this.#children.processIdOf(invocation);
+    const { name } = managed.specification;
+    if (child === undefined) this.#emit(name, { kind: "not-found", invocation });
+    else this.#emit(name, { kind: "found", invocation, processId: child });
+  }
+
+  signal(instance: Instance, signal: number): void {
+    const process = this.#children.processOf(instance.invocation);
+    if (process !== undefined) signalProcess(process, signal);
+  }
+
+  kill(_managed: ManagedProcess, instance: Instance): void {
+    // Not reaped yet, so the number and the group are still this child's.
+    if (this.#children.processOf(instance.invocation) !== undefined) {
+      kill(-instance.processId, SIGKILL);
+    }
+    this.signal(instance, SIGKILL);
+  }
+
+  /** A parent clears by itself; this waits until it has. */
+  clear(managed: ManagedProcess, instance: Instance): void {
+    const { invocation } = instance;
+    const { name } = managed.specification;
+    this.#children.afterEndOf(invocation, () => this.#emit(name, { kind: "cleared", invocation }));
+  }
+
+  bindNotify(name: string, onSocket: (socket: OwnedDescriptor | undefined) => void): void {
+    const socket = makeUnixSocket("datagram");
+    receiveCredentials(socket);
+    if (bindUnix(socket, name) < 0) {
+      socket.close();
+      onSocket(undefined);
+    } else onSocket(socket);
+  }
+
+  openSocket(
+    target: Parameters<Partition["openSocket"]>[0],
+    onSocket: (socket: OwnedDescriptor | undefined) => void,
+  ): void {
+    if (target.family !== "unix") {
+      onSocket(makeTcpSocket(target.family));
+      return;
+    }
+    const socket = makeUnixSocket("stream");
+    if (connectUnix(socket, target.path) < 0) {
+      socket.close();
+      onSocket(undefined);
+    } else onSocket(socket);
+  }
+
+  runCommand(
+    managed: ManagedProcess,
+    command: readonly string[],
+    onResult: (result: CommandResult) => void,
+  ): void {
+    const invocation = randomBytes(16).toString("hex");
+    const request = this.#request(managed, invocation, command);
+    this.#commands.set(invocation, onResult);
+    this.#children.start({ ...request, leftovers: "kill" }, (result) => {
+      if (result.kind === "started") return;
+      this.#commands.delete(invocation);
+      onResult({ kind: "failed", reason: result.refusal.message });
+    });
+  }
+}

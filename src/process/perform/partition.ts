@@ -1,0 +1,89 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { Instance, ProcessEvent } from "../lifecycle.ts";
+import type { WireConstraints } from "../protocol.ts";
+import type { LaunchConstraints, ProcessSpecification } from "../specification.ts";
+import type { OutputPipes } from "./output-pipes.ts";
+import { defaultSearchPath } from "./program-path.ts";
+
+/** A process as the performing side keeps it: what outlives its instances. */
+export interface ManagedProcess {
+  readonly specification: ProcessSpecification;
+  readonly constraints: WireConstraints | undefined;
+  /** NAME=value, less INVOCATION_ID, which is the last and differs with each start. */
+  readonly environment: readonly string[];
+  /** Undefined for output = "inherit". */
+  readonly output: OutputPipes | undefined;
+}
+
+/** What every partition tells: events of its processes, by name. */
+export type Emit = (name: string, event: ProcessEvent) => void;
+
+/** A check of readiness that runs a command: its end, or why it could not run. */
+export type CommandResult =
+  | { readonly kind: "exited"; readonly status: number }
+  | { readonly kind: "failed"; readonly reason: string };
+
+/** Where processes run: this host itself, or behind an agent. */
+export interface Partition {
+  readonly loop: EventLoop;
+  start(process: ManagedProcess, invocation: string, replaces: string | undefined): void;
+  /** Looks for an instance whose start was never answered, and tells found or not-found. */
+  find(process: ManagedProcess, invocation: string): void;
+  signal(instance: Instance, signal: number): void;
+  /** SIGKILL to the process and its whole group. */
+  kill(process: ManagedProcess, instance: Instance): void;
+  /** Ends what a dead instance left behind, then tells cleared. */
+  clear(process: ManagedProcess, instance: Instance): void;
+  /** A datagram socket in the partition with this abstract name, for sd_notify(3). */
+  bindNotify(
+    name: string,
+    onSocket: (socket: OwnedDescriptor | undefined) => void,
+  ): void;
+  /** A stream socket of the partition; a Unix one comes connected to its path. */
+  openSocket(
+    target: { readonly family: "unix"; readonly path: string } | { readonly family: "ipv4" | "ipv6" },
+    onSocket: (socket: OwnedDescriptor | undefined) => void,
+  ): void;
+  /** Runs a command to its end, in the partition, as the process itself would be run. */
+  runCommand(
+    process: ManagedProcess,
+    command: readonly string[],
+    onResult: (result: CommandResult) => void,
+  ): void;
+}
+
+/** The variables of a process: PATH, then what the configuration says, then NOTIFY_SOCKET. */
+export function environmentOf(
+  specification: ProcessSpecification,
+  notifyName: string | undefined,
+): string[] {
+  const variables = { PATH: defaultSearchPath, ...specification.environment };
+  const list = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+  if (notifyName !== undefined) list.push(`NOTIFY_SOCKET=${notifyName}`);
+  return list;
+}
+
+export const invocationVariable = (invocation: string) => `INVOCATION_ID=${invocation}`;
+
+/** The wire form of constraints; undefined when there are none, and no launcher is needed. */
+export function encodeConstraints(constraints: LaunchConstraints): WireConstraints | undefined {
+  const { user, group, groups, limits, capabilities, noNewPrivileges, cgroup } = constraints;
+  const finite = (value: number) => (Number.isFinite(value) ? value : null);
+  const wire: WireConstraints = {};
+  if (user !== undefined) wire.user = user;
+  if (group !== undefined) wire.group = group;
+  if (groups !== undefined) wire.groups = [...groups];
+  if (capabilities !== undefined) wire.capabilities = [...capabilities];
+  if (noNewPrivileges !== undefined) wire.no_new_privileges = noNewPrivileges;
+  if (cgroup !== undefined) wire.cgroup = cgroup;
+  if (limits !== undefined) {
+    wire.limits = Object.fromEntries(
+      Object.entries(limits).map(([name, { soft, hard }]) => [
+        name,
+        { soft: finite(soft), hard: finite(hard) },
+      ]),
+    );
+  }
+  return Object.keys(wire).length === 0 ? undefined : wire;
+}

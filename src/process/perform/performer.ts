@@ -1,0 +1,211 @@
+import { randomBytes } from "node:crypto";
+import { killPoint } from "../../../ffi/fault-hooks.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { monotonicNow } from "../../event-loop/clock.ts";
+import { signalName } from "../../units/signals.ts";
+import { EventBook } from "../event-book.ts";
+import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
+import { LogBook } from "../log-book.ts";
+import type { Hello } from "../protocol.ts";
+import type { Configuration, ProcessSpecification } from "../specification.ts";
+import { CrashJournal } from "./crash-journal.ts";
+import { HoldenPartition } from "./holden-partition.ts";
+import { LocalPartition } from "./local-partition.ts";
+import { OutputPipes } from "./output-pipes.ts";
+import { encodeConstraints, environmentOf, type ManagedProcess, type Partition } from "./partition.ts";
+import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
+import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
+
+/** Where a fault test can kill the orchestrator: before and after each effect. */
+export type OrchestratorKillPoint = `orchestrator:${EffectKind}:${"before" | "after"}`;
+
+interface Managed {
+  readonly process: ManagedProcess;
+  readonly partition: Partition;
+  readonly book: LogBook;
+  readonly notifyName: string | undefined;
+  notify: NotifySocket | undefined;
+  readiness: ReadinessWatch | undefined;
+}
+
+export interface PerformerHandlers {
+  onEvent(name: string, event: ProcessEvent): void;
+  onReachable(partition: string, reachable: boolean, detail: string): void;
+  onTrouble(message: string): void;
+  /** New lines stand in the log book of this process. */
+  onLines(name: string): void;
+  /** The instance of a process whose notices count now. */
+  instanceOf(name: string): Instance | undefined;
+}
+
+/** Does what was decided: every effect becomes calls, and what comes of them becomes events. */
+export class Performer {
+  readonly #loop: EventLoop;
+  readonly #handlers: PerformerHandlers;
+  readonly #journal: CrashJournal;
+  readonly #partitions = new Map<string | undefined, Partition & { close?(): void; open?(): void }>();
+  readonly #managed = new Map<string, Managed>();
+  readonly events = new EventBook();
+
+  constructor(
+    loop: EventLoop,
+    configuration: Configuration,
+    options: {
+      readonly hello: Hello;
+      readonly journal: CrashJournal;
+      readonly handlers: PerformerHandlers;
+    },
+  ) {
+    this.#loop = loop;
+    this.#handlers = options.handlers;
+    this.#journal = options.journal;
+    const emit = (name: string, event: ProcessEvent) => this.#emit(name, event);
+    this.#partitions.set(undefined, new LocalPartition(loop, emit));
+    for (const specification of configuration.partitions) {
+      const handlers: RemoteHandlers = {
+        onReachable: (reachable, detail) =>
+          options.handlers.onReachable(specification.name, reachable, detail),
+        onTrouble: (message) => options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
+      };
+      const partition =
+        specification.protocol === "holden"
+          ? new HoldenPartition(loop, specification, { emit, handlers })
+          : new RemotePartition(loop, specification, { hello: options.hello, emit, handlers });
+      this.#partitions.set(specification.name, partition);
+    }
+    for (const specification of configuration.processes) this.#manage(specification);
+  }
+
+  #manage(specification: ProcessSpecification): void {
+    const { name, output, readiness, logLimit } = specification;
+    const partition = this.#partitions.get(specification.partition);
+    if (partition === undefined) throw new Error(`Bug: no partition ${specification.partition}`);
+    const book = new LogBook(logLimit);
+    const notifyName =
+      readiness.kind === "notify" ? `@hostler-notify-${randomBytes(12).toString("hex")}` : undefined;
+    const process: ManagedProcess = {
+      specification,
+      constraints: encodeConstraints(specification.constraints),
+      environment: environmentOf(specification, notifyName),
+      output:
+        output === "log"
+          ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name))
+          : undefined,
+    };
+    this.#managed.set(name, {
+      process,
+      partition,
+      book,
+      notifyName,
+      notify: undefined,
+      readiness: undefined,
+    });
+  }
+
+  /** Begins to reach the agents. @throws SocketPathError when a listening path cannot be used. */
+  open(): void {
+    for (const partition of this.#partitions.values()) partition.open?.();
+  }
+
+  logOf(name: string): LogBook | undefined {
+    return this.#managed.get(name)?.book;
+  }
+
+  /** Takes what stands in the pipes of a process that died, and tells the orchestrator. */
+  #emit(name: string, event: ProcessEvent): void {
+    this.#handlers.onEvent(name, event);
+    if (event.kind === "died" || event.kind === "ending-known") {
+      // After the restart, which is decided in this turn: lines can wait, a restart cannot.
+      queueMicrotask(() => this.#managed.get(name)?.process.output?.settle());
+    }
+  }
+
+  perform(name: string, effect: ProcessEffect): void {
+    const managed = this.#managed.get(name);
+    if (managed === undefined) throw new Error(`Bug: no process ${name}`);
+    killPoint(`orchestrator:${effect.kind}:before`);
+    this.#perform(managed, name, effect);
+    killPoint(`orchestrator:${effect.kind}:after`);
+  }
+
+  #perform(managed: Managed, name: string, effect: ProcessEffect): void {
+    const { process, partition } = managed;
+    switch (effect.kind) {
+      case "start":
+        this.#journal.starting(effect.invocation, name);
+        this.#start(managed, effect.invocation, effect.replaces);
+        break;
+      case "find":
+        partition.find(process, effect.invocation);
+        break;
+      case "signal":
+        partition.signal(effect.instance, effect.signal);
+        break;
+      case "kill":
+        partition.kill(process, effect.instance);
+        break;
+      case "clear":
+        partition.clear(process, effect.instance);
+        break;
+      case "watch-readiness":
+        this.#watchReadiness(managed, name, effect.instance);
+        break;
+      case "forget-readiness":
+        managed.readiness?.cancel();
+        managed.readiness = undefined;
+        break;
+      case "record":
+        this.events.add(name, effect.entry, monotonicNow());
+        break;
+    }
+  }
+
+  /** A process that tells its readiness needs its socket before it starts. */
+  #start(managed: Managed, invocation: string, replaces: string | undefined): void {
+    const { process, partition, notifyName } = managed;
+    if (notifyName === undefined || managed.notify !== undefined) {
+      partition.start(process, invocation, replaces);
+      return;
+    }
+    const { name } = process.specification;
+    partition.bindNotify(notifyName, (socket) => {
+      if (socket === undefined) {
+        const refusal = { message: "Cannot make its notify socket", code: undefined };
+        this.#emit(name, { kind: "start-refused", invocation, refusal });
+        return;
+      }
+      managed.notify = new NotifySocket(partition, socket, {
+        instance: () => this.#handlers.instanceOf(name),
+        onReady: (instance) =>
+          this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
+      });
+      partition.start(process, invocation, replaces);
+    });
+  }
+
+  #watchReadiness(managed: Managed, name: string, instance: Instance): void {
+    const { invocation } = instance;
+    managed.readiness?.cancel();
+    managed.readiness = watchReadiness(managed.partition, managed.process, () =>
+      this.#emit(name, { kind: "became-ready", invocation }),
+    );
+  }
+
+  /** The rest of an instance is gone for good: the journal may forget it. */
+  forget(invocation: string): void {
+    this.#journal.ended(invocation);
+  }
+
+  nameSignal(signal: number): string {
+    return signalName(signal);
+  }
+
+  close(): void {
+    for (const managed of this.#managed.values()) {
+      managed.readiness?.cancel();
+      managed.notify?.[Symbol.dispose]();
+      managed.process.output?.[Symbol.dispose]();
+    }
+    for (const partition of this.#partitions.values()) partition.close?.();
+  }
+}

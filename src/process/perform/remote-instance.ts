@@ -1,0 +1,140 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { processInformation, signalProcess, signalProcessGroup } from "../../../ffi/pidfd.ts";
+import { kill } from "../../../ffi/process.ts";
+import type { EventLoop, Readiness, Watch } from "../../event-loop/event-loop.ts";
+import type { Ending } from "../lifecycle.ts";
+
+const SIGKILL = 9;
+
+export interface RemoteInstanceHandlers {
+  onDeath(ending: Ending | undefined): void;
+  /** Only when the death was told without one. */
+  onEnding(ending: Ending): void;
+  /** Nothing more is to come. */
+  onDone(): void;
+}
+
+/**
+ * A process that somebody else is the parent of, held by its pidfd. Its death is told at once; its
+ * ending is what the kernel says after the reaping (Linux 6.15), else what the agent says, else
+ * unknown.
+ */
+export class RemoteInstance {
+  readonly invocation: string;
+  readonly processId: number;
+  readonly #process: OwnedDescriptor;
+  readonly #handlers: RemoteInstanceHandlers;
+  readonly #watch: Watch;
+  #parentTells: boolean;
+  #notice: Ending | undefined;
+  #dead = false;
+  #told = false;
+
+  constructor(
+    loop: EventLoop,
+    identity: {
+      readonly invocation: string;
+      readonly processId: number;
+      readonly process: OwnedDescriptor;
+      /** The agent that is its parent is connected, and will tell how it ended. */
+      readonly parentTells: boolean;
+    },
+    handlers: RemoteInstanceHandlers,
+  ) {
+    this.invocation = identity.invocation;
+    this.processId = identity.processId;
+    this.#process = identity.process;
+    this.#parentTells = identity.parentTells;
+    this.#handlers = handlers;
+    this.#watch = loop.watch(this.#process, "readable", (ready) => this.#onReady(ready));
+  }
+
+  get isDead(): boolean {
+    return this.#dead;
+  }
+
+  /** True once the process has been reaped, or is just about to be told as dead. */
+  get isReaped(): boolean {
+    return this.#dead || !this.#process.isOpen || !signalProcess(this.#process, 0);
+  }
+
+  signal(signal: number): void {
+    if (this.#process.isOpen) signalProcess(this.#process, signal);
+  }
+
+  /** SIGKILL to the process and the group that it leads. */
+  kill(): void {
+    if (!this.#process.isOpen) return;
+    const result = signalProcessGroup(this.#process, SIGKILL);
+    // Alive or a zombie, it still owns its number, which is that of its group.
+    if (result === "unsupported" && !this.#dead) kill(-this.processId, SIGKILL);
+    signalProcess(this.#process, SIGKILL);
+  }
+
+  #onReady(ready: Readiness): void {
+    if (!this.#dead) this.#onDeath();
+    if (ready.hungUp) this.#onReaped();
+    // Readable for good: from now on only the reaping is of interest.
+    if (this.#process.isOpen) this.#watch.change("hangup");
+  }
+
+  #onDeath(): void {
+    this.#dead = true;
+    const information = processInformation(this.#process);
+    const kernel = typeof information === "object" ? information.ending : undefined;
+    const ending = kernel ?? (information === "unsupported" ? this.#notice : undefined);
+    if (ending !== undefined) this.#told = true;
+    this.#handlers.onDeath(ending);
+    if (ending !== undefined) this.#finish();
+    else if (information === "unsupported" && !this.#parentTells) this.#tell(this.#unknown());
+  }
+
+  /** The parent has reaped it: now the kernel can say how it ended, if it ever can. */
+  #onReaped(): void {
+    if (this.#told) return;
+    const information = processInformation(this.#process);
+    const ending = typeof information === "object" ? information.ending : undefined;
+    if (ending !== undefined) this.#tell(ending);
+    else if (this.#notice !== undefined) this.#tell(this.#notice);
+    else if (!this.#parentTells) this.#tell(this.#unknown());
+  }
+
+  /** What the agent says of the end, used where the kernel cannot say. */
+  notice(ending: Ending): void {
+    this.#notice = ending;
+    if (!this.#dead || this.#told) return;
+    const information = processInformation(this.#process);
+    const kernel = typeof information === "object" ? information.ending : undefined;
+    this.#tell(kernel ?? ending);
+  }
+
+  /** The agent that is its parent is gone; the partition's first process will reap it. */
+  orphan(): void {
+    this.#parentTells = false;
+    if (!this.#dead || this.#told) return;
+    if (processInformation(this.#process) === "unsupported") this.#tell(this.#unknown());
+  }
+
+  #unknown(): Ending {
+    const reason =
+      "this kernel tells only the parent (Linux 6.15 tells others), and its agent is gone";
+    return { kind: "unknown", reason };
+  }
+
+  #tell(ending: Ending): void {
+    if (this.#told) return;
+    this.#told = true;
+    this.#handlers.onEnding(ending);
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.close();
+    this.#handlers.onDone();
+  }
+
+  close(): void {
+    this.#watch[Symbol.dispose]();
+    this.#process.close();
+  }
+}

@@ -1,0 +1,339 @@
+import { randomBytes } from "node:crypto";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { openProcess } from "../../../ffi/pidfd.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { Dialler } from "../../messaging/dialler.ts";
+import { Listener, listenAt } from "../../messaging/listener.ts";
+import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
+import type { Ending, Instance } from "../lifecycle.ts";
+import type { Hello, WireEnding } from "../protocol.ts";
+import type { PartitionSpecification } from "../specification.ts";
+import { AgentLink, type StartAnswer } from "./agent-link.ts";
+import { clearInvocation } from "./leftovers.ts";
+import {
+  type CommandResult,
+  type Emit,
+  invocationVariable,
+  type ManagedProcess,
+  type Partition,
+} from "./partition.ts";
+import { findInvocation } from "./process-table.ts";
+import { RemoteInstance } from "./remote-instance.ts";
+
+/** How often a search is repeated for a process in the middle of exec, and after how long. */
+const SEARCHES = 100;
+const SEARCH_AGAIN_AFTER = 10;
+
+/** What the orchestrator hears of a partition. */
+export interface RemoteHandlers {
+  onReachable(reachable: boolean, detail: string): void;
+  onTrouble(message: string): void;
+}
+
+export function decodeEnding(ending: WireEnding): Ending {
+  if (ending.kind !== "signalled") return ending;
+  return { kind: "signalled", signal: ending.signal, coreDumped: ending.core_dumped };
+}
+
+/** A partition behind an agent. What it started is watched by pidfd, agent or no agent. */
+export class RemotePartition implements Partition {
+  readonly loop: EventLoop;
+  readonly #specification: PartitionSpecification;
+  readonly #hello: Hello;
+  readonly #emit: Emit;
+  readonly #handlers: RemoteHandlers;
+  readonly #instances = new Map<string, RemoteInstance>();
+  /** The link on which an instance was started, for as long as that link stands. */
+  readonly #startedOn = new Map<string, AgentLink>();
+  #link: AgentLink | undefined;
+  #dialler: Dialler | undefined;
+  #listener: Listener | undefined;
+
+  constructor(
+    loop: EventLoop,
+    specification: PartitionSpecification,
+    options: { readonly hello: Hello; readonly emit: Emit; readonly handlers: RemoteHandlers },
+  ) {
+    this.loop = loop;
+    this.#specification = specification;
+    this.#hello = options.hello;
+    this.#emit = options.emit;
+    this.#handlers = options.handlers;
+  }
+
+  /** Begins to dial, or to listen. @throws SocketPathError when it cannot listen. */
+  open(): void {
+    const { endpoint } = this.#specification;
+    if (endpoint.kind === "connect") {
+      let told = false;
+      this.#dialler = new Dialler(this.loop, endpoint.path, {
+        onConnection: (socket) => {
+          told = false;
+          this.#take(socket, true);
+        },
+        onFailure: (reason) => {
+          if (told) return;
+          told = true;
+          this.#handlers.onTrouble(`cannot reach the agent at ${endpoint.path}: ${reason}`);
+        },
+      });
+      this.#dialler.dial();
+      return;
+    }
+    this.#listener = new Listener(this.loop, listenAt(endpoint.path), {
+      path: endpoint.path,
+      onConnection: (socket) => this.#take(socket, false),
+      onExhausted: (error) => this.#handlers.onTrouble(error.message),
+    });
+  }
+
+  #take(socket: OwnedDescriptor, dialled: boolean): void {
+    const refusal = this.#refuse(socket);
+    if (refusal !== undefined) {
+      socket.close();
+      this.#handlers.onTrouble(refusal);
+      this.#dialler?.redial();
+      return;
+    }
+    const link: AgentLink = new AgentLink(this.loop, socket, {
+      hello: this.#hello,
+      dialled,
+      handlers: {
+        onUp: (hello, processId) => {
+          this.#dialler?.succeed();
+          const detail = `agent ${hello.version}, process ${processId}`;
+          this.#handlers.onReachable(true, detail);
+        },
+        onExited: (invocation, ending) =>
+          this.#instances.get(invocation)?.notice(decodeEnding(ending)),
+        isReaped: (invocation) => this.#instances.get(invocation)?.isReaped ?? true,
+        onDown: (reason) => this.#onDown(link, reason),
+      },
+    });
+    this.#link = link;
+  }
+
+  #refuse(socket: OwnedDescriptor): string | undefined {
+    if (this.#link !== undefined) return "refused a second agent: one is connected already";
+    const { allowUsers, allowGroups, allowLabels, name } = this.#specification;
+    const policy = { users: allowUsers, groups: allowGroups, labels: allowLabels };
+    const refusal = refusePeer(identifyPeer(socket), policy);
+    if (refusal === undefined) return undefined;
+    return `refused the agent of ${name}: expected ${refusal.expected}; received ${refusal.received}`;
+  }
+
+  #onDown(link: AgentLink, reason: string): void {
+    if (this.#link === link) this.#link = undefined;
+    for (const [invocation, startedOn] of this.#startedOn) {
+      if (startedOn !== link) continue;
+      this.#startedOn.delete(invocation);
+      this.#instances.get(invocation)?.orphan();
+    }
+    this.#handlers.onReachable(false, reason);
+    this.#dialler?.redial();
+  }
+
+  start(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
+    const { name, leftovers, command } = managed.specification;
+    const link = this.#link;
+    if (link === undefined || !link.isUp) {
+      // The request was never sent, so nothing can have come of it.
+      const refusal = { message: "The agent is not connected", code: undefined };
+      this.#emit(name, { kind: "start-refused", invocation, refusal });
+      return;
+    }
+    this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, (answer) => {
+      this.#onAnswer(link, name, invocation, answer);
+    });
+  }
+
+  #send(
+    link: AgentLink,
+    request: {
+      readonly managed: ManagedProcess;
+      readonly invocation: string;
+      readonly replaces: string | undefined;
+      readonly argv: readonly string[];
+      readonly leftovers: "kill" | "keep";
+    },
+    onAnswer: (answer: StartAnswer) => void,
+  ): void {
+    const { managed, invocation, replaces, argv, leftovers } = request;
+    const { workingDirectory, umask } = managed.specification;
+    const inherited = [1, 2].map((number) => ({ source: number, target: number }));
+    const writers = managed.output?.writers ?? inherited;
+    link.start(
+      {
+        invocation,
+        argv: [...argv],
+        environment: [...managed.environment, invocationVariable(invocation)],
+        descriptors: writers.map((writer) => writer.target),
+        leftovers,
+        ...(workingDirectory === undefined ? {} : { working_directory: workingDirectory }),
+        ...(umask === undefined ? {} : { umask }),
+        ...(managed.constraints === undefined ? {} : { constraints: managed.constraints }),
+        ...(replaces === undefined ? {} : { replaces }),
+      },
+      writers.map((writer) => writer.source),
+      onAnswer,
+    );
+  }
+
+  #onAnswer(link: AgentLink, name: string, invocation: string, answer: StartAnswer): void {
+    if (answer.kind === "refused") {
+      this.#emit(name, { kind: "start-refused", invocation, refusal: answer.refusal });
+    } else if (answer.kind === "lost") {
+      this.#emit(name, { kind: "answer-lost", invocation });
+    } else {
+      this.#startedOn.set(invocation, link);
+      this.#watch(name, { invocation, parentTells: true, ...answer });
+      this.#emit(name, { kind: "started", invocation, processId: answer.processId });
+    }
+  }
+
+  #watch(
+    name: string,
+    identity: {
+      readonly invocation: string;
+      readonly processId: number;
+      readonly process: OwnedDescriptor;
+      readonly parentTells: boolean;
+    },
+  ): void {
+    const { invocation } = identity;
+    const instance = new RemoteInstance(this.loop, identity, {
+      onDeath: (ending) => this.#emit(name, { kind: "died", invocation, ending }),
+      onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
+      onDone: () => {
+        this.#instances.delete(invocation);
+        this.#startedOn.delete(invocation);
+      },
+    });
+    this.#instances.set(invocation, instance);
+  }
+
+  find(managed: ManagedProcess, invocation: string): void {
+    // A link that owes an answer must not give it late, when another instance may run.
+    this.#link?.close("it left a start unanswered");
+    this.#search(managed.specification.name, invocation, SEARCHES);
+  }
+
+  /**
+   * The connection's end proves that no child of the agent is between its birth and its exec: such
+   * a child still holds the agent's socket. One in the exec itself may have no environment yet.
+   */
+  #search(name: string, invocation: string, left: number): void {
+    const { found, unreadable } = findInvocation(invocation);
+    for (const { processId, startTicks } of found) {
+      const process = openProcess(processId);
+      if (process === undefined) continue;
+      const still = findInvocation(invocation).found.find(
+        (status) => status.processId === processId && status.startTicks === startTicks,
+      );
+      if (still === undefined) {
+        process.close();
+        continue;
+      }
+      this.#watch(name, { invocation, processId, process, parentTells: false });
+      this.#emit(name, { kind: "found", invocation, processId });
+      return;
+    }
+    if (unreadable.length > 0 && left > 0) {
+      this.loop.wakeAfter(SEARCH_AGAIN_AFTER, () => this.#search(name, invocation, left - 1));
+      return;
+    }
+    this.#emit(name, { kind: "not-found", invocation });
+  }
+
+  signal(instance: Instance, signal: number): void {
+    this.#instances.get(instance.invocation)?.signal(signal);
+  }
+
+  kill(_managed: ManagedProcess, instance: Instance): void {
+    this.#instances.get(instance.invocation)?.kill();
+  }
+
+  clear(managed: ManagedProcess, instance: Instance): void {
+    const { name, leftovers } = managed.specification;
+    const { invocation } = instance;
+    const tell = () => this.#emit(name, { kind: "cleared", invocation });
+    if (leftovers === "keep") {
+      tell();
+      return;
+    }
+    this.#instances.get(invocation)?.kill();
+    const link = this.#startedOn.get(invocation);
+    // Its agent is its parent and clears it, before it starts what replaces it.
+    if (link?.isUp === true && link === this.#link) tell();
+    // The number of its group may mean another one by now; its invocation cannot.
+    else clearInvocation(this.loop, invocation, tell);
+  }
+
+  bindNotify(name: string, onSocket: (socket: OwnedDescriptor | undefined) => void): void {
+    if (this.#link?.isUp !== true) onSocket(undefined);
+    else this.#link.requestSocket({ kind: "notify", name }, onSocket);
+  }
+
+  openSocket(
+    target: Parameters<Partition["openSocket"]>[0],
+    onSocket: (socket: OwnedDescriptor | undefined) => void,
+  ): void {
+    if (this.#link?.isUp !== true) onSocket(undefined);
+    else this.#link.requestSocket({ kind: "socket", ...target }, onSocket);
+  }
+
+  runCommand(
+    managed: ManagedProcess,
+    command: readonly string[],
+    onResult: (result: CommandResult) => void,
+  ): void {
+    const link = this.#link;
+    if (link?.isUp !== true) {
+      onResult({ kind: "failed", reason: "the agent is not connected" });
+      return;
+    }
+    const invocation = randomBytes(16).toString("hex");
+    const request = { managed, invocation, replaces: undefined, argv: command };
+    this.#send(link, { ...request, leftovers: "kill" }, (answer) => {
+      if (answer.kind === "started") this.#watchCommand(link, { invocation, ...answer }, onResult);
+      else if (answer.kind === "lost") onResult({ kind: "failed", reason: "the agent went away" });
+      else onResult({ kind: "failed", reason: answer.refusal.message });
+    });
+  }
+
+  #watchCommand(
+    link: AgentLink,
+    identity: { invocation: string; processId: number; process: OwnedDescriptor },
+    onResult: (result: CommandResult) => void,
+  ): void {
+    const { invocation } = identity;
+    const finish = (ending: Ending) => {
+      const exited = ending.kind === "exited";
+      onResult(
+        exited
+          ? { kind: "exited", status: ending.status }
+          : { kind: "failed", reason: `its end: ${ending.kind}` },
+      );
+    };
+    this.#startedOn.set(invocation, link);
+    const instance = new RemoteInstance(this.loop, { ...identity, parentTells: true }, {
+      onDeath: (ending) => {
+        if (ending !== undefined) finish(ending);
+      },
+      onEnding: finish,
+      onDone: () => {
+        this.#instances.delete(invocation);
+        this.#startedOn.delete(invocation);
+      },
+    });
+    this.#instances.set(invocation, instance);
+  }
+
+  close(): void {
+    this.#dialler?.stop();
+    this.#listener?.close();
+    this.#link?.close("the orchestrator stops");
+    for (const instance of this.#instances.values()) instance.close();
+    this.#instances.clear();
+  }
+}

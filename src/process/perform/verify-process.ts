@@ -1,0 +1,53 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { namespaceIsAtOrBelow } from "../../../ffi/namespace.ts";
+import { processNamespaceOf } from "../../messaging/peer.ts";
+import { descriptorInformation, statusOf, threadGroupOf } from "./process-table.ts";
+
+/** O_EXCL marks a pidfd of a single thread: PIDFD_THREAD, pidfd_open(2). */
+const PIDFD_THREAD = 0o200;
+
+/** The agent that passed a descriptor, as the host sees it. */
+export interface AgentIdentity {
+  readonly processId: number;
+}
+
+export type Verified =
+  | { readonly kind: "process"; readonly processId: number }
+  /** The process was reaped before we could look: nothing can be said of it, or done to it. */
+  | { readonly kind: "reaped" }
+  | { readonly kind: "refused"; readonly expected: string; readonly received: string };
+
+function refuse(expected: string, received: string): Verified {
+  return { kind: "refused", expected, received };
+}
+
+/**
+ * Whether a descriptor from another partition is the pidfd of a child of the agent there, and of
+ * nothing else: neither the agent itself, nor any process outside of the agent's PID namespace.
+ */
+export function verifyChild(descriptor: OwnedDescriptor, agent: AgentIdentity): Verified {
+  const information = descriptorInformation(descriptor.number);
+  const pid = information.get("Pid");
+  if (pid === undefined) return refuse("a pidfd", "a descriptor of another kind");
+  const processId = Number(pid);
+  if (processId === -1) return { kind: "reaped" };
+  if (!(processId > 0)) return refuse("a process that the host can see", `Pid: ${pid}`);
+  const flags = Number.parseInt(information.get("flags") ?? "0", 8);
+  if ((flags & PIDFD_THREAD) !== 0 || threadGroupOf(processId) !== processId) {
+    return refuse("a pidfd of a process", "one of a thread");
+  }
+  if (processId === agent.processId) return refuse("a child of the agent", "the agent itself");
+  const parentId = statusOf(processId)?.parentId;
+  if (parentId !== agent.processId) {
+    return refuse(`a child of the agent (${agent.processId})`, `a child of ${parentId ?? "nobody"}`);
+  }
+  const agentNamespace = processNamespaceOf(agent.processId);
+  const namespace = processNamespaceOf(processId);
+  // A zombie has left its namespaces already; its parent, checked above, cannot be in another.
+  if (namespace !== undefined && namespace !== agentNamespace) {
+    if (!namespaceIsAtOrBelow(processId, agent.processId)) {
+      return refuse("a process in the agent's PID namespace or below", `one in ${namespace}`);
+    }
+  }
+  return { kind: "process", processId };
+}
