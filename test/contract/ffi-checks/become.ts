@@ -44,7 +44,7 @@ export async function become(name: string): Promise<void> {
 }
 
 function becomeConstrained(): void {
-  blockEverySignal();
+  blockSignals();
   const kept = keptCapabilities();
   const last = Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8"));
   for (let capability = 0; capability <= last; capability++) {
@@ -76,10 +76,11 @@ function becomeNobody(): void {
 }
 
 /** As a launcher may have been started with. */
-function blockEverySignal(): void {
+function blockSignals(): void {
   const SIG_BLOCK = 0;
   const set = new NativeMemory(layouts.sigset_t.size);
-  set.bytes.fill(0xff);
+  // Signals 1 to 24: those that the C library needs for changing the user of all threads are not.
+  set.bytes.fill(0xff, 0, 3);
   libc.pthread_sigmask(SIG_BLOCK, set.address, nullAddress);
 }
 
