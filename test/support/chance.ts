@@ -26,8 +26,7 @@ export class SeededChance {
   }
 
   pick<const T>(choices: readonly T[]): T {
-    const choice = choices[this.below(choices.length)];
-    if (choice === undefined) throw new RangeError("There is nothing to pick from.");
-    return choice;
+    if (choices.length === 0) throw new RangeError("There is nothing to pick from.");
+    return choices[this.below(choices.length)] as T;
   }
 }

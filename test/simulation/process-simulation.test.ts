@@ -1,0 +1,127 @@
+/** Many agents and one orchestrator, under every trouble that a seed brings. */
+import { describe, expect, test } from "bun:test";
+import { type ProcessState, type Table, table } from "../../src/process/lifecycle.ts";
+import { type SimulationOptions, simulate } from "../support/process-simulation.ts";
+
+const everything = process.env["HOSTLER_TEST_ALL"] === "1";
+const chosen = process.env["SIMULATION_SEED"];
+const seeds = chosen === undefined ? everythingOrPart() : [Number.parseInt(chosen, 10)];
+
+function everythingOrPart(): number[] {
+  return Array.from({ length: everything ? 5_000 : 300 }, (_value, seed) => seed);
+}
+
+describe("an orchestrator and its agents", () => {
+  test(`${seeds.length} seeds`, () => {
+    const total = { events: 0, starts: 0, deaths: 0, searches: 0, adoptions: 0 };
+    for (const seed of seeds) {
+      const result = simulate({ seed });
+      for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += result[key];
+    }
+    console.log(`${seeds.length} seeds: ${JSON.stringify(total)}`);
+    if (chosen !== undefined) return;
+    // The troubles do come.
+    for (const count of Object.values(total)) expect(count).toBeGreaterThan(seeds.length / 4);
+  }, 280_000);
+
+  test("a seed gives the same run again", () => {
+    expect(simulate({ seed: 7 })).toEqual(simulate({ seed: 7 }));
+  });
+});
+
+/** The first thing that a simulation finds within so many seeds. */
+function findViolation(options: Omit<SimulationOptions, "seed">, most = 200): string | undefined {
+  for (let seed = 0; seed < most; seed += 1) {
+    try {
+      simulate({ ...options, seed });
+    } catch (error) {
+      return error instanceof Error ? error.message.split("\n").at(-1) : String(error);
+    }
+  }
+  return undefined;
+}
+
+/** What a search that found nothing does, in a state that nobody looked in. */
+const startsWithoutLooking: Table = {
+  ...table,
+  starting: {
+    ...table.starting,
+    "answer-lost": (state, event, context) => {
+      const cell = table.uncertain["not-found"];
+      if (typeof cell !== "function") return { state, effects: [] };
+      const { invocation } = event;
+      const uncertain = { ...state, phase: "uncertain", invocation } as Extract<
+        ProcessState,
+        { phase: "uncertain" }
+      >;
+      return cell(uncertain, { kind: "not-found", invocation }, context);
+    },
+  },
+};
+
+/** A restart that does not wait until the rest of the former instance is gone. */
+const startsWithoutClearing: Table = {
+  ...table,
+  ready: {
+    ...table.ready,
+    died: (state, event, context) => {
+      const died = table.ready.died;
+      const cleared = table.clearing.cleared;
+      if (typeof died !== "function" || typeof cleared !== "function") {
+        return { state, effects: [] };
+      }
+      const first = died(state, event, context);
+      if (first.state.phase !== "clearing") return first;
+      const { invocation } = event;
+      const second = cleared(first.state, { kind: "cleared", invocation }, context);
+      return { state: second.state, effects: [...first.effects, ...second.effects] };
+    },
+  },
+};
+
+/** An ending that nobody knows is taken for a success. */
+const inventsEndings: Table = {
+  ...table,
+  ready: {
+    ...table.ready,
+    died: (state, event, context) => {
+      const died = table.ready.died;
+      if (typeof died !== "function") return { state, effects: [] };
+      const ending = event.ending ?? { kind: "exited", status: 0 };
+      return died(state, { ...event, ending }, context);
+    },
+  },
+};
+
+describe("the simulation notices", () => {
+  test("a start without a look for the one whose answer was lost", () => {
+    expect(findViolation({ table: startsWithoutLooking })).toMatch(/live|was used before/);
+  });
+
+  test("a start before the former instance is cleared", () => {
+    expect(findViolation({ table: startsWithoutClearing })).toMatch(/2 instances of \S+ live/);
+  });
+
+  test("an invented ending", () => {
+    expect(findViolation({ table: inventsEndings })).toContain("is invented");
+  });
+
+  test("an ending that is forgotten, and a process that then never runs again", () => {
+    const clearing = { ...table.clearing, cleared: { ignored: "a fault" } };
+    expect(findViolation({ table: { ...table, clearing } })).toMatch(/clearing when all is well/);
+  });
+
+  test("an agent that starts what was asked on a connection that has ended", () => {
+    expect(findViolation({ faults: { agentIgnoresHangUp: true } })).toMatch(/live/);
+  });
+
+  test("a search while the request may still be read", () => {
+    expect(findViolation({ faults: { findKeepsLink: true } })).toMatch(/live|answered twice/);
+  });
+
+  test("each violation names the seed that replays it", () => {
+    expect(findViolation({ table: startsWithoutClearing })).toMatch(
+      /SIMULATION_SEED=\d+ replays it/,
+    );
+  });
+});

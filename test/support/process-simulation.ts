@@ -1,0 +1,231 @@
+/**
+ * A deterministic simulation: the pure orchestration over simulated agents, processes and
+ * connections, under a false clock. The same seed gives the same run.
+ *
+ * After some time of trouble the world becomes kind; then everything that is wanted must run, and
+ * after a shutdown nothing may live. What must always be so is checked after every event.
+ */
+import type { ProcessEffect, ProcessEvent, Table } from "../../src/process/lifecycle.ts";
+import {
+  type AddressedEffect,
+  blockersOf,
+  initialOrchestration,
+  isActive,
+  isDown,
+  makePlan,
+  nextDeadline,
+  type OrchestrationEvent,
+  type OrchestrationState,
+  type Plan,
+  step,
+} from "../../src/process/orchestration.ts";
+import type { Configuration } from "../../src/process/specification.ts";
+import { SeededChance } from "./chance.ts";
+import { Agenda } from "./simulation/agenda.ts";
+import type { Faults } from "./simulation/agent.ts";
+import { makeConfiguration, partitionNames } from "./simulation/configuration.ts";
+import { Driver } from "./simulation/driver.ts";
+import { type Invariants, requireInvariants } from "./simulation/invariants.ts";
+import { makeTroubles, type Troubles } from "./simulation/troubles.ts";
+
+export interface SimulationOptions {
+  readonly seed: number;
+  readonly faults?: Faults;
+  /** Another table of decisions, to prove that the simulation notices. */
+  readonly table?: Table;
+}
+
+export interface SimulationResult {
+  readonly events: number;
+  readonly starts: number;
+  readonly deaths: number;
+  readonly searches: number;
+  readonly adoptions: number;
+}
+
+const TROUBLE_TIME = 20_000;
+const AGENDA_LIMIT = 2_000;
+const EVENTS_LIMIT = 200_000;
+const TRACE_LENGTH = 80;
+
+/** Runs one seed. @throws Error with the seed and what happened last, when something is broken. */
+export function simulate(options: SimulationOptions): SimulationResult {
+  const simulation = new Simulation(options);
+  try {
+    return simulation.run();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    const trace = simulation.trace.slice(-TRACE_LENGTH).join("\n");
+    const replay = `SIMULATION_SEED=${options.seed} replays it`;
+    throw new Error(`${reason}\n${trace}\nseed ${options.seed}: ${reason}; ${replay}`, {
+      cause: error,
+    });
+  }
+}
+
+class Simulation {
+  readonly trace: string[] = [];
+  readonly #chance: SeededChance;
+  readonly #agenda = new Agenda(AGENDA_LIMIT);
+  readonly #configuration: Configuration;
+  readonly #plan: Plan;
+  readonly #driver: Driver;
+  readonly #options: SimulationOptions;
+  readonly #invariants: Invariants;
+  #troubles: Troubles;
+  #state: OrchestrationState;
+  #invocations = 0;
+  #events = 0;
+  #plannedDeadline: number | undefined;
+
+  constructor(options: SimulationOptions) {
+    this.#options = options;
+    const chance = new SeededChance(options.seed);
+    this.#chance = chance;
+    this.#configuration = makeConfiguration(chance);
+    this.#plan = makePlan(this.#configuration);
+    this.#state = initialOrchestration(this.#plan);
+    this.#troubles = makeTroubles(chance);
+    this.#driver = new Driver({
+      agenda: this.#agenda,
+      chance,
+      troubles: () => this.#troubles,
+      faults: options.faults ?? {},
+      partitions: partitionNames,
+      onEvent: (event) => this.#handle(event),
+      note: (line) => this.#note(line),
+    });
+    this.#invariants = { plan: this.#plan, world: this.#driver.world };
+  }
+
+  run(): SimulationResult {
+    this.#handle({ kind: "boot" });
+    this.#driver.begin();
+    this.#planTrouble();
+    this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME);
+    this.#becomeKind();
+    this.#runUntil(() => false);
+    this.#requireAllRun();
+    this.#shutDown();
+    return { ...this.#driver.counts, events: this.#events };
+  }
+
+  #note(line: string): void {
+    this.trace.push(`${this.#agenda.now} ${line}`);
+    if (this.trace.length > 4 * TRACE_LENGTH) this.trace.splice(0, 2 * TRACE_LENGTH);
+  }
+
+  #runUntil(isOver: () => boolean): void {
+    while (!isOver() && this.#agenda.advance()) {
+      this.#events += 1;
+      if (this.#events > EVENTS_LIMIT) throw new Error("it does not come to rest");
+      requireInvariants(this.#invariants, this.#state);
+    }
+  }
+
+  #handle(event: OrchestrationEvent): void {
+    const { table } = this.#options;
+    const outcome = step(this.#plan, this.#state, event, {
+      now: this.#agenda.now,
+      chance: {
+        random: () => this.#chance.random(),
+        invocation: () => `invocation-${++this.#invocations}`,
+      },
+      ...(table === undefined ? {} : { table }),
+    });
+    this.#state = outcome.state;
+    this.#note(describe(event, this.#state));
+    for (const effect of outcome.effects) this.#perform(effect);
+    this.#planDeadline();
+  }
+
+  #perform({ name, effect }: AddressedEffect): void {
+    const specification = this.#plan.specifications.get(name);
+    if (specification === undefined) throw new Error(`an effect for ${name}, which there is not`);
+    if (effect.kind !== "record") this.#note(`  ${describeEffect(effect)} ${name}`);
+    this.#driver.perform(specification, effect);
+  }
+
+  /** Like a timer that is set anew after each decision. */
+  #planDeadline(): void {
+    const deadline = nextDeadline(this.#state);
+    if (deadline === undefined || deadline === this.#plannedDeadline) return;
+    if (deadline < this.#agenda.now) throw new Error("a deadline lies in the past");
+    this.#plannedDeadline = deadline;
+    this.#agenda.after(deadline - this.#agenda.now, () => {
+      if (this.#plannedDeadline !== deadline) return;
+      this.#plannedDeadline = undefined;
+      this.#handle({ kind: "time" });
+      const next = nextDeadline(this.#state);
+      if (next !== undefined && next <= this.#agenda.now) throw new Error("a deadline stays");
+    });
+  }
+
+  #planTrouble(): void {
+    this.#agenda.after(this.#chance.below(2 * this.#troubles.interval) + 1, () => {
+      if (this.#agenda.now >= TROUBLE_TIME) return;
+      if (this.#chance.happens(this.#troubles.operates)) this.#operate();
+      else this.#driver.makeTrouble();
+      this.#planTrouble();
+    });
+  }
+
+  #operate(): void {
+    const { name } = this.#chance.pick(this.#configuration.processes);
+    const kind = this.#chance.pick(["start", "stop", "restart"]);
+    const event: ProcessEvent =
+      kind === "stop" ? { kind, hurry: this.#chance.happens(0.3) } : { kind };
+    this.#handle({ kind: "process", name, event });
+  }
+
+  #becomeKind(): void {
+    this.#note("the world becomes kind");
+    this.#troubles = makeTroubles(undefined);
+    for (const { name } of this.#configuration.processes) {
+      this.#handle({ kind: "process", name, event: { kind: "start" } });
+    }
+  }
+
+  /** Whatever is wanted runs, or the rule or a limit says that it does not. */
+  #requireAllRun(): void {
+    for (const { name, restart, startLimit } of this.#configuration.processes) {
+      const phase = this.#state.processes.get(name)?.phase ?? "idle";
+      const isBlocked = blockersOf(this.#plan, this.#state, name).length > 0;
+      const isFine =
+        phase === "ready" ||
+        (phase === "finished" && restart !== "always") ||
+        (phase === "failed" && (startLimit !== "none" || restart === "never")) ||
+        (phase === "waiting" && isBlocked);
+      if (!isFine) throw new Error(`${name} is ${phase} when all is well`);
+    }
+    if (this.#state.reachable.size !== partitionNames.length) throw new Error("an agent is away");
+  }
+
+  #shutDown(): void {
+    this.#handle({ kind: "shutdown", hurry: false });
+    const isHurried = this.#chance.happens(0.3);
+    if (isHurried) {
+      this.#agenda.after(this.#chance.below(600), () =>
+        this.#handle({ kind: "shutdown", hurry: false }),
+      );
+    }
+    this.#runUntil(() => isDown(this.#state));
+    if (!isDown(this.#state)) throw new Error("the shutdown does not end");
+    this.#runUntil(() => false);
+    for (const [name, process] of this.#state.processes) {
+      if (isActive(process)) throw new Error(`${name} is active after the shutdown`);
+      if (this.#driver.world.countLiving(name) > 0) throw new Error(`${name} lives on`);
+    }
+  }
+}
+
+function describe(event: OrchestrationEvent, state: OrchestrationState): string {
+  if (event.kind !== "process") return JSON.stringify(event);
+  const process = state.processes.get(event.name);
+  return `${event.name} ${JSON.stringify(event.event)} → ${process?.phase}`;
+}
+
+function describeEffect(effect: Exclude<ProcessEffect, { kind: "record" }>): string {
+  const invocation = "instance" in effect ? effect.instance.invocation : effect.invocation;
+  return `${effect.kind} ${invocation}`;
+}
