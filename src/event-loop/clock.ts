@@ -6,7 +6,7 @@ export function monotonicNow(): MonotonicTime {
   return monotonicNanoseconds() / 1_000_000;
 }
 
-/** The wall clock as RFC 3339 in UTC, with microseconds. For people and logs, never to decide by. */
+/** The wall clock, RFC 3339 in UTC with microseconds: for people and logs, never to decide by. */
 export function wallClock(at: MonotonicTime = monotonicNow()): string {
   // The wall clock of Bun has milliseconds; the rest comes from the monotonic clock beside it.
   const milliseconds = performance.timeOrigin + performance.now() - (monotonicNow() - at);

@@ -1,6 +1,6 @@
 let factory: (() => Worker) | undefined;
 
-/** Says how the wait thread is started; only the entry file can, because it is the thread's file. */
+/** Says how the wait thread is started; only the entry file can: it is the thread's own file. */
 export function provideWorkerFactory(make: () => Worker): void {
   factory = make;
 }

@@ -1,5 +1,5 @@
-import { encodeFrame, FrameReader } from "./frame.ts";
 import type { ControlError } from "./control-server.ts";
+import { encodeFrame, FrameReader } from "./frame.ts";
 
 /** Answers may hold a whole log. */
 const ANSWER_LIMIT = 64 * 1024 * 1024;
@@ -22,8 +22,8 @@ export class ControlUnreachable extends Error {
   /** The name of the error number, such as "ENOENT", when the connection failed. */
   readonly code: string | undefined;
 
-  constructor(path: string, code: string | undefined, message: string) {
-    super(message);
+  constructor(path: string, code: string | undefined, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.path = path;
     this.code = code;
   }
@@ -69,7 +69,8 @@ export class ControlClient {
       });
     } catch (failure) {
       const { code, message } = failure as { code?: string; message: string };
-      throw new ControlUnreachable(this.#path, code, `Cannot connect to ${this.#path}: ${message}`);
+      const said = `Cannot connect to ${this.#path}: ${message}`;
+      throw new ControlUnreachable(this.#path, code, said, { cause: failure });
     }
   }
 

@@ -54,8 +54,9 @@ interface Options<Request extends { readonly id: number }> {
 function describe(issues: readonly v.BaseIssue<unknown>[]): { expected: string; received: string } {
   const first = issues[0];
   const path = first?.path?.map((item) => String(item.key)).join(".") ?? "";
+  const wanted = first?.expected ?? first?.message ?? "a request";
   return {
-    expected: `${path === "" ? "" : `${path}: `}${first?.expected ?? first?.message ?? "a request"}`,
+    expected: path === "" ? wanted : `${path}: ${wanted}`,
     received: String(first?.received ?? "something else").slice(0, 200),
   };
 }
@@ -128,7 +129,8 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       const asked = (body as { id?: unknown } | null)?.id;
       const id = typeof asked === "number" && Number.isSafeInteger(asked) && asked >= 0 ? asked : 0;
       const found = describe(parsed.issues);
-      const message = `The request is wrong: expected ${found.expected}, received ${found.received}`;
+      const { expected, received } = found;
+      const message = `The request is wrong: expected ${expected}, received ${received}`;
       frames.send({ id, error: { kind: "request", message, ...found } });
       return;
     }

@@ -19,7 +19,7 @@ export interface FrameHandlers {
   onEnd(reason: string): void;
 }
 
-/** Frames with descriptors over a stream: each descriptor belongs to the frame that announces it. */
+/** Frames with descriptors over a stream: each belongs to the frame that announces it. */
 export class FrameConnection implements Disposable {
   readonly #stream: StreamConnection;
   readonly #reader: FrameReader;

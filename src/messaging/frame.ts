@@ -52,7 +52,9 @@ export function encodeFrame(body: unknown, descriptors = 0): Uint8Array {
 /** Bytes as a person can read them in a refusal: at most 40, control characters escaped. */
 export function quoteBytes(bytes: Uint8Array): string {
   const shown = Array.from(bytes.subarray(0, 40), (byte) =>
-    byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`,
+    byte >= 0x20 && byte < 0x7f
+      ? String.fromCharCode(byte)
+      : `\\x${byte.toString(16).padStart(2, "0")}`,
   ).join("");
   return bytes.length > 40 ? `"${shown}" … (${bytes.length} bytes)` : `"${shown}"`;
 }
@@ -138,7 +140,11 @@ export class FrameReader {
       const expected = '{"bytes":<count>,"descriptors":<count>,"body":…}';
       return this.#refuse({ kind: "head", expected, received: quoteBytes(bytes) });
     }
-    const head = { bytes: Number(match[1]), descriptors: Number(match[2]), bodyAt: match[0].length };
+    const head = {
+      bytes: Number(match[1]),
+      descriptors: Number(match[2]),
+      bodyAt: match[0].length,
+    };
     const { frameBytes, frameDescriptors } = this.#limits;
     if (head.bytes > frameBytes) {
       const expected = `a frame of at most ${frameBytes} bytes`;

@@ -77,7 +77,9 @@ class Agent {
       this.#dialler = new Dialler(this.#loop, path, {
         onConnection: (socket) => this.#take(socket, true),
         onFailure: (reason, wait) =>
-          this.#logger.debug(`cannot connect to ${path}: ${reason}; again in ${Math.round(wait)} ms`),
+          this.#logger.debug(
+            `cannot connect to ${path}: ${reason}; again in ${Math.round(wait)} ms`,
+          ),
       });
       this.#dialler.dial();
     } else {

@@ -162,7 +162,10 @@ function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall
   const positions = new Map<string, number>();
   for (const name of names) {
     const book = orchestrated.logOf(name);
-    positions.set(name, request.lines === undefined ? 0 : (book?.sequenceBefore(request.lines) ?? 0));
+    positions.set(
+      name,
+      request.lines === undefined ? 0 : (book?.sequenceBefore(request.lines) ?? 0),
+    );
   }
   let first = true;
   const send = () => {
@@ -193,7 +196,9 @@ function waitFor(orchestrated: Orchestrated, request: Of<"wait">, call: ControlC
   const reached = () => {
     const state = orchestrated.state.processes.get(request.name);
     if (request.until === "ready") return state?.phase === "ready";
-    return state !== undefined && !isActive(state) && !["waiting", "backing-off"].includes(state.phase);
+    return (
+      state !== undefined && !isActive(state) && !["waiting", "backing-off"].includes(state.phase)
+    );
   };
   if (reached()) {
     call.done(summarize(orchestrated, request.name));

@@ -29,10 +29,14 @@ class LaunchError extends Error {
   readonly stage: string;
   readonly code: string | undefined;
 
-  constructor(stage: string, message: string, code?: string) {
-    super(message);
-    this.stage = stage;
-    this.code = code;
+  constructor(
+    failed: { readonly stage: string; readonly code: string | undefined },
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.stage = failed.stage;
+    this.code = failed.code;
   }
 }
 
@@ -42,7 +46,8 @@ function during(stage: string, call: () => void): void {
     call();
   } catch (error) {
     const code = error instanceof SystemCallError ? error.code : (error as { code?: string }).code;
-    throw new LaunchError(stage, error instanceof Error ? error.message : String(error), code);
+    const message = error instanceof Error ? error.message : String(error);
+    throw new LaunchError({ stage, code }, message, { cause: error });
   }
 }
 
@@ -196,7 +201,8 @@ function run(plan: LaunchPlan, program: string, argv: readonly string[]): void {
   // The report closes with a successful exec; what the child may keep is numbered below it.
   closeOnExecFrom(plan.report);
   const errno = execute(program, argv, [...given, ...extra]);
-  throw new LaunchError("exec", `exec ${program}: ${errnoMessage(errno)}`, errnoName(errno));
+  const failed = { stage: "exec", code: errnoName(errno) };
+  throw new LaunchError(failed, `exec ${program}: ${errnoMessage(errno)}`);
 }
 
 /** The launcher's whole life. Returns only when it failed, with its exit code. */

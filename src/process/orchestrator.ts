@@ -78,7 +78,9 @@ class Orchestrator {
       handlers: {
         onEvent: (name, event) => this.#handle({ kind: "process", name, event }),
         onReachable: (name, reachable, detail) => {
-          this.#logger.info(`partition ${name} ${reachable ? "is connected" : "is away"}: ${detail}`);
+          this.#logger.info(
+            `partition ${name} ${reachable ? "is connected" : "is away"}: ${detail}`,
+          );
           this.#handle({ kind: "partition", name, reachable });
         },
         onTrouble: (message) => this.#logger.warn(message),
@@ -187,7 +189,9 @@ class Orchestrator {
       this.#told = sequence;
       const detail = describeEntry(entry, signalName);
       const process = "processId" in entry ? ` (process ${entry.processId})` : "";
-      this.#logger.debug(`${name}: ${entry.what}${process}${detail === undefined ? "" : `: ${detail}`}`);
+      this.#logger.debug(
+        `${name}: ${entry.what}${process}${detail === undefined ? "" : `: ${detail}`}`,
+      );
     }
   }
 

@@ -101,10 +101,8 @@ export class AgentLink {
     onAnswer: (answer: StartAnswer) => void,
   ): void {
     const { invocation } = fields;
-    this.#request(
-      { kind: "start", ...fields },
-      { descriptors, invocation },
-      (reply, received) => this.#onStartReply(invocation, reply, received, onAnswer),
+    this.#request({ kind: "start", ...fields }, { descriptors, invocation }, (reply, received) =>
+      this.#onStartReply(invocation, reply, received, onAnswer),
     );
   }
 
@@ -159,7 +157,8 @@ export class AgentLink {
     if (verified.kind !== "process") {
       process.close();
       onAnswer({ kind: "lost" });
-      if (verified.kind === "reaped") this.#violate("a child that is not reaped yet", "one that is");
+      if (verified.kind === "reaped")
+        this.#violate("a child that is not reaped yet", "one that is");
       else this.#violate(verified.expected, verified.received);
       return;
     }

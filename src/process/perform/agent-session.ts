@@ -241,7 +241,10 @@ export class AgentSession {
   #answerStart(request: StartRequest, result: StartResult): void {
     if (result.kind === "refused") {
       const { message, code } = result.refusal;
-      this.#refuse(request.id, code === undefined ? { kind: "start", message } : { kind: "start", message, code });
+      this.#refuse(
+        request.id,
+        code === undefined ? { kind: "start", message } : { kind: "start", message, code },
+      );
       return;
     }
     agentKillPoint("agent:start:spawned");

@@ -1,6 +1,7 @@
-import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import * as v from "valibot";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { waitForChild } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn, type SpawnPlan } from "../../../ffi/posix-spawn.ts";
 import {
@@ -13,7 +14,6 @@ import {
   setNiceValue,
 } from "../../../ffi/process.ts";
 import { Errno, errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
-import * as v from "valibot";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { changesBun, type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
 import type { Ending, Refusal } from "../lifecycle.ts";

@@ -1,6 +1,6 @@
 import * as v from "valibot";
-import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { lockFile } from "../../../ffi/flock.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AppendJournal } from "../../journal/append-journal.ts";
 import { clearInvocation } from "./leftovers.ts";

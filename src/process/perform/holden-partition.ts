@@ -1,10 +1,17 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { peerCredentials, connectUnix, makeUnixSocket } from "../../../ffi/unix-socket.ts";
 import { errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
+import { connectUnix, makeUnixSocket, peerCredentials } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { refusePeer, identifyPeer } from "../../messaging/peer.ts";
+import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
-import { DESCRIPTOR_BYTE, decodeAnswer, encodePing, encodeStart, HoldenReader, HoldenType } from "../holden-protocol.ts";
+import {
+  DESCRIPTOR_BYTE,
+  decodeAnswer,
+  encodePing,
+  encodeStart,
+  HoldenReader,
+  HoldenType,
+} from "../holden-protocol.ts";
 import { type Instance, START_ANSWER_LIMIT } from "../lifecycle.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import type { CommandResult, Emit, ManagedProcess, Partition } from "./partition.ts";
@@ -73,7 +80,10 @@ export class HoldenPartition implements Partition {
     const result = connectUnix(socket, path);
     if (result < 0) {
       socket.close();
-      onAnswer({ kind: "lost", reason: `${path}: ${errnoMessage(-result)} (${errnoName(-result)})` });
+      onAnswer({
+        kind: "lost",
+        reason: `${path}: ${errnoMessage(-result)} (${errnoName(-result)})`,
+      });
       return;
     }
     const { allowUsers, allowGroups, allowLabels } = this.#specification;
@@ -81,7 +91,8 @@ export class HoldenPartition implements Partition {
     const refusal = refusePeer(identifyPeer(socket), policy);
     if (refusal !== undefined) {
       socket.close();
-      const reason = `refused the agent: expected ${refusal.expected}; received ${refusal.received}`;
+      const { expected, received } = refusal;
+      const reason = `refused the agent: expected ${expected}; received ${received}`;
       onAnswer({ kind: "lost", reason });
       return;
     }

@@ -58,7 +58,7 @@ export class InstanceGroup {
     return readFileSync(`${this.path}/cgroup.events`, "latin1").includes("populated 1");
   }
 
-  /** Kills all of it (cgroup.kill, Linux 5.14) and calls `onGone` when the kernel says it is empty. */
+  /** Kills all of it (cgroup.kill, Linux 5.14); calls `onGone` when the kernel says it is empty. */
   clear(loop: EventLoop, onGone: () => void): void {
     writeFileSync(`${this.path}/cgroup.kill`, "1");
     const events = new OwnedDescriptor(openSync(`${this.path}/cgroup.events`, "r"));

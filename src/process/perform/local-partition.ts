@@ -13,7 +13,7 @@ import {
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
-import { Children, type ChildRequest, type StartResult } from "./children.ts";
+import { type ChildRequest, Children, type StartResult } from "./children.ts";
 import {
   type CommandResult,
   type Emit,
@@ -72,16 +72,13 @@ export class LocalPartition implements Partition {
       this.#startPrepared(managed, invocation);
       return;
     }
-    this.#children.start(this.#request(managed, invocation, managed.specification.command), (result) =>
-      this.#tellStart(name, invocation, result),
+    this.#children.start(
+      this.#request(managed, invocation, managed.specification.command),
+      (result) => this.#tellStart(name, invocation, result),
     );
   }
 
-  #request(
-    managed: ManagedProcess,
-    invocation: string,
-    argv: readonly string[],
-  ): ChildRequest {
+  #request(managed: ManagedProcess, invocation: string, argv: readonly string[]): ChildRequest {
     const { workingDirectory, umask, leftovers } = managed.specification;
     const standard = [1, 2].map((number) => ({ source: number, target: number }));
     return {

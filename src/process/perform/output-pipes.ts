@@ -1,8 +1,8 @@
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
+import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import type { LogBook, Stream } from "../log-book.ts";
 
 const READ_SIZE = 65_536;

@@ -36,13 +36,12 @@ export interface Partition {
   /** Ends what a dead instance left behind, then tells cleared. */
   clear(process: ManagedProcess, instance: Instance): void;
   /** A datagram socket in the partition with this abstract name, for sd_notify(3). */
-  bindNotify(
-    name: string,
-    onSocket: (socket: OwnedDescriptor | undefined) => void,
-  ): void;
+  bindNotify(name: string, onSocket: (socket: OwnedDescriptor | undefined) => void): void;
   /** A stream socket of the partition; a Unix one comes connected to its path. */
   openSocket(
-    target: { readonly family: "unix"; readonly path: string } | { readonly family: "ipv4" | "ipv6" },
+    target:
+      | { readonly family: "unix"; readonly path: string }
+      | { readonly family: "ipv4" | "ipv6" },
     onSocket: (socket: OwnedDescriptor | undefined) => void,
   ): void;
   /** Runs a command to its end, in the partition, as the process itself would be run. */

@@ -1,18 +1,23 @@
 import { randomBytes } from "node:crypto";
 import { killPoint } from "../../../ffi/fault-hooks.ts";
-import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { signalName } from "../../units/signals.ts";
 import { EventBook } from "../event-book.ts";
 import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
 import type { Hello } from "../protocol.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
-import { CrashJournal } from "./crash-journal.ts";
+import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { OutputPipes } from "./output-pipes.ts";
-import { encodeConstraints, environmentOf, type ManagedProcess, type Partition } from "./partition.ts";
+import {
+  encodeConstraints,
+  environmentOf,
+  type ManagedProcess,
+  type Partition,
+} from "./partition.ts";
 import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
 
@@ -43,7 +48,10 @@ export class Performer {
   readonly #loop: EventLoop;
   readonly #handlers: PerformerHandlers;
   readonly #journal: CrashJournal;
-  readonly #partitions = new Map<string | undefined, Partition & { close?(): void; open?(): void }>();
+  readonly #partitions = new Map<
+    string | undefined,
+    Partition & { close?(): void; open?(): void }
+  >();
   readonly #managed = new Map<string, Managed>();
   readonly events = new EventBook();
 
@@ -65,7 +73,8 @@ export class Performer {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail) =>
           options.handlers.onReachable(specification.name, reachable, detail),
-        onTrouble: (message) => options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
+        onTrouble: (message) =>
+          options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
       };
       const partition =
         specification.protocol === "holden"
@@ -82,7 +91,9 @@ export class Performer {
     if (partition === undefined) throw new Error(`Bug: no partition ${specification.partition}`);
     const book = new LogBook(logLimit);
     const notifyName =
-      readiness.kind === "notify" ? `@hostler-notify-${randomBytes(12).toString("hex")}` : undefined;
+      readiness.kind === "notify"
+        ? `@hostler-notify-${randomBytes(12).toString("hex")}`
+        : undefined;
     const process: ManagedProcess = {
       specification,
       constraints: encodeConstraints(specification.constraints),

@@ -119,7 +119,8 @@ export class RemotePartition implements Partition {
     const policy = { users: allowUsers, groups: allowGroups, labels: allowLabels };
     const refusal = refusePeer(identifyPeer(socket), policy);
     if (refusal === undefined) return undefined;
-    return `refused the agent of ${name}: expected ${refusal.expected}; received ${refusal.received}`;
+    const { expected, received } = refusal;
+    return `refused the agent of ${name}: expected ${expected}; received ${received}`;
   }
 
   #onDown(link: AgentLink, reason: string): void {
@@ -316,16 +317,20 @@ export class RemotePartition implements Partition {
       );
     };
     this.#startedOn.set(invocation, link);
-    const instance = new RemoteInstance(this.loop, { ...identity, parentTells: true }, {
-      onDeath: (ending) => {
-        if (ending !== undefined) finish(ending);
+    const instance = new RemoteInstance(
+      this.loop,
+      { ...identity, parentTells: true },
+      {
+        onDeath: (ending) => {
+          if (ending !== undefined) finish(ending);
+        },
+        onEnding: finish,
+        onDone: () => {
+          this.#instances.delete(invocation);
+          this.#startedOn.delete(invocation);
+        },
       },
-      onEnding: finish,
-      onDone: () => {
-        this.#instances.delete(invocation);
-        this.#startedOn.delete(invocation);
-      },
-    });
+    );
     this.#instances.set(invocation, instance);
   }
 

@@ -1,10 +1,38 @@
-import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { namespaceIsAtOrBelow } from "../../../ffi/namespace.ts";
+import { openSync, statSync } from "node:fs";
+import { parentNamespace } from "../../../ffi/namespace.ts";
+import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { processNamespaceOf } from "../../messaging/peer.ts";
 import { descriptorInformation, statusOf, threadGroupOf } from "./process-table.ts";
 
 /** O_EXCL marks a pidfd of a single thread: PIDFD_THREAD, pidfd_open(2). */
 const PIDFD_THREAD = 0o200;
+
+/** PID namespaces nest at most this deep: MAX_PID_NS_LEVEL, include/linux/pid_namespace.h. */
+const DEEPEST = 32;
+
+function identityOf(path: string): string | undefined {
+  const status = statSync(path, { throwIfNoEntry: false });
+  return status === undefined ? undefined : `${status.dev}:${status.ino}`;
+}
+
+/** True when a process is in the PID namespace of another one, or in one below it. */
+function namespaceIsAtOrBelow(processId: number, ancestorId: number): boolean {
+  const wanted = identityOf(`/proc/${ancestorId}/ns/pid`);
+  if (wanted === undefined) return false;
+  let current: OwnedDescriptor | undefined;
+  try {
+    current = new OwnedDescriptor(openSync(`/proc/${processId}/ns/pid`, "r"));
+  } catch {
+    return false;
+  }
+  for (let depth = 0; current !== undefined && depth <= DEEPEST; depth++) {
+    using namespace: OwnedDescriptor = current;
+    if (identityOf(`/proc/self/fd/${namespace.number}`) === wanted) return true;
+    current = parentNamespace(namespace);
+  }
+  current?.close();
+  return false;
+}
 
 /** The agent that passed a descriptor, as the host sees it. */
 export interface AgentIdentity {
@@ -39,7 +67,10 @@ export function verifyChild(descriptor: OwnedDescriptor, agent: AgentIdentity): 
   if (processId === agent.processId) return refuse("a child of the agent", "the agent itself");
   const parentId = statusOf(processId)?.parentId;
   if (parentId !== agent.processId) {
-    return refuse(`a child of the agent (${agent.processId})`, `a child of ${parentId ?? "nobody"}`);
+    return refuse(
+      `a child of the agent (${agent.processId})`,
+      `a child of ${parentId ?? "nobody"}`,
+    );
   }
   const agentNamespace = processNamespaceOf(agent.processId);
   const namespace = processNamespaceOf(processId);
