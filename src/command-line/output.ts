@@ -1,0 +1,55 @@
+import { writeSync } from "node:fs";
+
+/** The reader of stdout has gone, as `head` does: there is nothing left to say. */
+export class OutputClosed extends Error {
+  override readonly name = "OutputClosed";
+}
+
+/**
+ * Writes to stdout; what it returned from has been written.
+ * @throws OutputClosed when nobody reads any more; the kernel's error for anything else
+ */
+export async function printText(text: string): Promise<void> {
+  let bytes = Buffer.from(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(writeSync(1, bytes));
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (code === "EPIPE") throw new OutputClosed("stdout is closed", { cause: error });
+      if (code !== "EAGAIN") throw new Error("Cannot write to stdout", { cause: error });
+      // Somebody made the descriptor non-blocking: Bun waits until it takes more.
+      await writeLater(bytes);
+      return;
+    }
+  }
+}
+
+/** Writes to stderr. Where nobody reads, the exit code alone remains. */
+export function tellText(text: string): void {
+  let bytes = Buffer.from(text);
+  try {
+    while (bytes.length > 0) bytes = bytes.subarray(writeSync(2, bytes));
+  } catch {
+    // There is no third place to say it.
+  }
+}
+
+/** Writes a value as JSON, indented, for programs and people. */
+export async function printJson(value: unknown): Promise<void> {
+  await printText(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+/** Writes a value as JSON in one line, for streams. */
+export async function printJsonLine(value: unknown): Promise<void> {
+  await printText(`${JSON.stringify(value)}\n`);
+}
+
+function writeLater(bytes: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(bytes, (error) => {
+      if (error === null || error === undefined) resolve();
+      else reject(new OutputClosed("stdout is closed", { cause: error }));
+    });
+  });
+}

@@ -1,0 +1,64 @@
+import { basename } from "node:path";
+import { type Command, defineCommand } from "./definition.ts";
+import { printJson, printText } from "./output.ts";
+import { runTree } from "./run.ts";
+
+/**
+ * The tree of commands. What stands here is all that help and a mistyped word need; a command's
+ * module is imported when it is called.
+ */
+export const root: Command = defineCommand({
+  meta: {
+    name: "hostler",
+    description: "Looks after a Linux host: one file, copied anywhere.",
+    examples: [
+      ["hostler process orchestrator --config /etc/hostler/process.toml", "Keep processes running"],
+      ["hostler process list", "Show what runs, in every partition"],
+      ["hostler doctor process", "Say what this host can do, and what to change"],
+    ],
+  },
+  args: {
+    version: { type: "boolean", description: "Show version, commit, Bun and libc" },
+    json: { type: "boolean", description: "With --version: as JSON" },
+  },
+  subCommands: {
+    process: {
+      description: "Keep processes running, also in another partition",
+      load: async () => (await import("../process/command.ts")).processCommand,
+    },
+  },
+  run: async (args) => {
+    if (!args.version) return await runTree(root, "hostler", ["--help"]);
+    const { reportVersion } = await import("../doctor/version.ts");
+    const report = await reportVersion();
+    if (args.json) await printJson(report);
+    else {
+      const { version, commit, bun, libc, kernel } = report;
+      await printText(
+        `hostler ${version}\ncommit ${commit}\nBun ${bun}\nlibc ${libc}\nkernel ${kernel}\n`,
+      );
+    }
+    return 0;
+  },
+});
+
+/**
+ * Runs the command line. Called by one of Holden's names, the program is that.
+ * @param calledAs argv[0], as the caller gave it
+ * @param words what follows the program's name
+ * @returns the exit code
+ */
+export async function runCommandLine(calledAs: string, words: readonly string[]): Promise<number> {
+  switch (basename(calledAs)) {
+    case "holden-agent": {
+      const { holdenAgentCommand } = await import("../process/command.ts");
+      return await runTree(holdenAgentCommand, "holden-agent", words);
+    }
+    case "holden-orchestrator": {
+      const { holdenOrchestratorCommand } = await import("../process/command.ts");
+      return await runTree(holdenOrchestratorCommand, "holden-orchestrator", words);
+    }
+    default:
+      return await runTree(root, "hostler", words);
+  }
+}

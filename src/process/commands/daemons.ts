@@ -1,0 +1,133 @@
+import { tellText } from "../../command-line/output.ts";
+import { wholeNumber } from "../../command-line/parse.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { configureLogging } from "../../logging/logger.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import {
+  type ConfigurationOutcome,
+  holdenConfiguration,
+  readConfiguration,
+} from "../configuration.ts";
+import { defaultAgentSocket } from "../protocol.ts";
+import { formatErrors, formatWarning } from "./check.ts";
+
+/** Holden's own default. */
+const defaultHoldenSocket = "/tmp/process_orchestrator.sock";
+
+interface LogFlags {
+  readonly "log-json": boolean;
+  readonly verbose: boolean;
+}
+
+interface AgentFlags extends LogFlags {
+  readonly socket: string | undefined;
+  readonly connect: string | undefined;
+  readonly "allow-uid": readonly string[];
+  readonly "allow-gid": readonly string[];
+  readonly "allow-label": readonly string[];
+  readonly holdenNames: boolean;
+}
+
+export async function runAgentCommand(flags: AgentFlags): Promise<number> {
+  const { holdenNames } = flags;
+  const options = {
+    endpoint: chooseEndpoint(flags),
+    allowUsers: readIds("--allow-uid", flags["allow-uid"], [0]),
+    allowGroups: readIds("--allow-gid", flags["allow-gid"], []),
+    allowLabels: flags["allow-label"],
+    holdenNames,
+  };
+  applyLogFlags(flags);
+  const { runAgent } = await import("../agent.ts");
+  return await runAgent(options);
+}
+
+function chooseEndpoint(flags: AgentFlags) {
+  const { socket, connect, holdenNames } = flags;
+  if (socket !== undefined && connect !== undefined) {
+    throw new UsageError("Expected --socket or --connect, received both");
+  }
+  if (connect !== undefined) {
+    return { kind: "connect" as const, path: checkSocketPath("--connect", connect) };
+  }
+  const usual = holdenNames ? holdenSocketPath() : defaultAgentSocket;
+  return { kind: "listen" as const, path: checkSocketPath("--socket", socket ?? usual) };
+}
+
+function holdenSocketPath(): string {
+  return process.env["HOLDEN_SOCKET_PATH"] || defaultHoldenSocket;
+}
+
+/** sun_path of struct sockaddr_un has 108 bytes, one of them the end: unix(7). */
+function checkSocketPath(flag: string, path: string): string {
+  const bytes = Buffer.byteLength(path);
+  if (path !== "" && bytes <= 107 && !path.includes("\0")) return path;
+  throw new UsageError(`Expected a path of 1 to 107 bytes after ${flag}, received ${bytes} bytes`);
+}
+
+/** Ids one by one or with commas between them. */
+function readIds(name: string, given: readonly string[], usual: readonly number[]): number[] {
+  if (given.length === 0) return [...usual];
+  return given
+    .flatMap((text) => text.split(","))
+    .map((text) => wholeNumber(text, { name, least: 0, most: 2 ** 32 - 2 }));
+}
+
+interface OrchestratorFlags extends LogFlags {
+  readonly config: string;
+  readonly "control-socket": string;
+}
+
+export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
+  return await orchestrate(readConfiguration(flags.config), {
+    ...flags,
+    configurationPath: flags.config,
+  });
+}
+
+interface HoldenOrchestratorFlags extends LogFlags {
+  readonly "local-command": string;
+  readonly "agent-command": string;
+  readonly "control-socket": string;
+}
+
+export async function runHoldenOrchestratorCommand(
+  flags: HoldenOrchestratorFlags,
+): Promise<number> {
+  const outcome = holdenConfiguration({
+    localCommand: flags["local-command"],
+    agentCommand: flags["agent-command"],
+    socket: checkSocketPath("HOLDEN_SOCKET_PATH", holdenSocketPath()),
+  });
+  return await orchestrate(outcome, flags);
+}
+
+async function orchestrate(
+  outcome: ConfigurationOutcome,
+  flags: LogFlags & {
+    readonly "control-socket": string;
+    readonly configurationPath?: string;
+  },
+): Promise<number> {
+  if (outcome.kind === "refused") {
+    tellText(formatErrors(outcome.errors));
+    return ExitCode.usage;
+  }
+  const { configurationPath } = flags;
+  const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
+  applyLogFlags(flags);
+  const { runOrchestrator } = await import("../orchestrator.ts");
+  return await runOrchestrator({
+    configuration: outcome.configuration,
+    warnings: outcome.warnings.map(formatWarning),
+    controlSocket,
+    ...(configurationPath !== undefined && { configurationPath }),
+  });
+}
+
+function applyLogFlags(flags: LogFlags): void {
+  configureLogging({
+    ...(flags["log-json"] && { format: "json" as const }),
+    ...(flags.verbose && { level: "debug" as const }),
+  });
+}

@@ -1,0 +1,346 @@
+import { isIP } from "node:net";
+import * as v from "valibot";
+import { parseBytes } from "../units/bytes.ts";
+import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
+import { Signal, signalNumber } from "../units/signals.ts";
+import { parseDuration } from "../units/units.ts";
+import {
+  either,
+  list,
+  namedTable,
+  type Read,
+  type Reader,
+  suggest,
+  table,
+  value,
+  word,
+} from "./configuration-reader.ts";
+import { limits } from "./protocol.ts";
+import type { TomlNode } from "./toml-tree.ts";
+
+/** What each key of a configuration file may be. */
+
+/** The limits of a configuration; going over one is a refusal that a test shows. */
+export const configurationLimits = {
+  /** Bytes of the file: 1 MiB. */
+  fileBytes: 1024 * 1024,
+  processes: 4096,
+  partitions: 256,
+  /** Allowed users, groups or labels of a partition, and groups of a process. */
+  ids: 256,
+  dependencies: 256,
+  /** Milliseconds of the longest duration: 24 days, which the kernel's and Bun's timers take. */
+  duration: 24 * 24 * 3_600_000,
+  /** Starts that a start limit may count. */
+  starts: 10_000,
+  logLines: 1_000_000,
+  /** A log keeps at least one line of the longest kind. */
+  leastLogBytes: 16 * 1024,
+  mostLogBytes: 64 * 1024 * 1024,
+  /** sun_path of struct sockaddr_un, less its end: unix(7). */
+  socketPathBytes: 107,
+} as const;
+
+const withoutZero = (text: string) => !text.includes("\0");
+const text = v.pipe(v.string(), v.check(withoutZero));
+const nonEmptyText = v.pipe(text, v.nonEmpty());
+const absolutePath = v.pipe(text, v.startsWith("/"));
+const socketPathSchema = v.pipe(
+  absolutePath,
+  v.check((path) => new TextEncoder().encode(path).length <= configurationLimits.socketPathBytes),
+);
+const wholeNumber = (least: number, most: number) =>
+  v.pipe(v.number(), v.safeInteger(), v.minValue(least), v.maxValue(most));
+
+const flag = value("true or false", v.boolean());
+const socketPath = value("an absolute path of at most 107 bytes", socketPathSchema);
+const path = value("an absolute path", absolutePath);
+/** The largest id; 2^32 - 1 means "none" to the kernel. */
+const id = value("a number from 0 to 4294967294", wholeNumber(0, 2 ** 32 - 2));
+const ids = list(id, {
+  expected: `an array of at most ${configurationLimits.ids} numbers`,
+  least: 0,
+  most: configurationLimits.ids,
+});
+const labels = list(value("a security label as text", nonEmptyText), {
+  expected: `an array of at most ${configurationLimits.ids} labels`,
+  least: 0,
+  most: configurationLimits.ids,
+});
+
+function duration(least: number): Reader<number> {
+  const schema = v.pipe(
+    v.string(),
+    v.transform((written) => parseDuration(written) ?? Number.NaN),
+    v.number(),
+    v.minValue(least),
+    v.maxValue(configurationLimits.duration),
+  );
+  const floor = least > 0 ? "more than nothing and " : "";
+  return value(`a duration such as "100ms", "1.5s" or "2min", ${floor}at most 24 days`, schema);
+}
+
+const anyDuration = duration(0);
+const someDuration = duration(0.001);
+
+const isTable = (node: TomlNode) => node.kind === "table";
+const isProgram = (program: string) =>
+  program !== "" && (program.startsWith("/") || !program.includes("/"));
+
+const words = list(value("text without a zero byte", text), {
+  expected: `an array of 1 to ${limits.argumentCount} texts: the program and its arguments`,
+  least: 1,
+  most: limits.argumentCount,
+});
+
+/** argv: the program by its absolute path, or by a name that PATH finds. */
+const command: Reader<string[]> = (node, own, report) => {
+  const found = words(node, own, report);
+  const program = found?.[0];
+  if (program === undefined || isProgram(program)) return found;
+  const expected = "an absolute path, or a name that PATH finds, as the program";
+  const at = node.kind === "array" ? (node.items[0]?.at ?? node.at) : node.at;
+  report({ at, path: [...own, 0], expected, received: JSON.stringify(program) });
+  return undefined;
+};
+
+const backoff = either(
+  isTable,
+  table(
+    {
+      first: anyDuration,
+      factor: value("a number from 1 to 1000", v.pipe(v.number(), v.minValue(1), v.maxValue(1000))),
+      cap: anyDuration,
+      jitter: value("a number from 0 to 1", v.pipe(v.number(), v.minValue(0), v.maxValue(1))),
+      reset_after: anyDuration,
+    },
+    { expected: "a table" },
+  ),
+  value('{first, factor, cap, jitter, reset_after} or "none"', v.literal("none")),
+);
+
+const { starts: mostStarts } = configurationLimits;
+const startLimit = either(
+  isTable,
+  table(
+    {
+      starts: value(`a number from 1 to ${mostStarts}`, wholeNumber(1, mostStarts)),
+      within: someDuration,
+    },
+    { expected: "a table", required: ["starts", "within"] },
+  ),
+  value('{starts, within} or "none"', v.literal("none")),
+);
+
+/** "127.0.0.1:80", "[::1]:80" or "localhost:80"; no name that would have to be looked up. */
+function parseEndpoint(written: string): { host: string; port: number } | undefined {
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(written);
+  const [, bracketed, plain, digits] = match ?? [];
+  const port = Number(digits);
+  if (!(port >= 1 && port <= 65_535)) return undefined;
+  if (bracketed !== undefined) return isIP(bracketed) === 6 ? { host: bracketed, port } : undefined;
+  if (plain === "localhost") return { host: "127.0.0.1", port };
+  return plain !== undefined && isIP(plain) === 4 ? { host: plain, port } : undefined;
+}
+
+const endpoint = v.pipe(
+  v.string(),
+  v.transform(parseEndpoint),
+  v.object({ host: v.string(), port: v.number() }),
+);
+
+const readinessTable = table(
+  {
+    command,
+    tcp: value('an address such as "127.0.0.1:80", "[::1]:80" or "localhost:80"', endpoint),
+    unix: socketPath,
+  },
+  { expected: "a table" },
+);
+
+/** "started", "notify", or a table with exactly one way to look. */
+const readiness = either(
+  isTable,
+  (node, own, report) => {
+    const found = readinessTable(node, own, report);
+    if (node.kind !== "table" || node.entries.size === 1) return found;
+    const received = [...node.entries.keys()].join(", ") || "none";
+    report({ at: node.at, path: own, expected: "one of command, tcp and unix", received });
+    return undefined;
+  },
+  value(
+    '"started", "notify", {command = […]}, {tcp = "…"} or {unix = "…"}',
+    v.picklist(["started", "notify"]),
+  ),
+);
+
+const resourceAmount = v.union([
+  v.pipe(
+    v.literal("unlimited"),
+    v.transform(() => Number.POSITIVE_INFINITY),
+  ),
+  wholeNumber(0, Number.MAX_SAFE_INTEGER),
+]);
+const amount = value('a whole number or "unlimited"', resourceAmount);
+const resourcePair = table(
+  { soft: amount, hard: amount },
+  { expected: "a table", required: ["soft", "hard"] },
+);
+
+const resourceLimit: Reader<{ soft: number; hard: number }> = (node, own, report) => {
+  if (node.kind !== "table") {
+    const both = value('a whole number, "unlimited" or {soft, hard}', resourceAmount);
+    const found = both(node, own, report);
+    return found === undefined ? undefined : { soft: found, hard: found };
+  }
+  const { soft, hard } = resourcePair(node, own, report) ?? {};
+  if (soft === undefined || hard === undefined) return undefined;
+  if (soft <= hard) return { soft, hard };
+  const received = `soft ${soft}, hard ${hard}`;
+  report({ at: node.at, path: own, expected: "a soft limit up to the hard one", received });
+  return undefined;
+};
+
+const resourceLimits = table(
+  Object.fromEntries(Object.keys(limitNumbers).map((name) => [name, resourceLimit])),
+  { expected: "a table such as {nofile = 1024}" },
+);
+
+const capability = value(
+  "a capability such as CAP_NET_BIND_SERVICE",
+  v.pipe(v.string(), v.toUpperCase(), v.picklist(Object.keys(capabilityNumbers))),
+  (received) => suggest(received.toUpperCase(), Object.keys(capabilityNumbers)),
+);
+
+const signal = value(
+  "a signal such as SIGTERM",
+  v.pipe(
+    v.union([v.string(), v.number()]),
+    v.transform((written) => {
+      const number = signalNumber(written);
+      return typeof number === "number" ? number : Number.NaN;
+    }),
+    v.number(),
+  ),
+  (received) => suggest(received.toUpperCase(), Object.keys(Signal)),
+);
+
+const userOrGroup = value(
+  "a name, or a number from 0 to 4294967294",
+  v.union([nonEmptyText, wholeNumber(0, 2 ** 32 - 2)]),
+);
+
+const umask = value(
+  'octal digits in quotes, such as "022"',
+  v.pipe(
+    v.string(),
+    v.regex(/^0?[0-7]{3}$/),
+    v.transform((digits) => Number.parseInt(digits, 8)),
+  ),
+);
+
+const { leastLogBytes, mostLogBytes } = configurationLimits;
+const logBytes = value(
+  'a size from "16KiB" to "64MiB", or as many bytes',
+  v.pipe(
+    v.union([v.pipe(v.string(), v.transform(parseBytes)), v.number()]),
+    v.number(),
+    v.safeInteger(),
+    v.minValue(leastLogBytes),
+    v.maxValue(mostLogBytes),
+  ),
+);
+
+/** They are hostler's to set, for every start anew. */
+const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET"];
+const environment = namedTable(value("text without a zero byte", text), {
+  expected: "a table of variables",
+  most: limits.variableCount,
+  isName: (name) => /^[^=\0]+$/.test(name) && !ownVariables.includes(name),
+  expectedName: `a name without "=", and none of ${ownVariables.join(", ")}`,
+});
+
+const reference = value("a name", nonEmptyText);
+
+export const readProcess = table(
+  {
+    command,
+    partition: reference,
+    restart: word(["always", "on-failure", "never"]),
+    backoff,
+    start_limit: startLimit,
+    after: list(reference, {
+      expected: `an array of at most ${configurationLimits.dependencies} names of processes`,
+      least: 0,
+      most: configurationLimits.dependencies,
+    }),
+    ready: readiness,
+    ready_timeout: someDuration,
+    stop_signal: signal,
+    stop_grace: anyDuration,
+    leftovers: word(["kill", "keep"]),
+    output: word(["log", "inherit"]),
+    log_lines: value(
+      `a number from 1 to ${configurationLimits.logLines}`,
+      wholeNumber(1, configurationLimits.logLines),
+    ),
+    log_bytes: logBytes,
+    environment,
+    working_directory: path,
+    umask,
+    user: userOrGroup,
+    group: userOrGroup,
+    groups: list(userOrGroup, {
+      expected: `an array of at most ${configurationLimits.ids} groups`,
+      least: 0,
+      most: configurationLimits.ids,
+    }),
+    limits: resourceLimits,
+    capabilities: list(capability, {
+      expected: "an array of capabilities",
+      least: 0,
+      most: Object.keys(capabilityNumbers).length,
+    }),
+    no_new_privileges: flag,
+    cgroup: path,
+    autostart: flag,
+  },
+  { expected: "a table [process.NAME]", required: ["command"] },
+);
+export type ProcessTable = Read<typeof readProcess>;
+
+export const readPartition = table(
+  {
+    socket: socketPath,
+    listen: socketPath,
+    protocol: word(["hostler", "holden"]),
+    allow_uid: ids,
+    allow_gid: ids,
+    allow_label: labels,
+  },
+  { expected: "a table [partition.NAME]" },
+);
+export type PartitionTable = Read<typeof readPartition>;
+
+/** Names of processes and partitions. */
+export const isName = (name: string) => /^[a-z0-9][a-z0-9._-]{0,63}$/i.test(name);
+const expectedName = "a name of 1 to 64 letters, digits, dots, dashes and underscores";
+
+export const readRoot = table(
+  {
+    process: namedTable(readProcess, {
+      expected: "tables [process.NAME]",
+      most: configurationLimits.processes,
+      isName,
+      expectedName,
+    }),
+    partition: namedTable(readPartition, {
+      expected: "tables [partition.NAME]",
+      most: configurationLimits.partitions,
+      isName,
+      expectedName,
+    }),
+  },
+  { expected: "tables" },
+);
+export type RootTable = Read<typeof readRoot>;
