@@ -22,10 +22,13 @@ export class ControlUnreachable extends Error {
   /** The name of the error number, such as "ENOENT", when the connection failed. */
   readonly code: string | undefined;
 
-  constructor(path: string, code: string | undefined, message: string, options?: ErrorOptions) {
+  constructor(
+    message: string,
+    options: ErrorOptions & { readonly path: string; readonly code?: string | undefined },
+  ) {
     super(message, options);
-    this.path = path;
-    this.code = code;
+    this.path = options.path;
+    this.code = options.code;
   }
 }
 
@@ -70,12 +73,12 @@ export class ControlClient {
     } catch (failure) {
       const { code, message } = failure as { code?: string; message: string };
       const said = `Cannot connect to ${this.#path}: ${message}`;
-      throw new ControlUnreachable(this.#path, code, said, { cause: failure });
+      throw new ControlUnreachable(said, { cause: failure, path: this.#path, code });
     }
   }
 
   #lost(reason: string): ControlUnreachable {
-    return new ControlUnreachable(this.#path, undefined, `${this.#path}: ${reason}`);
+    return new ControlUnreachable(`${this.#path}: ${reason}`, { path: this.#path });
   }
 
   /** Sends a request and gives its answer. @throws ControlRefusal, ControlUnreachable */

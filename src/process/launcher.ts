@@ -30,13 +30,12 @@ class LaunchError extends Error {
   readonly code: string | undefined;
 
   constructor(
-    failed: { readonly stage: string; readonly code: string | undefined },
     message: string,
-    options?: ErrorOptions,
+    options: ErrorOptions & { readonly stage: string; readonly code: string | undefined },
   ) {
     super(message, options);
-    this.stage = failed.stage;
-    this.code = failed.code;
+    this.stage = options.stage;
+    this.code = options.code;
   }
 }
 
@@ -47,7 +46,7 @@ function during(stage: string, call: () => void): void {
   } catch (error) {
     const code = error instanceof SystemCallError ? error.code : (error as { code?: string }).code;
     const message = error instanceof Error ? error.message : String(error);
-    throw new LaunchError({ stage, code }, message, { cause: error });
+    throw new LaunchError(message, { cause: error, stage, code });
   }
 }
 
@@ -201,8 +200,8 @@ function run(plan: LaunchPlan, program: string, argv: readonly string[]): void {
   // The report closes with a successful exec; what the child may keep is numbered below it.
   closeOnExecFrom(plan.report);
   const errno = execute(program, argv, [...given, ...extra]);
-  const failed = { stage: "exec", code: errnoName(errno) };
-  throw new LaunchError(failed, `exec ${program}: ${errnoMessage(errno)}`);
+  const message = `exec ${program}: ${errnoMessage(errno)}`;
+  throw new LaunchError(message, { stage: "exec", code: errnoName(errno) });
 }
 
 /** The launcher's whole life. Returns only when it failed, with its exit code. */
