@@ -1,9 +1,8 @@
 import { dlopen, type FFIFunction, FFIType, type Library } from "bun:ffi";
 
-/** Which C library answered, and under which file name it was opened. */
+/** Which C library answered. */
 export interface CLibrary {
   readonly name: "glibc" | "musl";
-  readonly file: string;
   /** Such as "2.36"; musl does not tell. */
   readonly version: string | undefined;
 }
@@ -88,20 +87,25 @@ interface Opened {
   readonly symbols: Symbols;
 }
 
-/** musl answers to glibc's file name as well, so glibc is known by a function of its own. */
+/**
+ * glibc's file name, to which musl's loader answers as well. It must be a name that is loaded
+ * already: for another one Bun looks into the working directory at last.
+ */
+const file = "libc.so.6";
+
+/** glibc is known by a function of its own. */
 function openGlibc(): Opened {
-  const file = "libc.so.6";
   const version = { gnu_get_libc_version: { args: [], returns: FFIType.cstring } } as const;
   const { symbols } = dlopen(file, { ...signatures, ...version });
   const text = String(symbols.gnu_get_libc_version());
-  return { library: { name: "glibc", file, version: text }, symbols };
+  return { library: { name: "glibc", version: text }, symbols };
 }
 
-/** musl's loader takes this name for itself; glibc's finds at most a linker script, no library. */
 function openMusl(): Opened {
-  const file = "libc.so";
-  const { symbols } = dlopen(file, signatures);
-  return { library: { name: "musl", file, version: undefined }, symbols };
+  return {
+    library: { name: "musl", version: undefined },
+    symbols: dlopen(file, signatures).symbols,
+  };
 }
 
 function open(): Opened {
@@ -115,7 +119,7 @@ function open(): Opened {
   }
   throw new AggregateError(
     refusals,
-    "Cannot call the C library: neither glibc (libc.so.6) nor musl (libc.so) could be opened. " +
+    `Cannot call the C library ${file}, neither as glibc nor as musl. ` +
       "hostler needs glibc 2.34 or newer, or musl 1.2, and a process that may make memory " +
       "executable: no MemoryDenyWriteExecute=, and execmem where SELinux rules.",
   );
