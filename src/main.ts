@@ -5,8 +5,13 @@
 export {};
 
 if (!Bun.isMainThread) {
+  // What is told to this thread while it imports would be lost: nobody listens then.
+  const thread = globalThis as { onmessage: ((message: MessageEvent) => void) | null };
+  const early: MessageEvent[] = [];
+  thread.onmessage = (message) => early.push(message);
   const { runWaitThread } = await import("./event-loop/wait-thread.ts");
   runWaitThread();
+  for (const message of early) thread.onmessage?.(message);
 } else if (process.argv[2] === "--launch") {
   const { runLauncher } = await import("./process/launcher.ts");
   process.exit(runLauncher());
