@@ -20,6 +20,9 @@ export interface AgentOptions {
   readonly allowUsers: readonly number[];
   readonly allowGroups: readonly number[];
   readonly allowLabels: readonly string[];
+  readonly allowCgroups: readonly string[];
+  /** Whoever asks must be outside of the agent's own PID namespace. */
+  readonly otherProcessNamespace: boolean;
   /** Called as holden-agent. */
   readonly holdenNames: boolean;
 }
@@ -54,6 +57,8 @@ class Agent {
       users: options.allowUsers,
       groups: options.allowGroups,
       labels: options.allowLabels,
+      cgroups: options.allowCgroups,
+      otherProcessNamespace: options.otherProcessNamespace,
     };
     this.#hello = {
       kind: "hello",

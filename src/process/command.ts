@@ -29,6 +29,16 @@ const allowFlags = {
     valueHint: "label",
     description: "A security label (SO_PEERSEC) that a peer must have besides",
   },
+  "allow-cgroup": {
+    type: "string",
+    repeatable: true,
+    valueHint: "path",
+    description: "A cgroup that a peer must be in or below besides",
+  },
+  "other-pid-namespace": {
+    type: "boolean",
+    description: "A peer must besides be outside of the agent's own PID namespace",
+  },
 } as const;
 
 const agentFlags = {

@@ -62,6 +62,11 @@ const ids = list(id, {
   least: 0,
   most: configurationLimits.ids,
 });
+const cgroups = list(path, {
+  expected: "an array of cgroup paths",
+  least: 0,
+  most: configurationLimits.ids,
+});
 const labels = list(value("a security label as text", nonEmptyText), {
   expected: `an array of at most ${configurationLimits.ids} labels`,
   least: 0,
@@ -317,6 +322,8 @@ export const readPartition = table(
     allow_uid: ids,
     allow_gid: ids,
     allow_label: labels,
+    allow_cgroup: cgroups,
+    other_pid_namespace: flag,
   },
   { expected: "a table [partition.NAME]" },
 );

@@ -114,6 +114,8 @@ export function holdenConfiguration(commands: {
     allowUsers: [0],
     allowGroups: [],
     allowLabels: [],
+    allowCgroups: [],
+    otherProcessNamespace: false,
     protocol: "holden",
   };
   const processes = pairs.map(
@@ -154,6 +156,8 @@ function makePartition(name: string, read: PartitionTable): PartitionSpecificati
     allowUsers: read.allow_uid ?? [0],
     allowGroups: read.allow_gid ?? [],
     allowLabels: read.allow_label ?? [],
+    allowCgroups: read.allow_cgroup ?? [],
+    otherProcessNamespace: read.other_pid_namespace ?? false,
     protocol: read.protocol ?? "hostler",
   };
 }
@@ -230,7 +234,10 @@ function warningsOf(
   configuration: Configuration,
 ): ConfigurationWarning[] {
   const warnings = configuration.partitions
-    .filter(({ allowLabels }) => allowLabels.length === 0)
+    .filter(
+      ({ allowLabels, allowCgroups, otherProcessNamespace }) =>
+        allowLabels.length === 0 && allowCgroups.length === 0 && !otherProcessNamespace,
+    )
     .map(({ name, allowUsers, allowGroups }) => {
       const tables = root.entries.get("partition")?.node;
       const node = tables?.kind === "table" ? tables.entries.get(name)?.node : undefined;
@@ -247,7 +254,9 @@ function warningsOf(
         message:
           `only ${ids || "nobody's id"} guards partition ${name}: ` +
           "the same number may stand on both sides",
-        mend: 'Add allow_label = ["…"], the security label of its agent.',
+        mend:
+          'Add allow_label = ["…"], the security label of its agent, allow_cgroup = ["…"], ' +
+          "or other_pid_namespace = true.",
       };
     });
   if (configuration.processes.length > 0) return warnings;

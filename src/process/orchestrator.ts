@@ -6,6 +6,7 @@ import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { signalName } from "../units/signals.ts";
@@ -97,7 +98,7 @@ class Orchestrator {
   start(options: OrchestratorOptions): void {
     this.#control = new ControlServer(this.#loop, {
       path: options.controlSocket,
-      policy: { users: [process.geteuid?.() ?? 0], groups: [], labels: [] },
+      policy: allowUsers([process.geteuid?.() ?? 0]),
       limits: defaultControlLimits,
       schema: controlRequestSchema,
       onRequest: (request, call) => answerControl(this.#view(), request, call),

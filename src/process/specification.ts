@@ -84,6 +84,10 @@ export interface PartitionSpecification {
   readonly allowUsers: readonly number[];
   readonly allowGroups: readonly number[];
   readonly allowLabels: readonly string[];
+  /** Cgroup v2 paths that the agent must be in or below, as the host sees them. */
+  readonly allowCgroups: readonly string[];
+  /** The agent must be in another PID namespace than the orchestrator. */
+  readonly otherProcessNamespace: boolean;
   /** "holden" speaks Holden v0.2 to a foreign agent. */
   readonly protocol: "hostler" | "holden";
 }

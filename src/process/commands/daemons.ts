@@ -25,6 +25,8 @@ interface AgentFlags extends LogFlags {
   readonly "allow-uid": readonly string[];
   readonly "allow-gid": readonly string[];
   readonly "allow-label": readonly string[];
+  readonly "allow-cgroup": readonly string[];
+  readonly "other-pid-namespace": boolean;
   readonly holdenNames: boolean;
 }
 
@@ -35,6 +37,8 @@ export async function runAgentCommand(flags: AgentFlags): Promise<number> {
     allowUsers: readIds("--allow-uid", flags["allow-uid"], [0]),
     allowGroups: readIds("--allow-gid", flags["allow-gid"], []),
     allowLabels: flags["allow-label"],
+    allowCgroups: flags["allow-cgroup"],
+    otherProcessNamespace: flags["other-pid-namespace"],
     holdenNames,
   };
   applyLogFlags(flags);

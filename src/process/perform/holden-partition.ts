@@ -15,6 +15,7 @@ import {
 import { type Instance, START_ANSWER_LIMIT } from "../lifecycle.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import type { CommandResult, Emit, ManagedProcess, Partition } from "./partition.ts";
+import { policyOf } from "./partition.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 import type { RemoteHandlers } from "./remote-partition.ts";
 import { verifyChild } from "./verify-process.ts";
@@ -86,9 +87,7 @@ export class HoldenPartition implements Partition {
       });
       return;
     }
-    const { allowUsers, allowGroups, allowLabels } = this.#specification;
-    const policy = { users: allowUsers, groups: allowGroups, labels: allowLabels };
-    const refusal = refusePeer(identifyPeer(socket), policy);
+    const refusal = refusePeer(identifyPeer(socket), policyOf(this.#specification));
     if (refusal !== undefined) {
       socket.close();
       const { expected, received } = refusal;

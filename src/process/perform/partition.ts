@@ -1,8 +1,13 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { PeerPolicy } from "../../messaging/peer.ts";
 import type { Instance, ProcessEvent } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
-import type { LaunchConstraints, ProcessSpecification } from "../specification.ts";
+import type {
+  LaunchConstraints,
+  PartitionSpecification,
+  ProcessSpecification,
+} from "../specification.ts";
 import type { OutputPipes } from "./output-pipes.ts";
 import { defaultSearchPath } from "./program-path.ts";
 
@@ -50,6 +55,14 @@ export interface Partition {
     command: readonly string[],
     onResult: (result: CommandResult) => void,
   ): void;
+}
+
+/** Who the agent of a partition must be. */
+export function policyOf(specification: PartitionSpecification): PeerPolicy {
+  const { allowUsers, allowGroups, allowLabels, allowCgroups } = specification;
+  const { otherProcessNamespace } = specification;
+  const ids = { users: allowUsers, groups: allowGroups };
+  return { ...ids, labels: allowLabels, cgroups: allowCgroups, otherProcessNamespace };
 }
 
 /** The variables of a process: PATH, then what the configuration says, then NOTIFY_SOCKET. */

@@ -16,6 +16,7 @@ import {
   invocationVariable,
   type ManagedProcess,
   type Partition,
+  policyOf,
 } from "./partition.ts";
 import { findInvocation } from "./process-table.ts";
 import { RemoteInstance } from "./remote-instance.ts";
@@ -115,9 +116,8 @@ export class RemotePartition implements Partition {
 
   #refuse(socket: OwnedDescriptor): string | undefined {
     if (this.#link !== undefined) return "refused a second agent: one is connected already";
-    const { allowUsers, allowGroups, allowLabels, name } = this.#specification;
-    const policy = { users: allowUsers, groups: allowGroups, labels: allowLabels };
-    const refusal = refusePeer(identifyPeer(socket), policy);
+    const { name } = this.#specification;
+    const refusal = refusePeer(identifyPeer(socket), policyOf(this.#specification));
     if (refusal === undefined) return undefined;
     const { expected, received } = refusal;
     return `refused the agent of ${name}: expected ${expected}; received ${received}`;
