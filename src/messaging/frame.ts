@@ -90,6 +90,7 @@ export class FrameReader {
 
   /** Adds what was read. Kept memory is at most one frame and one read. */
   push(bytes: Uint8Array): void {
+    if (this.#refusal !== undefined) return;
     if (this.#end + bytes.length > this.#buffer.length) {
       const pending = this.#buffer.subarray(this.#start, this.#end);
       const needed = pending.length + bytes.length;
