@@ -191,7 +191,7 @@ describe("partitions", () => {
     expect(orchestra.reach("qm")).toEqual([]);
   });
 
-  test("what runs there is still watched when the agent is gone, and restarted when it is back", () => {
+  test("what runs there is watched without the agent, and restarted when it is back", () => {
     const orchestra = new Orchestra(across);
     orchestra.reach("qm");
     orchestra.boot();
