@@ -141,6 +141,7 @@ export const SCHED_OTHER = 0;
 export const SCHED_RESET_ON_FORK = 0x4000_0000;
 export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
+export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
 
 // <linux/prctl.h>
@@ -150,7 +151,6 @@ export const PR_SET_NO_NEW_PRIVS = 38;
 export const PR_CAP_AMBIENT = 47;
 export const PR_CAP_AMBIENT_RAISE = 2;
 export const PR_CAP_AMBIENT_CLEAR_ALL = 4;
-export const PR_GET_MDWE = 66;
 
 // <linux/capability.h>
 export const LINUX_CAPABILITY_VERSION_3 = 0x2008_0522;

@@ -1,6 +1,7 @@
 import { libc } from "./c-library.ts";
 import {
   CLOCK_MONOTONIC,
+  CLOCK_REALTIME,
   PR_CAP_AMBIENT,
   PR_CAP_AMBIENT_CLEAR_ALL,
   PR_CAP_AMBIENT_RAISE,
@@ -97,7 +98,16 @@ const timespec = new NativeMemory(layouts.timespec.size);
 
 /** CLOCK_MONOTONIC in nanoseconds: clock_gettime(2). Exact for 104 days of uptime. */
 export function monotonicNanoseconds(): number {
-  libc.clock_gettime(CLOCK_MONOTONIC, timespec.address);
+  return nanosecondsOf(CLOCK_MONOTONIC);
+}
+
+/** CLOCK_REALTIME in nanoseconds since 1970, exact to a quarter of a microsecond. */
+export function realtimeNanoseconds(): number {
+  return nanosecondsOf(CLOCK_REALTIME);
+}
+
+function nanosecondsOf(clock: number): number {
+  libc.clock_gettime(clock, timespec.address);
   const seconds = timespec.getUnsigned64(layouts.timespec.tv_sec);
   return seconds * 1_000_000_000 + timespec.getUnsigned64(layouts.timespec.tv_nsec);
 }

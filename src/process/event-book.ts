@@ -28,8 +28,9 @@ class BoundedList<Item> {
     this.#items.push(item);
   }
 
-  get items(): readonly Item[] {
-    return this.#items.slice(-this.#limit);
+  /** The newest items, at most so many. */
+  last(count: number): readonly Item[] {
+    return this.#items.slice(Math.max(0, this.#items.length - Math.min(count, this.#limit)));
   }
 }
 
@@ -52,12 +53,13 @@ export class EventBook {
     return event;
   }
 
+  /** Kept events after a sequence number. Sequences have no gaps, so they are the last ones. */
   after(sequence: number): readonly BookedEvent[] {
-    return this.#all.items.filter((event) => event.sequence > sequence);
+    return this.#all.last(Math.max(0, this.#sequence - sequence));
   }
 
   historyOf(name: string): readonly BookedEvent[] {
-    return this.#byName.get(name)?.items ?? [];
+    return this.#byName.get(name)?.last(HISTORY_LIMIT) ?? [];
   }
 }
 

@@ -62,9 +62,6 @@ struct kernel_sigaction {
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
-#ifndef PR_GET_MDWE
-#define PR_GET_MDWE 66
-#endif
 /* A name in the kernel's header that is no name of ours, because it begins with an underscore. */
 #define LINUX_CAPABILITY_VERSION_3 _LINUX_CAPABILITY_VERSION_3
 
@@ -259,6 +256,7 @@ static void numbers(void) {
   NUMBER(SCHED_RESET_ON_FORK);
   NUMBER(RLIMIT_NOFILE);
   NUMBER(PRIO_PROCESS);
+  NUMBER(CLOCK_REALTIME);
   NUMBER(CLOCK_MONOTONIC);
   NUMBER(PR_SET_KEEPCAPS);
   NUMBER(PR_CAPBSET_DROP);
@@ -266,7 +264,6 @@ static void numbers(void) {
   NUMBER(PR_CAP_AMBIENT);
   NUMBER(PR_CAP_AMBIENT_RAISE);
   NUMBER(PR_CAP_AMBIENT_CLEAR_ALL);
-  NUMBER(PR_GET_MDWE);
   NUMBER(LINUX_CAPABILITY_VERSION_3);
   end();
 }

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { waitForChild } from "../../../ffi/pidfd.ts";
+import { signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn, type SpawnPlan } from "../../../ffi/posix-spawn.ts";
 import {
   descriptorLimit,
@@ -85,6 +85,8 @@ export class Children {
   readonly #loop: EventLoop;
   readonly #handlers: ChildHandlers;
   readonly #children = new Map<string, Child>();
+  /** Launchers that have not become their program yet. */
+  readonly #launching = new Map<string, OwnedDescriptor>();
   /** Instances that stay unreaped, dead or not, until somebody has looked at them. */
   readonly #held = new Set<string>();
   /** Instances that are dead, whose rest is being killed: who waits for the end of that. */
@@ -103,6 +105,7 @@ export class Children {
 
   /** True while the instance lives, or its rest does. */
   knows(invocation: string): boolean {
+    if (this.#launching.has(invocation)) return true;
     return this.#children.has(invocation) || this.#clearing.has(invocation);
   }
 
@@ -119,6 +122,16 @@ export class Children {
   /** A child's pidfd, which stays ours; undefined once it was reaped. */
   processOf(invocation: string): OwnedDescriptor | undefined {
     return this.#children.get(invocation)?.process;
+  }
+
+  /**
+   * Kills a launcher that does not come to an end. Its start is then answered, and its death told,
+   * as those of any child. False when no such launcher is there.
+   */
+  killLauncher(invocation: string): boolean {
+    const launcher = this.#launching.get(invocation);
+    if (launcher !== undefined) signalProcess(launcher, SIGKILL);
+    return launcher !== undefined;
   }
 
   /** A child's number; undefined once it was reaped. */
@@ -243,7 +256,9 @@ export class Children {
       onResult(refuse("Cannot start the launcher", result.errno));
       return;
     }
+    this.#launching.set(request.invocation, result.process);
     this.#awaitReport(report.read, (refusal) => {
+      this.#launching.delete(request.invocation);
       if (refusal === undefined) {
         this.adopt(request.invocation, result, request.leftovers, group);
         onResult(result);

@@ -138,8 +138,9 @@ export class LocalPartition implements Partition {
     return prepared;
   }
 
-  /** A local start is answered in the call that makes it; only a launcher's can be asked for. */
+  /** Only a launcher's start can be left unanswered: it hangs, and is ended. */
   find(managed: ManagedProcess, invocation: string): void {
+    if (this.#children.killLauncher(invocation)) return;
     const child = this.#children.processIdOf(invocation);
     const { name } = managed.specification;
     if (child === undefined) this.#emit(name, { kind: "not-found", invocation });
