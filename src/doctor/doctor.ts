@@ -1,0 +1,36 @@
+import { printJson, printText } from "../command-line/output.ts";
+import { renderTable } from "../command-line/table.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { type Advice, isFit, judge, type Subject } from "./judgement.ts";
+import { probeHost } from "./probes.ts";
+
+/**
+ * Examines this host and says what it found.
+ * @returns the exit code: refused when something is missing that was asked for
+ */
+export async function examine(options: {
+  readonly subjects: readonly Subject[];
+  readonly json: boolean;
+}): Promise<ExitCode> {
+  const advice = judge(await probeHost(), options.subjects);
+  if (options.json) await printJson(advice);
+  else await printText(renderAdvice(advice, options.subjects));
+  return isFit(advice) ? ExitCode.done : ExitCode.refused;
+}
+
+/** A table, then what to change, then the sum of it. */
+export function renderAdvice(advice: readonly Advice[], subjects: readonly Subject[]): string {
+  const rows = advice.map((line) => [line.check, line.status, line.found, line.needed_by]);
+  const mends = advice
+    .filter((line) => line.mend !== null)
+    .map((line) => `${line.check}: ${line.mend}\n`);
+  const missing = advice.filter((line) => line.status === "missing").length;
+  const warnings = advice.filter((line) => line.status === "warning").length;
+  const verdict = isFit(advice) ? "can do" : `lacks ${missing} of what it needs for`;
+  const sum = `This host ${verdict} what was asked for: ${subjects.join(", ")}.`;
+  return [
+    renderTable(["check", "status", "found", "needed by"], rows),
+    mends.length === 0 ? "" : `\nTo mend:\n${mends.join("")}`,
+    `\n${sum} Warnings: ${warnings}.\n`,
+  ].join("");
+}
