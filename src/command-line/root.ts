@@ -26,6 +26,10 @@ export const root: Command = defineCommand({
       description: "Keep processes running, also in another partition",
       load: async () => (await import("../process/command.ts")).processCommand,
     },
+    doctor: {
+      description: "Say what this host can do, and what to change",
+      load: async () => (await import("../doctor/command.ts")).doctorCommand,
+    },
   },
   run: async (args) => {
     if (!args.version) return await runTree(root, "hostler", ["--help"]);
