@@ -1,3 +1,4 @@
+import { ExitCode } from "../units/exit-code.ts";
 import type { ControlError } from "./control-server.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 
@@ -7,6 +8,7 @@ const ANSWER_LIMIT = 64 * 1024 * 1024;
 /** The daemon understood the request and refused it. */
 export class ControlRefusal extends Error {
   override readonly name = "ControlRefusal";
+  readonly exitCode = ExitCode.refused;
   readonly error: ControlError;
 
   constructor(error: ControlError) {
@@ -18,6 +20,7 @@ export class ControlRefusal extends Error {
 /** The daemon could not be reached, or went away. */
 export class ControlUnreachable extends Error {
   override readonly name = "ControlUnreachable";
+  readonly exitCode = ExitCode.refused;
   readonly path: string;
   /** The name of the error number, such as "ENOENT", when the connection failed. */
   readonly code: string | undefined;

@@ -13,6 +13,7 @@ import {
   makeUnixSocket,
 } from "../../ffi/unix-socket.ts";
 import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
+import { ExitCode } from "../units/exit-code.ts";
 
 const BACKLOG = 1024;
 /** Connections taken in one turn. */
@@ -21,6 +22,7 @@ const ACCEPTS_A_TURN = 64;
 /** A socket path that cannot be used, and the mend. */
 export class SocketPathError extends Error {
   override readonly name = "SocketPathError";
+  readonly exitCode = ExitCode.refused;
 }
 
 /** Refuses a path that is no socket of ours; removes a socket that nobody listens on any more. */

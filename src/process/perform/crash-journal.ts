@@ -3,6 +3,7 @@ import { lockFile } from "../../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AppendJournal } from "../../journal/append-journal.ts";
+import { ExitCode } from "../../units/exit-code.ts";
 import { clearInvocation } from "./leftovers.ts";
 import { bootId, findInvocation } from "./process-table.ts";
 
@@ -18,6 +19,7 @@ const entrySchema = v.union([
 /** Another orchestrator holds the same control socket. */
 export class AlreadyRunning extends Error {
   override readonly name = "AlreadyRunning";
+  readonly exitCode = ExitCode.refused;
 }
 
 /**
