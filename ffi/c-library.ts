@@ -43,6 +43,7 @@ const signatures = {
   accept4: { args: [int, address, address, int], returns: int },
   connect: { args: [int, address, int], returns: int },
   shutdown: { args: [int, int], returns: int },
+  poll: { args: [address, long, int], returns: int },
   getsockopt: { args: [int, int, int, address, address], returns: int },
   setsockopt: { args: [int, int, int, address, int], returns: int },
 

@@ -294,3 +294,24 @@ function readControl(): Pick<ReceivedMessage, "descriptors" | "credentials"> {
   }
   return { descriptors, credentials };
 }
+
+/** Says that we write no more; what the peer still writes is read: shutdown(2), SHUT_WR. */
+export function finishWriting(socket: OwnedDescriptor): void {
+  const SHUT_WR = 1;
+  // A peer that is gone already (ENOTCONN) hears nothing of it, which is as well.
+  libc.shutdown(socket.number, SHUT_WR);
+}
+
+/** struct pollfd: int fd, short events, short revents: poll(2). */
+const pollDescriptor = new NativeMemory(8);
+const POLLHUP = 0x10;
+const POLLRDHUP = 0x2000;
+
+/** True when the peer has closed its end, or writes no more, whatever is still to be read. */
+export function hasHungUp(socket: OwnedDescriptor): boolean {
+  pollDescriptor.view.setInt32(0, socket.number, true);
+  pollDescriptor.view.setInt16(4, POLLRDHUP, true);
+  pollDescriptor.view.setInt16(6, 0, true);
+  attempt(() => libc.poll(pollDescriptor.address, 1, 0));
+  return (pollDescriptor.view.getInt16(6, true) & (POLLHUP | POLLRDHUP)) !== 0;
+}

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { setNonBlocking } from "../../../ffi/descriptor.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { receiveCredentials } from "../../../ffi/unix-socket.ts";
+import { finishWriting, receiveCredentials } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
@@ -58,6 +58,7 @@ export class AgentLink {
   #nextId = 1;
   #agentProcessId = 0;
   #up = false;
+  #draining = false;
 
   constructor(
     loop: EventLoop,
@@ -91,7 +92,7 @@ export class AgentLink {
   }
 
   get isUp(): boolean {
-    return this.#up && this.#frames.isOpen;
+    return this.#up && !this.#draining && this.#frames.isOpen;
   }
 
   /** Asks the agent to start an instance. The descriptors stay the caller's. */
@@ -244,6 +245,15 @@ export class AgentLink {
     this.#pending.clear();
     for (const { onReply } of pending) onReply(undefined, []);
     this.#handlers.onDown(reason);
+  }
+
+  /**
+   * Asks for nothing more, and waits until the agent has read everything and hung up as well: only
+   * then is it certain that no start of this link is still to happen.
+   */
+  drain(): void {
+    this.#draining = true;
+    finishWriting(this.#frames.stream.socket);
   }
 
   /** Ends the link, as told. */

@@ -5,6 +5,7 @@ import { errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-ca
 import {
   bindUnix,
   connectUnix,
+  hasHungUp,
   makeTcpSocket,
   makeUnixSocket,
   receiveCredentials,
@@ -201,8 +202,9 @@ export class AgentSession {
       for (const descriptor of descriptors) descriptor.close();
     };
     const begin = () => {
-      if (!this.#stream.isOpen) {
-        // Whoever asked is gone; it will look for the instance, and must not find a late one.
+      if (!this.#stream.isOpen || hasHungUp(this.#stream.socket)) {
+        // Whoever asked is gone, though its words are still read; a start now would be a second
+        // one, because it has looked for this one, or is about to.
         close();
         return;
       }

@@ -5,6 +5,7 @@ export interface ProcessStatus {
   readonly processId: number;
   readonly parentId: number;
   readonly group: number;
+  readonly session: number;
   /** One letter; Z and X are dead. */
   readonly state: string;
   /** Clock ticks since boot: with the number and the boot id, who a process is. */
@@ -26,6 +27,7 @@ export function statusOf(processId: number): ProcessStatus | undefined {
     state: fields[0] ?? "X",
     parentId: Number(fields[1]),
     group: Number(fields[2]),
+    session: Number(fields[3]),
     startTicks: Number(fields[19]),
   };
 }

@@ -18,7 +18,7 @@ import {
   type Partition,
   policyOf,
 } from "./partition.ts";
-import { findInvocation } from "./process-table.ts";
+import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 
 /** How often a search is repeated for a process in the middle of exec, and after how long. */
@@ -46,6 +46,10 @@ export class RemotePartition implements Partition {
   readonly #instances = new Map<string, RemoteInstance>();
   /** The link on which an instance was started, for as long as that link stands. */
   readonly #startedOn = new Map<string, AgentLink>();
+  /** The link on which a start was asked for, until it is answered. */
+  readonly #owing = new Map<string, AgentLink>();
+  /** Searches that begin when a link that was left has ended on both sides. */
+  readonly #searches = new Map<AgentLink, (() => void)[]>();
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
   #listener: Listener | undefined;
@@ -124,12 +128,20 @@ export class RemotePartition implements Partition {
   }
 
   #onDown(link: AgentLink, reason: string): void {
-    if (this.#link === link) this.#link = undefined;
     for (const [invocation, startedOn] of this.#startedOn) {
       if (startedOn !== link) continue;
       this.#startedOn.delete(invocation);
       this.#instances.get(invocation)?.orphan();
     }
+    if (this.#link === link) this.#leave(reason);
+    const searches = this.#searches.get(link) ?? [];
+    this.#searches.delete(link);
+    for (const search of searches) search();
+  }
+
+  /** No more requests go to this link; another one may be made. */
+  #leave(reason: string): void {
+    this.#link = undefined;
     this.#handlers.onReachable(false, reason);
     this.#dialler?.redial();
   }
@@ -143,7 +155,9 @@ export class RemotePartition implements Partition {
       this.#emit(name, { kind: "start-refused", invocation, refusal });
       return;
     }
+    this.#owing.set(invocation, link);
     this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, (answer) => {
+      this.#owing.delete(invocation);
       this.#onAnswer(link, name, invocation, answer);
     });
   }
@@ -214,9 +228,16 @@ export class RemotePartition implements Partition {
   }
 
   find(managed: ManagedProcess, invocation: string): void {
-    // A link that owes an answer must not give it late, when another instance may run.
-    this.#link?.close("it left a start unanswered");
-    this.#search(managed.specification.name, invocation, SEARCHES);
+    const search = () => this.#search(managed.specification.name, invocation, SEARCHES);
+    const owing = this.#owing.get(invocation);
+    if (owing === undefined) {
+      search();
+      return;
+    }
+    // An agent that hangs may still do what it was asked: another start must wait until it cannot.
+    this.#searches.set(owing, [...(this.#searches.get(owing) ?? []), search]);
+    owing.drain();
+    if (this.#link === owing) this.#leave("it left a start unanswered");
   }
 
   /**
@@ -224,26 +245,34 @@ export class RemotePartition implements Partition {
    * a child still holds the agent's socket. One in the exec itself may have no environment yet.
    */
   #search(name: string, invocation: string, left: number): void {
+    // Its answer came after all, while its link was being left.
+    if (this.#instances.has(invocation)) return;
     const { found, unreadable } = findInvocation(invocation);
-    for (const { processId, startTicks } of found) {
-      const process = openProcess(processId);
-      if (process === undefined) continue;
-      const still = findInvocation(invocation).found.find(
-        (status) => status.processId === processId && status.startTicks === startTicks,
-      );
-      if (still === undefined) {
-        process.close();
-        continue;
-      }
-      this.#watch(name, { invocation, processId, process, parentTells: false });
-      this.#emit(name, { kind: "found", invocation, processId });
-      return;
-    }
+    // Every instance leads a session of its own; others that carry its id are what it left behind.
+    const main = found.find((status) => status.session === status.processId);
+    if (main !== undefined && this.#adopt(name, invocation, main)) return;
     if (unreadable.length > 0 && left > 0) {
       this.loop.wakeAfter(SEARCH_AGAIN_AFTER, () => this.#search(name, invocation, left - 1));
       return;
     }
-    this.#emit(name, { kind: "not-found", invocation });
+    clearInvocation(this.loop, invocation, () =>
+      this.#emit(name, { kind: "not-found", invocation }),
+    );
+  }
+
+  /** Watches an instance that nobody told of; false when it has just died. */
+  #adopt(name: string, invocation: string, found: ProcessStatus): boolean {
+    const { processId, startTicks } = found;
+    const process = openProcess(processId);
+    if (process === undefined) return false;
+    // With its pidfd in hand: is the number still the process that was found?
+    if (statusOf(processId)?.startTicks !== startTicks) {
+      process.close();
+      return false;
+    }
+    this.#watch(name, { invocation, processId, process, parentTells: false });
+    this.#emit(name, { kind: "found", invocation, processId });
+    return true;
   }
 
   signal(instance: Instance, signal: number): void {
@@ -338,6 +367,7 @@ export class RemotePartition implements Partition {
     this.#dialler?.stop();
     this.#listener?.close();
     this.#link?.close("the orchestrator stops");
+    for (const link of this.#searches.keys()) link.close("the orchestrator stops");
     for (const instance of this.#instances.values()) instance.close();
     this.#instances.clear();
   }
