@@ -168,8 +168,220 @@ const checkCommand = defineCommand({
   },
 });
 
+const jsonFlag = { json: { type: "boolean", description: "Print JSON" } } as const;
+const jsonLinesFlag = {
+  json: { type: "boolean", description: "Print one JSON object a line" },
+} as const;
+const followFlag = {
+  follow: { type: "boolean", alias: "f", description: "Go on with what comes" },
+} as const;
+
+const oneName = {
+  name: { type: "positional", complete: "process", description: "A process of the configuration" },
+} as const;
+const someNames = {
+  name: {
+    type: "positional",
+    repeatable: true,
+    complete: "process",
+    description: "Processes of the configuration",
+  },
+} as const;
+
+const listCommand = defineCommand({
+  meta: {
+    name: "list",
+    description: "Show all processes: where, in which phase, how often restarted",
+    examples: [
+      ["hostler process list", "Show them as a table"],
+      ["hostler process list --watch", "Show them again whenever something happens"],
+      ["hostler process list --json", "Show them as a JSON array"],
+    ],
+  },
+  args: {
+    watch: { type: "boolean", alias: "w", description: "Show them again at every event" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/list.ts")).runList(args),
+});
+
+const showCommand = defineCommand({
+  meta: {
+    name: "show",
+    description: "Show all that is known of a process: its rules, its past, the coming waits",
+    examples: [["hostler process show media", "Say when it started and why it ended"]],
+  },
+  args: { ...oneName, ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/show.ts")).runShow(args),
+});
+
+const startCommand = defineCommand({
+  meta: {
+    name: "start",
+    description: "Start processes, and what they come after; the past is forgiven",
+    examples: [
+      ["hostler process start media", "Start it, at once if it waits for a restart"],
+      ["hostler process start media --wait", "Return when it is ready"],
+    ],
+  },
+  args: {
+    ...someNames,
+    wait: { type: "boolean", description: "Return when they are ready" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) =>
+    await (await import("./commands/change.ts")).runChange({ ...args, verb: "start" }),
+});
+
+const stopCommand = defineCommand({
+  meta: {
+    name: "stop",
+    description: "Stop processes: their signal, the grace period, then SIGKILL",
+    examples: [
+      ["hostler process stop media --wait", "Return when nothing of it is left"],
+      ["hostler process stop media navigation --now", "Kill two at once"],
+    ],
+  },
+  args: {
+    ...someNames,
+    now: { type: "boolean", description: "SIGKILL at once, without grace" },
+    wait: { type: "boolean", description: "Return when nothing of them is left" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) =>
+    await (await import("./commands/change.ts")).runChange({ ...args, verb: "stop" }),
+});
+
+const restartCommand = defineCommand({
+  meta: {
+    name: "restart",
+    description: "Stop processes and start them again",
+    examples: [["hostler process restart media --wait", "Return when it is ready again"]],
+  },
+  args: {
+    ...someNames,
+    wait: { type: "boolean", description: "Return when they are ready again" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) =>
+    await (await import("./commands/change.ts")).runChange({ ...args, verb: "restart" }),
+});
+
+const signalCommand = defineCommand({
+  meta: {
+    name: "signal",
+    description: "Send a signal to a process, by its pidfd",
+    examples: [["hostler process signal media SIGHUP", "Have it read its files again"]],
+  },
+  args: {
+    ...oneName,
+    signal: { type: "positional", description: "A name or a number, such as SIGHUP, HUP or 1" },
+    ...controlSocketFlag,
+  },
+  run: async (args) => await (await import("./commands/change.ts")).runSignal(args),
+});
+
+const logsCommand = defineCommand({
+  meta: {
+    name: "logs",
+    description: "Show what processes wrote: the kept lines, the oldest first",
+    examples: [
+      ["hostler process logs media -n 20 -f", "Show the last 20 lines, and go on"],
+      ["hostler process logs --json", "Show the lines of all processes, for programs"],
+    ],
+  },
+  args: {
+    name: {
+      type: "positional",
+      required: false,
+      complete: "process",
+      description: "A process of the configuration; all without it",
+    },
+    ...followFlag,
+    lines: {
+      type: "string",
+      alias: "n",
+      valueHint: "count",
+      description: "Of each process the last so many lines; all that are kept without it",
+    },
+    ...controlSocketFlag,
+    ...jsonLinesFlag,
+  },
+  run: async (args) => await (await import("./commands/follow.ts")).runLogs(args),
+});
+
+const eventsCommand = defineCommand({
+  meta: {
+    name: "events",
+    description: "Show what happened to processes, with times in microseconds",
+    examples: [["hostler process events -f", "Show what happened, and go on"]],
+  },
+  args: {
+    ...followFlag,
+    after: {
+      type: "string",
+      valueHint: "sequence",
+      description: "Only events after this sequence number, as --json tells it",
+    },
+    ...controlSocketFlag,
+    ...jsonLinesFlag,
+  },
+  run: async (args) => await (await import("./commands/follow.ts")).runEvents(args),
+});
+
+const waitCommand = defineCommand({
+  meta: {
+    name: "wait",
+    description: "Wait until a process is ready, or stopped",
+    examples: [["hostler process wait media --until ready --timeout 30s", "Wait at most 30 s"]],
+    exitCodes: { 0: "it is in that state", 111: "it is not in time, or the orchestrator is away" },
+  },
+  args: {
+    ...oneName,
+    until: {
+      type: "enum",
+      options: ["ready", "stopped"],
+      default: "ready",
+      description: "What to wait for",
+    },
+    timeout: {
+      type: "string",
+      valueHint: "duration",
+      description: "At most this long, such as 500ms, 30s or 2min; without it for ever",
+    },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/change.ts")).runWait(args),
+});
+
 /** `hostler process …` */
 export const processCommand: Command = defineCommand({
-  meta: { name: "process", description: "Keep processes running, also in another partition" },
-  subCommands: subCommandsOf(orchestratorCommand, agentCommand, checkCommand),
+  meta: {
+    name: "process",
+    description: "Keep processes running, also in another partition",
+    examples: [
+      ["hostler process check process.toml", "Validate a configuration"],
+      ["hostler process orchestrator --config process.toml", "Keep running what it says"],
+      ["hostler process list", "Show what runs"],
+    ],
+  },
+  subCommands: subCommandsOf(
+    orchestratorCommand,
+    agentCommand,
+    checkCommand,
+    listCommand,
+    showCommand,
+    startCommand,
+    stopCommand,
+    restartCommand,
+    signalCommand,
+    logsCommand,
+    eventsCommand,
+    waitCommand,
+  ),
 });

@@ -1,0 +1,152 @@
+import * as v from "valibot";
+import {
+  type ControlClient,
+  ControlRefusal,
+  ControlUnreachable,
+  connectControl,
+} from "../messaging/control-client.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { nearest } from "../units/nearest.ts";
+import {
+  type LogLine,
+  logLineSchema,
+  type ProcessDetail,
+  type ProcessEventRecord,
+  type ProcessSummary,
+  processDetailSchema,
+  processEventSchema,
+  processSummarySchema,
+} from "./protocol.ts";
+
+/** The orchestrator is away, refused, or said what we do not understand; the message has the mend. */
+export class OrchestratorError extends Error {
+  override readonly name = "OrchestratorError";
+  readonly exitCode = ExitCode.refused;
+}
+
+/** A client of the orchestrator's control socket. Every answer is validated. */
+export class OrchestratorClient implements Disposable {
+  readonly #control: ControlClient;
+
+  private constructor(control: ControlClient) {
+    this.#control = control;
+  }
+
+  /** @throws OrchestratorError when nobody answers there. */
+  static async connect(path: string): Promise<OrchestratorClient> {
+    try {
+      return new OrchestratorClient(await connectControl(path));
+    } catch (error) {
+      throw translate(error, path);
+    }
+  }
+
+  list(): Promise<ProcessSummary[]> {
+    return this.#request(v.array(processSummarySchema), "list");
+  }
+
+  show(name: string): Promise<ProcessDetail> {
+    return this.#request(processDetailSchema, "show", { name });
+  }
+
+  /** Says what is wanted; the answer tells how things are right after. */
+  change(
+    verb: "start" | "stop" | "restart",
+    name: string,
+    options: { readonly now?: boolean } = {},
+  ): Promise<ProcessSummary> {
+    const now = verb === "stop" && options.now === true ? { now: true } : {};
+    return this.#request(processSummarySchema, verb, { name, ...now });
+  }
+
+  async signal(name: string, signal: number): Promise<void> {
+    await this.#request(v.null(), "signal", { name, signal });
+  }
+
+  /** Answered when the process is in that state; never, if it does not come to it. */
+  wait(name: string, until: "ready" | "stopped"): Promise<ProcessSummary> {
+    return this.#request(processSummarySchema, "wait", { name, until });
+  }
+
+  /** Kept lines of one process or all, the oldest first; with `follow` the coming ones too. */
+  logs(options: {
+    readonly name?: string;
+    readonly lines?: number;
+    readonly follow?: boolean;
+  }): AsyncGenerator<LogLine> {
+    return this.#stream(logLineSchema, "logs", options);
+  }
+
+  /** Kept events, the oldest first; with `follow` the coming ones too. */
+  events(options: {
+    readonly after?: number;
+    readonly follow?: boolean;
+  }): AsyncGenerator<ProcessEventRecord> {
+    return this.#stream(processEventSchema, "subscribe", options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#control.close();
+  }
+
+  async #request<T>(
+    schema: v.GenericSchema<unknown, T>,
+    verb: string,
+    fields: Readonly<Record<string, unknown>> = {},
+  ): Promise<T> {
+    try {
+      return validate(schema, await this.#control.request(verb, fields));
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  async *#stream<T>(
+    schema: v.GenericSchema<unknown, T>,
+    verb: string,
+    fields: Readonly<Record<string, unknown>>,
+  ): AsyncGenerator<T> {
+    try {
+      for await (const item of this.#control.stream(verb, fields)) yield validate(schema, item);
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+}
+
+function validate<T>(schema: v.GenericSchema<unknown, T>, answer: unknown): T {
+  const outcome = v.safeParse(schema, answer);
+  if (outcome.success) return outcome.output;
+  const [issue] = outcome.issues;
+  const where = v.getDotPath(issue) ?? "the answer";
+  throw new OrchestratorError(
+    `The orchestrator's answer is not understood: ${where}: expected ${issue.expected}, ` +
+      `received ${issue.received}. Are both of the same version?`,
+  );
+}
+
+/** What went wrong, with what the reader can do. */
+function translate(error: unknown, path?: string): unknown {
+  if (error instanceof ControlRefusal) {
+    const { expected, received, hint, kind } = error.error;
+    const known = kind === "unknown-process" ? (expected ?? "").split(", ") : [];
+    const meant = nearest(received ?? "", known);
+    const mend = meant === undefined ? hint : `Did you mean ${meant}?`;
+    return new OrchestratorError(mend === undefined ? error.message : `${error.message}. ${mend}`);
+  }
+  if (!(error instanceof ControlUnreachable)) return error;
+  const { code } = error;
+  if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {
+    return new OrchestratorError(
+      `The orchestrator does not run, or its control socket is elsewhere: ${path} (${code}). ` +
+        "Start it by hostler process orchestrator --config FILE, or give --control-socket PATH.",
+    );
+  }
+  if (path !== undefined && (code === "EACCES" || code === "EPERM")) {
+    return new OrchestratorError(
+      `The control socket ${path} is for the orchestrator's own user alone (${code}). ` +
+        "Run this as that user.",
+    );
+  }
+  return new OrchestratorError(error.message, { cause: error.cause });
+}

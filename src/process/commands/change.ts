@@ -1,0 +1,98 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { durationArgument } from "../../command-line/parse.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { signalNumber } from "../../units/signals.ts";
+import { formatDuration } from "../../units/units.ts";
+import { OrchestratorClient, OrchestratorError } from "../client.ts";
+import type { ProcessSummary } from "../protocol.ts";
+import { phaseText, streamLine } from "./words.ts";
+
+interface ChangeOptions {
+  readonly verb: "start" | "stop" | "restart";
+  readonly name: readonly string[];
+  readonly "control-socket": string;
+  readonly json: boolean;
+  readonly wait: boolean;
+  readonly now?: boolean;
+}
+
+/** Starts, stops or restarts processes; a name that is refused does not keep the others. */
+export async function runChange(options: ChangeOptions): Promise<number> {
+  const { verb, wait } = options;
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const outcomes = await Promise.allSettled(
+    [...new Set(options.name)].map(async (name) => {
+      const now = options.now === true;
+      const summary = await client.change(verb, name, { now });
+      return wait ? await client.wait(name, verb === "stop" ? "stopped" : "ready") : summary;
+    }),
+  );
+  const done = outcomes.flatMap((outcome) =>
+    outcome.status === "fulfilled" ? [outcome.value] : [],
+  );
+  await printSummaries(done, options.json);
+  const refusals = outcomes.flatMap((outcome) =>
+    outcome.status === "rejected" ? [outcome.reason as Error] : [],
+  );
+  const [first] = refusals;
+  if (first === undefined) return ExitCode.done;
+  if (refusals.length === 1 || !(first instanceof OrchestratorError)) throw first;
+  throw new OrchestratorError(refusals.map(({ message }) => message).join("\n"));
+}
+
+interface SignalOptions {
+  readonly name: string;
+  readonly signal: string;
+  readonly "control-socket": string;
+}
+
+export async function runSignal(options: SignalOptions): Promise<number> {
+  const signal = signalNumber(options.signal);
+  if (typeof signal !== "number") {
+    throw new UsageError(`Expected ${signal.expected}, received ${signal.received}`);
+  }
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  await client.signal(options.name, signal);
+  return ExitCode.done;
+}
+
+interface WaitOptions {
+  readonly name: string;
+  readonly until: "ready" | "stopped";
+  readonly timeout: string | undefined;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+/** Returns when the process is in that state; refuses when it is not in time. */
+export async function runWait(options: WaitOptions): Promise<number> {
+  const { name, until, timeout } = options;
+  const limit = timeout === undefined ? undefined : durationArgument("--timeout", timeout);
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const reached = client.wait(name, until);
+  const summary = await (limit === undefined ? reached : Promise.race([reached, expiry(limit)]));
+  if (summary === "expired") {
+    const { summary: found } = await client.show(name);
+    const waited = formatDuration(limit ?? 0);
+    throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phaseText(found)}`);
+  }
+  if (options.json) await printJson(summary);
+  else await printSummaries([summary], false);
+  return ExitCode.done;
+}
+
+/** A client has no event loop of its own; what it waits for here is nothing but time. */
+function expiry(limit: number): Promise<"expired"> {
+  return new Promise((resolve) => {
+    AbortSignal.timeout(limit).addEventListener("abort", () => resolve("expired"));
+  });
+}
+
+async function printSummaries(summaries: readonly ProcessSummary[], json: boolean): Promise<void> {
+  if (json) await printJson(summaries);
+  else {
+    const lines = summaries.map((summary) => streamLine([`${summary.name}:`, phaseText(summary)]));
+    await printText(lines.join(""));
+  }
+}

@@ -1,0 +1,63 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { alignColumns, renderTable } from "../../command-line/table.ts";
+import { formatBytes } from "../../units/bytes.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { formatDuration } from "../../units/units.ts";
+import { OrchestratorClient } from "../client.ts";
+import type { ProcessDetail } from "../protocol.ts";
+import { endingText, eventDetail, phaseText } from "./words.ts";
+
+interface ShowOptions {
+  readonly name: string;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+/** Prints all that is known of one process. */
+export async function runShow(options: ShowOptions): Promise<number> {
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const detail = await client.show(options.name);
+  if (options.json) await printJson(detail);
+  else await printText(renderDetail(detail));
+  return ExitCode.done;
+}
+
+export function renderDetail(detail: ProcessDetail): string {
+  const { summary, log, history } = detail;
+  const rows = [
+    ["name", summary.name],
+    ["partition", summary.partition ?? "- (this host)"],
+    ["phase", phaseText(summary)],
+    ["uptime", summary.uptime_ms === null ? "-" : formatDuration(summary.uptime_ms)],
+    ["invocation", summary.invocation ?? "-"],
+    ["command", detail.command.map(quoteWord).join(" ")],
+    ["after", detail.after.join(", ") || "-"],
+    ["ready", detail.readiness],
+    ["restart", restartText(detail)],
+    ["restarts", `${summary.restarts}; the last exit: ${endingText(summary.last_exit)}`],
+    ["coming waits", scheduleText(detail.backoff_schedule_ms)],
+    ["stop", `${detail.stop.signal}, SIGKILL after ${formatDuration(detail.stop.grace_ms)}`],
+    ["log", `${log.lines} lines, ${formatBytes(log.bytes)}; ${log.dropped_lines} lines dropped`],
+  ];
+  const events = history.map((event) => [event.time, event.what, eventDetail(event)]);
+  const past = renderTable(["WHEN", "WHAT", "HOW"], events);
+  return `${alignColumns(rows).join("\n")}\n\n${past}`;
+}
+
+function restartText(detail: ProcessDetail): string {
+  const limit = detail.start_limit;
+  if (limit === null) return detail.restart;
+  const within = formatDuration(limit.within_ms);
+  return `${detail.restart}; at most ${limit.starts} starts within ${within}`;
+}
+
+/** The waits before the coming restarts if it kept failing. */
+function scheduleText(schedule: readonly number[]): string {
+  if (schedule.every((wait) => wait === 0)) return "none: it restarts at once";
+  return `${schedule.map((wait) => (wait === 0 ? "at once" : formatDuration(wait))).join(", ")} …`;
+}
+
+/** A word as a shell would take it back. */
+function quoteWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
