@@ -73,6 +73,10 @@ export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 
+// <poll.h>
+export const POLLHUP = 0x10;
+export const POLLRDHUP = 0x2000;
+
 // <linux/close_range.h>
 export const CLOSE_RANGE_CLOEXEC = 4;
 
@@ -108,6 +112,9 @@ export const PIDFD_GET_INFO = 0xc040_ff0b;
 export const PIDFD_INFO_EXIT = 8;
 export const PIDFD_SIGNAL_PROCESS_GROUP = 4;
 
+// <linux/nsfs.h>
+export const NS_GET_PARENT = 0xb702;
+
 // <sys/socket.h>, <linux/socket.h>
 export const AF_UNIX = 1;
 export const AF_INET = 2;
@@ -116,6 +123,7 @@ export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK = 0o4000;
 export const SOCK_CLOEXEC = 0o2000000;
+export const SHUT_WR = 1;
 export const SOL_SOCKET = 1;
 export const SO_ERROR = 4;
 export const SO_PASSCRED = 16;

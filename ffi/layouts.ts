@@ -32,6 +32,8 @@ export function layoutsOf(of: Architecture) {
     /** cmsg(3); its data follow, each header at a multiple of 8. */
     cmsghdr: { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 },
     ucred: { size: 12, pid: 0, uid: 4, gid: 8 },
+    /** poll(2) */
+    pollfd: { size: 8, fd: 0, events: 4, revents: 6 },
     /** prlimit(2) */
     rlimit: { size: 16, rlim_cur: 0, rlim_max: 8 },
     /** clock_gettime(2) */

@@ -1,8 +1,6 @@
+import { NS_GET_PARENT } from "./constants.ts";
 import { control } from "./descriptor.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
-
-/** include/uapi/linux/nsfs.h: the parent of a PID or user namespace, as a new descriptor. */
-const NS_GET_PARENT = 0xb702;
 
 /**
  * The parent of a PID or user namespace; undefined above the one that we are in ourselves (EPERM)

@@ -8,8 +8,11 @@ import {
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_TRUNC,
+  POLLHUP,
+  POLLRDHUP,
   SCM_CREDENTIALS,
   SCM_RIGHTS,
+  SHUT_WR,
   SO_ERROR,
   SO_PASSCRED,
   SO_PEERCRED,
@@ -297,21 +300,18 @@ function readControl(): Pick<ReceivedMessage, "descriptors" | "credentials"> {
 
 /** Says that we write no more; what the peer still writes is read: shutdown(2), SHUT_WR. */
 export function finishWriting(socket: OwnedDescriptor): void {
-  const SHUT_WR = 1;
   // A peer that is gone already (ENOTCONN) hears nothing of it, which is as well.
   libc.shutdown(socket.number, SHUT_WR);
 }
 
-/** struct pollfd: int fd, short events, short revents: poll(2). */
-const pollDescriptor = new NativeMemory(8);
-const POLLHUP = 0x10;
-const POLLRDHUP = 0x2000;
+const pollDescriptor = new NativeMemory(layouts.pollfd.size);
 
 /** True when the peer has closed its end, or writes no more, whatever is still to be read. */
 export function hasHungUp(socket: OwnedDescriptor): boolean {
-  pollDescriptor.view.setInt32(0, socket.number, true);
-  pollDescriptor.view.setInt16(4, POLLRDHUP, true);
-  pollDescriptor.view.setInt16(6, 0, true);
-  attempt(() => libc.poll(pollDescriptor.address, 1, 0));
-  return (pollDescriptor.view.getInt16(6, true) & (POLLHUP | POLLRDHUP)) !== 0;
+  const { view, address } = pollDescriptor;
+  view.setInt32(layouts.pollfd.fd, socket.number, true);
+  view.setInt16(layouts.pollfd.events, POLLRDHUP, true);
+  view.setInt16(layouts.pollfd.revents, 0, true);
+  attempt(() => libc.poll(address, 1, 0));
+  return (view.getInt16(layouts.pollfd.revents, true) & (POLLHUP | POLLRDHUP)) !== 0;
 }

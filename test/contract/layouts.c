@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/nsfs.h>
 #include <linux/types.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -146,6 +147,11 @@ static void structures(void) {
   FIELD(struct ucred, uid);
   FIELD(struct ucred, gid);
   CLOSE();
+  STRUCTURE(pollfd, struct pollfd);
+  FIELD(struct pollfd, fd);
+  FIELD(struct pollfd, events);
+  FIELD(struct pollfd, revents);
+  CLOSE();
   STRUCTURE(rlimit, struct rlimit);
   FIELD(struct rlimit, rlim_cur);
   FIELD(struct rlimit, rlim_max);
@@ -205,6 +211,8 @@ static void numbers(void) {
   NUMBER(EPOLL_CTL_ADD);
   NUMBER(EPOLL_CTL_DEL);
   NUMBER(EPOLL_CTL_MOD);
+  NUMBER(POLLHUP);
+  NUMBER(POLLRDHUP);
   NUMBER(CLOSE_RANGE_CLOEXEC);
   NUMBER(SYS_pidfd_send_signal);
   NUMBER(SYS_pidfd_open);
@@ -228,6 +236,7 @@ static void numbers(void) {
   NUMBER(PIDFD_GET_INFO);
   NUMBER(PIDFD_INFO_EXIT);
   NUMBER(PIDFD_SIGNAL_PROCESS_GROUP);
+  NUMBER(NS_GET_PARENT);
   NUMBER(AF_UNIX);
   NUMBER(AF_INET);
   NUMBER(AF_INET6);
@@ -235,6 +244,7 @@ static void numbers(void) {
   NUMBER(SOCK_DGRAM);
   NUMBER(SOCK_NONBLOCK);
   NUMBER(SOCK_CLOEXEC);
+  NUMBER(SHUT_WR);
   NUMBER(SOL_SOCKET);
   NUMBER(SO_ERROR);
   NUMBER(SO_PASSCRED);

@@ -2,13 +2,14 @@
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { existsSync, fstatSync, openSync, readFileSync, statSync, symlinkSync } from "node:fs";
 import { libc } from "../../../ffi/c-library.ts";
-import { O_CLOEXEC, O_NONBLOCK } from "../../../ffi/constants.ts";
+import { F_SETFD, O_CLOEXEC, O_NONBLOCK } from "../../../ffi/constants.ts";
 import {
   closeOnExecFrom,
   duplicate,
   makeEventCounter,
   makePipe,
   readInto,
+  setCloseOnExec,
   signalEventCounter,
   writeFrom,
 } from "../../../ffi/descriptor.ts";
@@ -203,6 +204,9 @@ const fileChecks: readonly Check[] = [
       closeOnExecFrom(inherited + 1);
       strictEqual(descriptorFlags(owned.number) & O_CLOEXEC, 0);
       closeOnExecFrom(inherited);
+      strictEqual(descriptorFlags(owned.number) & O_CLOEXEC, O_CLOEXEC);
+      libc.fcntl(inherited, F_SETFD, 0);
+      setCloseOnExec(inherited);
       strictEqual(descriptorFlags(owned.number) & O_CLOEXEC, O_CLOEXEC);
     },
   },

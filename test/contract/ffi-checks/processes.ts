@@ -1,9 +1,11 @@
 /** pidfds, signals, limits, and what a process can do to itself before an exec. */
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, fstatSync, openSync, readFileSync, statSync } from "node:fs";
 import { capabilities } from "../../../ffi/capabilities.ts";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
+import { parentNamespace } from "../../../ffi/namespace.ts";
+import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import {
   decodeWaitStatus,
   type Ending,
@@ -233,6 +235,29 @@ const ownChecks: readonly Check[] = [
   },
 ];
 
+/** unshare(1) keeps its own namespace and gives its child, which speaks, a new one. */
+async function knowsTheParentNamespace(): Promise<void> {
+  const pipe = makePipe();
+  using read = pipe.read;
+  using spawn = new PreparedSpawn({
+    path: Bun.which("unshare") ?? "",
+    argv: ["unshare", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", "echo; exec sleep 1000"],
+    environment: [],
+    descriptors: [{ source: pipe.write.number, target: 1 }],
+  });
+  const child = start(spawn);
+  using parent = child.process;
+  pipe.write.close();
+  await waitFor("the child's first word", () => readInto(read, new NativeMemory(1)) === 1);
+  const path = `/proc/${child.processId}/ns/pid_for_children`;
+  using namespace = new OwnedDescriptor(openSync(path, "r"));
+  using found = parentNamespace(namespace);
+  signalProcess(parent, Signal.SIGKILL);
+  await ending(parent);
+  strictEqual(found && fstatSync(found.number).ino, statSync("/proc/self/ns/pid").ino);
+  strictEqual(parentNamespace(read), undefined);
+}
+
 /** Another user with two capabilities, no new privileges, and signals that Bun had ignored. */
 async function becomesAnother(self: readonly string[]): Promise<void> {
   const [path = "", ...rest] = self;
@@ -257,6 +282,12 @@ const becomingChecks: readonly Check[] = [
     name: "a process becomes another user with two capabilities, and executes",
     absence: withoutRoot,
     run: ({ self }) => becomesAnother(self),
+  },
+  {
+    name: "a namespace tells its parent",
+    absence: () => withoutRoot() ?? (Bun.which("unshare") === null ? "no unshare" : undefined),
+    unlikeEmulator: "knows no ioctl of namespaces",
+    run: knowsTheParentNamespace,
   },
   {
     name: "a process without capabilities is refused more",

@@ -15,6 +15,8 @@ import {
   bindUnix,
   connectTcp,
   connectUnix,
+  finishWriting,
+  hasHungUp,
   LONGEST_SOCKET_PATH,
   listen,
   MOST_DESCRIPTORS_A_MESSAGE,
@@ -119,6 +121,24 @@ const messageChecks: readonly Check[] = [
       strictEqual(readCString(received.address), "3456");
       strictEqual(receiveMessage(receiver, received).length, 0);
       strictEqual(sendText(receiver, "x"), -Errno.EPIPE);
+    },
+  },
+  {
+    name: "a peer that writes no more, or is gone, has hung up; what it wrote is still read",
+    run: () => {
+      const [left, right] = makeSocketPair();
+      using one = left;
+      strictEqual(sendText(right, "x"), 1);
+      strictEqual(hasHungUp(one), false);
+      finishWriting(right);
+      strictEqual(hasHungUp(one), true);
+      strictEqual(hasHungUp(right), false);
+      strictEqual(receiveMessage(one, new NativeMemory(4)).length, 1);
+      strictEqual(receiveMessage(one, new NativeMemory(4)).length, 0);
+      strictEqual(sendText(one, "y"), 1);
+      right.close();
+      strictEqual(hasHungUp(one), true);
+      finishWriting(makeUnixSocket("stream"));
     },
   },
   {
