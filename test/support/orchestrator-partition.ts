@@ -108,8 +108,8 @@ export interface Running extends AsyncDisposable {
   readonly orchestrator: TestOrchestrator;
   /** The agent's process as the host numbers it; 0 when the place is local. */
   readonly agent: number;
-  /** @throws Error in a local place. */
-  readonly partition: OrchestratorPartition;
+  /** Undefined in a local place. */
+  readonly partition: OrchestratorPartition | undefined;
 }
 
 /** What `begin` can be told beside the configuration. */
@@ -147,10 +147,7 @@ export async function begin(
     return {
       orchestrator,
       agent,
-      get partition() {
-        if (partition === undefined) throw new Error("There is no partition in a local place");
-        return partition;
-      },
+      partition,
       [Symbol.asyncDispose]: () => stack.disposeAsync(),
     };
   } catch (error) {
