@@ -1,7 +1,6 @@
 import { ExitCode } from "../units/exit-code.ts";
 import type { ArgumentDefinition, Command } from "./definition.ts";
 import { aliasesOf, helpFlag, placeholder } from "./parse.ts";
-import { alignColumns } from "./table.ts";
 
 const usualExitCodes: Readonly<Record<number, string>> = {
   [ExitCode.done]: "done",
@@ -9,6 +8,9 @@ const usualExitCodes: Readonly<Record<number, string>> = {
   [ExitCode.bug]: "a bug of hostler",
   [ExitCode.refused]: "the system, or a daemon, refused",
 };
+
+/** Columns of a line of help. */
+const HELP_WIDTH = 90;
 
 /** The help of a command. @param path the words that call it, such as "hostler process list" */
 export function renderHelp(command: Command, path: string): string {
@@ -21,7 +23,7 @@ export function renderHelp(command: Command, path: string): string {
     section("Words", wordLines(command)),
     section("Options", optionLines(command)),
     section("Examples", exampleLines(examples ?? [])),
-    section("Exit codes", alignColumns(codes.map(([code, meaning]) => [code, meaning]))),
+    section("Exit codes", alignPairs(codes)),
   ];
   return sections.filter((text) => text !== "").join("\n");
 }
@@ -43,26 +45,47 @@ function section(title: string, lines: readonly string[]): string {
   return `${title}:\n${lines.map((line) => (line === "" ? "\n" : `  ${line}\n`)).join("")}`;
 }
 
+/** A word and what it means, wrapped under itself. */
+function alignPairs(pairs: readonly (readonly [string, string])[]): string[] {
+  const width = Math.max(0, ...pairs.map(([word]) => word.length)) + 2;
+  return pairs.flatMap(([word, meaning]) =>
+    wrap(meaning, HELP_WIDTH - width).map(
+      (line, index) => (index === 0 ? word : "").padEnd(width) + line,
+    ),
+  );
+}
+
+/** Lines of at most so many columns; a longer word stands alone. */
+function wrap(text: string, width: number): string[] {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1) ?? "";
+    if (last === "") lines[lines.length - 1] = word;
+    else if (last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 function subCommandLines(command: Command): string[] {
-  const rows = Object.entries(command.subCommands ?? {}).map(([name, { description }]) => [
-    name,
-    description,
-  ]);
-  return alignColumns(rows);
+  const pairs = Object.entries(command.subCommands ?? {});
+  return alignPairs(pairs.map(([name, { description }]) => [name, description]));
 }
 
 function wordLines(command: Command): string[] {
-  const rows = Object.entries(command.args ?? {})
-    .filter(([, definition]) => definition.type === "positional")
-    .map(([name, definition]) => [placeholder(name, definition), definition.description ?? ""]);
-  return alignColumns(rows);
+  const words = Object.entries(command.args ?? {}).filter(
+    ([, definition]) => definition.type === "positional",
+  );
+  return alignPairs(
+    words.map(([name, definition]) => [placeholder(name, definition), told(definition)]),
+  );
 }
 
 function optionLines(command: Command): string[] {
   const flags = Object.entries({ ...command.args, help: helpFlag }).filter(
     ([, definition]) => definition.type !== "positional",
   );
-  return alignColumns(
+  return alignPairs(
     flags.map(([name, definition]) => [spelling(name, definition), told(definition)]),
   );
 }

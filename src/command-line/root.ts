@@ -27,8 +27,12 @@ export const root: Command = defineCommand({
       load: async () => (await import("../process/command.ts")).processCommand,
     },
     doctor: {
-      description: "Say what this host can do, and what to change",
+      description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
+    },
+    completions: {
+      description: "Print what a shell needs to complete commands, flags and names of processes",
+      load: async () => (await import("./completions.ts")).completionsCommand(root),
     },
   },
   run: async (args) => {
