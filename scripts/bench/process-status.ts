@@ -1,0 +1,72 @@
+/** What /proc says of the daemons under measurement. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+
+/** Kibibytes of /proc/PID/smaps_rollup: proc_pid_smaps(5). */
+export interface Memory {
+  readonly resident: number;
+  readonly proportional: number;
+  readonly anonymous: number;
+}
+
+/** The memory of several processes together, in kibibytes. */
+export function memoryOf(processIds: readonly number[]): Memory {
+  let [resident, proportional, anonymous] = [0, 0, 0];
+  for (const processId of processIds) {
+    const text = readFileSync(`/proc/${processId}/smaps_rollup`, "latin1");
+    const field = (name: string) =>
+      Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? 0);
+    resident += field("Rss");
+    proportional += field("Pss");
+    anonymous += field("Anonymous");
+  }
+  return { resident, proportional, anonymous };
+}
+
+/** The children of a process, of all its threads: proc_tid_children(5). */
+function childrenOf(processId: number): number[] {
+  try {
+    return readdirSync(`/proc/${processId}/task`).flatMap((thread) =>
+      readFileSync(`/proc/${processId}/task/${thread}/children`, "latin1")
+        .split(" ")
+        .filter((word) => word !== "")
+        .map(Number),
+    );
+  } catch {
+    return [];
+  }
+}
+
+/** The processes that descend from these and run another file than `exceptFile`; and they. */
+export function familyOf(roots: readonly number[], exceptFile: string): number[] {
+  const family: number[] = [];
+  const waiting = [...roots];
+  for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+    if (fileOf(next) === undefined || fileOf(next) === exceptFile) continue;
+    family.push(next);
+    waiting.push(...childrenOf(next));
+  }
+  return family;
+}
+
+/** The program file that a process runs; undefined when it is gone. */
+export function fileOf(processId: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${processId}/exe`);
+  } catch {
+    return undefined;
+  }
+}
+
+/** SCHED_FIFO, <linux/sched.h>. */
+const FIRST_IN_FIRST_OUT = "1";
+
+/** Names of threads that are in another scheduling class than SCHED_FIFO. */
+export function ordinaryThreadsOf(processId: number): string[] {
+  return readdirSync(`/proc/${processId}/task`).flatMap((thread) => {
+    const text = readFileSync(`/proc/${processId}/task/${thread}/stat`, "latin1");
+    const name = text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"));
+    // The words after the name begin with field 3; policy is field 41: proc_pid_stat(5).
+    const policy = text.slice(text.lastIndexOf(")") + 2).split(" ")[41 - 3];
+    return policy === FIRST_IN_FIRST_OUT ? [] : [name];
+  });
+}

@@ -1,0 +1,144 @@
+/** The result as Markdown for people and README.md, and as JSON. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { repositoryRoot } from "../setup.ts";
+import { ScriptError } from "../terminal.ts";
+import type { Findings } from "./measure.ts";
+import type { ProcessBenchResult } from "./process.ts";
+import type { Memory } from "./process-status.ts";
+import { pairedRatio, type Summary, summarize } from "./statistics.ts";
+
+const blockBegin = "<!-- bench:process -->";
+const blockEnd = "<!-- /bench:process -->";
+
+interface Gap {
+  readonly summary: Summary | undefined;
+  readonly ratio: number | undefined;
+}
+
+interface RowReport {
+  readonly name: string;
+  readonly short: Gap;
+  readonly long: Gap;
+  readonly missed: number;
+  readonly start: Summary | undefined;
+  readonly memory: Memory | undefined;
+}
+
+function reportRows({ rows }: ProcessBenchResult): RowReport[] {
+  const [floor] = rows;
+  const gapOf = (row: Findings, gap: "short" | "long"): Gap => ({
+    summary: summarize([...row[gap].values()].flat()),
+    ratio: floor === undefined ? undefined : pairedRatio(row[gap], floor[gap]),
+  });
+  return rows.map((row) => ({
+    name: row.name,
+    short: gapOf(row, "short"),
+    long: gapOf(row, "long"),
+    missed: row.missed,
+    start: summarize(row.starts),
+    memory: row.memory,
+  }));
+}
+
+/** 0.52, 1.94, 12.3, 1006: three digits, or all before the point. */
+function digits(value: number): string {
+  if (value >= 100) return value.toFixed(0);
+  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+function describe(summary: Summary | undefined): string {
+  if (summary === undefined) return "—";
+  const { median, low, high, count } = summary;
+  return `**${digits(median)}** (${digits(low)}–${digits(high)}), ${count}`;
+}
+
+const times = (ratio: number | undefined) => (ratio === undefined ? "—" : `${digits(ratio)} ×`);
+const mebibytes = (kibibytes: number) => digits(kibibytes / 1024);
+
+function describeMemory(memory: Memory | undefined): string[] {
+  if (memory === undefined) return ["—", "—", "—"];
+  return [memory.resident, memory.proportional, memory.anonymous].map(mebibytes);
+}
+
+function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  return [line(heading), line(heading.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+/** Tables, the machine, and how it was measured. */
+export function formatMarkdown(result: ProcessBenchResult): string {
+  const restarts = table(
+    ["SIGKILL → first instruction", "after 20 ms", "floor", "after 1.5 s", "floor"],
+    reportRows(result).map(({ name, short, long, missed }) => [
+      missed === 0 ? name : `${name} (${missed} restarts missed)`,
+      describe(short.summary),
+      times(short.ratio),
+      describe(long.summary),
+      times(long.ratio),
+    ]),
+  );
+  const daemons = table(
+    ["Daemons", "start → child runs, ms", "RSS", "PSS", "anonymous, MiB"],
+    reportRows(result)
+      .filter(({ start }) => start !== undefined)
+      .map(({ name, start, memory }) => [name, describe(start), ...describeMemory(memory)]),
+  );
+  const own = table(
+    ["hostler's daemons", "start → READY=1, ms", "RSS", "PSS", "anonymous, MiB"],
+    result.daemons.map(({ name, ready, memory }) => [
+      name,
+      describe(summarize(ready)),
+      ...describeMemory(memory),
+    ]),
+  );
+  return [restarts, legend(result), daemons, own, describeMachine(result)].join("\n\n");
+}
+
+function legend({ seed, ordinaryThreads }: ProcessBenchResult): string {
+  const threads =
+    ordinaryThreads.length === 0
+      ? "all threads of hostler were in it to the end"
+      : `threads of hostler that began later were not (${[...new Set(ordinaryThreads)].join(", ")})`;
+  return [
+    "Milliseconds: **median** (10th–90th percentile), number of samples. The factor is the median",
+    "of the ratios to the floor of the same round. One run, all rows in every round, in an order",
+    `drawn from the seed ${seed}. The floor is 40 lines of C: posix_spawn, pidfd, poll, waitid.`,
+    "Every supervisor is in SCHED_FIFO 10, every child in SCHED_OTHER (looked at each time);",
+    `${threads}. hostler in its default configuration, with`,
+    '`backoff = "none"`; user = "nobody" goes through its launcher. s6 and runit wait until a child',
+    "was given a second; supervisord looks once a second; pm2 without its limit of 16 restarts.",
+  ].join("\n");
+}
+
+function describeMachine({ machine }: ProcessBenchResult): string {
+  const { processor, cores, kernel, hostler, peers } = machine;
+  const versions = Object.entries(peers).map(([name, version]) => `${name} ${version}`);
+  const own = `hostler ${hostler["hostler"]} (${hostler["commit"]?.slice(0, 12)})`;
+  return [
+    `Measured on ${processor}, ${cores} cores, Linux ${kernel}, ${hostler["libc"]};`,
+    `${own}, Bun ${hostler["Bun"]}, ${versions.join(", ")}.`,
+  ].join("\n");
+}
+
+export function formatJson(result: ProcessBenchResult): string {
+  const { machine, seed, daemons, ordinaryThreads } = result;
+  const report = { machine, seed, rows: reportRows(result), daemons, ordinaryThreads };
+  return JSON.stringify(report, undefined, 2);
+}
+
+/** @throws ScriptError (1) when README.md has no place for it */
+export function writeReadme(markdown: string): void {
+  const path = join(repositoryRoot, "README.md");
+  const text = existsSync(path) ? readFileSync(path, "utf8") : "";
+  const begin = text.indexOf(blockBegin);
+  const end = text.indexOf(blockEnd);
+  if (begin < 0 || end < begin) {
+    const wanted = `${blockBegin} and ${blockEnd}`;
+    throw new ScriptError(`README.md has no lines ${wanted}, between which the tables belong.`, {
+      exitCode: 1,
+    });
+  }
+  const before = text.slice(0, begin + blockBegin.length);
+  writeFileSync(path, `${before}\n${markdown}\n${text.slice(end)}`);
+}
