@@ -1,0 +1,71 @@
+/**
+ * `run demo`: the main job on real processes. Builds, makes a partition by namespaces, starts the
+ * agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and says
+ * what was seen. Exits with 0 only if every step was.
+ */
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { build } from "./build.ts";
+import { tryCommand } from "./command.ts";
+import { ensureDependencies, repositoryRoot } from "./setup.ts";
+import { formatSeconds, readWords, runScript, ScriptError } from "./terminal.ts";
+
+const usage = `Usage: run demo [--old-kernel] [--program FILE]
+  --old-kernel    as on a kernel that tells only a parent how a process ended (below 6.15)
+  --program FILE  take this file instead of building one`;
+
+/** What makes and enters the partition: util-linux, which is on every Debian. */
+const tools = ["unshare", "nsenter"] as const;
+const namespaceFlags = ["--fork", "--pid", "--mount", "--mount-proc", "--net", "--ipc"];
+
+async function main(): Promise<number> {
+  const { values } = readWords(usage, {
+    options: { "old-kernel": { type: "boolean" }, program: { type: "string" } },
+  });
+  const oldKernel = values["old-kernel"] ?? false;
+  await refuseMachine();
+  const program =
+    values.program === undefined ? await buildProgram(oldKernel) : existing(values.program);
+  // Only now: a fresh clone has no packages before its first build.
+  const { tellStory } = await import("./demo/story.ts");
+  return await tellStory({ program, namespaceFlags, oldKernel });
+}
+
+/** @throws ScriptError (100) naming all that is missing, and how to get it */
+async function refuseMachine(): Promise<void> {
+  const missing: string[] = [];
+  if (process.platform !== "linux") missing.push("Linux");
+  const absent = tools.filter((tool) => Bun.which(tool) === null);
+  if (absent.length > 0) missing.push(`${absent.join(" and ")} (apt-get install util-linux)`);
+  if (process.getuid?.() !== 0) {
+    missing.push("root, who alone may make namespaces (sudo npx bun@1.4.5 run demo)");
+  }
+  if (missing.length === 0) {
+    const attempt = await tryCommand(["unshare", ...namespaceFlags, "true"]);
+    if (attempt.exitCode === 0) return;
+    missing.push(
+      `the right to make namespaces: ${attempt.output.trim()} ` +
+        "(a container needs --privileged; a virtual machine has it)",
+    );
+  }
+  throw new ScriptError(`The demo cannot run here. Missing: ${missing.join("; ")}`, {
+    exitCode: 100,
+  });
+}
+
+/** Only the build for fault tests can be told to lack what is new in a kernel. */
+async function buildProgram(faults: boolean): Promise<string> {
+  await ensureDependencies();
+  const name = faults ? "hostler-faults" : "hostler";
+  const result = await build({ folder: join(repositoryRoot, "dist"), name, faults });
+  const how = result.built ? `built in ${formatSeconds(result.milliseconds)}` : "unchanged";
+  console.log(`dist/${name}: ${how}`);
+  return result.path;
+}
+
+function existing(path: string): string {
+  if (existsSync(path)) return resolve(path);
+  throw new ScriptError(`There is no file ${path}\n${usage}`, { exitCode: 100 });
+}
+
+if (import.meta.main) await runScript(main);

@@ -1,0 +1,39 @@
+/** What this machine's kernel can say, and what namespaces a process is in. */
+import { readFileSync, readlinkSync } from "node:fs";
+import { openProcess, processInformation } from "../../ffi/pidfd.ts";
+
+/**
+ * Tries whether the kernel tells somebody who is not the parent how a process ended
+ * (PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15).
+ */
+export async function kernelTellsEndings(): Promise<boolean> {
+  const child = Bun.spawn(["sleep", "infinity"], { stdio: ["ignore", "ignore", "ignore"] });
+  using process = openProcess(child.pid);
+  child.kill("SIGKILL");
+  await child.exited;
+  if (process === undefined) return false;
+  const information = processInformation(process);
+  return typeof information === "object" && information.ending !== undefined;
+}
+
+const namespaces = ["pid", "mnt", "net", "ipc"] as const;
+
+/** @returns the namespaces of a process that are not our own */
+export function foreignNamespaces(processId: number): string[] {
+  return namespaces.filter(
+    (name) =>
+      readlinkSync(`/proc/${processId}/ns/${name}`) !== readlinkSync(`/proc/self/ns/${name}`),
+  );
+}
+
+/** @returns the number of a process in its own, innermost PID namespace */
+export function innerNumber(processId: number): number {
+  const status = readFileSync(`/proc/${processId}/status`, "latin1");
+  const numbers = /^NSpid:\s*(.*)$/m.exec(status)?.[1]?.split(/\s+/) ?? [];
+  return Number(numbers.at(-1));
+}
+
+/** @returns true when two processes are in the same PID namespace */
+export function shareProcessNamespace(first: number, second: number): boolean {
+  return readlinkSync(`/proc/${first}/ns/pid`) === readlinkSync(`/proc/${second}/ns/pid`);
+}

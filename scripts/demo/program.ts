@@ -1,0 +1,77 @@
+/** A daemon that the demo runs: its lines are kept, and can be waited for. */
+import { Tidings } from "./deadline.ts";
+
+export class Program {
+  readonly name: string;
+  readonly lines: string[] = [];
+  readonly #tidings = new Tidings();
+  readonly #child: Bun.Subprocess<"pipe", "pipe", "pipe">;
+  #exitCode: number | undefined;
+
+  /** @param environment added to the demo's own */
+  constructor(
+    name: string,
+    argv: readonly string[],
+    environment: Readonly<Record<string, string>> = {},
+  ) {
+    this.name = name;
+    this.#child = Bun.spawn([...argv], {
+      env: { ...process.env, ...environment },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "pipe",
+      // In a session of its own: Ctrl-C is for the demo, which ends the others in order.
+      detached: true,
+    });
+    const outputs = [this.#follow(this.#child.stdout), this.#follow(this.#child.stderr)];
+    void Promise.all([...outputs, this.#child.exited]).then(() => {
+      this.#exitCode = this.#child.exitCode ?? 128;
+      this.#tidings.end(`${name} has ended with ${this.#child.signalCode ?? this.#exitCode}`);
+    });
+  }
+
+  get processId(): number {
+    return this.#child.pid;
+  }
+
+  get hasEnded(): boolean {
+    return this.#exitCode !== undefined;
+  }
+
+  async #follow(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    let rest = "";
+    for await (const bytes of stream) {
+      const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+      rest = lines.pop() ?? "";
+      this.lines.push(...lines);
+      this.#tidings.tell();
+    }
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    if (!this.hasEnded) this.#child.kill(signal);
+  }
+
+  /** Its standard input ends: for what lives as long as somebody holds that open. */
+  endInput(): void {
+    void this.#child.stdin.end();
+  }
+
+  /** @param after how many of its lines are of no interest */
+  said(pattern: RegExp, after = 0): Promise<RegExpExecArray> {
+    return this.#tidings.until(`${this.name} to say ${pattern}`, () => {
+      for (const line of this.lines.slice(after)) {
+        const match = pattern.exec(line);
+        if (match !== null) return match;
+      }
+      return undefined;
+    });
+  }
+
+  /** @returns its exit code; 128 when a signal ended it */
+  ended(milliseconds?: number): Promise<number> {
+    const description = `${this.name} to end`;
+    return this.#tidings.until(description, () => this.#exitCode, milliseconds);
+  }
+}

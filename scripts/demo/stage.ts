@@ -1,0 +1,227 @@
+/** What the demo sets up and takes down again: a folder, a partition, the two daemons. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { connectControl } from "../../src/messaging/control-client.ts";
+import { tryCommand } from "../command.ts";
+import { NotSeen } from "./deadline.ts";
+import { EventWatch } from "./event-watch.ts";
+import { Program } from "./program.ts";
+
+/** Time that a daemon has to end before it is killed, in the taking down. */
+const endMilliseconds = 5_000;
+
+/**
+ * The partition's first process. dash's `wait` reaps every child, also those that only became its
+ * own when their parent died, and it sleeps meanwhile. `cat` reads our pipe: when the demo ends in
+ * whatever way, cat ends, the shell ends, and the kernel ends the rest of the partition.
+ */
+const reaper = "exec 3<&0; cat <&3 & wait";
+
+export interface StageOptions {
+  /** The compiled file. */
+  readonly program: string;
+  readonly namespaceFlags: readonly string[];
+  /** Added to the daemons' environment. */
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+export class Stage {
+  readonly folder: string = mkdtempSync(join(tmpdir(), "hostler-demo-"));
+  readonly agentSocket: string = join(this.folder, "qm.sock");
+  readonly controlSocket: string = join(this.folder, "control.sock");
+  readonly configuration: string = join(this.folder, "process.toml");
+  readonly #options: StageOptions;
+  #partition: Program | undefined;
+  #agent: { readonly program: Program; readonly processId: number } | undefined;
+  #orchestrator: Program | undefined;
+  #events: EventWatch | undefined;
+  #closed = false;
+
+  constructor(options: StageOptions) {
+    this.#options = options;
+  }
+
+  /** The program as a user would type it here. */
+  get programName(): string {
+    const path = relative(process.cwd(), this.#options.program);
+    return path.startsWith("..") ? this.#options.program : path;
+  }
+
+  /** Makes the partition. @returns its first process, as the host numbers it */
+  async makePartition(): Promise<number> {
+    this.#refuseClosed();
+    const { namespaceFlags } = this.#options;
+    const announced = `echo made; ${reaper}`;
+    this.#partition = new Program("unshare", [
+      "unshare",
+      ...namespaceFlags,
+      "--kill-child",
+      "sh",
+      "-c",
+      announced,
+    ]);
+    await this.#partition.said(/^made$/);
+    return onlyChildOf(this.#partition.processId);
+  }
+
+  /** How the partition is made and entered, as a user would type it. */
+  get partitionCommand(): string {
+    return `unshare ${this.#options.namespaceFlags.join(" ")} sh -c '${reaper}'`;
+  }
+
+  agentCommand(firstProcess: number): string {
+    const enter = `nsenter --target ${firstProcess} --pid --mount --net --ipc`;
+    return `${enter} \\\n       ${this.programName} process agent --socket ${this.agentSocket}`;
+  }
+
+  /** Starts the agent in the partition. @returns the agent, as the host numbers it */
+  async startAgent(firstProcess: number): Promise<number> {
+    this.#refuseClosed();
+    const { program, environment } = this.#options;
+    const enter = ["nsenter", "--target", `${firstProcess}`, "--pid", "--mount", "--net", "--ipc"];
+    const argv = [...enter, program, "process", "agent", "--socket", this.agentSocket];
+    const agent = new Program("the agent", argv, environment);
+    await agent.said(/listening at/);
+    const processId = onlyChildOf(agent.processId);
+    this.#agent = { program: agent, processId };
+    return processId;
+  }
+
+  /** Sends the agent a signal and waits for its end. @returns its exit code */
+  async endAgent(signal: NodeJS.Signals): Promise<number> {
+    this.#signalAgent(signal);
+    return (await this.#agent?.program.ended()) ?? -1;
+  }
+
+  /** nsenter is its parent and ends as it ends; a signal to nsenter would not reach it. */
+  #signalAgent(signal: NodeJS.Signals): void {
+    if (this.#agent === undefined || this.#agent.program.hasEnded) return;
+    process.kill(this.#agent.processId, signal);
+  }
+
+  /** Runs a command of the program to its end, and gives what it printed. */
+  async run(...words: readonly string[]): Promise<{ exitCode: number; output: string }> {
+    return await tryCommand([this.#options.program, ...words]);
+  }
+
+  writeConfiguration(text: string): void {
+    writeFileSync(this.configuration, text);
+  }
+
+  get orchestratorCommand(): string {
+    const control = `--control-socket ${this.controlSocket}`;
+    const command = `${this.programName} process orchestrator`;
+    return `${command} --config ${this.configuration} \\\n       ${control}`;
+  }
+
+  /** Starts the orchestrator, outside. Its events are there when the agent is connected. */
+  async startOrchestrator(): Promise<EventWatch> {
+    this.#refuseClosed();
+    const { program, environment } = this.#options;
+    const words = ["--config", this.configuration, "--control-socket", this.controlSocket];
+    const argv = [program, "process", "orchestrator", ...words];
+    this.#orchestrator = new Program("the orchestrator", argv, environment);
+    await this.#orchestrator.said(/partition qm is connected/);
+    this.#events = new EventWatch(await connectControl(this.controlSocket));
+    return this.#events;
+  }
+
+  /** How much the orchestrator has said: what comes after it is new. */
+  get said(): number {
+    return this.#orchestrator?.lines.length ?? 0;
+  }
+
+  async orchestratorSaid(pattern: RegExp, after: number): Promise<string> {
+    const match = await this.#orchestrator?.said(pattern, after);
+    return match?.[0] ?? "";
+  }
+
+  get orchestratorProcessId(): number {
+    return this.#orchestrator?.processId ?? -1;
+  }
+
+  /** Asks the orchestrator to stop everything. @returns its exit code */
+  async stopOrchestrator(): Promise<number> {
+    this.#orchestrator?.kill("SIGTERM");
+    return (await this.#orchestrator?.ended()) ?? -1;
+  }
+
+  /** Ends the partition by ending what its first process reads. @returns unshare's exit code */
+  async endPartition(): Promise<number> {
+    this.#partition?.endInput();
+    return (await this.#partition?.ended()) ?? -1;
+  }
+
+  /** What the daemons have said, for somebody who has to find out what went wrong. */
+  get diaries(): string[] {
+    return [this.#orchestrator, this.#agent?.program, this.#partition].flatMap((program) =>
+      program === undefined ? [] : program.lines.map((line) => `${program.name}: ${line}`),
+    );
+  }
+
+  /** Ends whatever still runs, and removes the folder. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    // The second signal hurries: no grace for anybody.
+    this.#orchestrator?.kill("SIGTERM");
+    this.#orchestrator?.kill("SIGTERM");
+    if (!(await endsInTime(this.#orchestrator))) this.#killInstances();
+    this.#events?.close();
+    this.#signalAgent("SIGTERM");
+    await endsInTime(this.#agent?.program);
+    this.#partition?.endInput();
+    await endsInTime(this.#partition);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** The orchestrator did not end what it had started: done here, by what the kernel shows. */
+  #killInstances(): void {
+    for (const { pid, invocation, what } of this.#events?.events ?? []) {
+      if (what !== "started" || pid === undefined || invocation === undefined) continue;
+      if (environmentOf(pid).includes(`INVOCATION_ID=${invocation}`)) process.kill(pid, "SIGKILL");
+    }
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw new NotSeen("The demo was interrupted");
+  }
+}
+
+async function endsInTime(program: Program | undefined): Promise<boolean> {
+  if (program === undefined) return true;
+  try {
+    await program.ended(endMilliseconds);
+    return true;
+  } catch {
+    program.kill("SIGKILL");
+    return false;
+  }
+}
+
+/** unshare and nsenter fork once into a PID namespace: that child is the one of interest. */
+function onlyChildOf(parent: number): number {
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    if (parentOf(Number(name)) === parent) return Number(name);
+  }
+  throw new NotSeen(`Process ${parent} has no child`);
+}
+
+/** Its parent, from proc_pid_stat(5), whose second field may hold anything in parentheses. */
+function parentOf(processId: number): number | undefined {
+  try {
+    const text = readFileSync(`/proc/${processId}/stat`, "latin1");
+    return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]);
+  } catch {
+    return undefined;
+  }
+}
+
+function environmentOf(processId: number): string[] {
+  try {
+    return readFileSync(`/proc/${processId}/environ`, "latin1").split("\0");
+  } catch {
+    return [];
+  }
+}
