@@ -164,7 +164,7 @@ skipUnless("two orchestrators", root, () => {
     await expectFresh(third, child);
   });
 
-  test("a start that the agent takes up after the orchestrator's death makes no double", async () => {
+  test("a start that the agent takes up after its asker's death makes no double", async () => {
     using folder = temporaryFolder();
     const child = lonelyChild(folder);
     const lines = `[process.it]\n@here\n${child.table}\n`;

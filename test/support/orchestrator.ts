@@ -192,9 +192,9 @@ export class TestOrchestrator implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // A second SIGTERM kills what does not stop.
+    // The second one kills what does not stop. Two of one kind could arrive as one.
     this.program.kill("SIGTERM");
-    this.program.kill("SIGTERM");
+    this.program.kill("SIGINT");
     try {
       await this.program.ended(10_000);
     } catch {
