@@ -103,6 +103,9 @@ async function buildWords(request: BuildRequest): Promise<string[]> {
   };
   return [
     "--compile",
+    // Start to exit of --version: 9 ms instead of 23, for 3 MB; the launcher gains as much.
+    "--bytecode",
+    "--format=esm",
     "--minify-syntax",
     "--reject-unresolved",
     "--no-compile-autoload-dotenv",
