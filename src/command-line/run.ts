@@ -8,7 +8,7 @@ import { parseWords } from "./parse.ts";
 import { UsageError } from "./usage-error.ts";
 
 /** A command that was found, and the words that are left for it. */
-interface Found {
+export interface Found {
   readonly command: Command;
   readonly path: string;
   readonly words: readonly string[];
@@ -26,7 +26,7 @@ export async function runTree(
 ): Promise<number> {
   let path = name;
   try {
-    const found = await find({ command: root, path: name, words });
+    const found = await findCommand({ command: root, path: name, words });
     path = found.path;
     return await runFound(found);
   } catch (error) {
@@ -35,19 +35,19 @@ export async function runTree(
 }
 
 /** Goes down the tree; only the modules on the way are imported. */
-async function find(found: Found): Promise<Found> {
+export async function findCommand(found: Found): Promise<Found> {
   const { command, path, words } = found;
   const [word, ...rest] = words;
   if (command.subCommands === undefined || word === undefined || word.startsWith("-")) return found;
   const next = Object.hasOwn(command.subCommands, word) ? command.subCommands[word] : undefined;
   if (next === undefined) throw unknownCommand(command, path, word);
-  return find({ command: await next.load(), path: `${path} ${word}`, words: rest });
+  return findCommand({ command: await next.load(), path: `${path} ${word}`, words: rest });
 }
 
 function unknownCommand(command: Command, path: string, word: string): UsageError {
   const suggestion = nearest(word, Object.keys(command.subCommands ?? {}));
   const mend = suggestion === undefined ? `See ${path} --help.` : `Did you mean ${suggestion}?`;
-  return new UsageError(`Unknown command ${word}. ${mend}`);
+  return new UsageError(`Unknown command ${word}. ${mend}`, { path });
 }
 
 async function runFound({ command, path, words }: Found): Promise<number> {
@@ -63,8 +63,9 @@ async function runFound({ command, path, words }: Found): Promise<number> {
 }
 
 /** Says what went wrong; @returns the exit code that it means. */
-function report(error: unknown, path: string): number {
+function report(error: unknown, called: string): number {
   if (error instanceof OutputClosed) return ExitCode.done;
+  const path = (error instanceof UsageError ? error.path : undefined) ?? called;
   const code = exitCodeOf(error);
   const lines = describeError(error).split("\n").map(escapeControls);
   if (code === ExitCode.usage && !lines.some((line) => line.includes("--help"))) {

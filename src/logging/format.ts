@@ -47,7 +47,8 @@ export function formatJson(entry: LogEntry): string {
 export function describeError(error: unknown): string {
   const messages: string[] = [];
   let current = error;
-  while (current !== undefined && current !== null && messages.length < MOST_CAUSES) {
+  for (let depth = 0; depth < MOST_CAUSES; depth += 1) {
+    if (current === undefined || current === null) break;
     const message = current instanceof Error ? current.message || current.name : textOf(current);
     if (messages.every((told) => !told.includes(message))) messages.push(message);
     current = current instanceof Error ? current.cause : undefined;
@@ -85,6 +86,7 @@ function fieldValue(value: unknown): unknown {
 
 /** The value as JSON; a value that JSON cannot say, as JSON's string of its name. */
 function textOf(value: unknown): string {
+  if (typeof value === "bigint") return String(value);
   try {
     return JSON.stringify(value) ?? JSON.stringify(String(value));
   } catch {
