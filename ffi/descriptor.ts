@@ -65,6 +65,11 @@ export function setCloseOnExec(descriptor: number): void {
   check("fcntl", libc.fcntl(descriptor, F_SETFD, FD_CLOEXEC));
 }
 
+/** A successful exec leaves this descriptor open: fcntl(2), F_SETFD. */
+export function keepOnExec(descriptor: number): void {
+  check("fcntl", libc.fcntl(descriptor, F_SETFD, 0));
+}
+
 /** Marks every descriptor numbered `first` or higher close-on-exec: close_range(2), Linux 5.11. */
 export function closeOnExecFrom(first: number): void {
   const last = 0xffff_ffff;

@@ -174,13 +174,15 @@ export class PreparedSpawn implements Disposable {
 
   /**
    * Starts the child: posix_spawn(3), then pidfd_open(2), which cannot miss it while nobody else
-   * in this process waits for children.
+   * in this process waits for children. `onCalled` is called between the two, whatever came of
+   * the first: what was ours to change for the child's sake ends there.
    */
-  spawn(): SpawnResult {
+  spawn(onCalled: () => void = () => {}): SpawnResult {
     if (this.#isDisposed) throw new Error("Bug: a plan was used after it was disposed of");
     closeOnExecFrom(3);
     const errno =
       cLibrary.name === "glibc" ? this.#call() : withOrdinaryChildren(() => this.#call());
+    onCalled();
     if (errno !== 0) return { kind: "refused", errno };
     const processId = this.#processId.view.getInt32(0, true);
     try {

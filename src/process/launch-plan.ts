@@ -2,8 +2,9 @@ import * as v from "valibot";
 import { constraintsSchema } from "./protocol.ts";
 
 /**
- * What the launcher is told on its command line: `hostler --launch <plan> <program> <argv…>`.
- * Its own environment is the child's, less the variables that would change the launcher itself.
+ * What the launcher is told on its command line:
+ * `hostler --launch <plan> <program> <argv…> <environment…>`. Its own environment is not the
+ * child's, in which anything may stand that changes what Bun or the C library do.
  */
 export const launchPlanSchema = v.strictObject({
   constraints: constraintsSchema,
@@ -11,8 +12,10 @@ export const launchPlanSchema = v.strictObject({
   cgroup: v.optional(v.string()),
   /** The limit on open descriptors that the child gets; the launcher's own was raised by Bun. */
   open_files: v.strictObject({ soft: v.number(), hard: v.number() }),
-  /** Variables that the launcher must not see itself, as NAME=value. */
-  carried: v.array(v.string()),
+  /** How many words of argv there are; the environment follows them. */
+  arguments: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  /** The child's descriptors; others end with the exec. */
+  descriptors: v.array(v.number()),
   /** The descriptor on which a failure is reported; closed by a successful exec. */
   report: v.number(),
 });

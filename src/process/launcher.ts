@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync, writeSync } from "node:fs";
 import * as v from "valibot";
 import { setCapabilities } from "../../ffi/capabilities.ts";
-import { closeOnExecFrom, setCloseOnExec } from "../../ffi/descriptor.ts";
+import { closeOnExecFrom, keepOnExec, setCloseOnExec } from "../../ffi/descriptor.ts";
 import {
   becomeUser,
   clearAmbientCapabilities,
@@ -188,17 +188,16 @@ function prepare(plan: LaunchPlan): string[] {
   return variables;
 }
 
-function run(plan: LaunchPlan, program: string, argv: readonly string[]): void {
+function run(plan: LaunchPlan, program: string, words: readonly string[]): void {
   const added = prepare(plan);
-  const own = Object.entries(process.env)
-    .filter(([name]) => !name.startsWith("BUN_") && !name.startsWith("HOSTLER_"))
-    .map(([name, value]) => `${name}=${value}`);
-  const given = [...own, ...plan.carried];
+  const argv = words.slice(0, plan.arguments);
+  const given = words.slice(plan.arguments);
   const named = new Set(given.map((variable) => variable.slice(0, variable.indexOf("="))));
   const extra = added.filter((variable) => !named.has(variable.slice(0, variable.indexOf("="))));
   resetSignals();
-  // The report closes with a successful exec; what the child may keep is numbered below it.
-  closeOnExecFrom(plan.report);
+  // The report closes with a successful exec, and whatever Bun has opened.
+  closeOnExecFrom(3);
+  for (const descriptor of plan.descriptors) keepOnExec(descriptor);
   const errno = execute(program, argv, [...given, ...extra]);
   const message = `exec ${program}: ${errnoMessage(errno)}`;
   throw new LaunchError(message, { stage: "exec", code: errnoName(errno) });
@@ -206,7 +205,7 @@ function run(plan: LaunchPlan, program: string, argv: readonly string[]): void {
 
 /** The launcher's whole life. Returns only when it failed, with its exit code. */
 export function runLauncher(): number {
-  const [text, program, ...argv] = process.argv.slice(3);
+  const [text, program, ...words] = process.argv.slice(3);
   let parsed: unknown;
   try {
     parsed = JSON.parse(text ?? "");
@@ -214,14 +213,14 @@ export function runLauncher(): number {
     parsed = undefined;
   }
   const result = v.safeParse(launchPlanSchema, parsed);
-  if (!result.success || program === undefined || argv.length === 0) {
+  if (!result.success || program === undefined || words.length === 0) {
     writeSync(2, "hostler --launch is for hostler's own use: it expects a plan, a program, argv\n");
     return ExitCode.usage;
   }
   const plan = result.output;
   setCloseOnExec(plan.report);
   try {
-    run(plan, program, argv);
+    run(plan, program, words);
   } catch (error) {
     const failure: LaunchFailure = {
       stage: error instanceof LaunchError ? error.stage : "launch",

@@ -3,7 +3,7 @@ import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
-import { PreparedSpawn, type SpawnPlan } from "../../../ffi/posix-spawn.ts";
+import { PreparedSpawn, type SpawnPlan, type SpawnResult } from "../../../ffi/posix-spawn.ts";
 import {
   descriptorLimit,
   kill,
@@ -13,9 +13,9 @@ import {
   setFileModeMask,
   setNiceValue,
 } from "../../../ffi/process.ts";
-import { Errno, errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
+import { Errno, errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
-import { changesBun, type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
+import { type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
 import type { Ending, Refusal } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
 import { clearGroup, InstanceGroup } from "./leftovers.ts";
@@ -157,11 +157,19 @@ export class Children {
 
   /** Starts a child; one with constraints through the launcher, which answers a little later. */
   start(request: ChildRequest, onResult: (result: StartResult) => void): void {
-    const { constraints } = request;
-    if (constraints !== undefined && Object.keys(constraints).length > 0) {
-      this.#launch(request, constraints, onResult);
-      return;
+    try {
+      const { constraints } = request;
+      if (constraints !== undefined && Object.keys(constraints).length > 0) {
+        this.#launch(request, constraints, onResult);
+      } else this.#startPlainly(request, onResult);
+    } catch (error) {
+      // No descriptor or memory is left for what precedes the spawn.
+      if (!(error instanceof SystemCallError)) throw error;
+      onResult(refuse(`Cannot start ${request.argv[0]}`, error.errno));
     }
+  }
+
+  #startPlainly(request: ChildRequest, onResult: (result: StartResult) => void): void {
     const program = request.argv[0] ?? "";
     const path = resolveProgram(program, request.environment);
     const plan = this.#plan(request, path, request.argv, request.environment);
@@ -194,12 +202,17 @@ export class Children {
     const nice = niceValue();
     const mask = umask === undefined ? undefined : setFileModeMask(umask);
     if (nice !== 0) setNiceValue(0);
-    const lowers = own !== undefined && own.soft !== this.#childLimit.soft;
+    let lowers = own !== undefined && own.soft !== this.#childLimit.soft;
     if (lowers) setDescriptorLimit(this.#childLimit);
+    const restoreLimit = () => {
+      if (lowers && own !== undefined) setDescriptorLimit(own);
+      lowers = false;
+    };
     try {
-      return prepared.spawn();
+      // We may have more descriptors than a child may: its pidfd needs our own limit again.
+      return prepared.spawn(restoreLimit);
     } finally {
-      if (lowers) setDescriptorLimit(own);
+      restoreLimit();
       if (nice !== 0) setNiceValue(nice);
       if (mask !== undefined) setFileModeMask(mask);
     }
@@ -232,40 +245,69 @@ export class Children {
       onResult({ kind: "refused", refusal });
       return;
     }
-    const report = makePipe();
-    const target = Math.max(2, ...request.descriptors.map((descriptor) => descriptor.target)) + 1;
-    const plan: LaunchPlan = {
-      constraints,
-      open_files: this.#childLimit,
-      carried: request.environment.filter(changesBun),
-      report: target,
-    };
-    if (group !== undefined) plan.cgroup = group.path;
-    const program = resolveProgram(request.argv[0] ?? "", request.environment);
-    const own = ownCommand();
-    const argv = [...own, "--launch", JSON.stringify(plan), program, ...request.argv];
-    const environment = request.environment.filter((variable) => !changesBun(variable));
-    const descriptors = [...request.descriptors, { source: report.write.number, target }];
-    const spawnPlan = this.#plan({ ...request, descriptors }, "/proc/self/exe", argv, environment);
-    using prepared = new PreparedSpawn(spawnPlan);
-    const result = this.spawn(prepared, request.umask);
-    report.write.close();
+    let report: OwnedDescriptor | undefined;
+    let result: SpawnResult;
+    try {
+      const pipe = makePipe();
+      report = pipe.read;
+      using write = pipe.write;
+      const spawnPlan = this.#launchPlan(request, { constraints, group, report: write.number });
+      using prepared = new PreparedSpawn(spawnPlan);
+      result = this.spawn(prepared, request.umask);
+    } catch (error) {
+      report?.close();
+      group?.remove();
+      throw error;
+    }
     if (result.kind === "refused") {
-      report.read.close();
+      report.close();
       group?.remove();
       onResult(refuse("Cannot start the launcher", result.errno));
       return;
     }
-    this.#launching.set(request.invocation, result.process);
-    this.#awaitReport(report.read, (refusal) => {
+    const started = result;
+    this.#launching.set(request.invocation, started.process);
+    this.#awaitReport(report, (refusal) => {
       this.#launching.delete(request.invocation);
       if (refusal === undefined) {
-        this.adopt(request.invocation, result, request.leftovers, group);
-        onResult(result);
+        this.adopt(request.invocation, started, request.leftovers, group);
+        onResult(started);
       } else {
-        this.#discard(result.process, group, () => onResult({ kind: "refused", refusal }));
+        this.#discard(started.process, group, () => onResult({ kind: "refused", refusal }));
       }
     });
+  }
+
+  /**
+   * How the launcher is started. The child's environment comes as words behind its arguments, so
+   * that nothing in it can change what the launcher does; its invocation alone is there already,
+   * because whoever looks for it must find the launcher as well.
+   */
+  #launchPlan(
+    request: ChildRequest,
+    launch: {
+      readonly constraints: WireConstraints;
+      readonly group: InstanceGroup | undefined;
+      readonly report: number;
+    },
+  ): SpawnPlan {
+    const { argv, environment } = request;
+    const { constraints, group, report } = launch;
+    const target = Math.max(2, ...request.descriptors.map((descriptor) => descriptor.target)) + 1;
+    const plan: LaunchPlan = {
+      constraints,
+      open_files: this.#childLimit,
+      arguments: argv.length,
+      descriptors: request.descriptors.map((descriptor) => descriptor.target),
+      report: target,
+    };
+    if (group !== undefined) plan.cgroup = group.path;
+    const program = resolveProgram(argv[0] ?? "", environment);
+    const words = [...ownCommand(), "--launch", JSON.stringify(plan), program];
+    const descriptors = [...request.descriptors, { source: report, target }];
+    const own = environment.filter((variable) => variable.startsWith("INVOCATION_ID="));
+    const allWords = [...words, ...argv, ...environment];
+    return this.#plan({ ...request, descriptors }, "/proc/self/exe", allWords, own);
   }
 
   /** Reads the launcher's report: its end without a word means that the program runs. */

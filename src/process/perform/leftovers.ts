@@ -1,4 +1,4 @@
-import { mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, openSync, readSync, rmdirSync, writeFileSync } from "node:fs";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess } from "../../../ffi/pidfd.ts";
 import { kill } from "../../../ffi/process.ts";
@@ -44,6 +44,15 @@ export function clearInvocation(loop: EventLoop, invocation: string, onGone: () 
   killAll(loop, list, onGone);
 }
 
+const CLEAR_AGAIN_AFTER = 100;
+
+/** What an open cgroup.events says now. */
+function isPopulated(events: OwnedDescriptor): boolean {
+  const bytes = new Uint8Array(256);
+  const length = readSync(events.number, bytes, 0, bytes.length, 0);
+  return new TextDecoder().decode(bytes.subarray(0, length)).includes("populated 1");
+}
+
 /** A cgroup v2 folder for one instance: made before its start, killed and removed after its end. */
 export class InstanceGroup {
   readonly path: string;
@@ -52,28 +61,35 @@ export class InstanceGroup {
   constructor(parent: string, invocation: string) {
     this.path = `${parent}/${invocation}`;
     mkdirSync(this.path, { recursive: true, mode: 0o755 });
-  }
-
-  get #populated(): boolean {
-    return readFileSync(`${this.path}/cgroup.events`, "latin1").includes("populated 1");
+    if (existsSync(`${this.path}/cgroup.events`)) return;
+    this.remove();
+    throw new Error(`expected a folder of cgroup v2, received ${parent}`);
   }
 
   /** Kills all of it (cgroup.kill, Linux 5.14); calls `onGone` when the kernel says it is empty. */
   clear(loop: EventLoop, onGone: () => void): void {
-    writeFileSync(`${this.path}/cgroup.kill`, "1");
-    const events = new OwnedDescriptor(openSync(`${this.path}/cgroup.events`, "r"));
+    let events: OwnedDescriptor;
+    try {
+      writeFileSync(`${this.path}/cgroup.kill`, "1");
+      events = new OwnedDescriptor(openSync(`${this.path}/cgroup.events`, "r"));
+    } catch (error) {
+      // Removed by somebody: nobody was in it. Else no descriptor is left: one will be.
+      if ((error as { code?: string }).code === "ENOENT") onGone();
+      else loop.wakeAfter(CLEAR_AGAIN_AFTER, () => this.clear(loop, onGone));
+      return;
+    }
     const finish = () => {
       events.close();
       this.remove();
       onGone();
     };
     const watch = loop.watch(events, "priority", () => {
-      if (this.#populated) return;
+      if (isPopulated(events)) return;
       watch[Symbol.dispose]();
       finish();
     });
     // Asked after the watch stands: an earlier change would not be told.
-    if (!this.#populated) {
+    if (!isPopulated(events)) {
       watch[Symbol.dispose]();
       finish();
     }
