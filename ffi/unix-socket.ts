@@ -13,11 +13,13 @@ import {
   SCM_CREDENTIALS,
   SCM_RIGHTS,
   SHUT_WR,
+  SO_DOMAIN,
   SO_ERROR,
   SO_PASSCRED,
   SO_PEERCRED,
   SO_PEERPIDFD,
   SO_PEERSEC,
+  SO_TYPE,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
@@ -181,6 +183,26 @@ export function peerProcess(socket: OwnedDescriptor): OwnedDescriptor | undefine
 export function pendingError(socket: OwnedDescriptor): number {
   const memory = option(socket, SO_ERROR, 4);
   return typeof memory === "number" ? -memory : memory.view.getInt32(0, true);
+}
+
+const families = new Map<number, string>([
+  [AF_UNIX, "unix"],
+  [AF_INET, "ipv4"],
+  [AF_INET6, "ipv6"],
+]);
+const socketTypes = new Map<number, string>([
+  [SOCK_STREAM, "stream"],
+  [SOCK_DGRAM, "datagram"],
+]);
+
+/** Such as "ipv4 stream"; undefined for a socket of another kind, and for what is no socket. */
+export function socketKind(descriptor: OwnedDescriptor): string | undefined {
+  const domain = option(descriptor, SO_DOMAIN, 4);
+  const type = option(descriptor, SO_TYPE, 4);
+  if (typeof domain === "number" || typeof type === "number") return undefined;
+  const family = families.get(domain.view.getInt32(0, true));
+  const kind = socketTypes.get(type.view.getInt32(0, true));
+  return family === undefined || kind === undefined ? undefined : `${family} ${kind}`;
 }
 
 /** Makes the kernel attach the sender's credentials to each message: SO_PASSCRED, unix(7). */

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { setNonBlocking } from "../../../ffi/descriptor.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { finishWriting, receiveCredentials } from "../../../ffi/unix-socket.ts";
+import { finishWriting, receiveCredentials, socketKind } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
@@ -26,6 +26,15 @@ export type StartAnswer =
   | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
   | { readonly kind: "refused"; readonly refusal: Refusal }
   | { readonly kind: "lost" };
+
+type SocketRequest = Unnumbered<Extract<AgentRequest, { kind: "socket" | "notify" }>>;
+
+/** Whether a descriptor from another partition is a socket of the kind that was asked for. */
+function isSocketFor(request: SocketRequest, descriptor: OwnedDescriptor): boolean {
+  const found = socketKind(descriptor);
+  if (request.kind === "notify") return found === "unix datagram";
+  return found === `${request.family} stream`;
+}
 
 interface Pending {
   readonly invocation: string | undefined;
@@ -109,21 +118,24 @@ export class AgentLink {
 
   /** Asks for a socket; undefined when there is none. */
   requestSocket(
-    request: Unnumbered<Extract<AgentRequest, { kind: "socket" | "notify" }>>,
+    request: SocketRequest,
     onSocket: (socket: OwnedDescriptor | undefined) => void,
   ): void {
     this.#request(request, {}, (reply, descriptors) => {
-      const socket = descriptors[0];
-      for (const other of descriptors.slice(1)) other.close();
-      const expected = reply?.kind === request.kind;
-      if (socket === undefined || !expected) {
-        socket?.close();
-        onSocket(undefined);
+      const [socket] = descriptors;
+      const fits = reply?.kind === request.kind && socket !== undefined;
+      if (fits && isSocketFor(request, socket)) {
+        // A socket that blocks would hold up everything here.
+        setNonBlocking(socket);
+        if (request.kind === "notify") receiveCredentials(socket);
+        onSocket(socket);
         return;
       }
-      // A socket that blocks would hold up everything here.
-      setNonBlocking(socket);
-      onSocket(socket);
+      for (const descriptor of descriptors) descriptor.close();
+      onSocket(undefined);
+      if (reply === undefined || reply.kind === "error") return;
+      const received = fits ? "a descriptor of another kind" : `"${reply.kind}"`;
+      this.#violate(`the socket that "${request.kind}" asked for`, received);
     });
   }
 
@@ -151,7 +163,9 @@ export class AgentLink {
     }
     const [process] = descriptors;
     if (reply?.kind !== "started" || process === undefined) {
+      for (const descriptor of descriptors) descriptor.close();
       onAnswer({ kind: "lost" });
+      if (reply !== undefined) this.#violate("started, or an error", `"${reply.kind}"`);
       return;
     }
     const verified = verifyChild(process, { processId: this.#agentProcessId });
