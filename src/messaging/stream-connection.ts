@@ -10,6 +10,9 @@ const READ_SIZE = 65_536;
 /** Reads in one turn: a peer that floods must not keep others waiting. */
 const READS_A_TURN = 16;
 
+/** What a queued piece costs beside its bytes: a peer may make us queue very small ones. */
+const PIECE_COST = 512;
+
 /** Shared by all connections of this thread: what is read is copied out before the next read. */
 const incoming = new NativeMemory(READ_SIZE);
 const outgoing = new NativeMemory(READ_SIZE);
@@ -101,7 +104,7 @@ export class StreamConnection implements Disposable {
   }
 
   #enqueue(bytes: Uint8Array, descriptors: readonly number[]): boolean {
-    if (this.#queuedBytes + bytes.length > this.#queueLimit) {
+    if (this.#queuedBytes + bytes.length + PIECE_COST > this.#queueLimit) {
       this.#end(`it does not read: more than ${this.#queueLimit} bytes wait for it`);
       return false;
     }
@@ -109,7 +112,7 @@ export class StreamConnection implements Disposable {
     memory.bytes.set(bytes);
     const kept = descriptors.map((descriptor) => duplicate(descriptor));
     this.#queue.push({ memory, offset: 0, descriptors: kept });
-    this.#queuedBytes += bytes.length;
+    this.#queuedBytes += bytes.length + PIECE_COST;
     this.#watch.change("both");
     return true;
   }
@@ -130,6 +133,7 @@ export class StreamConnection implements Disposable {
       this.#queuedBytes -= result;
       if (first.offset < first.memory.size) return;
       this.#queue.shift();
+      this.#queuedBytes -= PIECE_COST;
     }
     if (this.#closing) this.close();
     else this.#watch.change("readable");

@@ -120,42 +120,49 @@ function decodeStart(body: Uint8Array): HoldenRequest {
 /** Takes a stream of Holden messages apart. After a refusal it takes nothing more. */
 export class HoldenReader {
   #buffer = new Uint8Array(0);
+  /** Where in the buffer the next message begins: many may have come with one read. */
+  #start = 0;
   #refused = false;
 
   /** True between two messages. */
   get isBetween(): boolean {
-    return this.#buffer.length === 0;
+    return this.#buffer.length === this.#start;
   }
 
   push(bytes: Uint8Array): void {
     if (this.#refused) return;
-    const joined = new Uint8Array(this.#buffer.length + bytes.length);
-    joined.set(this.#buffer);
-    joined.set(bytes, this.#buffer.length);
+    const rest = this.#buffer.subarray(this.#start);
+    const joined = new Uint8Array(rest.length + bytes.length);
+    joined.set(rest);
+    joined.set(bytes, rest.length);
     this.#buffer = joined;
+    this.#start = 0;
   }
 
   /** The next whole message's type and body. */
   nextMessage(): { type: number; body: Uint8Array } | { refusal: string } | undefined {
-    if (this.#refused || this.#buffer.length < HEADER_SIZE) return undefined;
-    const view = new DataView(this.#buffer.buffer, this.#buffer.byteOffset);
+    const available = this.#buffer.length - this.#start;
+    if (this.#refused || available < HEADER_SIZE) return undefined;
+    const view = new DataView(this.#buffer.buffer, this.#start);
     const type = view.getUint32(0, true);
     const length = view.getUint32(4, true);
     if (length > LONGEST_BODY) {
       this.#refused = true;
       this.#buffer = new Uint8Array(0);
+      this.#start = 0;
       return { refusal: `Expected a length of at most ${LONGEST_BODY}, received ${length}` };
     }
-    if (this.#buffer.length < HEADER_SIZE + length) return undefined;
-    const body = this.#buffer.slice(HEADER_SIZE, HEADER_SIZE + length);
-    this.#buffer = this.#buffer.slice(HEADER_SIZE + length);
-    return { type, body };
+    if (available < HEADER_SIZE + length) return undefined;
+    const bodyAt = this.#start + HEADER_SIZE;
+    this.#start = bodyAt + length;
+    return { type, body: this.#buffer.slice(bodyAt, this.#start) };
   }
 
   /** Takes back the bytes that came after the last whole message. */
   takeRest(): Uint8Array {
-    const rest = this.#buffer;
+    const rest = this.#buffer.slice(this.#start);
     this.#buffer = new Uint8Array(0);
+    this.#start = 0;
     return rest;
   }
 

@@ -76,7 +76,7 @@ skipUnless("the agent", program("gcc", "gcc"), () => {
       process.close();
     });
 
-    test("of an invocation that there is already is refused, also through the launcher", async () => {
+    test("of an invocation that is there is refused, also through the launcher", async () => {
       using client = await connect();
       const argv = ["/bin/sleep", "1000"];
       const invocation = newInvocation();

@@ -214,6 +214,10 @@ export class AgentClient extends RawClient {
 
   async greet(hello: unknown = clientHello): Promise<void> {
     await this.sendBytes(encodeFrame(hello));
+    await this.heardHello();
+  }
+
+  async heardHello(): Promise<void> {
     await waitFor("the agent's hello", () => {
       this.look();
       return this.ended || this.hello !== undefined;

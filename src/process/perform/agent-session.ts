@@ -78,7 +78,7 @@ export class AgentSession {
     this.#stream = stream;
     this.#options = options;
     this.#deadline = options.loop.wakeAfter(limits.helloTime, () => {
-      this.#end(`it said no hello within ${limits.helloTime} ms`);
+      this.#end(`it said nothing whole within ${limits.helloTime} ms`);
     });
     stream.setHandlers({
       onBytes: (bytes, descriptors) => this.#onFirstBytes(bytes, descriptors),
@@ -112,10 +112,10 @@ export class AgentSession {
       return;
     }
     for (const descriptor of descriptors) descriptor.close();
-    this.#deadline[Symbol.dispose]();
     const session = new HoldenSession(this.#stream, {
       children: this.#options.children,
       environment: this.#options.holdenEnvironment,
+      onMessage: () => this.#deadline[Symbol.dispose](),
       onEnd: (reason) => this.#end(reason),
     });
     session.receive(bytes);

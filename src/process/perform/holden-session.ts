@@ -17,12 +17,15 @@ export class HoldenSession {
   readonly #children: Children;
   readonly #environment: readonly string[];
   readonly #onEnd: (reason: string) => void;
+  readonly #onMessage: () => void;
 
   constructor(
     stream: StreamConnection,
     options: {
       readonly children: Children;
       readonly environment: readonly string[];
+      /** A whole message has come; until then it may be anything that connected. */
+      readonly onMessage: () => void;
       readonly onEnd: (reason: string) => void;
     },
   ) {
@@ -30,6 +33,7 @@ export class HoldenSession {
     this.#children = options.children;
     this.#environment = options.environment;
     this.#onEnd = options.onEnd;
+    this.#onMessage = options.onMessage;
     stream.setHandlers({
       onBytes: (bytes, descriptors) => {
         for (const descriptor of descriptors) descriptor.close();
@@ -46,6 +50,7 @@ export class HoldenSession {
       request !== undefined && this.#stream.isOpen;
       request = this.#reader.next()
     ) {
+      this.#onMessage();
       this.#handle(request);
     }
   }
