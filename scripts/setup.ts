@@ -45,6 +45,10 @@ const systemPackages = {
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "e2fsprogs", shownBy: "/sbin/mke2fs" },
   ],
+  images: [
+    { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
+    { name: "checkpolicy", shownBy: "/usr/bin/checkmodule" },
+  ],
   bench: [
     { name: "gcc", shownBy: "/usr/bin/gcc" },
     { name: "libc6-dev", shownBy: "/usr/include/stdio.h" },
