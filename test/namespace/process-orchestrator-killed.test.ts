@@ -164,6 +164,21 @@ skipUnless("two orchestrators", root, () => {
     await expectFresh(third, child);
   });
 
+  for (const place of bothPlaces) {
+    test(`a check of readiness that hangs does not outlive both: ${place.title}`, async () => {
+      using folder = temporaryFolder();
+      const child = lonelyChild(folder);
+      const lines = `[process.it]\n@here\n${child.table}\n`;
+      const hangs = `${lines}ready = {command = ["sleep", "100000"]}\n`;
+      await using running = await begin(place, folder, hangs);
+      await waitFor("the check", () => child.alive.length === 2);
+      running.orchestrator.program.kill("SIGKILL");
+      await running.orchestrator.program.ended();
+      await using next = await startNext(running, folder, lines);
+      await expectFresh(next, child);
+    });
+  }
+
   test("a start that the agent takes up after its asker's death makes no double", async () => {
     using folder = temporaryFolder();
     const child = lonelyChild(folder);

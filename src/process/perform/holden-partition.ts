@@ -14,7 +14,13 @@ import {
 } from "../holden-protocol.ts";
 import { type Instance, START_ANSWER_LIMIT } from "../lifecycle.ts";
 import type { PartitionSpecification } from "../specification.ts";
-import type { CommandResult, Emit, ManagedProcess, Partition } from "./partition.ts";
+import type {
+  CommandRequest,
+  CommandResult,
+  Emit,
+  ManagedProcess,
+  Partition,
+} from "./partition.ts";
 import { policyOf } from "./partition.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 import type { RemoteHandlers } from "./remote-partition.ts";
@@ -181,11 +187,13 @@ export class HoldenPartition implements Partition {
 
   runCommand(
     _managed: ManagedProcess,
-    _command: readonly string[],
+    _request: CommandRequest,
     onResult: (result: CommandResult) => void,
   ): void {
     onResult({ kind: "failed", reason: "Holden v0.2 cannot run a check in its partition" });
   }
+
+  endCommand(_invocation: string): void {}
 
   close(): void {
     this.#closed = true;

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
@@ -15,6 +14,7 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
 import { type ChildRequest, Children, type StartResult } from "./children.ts";
 import {
+  type CommandRequest,
   type CommandResult,
   type Emit,
   invocationVariable,
@@ -32,6 +32,13 @@ interface Prepared {
   readonly path: string;
 }
 
+/** A check of readiness that has not come to its end. */
+interface RunningCommand {
+  readonly onResult: (result: CommandResult) => void;
+  /** Nobody asks for its result any more. */
+  ended: boolean;
+}
+
 /** The host itself: its processes are our own children. */
 export class LocalPartition implements Partition {
   readonly loop: EventLoop;
@@ -39,7 +46,7 @@ export class LocalPartition implements Partition {
   readonly #children: Children;
   readonly #names = new Map<string, string>();
   readonly #prepared = new Map<string, Prepared>();
-  readonly #commands = new Map<string, (result: CommandResult) => void>();
+  readonly #commands = new Map<string, RunningCommand>();
 
   constructor(loop: EventLoop, emit: Emit) {
     this.loop = loop;
@@ -54,7 +61,7 @@ export class LocalPartition implements Partition {
     const command = this.#commands.get(invocation);
     if (command !== undefined) {
       this.#commands.delete(invocation);
-      command(
+      command.onResult(
         ending.kind === "exited"
           ? { kind: "exited", status: ending.status }
           : { kind: "failed", reason: "it was ended by a signal" },
@@ -153,11 +160,7 @@ export class LocalPartition implements Partition {
   }
 
   kill(_managed: ManagedProcess, instance: Instance): void {
-    // Not reaped yet, so the number and the group are still this child's.
-    if (this.#children.processOf(instance.invocation) !== undefined) {
-      kill(-instance.processId, SIGKILL);
-    }
-    this.signal(instance, SIGKILL);
+    this.#killGroup(instance.invocation);
   }
 
   /** A parent clears by itself; this waits until it has. */
@@ -193,16 +196,35 @@ export class LocalPartition implements Partition {
 
   runCommand(
     managed: ManagedProcess,
-    command: readonly string[],
+    { command, invocation }: CommandRequest,
     onResult: (result: CommandResult) => void,
   ): void {
-    const invocation = randomBytes(16).toString("hex");
     const request = this.#request(managed, invocation, command);
-    this.#commands.set(invocation, onResult);
+    this.#commands.set(invocation, { onResult, ended: false });
     this.#children.start({ ...request, leftovers: "kill" }, (result) => {
-      if (result.kind === "started") return;
+      if (result.kind === "started") {
+        if (this.#commands.get(invocation)?.ended === true) this.#killGroup(invocation);
+        return;
+      }
       this.#commands.delete(invocation);
       onResult({ kind: "failed", reason: result.refusal.message });
     });
+  }
+
+  endCommand(invocation: string): void {
+    const command = this.#commands.get(invocation);
+    if (command === undefined) return;
+    // One that the launcher still prepares is killed when it is there.
+    command.ended = true;
+    this.#killGroup(invocation);
+  }
+
+  /** SIGKILL to a child that is not reaped yet, so that its number and group are still its own. */
+  #killGroup(invocation: string): void {
+    const process = this.#children.processOf(invocation);
+    const processId = this.#children.processIdOf(invocation);
+    if (process === undefined || processId === undefined) return;
+    kill(-processId, SIGKILL);
+    signalProcess(process, SIGKILL);
   }
 }

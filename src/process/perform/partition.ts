@@ -24,6 +24,12 @@ export interface ManagedProcess {
 /** What every partition tells: events of its processes, by name. */
 export type Emit = (name: string, event: ProcessEvent) => void;
 
+/** A check of readiness that runs a command, under an invocation of its own. */
+export interface CommandRequest {
+  readonly command: readonly string[];
+  readonly invocation: string;
+}
+
 /** A check of readiness that runs a command: its end, or why it could not run. */
 export type CommandResult =
   | { readonly kind: "exited"; readonly status: number }
@@ -52,9 +58,11 @@ export interface Partition {
   /** Runs a command to its end, in the partition, as the process itself would be run. */
   runCommand(
     process: ManagedProcess,
-    command: readonly string[],
+    request: CommandRequest,
     onResult: (result: CommandResult) => void,
   ): void;
+  /** Kills a command that has not come to its end; its result is told as that of any other. */
+  endCommand(invocation: string): void;
 }
 
 /** Who the agent of a partition must be. */

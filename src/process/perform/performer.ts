@@ -174,6 +174,7 @@ export class Performer {
   /** A process that tells its readiness needs its socket before it starts. */
   #start(managed: Managed, invocation: string, replaces: string | undefined): void {
     const { process, partition, notifyName } = managed;
+    managed.notify?.expect();
     if (notifyName === undefined || managed.notify !== undefined) {
       partition.start(process, invocation, replaces);
       return;
@@ -197,9 +198,15 @@ export class Performer {
   #watchReadiness(managed: Managed, name: string, instance: Instance): void {
     const { invocation } = instance;
     managed.readiness?.cancel();
-    managed.readiness = watchReadiness(managed.partition, managed.process, () =>
-      this.#emit(name, { kind: "became-ready", invocation }),
-    );
+    const onReady = () => this.#emit(name, { kind: "became-ready", invocation });
+    managed.readiness = watchReadiness(managed.partition, managed.process, {
+      onReady,
+      // Written down like a start: an orchestrator that is killed leaves no check behind.
+      onCommand: (check) => this.#journal.starting(check, name),
+      onCommandEnded: (check) => this.#journal.ended(check),
+    });
+    // The notice of a quick program overtakes the answer to its start.
+    if (managed.notify?.wasEarly(instance) === true) onReady();
   }
 
   /** The rest of an instance is gone for good: the journal may forget it. */

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { isIP } from "node:net";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -44,20 +45,21 @@ export function parseAddress(
   return { family: "ipv6", address: new Uint8Array(bytes) };
 }
 
+/** One check: tells its result once, unless it is cancelled before. */
+type Check = (onResult: (ready: boolean) => void) => Cancel;
+type Cancel = () => void;
+
 /** Repeats a check until it succeeds or is cancelled. */
 class RepeatedCheck implements ReadinessWatch {
   readonly #partition: Partition;
-  readonly #check: (onResult: (ready: boolean) => void) => void;
+  readonly #check: Check;
   readonly #onReady: () => void;
   #interval = FIRST_INTERVAL;
   #timer: Disposable | undefined;
+  #cancelCheck: Cancel = () => {};
   #cancelled = false;
 
-  constructor(
-    partition: Partition,
-    check: (onResult: (ready: boolean) => void) => void,
-    onReady: () => void,
-  ) {
+  constructor(partition: Partition, check: Check, onReady: () => void) {
     this.#partition = partition;
     this.#check = check;
     this.#onReady = onReady;
@@ -65,7 +67,7 @@ class RepeatedCheck implements ReadinessWatch {
   }
 
   #run(): void {
-    this.#check((ready) => {
+    this.#cancelCheck = this.#check((ready) => {
       if (this.#cancelled) return;
       if (ready) {
         this.#onReady();
@@ -79,6 +81,7 @@ class RepeatedCheck implements ReadinessWatch {
   cancel(): void {
     this.#cancelled = true;
     this.#timer?.[Symbol.dispose]();
+    this.#cancelCheck();
   }
 }
 
@@ -87,14 +90,17 @@ function checkTcp(
   partition: Partition,
   target: { readonly host: string; readonly port: number },
   onResult: (ready: boolean) => void,
-): void {
+): Cancel {
   const parsed = parseAddress(target.host);
   if (parsed === undefined) {
     onResult(false);
-    return;
+    return () => {};
   }
+  let cancelled = false;
+  let cancelConnect: Cancel = () => {};
   partition.openSocket({ family: parsed.family }, (socket) => {
-    if (socket === undefined) {
+    if (socket === undefined || cancelled) {
+      socket?.close();
       onResult(false);
       return;
     }
@@ -106,55 +112,84 @@ function checkTcp(
     }
     const watch = partition.loop.watch(socket, "writable", () => {
       const ready = pendingError(socket) === 0;
-      watch[Symbol.dispose]();
-      socket.close();
+      cancelConnect();
       onResult(ready);
     });
+    cancelConnect = () => {
+      watch[Symbol.dispose]();
+      socket.close();
+    };
   });
+  return () => {
+    cancelled = true;
+    cancelConnect();
+  };
 }
 
-function checkUnix(partition: Partition, path: string, onResult: (ready: boolean) => void): void {
+function checkUnix(partition: Partition, path: string, onResult: (ready: boolean) => void): Cancel {
   partition.openSocket({ family: "unix", path }, (socket) => {
     socket?.close();
     onResult(socket !== undefined);
   });
+  return () => {};
 }
 
-/** Begins to watch; `onReady` is called at most once. */
+/** Runs a command once; one that is cancelled is killed. */
+function checkCommand(
+  partition: Partition,
+  check: {
+    readonly managed: ManagedProcess;
+    readonly command: readonly string[];
+    readonly handlers: ReadinessHandlers;
+  },
+  onResult: (ready: boolean) => void,
+): Cancel {
+  const { managed, command, handlers } = check;
+  const invocation = randomBytes(16).toString("hex");
+  handlers.onCommand(invocation);
+  partition.runCommand(managed, { command, invocation }, (result) => {
+    handlers.onCommandEnded(invocation);
+    onResult(result.kind === "exited" && result.status === 0);
+  });
+  return () => partition.endCommand(invocation);
+}
+
+export interface ReadinessHandlers {
+  /** Called at most once. */
+  onReady(): void;
+  /** A command is about to be run under this invocation. */
+  onCommand(invocation: string): void;
+  onCommandEnded(invocation: string): void;
+}
+
+/** Begins to watch. */
 export function watchReadiness(
   partition: Partition,
   managed: ManagedProcess,
-  onReady: () => void,
+  handlers: ReadinessHandlers,
 ): ReadinessWatch {
   const { readiness } = managed.specification;
+  const repeat = (check: Check) => new RepeatedCheck(partition, check, () => handlers.onReady());
   switch (readiness.kind) {
     case "tcp":
-      return new RepeatedCheck(
-        partition,
-        (onResult) => checkTcp(partition, readiness, onResult),
-        onReady,
-      );
+      return repeat((onResult) => checkTcp(partition, readiness, onResult));
     case "unix":
-      return new RepeatedCheck(
-        partition,
-        (onResult) => checkUnix(partition, readiness.path, onResult),
-        onReady,
+      return repeat((onResult) => checkUnix(partition, readiness.path, onResult));
+    case "command": {
+      const { command } = readiness;
+      return repeat((onResult) =>
+        checkCommand(partition, { managed, command, handlers }, onResult),
       );
-    case "command":
-      return new RepeatedCheck(
-        partition,
-        (onResult) =>
-          partition.runCommand(managed, readiness.command, (result) =>
-            onResult(result.kind === "exited" && result.status === 0),
-          ),
-        onReady,
-      );
+    }
     // A notice comes on the process's own socket, which outlives its instances.
     case "notify":
     case "started":
       return { cancel: () => {} };
   }
 }
+
+/** Notices that came before their instance was known: so many senders are remembered. */
+const EARLY_LIMIT = 16;
 
 /**
  * The socket that a process tells its readiness to: sd_notify(3). A message counts when the kernel
@@ -163,6 +198,8 @@ export function watchReadiness(
 export class NotifySocket implements Disposable {
   readonly #socket: OwnedDescriptor;
   readonly #watch: Watch;
+  /** Who said READY=1 since the start that is under way was asked for. */
+  #early: number[] = [];
 
   constructor(
     partition: Partition,
@@ -186,12 +223,23 @@ export class NotifySocket implements Disposable {
       const message = receiveMessage(this.#socket, datagram);
       for (const descriptor of message.descriptors) descriptor.close();
       if (message.length < 0) return;
-      const instance = handlers.instance();
-      if (instance === undefined) continue;
-      if (message.credentials?.processId !== instance.processId) continue;
+      const sender = message.credentials?.processId ?? 0;
       const text = new TextDecoder().decode(datagram.bytes.subarray(0, message.length));
-      if (text.split("\n").includes("READY=1")) handlers.onReady(instance);
+      if (sender === 0 || !text.split("\n").includes("READY=1")) continue;
+      const instance = handlers.instance();
+      if (sender === instance?.processId) handlers.onReady(instance);
+      else this.#early = [...this.#early, sender].slice(-EARLY_LIMIT);
     }
+  }
+
+  /** A start is asked for: what was said before is not of its instance. */
+  expect(): void {
+    this.#early = [];
+  }
+
+  /** True when the instance was ready before anybody knew its number. */
+  wasEarly(instance: Instance): boolean {
+    return this.#early.includes(instance.processId);
   }
 
   [Symbol.dispose](): void {

@@ -1,6 +1,6 @@
-import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../../ffi/pidfd.ts";
+import { receiveCredentials } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { Listener, listenAt } from "../../messaging/listener.ts";
@@ -11,6 +11,7 @@ import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type StartAnswer } from "./agent-link.ts";
 import { clearInvocation } from "./leftovers.ts";
 import {
+  type CommandRequest,
   type CommandResult,
   type Emit,
   invocationVariable,
@@ -50,6 +51,8 @@ export class RemotePartition implements Partition {
   readonly #owing = new Map<string, AgentLink>();
   /** Searches that begin when a link that was left has ended on both sides. */
   readonly #searches = new Map<AgentLink, (() => void)[]>();
+  /** Checks of readiness that have not come to their ends; `ended` when nobody asks any more. */
+  readonly #commands = new Map<string, { ended: boolean }>();
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
   #listener: Listener | undefined;
@@ -85,7 +88,10 @@ export class RemotePartition implements Partition {
       this.#dialler.dial();
       return;
     }
-    this.#listener = new Listener(this.loop, listenAt(endpoint.path), {
+    const listening = listenAt(endpoint.path);
+    // Connections inherit it: the first message of an agent comes before we could ask for it.
+    receiveCredentials(listening);
+    this.#listener = new Listener(this.loop, listening, {
       path: endpoint.path,
       onConnection: (socket) => this.#take(socket, false),
       onExhausted: (error) => this.#handlers.onTrouble(error.message),
@@ -314,7 +320,7 @@ export class RemotePartition implements Partition {
 
   runCommand(
     managed: ManagedProcess,
-    command: readonly string[],
+    { command, invocation }: CommandRequest,
     onResult: (result: CommandResult) => void,
   ): void {
     const link = this.#link;
@@ -322,13 +328,31 @@ export class RemotePartition implements Partition {
       onResult({ kind: "failed", reason: "the agent is not connected" });
       return;
     }
-    const invocation = randomBytes(16).toString("hex");
+    const running = { ended: false };
+    this.#commands.set(invocation, running);
+    const finish = (result: CommandResult) => {
+      this.#commands.delete(invocation);
+      onResult(result);
+    };
     const request = { managed, invocation, replaces: undefined, argv: command };
     this.#send(link, { ...request, leftovers: "kill" }, (answer) => {
-      if (answer.kind === "started") this.#watchCommand(link, { invocation, ...answer }, onResult);
-      else if (answer.kind === "lost") onResult({ kind: "failed", reason: "the agent went away" });
-      else onResult({ kind: "failed", reason: answer.refusal.message });
+      if (answer.kind === "started") {
+        this.#watchCommand(link, { invocation, ...answer }, finish);
+        if (running.ended) this.#instances.get(invocation)?.kill();
+      } else if (answer.kind === "lost") {
+        // It may have been started, and nobody would end it.
+        const result = { kind: "failed", reason: "the agent went away" } as const;
+        clearInvocation(this.loop, invocation, () => finish(result));
+      } else finish({ kind: "failed", reason: answer.refusal.message });
     });
+  }
+
+  endCommand(invocation: string): void {
+    const running = this.#commands.get(invocation);
+    if (running === undefined) return;
+    // One whose start is not answered yet is killed when it is there.
+    running.ended = true;
+    this.#instances.get(invocation)?.kill();
   }
 
   #watchCommand(
