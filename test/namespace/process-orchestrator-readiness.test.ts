@@ -284,7 +284,7 @@ skipUnless("dependencies", root, () => {
   test("who has done its work counts as ready; who failed at it does not", async () => {
     using folder = temporaryFolder();
     const once = (name: string, status: number) =>
-  test("a command has its process's namespaces and environment", async () => {
+      `[process.${name}]\nrestart = "never"\ncommand = ["sh", "-c", "exit ${status}"]\n`;
     const after = (name: string, other: string) =>
       `[process.${name}]\nafter = ["${other}"]\ncommand = ["sleep", "1000"]\n`;
     const lines = [once("good", 0), once("bad", 1)].join("");
