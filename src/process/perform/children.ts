@@ -371,8 +371,11 @@ export class Children {
       this.#handlers.onCleared(invocation);
       for (const call of waiting) call();
     };
-    if (child.leftovers === "keep") onGone();
-    else if (child.group !== undefined) child.group.clear(this.#loop, onGone);
+    if (child.leftovers === "keep") {
+      // Its cgroup goes when nobody is in it; whoever stays keeps it.
+      child.group?.remove();
+      onGone();
+    } else if (child.group !== undefined) child.group.clear(this.#loop, onGone);
     else clearGroup(this.#loop, child.processId, onGone);
   }
 }
