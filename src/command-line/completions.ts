@@ -34,7 +34,11 @@ export function completionsCommand(root: Command): Command {
 }
 
 /** Names of processes come from the orchestrator itself; without one there are none. */
-const namesPipeline = `process list --json "$@" 2>/dev/null | grep -o '"name": "[^"]*"' | cut -d '"' -f 4`;
+const namesPipeline = [
+  'process list --json "$@" 2>/dev/null',
+  `grep -o '"name": "[^"]*"'`,
+  `cut -d '"' -f 4`,
+].join(" | ");
 
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 const pathsBelowRoot = (levels: readonly CompletionLevel[]) =>

@@ -18,7 +18,7 @@ import {
   processSummarySchema,
 } from "./protocol.ts";
 
-/** The orchestrator is away, refused, or said what we do not understand; the message has the mend. */
+/** The orchestrator is away, refused, or is not understood; the message has the mend. */
 export class OrchestratorError extends Error {
   override readonly name = "OrchestratorError";
   readonly exitCode = ExitCode.refused;

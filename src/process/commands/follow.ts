@@ -55,7 +55,7 @@ export async function runEvents(options: EventOptions): Promise<number> {
   return ExitCode.done;
 }
 
-/** "2026-11-21T04:39:07.867827Z media stderr the line"; lost lines are told where they are missed. */
+/** "2026-11-21T04:39:07.867827Z media stderr the line"; lost lines are told where they were. */
 export function logText(line: LogLine): string {
   const { name, time, stream, dropped = 0 } = line;
   const lost =
