@@ -172,8 +172,9 @@ export class HoldenReader {
     if (found === undefined) return undefined;
     if ("refusal" in found) return { kind: "refused", message: found.refusal };
     const { type, body } = found;
-    if (type === HoldenType.ping && body.length === 0) return { kind: "ping" };
-    if (type !== HoldenType.start) return { kind: "unknown", type };
+    // Its own agent looks at no body of a ping either, and writes the type as a C int.
+    if (type === HoldenType.ping) return { kind: "ping" };
+    if (type !== HoldenType.start) return { kind: "unknown", type: type | 0 };
     if (body.length !== START_SIZE) {
       const message = `Expected a start of ${START_SIZE} bytes, received ${body.length}`;
       return { kind: "refused", message };
