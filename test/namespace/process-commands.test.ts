@@ -1,0 +1,146 @@
+/** The commands of the process system, on the compiled file, against a real orchestrator. */
+import { describe, expect, test } from "bun:test";
+import { symlinkSync, writeFileSync } from "node:fs";
+import { hostler } from "../support/binary.ts";
+import { startOrchestrator } from "../support/orchestrator.ts";
+import { runProgram, startProgram } from "../support/program.ts";
+import { root, skipUnless } from "../support/skips.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+const configuration = `
+[process.quiet]
+command = ["/bin/sleep", "1000"]
+
+[process.speaker]
+command = ["/bin/sh", "-c", "echo one; echo two >&2; exec sleep 1000"]
+after = ["quiet"]
+
+[process.optional]
+command = ["/bin/sleep", "1000"]
+autostart = false
+`;
+
+skipUnless("commands of the process system", root, () => {
+  test("list, show, stop, start, restart, signal, wait, logs and events", async () => {
+    await using orchestrator = await startOrchestrator({ configuration });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    const command = (...words: string[]) => runProgram([hostler(), "process", ...words, ...socket]);
+    await orchestrator.events.nth("speaker", "ready");
+
+    const list = JSON.parse((await command("list", "--json")).stdout) as { name: string }[];
+    expect(list.map(({ name }) => name)).toEqual(["quiet", "speaker", "optional"]);
+    expect((await command("list")).stdout).toMatch(
+      /^NAME +PARTITION +PHASE +PID .*\nquiet +- +ready/,
+    );
+
+    const stopped = await command("stop", "speaker", "quiet", "--wait");
+    expect(stopped).toMatchObject({ exitCode: 0, stdout: "speaker: idle\nquiet: idle\n" });
+    const waited = await command("wait", "quiet", "--until", "ready", "--timeout", "10ms");
+    expect(waited.exitCode).toBe(111);
+    expect(waited.stderr).toContain("quiet is not ready after 10 ms: idle");
+    expect((await command("start", "speaker", "--wait")).stdout).toMatch(
+      /^speaker: ready, process/,
+    );
+    expect((await command("wait", "quiet")).stdout).toMatch(/^quiet: ready, process \d+\n$/);
+    expect((await command("restart", "quiet", "--wait")).exitCode).toBe(0);
+
+    expect((await command("signal", "quiet", "KILL")).exitCode).toBe(0);
+    await orchestrator.events.nth("quiet", "ended", 3);
+    expect((await command("show", "quiet")).stdout).toMatch(/ ended +SIGKILL\n/);
+
+    const logs = await command("logs", "speaker", "-n", "2");
+    expect(logs.stdout).toMatch(/^\S+Z speaker stdout one\n\S+Z speaker stderr two\n$/);
+    const events = await command("events", "--json");
+    const [first] = events.stdout.split("\n");
+    expect(JSON.parse(first ?? "")).toMatchObject({ sequence: 1, name: "quiet" });
+
+    const refused = await command("stop", "quite", "optional");
+    expect(refused).toMatchObject({ exitCode: 111, stdout: "optional: idle\n" });
+    expect(refused.stderr).toContain(
+      "There is no process quite in the configuration. Did you mean",
+    );
+    expect((await command("signal", "optional", "HUP")).stderr).toContain("optional does not run");
+  });
+
+  test("list --watch, logs -f and events -f go on with what comes", async () => {
+    await using orchestrator = await startOrchestrator({ configuration });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    const follow = (...words: string[]) =>
+      startProgram([hostler(), "process", ...words, ...socket]);
+    await orchestrator.events.nth("speaker", "ready");
+    await using watch = follow("list", "--watch");
+    await using logs = follow("logs", "-f");
+    await using events = follow("events", "-f");
+    await Promise.all([
+      watch.said(/optional +- +idle/),
+      logs.said(/speaker stdout one\n/),
+      events.said(/speaker ready/),
+    ]);
+    await runProgram([hostler(), "process", "start", "optional", ...socket]);
+    await runProgram([hostler(), "process", "restart", "speaker", ...socket]);
+    await Promise.all([
+      watch.said(/optional +- +ready/),
+      logs.said(/speaker stdout one\n[\s\S]*speaker stdout one\n/),
+      events.said(/optional ready/),
+    ]);
+  });
+
+  test("an orchestrator that goes away ends who follows it: 111", async () => {
+    const orchestrator = await startOrchestrator({ configuration });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    await using events = startProgram([hostler(), "process", "events", "-f", ...socket]);
+    await events.said(/quiet ready/);
+    await orchestrator[Symbol.asyncDispose]();
+    const { exitCode, stderr } = await events.ended();
+    expect(exitCode).toBe(111);
+    expect(stderr).toContain("closed the connection");
+  });
+});
+
+describe("check", () => {
+  test("errors and what is fine, for people and programs", async () => {
+    using folder = temporaryFolder();
+    const [good, bad] = [folder.file("good.toml"), folder.file("bad.toml")];
+    writeFileSync(good, configuration);
+    writeFileSync(bad, "[process.a]\ncomand = ['/bin/a']\n");
+    const check = (...words: string[]) => runProgram([hostler(), "process", "check", ...words]);
+    expect(await check(good)).toMatchObject({
+      exitCode: 0,
+      stdout: "ok: 3 processes, 0 partitions\nstarts quiet, optional\n  then speaker\n",
+      stderr: "",
+    });
+    const refused = await check(bad);
+    expect(refused).toMatchObject({ exitCode: 100, stdout: "" });
+    expect(refused.stderr.split("\n")[0]).toBe(
+      `${bad}:1:1: process.a.command: expected the key command; received nothing`,
+    );
+    const report = JSON.parse((await check(bad, "--json")).stdout) as { errors: unknown[] };
+    expect(report).toMatchObject({ ok: false, errors: [{ line: 1 }, { line: 2, column: 1 }] });
+  });
+});
+
+describe("called by Holden's names", () => {
+  test("it is that", async () => {
+    using folder = temporaryFolder();
+    for (const name of ["holden-agent", "holden-orchestrator"]) {
+      symlinkSync(hostler(), folder.file(name));
+      const { exitCode, stdout } = await runProgram([folder.file(name), "--help"]);
+      expect(exitCode).toBe(0);
+      expect(stdout).toContain(`Usage:\n  ${name} [options]`);
+    }
+    const { exitCode, stderr } = await runProgram([folder.file("holden-orchestrator"), "x"]);
+    expect(exitCode).toBe(100);
+    expect(stderr).toContain("Expected <agent-command>, received nothing");
+  });
+
+  test("HOLDEN_SOCKET_PATH is honoured under those names alone", async () => {
+    using folder = temporaryFolder();
+    const environment = { HOLDEN_SOCKET_PATH: folder.file("holden.sock") };
+    symlinkSync(hostler(), folder.file("holden-agent"));
+    await using agent = startProgram([folder.file("holden-agent")], { environment });
+    await agent.said(/listening at .*holden\.sock/);
+    const long = { HOLDEN_SOCKET_PATH: "x".repeat(108) };
+    const refused = await runProgram([folder.file("holden-agent")], { environment: long });
+    expect(refused.exitCode).toBe(100);
+  });
+});
