@@ -34,6 +34,19 @@ const notWithHolden = [
 /** START of Holden v0.2: name[256], args[32][256] without argv[0]. */
 const holdenLimits = { arguments: 32, bytes: 255 };
 
+/** Why Holden v0.2 cannot say this command to its agent; undefined when it can. */
+export function checkHoldenCommand(
+  command: readonly string[],
+): { readonly expected: string; readonly received: string } | undefined {
+  const longest = Math.max(...command.map((word) => new TextEncoder().encode(word).length));
+  const count = command.length - 1;
+  if (count <= holdenLimits.arguments && longest <= holdenLimits.bytes) return undefined;
+  return {
+    expected: `at most ${holdenLimits.arguments} arguments of ${holdenLimits.bytes} bytes`,
+    received: `${count} arguments, the longest word of ${longest} bytes`,
+  };
+}
+
 class RelationChecker {
   readonly #root: TomlTable;
   readonly #report: Report;
@@ -126,14 +139,8 @@ class RelationChecker {
       const only = '"inherit": Holden v0.2 passes no pipes';
       this.#complain([...path, "output"], { expected: only, received: '"log"' });
     }
-    const bytes = (text: string) => new TextEncoder().encode(text).length;
-    const longest = Math.max(...command.map(bytes));
-    if (command.length > holdenLimits.arguments + 1 || longest > holdenLimits.bytes) {
-      this.#complain([...path, "command"], {
-        expected: `at most ${holdenLimits.arguments} arguments of ${holdenLimits.bytes} bytes`,
-        received: `${command.length - 1} arguments, the longest word of ${longest} bytes`,
-      });
-    }
+    const mistake = checkHoldenCommand(command);
+    if (mistake !== undefined) this.#complain([...path, "command"], mistake);
   }
 
   /** Every cycle is told once, at the process of it that stands first in the file. */

@@ -1,7 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { Signal } from "../units/signals.ts";
 import { type ConfigurationError, formatPath, type Mistake } from "./configuration-reader.ts";
-import { checkRelations } from "./configuration-relations.ts";
+import { checkHoldenCommand, checkRelations } from "./configuration-relations.ts";
 import {
   configurationLimits,
   type PartitionTable,
@@ -100,14 +100,13 @@ export function holdenConfiguration(commands: {
     { name: "local", key: "local command", command: split(commands.localCommand) },
     { name: "agent", key: "agent command", command: split(commands.agentCommand) },
   ];
-  const empty = pairs.filter(({ command }) => command.length === 0);
-  if (empty.length > 0) {
-    const mistakes = empty.map(({ key }) => ({
-      ...wholeFile({ expected: "a program and its arguments", received: "nothing" }),
-      path: [key],
-    }));
-    return refuse("the command line", mistakes);
-  }
+  const mistakes = pairs.flatMap(({ name, key, command }): Mistake[] => {
+    const empty = { expected: "a program and its arguments", received: "nothing" };
+    const found = name === "agent" ? checkHoldenCommand(command) : undefined;
+    const refusal = command.length === 0 ? empty : found;
+    return refusal === undefined ? [] : [{ ...wholeFile(refusal), path: [key] }];
+  });
+  if (mistakes.length > 0) return refuse("the command line", mistakes);
   const partition: PartitionSpecification = {
     name: "agent",
     endpoint: { kind: "connect", path: commands.socket },

@@ -519,9 +519,15 @@ describe("holden-orchestrator's two words", () => {
     ]);
   });
 
-  test("must not be empty", () => {
-    const outcome = read(" ", "");
-    expect(outcome.kind).toBe("refused");
+  test("must not be empty, nor more than Holden v0.2 can say", () => {
+    const refused = (...commands: [string, string]) => {
+      const outcome = read(...commands);
+      return outcome.kind === "refused" ? outcome.errors.map(({ key_path }) => key_path) : [];
+    };
+    expect(refused(" ", "")).toEqual(['"local command"', '"agent command"']);
+    expect(refused("a".repeat(300), `a ${"b ".repeat(32)}`)).toEqual([]);
+    expect(refused("a", `a ${"b ".repeat(33)}`)).toEqual(['"agent command"']);
+    expect(refused("a", "b".repeat(256))).toEqual(['"agent command"']);
   });
 });
 
