@@ -125,7 +125,7 @@ class Agent {
       queuedBytes: limits.queuedBytes,
       handlers,
     });
-    const session: AgentSession = new AgentSession(stream, {
+    const session = new AgentSession(stream, {
       loop: this.#loop,
       children: this.#children,
       hello: this.#hello,
@@ -136,6 +136,7 @@ class Agent {
       onStarted: (invocation) => this.#askers.set(invocation, session),
     });
     this.#sessions.add(session);
+    session.begin();
   }
 
   #refuse(socket: Connection): string | undefined {

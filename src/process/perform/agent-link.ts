@@ -68,6 +68,7 @@ export class AgentLink {
   #agentProcessId = 0;
   #up = false;
   #draining = false;
+  #ended = false;
 
   constructor(
     loop: EventLoop,
@@ -97,7 +98,11 @@ export class AgentLink {
     this.#deadline = loop.wakeAfter(limits.helloTime, () => {
       this.close(`it said no hello within ${limits.helloTime} ms`);
     });
-    if (options.dialled) this.#frames.send(options.hello);
+  }
+
+  /** Speaks first, where that is ours. Apart from the making: a peer may be gone already. */
+  begin(): void {
+    if (this.#dialled) this.#frames.send(this.#hello);
   }
 
   get isUp(): boolean {
@@ -254,6 +259,9 @@ export class AgentLink {
   }
 
   #end(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#up = false;
     this.#deadline[Symbol.dispose]();
     const pending = [...this.#pending.values()];
     this.#pending.clear();
@@ -272,12 +280,8 @@ export class AgentLink {
 
   /** Ends the link, as told. */
   close(reason: string): void {
-    if (!this.#frames.isOpen && this.#pending.size === 0 && !this.#up) {
-      this.#deadline[Symbol.dispose]();
-    }
-    const wasOpen = this.#frames.isOpen;
+    // After a violation of the frames the connection is closed already, and the link is not.
     this.#frames.close();
-    this.#up = false;
-    if (wasOpen) this.#end(reason);
+    this.#end(reason);
   }
 }

@@ -84,7 +84,11 @@ export class AgentSession {
       onBytes: (bytes, descriptors) => this.#onFirstBytes(bytes, descriptors),
       onEnd: (reason) => this.#end(reason),
     });
-    if (options.dialled) this.#beginFrames().send(options.hello);
+  }
+
+  /** Speaks first, where that is ours. Apart from the making: a peer may be gone already. */
+  begin(): void {
+    if (this.#options.dialled) this.#beginFrames().send(this.#options.hello);
   }
 
   /** Tells how an instance ended, if the session still stands. */

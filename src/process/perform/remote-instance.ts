@@ -66,8 +66,11 @@ export class RemoteInstance {
   kill(): void {
     if (!this.#process.isOpen) return;
     const result = signalProcessGroup(this.#process, SIGKILL);
-    // Alive or a zombie, it still owns its number, which is that of its group.
-    if (result === "unsupported" && !this.#dead) kill(-this.processId, SIGKILL);
+    // Alive or a zombie, it still owns its number, which is that of its group. One that was reaped
+    // before we saw it has the number 0, which would mean our own group.
+    if (result === "unsupported" && !this.#dead && this.processId > 0) {
+      kill(-this.processId, SIGKILL);
+    }
     signalProcess(this.#process, SIGKILL);
   }
 

@@ -122,6 +122,7 @@ export class RemotePartition implements Partition {
       },
     });
     this.#link = link;
+    link.begin();
   }
 
   #refuse(socket: OwnedDescriptor): string | undefined {
