@@ -1,6 +1,7 @@
-/** What this machine's kernel can say, and what namespaces a process is in. */
-import { readFileSync, readlinkSync } from "node:fs";
+/** What this machine's kernel can say, and what it says of processes. */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { openProcess, processInformation } from "../../ffi/pidfd.ts";
+import { NotSeen } from "./deadline.ts";
 
 /**
  * Tries whether the kernel tells somebody who is not the parent how a process ended
@@ -36,4 +37,23 @@ export function innerNumber(processId: number): number {
 /** @returns true when two processes are in the same PID namespace */
 export function shareProcessNamespace(first: number, second: number): boolean {
   return readlinkSync(`/proc/${first}/ns/pid`) === readlinkSync(`/proc/${second}/ns/pid`);
+}
+
+/** unshare and nsenter fork once into a PID namespace: that child is the one of interest. */
+export function onlyChildOf(parent: number): number {
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    if (parentOf(Number(name)) === parent) return Number(name);
+  }
+  throw new NotSeen(`Process ${parent} has no child`);
+}
+
+/** Its parent, from proc_pid_stat(5), whose second field may hold anything in parentheses. */
+function parentOf(processId: number): number | undefined {
+  try {
+    const text = readFileSync(`/proc/${processId}/stat`, "latin1");
+    return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]);
+  } catch {
+    return undefined;
+  }
 }

@@ -1,11 +1,12 @@
 /** What the demo sets up and takes down again: a folder, a partition, the two daemons. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import { tryCommand } from "../command.ts";
 import { NotSeen } from "./deadline.ts";
 import { EventWatch } from "./event-watch.ts";
+import { onlyChildOf } from "./kernel.ts";
 import { Program } from "./program.ts";
 
 /** Time that a daemon has to end before it is killed, in the taking down. */
@@ -196,25 +197,6 @@ async function endsInTime(program: Program | undefined): Promise<boolean> {
   } catch {
     program.kill("SIGKILL");
     return false;
-  }
-}
-
-/** unshare and nsenter fork once into a PID namespace: that child is the one of interest. */
-function onlyChildOf(parent: number): number {
-  for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    if (parentOf(Number(name)) === parent) return Number(name);
-  }
-  throw new NotSeen(`Process ${parent} has no child`);
-}
-
-/** Its parent, from proc_pid_stat(5), whose second field may hold anything in parentheses. */
-function parentOf(processId: number): number | undefined {
-  try {
-    const text = readFileSync(`/proc/${processId}/stat`, "latin1");
-    return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]);
-  } catch {
-    return undefined;
   }
 }
 

@@ -1,0 +1,92 @@
+/** What README.md shows: commands that exist, a configuration that is valid, one session twice. */
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { parseConfiguration } from "../../src/process/configuration.ts";
+import { hostler, repositoryRoot } from "../support/binary.ts";
+import { runProgram } from "../support/program.ts";
+
+const readText = (path: string) => readFileSync(join(repositoryRoot, path), "utf8");
+const readme = readText("README.md");
+
+/** The text of the fenced block of this language, the first after a heading. */
+function block(heading: string, language: string): string {
+  const [, section = ""] = readme.split(heading);
+  const [, found] = new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``).exec(section) ?? [];
+  if (found === undefined) throw new Error(`README.md has no ${language} after ${heading}`);
+  return found;
+}
+
+describe("README.md", () => {
+  test("the first configuration is docs/process.toml, and valid without a warning", () => {
+    const text = block("## A first configuration", "toml");
+    expect(text).toBe(readText("docs/process.toml"));
+    expect(parseConfiguration("process.toml", text)).toMatchObject({ kind: "ok", warnings: [] });
+  });
+
+  test("check prints what it shows", async () => {
+    const shown = block("## A first configuration", "console");
+    const [, words = "", output = ""] = /^\$ hostler (.*)\n([\s\S]*)$/.exec(shown) ?? [];
+    const result = await runProgram([hostler(), ...words.split(" ")], {
+      workingDirectory: repositoryRoot,
+    });
+    expect(result).toMatchObject({ exitCode: 0, stdout: output });
+  });
+
+  test("the session is the one of the picture", () => {
+    const [, session = ""] = /<!-- session -->([\s\S]*)<!-- \/session -->/.exec(readme) ?? [];
+    const lines = session.trim().split("\n").slice(1, -1);
+    const drawn = [...readText("docs/session.svg").matchAll(/<text [^>]*>(.*)<\/text>/g)];
+    const plain = drawn.map(([, text = ""]) =>
+      text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"),
+    );
+    expect(plain).toEqual(lines);
+  });
+
+  test("every script that it names is in package.json", () => {
+    const { scripts } = JSON.parse(readText("package.json"));
+    const named = [...readme.matchAll(/npx bun@1\.4\.5 run ([a-z]+)/g)].map(([, name]) => name);
+    expect(named.length).toBeGreaterThan(0);
+    for (const name of named) expect(Object.keys(scripts)).toContain(name);
+  });
+
+  test("every command of its table has a help", async () => {
+    const [, table = ""] = readme.split("| `hostler …` | |\n");
+    const rows = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `((?:[a-z]+ ?)+)/gm)];
+    const commands = rows.map(([, words = ""]) => words.trim().split(" ")).slice(1);
+    expect(commands.length).toBeGreaterThan(9);
+    for (const words of commands) {
+      const { exitCode } = await runProgram([hostler(), ...words, "--help"]);
+      expect({ words, exitCode }).toEqual({ words, exitCode: 0 });
+    }
+  });
+});
+
+describe("documents", () => {
+  const documents = readdirSync(repositoryRoot, { recursive: true, encoding: "utf8" }).filter(
+    (path) => path.endsWith(".md") && !/(^|\/)(node_modules|dist|\.cache)\//.test(path),
+  );
+
+  test.each(documents)("%s: what it links to is there", (path) => {
+    for (const [, target = ""] of readText(path).matchAll(/\]\(([^)#:\s]+)(?:#[^)]*)?\)/g)) {
+      const place = join(repositoryRoot, dirname(path), target);
+      expect({ target, isThere: statSync(place, { throwIfNoEntry: false }) !== undefined }).toEqual(
+        { target, isThere: true },
+      );
+    }
+  });
+
+  test("every test that shows what follows a failure is there", () => {
+    const cells = /\]\(([^)]+\.test\.ts)\) "([^"]+)"/g;
+    const shown = [...readText("src/process/README.md").matchAll(cells)];
+    expect(shown.length).toBeGreaterThan(15);
+    for (const [, path = "", title = ""] of shown) {
+      const text = readText(join("src/process", path));
+      expect({ path, title, isThere: text.includes(title) }).toEqual({
+        path,
+        title,
+        isThere: true,
+      });
+    }
+  });
+});
