@@ -44,6 +44,8 @@ const systemPackages = {
     { name: "qemu-system-x86", shownBy: "/usr/bin/qemu-system-x86_64" },
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "e2fsprogs", shownBy: "/sbin/mke2fs" },
+    // With it a kernel's own configuration is read out of the kernel.
+    { name: "xz-utils", shownBy: "/usr/bin/xz" },
   ],
   images: [
     { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
