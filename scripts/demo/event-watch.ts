@@ -3,6 +3,9 @@ import type { ControlClient } from "../../src/messaging/control-client.ts";
 import type { ProcessEventRecord, ProcessSummary } from "../../src/process/protocol.ts";
 import { Tidings } from "./deadline.ts";
 
+/** How long a passing phase may take. */
+const passingMilliseconds = 5_000;
+
 export class EventWatch {
   readonly events: ProcessEventRecord[] = [];
   readonly #client: ControlClient;
@@ -49,6 +52,15 @@ export class EventWatch {
   /** Answered by the orchestrator when the process is ready. */
   async ready(name: string): Promise<void> {
     await this.#client.request("wait", { name, until: "ready" });
+  }
+
+  /** The phase that follows a passing one, which ends without an event of its own. */
+  async phaseAfter(passing: string, name: string): Promise<string | undefined> {
+    const deadline = performance.now() + passingMilliseconds;
+    for (;;) {
+      const phase = (await this.list()).get(name)?.phase;
+      if (phase !== passing || performance.now() > deadline) return phase;
+    }
   }
 
   close(): void {

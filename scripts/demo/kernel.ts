@@ -57,3 +57,12 @@ function parentOf(processId: number): number | undefined {
     return undefined;
   }
 }
+
+/** A zombie is dead: proc_pid_stat(5). */
+export function isAlive(processId: number): boolean {
+  try {
+    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${processId}/status`, "latin1"));
+  } catch {
+    return false;
+  }
+}

@@ -5,6 +5,7 @@ import { signalName } from "../../src/units/signals.ts";
 import { formatMicroseconds, type Report } from "./checks.ts";
 import type { ProcessName } from "./configuration.ts";
 import type { EventWatch } from "./event-watch.ts";
+import { isAlive } from "./kernel.ts";
 
 /** What is shown of a process's events; the others are steps on the way. */
 const shownEvents = ["died", "ended", "backing-off", "started"];
@@ -83,7 +84,8 @@ export class Scene {
     const others = [...before.values()].filter(({ name }) => !except.includes(name));
     const disturbed = others.filter(({ name, pid, invocation }) => {
       const current = now.get(name);
-      return pid === null || current?.pid !== pid || current.invocation !== invocation;
+      if (pid === null || current?.pid !== pid || current.invocation !== invocation) return true;
+      return !isAlive(pid);
     });
     const told = (disturbed.length === 0 ? others : disturbed).map(({ name, pid }) =>
       disturbed.length === 0 ? `${name} ${pid}` : `${name} was ${pid}, is ${now.get(name)?.pid}`,

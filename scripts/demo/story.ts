@@ -1,5 +1,4 @@
 /** The steps of the demo, in order, and the summary. */
-import { existsSync, readFileSync } from "node:fs";
 import { release } from "node:os";
 import { monotonicNow } from "../../src/event-loop/clock.ts";
 import { Signal } from "../../src/units/signals.ts";
@@ -11,6 +10,7 @@ import type { EventWatch } from "./event-watch.ts";
 import {
   foreignNamespaces,
   innerNumber,
+  isAlive,
   kernelTellsEndings,
   shareProcessNamespace,
 } from "./kernel.ts";
@@ -232,8 +232,8 @@ class Story {
     scene.show("media", ended);
     report.check("the death of media is seen without an agent", true, `${took} after the kill`);
     scene.checkEnding("media", ending, tellsEndings ? byKill : { kind: "unknown" });
-    const { phase, pid } = (await events.list()).get("media") ?? {};
-    const waits = pid === null && (phase === "waiting" || phase === "backing-off");
+    const phase = await events.phaseAfter("clearing", "media");
+    const waits = phase === "waiting" || phase === "backing-off";
     report.check("media waits for an agent", waits, `phase ${phase}`);
     await scene.expectUndisturbed(before, ["media"]);
   }
@@ -315,15 +315,5 @@ class Story {
     const code = await this.#stage.endPartition();
     const seen = `exit codes ${agentCode} and ${code}`;
     this.#report.check("agent and partition ended", agentCode === 0 && code === 0, seen);
-  }
-}
-
-/** A zombie is dead: proc_pid_stat(5). */
-function isAlive(processId: number): boolean {
-  if (!existsSync(`/proc/${processId}`)) return false;
-  try {
-    return !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${processId}/status`, "latin1"));
-  } catch {
-    return false;
   }
 }

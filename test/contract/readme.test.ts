@@ -45,7 +45,9 @@ describe("README.md", () => {
 
   test("every script that it names is in package.json", () => {
     const { scripts } = JSON.parse(readText("package.json"));
-    const named = [...readme.matchAll(/npx bun@1\.4\.5 run ([a-z]+)/g)].map(([, name]) => name);
+    const named = [...readme.matchAll(/npx bun@1\.4\.5 run ([a-z]+)/g)].map(
+      ([, name = ""]) => name,
+    );
     expect(named.length).toBeGreaterThan(0);
     for (const name of named) expect(Object.keys(scripts)).toContain(name);
   });
