@@ -60,13 +60,28 @@ export function fileOf(processId: number): string | undefined {
 /** SCHED_FIFO, <linux/sched.h>. */
 const FIRST_IN_FIRST_OUT = "1";
 
-/** Names of threads that are in another scheduling class than SCHED_FIFO. */
-export function ordinaryThreadsOf(processId: number): string[] {
-  return readdirSync(`/proc/${processId}/task`).flatMap((thread) => {
-    const text = readFileSync(`/proc/${processId}/task/${thread}/stat`, "latin1");
-    const name = text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"));
-    // The words after the name begin with field 3; policy is field 41: proc_pid_stat(5).
-    const policy = text.slice(text.lastIndexOf(")") + 2).split(" ")[41 - 3];
-    return policy === FIRST_IN_FIRST_OUT ? [] : [name];
-  });
+/**
+ * Threads of a runtime for JavaScript that compile and collect beside its work. In a real-time
+ * class they would take the processor from the very child that is being started.
+ */
+const helperNames = /^(JIT|JSC|Heap|mi-|HTTP Client|Bun Pool)/;
+
+/** A thread that takes part in supervision, and whether it is in SCHED_FIFO. */
+export interface Thread {
+  readonly number: number;
+  readonly name: string;
+  readonly isRealTime: boolean;
+}
+
+/** All threads of a process but its runtime's helpers. */
+export function workingThreadsOf(processId: number): Thread[] {
+  return readdirSync(`/proc/${processId}/task`)
+    .map((number) => {
+      const text = readFileSync(`/proc/${processId}/task/${number}/stat`, "latin1");
+      const name = text.slice(text.indexOf("(") + 1, text.lastIndexOf(")"));
+      // The words after the name begin with field 3; policy is field 41: proc_pid_stat(5).
+      const policy = text.slice(text.lastIndexOf(")") + 2).split(" ")[41 - 3];
+      return { number: Number(number), name, isRealTime: policy === FIRST_IN_FIRST_OUT };
+    })
+    .filter(({ name }) => !helperNames.test(name));
 }

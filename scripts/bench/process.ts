@@ -17,7 +17,7 @@ import { ScriptError, withStep } from "../terminal.ts";
 import { startHarness, timeStart } from "./harness.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 import { type Findings, measureLongGaps, measureShortGaps, warmUp } from "./measure.ts";
-import { fileOf, type Memory, memoryOf, ordinaryThreadsOf } from "./process-status.ts";
+import { fileOf, type Memory, memoryOf, workingThreadsOf } from "./process-status.ts";
 import { chanceFrom, shuffle } from "./statistics.ts";
 import {
   childVariable,
@@ -53,8 +53,6 @@ export interface ProcessBenchResult {
   readonly seed: number;
   readonly rows: readonly Findings[];
   readonly daemons: readonly DaemonFindings[];
-  /** Threads of hostler that began after the scheduling class was given. */
-  readonly ordinaryThreads: readonly string[];
 }
 
 /** Measures everything; at most ten minutes, with `quick` two. */
@@ -150,6 +148,7 @@ async function measureAll(
     if (found !== undefined) found.memory = memory;
   }
   const own = [...running.values()].filter(({ daemon }) => daemon.argv.includes(files.hostler));
+  for (const { processIds } of own) requireClass(processIds().filter(isHostler(files)));
   return {
     machine: await describeMachine(files.hostler, pm2Version),
     seed,
@@ -159,9 +158,6 @@ async function measureAll(
       const memory = memoryOf(processIds().filter(isHostler(files)));
       return { name, ready: ready.get(name) ?? [], memory };
     }),
-    ordinaryThreads: own
-      .flatMap(({ processIds }) => processIds().filter(isHostler(files)))
-      .flatMap(ordinaryThreadsOf),
   };
 }
 
@@ -179,12 +175,24 @@ function takeMemory(rows: readonly Row[], running: ReadonlyMap<unknown, RunningD
 const isScaffold = (processId: number) => /\/(unshare|reaper)$/.test(fileOf(processId) ?? "");
 
 /**
- * The same class for every thread of every supervisor: SCHED_FIFO. Children stay SCHED_OTHER in
- * every row, because it is reset when a thread forks; the harness looks at each of them.
+ * The same class for every supervisor: SCHED_FIFO. Children stay SCHED_OTHER in every row, because
+ * it is reset when a thread forks; the harness looks at each of them.
  */
 async function giveClass(processIds: readonly number[]): Promise<void> {
-  const words = ["chrt", "--all-tasks", "--reset-on-fork", "--fifo", "--pid", "10"];
-  for (const processId of processIds) await runCommand([...words, String(processId)]);
+  for (const { number } of processIds.flatMap(workingThreadsOf)) {
+    const words = ["chrt", "--reset-on-fork", "--fifo", "--pid", "10"];
+    await runCommand([...words, String(number)]);
+  }
+}
+
+/** @throws ScriptError (1) naming a thread that would have made its row another one */
+function requireClass(processIds: readonly number[]): void {
+  const ordinary = processIds.flatMap(workingThreadsOf).filter(({ isRealTime }) => !isRealTime);
+  if (ordinary.length === 0) return;
+  const names = ordinary.map(({ name, number }) => `${name} (${number})`).join(", ");
+  throw new ScriptError(`These threads of supervisors were not in SCHED_FIFO: ${names}`, {
+    exitCode: 1,
+  });
 }
 
 /** Starts each supervision alone, some times: until its child runs, or hostler says READY=1. */

@@ -95,35 +95,34 @@ export function formatMarkdown(result: ProcessBenchResult): string {
   return [restarts, legend(result), daemons, own, describeMachine(result)].join("\n\n");
 }
 
-function legend({ seed, ordinaryThreads }: ProcessBenchResult): string {
-  const threads =
-    ordinaryThreads.length === 0
-      ? "all threads of hostler were in it to the end"
-      : `threads of hostler that began later were not (${[...new Set(ordinaryThreads)].join(", ")})`;
+function legend({ seed }: ProcessBenchResult): string {
   return [
     "Milliseconds: **median** (10th–90th percentile), number of samples. The factor is the median",
     "of the ratios to the floor of the same round. One run, all rows in every round, in an order",
     `drawn from the seed ${seed}. The floor is 40 lines of C: posix_spawn, pidfd, poll, waitid.`,
-    "Every supervisor is in SCHED_FIFO 10, every child in SCHED_OTHER (looked at each time);",
-    `${threads}. hostler in its default configuration, with`,
-    '`backoff = "none"`; user = "nobody" goes through its launcher. s6 and runit wait until a child',
-    "was given a second; supervisord looks once a second; pm2 without its limit of 16 restarts.",
+    "Every supervisor is in SCHED_FIFO 10, less the threads of its runtime that only compile and",
+    "collect; every child is in SCHED_OTHER (each was looked at). hostler is in its default",
+    'configuration with `backoff = "none"`; user = "nobody" goes through its launcher. s6 and',
+    "runit start a child at most once a second; supervisord looks once a second; pm2 is without",
+    "its limit of 16 restarts.",
   ].join("\n");
 }
 
 function describeMachine({ machine }: ProcessBenchResult): string {
   const { processor, cores, kernel, hostler, peers } = machine;
   const versions = Object.entries(peers).map(([name, version]) => `${name} ${version}`);
+  const [first, ...others] = versions;
   const own = `hostler ${hostler["hostler"]} (${hostler["commit"]?.slice(0, 12)})`;
   return [
     `Measured on ${processor}, ${cores} cores, Linux ${kernel}, ${hostler["libc"]};`,
-    `${own}, Bun ${hostler["Bun"]}, ${versions.join(", ")}.`,
+    `${own}, Bun ${hostler["Bun"]}, ${first},`,
+    `${others.join(", ")}.`,
   ].join("\n");
 }
 
 export function formatJson(result: ProcessBenchResult): string {
-  const { machine, seed, daemons, ordinaryThreads } = result;
-  const report = { machine, seed, rows: reportRows(result), daemons, ordinaryThreads };
+  const { machine, seed, daemons } = result;
+  const report = { machine, seed, rows: reportRows(result), daemons };
   return JSON.stringify(report, undefined, 2);
 }
 

@@ -82,8 +82,13 @@ ${more}`;
 function startOfHostler(files: Files, name: string, file: string): string[] {
   const folder = subfolder(files, `${name.replaceAll(" ", "-")}-start`);
   const configuration = join(folder, "process.toml");
-  const process = `[process.only]\ncommand = ["${files.child}"]\nenvironment = { ${childVariable} =`;
-  writeFileSync(configuration, `${process} "${startSocket(files)}" }\nbackoff = "none"\n`);
+  const lines = [
+    "[process.only]",
+    `command = ["${files.child}"]`,
+    `environment = { ${childVariable} = "${startSocket(files)}" }`,
+    'backoff = "none"',
+  ];
+  writeFileSync(configuration, lines.join("\n"));
   const control = ["--control-socket", join(folder, "control.socket")];
   return [file, "process", "orchestrator", "--config", configuration, ...control];
 }
@@ -93,12 +98,16 @@ export function startSocket(files: Files): string {
   return join(files.folder, "start.socket");
 }
 
-/** s6-supervise below s6-svscan; ./run is the program itself, without a shell before it. */
+/**
+ * s6-supervise below s6-svscan; ./run is the program itself, without a shell before it. The child
+ * tells its readiness: without that s6 waits a second before every restart.
+ */
 function s6Row(files: Files): Row {
   const folder = subfolder(files, "s6");
   mkdirSync(join(folder, "child"));
   symlinkSync(files.child, join(folder, "child", "run"));
-  const argv = ["/usr/bin/s6-svscan", folder];
+  writeFileSync(join(folder, "child", "notification-fd"), "3\n");
+  const argv = ["/usr/bin/env", "BENCH_READY=1", "/usr/bin/s6-svscan", folder];
   const socket = `${folder}.socket`;
   return { name: "s6", daemons: [{ argv }], socket, waits: "short lives", start: argv };
 }
