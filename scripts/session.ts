@@ -48,7 +48,8 @@ class Session {
   readonly #folder: string;
   readonly #environment: Readonly<Record<string, string>>;
   readonly #lines: string[] = [];
-  readonly #jobs: { readonly program: Program; shown: number }[] = [];
+  /** What jobs in the background have printed since the last look, in the order of its coming. */
+  #printed: string[] = [];
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -97,11 +98,8 @@ class Session {
   /** Starts a command in the background, as `command &` does. */
   #startJob(command: string): Program {
     this.#lines.push(`$ ${command} &`);
-    const program = new Program(command, ["sh", "-c", `cd ${this.#folder}; exec ${command}`], {
-      ...this.#environment,
-    });
-    this.#jobs.push({ program, shown: 0 });
-    return program;
+    const argv = ["sh", "-c", `cd ${this.#folder}; exec ${command}`];
+    return new Program(command, argv, this.#environment, (line) => this.#printed.push(line));
   }
 
   async #type(command: string): Promise<void> {
@@ -110,12 +108,10 @@ class Session {
     if (output !== "") this.#lines.push(...output.trimEnd().split("\n"));
   }
 
-  /** What jobs in the background have printed stands between the commands, as on a terminal. */
+  /** What jobs have printed stands between the commands, as on a terminal. */
   #showJobs(): void {
-    for (const job of this.#jobs) {
-      this.#lines.push(...job.program.lines.slice(job.shown));
-      job.shown = job.program.lines.length;
-    }
+    this.#lines.push(...this.#printed);
+    this.#printed = [];
   }
 }
 

@@ -6,15 +6,21 @@ export class Program {
   readonly lines: string[] = [];
   readonly #tidings = new Tidings();
   readonly #child: Bun.Subprocess<"pipe", "pipe", "pipe">;
+  readonly #onLine: (line: string) => void;
   #exitCode: number | undefined;
 
-  /** @param environment added to the demo's own */
+  /**
+   * @param environment added to the demo's own
+   * @param onLine called with each of its lines, as it comes
+   */
   constructor(
     name: string,
     argv: readonly string[],
     environment: Readonly<Record<string, string>> = {},
+    onLine: (line: string) => void = () => {},
   ) {
     this.name = name;
+    this.#onLine = onLine;
     this.#child = Bun.spawn([...argv], {
       env: { ...process.env, ...environment },
       stdin: "pipe",
@@ -45,6 +51,7 @@ export class Program {
       const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
       rest = lines.pop() ?? "";
       this.lines.push(...lines);
+      for (const line of lines) this.#onLine(line);
       this.#tidings.tell();
     }
   }
