@@ -23,6 +23,16 @@ export interface ControlCall {
   refuse(error: ControlError): void;
   /** Called when the client is gone before the answer: whatever serves it ends. */
   onGone(call: () => void): void;
+  /** The client has yet to take much of what it was sent: what can wait should. */
+  readonly isBehind: boolean;
+  /** Called each time when a client that was behind has taken all. */
+  onDrained(call: () => void): void;
+}
+
+/** A request that is not answered yet, and what its handler wants to hear of. */
+interface OpenCall {
+  onGone: () => void;
+  onDrained: () => void;
 }
 
 /** Limits of a control socket; going over one is a refusal. */
@@ -40,6 +50,9 @@ export const defaultControlLimits: ControlLimits = {
   openRequests: 64,
   queuedBytes: 8 * 1024 * 1024,
 };
+
+/** A client that has so many bytes to take is behind. */
+const BEHIND_BYTES = 256 * 1024;
 
 interface Options<Request extends { readonly id: number }> {
   readonly path: string;
@@ -86,10 +99,10 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       queuedBytes: limits.queuedBytes,
       handlers: { onBytes: () => {}, onEnd: () => {} },
     });
-    const open = new Map<number, () => void>();
+    const open = new Map<number, OpenCall>();
     const end = () => {
       this.#clients.delete(frames);
-      for (const gone of [...open.values()]) gone();
+      for (const call of [...open.values()]) call.onGone();
       open.clear();
     };
     const frameLimits = { frameBytes: limits.requestBytes, frameDescriptors: 0 };
@@ -100,6 +113,9 @@ export class ControlServer<Request extends { readonly id: number }> implements D
         end();
       },
       onEnd: end,
+      onDrained: () => {
+        for (const call of [...open.values()]) call.onDrained();
+      },
     });
     const refusal = refusePeer(peer, policy);
     const full = this.#clients.size >= limits.connections;
@@ -119,7 +135,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     frames: FrameConnection,
     frame: {
       readonly body: unknown;
-      readonly open: Map<number, () => void>;
+      readonly open: Map<number, OpenCall>;
       readonly peer: Peer;
     },
   ): void {
@@ -143,7 +159,8 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       frames.send({ id, error: { kind: "request", message, expected, received: `${id}` } });
       return;
     }
-    open.set(id, () => {});
+    const call: OpenCall = { onGone: () => {}, onDrained: () => {} };
+    open.set(id, call);
     this.#options.onRequest(request, {
       peer,
       item: (item) => {
@@ -155,9 +172,15 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       refuse: (error) => {
         if (open.delete(id)) frames.send({ id, error });
       },
-      onGone: (call) => {
-        if (open.has(id)) open.set(id, call);
-        else if (!frames.isOpen) call();
+      onGone: (gone) => {
+        if (open.has(id)) call.onGone = gone;
+        else if (!frames.isOpen) gone();
+      },
+      get isBehind() {
+        return frames.queuedBytes > BEHIND_BYTES;
+      },
+      onDrained: (drained) => {
+        call.onDrained = drained;
       },
     });
   }

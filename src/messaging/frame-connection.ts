@@ -17,6 +17,8 @@ export interface FrameHandlers {
   onViolation(violation: Violation): void;
   /** The connection is over. */
   onEnd(reason: string): void;
+  /** What was queued for a peer that reads slowly has been sent. */
+  onDrained?(): void;
 }
 
 /** Frames with descriptors over a stream: each belongs to the frame that announces it. */
@@ -39,6 +41,7 @@ export class FrameConnection implements Disposable {
         this.receive(bytes, descriptors);
       },
       onEnd: (reason) => this.#onEnd(reason),
+      onDrained: () => this.#handlers.onDrained?.(),
     });
   }
 
@@ -53,6 +56,11 @@ export class FrameConnection implements Disposable {
 
   get isOpen(): boolean {
     return this.#stream.isOpen;
+  }
+
+  /** Bytes that the peer has not taken yet. */
+  get queuedBytes(): number {
+    return this.#stream.queuedBytes;
   }
 
   setHandlers(handlers: FrameHandlers): void {

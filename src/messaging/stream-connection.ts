@@ -29,6 +29,8 @@ export interface StreamHandlers {
   ): void;
   /** Called once, when the connection is over for whatever reason; not after `close`. */
   onEnd(reason: string): void;
+  /** What was queued for a peer that reads slowly has been sent. */
+  onDrained?(): void;
 }
 
 interface Queued {
@@ -70,6 +72,11 @@ export class StreamConnection implements Disposable {
 
   get isOpen(): boolean {
     return this.#socket.isOpen;
+  }
+
+  /** Bytes that the peer has not taken yet. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
   }
 
   /** Somebody else takes what comes from now on. */
@@ -135,8 +142,12 @@ export class StreamConnection implements Disposable {
       this.#queue.shift();
       this.#queuedBytes -= PIECE_COST;
     }
-    if (this.#closing) this.close();
-    else this.#watch.change("readable");
+    if (this.#closing) {
+      this.close();
+      return;
+    }
+    this.#watch.change("readable");
+    this.#handlers.onDrained?.();
   }
 
   #receive(): void {

@@ -4,7 +4,7 @@ import { signalName } from "../units/signals.ts";
 import type { MonotonicTime } from "../units/units.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
 import { backoffWait, type Ending, instanceOf, type ProcessState } from "./lifecycle.ts";
-import type { LogBook } from "./log-book.ts";
+import type { LogBook, StoredLine } from "./log-book.ts";
 import { blockersOf, isActive, type OrchestrationState, type Plan } from "./orchestration.ts";
 import type {
   ControlRequest,
@@ -157,39 +157,85 @@ function subscribe(orchestrated: Orchestrated, request: Of<"subscribe">, call: C
 }
 
 function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall): void {
-  const all = [...orchestrated.plan.specifications.keys()];
-  const names = request.name === undefined ? all : [request.name];
-  const positions = new Map<string, number>();
-  for (const name of names) {
-    const book = orchestrated.logOf(name);
-    positions.set(
-      name,
-      request.lines === undefined ? 0 : (book?.sequenceBefore(request.lines) ?? 0),
-    );
-  }
-  let first = true;
+  const names =
+    request.name === undefined ? [...orchestrated.plan.specifications.keys()] : [request.name];
+  const reader = new LogReader(orchestrated, names, request.lines);
+  const follows = request.follow === true;
+  const ends = follows ? undefined : reader.newest();
+  let subscription: Disposable | undefined;
   const send = () => {
-    const items: { at: MonotonicTime; line: LogLine }[] = [];
-    for (const [name, position] of positions) {
-      const { lines, dropped } = orchestrated.logOf(name)?.after(position) ?? {
-        lines: [],
-        dropped: 0,
-      };
-      lines.forEach(({ at, stream, line, sequence }, index) => {
-        const item: LogLine = { name, time: wallClock(at), stream, line };
-        if (index === 0 && dropped > 0 && !(first && request.lines !== undefined)) {
-          item.dropped = dropped;
-        }
-        items.push({ at, line: item });
-        positions.set(name, sequence);
-      });
+    // To a client that is behind, memory would have to hold what it does not take: it is sent the
+    // rest when it has read, and told how many lines were dropped by then.
+    while (!call.isBehind) {
+      const items = reader.next(ends);
+      for (const item of items) call.item(item);
+      if (items.length > 0) continue;
+      if (follows) return;
+      subscription?.[Symbol.dispose]();
+      call.done(null);
+      return;
     }
-    first = false;
-    // One process's lines come in order; between processes the clock decides.
-    items.sort((one, other) => one.at - other.at);
-    for (const { line } of items) call.item(line);
   };
-  follow(orchestrated, call, { follow: request.follow === true, send });
+  if (follows) subscription = orchestrated.onTurn(send);
+  call.onGone(() => subscription?.[Symbol.dispose]());
+  call.onDrained(send);
+  send();
+}
+
+/** Lines of one process that are sent before others get their turn. */
+const LINES_A_BATCH = 512;
+
+/** Reads the books of several processes in the order of time, from where it stands. */
+class LogReader {
+  readonly #orchestrated: Orchestrated;
+  readonly #positions = new Map<string, number>();
+  /** A reader that asked for the last lines alone does not miss the ones before. */
+  readonly #silent: Set<string>;
+
+  constructor(orchestrated: Orchestrated, names: readonly string[], last: number | undefined) {
+    this.#orchestrated = orchestrated;
+    this.#silent = new Set(last === undefined ? [] : names);
+    for (const name of names) {
+      const book = orchestrated.logOf(name);
+      const position = last === undefined ? 0 : (book?.sequenceBefore(last) ?? 0);
+      this.#positions.set(name, position);
+    }
+  }
+
+  /** Where each book ends now. */
+  newest(): ReadonlyMap<string, number> {
+    const names = [...this.#positions.keys()];
+    return new Map(names.map((name) => [name, this.#orchestrated.logOf(name)?.newest ?? 0]));
+  }
+
+  /** The next lines, up to `ends` where it is given; none when there are none at the moment. */
+  next(ends: ReadonlyMap<string, number> | undefined): LogLine[] {
+    const found: { readonly name: string; readonly line: StoredLine; readonly lost: number }[] = [];
+    let horizon = Number.POSITIVE_INFINITY;
+    for (const [name, position] of this.#positions) {
+      const part = this.#orchestrated.logOf(name)?.after(position, LINES_A_BATCH);
+      const end = ends?.get(name) ?? Number.POSITIVE_INFINITY;
+      part?.lines.forEach((line, index) => {
+        if (line.sequence <= end) found.push({ name, line, lost: index === 0 ? part.dropped : 0 });
+      });
+      const newest = part?.lines.at(-1);
+      // Of this one there may be more: nobody's later lines can come before those.
+      if (part?.lines.length === LINES_A_BATCH) horizon = Math.min(horizon, newest?.at ?? 0);
+    }
+    // One process's lines come in order; between processes the clock decides.
+    return found
+      .filter(({ line }) => line.at <= horizon)
+      .sort((one, other) => one.line.at - other.line.at)
+      .map(({ name, line, lost }) => this.#take(name, line, lost));
+  }
+
+  #take(name: string, { at, stream, line, sequence }: StoredLine, lost: number): LogLine {
+    this.#positions.set(name, sequence);
+    const item: LogLine = { name, time: wallClock(at), stream, line };
+    if (lost > 0 && !this.#silent.has(name)) item.dropped = lost;
+    this.#silent.delete(name);
+    return item;
+  }
 }
 
 function waitFor(orchestrated: Orchestrated, request: Of<"wait">, call: ControlCall): void {

@@ -30,6 +30,10 @@ class LineSplitter {
     for (;;) {
       const end = bytes.indexOf(NEWLINE, start);
       if (end < 0) break;
+      if (this.#rest.length + end - start > LONGEST_LINE) {
+        this.#keep(bytes.subarray(start, end), onLine);
+        start = end;
+      }
       onLine(this.#take(bytes.subarray(start, end)));
       start = end + 1;
     }
@@ -120,12 +124,20 @@ export class LogBook {
     }
   }
 
-  /** Kept lines after a sequence number, and how many after it were dropped already. */
-  after(sequence: number): { readonly lines: readonly StoredLine[]; readonly dropped: number } {
+  /** The sequence number of the newest line; 0 before there is one. */
+  get newest(): number {
+    return this.#sequence;
+  }
+
+  /** Up to so many kept lines after a sequence number, and how many after it were dropped. */
+  after(
+    sequence: number,
+    most = Number.POSITIVE_INFINITY,
+  ): { readonly lines: readonly StoredLine[]; readonly dropped: number } {
     const first = this.#lines[this.#first];
     if (first === undefined) return { lines: [], dropped: Math.max(0, this.#sequence - sequence) };
-    const skip = Math.max(0, sequence - first.sequence + 1);
-    const lines = this.#lines.slice(this.#first + skip);
+    const begin = this.#first + Math.max(0, sequence - first.sequence + 1);
+    const lines = this.#lines.slice(begin, begin + most);
     return { lines, dropped: Math.max(0, first.sequence - sequence - 1) };
   }
 

@@ -125,7 +125,7 @@ export class Performer {
   /** Takes what stands in the pipes of a process that died, and tells the orchestrator. */
   #emit(name: string, event: ProcessEvent): void {
     this.#handlers.onEvent(name, event);
-    if (event.kind === "died" || event.kind === "ending-known") {
+    if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
       queueMicrotask(() => this.#managed.get(name)?.process.output?.settle());
     }
