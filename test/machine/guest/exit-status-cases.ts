@@ -14,6 +14,7 @@ export const exitStatusCases = [
   "agent: SIGSEGV, and whether a core was dumped",
   "agent: the launcher sets user and groups",
   "agent: killed, it is restarted and its ending told",
+  "agent: what ignores SIGTERM is killed with its whole group",
   "agent killed: the child is not disturbed",
   "agent killed: the child dies later",
   "agent killed: it is replaced, and the child restarted through the new one",

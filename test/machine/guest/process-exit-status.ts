@@ -5,6 +5,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { release } from "node:os";
+import { livingGroupMembers } from "../../../src/process/perform/process-table.ts";
 import type { WireEnding } from "../../../src/process/protocol.ts";
 import { runProgram } from "../../support/program.ts";
 import { waitFor } from "../../support/wait-for.ts";
@@ -46,8 +47,13 @@ restart = "always"
 backoff = "none"
 autostart = false
 cgroup = "${cgroup}"`;
+  const stubborn = `partition = "qm"
+command = ["/bin/sh", "-c", 'trap "" TERM; sleep 100000 & wait']
+autostart = false
+stop_grace = "200ms"`;
   return [
     ...tables,
+    `[process.stubborn]\n${stubborn}\n`,
     `[process.family]\n${family}\n`,
     `[process.media]\npartition = "qm"\n${lasting}\n`,
     `[process.brake]\n${lasting}\n`,
@@ -112,6 +118,21 @@ async function killsFamily(): Promise<string> {
   requireEqual(alive, []);
   requireEqual(existsSync(`${cgroup}/${invocation}`), false);
   return `${old.length} processes gone, and their cgroup`;
+}
+
+/** Below Linux 6.9 no pidfd stands for a group: its number does. */
+async function stopsStubborn(): Promise<string> {
+  await onStage().start("stubborn");
+  const { pid } = await onStage().running("stubborn");
+  await waitFor("both processes", () => livingGroupMembers(pid).length === 2);
+  await onStage().stop("stubborn");
+  const { last_exit: ending } = await onStage().until(
+    "stubborn",
+    "be stopped",
+    (summary) => summary.pid === null && summary.last_exit !== null,
+  );
+  requireEqual(livingGroupMembers(pid), []);
+  return requireEqual(ending, signalled(9));
 }
 
 /** Filled by the case that kills the agent, for those that come after it. */
@@ -215,6 +236,7 @@ const stories: Readonly<Record<ExitStatusCase, () => Promise<string>>> = {
   "agent: the launcher sets user and groups": ends("agent-user", exited(42)),
   "agent: killed, it is restarted and its ending told": async () =>
     requireEqual((await killAndSee("media")).ending, signalled(9)),
+  "agent: what ignores SIGTERM is killed with its whole group": stopsStubborn,
   "agent killed: the child is not disturbed": killAgent,
   "agent killed: the child dies later": dieWithoutAgent,
   "agent killed: it is replaced, and the child restarted through the new one": runAgain,

@@ -32,7 +32,7 @@ export class Stage implements AsyncDisposable {
 
   /** @param configuration the processes, as TOML; those of partition "qm" run behind the agent */
   static async open(configuration: string): Promise<Stage> {
-    const partition = `[partition.qm]\nsocket = "${agentSocket}"\n`;
+    const partition = `[partition.qm]\nsocket = "${agentSocket}"\nother_pid_namespace = true\n`;
     writeFileSync(configurationPath, `${partition}\n${configuration}`);
     const inside = startProgram(["unshare", ...namespaces, "sh", "-c", firstProcess]);
     await inside.said(/listening at/, patienceMilliseconds);
@@ -52,6 +52,10 @@ export class Stage implements AsyncDisposable {
 
   async start(name: string): Promise<void> {
     await this.#client.request("start", { name });
+  }
+
+  async stop(name: string): Promise<void> {
+    await this.#client.request("stop", { name });
   }
 
   async running(name: string): Promise<ProcessSummary & { pid: number }> {
