@@ -61,6 +61,8 @@ export function defineProcessGuest(guest: ProcessGuest): void {
     async () => {
       const told = await tellStory(guest, "demo");
       expect(told.passed, lastOf(told)).toBe(true);
+      const untold = told.lines.some((line) => /how \S+ ended: unknown, because/.test(line));
+      expect(untold, lastOf(told)).toBe(guest.teller === "agent");
     },
     testMilliseconds,
   );
