@@ -21,6 +21,10 @@ const differing = {
     SYS_sched_getparam: 143,
     SYS_sched_setscheduler: 144,
     SYS_sched_getscheduler: 145,
+    SYS_io_setup: 206,
+    SYS_io_destroy: 207,
+    SYS_io_getevents: 208,
+    SYS_io_submit: 209,
   },
   arm64: {
     O_NOFOLLOW: 0o100000,
@@ -32,6 +36,10 @@ const differing = {
     SYS_sched_setscheduler: 119,
     SYS_sched_getscheduler: 120,
     SYS_sched_getparam: 121,
+    SYS_io_setup: 0,
+    SYS_io_destroy: 1,
+    SYS_io_submit: 2,
+    SYS_io_getevents: 4,
   },
 } as const;
 
@@ -92,6 +100,13 @@ export const SYS_capset = differing[architecture].SYS_capset;
 export const SYS_sched_getparam = differing[architecture].SYS_sched_getparam;
 export const SYS_sched_setscheduler = differing[architecture].SYS_sched_setscheduler;
 export const SYS_sched_getscheduler = differing[architecture].SYS_sched_getscheduler;
+export const SYS_io_setup = differing[architecture].SYS_io_setup;
+export const SYS_io_destroy = differing[architecture].SYS_io_destroy;
+export const SYS_io_submit = differing[architecture].SYS_io_submit;
+export const SYS_io_getevents = differing[architecture].SYS_io_getevents;
+// <linux/aio_abi.h>
+export const IOCB_CMD_POLL = 5;
+export const IOCB_FLAG_RESFD = 1;
 
 // <sys/wait.h>
 export const P_PID = 1;

@@ -63,7 +63,7 @@ export function epollRemove(epoll: OwnedDescriptor, watched: OwnedDescriptor): v
   }
 }
 
-/** Blocks this thread in epoll_wait(2) without a time limit, and gives what is ready. */
+/** Takes what is ready: epoll_wait(2). */
 export class EpollWaiter {
   readonly #epoll: number;
   readonly #limit: number;
@@ -75,9 +75,20 @@ export class EpollWaiter {
     this.#memory = new NativeMemory(limit * layout.size);
   }
 
-  /** Key and events in turn, flat, for as many descriptors as are ready; empty after EINTR. */
+  /** Blocks this thread until something is ready; empty after EINTR. */
   wait(): number[] {
-    const count = libc.epoll_wait(this.#epoll, this.#memory.address, this.#limit, -1);
+    const WITHOUT_LIMIT = -1;
+    return this.#take(WITHOUT_LIMIT);
+  }
+
+  /** What is ready now; empty when nothing is. */
+  poll(): number[] {
+    return this.#take(0);
+  }
+
+  /** Key and events in turn, flat, for as many descriptors as are ready. */
+  #take(milliseconds: number): number[] {
+    const count = libc.epoll_wait(this.#epoll, this.#memory.address, this.#limit, milliseconds);
     if (count === -1) {
       const errno = errorNumber();
       if (errno === Errno.EINTR) return [];

@@ -6,6 +6,16 @@ import { type Architecture, architecture } from "./constants.ts";
  */
 export function layoutsOf(of: Architecture) {
   return {
+    /** include/uapi/linux/aio_abi.h */
+    iocb: {
+      size: 64,
+      aio_lio_opcode: 16,
+      aio_fildes: 20,
+      aio_buf: 24,
+      aio_flags: 56,
+      aio_resfd: 60,
+    },
+    io_event: { size: 32 },
     /** include/uapi/linux/eventpoll.h. Packed on x86-64 only. */
     epoll_event:
       of === "arm64" ? { size: 16, events: 0, data: 8 } : { size: 12, events: 0, data: 4 },

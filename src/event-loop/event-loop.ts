@@ -1,4 +1,3 @@
-import { makeEventCounter, signalEventCounter } from "../../ffi/descriptor.ts";
 import {
   EPOLLERR,
   EPOLLHUP,
@@ -14,6 +13,7 @@ import {
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
 import { monotonicNow } from "./clock.ts";
+import { openReadySource, type ReadySource } from "./ready-source.ts";
 import { STOP_KEY } from "./wait-thread.ts";
 
 /** What a descriptor is watched for. Hang-up and error are always told. */
@@ -53,29 +53,34 @@ interface Registration {
 }
 
 /**
- * Watches foreign descriptors beside Bun's own loop. A wait thread blocks in epoll_wait and posts
- * what is ready; every watch is one-shot and armed again after it was handled; the key is a rising
- * number, never the descriptor, so that an event of a closed one is never taken for another's.
+ * Watches foreign descriptors beside Bun's own loop: all of them in one epoll instance, of which a
+ * ready source tells what is ready. Every watch is one-shot and armed again after it was handled;
+ * the key is a rising number, never the descriptor, so that an event of a closed one is never
+ * taken for another's.
  */
 export class EventLoop implements Disposable {
   readonly #epoll = makeEpoll();
-  readonly #stopper = makeEventCounter();
   readonly #registrations = new Map<number, Registration>();
-  readonly #worker: Worker;
+  readonly #source: ReadySource;
   #nextKey = STOP_KEY + 1;
   #onFailure: (failure: unknown) => void = (failure) => {
     throw failure;
   };
 
   constructor(startWorker: () => Worker) {
-    epollAdd(this.#epoll, this.#stopper, { events: EPOLLIN, key: STOP_KEY });
-    this.#worker = startWorker();
-    this.#worker.onmessage = (message: MessageEvent<number[]>) => this.#dispatch(message.data);
-    this.#worker.onerror = (event) => this.#onFailure(new Error(`Wait thread: ${event.message}`));
-    this.#worker.postMessage(this.#epoll.number);
+    const handlers = {
+      onReady: (ready: readonly number[]) => this.#dispatch(ready),
+      onFailure: (failure: unknown) => this.#onFailure(failure),
+    };
+    this.#source = openReadySource(this.#epoll, handlers, startWorker);
   }
 
-  /** Who is told when a handler throws, or the wait thread dies: both are bugs. */
+  /** How it learns what is ready, for people. */
+  get source(): ReadySource["kind"] {
+    return this.#source.kind;
+  }
+
+  /** Who is told when a handler throws, or the ready source fails: both are bugs. */
   onFailure(handler: (failure: unknown) => void): void {
     this.#onFailure = handler;
   }
@@ -162,10 +167,9 @@ export class EventLoop implements Disposable {
     }
   }
 
-  /** Ends the wait thread and all watches. */
+  /** Ends the ready source and all watches. */
   [Symbol.dispose](): void {
     this.#registrations.clear();
-    signalEventCounter(this.#stopper);
-    this.#worker.unref();
+    this.#source[Symbol.dispose]();
   }
 }

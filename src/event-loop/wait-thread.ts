@@ -3,7 +3,7 @@ import { EpollWaiter } from "../../ffi/epoll.ts";
 /** The key under which the main thread wakes the wait thread in order to end it. */
 export const STOP_KEY = 0;
 /** Ready descriptors taken in one turn. */
-const READY_LIMIT = 256;
+export const READY_LIMIT = 256;
 
 /**
  * The body of the wait thread: blocks in epoll_wait and posts what is ready, as key and events in

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/nsfs.h>
@@ -95,6 +96,15 @@ static void structure(const char *name, unsigned long size) {
 
 static void structures(void) {
   begin("structures");
+  STRUCTURE(iocb, struct iocb);
+  FIELD(struct iocb, aio_lio_opcode);
+  FIELD(struct iocb, aio_fildes);
+  FIELD(struct iocb, aio_buf);
+  FIELD(struct iocb, aio_flags);
+  FIELD(struct iocb, aio_resfd);
+  CLOSE();
+  STRUCTURE(io_event, struct io_event);
+  CLOSE();
   STRUCTURE(epoll_event, struct epoll_event);
   FIELD(struct epoll_event, events);
   FIELD(struct epoll_event, data);
@@ -225,6 +235,12 @@ static void numbers(void) {
   NUMBER(SYS_sched_getparam);
   NUMBER(SYS_sched_setscheduler);
   NUMBER(SYS_sched_getscheduler);
+  NUMBER(SYS_io_setup);
+  NUMBER(SYS_io_destroy);
+  NUMBER(SYS_io_submit);
+  NUMBER(SYS_io_getevents);
+  NUMBER(IOCB_CMD_POLL);
+  NUMBER(IOCB_FLAG_RESFD);
   NUMBER(P_PID);
   NUMBER(P_PIDFD);
   NUMBER(WNOHANG);
