@@ -51,6 +51,10 @@ export const defaultControlLimits: ControlLimits = {
   queuedBytes: 8 * 1024 * 1024,
 };
 
+/** Refused clients that may take their time to leave, and how long that is in milliseconds. */
+const REFUSED_LIMIT = 64;
+const REFUSED_TIME = 1_000;
+
 /** A client that has so many bytes to take is behind. */
 const BEHIND_BYTES = 256 * 1024;
 
@@ -80,6 +84,8 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   readonly #options: Options<Request>;
   readonly #listener: Listener;
   readonly #clients = new Set<FrameConnection>();
+  /** Clients that were told why they may not stay, and have not left yet. */
+  readonly #refused = new Map<FrameConnection, Disposable>();
 
   /** @throws SocketPathError when the path cannot be used. */
   constructor(loop: EventLoop, options: Options<Request>) {
@@ -102,12 +108,16 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     const open = new Map<number, OpenCall>();
     const end = () => {
       this.#clients.delete(frames);
+      this.#refused.get(frames)?.[Symbol.dispose]();
+      this.#refused.delete(frames);
       for (const call of [...open.values()]) call.onGone();
       open.clear();
     };
     const frameLimits = { frameBytes: limits.requestBytes, frameDescriptors: 0 };
     const frames: FrameConnection = new FrameConnection(stream, frameLimits, {
-      onFrame: (body) => this.#onFrame(frames, { body, open, peer }),
+      onFrame: (body) => {
+        if (this.#clients.has(frames)) this.#onFrame(frames, { body, open, peer });
+      },
       onViolation: ({ expected, received }) => {
         onTrouble(`a client broke the protocol: expected ${expected}, received ${received}`);
         end();
@@ -123,12 +133,33 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       this.#clients.add(frames);
       return;
     }
-    const expected = refusal?.expected ?? `at most ${limits.connections} clients`;
-    const received = refusal?.received ?? "one more";
+    this.#refuse(frames, {
+      expected: refusal?.expected ?? `at most ${limits.connections} clients`,
+      received: refusal?.received ?? "one more",
+    });
+  }
+
+  /**
+   * Says why, and waits a little for the client to read it and to leave: to one whose connection
+   * ends before it has seen that it stands, the kernel says "connection reset", and no reason.
+   */
+  #refuse(
+    frames: FrameConnection,
+    reason: { readonly expected: string; readonly received: string },
+  ): void {
+    const { expected, received } = reason;
     const message = `Refused: expected ${expected}, received ${received}`;
+    this.#options.onTrouble(`refused a client: expected ${expected}; received ${received}`);
     frames.send({ id: 0, error: { kind: "refused", message, expected, received } });
-    frames.finish();
-    onTrouble(`refused a client: expected ${expected}; received ${received}`);
+    if (this.#refused.size >= REFUSED_LIMIT) {
+      frames.finish();
+      return;
+    }
+    const wake = this.#loop.wakeAfter(REFUSED_TIME, () => {
+      frames.close();
+      this.#refused.delete(frames);
+    });
+    this.#refused.set(frames, wake);
   }
 
   #onFrame(
@@ -190,5 +221,10 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     this.#listener.close();
     for (const frames of this.#clients) frames.finish();
     this.#clients.clear();
+    for (const [frames, wake] of this.#refused) {
+      wake[Symbol.dispose]();
+      frames.finish();
+    }
+    this.#refused.clear();
   }
 }
