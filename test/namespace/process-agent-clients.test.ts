@@ -25,6 +25,7 @@ import { waitFor } from "../support/wait-for.ts";
 /** Connects as another user, tells what comes, and ends when the agent closes. */
 const connectAs = async (path: string, words: readonly string[]) => {
   const script =
+    '$SIG{PIPE} = "IGNORE"; ' +
     'my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "cannot connect: $!"; ' +
     '$s->autoflush; print $s $ARGV[1]; print "received ", scalar(<$s>) // "nothing", "\\n"';
   const hello = new TextDecoder().decode(encodeFrame(clientHello));
