@@ -63,6 +63,7 @@ export async function tellStory(options: StoryOptions): Promise<number> {
   if (code === 130) return code;
   const seen = report.summary(checkCount);
   console.log(`Took ${formatSeconds(performance.now() - begin)}; nothing is left behind.`);
+  console.log("Times are of single restarts by daemons that began just now: run bench measures.");
   return seen ? code : 1;
 }
 
