@@ -4,7 +4,13 @@ import { constants, readdirSync, writeFileSync } from "node:fs";
 import { libc } from "../../ffi/c-library.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
-import { makeTcpSocket, makeUnixSocket } from "../../ffi/unix-socket.ts";
+import {
+  acceptConnection,
+  bindUnix,
+  listen,
+  makeTcpSocket,
+  makeUnixSocket,
+} from "../../ffi/unix-socket.ts";
 import { type ControlClient, connectControl } from "../../src/messaging/control-client.ts";
 import { encodeFrame } from "../../src/messaging/frame.ts";
 import { newInvocation, openNull, RawClient } from "../support/agent-client.ts";
@@ -17,6 +23,7 @@ import {
   memoryFile,
   openedFile,
   type Request,
+  sendInTheNameOf,
   type TestProcess,
   threadDescriptor,
 } from "../support/hostile-agent.ts";
@@ -35,6 +42,8 @@ let client: ControlClient;
 let stranger: TestProcess;
 let canary: number;
 let descriptors: number;
+/** Where the orchestrator finds the agent of the partition "dialled". */
+let listener: OwnedDescriptor;
 let said = 0;
 
 const path = (name: string) => folder.file(`${name}.sock`);
@@ -58,11 +67,15 @@ command = ["/bin/sleep", "1000"]
 backoff = "none"
 ${more}
 `;
+  listener = makeUnixSocket("stream");
+  bindUnix(listener, path("dialled"));
+  listen(listener, 16);
   const configuration = [
     '[process.canary]\ncommand = ["/bin/sleep", "1000"]\n',
     process("start", ""),
     process("connect", 'ready = {tcp = "127.0.0.1:9"}'),
     process("notify", 'ready = "notify"'),
+    process("dialled", "").replace("listen =", "socket ="),
   ];
   writeFileSync(folder.file("process.toml"), configuration.join("\n"));
   const words = ["--config", folder.file("process.toml"), "--control-socket", path("control")];
@@ -88,6 +101,7 @@ afterAll(async () => {
   } finally {
     await orchestrator[Symbol.asyncDispose]();
     stranger[Symbol.dispose]();
+    listener.close();
     folder[Symbol.dispose]();
   }
 });
@@ -376,6 +390,32 @@ describe("what an agent says", () => {
       next.socket.close();
       await reasonFor("start");
     }, 60_000);
+  });
+});
+
+describe("an agent in the name of the orchestrator, whose children would be its own", () => {
+  test("that connects", async () => {
+    const { socket } = await RawClient.connect(path("start"));
+    using agent = new HostileAgent(socket);
+    sendInTheNameOf(socket, encodeFrame(agentHello), orchestrator.processId);
+    const request = await agent.asked("start");
+    using process = openProcess(canary);
+    agent.answerStart(request, process === undefined ? [] : [process.number]);
+    await agent.closed();
+    expect(await reasonFor("start")).toContain("expected a child of the agent");
+  });
+
+  test("that listens", async () => {
+    const socket = await waitFor("the orchestrator", () => acceptConnection(listener));
+    using agent = new HostileAgent(socket);
+    sendInTheNameOf(socket, encodeFrame(agentHello), orchestrator.processId);
+    await agent.closed();
+    expect(await reasonFor("dialled")).toContain("expected an agent in our PID namespace or below");
+    using honest = new HostileAgent(
+      await waitFor("the orchestrator to dial again", () => acceptConnection(listener)),
+    );
+    honest.trySend(encodeFrame(agentHello));
+    await honest.asked("start");
   });
 });
 

@@ -2,7 +2,9 @@
 import { spawn } from "node:child_process";
 import { openSync } from "node:fs";
 import { libc } from "../../ffi/c-library.ts";
-import { cString } from "../../ffi/memory.ts";
+import { SCM_CREDENTIALS, SOL_SOCKET, SYS_sendmsg } from "../../ffi/constants.ts";
+import { layouts } from "../../ffi/layouts.ts";
+import { cString, NativeMemory } from "../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
 import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
@@ -121,6 +123,28 @@ export function threadDescriptor(threadId: number): OwnedDescriptor {
   const PIDFD_THREAD = 0o200;
   const number = libc.syscall(numbers.pidfdOpen, threadId, PIDFD_THREAD, 0, 0, 0, 0);
   return new OwnedDescriptor(number);
+}
+
+/** Sends bytes in the name of another process, as root may: SCM_CREDENTIALS, unix(7). */
+export function sendInTheNameOf(socket: OwnedDescriptor, bytes: Uint8Array, processId: number) {
+  const { cmsghdr, iovec, msghdr, ucred } = layouts;
+  const text = new NativeMemory(bytes.length);
+  text.bytes.set(bytes);
+  const vector = new NativeMemory(iovec.size);
+  vector.setPointer(iovec.iov_base, text.address);
+  vector.setUnsigned64(iovec.iov_len, bytes.length);
+  const control = new NativeMemory(cmsghdr.size + 16);
+  control.setUnsigned64(cmsghdr.cmsg_len, cmsghdr.size + ucred.size);
+  control.view.setInt32(cmsghdr.cmsg_level, SOL_SOCKET, true);
+  control.view.setInt32(cmsghdr.cmsg_type, SCM_CREDENTIALS, true);
+  control.view.setInt32(cmsghdr.size + ucred.pid, processId, true);
+  const header = new NativeMemory(msghdr.size);
+  header.setPointer(msghdr.msg_iov, vector.address);
+  header.setUnsigned64(msghdr.msg_iovlen, 1);
+  header.setPointer(msghdr.msg_control, control.address);
+  header.setUnsigned64(msghdr.msg_controllen, control.size);
+  const sent = libc.syscall(SYS_sendmsg, socket.number, header.address, 0, 0, 0, 0);
+  if (sent !== bytes.length) throw new Error("Cannot send in the name of another process");
 }
 
 export function openedFile(path: string, flags: string | number = "r"): OwnedDescriptor {

@@ -16,7 +16,7 @@ import {
   type WireEnding,
 } from "../protocol.ts";
 import { describeIssues } from "./describe-issues.ts";
-import { verifyChild } from "./verify-process.ts";
+import { identifyAgent, verifyChild } from "./verify-process.ts";
 
 type Unnumbered<Request> = Request extends unknown ? Omit<Request, "id"> : never;
 type StartFields = Omit<Extract<AgentRequest, { kind: "start" }>, "id" | "kind">;
@@ -216,18 +216,19 @@ export class AgentLink {
       this.#violate("the hello of an agent", received);
       return;
     }
-    const sender = this.#frames.sender?.processId ?? 0;
-    if (sender <= 0) {
+    const writer = this.#frames.sender?.processId ?? 0;
+    const agent = identifyAgent(this.#frames.stream.socket, { dialled: this.#dialled, writer });
+    if (agent === undefined) {
       this.#violate("an agent in our PID namespace or below", "one that we cannot see");
       return;
     }
-    this.#agentProcessId = sender;
+    this.#agentProcessId = agent;
     this.#deadline[Symbol.dispose]();
     this.#up = true;
     const { frameBytes, frameDescriptors } = limits;
     this.#frames.setLimits({ frameBytes, frameDescriptors });
     if (!this.#dialled) this.#frames.send(this.#hello);
-    this.#handlers.onUp(hello.output, sender);
+    this.#handlers.onUp(hello.output, agent);
   }
 
   #onReply(reply: Exclude<AgentReply, { kind: "exited" }>, descriptors: OwnedDescriptor[]): void {

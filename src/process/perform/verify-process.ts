@@ -1,6 +1,7 @@
 import { openSync, statSync } from "node:fs";
 import { parentNamespace } from "../../../ffi/namespace.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { peerCredentials } from "../../../ffi/unix-socket.ts";
 import { processNamespaceOf } from "../../messaging/peer.ts";
 import { descriptorInformation, statusOf, threadGroupOf } from "./process-table.ts";
 
@@ -32,6 +33,26 @@ function namespaceIsAtOrBelow(processId: number, ancestorId: number): boolean {
   }
   current?.close();
   return false;
+}
+
+/**
+ * Which process the agent is, as the host numbers it; undefined when that cannot be said.
+ *
+ * Of one that connected to us the kernel knows. Behind a socket that listens may stand whoever
+ * made it, such as a service manager, so there it is whoever wrote the hello; root can write in
+ * the name of others, though only of those in its own PID namespace. One in ours must therefore
+ * be the listener itself: it could name us, and every child of ours would be its own.
+ */
+export function identifyAgent(
+  socket: OwnedDescriptor,
+  connection: { readonly dialled: boolean; readonly writer: number },
+): number | undefined {
+  const peer = peerCredentials(socket).processId;
+  const { dialled, writer } = connection;
+  if (!dialled || peer === writer) return peer > 0 ? peer : undefined;
+  const namespace = writer > 0 ? processNamespaceOf(writer) : undefined;
+  if (namespace === undefined || namespace === processNamespaceOf("self")) return undefined;
+  return writer;
 }
 
 /** The agent that passed a descriptor, as the host sees it. */
