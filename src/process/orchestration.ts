@@ -47,8 +47,8 @@ export interface OrchestrationOutcome {
 export interface Chance {
   /** 0 (included) to 1 (excluded). */
   random(): number;
-  /** 128 random bits in hexadecimal, never the same twice. */
-  invocation(): string;
+  /** 128 random bits in hexadecimal, never the same twice, for the next start of this process. */
+  invocation(name: string): string;
 }
 
 /** What a turn of deciding may look at beside the state and the event. */
@@ -233,7 +233,7 @@ class Turn {
         return chance.random();
       },
       get nextInvocation() {
-        return chance.invocation();
+        return chance.invocation(name);
       },
       reachable: partition === undefined || this.#reachable.has(partition),
       get dependenciesReady() {

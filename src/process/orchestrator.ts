@@ -36,11 +36,6 @@ export interface OrchestratorOptions {
   readonly configurationPath?: string | undefined;
 }
 
-const chance: Chance = {
-  random: () => Math.random(),
-  invocation: () => randomBytes(16).toString("hex"),
-};
-
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class Orchestrator {
   readonly #logger: Logger;
@@ -51,6 +46,10 @@ class Orchestrator {
   readonly #notifier = new ServiceNotifier();
   readonly #turnListeners = new Set<() => void>();
   readonly #queue: OrchestrationEvent[] = [];
+  readonly #chance: Chance = {
+    random: () => Math.random(),
+    invocation: (name) => this.#performer.standbyOf(name) ?? randomBytes(16).toString("hex"),
+  };
   readonly #down = Promise.withResolvers<void>();
   #control: ControlServer<ControlRequest> | undefined;
   #state: ReturnType<typeof initialOrchestration>;
@@ -142,7 +141,10 @@ class Orchestrator {
     this.#deciding = true;
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        const outcome = step(this.#plan, this.#state, next, { now: monotonicNow(), chance });
+        const outcome = step(this.#plan, this.#state, next, {
+          now: monotonicNow(),
+          chance: this.#chance,
+        });
         this.#state = outcome.state;
         for (const { name, effect } of outcome.effects) this.#perform(name, effect);
         if (next.kind === "process" && next.event.kind === "cleared") {

@@ -25,6 +25,9 @@ export const limits = {
   connections: 1024,
   /** Bytes that wait for a peer that does not read, before it is let go. */
   queuedBytes: 8 * 1024 * 1024,
+  /** Starts that an agent keeps prepared for one connection, and the bytes of one of them. */
+  preparedStarts: 256,
+  preparedBytes: 32 * 1024,
   argumentCount: 4096,
   variableCount: 4096,
   nameLength: 64,
@@ -81,6 +84,22 @@ export const helloSchema = v.strictObject({
 });
 export type Hello = v.InferOutput<typeof helloSchema>;
 
+/** What a start says of the child. */
+const startFields = {
+  invocation,
+  argv: v.pipe(v.array(text), v.minLength(1), v.maxLength(limits.argumentCount)),
+  environment: v.pipe(v.array(text), v.maxLength(limits.variableCount)),
+  working_directory: v.optional(text),
+  umask: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(0o777))),
+  constraints: v.optional(constraintsSchema),
+  descriptors: v.pipe(
+    v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(255))),
+    v.maxLength(limits.frameDescriptors),
+  ),
+  /** What happens to the rest of this instance's process group when it dies. */
+  leftovers: v.picklist(["kill", "keep"]),
+};
+
 /**
  * What an orchestrator asks of an agent. The descriptors of a start become, in order, the child's
  * descriptors that `descriptors` names.
@@ -89,20 +108,18 @@ export const agentRequestSchema = v.variant("kind", [
   v.strictObject({
     kind: v.literal("start"),
     id: identifier,
-    invocation,
-    argv: v.pipe(v.array(text), v.minLength(1), v.maxLength(limits.argumentCount)),
-    environment: v.pipe(v.array(text), v.maxLength(limits.variableCount)),
-    working_directory: v.optional(text),
-    umask: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(0o777))),
-    constraints: v.optional(constraintsSchema),
-    descriptors: v.pipe(
-      v.array(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(255))),
-      v.maxLength(limits.frameDescriptors),
-    ),
+    ...startFields,
     /** The instance whose rest must be gone first, when this agent is its parent. */
     replaces: v.optional(invocation),
-    /** What happens to the rest of this instance's process group when it dies. */
-    leftovers: v.picklist(["kill", "keep"]),
+  }),
+  /** Lays out the memory of a start that may come; forgotten with the connection. */
+  v.strictObject({ kind: v.literal("prepare"), id: identifier, ...startFields }),
+  /** Makes the start that was prepared; answered like a start. */
+  v.strictObject({
+    kind: v.literal("go"),
+    id: identifier,
+    invocation,
+    replaces: v.optional(invocation),
   }),
   /**
    * The orchestrator has looked at what came with "started": until then, or until the connection
@@ -122,6 +139,7 @@ export const agentRequestSchema = v.variant("kind", [
 ]);
 export type AgentRequest = v.InferOutput<typeof agentRequestSchema>;
 export type StartRequest = Extract<AgentRequest, { kind: "start" }>;
+export type PrepareRequest = Extract<AgentRequest, { kind: "prepare" }>;
 
 const errorSchema = v.strictObject({
   kind: v.string(),
@@ -138,6 +156,7 @@ export type WireError = v.InferOutput<typeof errorSchema>;
 export const agentReplySchema = v.variant("kind", [
   v.strictObject({ kind: v.literal("started"), id: identifier, process_id: processId }),
   v.strictObject({ kind: v.literal("error"), id: identifier, error: errorSchema }),
+  v.strictObject({ kind: v.literal("prepared"), id: identifier }),
   v.strictObject({ kind: v.literal("pong"), id: identifier }),
   v.strictObject({ kind: v.literal("socket"), id: identifier, connected: v.boolean() }),
   v.strictObject({ kind: v.literal("notify"), id: identifier }),

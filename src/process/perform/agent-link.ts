@@ -20,6 +20,7 @@ import { identifyAgent, verifyChild } from "./verify-process.ts";
 
 type Unnumbered<Request> = Request extends unknown ? Omit<Request, "id"> : never;
 type StartFields = Omit<Extract<AgentRequest, { kind: "start" }>, "id" | "kind">;
+type PrepareFields = Omit<StartFields, "replaces">;
 
 /** What a start came to. "lost": the connection ended before an answer. */
 export type StartAnswer =
@@ -118,6 +119,36 @@ export class AgentLink {
     const { invocation } = fields;
     this.#request({ kind: "start", ...fields }, { descriptors, invocation }, (reply, received) =>
       this.#onStartReply(invocation, reply, received, onAnswer),
+    );
+  }
+
+  /** Has the agent lay out a start that may come, and tells whether it did. */
+  prepare(
+    fields: PrepareFields,
+    descriptors: readonly number[],
+    onResult: (prepared: boolean) => void,
+  ): void {
+    this.#request({ kind: "prepare", ...fields }, { descriptors }, (reply, received) => {
+      for (const descriptor of received) descriptor.close();
+      onResult(reply?.kind === "prepared");
+    });
+  }
+
+  /** Has the agent make a start that it prepared. */
+  go(
+    order: { readonly invocation: string; readonly replaces: string | undefined },
+    onAnswer: (answer: StartAnswer | { readonly kind: "not-prepared" }) => void,
+  ): void {
+    const { invocation, replaces } = order;
+    const request = { kind: "go" as const, invocation };
+    this.#request(
+      replaces === undefined ? request : { ...request, replaces },
+      { invocation },
+      (reply, received) => {
+        if (reply?.kind === "error" && reply.error.kind === "not-prepared") {
+          onAnswer({ kind: "not-prepared" });
+        } else this.#onStartReply(invocation, reply, received, onAnswer);
+      },
     );
   }
 

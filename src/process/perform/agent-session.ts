@@ -21,11 +21,12 @@ import {
   type Hello,
   helloSchema,
   limits,
+  type PrepareRequest,
   type StartRequest,
   type WireEnding,
   type WireError,
 } from "../protocol.ts";
-import type { Children, StartResult } from "./children.ts";
+import type { ChildRequest, Children, PreparedChild, StartResult } from "./children.ts";
 import { describeIssues } from "./describe-issues.ts";
 import { HoldenSession } from "./holden-session.ts";
 
@@ -41,6 +42,41 @@ export type AgentStep = (typeof agentSteps)[number];
 export const agentKillPoint = (step: AgentStep): void => killPoint(step);
 
 const BRACE = "{".charCodeAt(0);
+
+interface Prepared {
+  readonly child: PreparedChild;
+  readonly descriptors: readonly OwnedDescriptor[];
+}
+
+/** What a start and the going of a prepared one have in common. */
+interface StartOrder {
+  readonly id: number;
+  readonly invocation: string;
+  readonly replaces?: string | undefined;
+}
+
+function closeAll(descriptors: readonly OwnedDescriptor[]): void {
+  for (const descriptor of descriptors) descriptor.close();
+}
+
+function childRequest(
+  request: StartRequest | PrepareRequest,
+  descriptors: readonly OwnedDescriptor[],
+): ChildRequest {
+  return {
+    invocation: request.invocation,
+    argv: request.argv,
+    environment: request.environment,
+    workingDirectory: request.working_directory,
+    umask: request.umask,
+    constraints: request.constraints,
+    leftovers: request.leftovers,
+    descriptors: descriptors.map((descriptor, index) => ({
+      source: descriptor.number,
+      target: request.descriptors[index] as number,
+    })),
+  };
+}
 
 export interface SessionOptions {
   readonly loop: EventLoop;
@@ -73,6 +109,8 @@ export class AgentSession {
   #greeted = false;
   /** Instances that the peer has not looked at yet. */
   readonly #unseen = new Set<string>();
+  /** Starts that may come: memory and pipes, no process. */
+  readonly #prepared = new Map<string, Prepared>();
 
   constructor(stream: StreamConnection, options: SessionOptions) {
     this.#stream = stream;
@@ -102,6 +140,7 @@ export class AgentSession {
     this.#stream.close();
     for (const invocation of this.#unseen) this.#options.children.release(invocation);
     this.#unseen.clear();
+    for (const invocation of [...this.#prepared.keys()]) this.#forgetPrepared(invocation);
   }
 
   #end(reason: string): void {
@@ -166,7 +205,7 @@ export class AgentSession {
       return;
     }
     const request = parsed.output;
-    const expected = request.kind === "start" ? request.descriptors.length : 0;
+    const expected = "descriptors" in request ? request.descriptors.length : 0;
     if (descriptors.length !== expected) {
       const received = `${descriptors.length} descriptors`;
       for (const descriptor of descriptors) descriptor.close();
@@ -181,6 +220,12 @@ export class AgentSession {
     switch (request.kind) {
       case "start":
         this.#start(request, descriptors);
+        break;
+      case "prepare":
+        this.#prepare(request, descriptors);
+        break;
+      case "go":
+        this.#go(request);
         break;
       case "seen":
         this.#unseen.delete(request.invocation);
@@ -198,53 +243,81 @@ export class AgentSession {
     }
   }
 
-  /** Starts, when the instance that this one replaces is gone with all its rest. */
   #start(request: StartRequest, descriptors: OwnedDescriptor[]): void {
+    const child = childRequest(request, descriptors);
+    this.#startWhenClear(
+      request,
+      () => this.#options.children.start(child, (result) => this.#answerStart(request, result)),
+      () => closeAll(descriptors),
+    );
+  }
+
+  #prepare(request: PrepareRequest, descriptors: OwnedDescriptor[]): void {
+    const { id } = request;
+    if (request.constraints !== undefined || this.#prepared.size >= limits.preparedStarts) {
+      closeAll(descriptors);
+      const expected = `at most ${limits.preparedStarts} prepared starts, without constraints`;
+      this.#refuse(id, { kind: "limit", message: `Expected ${expected}`, expected });
+      return;
+    }
+    const child = this.#options.children.prepare(childRequest(request, descriptors));
+    this.#forgetPrepared(request.invocation);
+    this.#prepared.set(request.invocation, { child, descriptors });
+    this.#reply({ kind: "prepared", id });
+  }
+
+  #forgetPrepared(invocation: string): void {
+    const prepared = this.#prepared.get(invocation);
+    if (prepared === undefined) return;
+    this.#prepared.delete(invocation);
+    prepared.child.spawn[Symbol.dispose]();
+    closeAll(prepared.descriptors);
+  }
+
+  #go(request: Extract<AgentRequest, { kind: "go" }>): void {
+    const { id, invocation } = request;
+    const prepared = this.#prepared.get(invocation);
+    if (prepared === undefined) {
+      const message = `Invocation ${invocation} is not prepared here`;
+      this.#refuse(id, { kind: "not-prepared", message });
+      return;
+    }
+    this.#startWhenClear(
+      request,
+      () =>
+        this.#options.children.startPrepared(prepared.child, (result) =>
+          this.#answerStart(request, result),
+        ),
+      () => this.#forgetPrepared(invocation),
+    );
+  }
+
+  /**
+   * Starts, when the instance that this one replaces is gone with all its rest; `close` is called
+   * once the start is made, or will not be.
+   */
+  #startWhenClear(request: StartOrder, start: () => void, close: () => void): void {
     agentKillPoint("agent:start:received");
     const children = this.#options.children;
-    const close = () => {
-      for (const descriptor of descriptors) descriptor.close();
-    };
     const begin = () => {
-      if (!this.#stream.isOpen || hasHungUp(this.#stream.socket)) {
-        // Whoever asked is gone, though its words are still read; a start now would be a second
-        // one, because it has looked for this one, or is about to.
-        close();
-        return;
-      }
-      const targets = request.descriptors;
-      children.start(
-        {
-          invocation: request.invocation,
-          argv: request.argv,
-          environment: request.environment,
-          workingDirectory: request.working_directory,
-          umask: request.umask,
-          constraints: request.constraints,
-          leftovers: request.leftovers,
-          descriptors: descriptors.map((descriptor, index) => ({
-            source: descriptor.number,
-            target: targets[index] as number,
-          })),
-        },
-        (result) => this.#answerStart(request, result),
-      );
+      // Whoever asked may be gone, though its words are still read. A start now would be a second
+      // one, because it has looked for this one, or is about to.
+      if (this.#stream.isOpen && !hasHungUp(this.#stream.socket)) start();
       close();
     };
-    const previous = request.replaces === undefined ? "gone" : request.replaces;
-    if (children.knows(request.invocation)) {
+    const { id, invocation, replaces } = request;
+    if (children.knows(invocation)) {
       close();
-      const message = `Invocation ${request.invocation} was started already`;
-      this.#refuse(request.id, { kind: "double", message });
-    } else if (previous === "gone") begin();
-    else if (children.afterEndOf(previous, begin) === "alive") {
+      this.#refuse(id, { kind: "double", message: `Invocation ${invocation} was started already` });
+    } else if (replaces === undefined) begin();
+    else if (children.afterEndOf(replaces, begin) === "alive") {
       close();
-      const message = `Invocation ${previous}, which this start replaces, is still alive`;
-      this.#refuse(request.id, { kind: "alive", message });
+      const message = `Invocation ${replaces}, which this start replaces, is still alive`;
+      this.#refuse(id, { kind: "alive", message });
     }
   }
 
-  #answerStart(request: StartRequest, result: StartResult): void {
+  #answerStart(request: StartOrder, result: StartResult): void {
     if (result.kind === "refused") {
       const { message, code } = result.refusal;
       this.#refuse(

@@ -36,6 +36,12 @@ export interface ChildRequest {
   readonly leftovers: "kill" | "keep";
 }
 
+/** A start whose memory is laid out; its owner disposes of it. */
+export interface PreparedChild {
+  readonly request: ChildRequest;
+  readonly spawn: PreparedSpawn;
+}
+
 export type StartResult =
   | { readonly kind: "started"; readonly processId: number; readonly process: OwnedDescriptor }
   | { readonly kind: "refused"; readonly refusal: Refusal };
@@ -169,11 +175,29 @@ export class Children {
     }
   }
 
+  /** Lays out the memory of a start without constraints, which `startPrepared` makes later. */
+  prepare(request: ChildRequest): PreparedChild {
+    const path = resolveProgram(request.argv[0] ?? "", request.environment);
+    const plan = this.#plan(request, path, request.argv, request.environment);
+    return { request, spawn: new PreparedSpawn(plan) };
+  }
+
+  /** Makes a prepared start, once; one that cannot be made as it was prepared is made anew. */
+  startPrepared(prepared: PreparedChild, onResult: (result: StartResult) => void): void {
+    const { request } = prepared;
+    const result = this.spawn(prepared.spawn, request.umask);
+    if (result.kind === "refused") {
+      // Its program may stand elsewhere by now.
+      this.start(request, onResult);
+      return;
+    }
+    this.adopt(request.invocation, result, request.leftovers);
+    onResult(result);
+  }
+
   #startPlainly(request: ChildRequest, onResult: (result: StartResult) => void): void {
     const program = request.argv[0] ?? "";
-    const path = resolveProgram(program, request.environment);
-    const plan = this.#plan(request, path, request.argv, request.environment);
-    using prepared = new PreparedSpawn(plan);
+    using prepared = this.prepare(request).spawn;
     const result = this.spawn(prepared, request.umask);
     if (result.kind === "refused") onResult(refuse(`Cannot start ${program}`, result.errno));
     else {

@@ -160,6 +160,10 @@ export class HoldenPartition implements Partition {
     this.#emit(name, { kind: "not-found", invocation });
   }
 
+  standbyOf(): undefined {
+    return undefined;
+  }
+
   signal(instance: Instance, signal: number): void {
     this.#instances.get(instance.invocation)?.signal(signal);
   }

@@ -154,6 +154,10 @@ export class LocalPartition implements Partition {
     else this.#emit(name, { kind: "found", invocation, processId: child });
   }
 
+  standbyOf(): undefined {
+    return undefined;
+  }
+
   signal(instance: Instance, signal: number): void {
     const process = this.#children.processOf(instance.invocation);
     if (process !== undefined) signalProcess(process, signal);

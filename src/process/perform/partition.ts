@@ -39,6 +39,8 @@ export type CommandResult =
 export interface Partition {
   readonly loop: EventLoop;
   start(process: ManagedProcess, invocation: string, replaces: string | undefined): void;
+  /** The invocation that the next start must carry, where one is prepared already. */
+  standbyOf(name: string): string | undefined;
   /** Looks for an instance whose start was never answered, and tells found or not-found. */
   find(process: ManagedProcess, invocation: string): void;
   signal(instance: Instance, signal: number): void;

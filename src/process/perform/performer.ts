@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { killPoint } from "../../../ffi/fault-hooks.ts";
+import { faultHooks, killPoint } from "../../../ffi/fault-hooks.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { signalName } from "../../units/signals.ts";
@@ -134,9 +134,9 @@ export class Performer {
   perform(name: string, effect: ProcessEffect): void {
     const managed = this.#managed.get(name);
     if (managed === undefined) throw new Error(`Bug: no process ${name}`);
-    killPoint(`orchestrator:${effect.kind}:before`);
+    if (faultHooks) killPoint(`orchestrator:${effect.kind}:before`);
     this.#perform(managed, name, effect);
-    killPoint(`orchestrator:${effect.kind}:after`);
+    if (faultHooks) killPoint(`orchestrator:${effect.kind}:after`);
   }
 
   #perform(managed: Managed, name: string, effect: ProcessEffect): void {
@@ -207,6 +207,11 @@ export class Performer {
     });
     // The notice of a quick program overtakes the answer to its start.
     if (managed.notify?.wasEarly(instance) === true) onReady();
+  }
+
+  /** The invocation that the next start of a process must carry, if one is prepared. */
+  standbyOf(name: string): string | undefined {
+    return this.#managed.get(name)?.partition.standbyOf(name);
   }
 
   /** The rest of an instance is gone for good: the journal may forget it. */

@@ -25,6 +25,8 @@ export class RemoteInstance {
   readonly #process: OwnedDescriptor;
   readonly #handlers: RemoteInstanceHandlers;
   readonly #watch: Watch;
+  /** PIDFD_GET_INFO is there; below Linux 6.15 it may still have nothing to tell. */
+  readonly #kernelTells: boolean;
   #parentTells: boolean;
   #notice: Ending | undefined;
   #dead = false;
@@ -46,6 +48,7 @@ export class RemoteInstance {
     this.#process = identity.process;
     this.#parentTells = identity.parentTells;
     this.#handlers = handlers;
+    this.#kernelTells = processInformation(this.#process) !== "unsupported";
     this.#watch = loop.watch(this.#process, "readable", (ready) => this.#onReady(ready));
   }
 
@@ -65,13 +68,19 @@ export class RemoteInstance {
   /** SIGKILL to the process and the group that it leads. */
   kill(): void {
     if (!this.#process.isOpen) return;
+    this.killGroup();
+    signalProcess(this.#process, SIGKILL);
+  }
+
+  /** SIGKILL to the group that it leads, whether it lives or not. */
+  killGroup(): void {
+    if (!this.#process.isOpen) return;
     const result = signalProcessGroup(this.#process, SIGKILL);
     // Alive or a zombie, it still owns its number, which is that of its group. One that was reaped
     // before we saw it has the number 0, which would mean our own group.
     if (result === "unsupported" && !this.#dead && this.processId > 0) {
       kill(-this.processId, SIGKILL);
     }
-    signalProcess(this.#process, SIGKILL);
   }
 
   #onReady(ready: Readiness): void {
@@ -83,13 +92,12 @@ export class RemoteInstance {
 
   #onDeath(): void {
     this.#dead = true;
-    const information = processInformation(this.#process);
-    const kernel = typeof information === "object" ? information.ending : undefined;
-    const ending = kernel ?? (information === "unsupported" ? this.#notice : undefined);
+    // Where the kernel tells, it does so after the reaping; asking now would only cost time.
+    const ending = this.#kernelTells ? undefined : this.#notice;
     if (ending !== undefined) this.#told = true;
     this.#handlers.onDeath(ending);
     if (ending !== undefined) this.#finish();
-    else if (information === "unsupported" && !this.#parentTells) this.#tell(this.#unknown());
+    else if (!this.#kernelTells && !this.#parentTells) this.#tell(this.#unknown());
   }
 
   /** The parent has reaped it: now the kernel can say how it ended, if it ever can. */

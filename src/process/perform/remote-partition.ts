@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../../ffi/pidfd.ts";
 import { receiveCredentials } from "../../../ffi/unix-socket.ts";
@@ -6,7 +7,7 @@ import { Dialler } from "../../messaging/dialler.ts";
 import { Listener, listenAt } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
-import type { Hello, WireEnding } from "../protocol.ts";
+import { type Hello, limits, type WireEnding } from "../protocol.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type StartAnswer } from "./agent-link.ts";
 import { clearInvocation } from "./leftovers.ts";
@@ -25,6 +26,8 @@ import { RemoteInstance } from "./remote-instance.ts";
 /** How often a search is repeated for a process in the middle of exec, and after how long. */
 const SEARCHES = 100;
 const SEARCH_AGAIN_AFTER = 10;
+/** Milliseconds after a start when the next one is prepared: its first work is not disturbed. */
+const PREPARE_AFTER = 2;
 
 /** What the orchestrator hears of a partition. */
 export interface RemoteHandlers {
@@ -49,6 +52,8 @@ export class RemotePartition implements Partition {
   readonly #startedOn = new Map<string, AgentLink>();
   /** The link on which a start was asked for, until it is answered. */
   readonly #owing = new Map<string, AgentLink>();
+  /** Starts that the agent holds prepared, by the name of their process. */
+  readonly #standby = new Map<string, { readonly link: AgentLink; readonly invocation: string }>();
   /** Searches that begin when a link that was left has ended on both sides. */
   readonly #searches = new Map<AgentLink, (() => void)[]>();
   /** Checks of readiness that have not come to their ends; `ended` when nobody asks any more. */
@@ -163,10 +168,71 @@ export class RemotePartition implements Partition {
       return;
     }
     this.#owing.set(invocation, link);
-    this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, (answer) => {
+    const onAnswer = (answer: StartAnswer) => {
       this.#owing.delete(invocation);
-      this.#onAnswer(link, name, invocation, answer);
+      this.#onAnswer(link, managed, invocation, answer);
+    };
+    const startWhole = () =>
+      this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, onAnswer);
+    const standby = this.#standby.get(name);
+    this.#standby.delete(name);
+    if (standby?.invocation !== invocation || standby.link !== link) {
+      startWhole();
+      return;
+    }
+    link.go({ invocation, replaces }, (answer) => {
+      if (answer.kind === "not-prepared") startWhole();
+      else onAnswer(answer);
     });
+  }
+
+  /** The invocation of the start that the agent holds prepared for this process. */
+  standbyOf(name: string): string | undefined {
+    const standby = this.#standby.get(name);
+    return standby !== undefined && standby.link === this.#link ? standby.invocation : undefined;
+  }
+
+  /**
+   * Has the agent prepare the next start while the process runs, so that a restart asks it for
+   * nothing but to go.
+   */
+  #prepareNext(link: AgentLink, managed: ManagedProcess, current: string): void {
+    const { name, restart } = managed.specification;
+    const useful = restart !== "never" && managed.constraints === undefined;
+    if (!useful || !link.isUp || this.#standby.has(name)) return;
+    // An instance that is gone already is being restarted by now.
+    if (this.#instances.get(current)?.isDead !== false) return;
+    const invocation = randomBytes(16).toString("hex");
+    const { argv, ...fields } = this.#fieldsOf(managed, invocation, managed.specification.command);
+    const size = [...argv, ...fields.environment].reduce((sum, text) => sum + text.length, 0);
+    if (size > limits.preparedBytes) return;
+    const { writers } = this.#pipesOf(managed);
+    link.prepare({ argv, ...fields }, writers, (prepared) => {
+      if (prepared && link === this.#link) this.#standby.set(name, { link, invocation });
+    });
+  }
+
+  /** What a child gets as its standard output and error, and under which numbers. */
+  #pipesOf(managed: ManagedProcess): { readonly writers: number[]; readonly targets: number[] } {
+    const inherited = [1, 2].map((number) => ({ source: number, target: number }));
+    const pipes = managed.output?.writers ?? inherited;
+    return {
+      writers: pipes.map((pipe) => pipe.source),
+      targets: pipes.map((pipe) => pipe.target),
+    };
+  }
+
+  #fieldsOf(managed: ManagedProcess, invocation: string, argv: readonly string[]) {
+    const { workingDirectory, umask, leftovers } = managed.specification;
+    return {
+      invocation,
+      argv: [...argv],
+      environment: [...managed.environment, invocationVariable(invocation)],
+      descriptors: this.#pipesOf(managed).targets,
+      leftovers,
+      ...(workingDirectory === undefined ? {} : { working_directory: workingDirectory }),
+      ...(umask === undefined ? {} : { umask }),
+    };
   }
 
   #send(
@@ -181,27 +247,25 @@ export class RemotePartition implements Partition {
     onAnswer: (answer: StartAnswer) => void,
   ): void {
     const { managed, invocation, replaces, argv, leftovers } = request;
-    const { workingDirectory, umask } = managed.specification;
-    const inherited = [1, 2].map((number) => ({ source: number, target: number }));
-    const writers = managed.output?.writers ?? inherited;
     link.start(
       {
-        invocation,
-        argv: [...argv],
-        environment: [...managed.environment, invocationVariable(invocation)],
-        descriptors: writers.map((writer) => writer.target),
+        ...this.#fieldsOf(managed, invocation, argv),
         leftovers,
-        ...(workingDirectory === undefined ? {} : { working_directory: workingDirectory }),
-        ...(umask === undefined ? {} : { umask }),
         ...(managed.constraints === undefined ? {} : { constraints: managed.constraints }),
         ...(replaces === undefined ? {} : { replaces }),
       },
-      writers.map((writer) => writer.source),
+      this.#pipesOf(managed).writers,
       onAnswer,
     );
   }
 
-  #onAnswer(link: AgentLink, name: string, invocation: string, answer: StartAnswer): void {
+  #onAnswer(
+    link: AgentLink,
+    managed: ManagedProcess,
+    invocation: string,
+    answer: StartAnswer,
+  ): void {
+    const { name } = managed.specification;
     if (answer.kind === "refused") {
       this.#emit(name, { kind: "start-refused", invocation, refusal: answer.refusal });
     } else if (answer.kind === "lost") {
@@ -210,6 +274,7 @@ export class RemotePartition implements Partition {
       this.#startedOn.set(invocation, link);
       this.#watch(name, { invocation, parentTells: true, ...answer });
       this.#emit(name, { kind: "started", invocation, processId: answer.processId });
+      this.loop.wakeAfter(PREPARE_AFTER, () => this.#prepareNext(link, managed, invocation));
     }
   }
 
@@ -298,7 +363,7 @@ export class RemotePartition implements Partition {
       tell();
       return;
     }
-    this.#instances.get(invocation)?.kill();
+    this.#instances.get(invocation)?.killGroup();
     const link = this.#startedOn.get(invocation);
     // Its agent is its parent and clears it, before it starts what replaces it.
     if (link?.isUp === true && link === this.#link) tell();
