@@ -92,7 +92,7 @@ async function expectFresh(next: TestOrchestrator, child: LonelyChild): Promise<
   await waitFor("one instance", () => child.alive.length === 1 && child.alive[0] === pid);
   expect(child.metAnother).toBe(false);
   expect(await next.stop()).toBe(0);
-  expect(child.alive).toEqual([]);
+  await waitFor("nobody is left", () => child.alive.length === 0);
 }
 
 skipUnless("the orchestrator is killed", root, () => {

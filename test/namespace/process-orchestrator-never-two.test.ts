@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, rmdirSync } from "node:fs";
 import { agentSteps } from "../../src/process/perform/agent-session.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { type LonelyChild, lonelyChild } from "../support/lonely-child.ts";
+import type { TestOrchestrator } from "../support/orchestrator.ts";
 import {
   begin,
   bothPlaces,
@@ -71,7 +72,7 @@ skipUnless("leftovers", root, () => {
       await waitFor("both of them", () => child.alive.length === 2);
       await orchestrator.client.request("stop", { name: "it" });
       await orchestrator.client.request("wait", { name: "it", until: "stopped" });
-      expect(child.alive).toEqual([]);
+      await waitFor("nobody is left", () => child.alive.length === 0);
       await expectNoOther(running, child);
     });
 
@@ -168,9 +169,7 @@ skipUnless("the agent is killed", root, () => {
         expect(ended.ending?.kind).toBe("unknown");
         expect(ended.detail).toMatch(/unknown: this kernel tells only the parent .* agent is gone/);
       }
-      await orchestrator.client.request("list");
-      const waiting = await orchestrator.summary("it");
-      expect([waiting.phase, waiting.reason]).toEqual(["waiting", "waits for partition qm"]);
+      await untilItWaits(orchestrator);
       await partition?.startAgent(faultsOf(place.absent));
       await orchestrator.started("it", 2);
       await expectNoOther(running, child);
@@ -193,7 +192,7 @@ skipUnless("the agent is killed", root, () => {
       const known = { kind: "exited", status: 7 } as const;
       if (place.absent === undefined) expect(ended.ending).toEqual(known);
       else expect(ended.ending?.kind).toBe("unknown");
-      expect((await orchestrator.summary("it")).phase).toBe("waiting");
+      await untilItWaits(orchestrator);
     });
   }
 
@@ -209,7 +208,7 @@ skipUnless("the agent is killed", root, () => {
     await partition?.startAgent();
     await orchestrator.client.request("wait", { name: "it", until: "ready" });
     const { pid } = await orchestrator.summary("it");
-    expect(child.alive).toContain(pid as number);
+    await waitFor("its environment", () => child.alive.includes(pid as number));
     expect(child.metAnother).toBe(false);
     const deaths = orchestrator.events.of("it", "died").length;
     process.kill(pid as number, "SIGKILL");
@@ -218,6 +217,15 @@ skipUnless("the agent is killed", root, () => {
     await expectNoOther(running, child);
   });
 });
+
+/** Its rest is cleared, and it is wanted again as soon as there is an agent. */
+async function untilItWaits(orchestrator: TestOrchestrator): Promise<void> {
+  const waiting = await waitFor("the wait for an agent", async () => {
+    const summary = await orchestrator.summary("it");
+    return summary.phase === "waiting" && summary;
+  });
+  expect(waiting.reason).toBe("waits for partition qm");
+}
 
 function faultsOf(absent: string | undefined) {
   if (absent === undefined) return {};

@@ -19,6 +19,8 @@ const waits = (file: string) => `${told(file)} sleep 1000000 while 1;`;
 async function stopAndWait(orchestrator: TestOrchestrator, fields: { now?: boolean } = {}) {
   await orchestrator.client.request("stop", { name: "it", ...fields });
   await orchestrator.client.request("wait", { name: "it", until: "stopped" });
+  // Of a process in a partition this is known when it has been reaped, a little later.
+  await orchestrator.events.nth("it", "ended");
   const { phase, pid, last_exit, restarts } = await orchestrator.summary("it");
   expect({ phase, pid, restarts }).toEqual({ phase: "idle", pid: null, restarts: 0 });
   return last_exit;
@@ -37,7 +39,7 @@ skipUnless("stop", root, () => {
       const ending = await stopAndWait(running.orchestrator);
       expect(ending).toEqual({ kind: "exited", status: 5 });
       expect(running.orchestrator.events.of("it", "killed")).toEqual([]);
-      expect(child.alive).toEqual([]);
+      await waitFor("nobody is left", () => child.alive.length === 0);
     });
 
     test(`the stop signal is the one of the configuration: ${place.title}`, async () => {
@@ -65,7 +67,7 @@ skipUnless("stop", root, () => {
       const story = running.orchestrator.events.of("it").map((event) => event.what);
       const tail = ["stop-requested", "killed", "died", "ended"];
       expect(story.filter((what) => tail.includes(what))).toEqual(tail);
-      expect(child.alive).toEqual([]);
+      await waitFor("nobody is left", () => child.alive.length === 0);
     });
 
     test(`stopped by SIGSTOP: it dies after the grace all the same: ${place.title}`, async () => {
@@ -78,7 +80,7 @@ skipUnless("stop", root, () => {
       process.kill(processId, "SIGSTOP");
       await waitFor("the standstill", () => statusOf(processId)?.state === "T");
       expect(await stopAndWait(orchestrator)).toEqual(killed);
-      expect(child.alive).toEqual([]);
+      await waitFor("nobody is left", () => child.alive.length === 0);
     });
 
     test(`forks away: the child in its group is ended: ${place.title}`, async () => {
@@ -246,6 +248,6 @@ skipUnless("the orchestrator stops", root, () => {
     process.kill(running.agent, "SIGKILL");
     await running.orchestrator.program.said(/partition qm is away/);
     expect(await running.orchestrator.stop()).toBe(0);
-    expect(child.alive).toEqual([]);
+    await waitFor("nobody is left", () => child.alive.length === 0);
   });
 });
