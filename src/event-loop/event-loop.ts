@@ -62,6 +62,8 @@ export class EventLoop implements Disposable {
   readonly #epoll = makeEpoll();
   readonly #registrations = new Map<number, Registration>();
   readonly #source: ReadySource;
+  readonly #afterTurn: (() => void)[] = [];
+  #inTurn = false;
   #nextKey = STOP_KEY + 1;
   #onFailure: (failure: unknown) => void = (failure) => {
     throw failure;
@@ -127,6 +129,18 @@ export class EventLoop implements Disposable {
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   }
 
+  /** Calls once when all that is ready now has been handled; in the order of asking. */
+  afterTurn(call: () => void): void {
+    this.#afterTurn.push(call);
+    if (!this.#inTurn) queueMicrotask(() => this.#finishTurn());
+  }
+
+  #finishTurn(): void {
+    for (let call = this.#afterTurn.shift(); call !== undefined; call = this.#afterTurn.shift()) {
+      this.#guard(call);
+    }
+  }
+
   /** Calls once after so many milliseconds. */
   wakeAfter(wait: Milliseconds, onTime: () => void): Disposable {
     return this.wakeAt(monotonicNow() + wait, onTime);
@@ -147,6 +161,7 @@ export class EventLoop implements Disposable {
   }
 
   #dispatch(ready: readonly number[]): void {
+    this.#inTurn = true;
     for (let index = 0; index < ready.length; index += 2) {
       const key = ready[index] as number;
       const events = ready[index + 1] as number;
@@ -165,6 +180,8 @@ export class EventLoop implements Disposable {
       if (still === undefined || still.armed || still.paused) continue;
       this.#arm(key, still);
     }
+    this.#inTurn = false;
+    this.#finishTurn();
   }
 
   /** Ends the ready source and all watches. */

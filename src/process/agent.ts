@@ -157,11 +157,14 @@ class Agent {
     this.#dialler?.redial();
   }
 
+  /** Telling waits until the turn is over: the start of what replaces it may be in this turn. */
   #onDeath(invocation: string, ending: Ending): void {
     agentKillPoint("agent:exit:noticed");
-    this.#askers.get(invocation)?.tellExit(invocation, ending);
-    this.#askers.delete(invocation);
-    agentKillPoint("agent:exit:told");
+    this.#loop.afterTurn(() => {
+      this.#askers.get(invocation)?.tellExit(invocation, ending);
+      this.#askers.delete(invocation);
+      agentKillPoint("agent:exit:told");
+    });
   }
 
   /** Leaves the children alone: they belong to whoever holds their pidfds. */

@@ -180,7 +180,7 @@ class Orchestrator {
   #announce(): void {
     if (this.#announced) return;
     this.#announced = true;
-    queueMicrotask(() => {
+    this.#loop.afterTurn(() => {
       this.#announced = false;
       this.#logEvents();
       for (const listener of [...this.#turnListeners]) listener();

@@ -41,6 +41,9 @@ export const agentSteps = [
 export type AgentStep = (typeof agentSteps)[number];
 export const agentKillPoint = (step: AgentStep): void => killPoint(step);
 
+/** Milliseconds after which a prepared start that was made is answered. */
+const ANSWER_AFTER = 1;
+
 const BRACE = "{".charCodeAt(0);
 
 interface Prepared {
@@ -285,9 +288,12 @@ export class AgentSession {
     this.#startWhenClear(
       request,
       () =>
-        this.#options.children.startPrepared(prepared.child, (result) =>
-          this.#answerStart(request, result),
-        ),
+        this.#options.children.startPrepared(prepared.child, (result) => {
+          // The child's first instructions come before our words: on few processors each of these
+          // would take from it. It is ours until then, dead or alive.
+          if (result.kind === "started") this.#options.children.hold(invocation);
+          this.#options.loop.wakeAfter(ANSWER_AFTER, () => this.#answerStart(request, result));
+        }),
       () => this.#forgetPrepared(invocation),
     );
   }
@@ -327,11 +333,14 @@ export class AgentSession {
       return;
     }
     agentKillPoint("agent:start:spawned");
-    this.#options.onStarted(request.invocation);
-    if (this.#stream.isOpen) {
-      this.#unseen.add(request.invocation);
-      this.#options.children.hold(request.invocation);
+    const { invocation } = request;
+    if (!this.#stream.isOpen) {
+      this.#options.children.release(invocation);
+      return;
     }
+    this.#options.onStarted(invocation);
+    this.#unseen.add(invocation);
+    this.#options.children.hold(invocation);
     const reply: AgentReply = { kind: "started", id: request.id, process_id: result.processId };
     this.#reply(reply, [result.process.number]);
     agentKillPoint("agent:start:sent");

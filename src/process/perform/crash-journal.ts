@@ -10,6 +10,10 @@ import { bootId, findInvocation } from "./process-table.ts";
 /** Bytes after which the journal is written anew with what is alive. */
 const COMPACT_ABOVE = 1024 * 1024;
 
+/** How often processes without an environment are looked at again, and after how long. */
+const LOOKS = 100;
+const LOOK_AGAIN_AFTER = 10;
+
 const entrySchema = v.union([
   v.object({ boot: v.string() }),
   v.object({ start: v.string(), name: v.string() }),
@@ -56,8 +60,9 @@ export class CrashJournal {
     this.#journal.compact([{ boot: bootId() }, ...entries]);
   }
 
-  /** Before a start is made. */
+  /** Before a start is made; one that was expected stands there already. */
   starting(invocation: string, name: string): void {
+    if (this.#alive.has(invocation)) return;
     this.#alive.set(invocation, name);
     this.#journal.append(`{"start":"${invocation}","name":${JSON.stringify(name)}}`);
   }
@@ -69,21 +74,48 @@ export class CrashJournal {
     if (this.#journal.wantsCompaction) this.#compact();
   }
 
-  /** Ends whatever a killed orchestrator left running, then calls back with what it found. */
-  endLeftovers(loop: EventLoop, onDone: (found: readonly string[]) => void): void {
+  /**
+   * Ends whatever a killed orchestrator left running, then calls back with what it found. It is
+   * asked again when an agent is reached: that may have carried out a request of the dead
+   * orchestrator after the first look, but not after it has greeted us. `isLast` says that nobody
+   * is left to ask for: only then are they written off.
+   */
+  endLeftovers(
+    loop: EventLoop,
+    options: { readonly isLast: boolean },
+    onDone: (found: readonly string[]) => void,
+  ): void {
+    if (this.#left.size === 0) onDone([]);
+    else this.#endLeftovers(loop, { ...options, looks: LOOKS }, onDone);
+  }
+
+  #endLeftovers(
+    loop: EventLoop,
+    options: { readonly isLast: boolean; readonly looks: number },
+    onDone: (found: readonly string[]) => void,
+  ): void {
+    const { isLast, looks } = options;
     const found: string[] = [];
     let waiting = this.#left.size;
-    if (waiting === 0) {
-      onDone(found);
-      return;
-    }
+    let isSure = true;
     for (const [invocation, name] of this.#left) {
-      const count = findInvocation(invocation).found.length;
-      if (count > 0) found.push(name);
+      const search = findInvocation(invocation);
+      if (search.unreadable.length > 0) isSure = false;
+      if (search.found.length > 0) found.push(name);
       clearInvocation(loop, invocation, () => {
-        this.ended(invocation);
         waiting -= 1;
-        if (waiting === 0) onDone(found);
+        if (waiting > 0) return;
+        if (!isSure && looks > 0) {
+          // Somebody in the middle of exec had no environment to look at.
+          loop.wakeAfter(LOOK_AGAIN_AFTER, () =>
+            this.#endLeftovers(loop, { isLast, looks: looks - 1 }, (more) =>
+              onDone([...new Set([...found, ...more])]),
+            ),
+          );
+          return;
+        }
+        if (isLast) for (const left of this.#left.keys()) this.ended(left);
+        onDone(found);
       });
     }
   }

@@ -39,6 +39,8 @@ export interface PerformerHandlers {
   onTrouble(message: string): void;
   /** New lines stand in the log book of this process. */
   onLines(name: string): void;
+  /** The last check of readiness has ended. */
+  onQuiet(): void;
   /** The instance of a process whose notices count now. */
   instanceOf(name: string): Instance | undefined;
 }
@@ -53,6 +55,8 @@ export class Performer {
     Partition & { close?(): void; open?(): void }
   >();
   readonly #managed = new Map<string, Managed>();
+  /** Commands that look for readiness and have not ended. */
+  readonly #checks = new Set<string>();
   readonly events = new EventBook();
 
   constructor(
@@ -79,7 +83,12 @@ export class Performer {
       const partition =
         specification.protocol === "holden"
           ? new HoldenPartition(loop, specification, { emit, handlers })
-          : new RemotePartition(loop, specification, { hello: options.hello, emit, handlers });
+          : new RemotePartition(loop, specification, {
+              hello: options.hello,
+              emit,
+              handlers,
+              onPrepared: (name, invocation) => this.#journal.starting(invocation, name),
+            });
       this.#partitions.set(specification.name, partition);
     }
     for (const specification of configuration.processes) this.#manage(specification);
@@ -118,6 +127,11 @@ export class Performer {
     for (const partition of this.#partitions.values()) partition.open?.();
   }
 
+  /** True when no check of readiness runs, or is about to be started by an agent. */
+  get isQuiet(): boolean {
+    return this.#checks.size === 0;
+  }
+
   logOf(name: string): LogBook | undefined {
     return this.#managed.get(name)?.book;
   }
@@ -127,7 +141,7 @@ export class Performer {
     this.#handlers.onEvent(name, event);
     if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
-      queueMicrotask(() => this.#managed.get(name)?.process.output?.settle());
+      this.#loop.afterTurn(() => this.#managed.get(name)?.process.output?.settle());
     }
   }
 
@@ -202,8 +216,15 @@ export class Performer {
     managed.readiness = watchReadiness(managed.partition, managed.process, {
       onReady,
       // Written down like a start: an orchestrator that is killed leaves no check behind.
-      onCommand: (check) => this.#journal.starting(check, name),
-      onCommandEnded: (check) => this.#journal.ended(check),
+      onCommand: (check) => {
+        this.#checks.add(check);
+        this.#journal.starting(check, name);
+      },
+      onCommandEnded: (check) => {
+        this.#checks.delete(check);
+        this.#journal.ended(check);
+        if (this.isQuiet) this.#handlers.onQuiet();
+      },
     });
     // The notice of a quick program overtakes the answer to its start.
     if (managed.notify?.wasEarly(instance) === true) onReady();

@@ -46,6 +46,7 @@ export class RemotePartition implements Partition {
   readonly #specification: PartitionSpecification;
   readonly #hello: Hello;
   readonly #emit: Emit;
+  readonly #onPrepared: (name: string, invocation: string) => void;
   readonly #handlers: RemoteHandlers;
   readonly #instances = new Map<string, RemoteInstance>();
   /** The link on which an instance was started, for as long as that link stands. */
@@ -65,8 +66,15 @@ export class RemotePartition implements Partition {
   constructor(
     loop: EventLoop,
     specification: PartitionSpecification,
-    options: { readonly hello: Hello; readonly emit: Emit; readonly handlers: RemoteHandlers },
+    options: {
+      readonly hello: Hello;
+      readonly emit: Emit;
+      readonly handlers: RemoteHandlers;
+      /** Told before a prepared start can be made, so that it is written down by then. */
+      readonly onPrepared: (name: string, invocation: string) => void;
+    },
   ) {
+    this.#onPrepared = options.onPrepared;
     this.loop = loop;
     this.#specification = specification;
     this.#hello = options.hello;
@@ -208,7 +216,9 @@ export class RemotePartition implements Partition {
     if (size > limits.preparedBytes) return;
     const { writers } = this.#pipesOf(managed);
     link.prepare({ argv, ...fields }, writers, (prepared) => {
-      if (prepared && link === this.#link) this.#standby.set(name, { link, invocation });
+      if (!prepared || link !== this.#link) return;
+      this.#onPrepared(name, invocation);
+      this.#standby.set(name, { link, invocation });
     });
   }
 
