@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { encodeFrame } from "../../src/messaging/frame.ts";
 import { limits } from "../../src/process/protocol.ts";
-import { AgentClient, clientHello, RawClient } from "../support/agent-client.ts";
+import { AgentClient, clientHello, newInvocation, RawClient } from "../support/agent-client.ts";
 import { goldenPing } from "../support/holden-frames.ts";
 import { anonymousMemoryOf, descriptorsOf } from "../support/malformed.ts";
 import { isAlive, startAgent } from "../support/partition.ts";
@@ -30,6 +30,11 @@ skipUnless("without a descriptor left", program("prlimit", "util-linux"), () => 
       const refusal = await client.refusal({ argv: ["/bin/sleep", "1000"], constraints });
       expect(refusal.code).toBe("EMFILE");
     }
+    const prepare = { kind: "prepare", invocation: newInvocation(), argv: ["/bin/true"] };
+    const fields = { environment: [], descriptors: [], leftovers: "kill" };
+    const prepared = await client.request({ ...prepare, ...fields });
+    // It may need no descriptor; what it must not do is end the agent.
+    expect(["prepared", "error"]).toContain(prepared.reply.kind);
     const socket = await client.request({ kind: "socket", family: "ipv4" });
     expect(socket.reply).toMatchObject({ kind: "error", error: { code: "EMFILE" } });
     for (const other of others) other[Symbol.dispose]();
@@ -38,6 +43,33 @@ skipUnless("without a descriptor left", program("prlimit", "util-linux"), () => 
     expect(await child.told()).toEqual({ kind: "exited", status: 0 });
     expect(isAlive(agent.processId)).toBe(true);
   });
+});
+
+test("starts are prepared up to a limit, made in any order, and forgotten", async () => {
+  using folder = temporaryFolder();
+  await using agent = await startAgent(folder);
+  using client = await AgentClient.connect(agent.socket);
+  const before = descriptorsOf(agent.processId);
+  const prepare = async (invocation: string, argv: readonly string[]) => {
+    const fields = { environment: [], descriptors: [], leftovers: "kill" };
+    return (await client.request({ kind: "prepare", invocation, argv, ...fields })).reply;
+  };
+  const large = ["/bin/true", "x".repeat(limits.preparedBytes)];
+  expect(await prepare(newInvocation(), large)).toMatchObject({ error: { kind: "limit" } });
+  const invocations = Array.from({ length: limits.preparedStarts }, newInvocation);
+  const all = invocations.map((invocation) => prepare(invocation, ["/bin/true"]));
+  for (const reply of await Promise.all(all)) expect(reply.kind).toBe("prepared");
+  expect((await prepare(newInvocation(), ["/bin/true"])).kind).toBe("error");
+  const go = { kind: "go", invocation: invocations[7] };
+  const { reply, descriptors } = await client.request(go);
+  expect(reply.kind).toBe("started");
+  for (const descriptor of descriptors) descriptor.close();
+  // Made once, it is prepared no more.
+  expect((await client.request(go)).reply.kind).toBe("error");
+  const absent = await client.request({ kind: "go", invocation: newInvocation() });
+  expect(absent.reply).toMatchObject({ error: { kind: "not-prepared" } });
+  client.socket.close();
+  await waitFor("all to be forgotten", () => descriptorsOf(agent.processId) < before);
 });
 
 const floods: readonly [string, readonly Uint8Array[]][] = [

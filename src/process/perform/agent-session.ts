@@ -257,16 +257,27 @@ export class AgentSession {
 
   #prepare(request: PrepareRequest, descriptors: OwnedDescriptor[]): void {
     const { id } = request;
-    if (request.constraints !== undefined || this.#prepared.size >= limits.preparedStarts) {
+    const { preparedStarts, preparedBytes } = limits;
+    const size = Buffer.byteLength([...request.argv, ...request.environment].join("\0"));
+    const isOne = request.constraints === undefined && size <= preparedBytes;
+    if (!isOne || this.#prepared.size >= preparedStarts) {
       closeAll(descriptors);
-      const expected = `at most ${limits.preparedStarts} prepared starts, without constraints`;
+      const each = `of at most ${preparedBytes} bytes and without constraints`;
+      const expected = `at most ${preparedStarts} prepared starts, each ${each}`;
       this.#refuse(id, { kind: "limit", message: `Expected ${expected}`, expected });
       return;
     }
-    const child = this.#options.children.prepare(childRequest(request, descriptors));
-    this.#forgetPrepared(request.invocation);
-    this.#prepared.set(request.invocation, { child, descriptors });
-    this.#reply({ kind: "prepared", id });
+    try {
+      const child = this.#options.children.prepare(childRequest(request, descriptors));
+      this.#forgetPrepared(request.invocation);
+      this.#prepared.set(request.invocation, { child, descriptors });
+      this.#reply({ kind: "prepared", id });
+    } catch (error) {
+      // No descriptor is left for it.
+      if (!(error instanceof SystemCallError)) throw error;
+      closeAll(descriptors);
+      this.#refuse(id, { kind: "system", message: error.message, code: error.code });
+    }
   }
 
   #forgetPrepared(invocation: string): void {
