@@ -36,6 +36,9 @@ export interface OrchestratorOptions {
   readonly configurationPath?: string | undefined;
 }
 
+/** Milliseconds that a stopped orchestrator gives an agent to answer for its last checks. */
+const LAST_WAIT = 1_000;
+
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class Orchestrator {
   readonly #logger: Logger;
@@ -58,12 +61,17 @@ class Orchestrator {
   #announced = false;
   #told = 0;
   #watchdog: Disposable | undefined;
+  #lastWait: Disposable | undefined;
+  /** Partitions whose agents have not been reached yet. */
+  readonly #unsearched: Set<string>;
+  readonly #connected = new Set<string>();
 
   constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
     this.#logger = logger;
     this.#loop = loop;
     this.#plan = makePlan(options.configuration);
     this.#state = initialOrchestration(this.#plan);
+    this.#unsearched = new Set(options.configuration.partitions.map(({ name }) => name));
     mkdirSync(dirname(options.controlSocket), { recursive: true, mode: 0o755 });
     this.#journal = new CrashJournal(options.controlSocket);
     this.#performer = new Performer(loop, options.configuration, {
@@ -81,8 +89,9 @@ class Orchestrator {
           this.#logger.info(
             `partition ${name} ${reachable ? "is connected" : "is away"}: ${detail}`,
           );
-          this.#handle({ kind: "partition", name, reachable });
+          this.#onReachable(name, reachable);
         },
+        onQuiet: () => this.#endIfDown(),
         onTrouble: (message) => this.#logger.warn(message),
         onLines: () => this.#announce(),
         instanceOf: (name) => {
@@ -103,14 +112,34 @@ class Orchestrator {
       onRequest: (request, call) => answerControl(this.#view(), request, call),
       onTrouble: (message) => this.#logger.warn(message),
     });
-    this.#journal.endLeftovers(this.#loop, (found) => {
-      for (const name of found) {
-        this.#logger.warn(`${name}: ended what an orchestrator that was killed had left running`);
-      }
+    this.#endLeftovers(() => {
       this.#performer.open();
       this.#handle({ kind: "boot" });
       this.#notifier.tell("READY=1");
       this.#keepWatchdog();
+    });
+  }
+
+  #endLeftovers(onDone: () => void): void {
+    const isLast = this.#unsearched.size === 0;
+    this.#journal.endLeftovers(this.#loop, { isLast }, (found) => {
+      for (const name of found) {
+        this.#logger.warn(`${name}: ended what an orchestrator that was killed had left running`);
+      }
+      onDone();
+    });
+  }
+
+  /** A partition takes no request before what may be left in it has been looked for once more. */
+  #onReachable(name: string, reachable: boolean): void {
+    if (reachable) this.#connected.add(name);
+    else this.#connected.delete(name);
+    if (!reachable || !this.#unsearched.delete(name)) {
+      this.#handle({ kind: "partition", name, reachable });
+      return;
+    }
+    this.#endLeftovers(() => {
+      if (this.#connected.has(name)) this.#handle({ kind: "partition", name, reachable });
     });
   }
 
@@ -156,7 +185,14 @@ class Orchestrator {
     }
     this.#setTimer();
     this.#announce();
-    if (isDown(this.#state)) this.#down.resolve();
+    this.#endIfDown();
+  }
+
+  /** With everything stopped, waits a little for an agent that still owes the start of a check. */
+  #endIfDown(): void {
+    if (!isDown(this.#state)) return;
+    if (this.#performer.isQuiet) this.#down.resolve();
+    else this.#lastWait ??= this.#loop.wakeAfter(LAST_WAIT, () => this.#down.resolve());
   }
 
   #perform(name: string, effect: ProcessEffect): void {
@@ -228,6 +264,7 @@ class Orchestrator {
   close(): void {
     this.#timer?.wake[Symbol.dispose]();
     this.#watchdog?.[Symbol.dispose]();
+    this.#lastWait?.[Symbol.dispose]();
     this.#control?.[Symbol.dispose]();
     this.#performer.close();
     this.#journal.close();
