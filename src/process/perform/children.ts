@@ -378,8 +378,11 @@ export class Children {
     }
     if (child.leftovers === "kill") kill(-child.processId, SIGKILL);
     waitForChild(child.process, "reap");
-    child.watch[Symbol.dispose]();
-    child.process.close();
+    child.watch.pause();
+    this.#loop.afterTurn(() => {
+      child.watch[Symbol.dispose]();
+      child.process.close();
+    });
     this.#children.delete(invocation);
     this.#clearing.set(invocation, []);
     const known: Ending =

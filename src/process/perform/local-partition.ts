@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
@@ -29,8 +30,14 @@ const SIGKILL = 9;
 interface Prepared {
   readonly spawn: PreparedSpawn;
   readonly invocationIndex: number;
-  readonly path: string;
+  /** The invocation that stands in its environment. */
+  invocation: string;
 }
+
+/** Milliseconds after a start when the next one is laid out: its first work is not disturbed. */
+const PREPARE_AFTER = 2;
+/** Milliseconds after which a restart is told: the child's first instructions come before. */
+const TELL_AFTER = 1;
 
 /** A check of readiness that has not come to its end. */
 interface RunningCommand {
@@ -43,14 +50,19 @@ interface RunningCommand {
 export class LocalPartition implements Partition {
   readonly loop: EventLoop;
   readonly #emit: Emit;
+  /** Told before a start that was laid out can be made, so that it is written down by then. */
+  readonly #onPrepared: (name: string, invocation: string) => void;
+  /** Invocations of the starts to come, by the name of their process. */
+  readonly #standby = new Map<string, string>();
   readonly #children: Children;
   readonly #names = new Map<string, string>();
   readonly #prepared = new Map<string, Prepared>();
   readonly #commands = new Map<string, RunningCommand>();
 
-  constructor(loop: EventLoop, emit: Emit) {
+  constructor(loop: EventLoop, emit: Emit, onPrepared: (name: string, invocation: string) => void) {
     this.loop = loop;
     this.#emit = emit;
+    this.#onPrepared = onPrepared;
     this.#children = new Children(loop, {
       onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
       onCleared: (invocation) => this.#names.delete(invocation),
@@ -72,11 +84,11 @@ export class LocalPartition implements Partition {
     if (name !== undefined) this.#emit(name, { kind: "died", invocation, ending });
   }
 
-  start(managed: ManagedProcess, invocation: string): void {
+  start(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
     const { name } = managed.specification;
     this.#names.set(invocation, name);
     if (managed.constraints === undefined && managed.output !== undefined) {
-      this.#startPrepared(managed, invocation);
+      this.#startPrepared(managed, invocation, replaces);
       return;
     }
     this.#children.start(
@@ -111,10 +123,11 @@ export class LocalPartition implements Partition {
   }
 
   /** The way of a restart: one call with memory that was laid out at the first start. */
-  #startPrepared(managed: ManagedProcess, invocation: string): void {
+  #startPrepared(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
     const { name, command, umask, leftovers } = managed.specification;
     const prepared = this.#prepare(managed, invocation);
-    prepared.spawn.replaceVariable(prepared.invocationIndex, invocationVariable(invocation));
+    this.#standby.delete(name);
+    this.#setInvocation(prepared, invocation);
     const result = this.#children.spawn(prepared.spawn, umask);
     if (result.kind === "refused") {
       // The program may come to stand elsewhere in PATH.
@@ -127,7 +140,42 @@ export class LocalPartition implements Partition {
       return;
     }
     this.#children.adopt(invocation, result, leftovers);
-    this.#emit(name, { kind: "started", invocation, processId: result.processId });
+    const { processId } = result;
+    const tell = () => this.#emit(name, { kind: "started", invocation, processId });
+    this.loop.wakeAfter(PREPARE_AFTER, () => this.#prepareNext(managed, invocation));
+    if (replaces === undefined) {
+      tell();
+      return;
+    }
+    // Its end cannot be told before its start.
+    this.#children.hold(invocation);
+    this.loop.wakeAfter(TELL_AFTER, () => {
+      tell();
+      this.#children.release(invocation);
+    });
+  }
+
+  #setInvocation(prepared: Prepared, invocation: string): void {
+    if (prepared.invocation === invocation) return;
+    prepared.spawn.replaceVariable(prepared.invocationIndex, invocationVariable(invocation));
+    prepared.invocation = invocation;
+  }
+
+  /** Draws the next invocation and has it written down while the process runs. */
+  #prepareNext(managed: ManagedProcess, current: string): void {
+    const { name, restart } = managed.specification;
+    const prepared = this.#prepared.get(name);
+    // An instance that is gone already is being restarted by now.
+    const runs = this.#children.processOf(current) !== undefined;
+    if (restart === "never" || prepared === undefined || !runs) return;
+    const invocation = randomBytes(16).toString("hex");
+    this.#setInvocation(prepared, invocation);
+    this.#onPrepared(name, invocation);
+    this.#standby.set(name, invocation);
+  }
+
+  standbyOf(name: string): string | undefined {
+    return this.#standby.get(name);
   }
 
   #prepare(managed: ManagedProcess, invocation: string): Prepared {
@@ -140,7 +188,7 @@ export class LocalPartition implements Partition {
     const spawn = new PreparedSpawn(
       workingDirectory === undefined ? plan : { ...plan, workingDirectory },
     );
-    const prepared = { spawn, invocationIndex: environment.length - 1, path };
+    const prepared = { spawn, invocationIndex: environment.length - 1, invocation };
     this.#prepared.set(name, prepared);
     return prepared;
   }
@@ -152,10 +200,6 @@ export class LocalPartition implements Partition {
     const { name } = managed.specification;
     if (child === undefined) this.#emit(name, { kind: "not-found", invocation });
     else this.#emit(name, { kind: "found", invocation, processId: child });
-  }
-
-  standbyOf(): undefined {
-    return undefined;
   }
 
   signal(instance: Instance, signal: number): void {

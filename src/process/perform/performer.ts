@@ -72,7 +72,9 @@ export class Performer {
     this.#handlers = options.handlers;
     this.#journal = options.journal;
     const emit = (name: string, event: ProcessEvent) => this.#emit(name, event);
-    this.#partitions.set(undefined, new LocalPartition(loop, emit));
+    const onPrepared = (name: string, invocation: string) =>
+      this.#journal.starting(invocation, name);
+    this.#partitions.set(undefined, new LocalPartition(loop, emit, onPrepared));
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail) =>
@@ -87,7 +89,7 @@ export class Performer {
               hello: options.hello,
               emit,
               handlers,
-              onPrepared: (name, invocation) => this.#journal.starting(invocation, name),
+              onPrepared,
             });
       this.#partitions.set(specification.name, partition);
     }
