@@ -92,10 +92,10 @@ ${more}
 });
 
 afterAll(async () => {
-  client.close();
-  orchestrator.kill("SIGTERM");
-  orchestrator.kill("SIGTERM");
   try {
+    client.close();
+    orchestrator.kill("SIGTERM");
+    orchestrator.kill("SIGTERM");
     const { exitCode } = await orchestrator.ended();
     expect(exitCode).toBe(0);
   } finally {
