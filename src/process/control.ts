@@ -58,6 +58,7 @@ function encodeEvent(event: BookedEvent): ProcessEventRecord {
 
 function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState): string | null {
   if (state.phase === "failed") return state.reason;
+  if (state.phase === "uncertain") return "its start was not answered; waits for its agent's end";
   if (state.phase !== "waiting") return null;
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   return blockers.length === 0 ? null : `waits for ${blockers.join(", ")}`;

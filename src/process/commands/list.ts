@@ -4,7 +4,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient } from "../client.ts";
 import type { ProcessSummary } from "../protocol.ts";
-import { endingText } from "./words.ts";
+import { shortEnding } from "./words.ts";
 
 interface ListOptions {
   readonly "control-socket": string;
@@ -31,7 +31,7 @@ export function renderList(processes: readonly ProcessSummary[]): string {
     process.phase,
     process.pid === null ? "-" : String(process.pid),
     String(process.restarts),
-    endingText(process.last_exit),
+    shortEnding(process.last_exit),
     process.uptime_ms === null ? "-" : formatDuration(process.uptime_ms),
     ...(hasReasons ? [process.reason ?? ""] : []),
   ]);

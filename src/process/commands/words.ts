@@ -4,7 +4,7 @@ import type { ProcessEventRecord, ProcessSummary, WireEnding } from "../protocol
 
 /** What the commands print, in words for people. */
 
-/** "exit 0", "SIGKILL", "SIGSEGV (core dumped)", "unknown". */
+/** "exit 0", "SIGKILL", "SIGSEGV (core dumped)", "unknown: why". */
 export function endingText(ending: WireEnding | null | undefined): string {
   if (ending === null || ending === undefined) return "-";
   switch (ending.kind) {
@@ -15,6 +15,11 @@ export function endingText(ending: WireEnding | null | undefined): string {
     case "unknown":
       return `unknown: ${ending.reason}`;
   }
+}
+
+/** The same for a table: why it is unknown stands in `show`. */
+export function shortEnding(ending: WireEnding | null): string {
+  return ending?.kind === "unknown" ? ending.kind : endingText(ending);
 }
 
 /** "ready, process 4711" with why, where there is a reason. */
