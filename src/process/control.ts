@@ -56,9 +56,16 @@ function encodeEvent(event: BookedEvent): ProcessEventRecord {
   return record;
 }
 
+/** Entries that say why a process does not run now. */
+const reasons = new Set<string>(["start-refused", "ended", "readiness-timeout"]);
+
 function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState): string | null {
   if (state.phase === "failed") return state.reason;
   if (state.phase === "uncertain") return "its start was not answered; waits for its agent's end";
+  if (state.phase === "backing-off") {
+    const why = orchestrated.historyOf(name).findLast(({ entry }) => reasons.has(entry.what));
+    return why === undefined ? null : (describeEntry(why.entry, signalName) ?? null);
+  }
   if (state.phase !== "waiting") return null;
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   return blockers.length === 0 ? null : `waits for ${blockers.join(", ")}`;
@@ -247,16 +254,25 @@ function waitFor(orchestrated: Orchestrated, request: Of<"wait">, call: ControlC
       state !== undefined && !isActive(state) && !["waiting", "backing-off"].includes(state.phase)
     );
   };
-  if (reached()) {
-    call.done(summarize(orchestrated, request.name));
-    return;
-  }
-  const subscription = orchestrated.onTurn(() => {
-    if (!reached()) return;
-    subscription[Symbol.dispose]();
-    call.done(summarize(orchestrated, request.name));
-  });
-  call.onGone(() => subscription[Symbol.dispose]());
+  /** Nothing will make it ready by itself. */
+  const isOver = () => {
+    const state = orchestrated.state.processes.get(request.name);
+    return request.until === "ready" && (state?.phase === "failed" || state?.phase === "finished");
+  };
+  let subscription: Disposable | undefined;
+  const answer = () => {
+    if (reached()) call.done(summarize(orchestrated, request.name));
+    else if (isOver()) {
+      const { phase, reason } = summarize(orchestrated, request.name);
+      const why = reason === null ? "" : `: ${reason}`;
+      const message = `${request.name} has ${phase}${why}, and will not be ready by itself`;
+      call.refuse({ kind: "over", message, hint: `hostler process start ${request.name}` });
+    } else return;
+    subscription?.[Symbol.dispose]();
+  };
+  subscription = orchestrated.onTurn(answer);
+  call.onGone(() => subscription?.[Symbol.dispose]());
+  answer();
 }
 
 /** Refuses a name that is not in the configuration. */

@@ -13,7 +13,7 @@ import { signalName } from "../units/signals.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { answerControl, type Orchestrated } from "./control.ts";
 import { describeEntry } from "./event-book.ts";
-import { instanceOf, type ProcessEffect } from "./lifecycle.ts";
+import { instanceOf, type ProcessEffect, type ProcessEvent } from "./lifecycle.ts";
 import {
   type Chance,
   initialOrchestration,
@@ -38,6 +38,22 @@ export interface OrchestratorOptions {
 
 /** Milliseconds that a stopped orchestrator gives an agent to answer for its last checks. */
 const LAST_WAIT = 1_000;
+
+/** Of this invocation nothing lives, and nothing can begin to. */
+function isEndOfInstance(
+  event: ProcessEvent,
+): event is Extract<ProcessEvent, { kind: "cleared" | "start-refused" | "not-found" }> {
+  return ["cleared", "start-refused", "not-found"].includes(event.kind);
+}
+
+/** What an operator reads without asking for more; the rest stands in `events` and with -v. */
+const tellings: Readonly<Record<string, "warn" | "info">> = {
+  "start-refused": "warn",
+  "readiness-timeout": "warn",
+  uncertain: "warn",
+  failed: "warn",
+  "backing-off": "info",
+};
 
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class Orchestrator {
@@ -73,7 +89,9 @@ class Orchestrator {
     this.#state = initialOrchestration(this.#plan);
     this.#unsearched = new Set(options.configuration.partitions.map(({ name }) => name));
     mkdirSync(dirname(options.controlSocket), { recursive: true, mode: 0o755 });
-    this.#journal = new CrashJournal(options.controlSocket);
+    this.#journal = new CrashJournal(options.controlSocket, (message) =>
+      this.#logger.warn(message),
+    );
     this.#performer = new Performer(loop, options.configuration, {
       journal: this.#journal,
       hello: {
@@ -176,7 +194,7 @@ class Orchestrator {
         });
         this.#state = outcome.state;
         for (const { name, effect } of outcome.effects) this.#perform(name, effect);
-        if (next.kind === "process" && next.event.kind === "cleared") {
+        if (next.kind === "process" && isEndOfInstance(next.event)) {
           this.#performer.forget(next.event.invocation);
         }
       }
@@ -228,7 +246,8 @@ class Orchestrator {
       this.#told = sequence;
       const detail = describeEntry(entry, signalName);
       const process = "processId" in entry ? ` (process ${entry.processId})` : "";
-      this.#logger.debug(
+      const level = tellings[entry.what] ?? "debug";
+      this.#logger[level](
         `${name}: ${entry.what}${process}${detail === undefined ? "" : `: ${detail}`}`,
       );
     }

@@ -7,6 +7,7 @@ import { openProcess } from "../../ffi/pidfd.ts";
 import {
   acceptConnection,
   bindUnix,
+  hasHungUp,
   listen,
   makeTcpSocket,
   makeUnixSocket,
@@ -393,6 +394,15 @@ describe("what an agent says", () => {
   });
 });
 
+/** A connection that was given up before it was taken, for want of a hello, is none. */
+function acceptLiving(): OwnedDescriptor | undefined {
+  for (;;) {
+    const connection = acceptConnection(listener);
+    if (connection === undefined || !hasHungUp(connection)) return connection;
+    connection.close();
+  }
+}
+
 describe("an agent in the name of the orchestrator, whose children would be its own", () => {
   test("that connects", async () => {
     const { socket } = await RawClient.connect(path("start"));
@@ -406,14 +416,12 @@ describe("an agent in the name of the orchestrator, whose children would be its 
   });
 
   test("that listens", async () => {
-    const socket = await waitFor("the orchestrator", () => acceptConnection(listener));
+    const socket = await waitFor("the orchestrator", acceptLiving);
     using agent = new HostileAgent(socket);
     sendInTheNameOf(socket, encodeFrame(agentHello), orchestrator.processId);
     await agent.closed();
     expect(await reasonFor("dialled")).toContain("expected an agent in our PID namespace or below");
-    using honest = new HostileAgent(
-      await waitFor("the orchestrator to dial again", () => acceptConnection(listener)),
-    );
+    using honest = new HostileAgent(await waitFor("the orchestrator to dial again", acceptLiving));
     honest.trySend(encodeFrame(agentHello));
     await honest.asked("start");
   });

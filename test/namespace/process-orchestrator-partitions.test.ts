@@ -34,6 +34,28 @@ skipUnless("partitions", root, () => {
     await waitFor("nobody is left", () => child.alive.length === 0);
   });
 
+  test("an agent that dies with a start in flight: the next one makes it at once", async () => {
+    using folder = temporaryFolder();
+    const child = lonelyChild(folder);
+    const path = folder.file("dialled.sock");
+    const configuration = `[process.it]\npartition = "qm"\nbackoff = "none"\n${child.table}
+      [partition.qm]\nlisten = "${path}"\n`;
+    await using partition = await startPartition(folder);
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    const agent = await partition.startAgent({ words: ["--connect", path] });
+    const first = await orchestrator.started("it");
+    process.kill(agent, "SIGSTOP");
+    process.kill(first, "SIGKILL");
+    await orchestrator.events.nth("it", "start-requested", 2);
+    process.kill(agent, "SIGKILL");
+    await orchestrator.program.said(/partition qm is away/);
+    await partition.startAgent({ words: ["--connect", path] });
+    await orchestrator.started("it", 2);
+    expect(orchestrator.events.story("start-refused", "backing-off")).toEqual([]);
+    expect((await orchestrator.summary("it")).restarts).toBe(1);
+    expect(child.metAnother).toBe(false);
+  });
+
   test("an agent that dials out finds a new orchestrator again", async () => {
     using folder = temporaryFolder();
     const child = lonelyChild(folder);

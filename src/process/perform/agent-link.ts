@@ -297,8 +297,9 @@ export class AgentLink {
     this.#deadline[Symbol.dispose]();
     const pending = [...this.#pending.values()];
     this.#pending.clear();
-    for (const { onReply } of pending) onReply(undefined, []);
+    // First that it is gone: a start that follows from a lost answer must wait for the next agent.
     this.#handlers.onDown(reason);
+    for (const { onReply } of pending) onReply(undefined, []);
   }
 
   /**

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
@@ -61,12 +62,21 @@ interface Child {
   readonly watch: Watch;
 }
 
+/** systemd raises its own limit and gives its services another. */
+function isServiceManager(processId: number): boolean {
+  try {
+    return readFileSync(`/proc/${processId}/comm`, "latin1").trim() === "systemd";
+  } catch {
+    return true;
+  }
+}
+
 /** The soft limit on open descriptors that children get: what it was before Bun raised our own. */
 export function childDescriptorLimit(): ResourceLimit {
   const own = descriptorLimit() ?? { soft: 1024, hard: 4096 };
-  const parent = process.ppid > 1 ? descriptorLimit(process.ppid) : undefined;
+  const parent = isServiceManager(process.ppid) ? undefined : descriptorLimit(process.ppid);
   // Nothing keeps the former value. A parent with the same hard limit gave us its soft one; below
-  // PID 1 the unit decides, and systemd's default is 1024.
+  // systemd the unit decides, and its default is 1024.
   if (parent !== undefined && parent.hard === own.hard) return { ...own, soft: parent.soft };
   return { ...own, soft: Math.min(1024, own.hard) };
 }

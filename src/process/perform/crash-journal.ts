@@ -37,8 +37,13 @@ export class CrashJournal {
   readonly #alive = new Map<string, string>();
   readonly #left: ReadonlyMap<string, string>;
 
+  readonly #onTrouble: (message: string) => void;
+  /** The file lacks lines, because it could not be written; the next success writes all anew. */
+  #isBehind = false;
+
   /** @throws AlreadyRunning; Error when the folder cannot be written. */
-  constructor(controlSocket: string) {
+  constructor(controlSocket: string, onTrouble: (message: string) => void) {
+    this.#onTrouble = onTrouble;
     const lock = lockFile(`${controlSocket}.lock`);
     if (lock === "held") {
       throw new AlreadyRunning(
@@ -64,14 +69,36 @@ export class CrashJournal {
   starting(invocation: string, name: string): void {
     if (this.#alive.has(invocation)) return;
     this.#alive.set(invocation, name);
-    this.#journal.append(`{"start":"${invocation}","name":${JSON.stringify(name)}}`);
+    this.#write(`{"start":"${invocation}","name":${JSON.stringify(name)}}`);
+  }
+
+  /**
+   * Supervision goes on when the journal cannot be written (a full disk): without its lines an
+   * orchestrator that follows a killed one may not find what was started meanwhile.
+   */
+  #write(line: string): void {
+    try {
+      if (this.#isBehind || this.#journal.wantsCompaction) this.#compact();
+      else this.#journal.append(line);
+      if (this.#isBehind) this.#onTrouble("the crash journal is written again");
+      this.#isBehind = false;
+    } catch (error) {
+      if ((error as { code?: unknown }).code === undefined) throw error;
+      if (!this.#isBehind) {
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#onTrouble(
+          `the crash journal cannot be written (${reason}); supervision goes on. Until it can, ` +
+            "what an orchestrator that is killed leaves behind may not be found: make room",
+        );
+      }
+      this.#isBehind = true;
+    }
   }
 
   /** The instance and its rest are gone. */
   ended(invocation: string): void {
     if (!this.#alive.delete(invocation)) return;
-    this.#journal.append(`{"end":"${invocation}"}`);
-    if (this.#journal.wantsCompaction) this.#compact();
+    this.#write(`{"end":"${invocation}"}`);
   }
 
   /**

@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { faultHooks, killPoint } from "../../../ffi/fault-hooks.ts";
+import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { ExitCode } from "../../units/exit-code.ts";
 import { signalName } from "../../units/signals.ts";
 import { EventBook } from "../event-book.ts";
 import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
@@ -45,6 +47,27 @@ export interface PerformerHandlers {
   instanceOf(name: string): Instance | undefined;
 }
 
+/** Descriptors of the daemon itself, and of each process: four ends of pipes, a pidfd, one more. */
+const OWN_DESCRIPTORS = 48;
+const DESCRIPTORS_A_PROCESS = 6;
+
+/** Fewer descriptors than the configuration needs, said before anything starts. */
+class TooFewDescriptors extends Error {
+  override readonly name = "TooFewDescriptors";
+  readonly exitCode = ExitCode.refused;
+}
+
+/** @throws TooFewDescriptors */
+function refuseTooFewDescriptors(processes: number): void {
+  const needed = OWN_DESCRIPTORS + processes * DESCRIPTORS_A_PROCESS;
+  const limit = descriptorLimit()?.soft ?? needed;
+  if (limit >= needed) return;
+  throw new TooFewDescriptors(
+    `Expected room for ${needed} open descriptors for ${processes} processes, received a limit ` +
+      `of ${limit}. Raise it: LimitNOFILE= in the unit, or ulimit -n.`,
+  );
+}
+
 /** Does what was decided: every effect becomes calls, and what comes of them becomes events. */
 export class Performer {
   readonly #loop: EventLoop;
@@ -68,6 +91,7 @@ export class Performer {
       readonly handlers: PerformerHandlers;
     },
   ) {
+    refuseTooFewDescriptors(configuration.processes.length);
     this.#loop = loop;
     this.#handlers = options.handlers;
     this.#journal = options.journal;
@@ -90,6 +114,7 @@ export class Performer {
               emit,
               handlers,
               onPrepared,
+              onForgotten: (invocation) => this.#journal.ended(invocation),
             });
       this.#partitions.set(specification.name, partition);
     }

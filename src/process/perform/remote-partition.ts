@@ -47,6 +47,7 @@ export class RemotePartition implements Partition {
   readonly #hello: Hello;
   readonly #emit: Emit;
   readonly #onPrepared: (name: string, invocation: string) => void;
+  readonly #onForgotten: (invocation: string) => void;
   readonly #handlers: RemoteHandlers;
   readonly #instances = new Map<string, RemoteInstance>();
   /** The link on which an instance was started, for as long as that link stands. */
@@ -72,9 +73,12 @@ export class RemotePartition implements Partition {
       readonly handlers: RemoteHandlers;
       /** Told before a prepared start can be made, so that it is written down by then. */
       readonly onPrepared: (name: string, invocation: string) => void;
+      /** Told when a prepared start can never be made any more. */
+      readonly onForgotten: (invocation: string) => void;
     },
   ) {
     this.#onPrepared = options.onPrepared;
+    this.#onForgotten = options.onForgotten;
     this.loop = loop;
     this.#specification = specification;
     this.#hello = options.hello;
@@ -185,6 +189,7 @@ export class RemotePartition implements Partition {
     const standby = this.#standby.get(name);
     this.#standby.delete(name);
     if (standby?.invocation !== invocation || standby.link !== link) {
+      if (standby !== undefined) this.#onForgotten(standby.invocation);
       startWhole();
       return;
     }
