@@ -77,11 +77,6 @@ export class EventLoop implements Disposable {
     this.#source = openReadySource(this.#epoll, handlers, startWorker);
   }
 
-  /** How it learns what is ready, for people. */
-  get source(): ReadySource["kind"] {
-    return this.#source.kind;
-  }
-
   /** Who is told when a handler throws, or the ready source fails: both are bugs. */
   onFailure(handler: (failure: unknown) => void): void {
     this.#onFailure = handler;

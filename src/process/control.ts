@@ -2,8 +2,9 @@ import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import { signalName } from "../units/signals.ts";
 import type { MonotonicTime } from "../units/units.ts";
+import { encodeEnding } from "./ending.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
-import { backoffWait, type Ending, instanceOf, type ProcessState } from "./lifecycle.ts";
+import { backoffWait, instanceOf, type ProcessState } from "./lifecycle.ts";
 import type { LogBook, StoredLine } from "./log-book.ts";
 import { blockersOf, isActive, type OrchestrationState, type Plan } from "./orchestration.ts";
 import type {
@@ -12,7 +13,6 @@ import type {
   ProcessDetail,
   ProcessEventRecord,
   ProcessSummary,
-  WireEnding,
 } from "./protocol.ts";
 import type { ProcessSpecification } from "./specification.ts";
 
@@ -33,11 +33,6 @@ export interface Orchestrated {
 
 /** Waits that `show` prints of the coming schedule. */
 const SCHEDULE_LENGTH = 10;
-
-export function encodeEnding(ending: Ending): WireEnding {
-  if (ending.kind !== "signalled") return ending;
-  return { kind: "signalled", signal: ending.signal, core_dumped: ending.coreDumped };
-}
 
 function encodeEvent(event: BookedEvent): ProcessEventRecord {
   const { entry } = event;

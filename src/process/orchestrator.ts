@@ -13,6 +13,7 @@ import { signalName } from "../units/signals.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { answerControl, type Orchestrated } from "./control.ts";
 import { describeEntry } from "./event-book.ts";
+import { newInvocation } from "./invocation.ts";
 import { instanceOf, type ProcessEffect, type ProcessEvent } from "./lifecycle.ts";
 import {
   type Chance,
@@ -67,7 +68,7 @@ class Orchestrator {
   readonly #queue: OrchestrationEvent[] = [];
   readonly #chance: Chance = {
     random: () => Math.random(),
-    invocation: (name) => this.#performer.standbyOf(name) ?? randomBytes(16).toString("hex"),
+    invocation: (name) => this.#performer.standbyOf(name) ?? newInvocation(),
   };
   readonly #down = Promise.withResolvers<void>();
   #control: ControlServer<ControlRequest> | undefined;

@@ -1,5 +1,7 @@
 import { escapeControls } from "../../logging/format.ts";
 import { signalName } from "../../units/signals.ts";
+import { decodeEnding } from "../ending.ts";
+import { describeEnding } from "../event-book.ts";
 import type { ProcessEventRecord, ProcessSummary, WireEnding } from "../protocol.ts";
 
 /** What the commands print, in words for people. */
@@ -7,14 +9,7 @@ import type { ProcessEventRecord, ProcessSummary, WireEnding } from "../protocol
 /** "exit 0", "SIGKILL", "SIGSEGV (core dumped)", "unknown: why". */
 export function endingText(ending: WireEnding | null | undefined): string {
   if (ending === null || ending === undefined) return "-";
-  switch (ending.kind) {
-    case "exited":
-      return `exit ${ending.status}`;
-    case "signalled":
-      return `${signalName(ending.signal)}${ending.core_dumped ? " (core dumped)" : ""}`;
-    case "unknown":
-      return `unknown: ${ending.reason}`;
-  }
+  return describeEnding(decodeEnding(ending), signalName);
 }
 
 /** The same for a table: why it is unknown stands in `show`. */

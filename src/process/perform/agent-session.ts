@@ -13,6 +13,7 @@ import {
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import type { StreamConnection } from "../../messaging/stream-connection.ts";
+import { encodeEnding } from "../ending.ts";
 import type { Ending } from "../lifecycle.ts";
 import {
   type AgentReply,
@@ -23,7 +24,6 @@ import {
   limits,
   type PrepareRequest,
   type StartRequest,
-  type WireEnding,
   type WireError,
 } from "../protocol.ts";
 import type { ChildRequest, Children, PreparedChild, StartResult } from "./children.ts";
@@ -95,12 +95,6 @@ export interface SessionOptions {
   readonly onGreeted: () => void;
   /** The session asked for this instance, and is told how it ended. */
   readonly onStarted: (invocation: string) => void;
-}
-
-/** The wire form of an ending. */
-export function encodeEnding(ending: Ending): WireEnding {
-  if (ending.kind !== "signalled") return ending;
-  return { kind: "signalled", signal: ending.signal, core_dumped: ending.coreDumped };
 }
 
 /** One connection to an agent, from its first byte to its end. It keeps nothing of a child. */

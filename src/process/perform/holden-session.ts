@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { StreamConnection } from "../../messaging/stream-connection.ts";
 import {
   DESCRIPTOR_BYTE,
@@ -8,6 +7,7 @@ import {
   HoldenReader,
   type HoldenRequest,
 } from "../holden-protocol.ts";
+import { newInvocation } from "../invocation.ts";
 import type { Children } from "./children.ts";
 
 /** A client that speaks Holden v0.2: it gets pidfds, and no word of how a child ended. */
@@ -75,7 +75,7 @@ export class HoldenSession {
   }
 
   #start(argv: readonly string[]): void {
-    const invocation = randomBytes(16).toString("hex");
+    const invocation = newInvocation();
     const environment = [...this.#environment, `INVOCATION_ID=${invocation}`];
     // As the C agent has it: a child keeps the agent's own standard input, output and error.
     const descriptors = [0, 1, 2].map((number) => ({ source: number, target: number }));

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
@@ -12,6 +11,7 @@ import {
   receiveCredentials,
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
 import { type ChildRequest, Children, type StartResult } from "./children.ts";
 import {
@@ -168,7 +168,7 @@ export class LocalPartition implements Partition {
     // An instance that is gone already is being restarted by now.
     const runs = this.#children.processOf(current) !== undefined;
     if (restart === "never" || prepared === undefined || !runs) return;
-    const invocation = randomBytes(16).toString("hex");
+    const invocation = newInvocation();
     this.#setInvocation(prepared, invocation);
     this.#onPrepared(name, invocation);
     this.#standby.set(name, invocation);

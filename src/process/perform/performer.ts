@@ -4,7 +4,6 @@ import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { signalName } from "../../units/signals.ts";
 import { EventBook } from "../event-book.ts";
 import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
@@ -265,10 +264,6 @@ export class Performer {
   /** The rest of an instance is gone for good: the journal may forget it. */
   forget(invocation: string): void {
     this.#journal.ended(invocation);
-  }
-
-  nameSignal(signal: number): string {
-    return signalName(signal);
   }
 
   close(): void {

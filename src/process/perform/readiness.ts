@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { isIP } from "node:net";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -6,6 +5,7 @@ import { Errno } from "../../../ffi/system-call-error.ts";
 import { connectTcp, pendingError, receiveMessage } from "../../../ffi/unix-socket.ts";
 import type { Watch } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
+import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
 
@@ -145,7 +145,7 @@ function checkCommand(
   onResult: (ready: boolean) => void,
 ): Cancel {
   const { managed, command, handlers } = check;
-  const invocation = randomBytes(16).toString("hex");
+  const invocation = newInvocation();
   handlers.onCommand(invocation);
   partition.runCommand(managed, { command, invocation }, (result) => {
     handlers.onCommandEnded(invocation);

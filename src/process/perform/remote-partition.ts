@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../../ffi/pidfd.ts";
 import { receiveCredentials } from "../../../ffi/unix-socket.ts";
@@ -6,8 +5,10 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { Listener, listenAt } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
+import { decodeEnding } from "../ending.ts";
+import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
-import { type Hello, limits, type WireEnding } from "../protocol.ts";
+import { type Hello, limits } from "../protocol.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type StartAnswer } from "./agent-link.ts";
 import { clearInvocation } from "./leftovers.ts";
@@ -33,11 +34,6 @@ const PREPARE_AFTER = 2;
 export interface RemoteHandlers {
   onReachable(reachable: boolean, detail: string): void;
   onTrouble(message: string): void;
-}
-
-export function decodeEnding(ending: WireEnding): Ending {
-  if (ending.kind !== "signalled") return ending;
-  return { kind: "signalled", signal: ending.signal, coreDumped: ending.core_dumped };
 }
 
 /** A partition behind an agent. What it started is watched by pidfd, agent or no agent. */
@@ -215,7 +211,7 @@ export class RemotePartition implements Partition {
     if (!useful || !link.isUp || this.#standby.has(name)) return;
     // An instance that is gone already is being restarted by now.
     if (this.#instances.get(current)?.isDead !== false) return;
-    const invocation = randomBytes(16).toString("hex");
+    const invocation = newInvocation();
     const { argv, ...fields } = this.#fieldsOf(managed, invocation, managed.specification.command);
     const size = [...argv, ...fields.environment].reduce((sum, text) => sum + text.length, 0);
     if (size > limits.preparedBytes) return;
