@@ -12,15 +12,14 @@ import { rejectionOf } from "../../support/wait-for.ts";
 /** The program from source, as people call it. */
 const hostler = (...words: string[]) => runProgram([process.execPath, "src/main.ts", ...words]);
 
-describe("the tree", () => {
+/** A tree that notes which of its commands were imported. */
+function notingTree() {
   const loaded: string[] = [];
-  const leaf = (name: string): Command =>
-    defineCommand({ meta: { name, description: name }, run: async () => 0 });
   const lazy = (name: string) => ({
     description: name,
-    load: () => {
+    load: (): Command => {
       loaded.push(name);
-      return leaf(name);
+      return defineCommand({ meta: { name, description: name }, run: async () => 0 });
     },
   });
   const tree = defineCommand({
@@ -28,8 +27,12 @@ describe("the tree", () => {
     subCommands: { alpha: lazy("alpha"), beta: lazy("beta") },
   });
   const find = (...words: string[]) => findCommand({ command: tree, path: "tree", words });
+  return { loaded, tree, find };
+}
 
+describe("the tree", () => {
   test("imports nothing for an unknown word, and suggests one", async () => {
+    const { loaded, tree, find } = notingTree();
     const error = await rejectionOf(find("alpah"));
     expect(error.message).toBe("Unknown command alpah. Did you mean alpha?");
     const other = await rejectionOf(find("something"));
@@ -40,6 +43,7 @@ describe("the tree", () => {
   });
 
   test("imports what is called alone", async () => {
+    const { loaded, find } = notingTree();
     const found = await find("beta", "x", "--y");
     expect(found).toMatchObject({ path: "tree beta", words: ["x", "--y"] });
     expect(loaded).toEqual(["beta"]);
