@@ -1,32 +1,25 @@
 import { expect, test } from "bun:test";
 import { buildForTarget } from "../../scripts/release.ts";
 import type { Advice } from "../../src/doctor/judgement.ts";
+import { emulated, emulatorFeatures } from "../support/emulator.ts";
 import { runProgram } from "../support/program.ts";
-import { file, program, skipUnless } from "../support/skips.ts";
+import { skipUnless } from "../support/skips.ts";
 
 const deadlineMilliseconds = 240_000;
 
-skipUnless(
-  "the arm64 release's doctor",
-  [
-    program("qemu-aarch64-static", "qemu-user-static"),
-    file("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-arm64-cross"),
-  ],
-  () => {
-    test(
-      "finds an emulated host fit; the emulator has no PIDFD_GET_INFO",
-      async () => {
-        const emulator = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"];
-        const words = [await buildForTarget("arm64"), "doctor", "process", "--json"];
-        const result = await runProgram([...emulator, ...words], { deadlineMilliseconds });
-        expect(result).toMatchObject({ exitCode: 0, stderr: "" });
-        const advice = JSON.parse(result.stdout) as Advice[];
-        const statusOf = (check: string) => advice.find((line) => line.check === check)?.status;
-        expect(statusOf("pidfd_open")).toBe("ok");
-        expect(statusOf("close_range")).toBe("ok");
-        expect(statusOf("exit_information")).toBe("warning");
-      },
-      deadlineMilliseconds,
-    );
-  },
-);
+skipUnless("the arm64 release's doctor", emulatorFeatures, () => {
+  test(
+    "finds an emulated host fit; the emulator has no PIDFD_GET_INFO",
+    async () => {
+      const words = [...emulated(await buildForTarget("arm64")), "doctor", "process", "--json"];
+      const result = await runProgram(words, { deadlineMilliseconds });
+      expect(result).toMatchObject({ exitCode: 0, stderr: "" });
+      const advice = JSON.parse(result.stdout) as Advice[];
+      const statusOf = (check: string) => advice.find((line) => line.check === check)?.status;
+      expect(statusOf("pidfd_open")).toBe("ok");
+      expect(statusOf("close_range")).toBe("ok");
+      expect(statusOf("exit_information")).toBe("warning");
+    },
+    deadlineMilliseconds,
+  );
+});

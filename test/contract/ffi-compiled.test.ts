@@ -1,9 +1,10 @@
 /** The contract of ffi/ in compiled files: here, on an emulated arm64, and on musl. */
 import { describe, expect, test } from "bun:test";
 import { buildForTarget, type TargetName } from "../../scripts/release.ts";
+import { emulated, emulatorFeatures } from "../support/emulator.ts";
 import { makeMuslLibrary, muslFeatures } from "../support/musl/musl-library.ts";
 import { runProgram } from "../support/program.ts";
-import { file, program, skipUnless } from "../support/skips.ts";
+import { skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 /** A whole run takes seconds, an emulated one on a loaded machine some more. */
@@ -38,26 +39,17 @@ describe("ffi keeps its contract in a compiled file", () => {
   );
 });
 
-skipUnless(
-  "ffi keeps its contract on arm64",
-  [
-    program("qemu-aarch64-static", "qemu-user-static"),
-    file("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-arm64-cross"),
-  ],
-  () => {
-    test(
-      "under qemu's user emulation",
-      async () => {
-        const binary = await build("arm64");
-        const qemu = Bun.which("qemu-aarch64-static") ?? "";
-        const self = [qemu, "-L", "/usr/aarch64-linux-gnu", binary];
-        const words = [`--self=${JSON.stringify(self)}`, "--emulated", "--errno-calls=200000"];
-        await expectContract([...self, ...words], { expected: /^arm64,/ });
-      },
-      deadlineMilliseconds,
-    );
-  },
-);
+skipUnless("ffi keeps its contract on arm64", emulatorFeatures, () => {
+  test(
+    "under qemu's user emulation",
+    async () => {
+      const self = emulated(await build("arm64"));
+      const words = [`--self=${JSON.stringify(self)}`, "--emulated", "--errno-calls=200000"];
+      await expectContract([...self, ...words], { expected: /^arm64,/ });
+    },
+    deadlineMilliseconds,
+  );
+});
 
 skipUnless("ffi keeps its contract on musl", muslFeatures, () => {
   test(

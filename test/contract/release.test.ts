@@ -5,9 +5,10 @@ import { makeArchive } from "../../scripts/archive.ts";
 import { buildForTarget } from "../../scripts/release.ts";
 import { readPackage } from "../../scripts/setup.ts";
 import { repositoryRoot } from "../support/binary.ts";
+import { emulated, emulatorFeatures } from "../support/emulator.ts";
 import { makeMuslLibrary, muslFeatures } from "../support/musl/musl-library.ts";
 import { runProgram } from "../support/program.ts";
-import { file, program, skipUnless } from "../support/skips.ts";
+import { skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 /** Building and emulating on a loaded machine. */
@@ -59,28 +60,18 @@ test("a runtime that is not the pinned one is refused", async () => {
   expect(result.stderr).toContain("the pinned one is");
 });
 
-skipUnless(
-  "the arm64 release runs",
-  [
-    program("qemu-aarch64-static", "qemu-user-static"),
-    file("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-arm64-cross"),
-  ],
-  () => {
-    const emulator = ["qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"];
-
-    test(
-      "--version",
-      async () => {
-        const result = await runProgram([...emulator, await buildForTarget("arm64"), "--version"], {
-          deadlineMilliseconds: slowMilliseconds,
-        });
-        expect(result).toMatchObject({ exitCode: 0, stderr: "" });
-        expect(result.stdout).toContain(version);
-      },
-      slowMilliseconds,
-    );
-  },
-);
+skipUnless("the arm64 release runs", emulatorFeatures, () => {
+  test(
+    "--version",
+    async () => {
+      const words = [...emulated(await buildForTarget("arm64")), "--version"];
+      const result = await runProgram(words, { deadlineMilliseconds: slowMilliseconds });
+      expect(result).toMatchObject({ exitCode: 0, stderr: "" });
+      expect(result.stdout).toContain(version);
+    },
+    slowMilliseconds,
+  );
+});
 
 skipUnless("the x64-musl release runs", muslFeatures, () => {
   test(

@@ -2,7 +2,7 @@
  * What ffi/ promises, as checks that need no test runner: ffi.test.ts runs them under `bun test`,
  * ffi-main.ts in a compiled file, which is how they come to an emulated arm64.
  */
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { duplicate, makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -45,6 +45,28 @@ export function statusMask(name: string, status?: string): bigint {
 export function lowestFreeDescriptor(): number {
   using free = duplicate(0, 0);
   return free.number;
+}
+
+/**
+ * Gives what was opened since and is still open. What an earlier check left to the collector may
+ * go in between, so a count would not do.
+ */
+export function openedFrom(): () => string[] {
+  const before = new Set(openDescriptors());
+  return () => openDescriptors().filter((descriptor) => !before.has(descriptor));
+}
+
+/** Each with what it is. */
+function openDescriptors(): string[] {
+  const folder = "/proc/self/fd";
+  return readdirSync(folder).flatMap((number) => {
+    try {
+      return [`${number} ${readlinkSync(`${folder}/${number}`)}`];
+    } catch {
+      // The one that listed them.
+      return [];
+    }
+  });
 }
 
 /** Starts a child; it is an error of the check when that is refused. */
