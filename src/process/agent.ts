@@ -11,7 +11,7 @@ import { ExitCode } from "../units/exit-code.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { changesBun } from "./launch-plan.ts";
 import type { Ending } from "./lifecycle.ts";
-import { AgentSession, agentKillPoint } from "./perform/agent-session.ts";
+import { AgentSession, ANSWER_AFTER, agentKillPoint } from "./perform/agent-session.ts";
 import { Children } from "./perform/children.ts";
 import { type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
 
@@ -157,14 +157,20 @@ class Agent {
     this.#dialler?.redial();
   }
 
-  /** Telling waits until the turn is over: the start of what replaces it may be in this turn. */
+  /**
+   * Telling waits until the turn is over: the start of what replaces it may be in this turn. Where
+   * that is certain it waits a little longer, so that the child need not share its processor.
+   */
   #onDeath(invocation: string, ending: Ending): void {
     agentKillPoint("agent:exit:noticed");
-    this.#loop.afterTurn(() => {
-      this.#askers.get(invocation)?.tellExit(invocation, ending);
+    const asker = this.#askers.get(invocation);
+    const tell = () => {
+      asker?.tellExit(invocation, ending);
       this.#askers.delete(invocation);
       agentKillPoint("agent:exit:told");
-    });
+    };
+    if (asker?.isArmedFor(invocation) === true) this.#loop.wakeAfter(ANSWER_AFTER, tell);
+    else this.#loop.afterTurn(tell);
   }
 
   /** Leaves the children alone: they belong to whoever holds their pidfds. */

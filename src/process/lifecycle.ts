@@ -287,6 +287,29 @@ function decide(state: In<"clearing">, context: Context): Outcome {
   return restart(state, context, { failures, wait });
 }
 
+/**
+ * From when on the end of the instance that runs, whatever it is, will be answered by a start at
+ * once; undefined when that is not certain. It stays so unless an event other than the end comes:
+ * time can only allow more.
+ */
+export function restartsAtOnceFrom(
+  state: ProcessState,
+  specification: ProcessSpecification,
+): MonotonicTime | undefined {
+  if (state.phase !== "running" && state.phase !== "ready") return undefined;
+  if (!state.wanted || specification.restart !== "always") return undefined;
+  const { backoff, startLimit } = specification;
+  let from = state.instance.startedAt;
+  if (backoff !== "none" && backoffWait(backoff, state.failures + 1, 1) > 0) {
+    from += backoff.resetAfter;
+  }
+  const counted = startLimit === "none" ? undefined : state.recentStarts.at(-startLimit.starts);
+  if (startLimit !== "none" && counted !== undefined) {
+    from = Math.max(from, counted + startLimit.within);
+  }
+  return from;
+}
+
 /** The process is dead; whatever it left behind is ended before anything follows. */
 function died(
   state: In<"running" | "ready" | "stopping">,

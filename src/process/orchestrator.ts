@@ -14,7 +14,12 @@ import { hostlerVersion } from "../units/version.ts";
 import { answerControl, type Orchestrated } from "./control.ts";
 import { describeEntry } from "./event-book.ts";
 import { newInvocation } from "./invocation.ts";
-import { instanceOf, type ProcessEffect, type ProcessEvent } from "./lifecycle.ts";
+import {
+  instanceOf,
+  type ProcessEffect,
+  type ProcessEvent,
+  restartsAtOnceFrom,
+} from "./lifecycle.ts";
 import {
   type Chance,
   initialOrchestration,
@@ -116,6 +121,12 @@ class Orchestrator {
         instanceOf: (name) => {
           const state = this.#state.processes.get(name);
           return state === undefined ? undefined : instanceOf(state);
+        },
+        restartsAtOnceFrom: (name) => {
+          const state = this.#state.processes.get(name);
+          const specification = this.#plan.specifications.get(name);
+          if (state === undefined || specification === undefined) return undefined;
+          return restartsAtOnceFrom(state, specification);
         },
       },
     });

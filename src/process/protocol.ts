@@ -122,6 +122,13 @@ export const agentRequestSchema = v.variant("kind", [
     replaces: v.optional(invocation),
   }),
   /**
+   * Makes the prepared start by itself at the end of the instance that it replaces, when nobody
+   * of that one is left; answered then, like a start, or with the error "disarmed".
+   */
+  v.strictObject({ kind: v.literal("arm"), id: identifier, invocation, replaces: invocation }),
+  /** Takes an "arm" back, and that answers; the start stays prepared. */
+  v.strictObject({ kind: v.literal("disarm"), id: identifier, invocation }),
+  /**
    * The orchestrator has looked at what came with "started": until then, or until the connection
    * ends, the agent leaves a dead child unreaped, so that its number cannot mean another process.
    */

@@ -28,6 +28,12 @@ export type StartAnswer =
   | { readonly kind: "refused"; readonly refusal: Refusal }
   | { readonly kind: "lost" };
 
+/** What a prepared start came to. Neither of the two further answers made it. */
+export type PreparedAnswer =
+  | StartAnswer
+  | { readonly kind: "not-prepared" }
+  | { readonly kind: "disarmed" };
+
 type SocketRequest = Unnumbered<Extract<AgentRequest, { kind: "socket" | "notify" }>>;
 
 /** Whether a descriptor from another partition is a socket of the kind that was asked for. */
@@ -46,8 +52,8 @@ export interface LinkHandlers {
   onUp(hello: Hello, agentProcessId: number): void;
   /** An ending that the agent told, once for each instance that it started. */
   onExited(invocation: string, ending: WireEnding): void;
-  /** The connection is over; every pending request has been answered as lost. */
-  onDown(reason: string): void;
+  /** The connection is over, closed by whom; every pending request is then answered as lost. */
+  onDown(reason: string, closedBy: "us" | "agent"): void;
   /** Is the process of this instance reaped, as it must be when its agent tells its end? */
   isReaped(invocation: string): boolean;
 }
@@ -94,7 +100,7 @@ export class AgentLink {
     this.#frames = new FrameConnection(stream, helloLimits, {
       onFrame: (body, descriptors) => this.#onFrame(body, descriptors),
       onViolation: ({ expected, received }) => this.#violate(expected, received),
-      onEnd: (reason) => this.#end(reason),
+      onEnd: (reason) => this.#end(reason, "agent"),
     });
     this.#deadline = loop.wakeAfter(limits.helloTime, () => {
       this.close(`it said no hello within ${limits.helloTime} ms`);
@@ -137,19 +143,46 @@ export class AgentLink {
   /** Has the agent make a start that it prepared. */
   go(
     order: { readonly invocation: string; readonly replaces: string | undefined },
-    onAnswer: (answer: StartAnswer | { readonly kind: "not-prepared" }) => void,
+    onAnswer: (answer: PreparedAnswer) => void,
   ): void {
     const { invocation, replaces } = order;
     const request = { kind: "go" as const, invocation };
     this.#request(
       replaces === undefined ? request : { ...request, replaces },
       { invocation },
-      (reply, received) => {
-        if (reply?.kind === "error" && reply.error.kind === "not-prepared") {
-          onAnswer({ kind: "not-prepared" });
-        } else this.#onStartReply(invocation, reply, received, onAnswer);
-      },
+      (reply, received) => this.#onPreparedReply(invocation, reply, received, onAnswer),
     );
+  }
+
+  /** Has the agent make a start that it prepared, at the end of the instance that it replaces. */
+  arm(
+    order: { readonly invocation: string; readonly replaces: string },
+    onAnswer: (answer: PreparedAnswer) => void,
+  ): void {
+    const { invocation, replaces } = order;
+    this.#request({ kind: "arm", invocation, replaces }, { invocation }, (reply, received) => {
+      if (reply?.kind === "started" && !this.#handlers.isReaped(replaces)) {
+        for (const descriptor of received) descriptor.close();
+        onAnswer({ kind: "lost" });
+        this.#violate("an armed start after the end of what it replaces", "one before");
+      } else this.#onPreparedReply(invocation, reply, received, onAnswer);
+    });
+  }
+
+  /** Takes an `arm` back, whose answer then comes if it has not. */
+  disarm(invocation: string): void {
+    this.#frames.send({ kind: "disarm", id: this.#nextId++, invocation });
+  }
+
+  #onPreparedReply(
+    invocation: string,
+    reply: AgentReply | undefined,
+    descriptors: OwnedDescriptor[],
+    onAnswer: (answer: PreparedAnswer) => void,
+  ): void {
+    const kind = reply?.kind === "error" ? reply.error.kind : undefined;
+    if (kind === "not-prepared" || kind === "disarmed") onAnswer({ kind });
+    else this.#onStartReply(invocation, reply, descriptors, onAnswer);
   }
 
   /** Asks for a socket; undefined when there is none. */
@@ -290,7 +323,7 @@ export class AgentLink {
     this.close(`it broke the protocol: expected ${expected}, received ${received}`);
   }
 
-  #end(reason: string): void {
+  #end(reason: string, closedBy: "us" | "agent"): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#up = false;
@@ -298,7 +331,7 @@ export class AgentLink {
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     // First that it is gone: a start that follows from a lost answer must wait for the next agent.
-    this.#handlers.onDown(reason);
+    this.#handlers.onDown(reason, closedBy);
     for (const { onReply } of pending) onReply(undefined, []);
   }
 
@@ -315,6 +348,6 @@ export class AgentLink {
   close(reason: string): void {
     // After a violation of the frames the connection is closed already, and the link is not.
     this.#frames.close();
-    this.#end(reason);
+    this.#end(reason, "us");
   }
 }

@@ -41,8 +41,8 @@ export const agentSteps = [
 export type AgentStep = (typeof agentSteps)[number];
 export const agentKillPoint = (step: AgentStep): void => killPoint(step);
 
-/** Milliseconds after which a prepared start that was made is answered. */
-const ANSWER_AFTER = 1;
+/** Milliseconds after which a prepared start that was made is answered, and the end before it. */
+export const ANSWER_AFTER = 1;
 
 const BRACE = "{".charCodeAt(0);
 
@@ -50,6 +50,8 @@ interface Prepared {
   readonly child: PreparedChild;
   readonly descriptors: readonly OwnedDescriptor[];
 }
+
+type ArmRequest = Extract<AgentRequest, { kind: "arm" }>;
 
 /** What a start and the going of a prepared one have in common. */
 interface StartOrder {
@@ -108,6 +110,8 @@ export class AgentSession {
   readonly #unseen = new Set<string>();
   /** Starts that may come: memory and pipes, no process. */
   readonly #prepared = new Map<string, Prepared>();
+  /** Prepared starts that are made at the end of what they replace, and who asked for that. */
+  readonly #armed = new Map<string, ArmRequest>();
 
   constructor(stream: StreamConnection, options: SessionOptions) {
     this.#stream = stream;
@@ -131,12 +135,18 @@ export class AgentSession {
     this.#reply({ kind: "exited", invocation, ending: encodeEnding(ending) });
   }
 
+  /** A start will follow the end of this instance, here and now. */
+  isArmedFor(invocation: string): boolean {
+    return [...this.#armed.values()].some((request) => request.replaces === invocation);
+  }
+
   close(): void {
     this.#deadline[Symbol.dispose]();
     this.#frames?.close();
     this.#stream.close();
     for (const invocation of this.#unseen) this.#options.children.release(invocation);
     this.#unseen.clear();
+    this.#armed.clear();
     for (const invocation of [...this.#prepared.keys()]) this.#forgetPrepared(invocation);
   }
 
@@ -224,6 +234,12 @@ export class AgentSession {
       case "go":
         this.#go(request);
         break;
+      case "arm":
+        this.#arm(request);
+        break;
+      case "disarm":
+        this.#disarm(request.invocation);
+        break;
       case "seen":
         this.#unseen.delete(request.invocation);
         this.#options.children.release(request.invocation);
@@ -282,7 +298,36 @@ export class AgentSession {
     closeAll(prepared.descriptors);
   }
 
-  #go(request: Extract<AgentRequest, { kind: "go" }>): void {
+  /** The decision to restart comes before the end: nobody is asked between the two. */
+  #arm(request: ArmRequest): void {
+    const { invocation, replaces } = request;
+    if (this.#armed.has(invocation)) {
+      const message = `Invocation ${invocation} is armed already`;
+      this.#refuse(request.id, { kind: "double", message });
+      return;
+    }
+    if (!this.#prepared.has(invocation)) {
+      this.#go(request);
+      return;
+    }
+    this.#armed.set(invocation, request);
+    this.#options.children.whenGone(replaces, () => {
+      // Disarmed, or the session has ended.
+      if (this.#armed.get(invocation) !== request) return;
+      this.#armed.delete(invocation);
+      this.#go(request);
+    });
+  }
+
+  #disarm(invocation: string): void {
+    const request = this.#armed.get(invocation);
+    if (request === undefined) return;
+    this.#armed.delete(invocation);
+    const message = `Invocation ${invocation} is no longer armed`;
+    this.#refuse(request.id, { kind: "disarmed", message });
+  }
+
+  #go(request: StartOrder): void {
     const { id, invocation } = request;
     const prepared = this.#prepared.get(invocation);
     if (prepared === undefined) {

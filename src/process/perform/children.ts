@@ -105,8 +105,10 @@ export class Children {
   readonly #launching = new Map<string, OwnedDescriptor>();
   /** Instances that stay unreaped, dead or not, until somebody has looked at them. */
   readonly #held = new Set<string>();
-  /** Instances that are dead, whose rest is being killed: who waits for the end of that. */
-  readonly #clearing = new Map<string, (() => void)[]>();
+  /** Instances that are dead, whose rest is being killed. */
+  readonly #clearing = new Set<string>();
+  /** Who waits for the end of an instance and of its rest. */
+  readonly #waiting = new Map<string, (() => void)[]>();
   readonly #ownLimit = descriptorLimit();
   readonly #childLimit = childDescriptorLimit();
 
@@ -162,12 +164,16 @@ export class Children {
   afterEndOf(invocation: string, onGone: () => void): "alive" | "waiting" | "gone" {
     if (this.#children.has(invocation)) this.#reap(invocation);
     if (this.#children.has(invocation)) return "alive";
-    const waiting = this.#clearing.get(invocation);
-    if (waiting === undefined) {
+    return this.whenGone(invocation, onGone);
+  }
+
+  /** Calls back when the instance is dead and cleared, however long it lives. */
+  whenGone(invocation: string, onGone: () => void): "waiting" | "gone" {
+    if (!this.knows(invocation)) {
       onGone();
       return "gone";
     }
-    waiting.push(onGone);
+    this.#waiting.set(invocation, [...(this.#waiting.get(invocation) ?? []), onGone]);
     return "waiting";
   }
 
@@ -394,7 +400,7 @@ export class Children {
       child.process.close();
     });
     this.#children.delete(invocation);
-    this.#clearing.set(invocation, []);
+    this.#clearing.add(invocation);
     const known: Ending =
       ending === "not-a-child" ? { kind: "unknown", reason: "somebody else reaped it" } : ending;
     this.#handlers.onDeath(invocation, known);
@@ -403,7 +409,8 @@ export class Children {
 
   #clear(invocation: string, child: Child): void {
     const onGone = () => {
-      const waiting = this.#clearing.get(invocation) ?? [];
+      const waiting = this.#waiting.get(invocation) ?? [];
+      this.#waiting.delete(invocation);
       this.#clearing.delete(invocation);
       this.#handlers.onCleared(invocation);
       for (const call of waiting) call();

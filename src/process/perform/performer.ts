@@ -4,6 +4,7 @@ import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { ExitCode } from "../../units/exit-code.ts";
+import type { MonotonicTime } from "../../units/units.ts";
 import { EventBook } from "../event-book.ts";
 import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
@@ -44,6 +45,8 @@ export interface PerformerHandlers {
   onQuiet(): void;
   /** The instance of a process whose notices count now. */
   instanceOf(name: string): Instance | undefined;
+  /** From when on the end of a process is answered by a start at once, whatever the end is. */
+  restartsAtOnceFrom(name: string): MonotonicTime | undefined;
 }
 
 /** Descriptors of the daemon itself, and of each process: four ends of pipes, a pidfd, one more. */
@@ -114,6 +117,7 @@ export class Performer {
               handlers,
               onPrepared,
               onForgotten: (invocation) => this.#journal.ended(invocation),
+              restartsAtOnceFrom: (name) => options.handlers.restartsAtOnceFrom(name),
             });
       this.#partitions.set(specification.name, partition);
     }

@@ -1,10 +1,12 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../../ffi/pidfd.ts";
 import { receiveCredentials } from "../../../ffi/unix-socket.ts";
+import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { Listener, listenAt } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
+import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
@@ -23,12 +25,15 @@ import {
 } from "./partition.ts";
 import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
 import { RemoteInstance } from "./remote-instance.ts";
+import { Standby } from "./standby.ts";
 
 /** How often a search is repeated for a process in the middle of exec, and after how long. */
 const SEARCHES = 100;
 const SEARCH_AGAIN_AFTER = 10;
 /** Milliseconds after a start when the next one is prepared: its first work is not disturbed. */
 const PREPARE_AFTER = 2;
+/** Milliseconds in which an agent must answer that an armed start is taken back. */
+const WITHDRAWAL_LIMIT = 1_000;
 
 /** What the orchestrator hears of a partition. */
 export interface RemoteHandlers {
@@ -45,13 +50,16 @@ export class RemotePartition implements Partition {
   readonly #onPrepared: (name: string, invocation: string) => void;
   readonly #onForgotten: (invocation: string) => void;
   readonly #handlers: RemoteHandlers;
+  readonly #restartsAtOnceFrom: (name: string) => MonotonicTime | undefined;
   readonly #instances = new Map<string, RemoteInstance>();
   /** The link on which an instance was started, for as long as that link stands. */
   readonly #startedOn = new Map<string, AgentLink>();
   /** The link on which a start was asked for, until it is answered. */
   readonly #owing = new Map<string, AgentLink>();
   /** Starts that the agent holds prepared, by the name of their process. */
-  readonly #standby = new Map<string, { readonly link: AgentLink; readonly invocation: string }>();
+  readonly #standby = new Map<string, Standby>();
+  /** Instances whose armed restart is being taken back, and what waits for that. */
+  readonly #withdrawals = new Map<string, (() => void)[]>();
   /** Searches that begin when a link that was left has ended on both sides. */
   readonly #searches = new Map<AgentLink, (() => void)[]>();
   /** Checks of readiness that have not come to their ends; `ended` when nobody asks any more. */
@@ -71,8 +79,11 @@ export class RemotePartition implements Partition {
       readonly onPrepared: (name: string, invocation: string) => void;
       /** Told when a prepared start can never be made any more. */
       readonly onForgotten: (invocation: string) => void;
+      /** From when on the end of the instance that runs is answered by a start, whatever it is. */
+      readonly restartsAtOnceFrom: (name: string) => MonotonicTime | undefined;
     },
   ) {
+    this.#restartsAtOnceFrom = options.restartsAtOnceFrom;
     this.#onPrepared = options.onPrepared;
     this.#onForgotten = options.onForgotten;
     this.loop = loop;
@@ -131,7 +142,7 @@ export class RemotePartition implements Partition {
         onExited: (invocation, ending) =>
           this.#instances.get(invocation)?.notice(decodeEnding(ending)),
         isReaped: (invocation) => this.#instances.get(invocation)?.isReaped ?? true,
-        onDown: (reason) => this.#onDown(link, reason),
+        onDown: (reason, closedBy) => this.#onDown(link, reason, closedBy),
       },
     });
     this.#link = link;
@@ -147,7 +158,14 @@ export class RemotePartition implements Partition {
     return `refused the agent of ${name}: expected ${expected}; received ${received}`;
   }
 
-  #onDown(link: AgentLink, reason: string): void {
+  #onDown(link: AgentLink, reason: string, closedBy: "us" | "agent"): void {
+    for (const [name, standby] of this.#standby) {
+      if (standby.link !== link || this.#withdrawals.has(standby.replaces)) continue;
+      // One that an agent no longer holds cannot have been made while what it replaces lived.
+      const lives = this.#instances.get(standby.replaces)?.isReaped === false;
+      if (standby.isArmed && !(lives && closedBy === "agent")) continue;
+      this.#forget(name, standby);
+    }
     for (const [invocation, startedOn] of this.#startedOn) {
       if (startedOn !== link) continue;
       this.#startedOn.delete(invocation);
@@ -168,8 +186,10 @@ export class RemotePartition implements Partition {
 
   start(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
     const { name, leftovers, command } = managed.specification;
-    const link = this.#link;
-    if (link === undefined || !link.isUp) {
+    const standby = this.#standby.get(name);
+    const isStandby = standby?.invocation === invocation;
+    const link = isStandby ? standby.link : this.#link;
+    if (link === undefined || !(link.isUp || (isStandby && standby.isArmed))) {
       // The request was never sent, so nothing can have come of it.
       const refusal = { message: "The agent is not connected", code: undefined };
       this.#emit(name, { kind: "start-refused", invocation, refusal });
@@ -182,23 +202,29 @@ export class RemotePartition implements Partition {
     };
     const startWhole = () =>
       this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, onAnswer);
-    const standby = this.#standby.get(name);
     this.#standby.delete(name);
-    if (standby?.invocation !== invocation || standby.link !== link) {
+    if (!isStandby) {
       if (standby !== undefined) this.#onForgotten(standby.invocation);
       startWhole();
       return;
     }
-    link.go({ invocation, replaces }, (answer) => {
-      if (answer.kind === "not-prepared") startWhole();
+    standby.go(replaces, (answer) => {
+      if (answer.kind === "not-prepared" || answer.kind === "disarmed") startWhole();
       else onAnswer(answer);
     });
   }
 
-  /** The invocation of the start that the agent holds prepared for this process. */
+  /** The invocation of the start that the agent holds prepared, or may have made already. */
   standbyOf(name: string): string | undefined {
     const standby = this.#standby.get(name);
-    return standby !== undefined && standby.link === this.#link ? standby.invocation : undefined;
+    if (standby === undefined) return undefined;
+    const counts = standby.isArmed || (standby.link === this.#link && standby.link.isUp);
+    return counts ? standby.invocation : undefined;
+  }
+
+  #forget(name: string, standby: Standby): void {
+    if (this.#standby.get(name) === standby) this.#standby.delete(name);
+    this.#onForgotten(standby.invocation);
   }
 
   /**
@@ -219,7 +245,67 @@ export class RemotePartition implements Partition {
     link.prepare({ argv, ...fields }, writers, (prepared) => {
       if (!prepared || link !== this.#link) return;
       this.#onPrepared(name, invocation);
-      this.#standby.set(name, { link, invocation });
+      const standby = new Standby(link, invocation, current);
+      this.#standby.set(name, standby);
+      this.#armWhenDecided(name, standby);
+    });
+  }
+
+  /** Has the agent make the next start by itself, once it is certain that one will follow. */
+  #armWhenDecided(name: string, standby: Standby): void {
+    const decidedFrom = this.#restartsAtOnceFrom(name);
+    if (decidedFrom === undefined) return;
+    const arm = () => {
+      if (this.#standby.get(name) !== standby || !standby.link.isUp) return;
+      // What was decided may have changed; and after the end it is asked for by name.
+      if (this.#restartsAtOnceFrom(name) !== decidedFrom) return;
+      if (this.#instances.get(standby.replaces)?.isDead === false) standby.arm();
+    };
+    if (decidedFrom <= monotonicNow()) arm();
+    else this.loop.wakeAt(decidedFrom, arm);
+  }
+
+  /**
+   * Does what may end an instance. Where the end shall not be answered by a start any more, an
+   * armed one is taken back before.
+   */
+  #withdrawn(invocation: string, act: () => void): void {
+    const waiting = this.#withdrawals.get(invocation);
+    if (waiting !== undefined) {
+      waiting.push(act);
+      return;
+    }
+    const found = [...this.#standby].find(([, standby]) => standby.replaces === invocation);
+    const [name, standby] = found ?? [];
+    if (name === undefined || standby?.isArmed !== true) act();
+    else if (this.#restartsAtOnceFrom(name) !== undefined) act();
+    else this.#withdraw(name, standby, act);
+  }
+
+  #withdraw(name: string, standby: Standby, act: () => void): void {
+    const { replaces, invocation, link } = standby;
+    const waiting = [act];
+    this.#withdrawals.set(replaces, waiting);
+    // Once the connection has ended, the agent starts nothing that was asked for on it.
+    const deadline = this.loop.wakeAfter(WITHDRAWAL_LIMIT, () =>
+      link.close(`it did not take back a start within ${WITHDRAWAL_LIMIT} ms`),
+    );
+    const settle = () => {
+      this.#withdrawals.delete(replaces);
+      for (const call of waiting) call();
+    };
+    standby.withdraw((answer) => {
+      deadline[Symbol.dispose]();
+      if (answer.kind === "disarmed") {
+        settle();
+        return;
+      }
+      // Its end came before our word: what was started in its place is ended.
+      if (answer.kind === "started") answer.process.close();
+      clearInvocation(this.loop, invocation, () => {
+        this.#forget(name, standby);
+        settle();
+      });
     });
   }
 
@@ -359,17 +445,24 @@ export class RemotePartition implements Partition {
   }
 
   signal(instance: Instance, signal: number): void {
-    this.#instances.get(instance.invocation)?.signal(signal);
+    const { invocation } = instance;
+    this.#withdrawn(invocation, () => this.#instances.get(invocation)?.signal(signal));
   }
 
   kill(_managed: ManagedProcess, instance: Instance): void {
-    this.#instances.get(instance.invocation)?.kill();
+    const { invocation } = instance;
+    this.#withdrawn(invocation, () => this.#instances.get(invocation)?.kill());
   }
 
   clear(managed: ManagedProcess, instance: Instance): void {
     const { name, leftovers } = managed.specification;
     const { invocation } = instance;
     const tell = () => this.#emit(name, { kind: "cleared", invocation });
+    const withdrawal = this.#withdrawals.get(invocation);
+    if (withdrawal !== undefined) {
+      withdrawal.push(() => this.clear(managed, instance));
+      return;
+    }
     if (leftovers === "keep") {
       tell();
       return;
