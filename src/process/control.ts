@@ -1,10 +1,10 @@
 import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import { signalName } from "../units/signals.ts";
-import type { MonotonicTime } from "../units/units.ts";
+import { formatDuration, type Milliseconds, type MonotonicTime } from "../units/units.ts";
 import { encodeEnding } from "./ending.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
-import { backoffWait, instanceOf, type ProcessState } from "./lifecycle.ts";
+import { comingWaits, ENDING_LIMIT, instanceOf, type ProcessState } from "./lifecycle.ts";
 import type { LogBook, StoredLine } from "./log-book.ts";
 import { blockersOf, isActive, type OrchestrationState, type Plan } from "./orchestration.ts";
 import type {
@@ -29,6 +29,8 @@ export interface Orchestrated {
   signal(name: string, signal: number): boolean;
   /** Calls after every turn, until disposed. */
   onTurn(call: () => void): Disposable;
+  /** Calls once, unless disposed before. */
+  wakeAfter(delay: Milliseconds, call: () => void): Disposable;
 }
 
 /** Waits that `show` prints of the coming schedule. */
@@ -77,6 +79,7 @@ function summarize(orchestrated: Orchestrated, name: string): ProcessSummary {
     phase: state.phase,
     pid: instance?.processId ?? null,
     restarts: state.restarts,
+    refused_starts: state.refusedStarts,
     last_exit: ending === undefined ? null : encodeEnding(ending),
     uptime_ms: instance === undefined ? null : Math.round(orchestrated.now() - instance.startedAt),
     invocation: instance?.invocation ?? null,
@@ -98,20 +101,13 @@ function describeReadiness(specification: ProcessSpecification): string {
   }
 }
 
-/** The waits before the coming restarts if it kept dying early; jitter is left out. */
-function scheduleOf(specification: ProcessSpecification, state: ProcessState): number[] {
-  const { backoff } = specification;
-  const MIDDLE = 0.5;
-  return Array.from({ length: SCHEDULE_LENGTH }, (_, index) =>
-    backoff === "none" ? 0 : backoffWait(backoff, state.failures + 1 + index, MIDDLE),
-  );
-}
-
 function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
   const specification = orchestrated.plan.specifications.get(name) as ProcessSpecification;
   const state = orchestrated.state.processes.get(name) as ProcessState;
   const { startLimit, stopSignal, stopGrace } = specification;
   const book = orchestrated.logOf(name);
+  const now = orchestrated.now();
+  const { waits, thenFails } = comingWaits(state, specification, { now, most: SCHEDULE_LENGTH });
   return {
     summary: summarize(orchestrated, name),
     command: [...specification.command],
@@ -121,7 +117,8 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
     stop: { signal: signalName(stopSignal), grace_ms: stopGrace },
     start_limit:
       startLimit === "none" ? null : { starts: startLimit.starts, within_ms: startLimit.within },
-    backoff_schedule_ms: scheduleOf(specification, state),
+    backoff_schedule_ms: [...waits],
+    fails_after_schedule: thenFails,
     log: {
       lines: book?.size.lines ?? 0,
       bytes: book?.size.bytes ?? 0,
@@ -241,27 +238,63 @@ class LogReader {
   }
 }
 
-function waitFor(orchestrated: Orchestrated, request: Of<"wait">, call: ControlCall): void {
-  const reached = () => {
-    const state = orchestrated.state.processes.get(request.name);
-    if (request.until === "ready") return state?.phase === "ready";
-    return (
-      state !== undefined && !isActive(state) && !["waiting", "backing-off"].includes(state.phase)
-    );
+/** Until when the ending of the newest instance, which has died, may still be told. */
+function endingDue(orchestrated: Orchestrated, name: string): MonotonicTime | undefined {
+  const invocation = orchestrated.state.processes.get(name)?.lastInvocation;
+  const awaited = orchestrated.state.processes.get(name)?.awaitedEndings ?? [];
+  if (invocation === undefined || !awaited.includes(invocation)) return undefined;
+  const death = orchestrated
+    .historyOf(name)
+    .findLast(({ entry }) => entry.what === "died" && entry.invocation === invocation);
+  return death === undefined ? undefined : death.at + ENDING_LIMIT;
+}
+
+/** A summary that says of an ending which nobody told in time that it is unknown. */
+function summarizeStopped(orchestrated: Orchestrated, name: string): ProcessSummary {
+  const summary = summarize(orchestrated, name);
+  if (endingDue(orchestrated, name) === undefined) return summary;
+  const reason = `nobody told within ${formatDuration(ENDING_LIMIT)}`;
+  return { ...summary, last_exit: encodeEnding({ kind: "unknown", reason }) };
+}
+
+/** Answers when the process rests and it is known how it ended, or nobody told in time. */
+function waitUntilStopped(orchestrated: Orchestrated, name: string, call: ControlCall): void {
+  let subscription: Disposable | undefined;
+  let expiry: Disposable | undefined;
+  const end = () => {
+    subscription?.[Symbol.dispose]();
+    expiry?.[Symbol.dispose]();
+    expiry = undefined;
   };
-  /** Nothing will make it ready by itself. */
-  const isOver = () => {
-    const state = orchestrated.state.processes.get(request.name);
-    return request.until === "ready" && (state?.phase === "failed" || state?.phase === "finished");
+  const answer = () => {
+    expiry?.[Symbol.dispose]();
+    expiry = undefined;
+    const state = orchestrated.state.processes.get(name);
+    const isStopped = state !== undefined && !isActive(state);
+    if (!isStopped || ["waiting", "backing-off"].includes(state.phase)) return;
+    const left = (endingDue(orchestrated, name) ?? 0) - orchestrated.now();
+    if (left > 0) expiry = orchestrated.wakeAfter(left, answer);
+    else {
+      end();
+      call.done(summarizeStopped(orchestrated, name));
+    }
   };
+  subscription = orchestrated.onTurn(answer);
+  call.onGone(end);
+  answer();
+}
+
+function waitUntilReady(orchestrated: Orchestrated, name: string, call: ControlCall): void {
   let subscription: Disposable | undefined;
   const answer = () => {
-    if (reached()) call.done(summarize(orchestrated, request.name));
-    else if (isOver()) {
-      const { phase, reason } = summarize(orchestrated, request.name);
+    const state = orchestrated.state.processes.get(name);
+    if (state?.phase === "ready") call.done(summarize(orchestrated, name));
+    else if (state?.phase === "failed" || state?.phase === "finished") {
+      // Nothing will make it ready by itself.
+      const { phase, reason } = summarize(orchestrated, name);
       const why = reason === null ? "" : `: ${reason}`;
-      const message = `${request.name} has ${phase}${why}, and will not be ready by itself`;
-      call.refuse({ kind: "over", message, hint: `hostler process start ${request.name}` });
+      const message = `${name} has ${phase}${why}, and will not be ready by itself`;
+      call.refuse({ kind: "over", message, hint: `hostler process start ${name}` });
     } else return;
     subscription?.[Symbol.dispose]();
   };
@@ -326,7 +359,8 @@ export function answerControl(
       subscribe(orchestrated, request, call);
       break;
     case "wait":
-      waitFor(orchestrated, request, call);
+      if (request.until === "ready") waitUntilReady(orchestrated, request.name, call);
+      else waitUntilStopped(orchestrated, request.name, call);
       break;
   }
 }

@@ -1,5 +1,10 @@
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
-import { type Backoff, defaultBackoff, type ProcessSpecification } from "./specification.ts";
+import {
+  type Backoff,
+  defaultBackoff,
+  describeStartLimit,
+  type ProcessSpecification,
+} from "./specification.ts";
 
 /**
  * The life of one supervised process: `step` decides, the driver performs. Every phase × every
@@ -32,8 +37,10 @@ export interface Instance {
 interface Common {
   /** What the operator wants. */
   readonly wanted: boolean;
-  /** Restarts decided since the orchestrator began. */
+  /** Instances that were started after another one, since the orchestrator began. */
   readonly restarts: number;
+  /** Starts that were refused, since the orchestrator began. */
+  readonly refusedStarts: number;
   /** Quick deaths and refused starts in a row: the first restarts at once, further ones wait. */
   readonly failures: number;
   /** When the last starts were; bounded by the start limit. */
@@ -175,6 +182,7 @@ export const initialState: ProcessState = {
   phase: "idle",
   wanted: false,
   restarts: 0,
+  refusedStarts: 0,
   failures: 0,
   recentStarts: [],
   lastInvocation: undefined,
@@ -199,29 +207,46 @@ function enter(
 }
 
 function commonOf(state: ProcessState): Common {
-  const { wanted, restarts, failures, recentStarts } = state;
+  const { wanted, restarts, refusedStarts, failures, recentStarts } = state;
   const { lastInvocation, lastEnding, awaitedEndings, toldEnding } = state;
   const past = { lastInvocation, lastEnding, awaitedEndings, toldEnding };
-  return { wanted, restarts, failures, recentStarts, ...past };
+  return { wanted, restarts, refusedStarts, failures, recentStarts, ...past };
 }
 
 const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
 
+/** Starts that the start limit counts at a time: those that its window has not left by then. */
+function countedStarts(
+  starts: readonly MonotonicTime[],
+  limit: ProcessSpecification["startLimit"],
+  at: MonotonicTime,
+): readonly MonotonicTime[] {
+  return limit === "none" ? [] : starts.filter((time) => time > at - limit.within);
+}
+
+/** What follows when the start limit does not let a start happen at that time. */
+function failOverLimit(
+  state: ProcessState,
+  specification: ProcessSpecification,
+  at: MonotonicTime,
+): Outcome | undefined {
+  const { startLimit } = specification;
+  const recentStarts = countedStarts(state.recentStarts, startLimit, at);
+  if (startLimit === "none" || recentStarts.length < startLimit.starts) return undefined;
+  const reason = `the start limit is reached: ${describeStartLimit(startLimit)}`;
+  const effects = [record({ what: "failed", reason })];
+  return enter(state, { phase: "failed", reason, recentStarts }, effects);
+}
+
 /** Starts now when the partition is reachable and the limit allows it; else waits or fails. */
 function begin(state: ProcessState, context: Context): Outcome {
   const { specification, now } = context;
-  const limit = specification.startLimit;
+  const { startLimit } = specification;
   if (!context.reachable) return enter(state, { phase: "waiting" });
-  let recentStarts = state.recentStarts;
-  if (limit !== "none") {
-    recentStarts = recentStarts.filter((time) => time > now - limit.within);
-    if (recentStarts.length >= limit.starts) {
-      const reason = `${recentStarts.length} starts within ${limit.within} ms, the start limit`;
-      const effects = [record({ what: "failed", reason })];
-      return enter(state, { phase: "failed", reason, recentStarts }, effects);
-    }
-    recentStarts = [...recentStarts, now];
-  }
+  const failed = failOverLimit(state, specification, now);
+  if (failed !== undefined) return failed;
+  const counted = countedStarts(state.recentStarts, startLimit, now);
+  const recentStarts = startLimit === "none" ? counted : [...counted, now];
   const invocation = context.nextInvocation;
   const answerBy = now + START_ANSWER_LIMIT;
   return enter(state, { phase: "starting", invocation, answerBy, recentStarts }, [
@@ -248,16 +273,25 @@ export function backoffWait(backoff: Backoff, failures: number, random: number):
 
 const isFailure = (ending: Ending) => !(ending.kind === "exited" && ending.status === 0);
 
-/** Restarts, at once or after the wait that this many failures in a row earn. */
+/**
+ * Restarts, at once or after the wait that this many failures in a row earn; fails now when the
+ * start limit will still hold at the end of that wait.
+ */
 function restart(
   state: ProcessState,
   context: Context,
   change: { failures: number; wait: number },
 ) {
   const { failures, wait } = change;
-  const counted = enter(state, { restarts: state.restarts + 1, failures }).state;
+  const counted = enter(state, { failures }).state;
   if (wait <= 0) return begin(counted, context);
   const until = context.now + wait;
+  // A wait for a start that cannot be made would only hide that it has failed. Where the partition
+  // is away, the start may have to wait longer, and the window moves on meanwhile.
+  const failed = context.reachable
+    ? failOverLimit(counted, context.specification, until)
+    : undefined;
+  if (failed !== undefined) return failed;
   const effects = [record({ what: "backing-off", wait, failures })];
   return enter(counted, { phase: "backing-off", until }, effects);
 }
@@ -285,6 +319,36 @@ function decide(state: In<"clearing">, context: Context): Outcome {
   // The wait counts from the death: the time that clearing took is part of it.
   const wait = backoffWait(backoff, failures, context.random) - (context.now - state.diedAt);
   return restart(state, context, { failures, wait });
+}
+
+/** The waits that can come before the next restarts, at most so many; jitter is left out. */
+export function comingWaits(
+  state: ProcessState,
+  specification: ProcessSpecification,
+  limits: { readonly now: MonotonicTime; readonly most: number },
+): { readonly waits: readonly Milliseconds[]; readonly thenFails: boolean } {
+  const { backoff, startLimit } = specification;
+  const waits: Milliseconds[] = [];
+  const isOver = ["idle", "finished", "failed"].includes(state.phase);
+  if (!state.wanted || isOver || specification.restart === "never") {
+    return { waits, thenFails: false };
+  }
+  let at = state.phase === "backing-off" ? state.until : limits.now;
+  // The start that is on its way comes before the first of these waits.
+  let starts = [...state.recentStarts];
+  if (state.phase === "backing-off" || state.phase === "waiting") starts.push(at);
+  const MIDDLE = 0.5;
+  for (let failures = state.failures + 1; waits.length < limits.most; failures += 1) {
+    const wait = backoff === "none" ? 0 : backoffWait(backoff, failures, MIDDLE);
+    at += wait;
+    const counted = countedStarts(starts, startLimit, at);
+    if (startLimit !== "none" && counted.length >= startLimit.starts) {
+      return { waits, thenFails: true };
+    }
+    waits.push(wait);
+    starts = [...counted, at];
+  }
+  return { waits, thenFails: false };
 }
 
 /**
@@ -420,7 +484,8 @@ function arrive(
   const instance: Instance = { invocation, processId, startedAt: context.now };
   const what = event.kind === "started" ? "started" : "adopted";
   const known = record({ what, invocation, processId });
-  const arrived = enter(state, { lastInvocation: invocation }).state;
+  const restarts = state.restarts + (state.lastInvocation === undefined ? 0 : 1);
+  const arrived = enter(state, { lastInvocation: invocation, restarts }).state;
   if (!state.wanted) return prepend(known, stopInstance(arrived, instance, "stop", context));
   if (context.specification.readiness.kind === "started") {
     const ready = record({ what: "ready", invocation, after: 0 });
@@ -487,17 +552,19 @@ function startRefused(
 ): Outcome {
   const { invocation, refusal } = event;
   if (invocation !== state.invocation) return stay(state);
+  const refusedStarts = state.refusedStarts + 1;
   const effects = [record({ what: "start-refused", invocation, refusal })];
-  if (!state.wanted) return enter(state, { phase: "idle" }, effects);
+  if (!state.wanted) return enter(state, { phase: "idle", refusedStarts }, effects);
   const { specification, random } = context;
   if (specification.restart === "never") {
     effects.push(record({ what: "failed", reason: refusal.message }));
-    return enter(state, { phase: "failed", reason: refusal.message }, effects);
+    return enter(state, { phase: "failed", reason: refusal.message, refusedStarts }, effects);
   }
   const failures = state.failures + 1;
   const backoff = specification.backoff === "none" ? defaultBackoff : specification.backoff;
   const wait = backoffWait(backoff, failures + 1, random);
-  const outcome = restart(state, context, { failures, wait });
+  const counted = enter(state, { refusedStarts }).state;
+  const outcome = restart(counted, context, { failures, wait });
   return { state: outcome.state, effects: [...effects, ...outcome.effects] };
 }
 
@@ -561,24 +628,27 @@ const alreadyWanted = ignored("it is wanted already, and on its way or running")
 const notLooked = ignored("its invocation is not being looked for");
 const notClearing = ignored("nothing of an instance is being cleared");
 
+/** Nothing of the process lives, and nothing is asked for: idle, backing off, finished, failed. */
+const atRest = {
+  start: beginNow,
+  stop: toIdle,
+  restart: beginNow,
+  unblocked: notWaiting,
+  started: straggler,
+  "start-refused": noStart,
+  "answer-lost": noStart,
+  found: notLooked,
+  "not-found": notLooked,
+  "became-ready": noReadiness,
+  died: noInstance,
+  "ending-known": noteEnding,
+  cleared: notClearing,
+  deadline: noDeadline,
+};
+
 /** Every phase × every event. */
 export const table: Table = {
-  idle: {
-    start: beginNow,
-    stop: ignored("it is stopped"),
-    restart: beginNow,
-    unblocked: notWaiting,
-    started: straggler,
-    "start-refused": noStart,
-    "answer-lost": noStart,
-    found: notLooked,
-    "not-found": notLooked,
-    "became-ready": noReadiness,
-    died: noInstance,
-    "ending-known": noteEnding,
-    cleared: notClearing,
-    deadline: noDeadline,
-  },
+  idle: { ...atRest, stop: ignored("it is stopped") },
   waiting: {
     start: alreadyWanted,
     stop: toIdle,
@@ -693,54 +763,12 @@ export const table: Table = {
     deadline: endingOverdue,
   },
   "backing-off": {
-    start: beginNow,
-    stop: toIdle,
-    restart: beginNow,
-    unblocked: notWaiting,
-    started: straggler,
-    "start-refused": noStart,
-    "answer-lost": noStart,
-    found: notLooked,
-    "not-found": notLooked,
-    "became-ready": noReadiness,
-    died: noInstance,
-    "ending-known": noteEnding,
-    cleared: notClearing,
+    ...atRest,
     deadline: (state, _event, context) =>
       context.now < state.until ? stay(state) : begin(state, context),
   },
-  finished: {
-    start: beginNow,
-    stop: toIdle,
-    restart: beginNow,
-    unblocked: notWaiting,
-    started: straggler,
-    "start-refused": noStart,
-    "answer-lost": noStart,
-    found: notLooked,
-    "not-found": notLooked,
-    "became-ready": noReadiness,
-    died: noInstance,
-    "ending-known": noteEnding,
-    cleared: notClearing,
-    deadline: noDeadline,
-  },
-  failed: {
-    start: beginNow,
-    stop: toIdle,
-    restart: beginNow,
-    unblocked: notWaiting,
-    started: straggler,
-    "start-refused": noStart,
-    "answer-lost": noStart,
-    found: notLooked,
-    "not-found": notLooked,
-    "became-ready": noReadiness,
-    died: noInstance,
-    "ending-known": noteEnding,
-    cleared: notClearing,
-    deadline: noDeadline,
-  },
+  finished: atRest,
+  failed: atRest,
 };
 
 /** Decides what an event means in a state: the new state, and what is to be done, in order. */

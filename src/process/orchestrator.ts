@@ -289,6 +289,7 @@ class Orchestrator {
         this.#turnListeners.add(call);
         return { [Symbol.dispose]: () => this.#turnListeners.delete(call) };
       },
+      wakeAfter: (delay, call) => this.#loop.wakeAfter(delay, call),
     };
   }
 

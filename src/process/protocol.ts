@@ -218,7 +218,10 @@ export const processSummarySchema = v.object({
   phase: v.string(),
   /** As the host sees it; null when none runs. */
   pid: v.nullable(v.number()),
+  /** Instances that were started after another one. */
   restarts: v.number(),
+  /** Starts that the kernel, or the agent, refused. */
+  refused_starts: v.number(),
   last_exit: v.nullable(endingSchema),
   /** Milliseconds since the instance started; null when none runs. */
   uptime_ms: v.nullable(v.number()),
@@ -254,8 +257,10 @@ export const processDetailSchema = v.object({
   after: v.array(v.string()),
   stop: v.object({ signal: v.string(), grace_ms: v.number() }),
   start_limit: v.nullable(v.object({ starts: v.number(), within_ms: v.number() })),
-  /** The waits of the coming restarts if it kept failing, in milliseconds, jitter left out. */
+  /** The waits that can come if it kept failing, in milliseconds, jitter left out. */
   backoff_schedule_ms: v.array(v.number()),
+  /** After these waits the start limit lets no start happen. */
+  fails_after_schedule: v.boolean(),
   log: v.object({ lines: v.number(), bytes: v.number(), dropped_lines: v.number() }),
   history: v.array(processEventSchema),
 });

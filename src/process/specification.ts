@@ -1,4 +1,4 @@
-import type { Bytes, Milliseconds } from "../units/units.ts";
+import { type Bytes, formatDuration, type Milliseconds } from "../units/units.ts";
 
 /** How long to wait before a restart, after the one immediate restart that every process gets. */
 export interface Backoff {
@@ -26,6 +26,12 @@ export const defaultBackoff: Backoff = {
 export interface StartLimit {
   readonly starts: number;
   readonly within: Milliseconds;
+}
+
+/** "at most 4 starts within 1 h 0 min", wherever a start limit is spoken of. */
+export function describeStartLimit({ starts, within }: StartLimit): string {
+  const counted = starts === 1 ? "1 start" : `${starts} starts`;
+  return `at most ${counted} within ${formatDuration(within)}`;
 }
 
 /** When a process counts as ready, seen from its own partition. */

@@ -34,7 +34,10 @@ skipUnless("commands of the process system", root, () => {
     );
 
     const stopped = await command("stop", "speaker", "quiet", "--wait");
-    expect(stopped).toMatchObject({ exitCode: 0, stdout: "speaker: idle\nquiet: idle\n" });
+    expect(stopped).toMatchObject({
+      exitCode: 0,
+      stdout: "speaker: idle; the last exit: SIGTERM\nquiet: idle; the last exit: SIGTERM\n",
+    });
     const waited = await command("wait", "quiet", "--until", "ready", "--timeout", "10ms");
     expect(waited.exitCode).toBe(111);
     expect(waited.stderr).toContain("quiet is not ready after 10 ms: idle");

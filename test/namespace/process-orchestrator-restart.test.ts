@@ -173,7 +173,7 @@ skipUnless("restart", root, () => {
     await using running = await beginOne(localPlace, folder, table);
     const { orchestrator } = running;
     const failed = await orchestrator.events.nth("it", "failed");
-    expect(failed.detail).toBe("4 starts within 3600000 ms, the start limit");
+    expect(failed.detail).toBe("the start limit is reached: at most 4 starts within 1 h 0 min");
     expect(orchestrator.events.of("it", "started")).toHaveLength(4);
     const { phase, reason } = await orchestrator.summary("it");
     expect({ phase, reason }).toEqual({ phase: "failed", reason: failed.detail ?? "" });

@@ -19,6 +19,7 @@ const media: ProcessSummary = {
   phase: "ready",
   pid: 4711,
   restarts: 3,
+  refused_starts: 0,
   last_exit: { kind: "signalled", signal: 9, core_dumped: false },
   uptime_ms: 1_500,
   invocation: "0".repeat(32),
@@ -31,6 +32,7 @@ const idle: ProcessSummary = {
   phase: "waiting",
   pid: null,
   restarts: 0,
+  refused_starts: 0,
   last_exit: null,
   uptime_ms: null,
   invocation: null,
@@ -176,21 +178,50 @@ describe("for people", () => {
     expect(renderList([media, idle])).toEndWith(
       "idle   -          waiting  -     0         -          -       waits for media\n",
     );
+    expect(renderList([{ ...media, refused_starts: 2 }])).toBe(
+      "NAME   PARTITION  PHASE  PID   RESTARTS  REFUSED  LAST EXIT  UPTIME\n" +
+        "media  qm         ready  4711  3         2        SIGKILL    1.50 s\n",
+    );
+  });
+
+  const detail: ProcessDetail = {
+    summary: media,
+    command: ["/usr/bin/media", "a b", "it's", ""],
+    restart: "always",
+    readiness: "notify",
+    after: ["brake-monitor"],
+    stop: { signal: "SIGTERM", grace_ms: 10_000 },
+    start_limit: { starts: 20, within_ms: 60_000 },
+    backoff_schedule_ms: [0, 100, 200],
+    fails_after_schedule: false,
+    log: { lines: 2, bytes: 2_048, dropped_lines: 1 },
+    history: [died],
+  };
+
+  test("show says only what can come", () => {
+    const waits = (change: Partial<ProcessDetail>) =>
+      renderDetail({ ...detail, ...change })
+        .split("\n")
+        .filter((line) => line.startsWith("coming"));
+    expect(waits({ backoff_schedule_ms: [] })).toEqual([]);
+    expect(waits({ backoff_schedule_ms: [0, 0] })).toEqual([
+      "coming waits  none: it restarts at once",
+    ]);
+    expect(waits({ fails_after_schedule: true })).toEqual([
+      "coming waits  at once, 100 ms, 200 ms, then the start limit",
+    ]);
+    expect(waits({ backoff_schedule_ms: [], fails_after_schedule: true })).toEqual([
+      "coming waits  none: the start limit is reached",
+    ]);
+  });
+
+  test("show tells refused starts where there are any", () => {
+    const summary = { ...media, refused_starts: 4 };
+    expect(renderDetail({ ...detail, summary })).toContain("\nrefused starts  4\n");
+    expect(renderDetail(detail)).not.toContain("refused");
   });
 
   test("show", () => {
-    const detail: ProcessDetail = {
-      summary: media,
-      command: ["/usr/bin/media", "a b", "it's", ""],
-      restart: "always",
-      readiness: "notify",
-      after: ["brake-monitor"],
-      stop: { signal: "SIGTERM", grace_ms: 10_000 },
-      start_limit: { starts: 20, within_ms: 60_000 },
-      backoff_schedule_ms: [0, 100, 200],
-      log: { lines: 2, bytes: 2_048, dropped_lines: 1 },
-      history: [died],
-    };
     expect(renderDetail(detail).split("\n")).toEqual([
       "name          media",
       "partition     qm",

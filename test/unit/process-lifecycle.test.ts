@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   backoffWait,
   type Context,
+  comingWaits,
   deadlineOf,
   type EventKind,
   initialState,
@@ -119,6 +120,40 @@ describe("waits", () => {
       expect(backoffWait(backoff, 5_000, 0.5)).toBe(first === 0 ? 0 : 30_000);
     }
     expect(backoffWait({ ...defaultBackoff, factor: 1 }, 5_000, 0.5)).toBe(100);
+  });
+});
+
+describe("coming waits", () => {
+  const waitsIn = (phase: Phase, change = {}, most = 5) => {
+    const { state, specification, now } = lifeIn[phase](step, change);
+    return comingWaits(state, specification, { now, most });
+  };
+
+  test("are those of further deaths, one after the other", () => {
+    // It died once before: the next quick death is the second.
+    expect(waitsIn("ready")).toEqual({ waits: [100, 200, 400, 800, 1_600], thenFails: false });
+    expect(waitsIn("backing-off", {}, 3)).toEqual({ waits: [200, 400, 800], thenFails: false });
+    const { waits } = waitsIn("ready", { backoff: "none" }, 2);
+    expect(waits).toEqual([0, 0]);
+  });
+
+  test("there are none where nothing starts it by itself", () => {
+    for (const phase of ["idle", "finished", "failed"] as const) {
+      expect(waitsIn(phase)).toEqual({ waits: [], thenFails: false });
+    }
+    expect(waitsIn("stopping").waits).toEqual([]);
+    const never = makeSpecification({ restart: "never" });
+    const { state, now } = lifeIn.ready(step);
+    expect(comingWaits(state, never, { now, most: 5 }).waits).toEqual([]);
+  });
+
+  test("end where the start limit does", () => {
+    // Two starts so far, five in all: three waits. The window is left after 400 ms and more.
+    const within = (time: number) => waitsIn("ready", { startLimit: { starts: 5, within: time } });
+    expect(within(60_000)).toEqual({ waits: [100, 200, 400], thenFails: true });
+    expect(within(700)).toEqual({ waits: [100, 200, 400, 800, 1_600], thenFails: false });
+    const limited = waitsIn("backing-off", { startLimit: { starts: 4, within: 60_000 } });
+    expect(limited).toEqual({ waits: [200], thenFails: true });
   });
 });
 

@@ -6,7 +6,7 @@ import { signalNumber } from "../../units/signals.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient, OrchestratorError } from "../client.ts";
 import type { ProcessSummary } from "../protocol.ts";
-import { phaseText, streamLine } from "./words.ts";
+import { endingText, phaseText, streamLine } from "./words.ts";
 
 interface ChangeOptions {
   readonly verb: "start" | "stop" | "restart";
@@ -31,7 +31,7 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   const done = outcomes.flatMap((outcome) =>
     outcome.status === "fulfilled" ? [outcome.value] : [],
   );
-  await printSummaries(done, options.json);
+  await printSummaries(done, { json: options.json, stopped: wait && verb === "stop" });
   const refusals = outcomes.flatMap((outcome) =>
     outcome.status === "rejected" ? [outcome.reason as Error] : [],
   );
@@ -78,7 +78,7 @@ export async function runWait(options: WaitOptions): Promise<number> {
     throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phaseText(found)}`);
   }
   if (options.json) await printJson(summary);
-  else await printSummaries([summary], false);
+  else await printSummaries([summary], { json: false, stopped: until === "stopped" });
   return ExitCode.done;
 }
 
@@ -89,10 +89,18 @@ function expiry(limit: number): Promise<"expired"> {
   });
 }
 
-async function printSummaries(summaries: readonly ProcessSummary[], json: boolean): Promise<void> {
-  if (json) await printJson(summaries);
+/** One line for each; of those that were waited for until they stopped, how they ended as well. */
+async function printSummaries(
+  summaries: readonly ProcessSummary[],
+  options: { readonly json: boolean; readonly stopped: boolean },
+): Promise<void> {
+  if (options.json) await printJson(summaries);
   else {
-    const lines = summaries.map((summary) => streamLine([`${summary.name}:`, phaseText(summary)]));
+    const lines = summaries.map((summary) => {
+      const isTold = options.stopped && summary.last_exit !== null;
+      const ending = isTold ? `; the last exit: ${endingText(summary.last_exit)}` : "";
+      return streamLine([`${summary.name}:`, `${phaseText(summary)}${ending}`]);
+    });
     await printText(lines.join(""));
   }
 }

@@ -21,21 +21,28 @@ export async function runList(options: ListOptions): Promise<number> {
   return ExitCode.done;
 }
 
-/** The table of all processes. */
+/** The table of all processes, with columns for refused starts and reasons where there are any. */
 export function renderList(processes: readonly ProcessSummary[]): string {
-  const columns = ["NAME", "PARTITION", "PHASE", "PID", "RESTARTS", "LAST EXIT", "UPTIME"];
   const hasReasons = processes.some(({ reason }) => reason !== null);
+  const hasRefusals = processes.some(({ refused_starts: refused }) => refused > 0);
+  const columns = [
+    ...["NAME", "PARTITION", "PHASE", "PID", "RESTARTS"],
+    ...(hasRefusals ? ["REFUSED"] : []),
+    ...["LAST EXIT", "UPTIME"],
+    ...(hasReasons ? ["REASON"] : []),
+  ];
   const rows = processes.map((process) => [
     process.name,
     process.partition ?? "-",
     process.phase,
     process.pid === null ? "-" : String(process.pid),
     String(process.restarts),
+    ...(hasRefusals ? [String(process.refused_starts)] : []),
     shortEnding(process.last_exit),
     process.uptime_ms === null ? "-" : formatDuration(process.uptime_ms),
     ...(hasReasons ? [process.reason ?? ""] : []),
   ]);
-  return renderTable(hasReasons ? [...columns, "REASON"] : columns, rows);
+  return renderTable(columns, rows);
 }
 
 /** Draws after every event; what happens while it draws is drawn together. */

@@ -5,6 +5,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient } from "../client.ts";
 import type { ProcessDetail } from "../protocol.ts";
+import { describeStartLimit } from "../specification.ts";
 import { endingText, eventDetail, phaseText } from "./words.ts";
 
 interface ShowOptions {
@@ -35,7 +36,8 @@ export function renderDetail(detail: ProcessDetail): string {
     ["ready", detail.readiness],
     ["restart", restartText(detail)],
     ["restarts", `${summary.restarts}; the last exit: ${endingText(summary.last_exit)}`],
-    ["coming waits", scheduleText(detail.backoff_schedule_ms)],
+    ...(summary.refused_starts > 0 ? [["refused starts", `${summary.refused_starts}`]] : []),
+    ...scheduleRows(detail),
     ["stop", `${detail.stop.signal}, SIGKILL after ${formatDuration(detail.stop.grace_ms)}`],
     ["log", `${log.lines} lines, ${formatBytes(log.bytes)}; ${log.dropped_lines} lines dropped`],
   ];
@@ -47,14 +49,20 @@ export function renderDetail(detail: ProcessDetail): string {
 function restartText(detail: ProcessDetail): string {
   const limit = detail.start_limit;
   if (limit === null) return detail.restart;
-  const within = formatDuration(limit.within_ms);
-  return `${detail.restart}; at most ${limit.starts} starts within ${within}`;
+  const words = describeStartLimit({ starts: limit.starts, within: limit.within_ms });
+  return `${detail.restart}; ${words}`;
 }
 
-/** The waits before the coming restarts if it kept failing. */
-function scheduleText(schedule: readonly number[]): string {
-  if (schedule.every((wait) => wait === 0)) return "none: it restarts at once";
-  return `${schedule.map((wait) => (wait === 0 ? "at once" : formatDuration(wait))).join(", ")} …`;
+/** The waits that can come if it kept failing; no row where nothing starts it by itself. */
+function scheduleRows(detail: ProcessDetail): string[][] {
+  const { backoff_schedule_ms: schedule, fails_after_schedule: thenFails } = detail;
+  const words = schedule.map((wait) => (wait === 0 ? "at once" : formatDuration(wait)));
+  if (thenFails && words.length === 0)
+    return [["coming waits", "none: the start limit is reached"]];
+  if (thenFails) return [["coming waits", `${words.join(", ")}, then the start limit`]];
+  if (schedule.length === 0) return [];
+  if (schedule.every((wait) => wait === 0)) return [["coming waits", "none: it restarts at once"]];
+  return [["coming waits", `${words.join(", ")} …`]];
 }
 
 /** A word as a shell would take it back. */

@@ -1,7 +1,7 @@
 /** Scenarios: the first start, what it waits for, readiness of each kind, refusals. */
 import { defaultBackoff, type Readiness } from "../../../src/process/specification.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
-import { Life, record, type StepFunction, signalled } from "./life.ts";
+import { Life, record, requireEqual, type StepFunction, signalled } from "./life.ts";
 
 const watchedKinds: readonly Readiness[] = [
   { kind: "notify" },
@@ -19,12 +19,18 @@ function refused(life: Life) {
   return { event, entry: record({ what: "start-refused", invocation, refusal }) };
 }
 
+const oneMoreRefused = (life: Life) => ({ refusedStarts: life.common.refusedStarts + 1 });
+
 /** A refusal that leads to a wait. */
 function refuse(life: Life, wait: number, failures: number): Life {
   const { event, entry } = refused(life);
   const effects = [entry, record({ what: "backing-off", wait, failures })];
   const expected = { phase: "backing-off", until: life.now + wait } as const;
-  return life.take(event, expected, effects, { restarts: life.common.restarts + 1, failures });
+  return life.take(event, expected, effects, { ...oneMoreRefused(life), failures });
+}
+
+function countsOf({ state: { restarts, refusedStarts } }: Life) {
+  return { restarts, refusedStarts };
 }
 
 /** It becomes ready so long after its start. */
@@ -81,7 +87,7 @@ const waitings: readonly Scenario[] = [
         .dies(signalled(9));
       life.dependenciesReady = false;
       life.reachable = false;
-      life.take(life.clearedEvent(), { phase: "waiting" }, [], { restarts: 1, failures: 1 });
+      life.take(life.clearedEvent(), { phase: "waiting" }, [], { failures: 1 });
       life.reachable = true;
       life.asks({ kind: "unblocked" }).arrives().pass(50);
       life.dies(signalled(9)).backsOff(100, 2).pass(100);
@@ -173,7 +179,30 @@ const refusals: readonly Scenario[] = [
     run: (step) => {
       const life = new Life(step, { backoff: { ...defaultBackoff, first: 0 } }).start();
       const { event, entry } = refused(life);
-      life.asks(event, { restarts: 1, failures: 1 }, [entry]).arrives();
+      life.asks(event, { refusedStarts: 1, failures: 1 }, [entry]).arrives();
+    },
+  },
+  {
+    name: "refused starts are counted apart from restarts",
+    run: (step) => {
+      const life = new Life(step).start();
+      refuse(refuse(life, 100, 1).pass(100).asks({ kind: "deadline" }), 200, 2).pass(200);
+      life.asks({ kind: "deadline" }).arrives();
+      requireEqual("the first instance", countsOf(life), { restarts: 0, refusedStarts: 2 });
+      life.pass(10_000).dies(signalled(9)).restarts(1).arrives();
+      requireEqual("the second", countsOf(life), { restarts: 1, refusedStarts: 2 });
+    },
+  },
+  {
+    name: "a refused start fails at once where the limit would refuse the next one",
+    run: (step) => {
+      const startLimit = { starts: 1, within: 60_000 };
+      const life = new Life(step, { startLimit }).start();
+      const { event, entry } = refused(life);
+      const reason = "the start limit is reached: at most 1 start within 1 min 0 s";
+      const effects = [entry, record({ what: "failed", reason })];
+      const common = { ...oneMoreRefused(life), failures: 1 };
+      life.take(event, { phase: "failed", reason }, effects, common);
     },
   },
   {
@@ -182,7 +211,8 @@ const refusals: readonly Scenario[] = [
       const life = new Life(step, { restart: "never" }).start();
       const { event, entry } = refused(life);
       const reason = refusal.message;
-      life.take(event, { phase: "failed", reason }, [entry, record({ what: "failed", reason })]);
+      const effects = [entry, record({ what: "failed", reason })];
+      life.take(event, { phase: "failed", reason }, effects, oneMoreRefused(life));
       life.start().arrives();
     },
   },
@@ -192,7 +222,7 @@ const refusals: readonly Scenario[] = [
       const life = new Life(step).start();
       life.keepsPhase({ kind: "stop", hurry: false }, [], { wanted: false });
       const { event, entry } = refused(life);
-      life.take(event, { phase: "idle" }, [entry]);
+      life.take(event, { phase: "idle" }, [entry], oneMoreRefused(life));
     },
   },
 ];

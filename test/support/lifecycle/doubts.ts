@@ -73,7 +73,7 @@ const searches: readonly Scenario[] = [
     run: (step) => {
       const life = new Life(step, { startLimit: { starts: 2, within: 1_000 } });
       doubtful(life.start()).pass(10).asks({ kind: "not-found", invocation: "i1" });
-      const reason = "2 starts within 1000 ms, the start limit";
+      const reason = "the start limit is reached: at most 2 starts within 1.00 s";
       const effects = [record({ what: "failed", reason })];
       doubtful(life).take(
         { kind: "not-found", invocation: "i2" },

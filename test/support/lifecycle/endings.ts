@@ -30,7 +30,7 @@ const awaited: readonly Scenario[] = [
     name: "on-failure waits for an ending, and restarts when it is a failure",
     run: (step) => {
       const life = awaiting(step).pass(50);
-      const common = { ...noted(exited(1)), restarts: 1, failures: 1 };
+      const common = { ...noted(exited(1)), failures: 1 };
       life.asks(life.endingEvent(exited(1)), common, [ended(life, exited(1))]).arrives();
     },
   },
@@ -41,7 +41,7 @@ const awaited: readonly Scenario[] = [
       life.dies(exited(1)).restarts(1).arrives().dies(undefined).awaitsEnding().pass(30);
       const wait = record({ what: "backing-off", wait: 70, failures: 2 });
       const effects = [ended(life, exited(1)), wait];
-      const common = { ...noted(exited(1)), restarts: 2, failures: 2 };
+      const common = { ...noted(exited(1)), failures: 2 };
       const expected = { phase: "backing-off", until: life.now + 70 } as const;
       life.take(life.endingEvent(exited(1)), expected, effects, common);
     },
@@ -52,11 +52,11 @@ const awaited: readonly Scenario[] = [
       const startLimit = { starts: 9, within: 60_000 };
       const life = new Life(step, { restart: "on-failure", startLimit }).start().arrives();
       life.dies(undefined).awaitsEnding().pass(30);
-      const common = { ...noted(exited(1)), restarts: 1, failures: 1 };
+      const common = { ...noted(exited(1)), failures: 1 };
       life.asks(life.endingEvent(exited(1)), common, [ended(life, exited(1))]);
       life.arrives().pass(10_000).dies(undefined).awaitsEnding().pass(ENDING_LIMIT);
       const unknown = { kind: "unknown", reason: "nobody told within 5000 ms" } as const;
-      const more = { ...noted(unknown), restarts: 2, failures: 1 };
+      const more = { ...noted(unknown), failures: 1 };
       life.asks({ kind: "deadline" }, more, [ended(life, unknown)]);
     },
   },
@@ -67,7 +67,7 @@ const awaited: readonly Scenario[] = [
         const startLimit = { starts: 9, within: 60_000 };
         const life = new Life(step, { restart: "on-failure", startLimit }).start().arrives();
         life.dies(exited(1)).restarts(1).arrives().dies(undefined).awaitsEnding().pass(30);
-        life.asks({ kind }, { restarts: 2, failures: 0, recentStarts: [] });
+        life.asks({ kind }, { failures: 0, recentStarts: [] });
       }
     },
   },
@@ -89,7 +89,7 @@ const awaited: readonly Scenario[] = [
       const life = awaiting(step).pass(ENDING_LIMIT - 1);
       life.ignores({ kind: "deadline" });
       const unknown = { kind: "unknown", reason: "nobody told within 5000 ms" } as const;
-      const common = { ...noted(unknown), restarts: 1, failures: 1 };
+      const common = { ...noted(unknown), failures: 1 };
       life.pass(1).asks({ kind: "deadline" }, common, [ended(life, unknown)]);
       life.ignores(life.endingEvent(exited(0)));
       life.arrives();
@@ -102,9 +102,9 @@ const awaited: readonly Scenario[] = [
       life.ignores(life.clearedEvent()).ignores(life.endingEvent(exited(0), "i0"));
       life.take({ kind: "stop", hurry: false }, { phase: "idle" }, [], { wanted: false });
       const again = awaiting(step);
-      again.asks({ kind: "start" }, { restarts: 1 }).arrives();
+      again.asks({ kind: "start" }).arrives();
       const once = awaiting(step);
-      once.asks({ kind: "restart" }, { restarts: 1 }).arrives();
+      once.asks({ kind: "restart" }).arrives();
     },
   },
   {

@@ -176,7 +176,14 @@ export class Life {
     const what = kind === "started" ? "started" : "adopted";
     const effects = [record({ what, ...found }), record({ what: "ready", invocation, after: 0 })];
     const ready = { phase: "ready", instance: this.instance, readyAt: this.now } as const;
-    return this.take({ kind, ...found }, ready, effects, { lastInvocation: invocation });
+    return this.take({ kind, ...found }, ready, effects, this.#counted(invocation));
+  }
+
+  /** An instance that comes after another one is a restart. */
+  #counted(invocation: string): Partial<Common> {
+    const { restarts, lastInvocation } = this.common;
+    const more = lastInvocation === undefined ? 0 : 1;
+    return { lastInvocation: invocation, restarts: restarts + more };
   }
 
   /** As arrives, where readiness has yet to come. */
@@ -186,7 +193,7 @@ export class Life {
     const what = kind === "started" ? "started" : "adopted";
     const effects = [record({ what, ...found }), { kind: "watch-readiness", instance } as const];
     const readyBy = this.now + this.specification.readyTimeout;
-    const change = { lastInvocation: found.invocation };
+    const change = this.#counted(found.invocation);
     return this.take({ kind, ...found }, { phase: "running", instance, readyBy }, effects, change);
   }
 
@@ -196,7 +203,7 @@ export class Life {
     const what = kind === "started" ? "started" : "adopted";
     const { expected, effects } = this.asked("stop");
     const all = [record({ what, ...found }), ...effects];
-    return this.take({ kind, ...found }, expected, all, { lastInvocation: found.invocation });
+    return this.take({ kind, ...found }, expected, all, this.#counted(found.invocation));
   }
 
   /** What asking the instance to stop looks like now. */
@@ -275,16 +282,14 @@ export class Life {
 
   /** The rest is gone, and the process is started again at once. */
   restarts(failures: number, common: Partial<Common> = {}): this {
-    const restarts = this.common.restarts + 1;
-    return this.asks(this.clearedEvent(), { restarts, failures, ...common });
+    return this.asks(this.clearedEvent(), { failures, ...common });
   }
 
   /** The rest is gone, and the process waits so long. */
   backsOff(wait: number, failures: number): this {
-    const restarts = this.common.restarts + 1;
     const effects = [record({ what: "backing-off", wait, failures })];
     const expected = { phase: "backing-off", until: this.now + wait } as const;
-    return this.take(this.clearedEvent(), expected, effects, { restarts, failures });
+    return this.take(this.clearedEvent(), expected, effects, { failures });
   }
 
   /** What the state says beside what is true in every phase. */

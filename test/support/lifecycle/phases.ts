@@ -74,10 +74,12 @@ function failed(step: StepFunction, change?: Change): Life {
   const { invocation } = life;
   const reason = "no such file";
   const refusal = { message: reason, code: "ENOENT" };
-  return life.take({ kind: "start-refused", invocation, refusal }, { phase: "failed", reason }, [
+  const effects = [
     record({ what: "start-refused", invocation, refusal }),
     record({ what: "failed", reason }),
-  ]);
+  ];
+  const event = { kind: "start-refused", invocation, refusal } as const;
+  return life.take(event, { phase: "failed", reason }, effects, { refusedStarts: 1 });
 }
 
 /** How to come into each phase; the second instance is "i2". */

@@ -93,13 +93,19 @@ function threeStarts(step: StepFunction): Life {
 }
 
 function failsByLimit(life: Life): Life {
-  const reason = "3 starts within 1000 ms, the start limit";
+  const reason = "the start limit is reached: at most 3 starts within 1.00 s";
   const effects = [record({ what: "failed", reason })];
   return life.take(life.clearedEvent(), { phase: "failed", reason }, effects, {
-    restarts: life.common.restarts + 1,
     failures: life.common.failures + 1,
   });
 }
+
+const twoStarts = { starts: 2, within: 60_000 };
+const overTwo = "the start limit is reached: at most 2 starts within 1 min 0 s";
+const overTwoStarts = [
+  { phase: "failed", reason: overTwo },
+  [record({ what: "failed", reason: overTwo })],
+] as const;
 
 const limits: readonly Scenario[] = [
   {
@@ -133,22 +139,40 @@ const limits: readonly Scenario[] = [
     },
   },
   {
-    name: "a wait does not lift the limit",
+    name: "a wait after which the limit would hold is not begun: it has failed",
     run: (step) => {
-      const startLimit = { starts: 2, within: 60_000 };
-      const life = new Life(step, { startLimit }).start();
-      diesQuickly(diesQuickly(life).restarts(1)).backsOff(100, 2).pass(100);
-      const reason = "2 starts within 60000 ms, the start limit";
-      const failed = [{ phase: "failed", reason }, [record({ what: "failed", reason })]] as const;
-      life.take({ kind: "deadline" }, ...failed);
-      const other = diesQuickly(new Life(step, { startLimit, partition: "qm" }).start());
+      const life = new Life(step, { startLimit: twoStarts }).start();
+      diesQuickly(diesQuickly(life).restarts(1));
+      life.take(life.clearedEvent(), ...overTwoStarts, { failures: 2 });
+    },
+  },
+  {
+    name: "a wait that the oldest start leaves the window in is begun",
+    run: (step) => {
+      // Starts at 1000 and 1010, a death at 1020: the wait of 100 ends at 1120.
+      const begun = new Life(step, { startLimit: { starts: 2, within: 120 } }).start();
+      diesQuickly(diesQuickly(begun).restarts(1)).backsOff(100, 2).pass(100);
+      begun.asks({ kind: "deadline" });
+      const failed = new Life(step, { startLimit: { starts: 2, within: 121 } }).start();
+      diesQuickly(diesQuickly(failed).restarts(1));
+      const reason = "the start limit is reached: at most 2 starts within 121 ms";
+      const effects = [record({ what: "failed", reason })];
+      failed.take(failed.clearedEvent(), { phase: "failed", reason }, effects, { failures: 2 });
+    },
+  },
+  {
+    name: "while the partition is away a wait is begun, and does not lift the limit",
+    run: (step) => {
+      const life = new Life(step, { startLimit: twoStarts, partition: "qm" }).start();
+      diesQuickly(diesQuickly(life).restarts(1)).reachable = false;
+      life.backsOff(100, 2).pass(100);
+      life.reachable = true;
+      life.take({ kind: "deadline" }, ...overTwoStarts);
+      const other = diesQuickly(new Life(step, { startLimit: twoStarts, partition: "qm" }).start());
       diesQuickly(other.restarts(1)).reachable = false;
-      other.pass(200).take(other.clearedEvent(), { phase: "waiting" }, [], {
-        restarts: 2,
-        failures: 2,
-      });
+      other.pass(200).take(other.clearedEvent(), { phase: "waiting" }, [], { failures: 2 });
       other.reachable = true;
-      other.take({ kind: "unblocked" }, ...failed);
+      other.take({ kind: "unblocked" }, ...overTwoStarts);
     },
   },
   {
@@ -160,7 +184,7 @@ const limits: readonly Scenario[] = [
       requireEqual("recent starts", life.state.recentStarts, [1_000, 1_010, 1_120]);
       diesQuickly(life).reachable = false;
       const waiting = { phase: "waiting" } as const;
-      life.pass(1_000).take(life.clearedEvent(), waiting, [], { restarts: 3, failures: 3 });
+      life.pass(1_000).take(life.clearedEvent(), waiting, [], { failures: 3 });
       life.reachable = true;
       life.asks({ kind: "unblocked" });
       requireEqual("recent starts", life.state.recentStarts, [2_130]);

@@ -1,0 +1,186 @@
+/** What the control socket answers, over an orchestration and a clock of the test's own. */
+import { describe, expect, test } from "bun:test";
+import type { ControlCall } from "../../src/messaging/control-server.ts";
+import { answerControl, type Orchestrated } from "../../src/process/control.ts";
+import { EventBook } from "../../src/process/event-book.ts";
+import { ENDING_LIMIT, type ProcessEvent } from "../../src/process/lifecycle.ts";
+import {
+  initialOrchestration,
+  makePlan,
+  type OrchestrationEvent,
+  step,
+} from "../../src/process/orchestration.ts";
+import type { ProcessSummary } from "../../src/process/protocol.ts";
+import type { ProcessSpecification } from "../../src/process/specification.ts";
+import { exited, makeSpecification } from "../support/lifecycle/life.ts";
+
+interface Timer {
+  readonly at: number;
+  readonly call: () => void;
+}
+
+/** One process "it", whose events come from the test. */
+class Stage {
+  readonly #plan;
+  readonly #book = new EventBook();
+  readonly #listeners = new Set<() => void>();
+  readonly timers = new Set<Timer>();
+  readonly answers: ProcessSummary[] = [];
+  readonly refusals: string[] = [];
+  #state;
+  #invocations = 0;
+  now = 1_000;
+  gone: () => void = () => {};
+
+  constructor(change: Partial<ProcessSpecification> = {}) {
+    const specification = makeSpecification({ name: "it", ...change });
+    this.#plan = makePlan({ partitions: [], processes: [specification] });
+    this.#state = initialOrchestration(this.#plan);
+  }
+
+  get invocation(): string {
+    return `i${this.#invocations}`;
+  }
+
+  get listenerCount(): number {
+    return this.#listeners.size;
+  }
+
+  take(event: ProcessEvent): this {
+    return this.#handle({ kind: "process", name: "it", event });
+  }
+
+  starts(): this {
+    this.take({ kind: "start" });
+    return this.take({ kind: "started", invocation: this.invocation, processId: 7 });
+  }
+
+  #handle(event: OrchestrationEvent): this {
+    const chance = { random: () => 0.5, invocation: () => `i${++this.#invocations}` };
+    const outcome = step(this.#plan, this.#state, event, { now: this.now, chance });
+    this.#state = outcome.state;
+    for (const { name, effect } of outcome.effects) {
+      if (effect.kind === "record") this.#book.add(name, effect.entry, this.now);
+    }
+    for (const listener of [...this.#listeners]) listener();
+    return this;
+  }
+
+  pass(time: number): this {
+    this.now += time;
+    for (const timer of [...this.timers]) {
+      if (timer.at > this.now || !this.timers.delete(timer)) continue;
+      timer.call();
+    }
+    return this;
+  }
+
+  #view(): Orchestrated {
+    const stage = this;
+    return {
+      plan: stage.#plan,
+      get state() {
+        return stage.#state;
+      },
+      now: () => stage.now,
+      eventsAfter: (sequence) => stage.#book.after(sequence),
+      historyOf: (name) => stage.#book.historyOf(name),
+      logOf: () => undefined,
+      tell: (_name, event) => stage.take(event),
+      signal: () => false,
+      onTurn: (call) => {
+        stage.#listeners.add(call);
+        return { [Symbol.dispose]: () => stage.#listeners.delete(call) };
+      },
+      wakeAfter: (delay, call) => {
+        const timer = { at: stage.now + delay, call };
+        stage.timers.add(timer);
+        return { [Symbol.dispose]: () => stage.timers.delete(timer) };
+      },
+    };
+  }
+
+  waits(until: "ready" | "stopped"): this {
+    const call: ControlCall = {
+      peer: {} as ControlCall["peer"],
+      item: () => {},
+      done: (answer) => this.answers.push(answer as ProcessSummary),
+      refuse: ({ message }) => this.refusals.push(message),
+      onGone: (gone) => {
+        this.gone = gone;
+      },
+      isBehind: false,
+      onDrained: () => {},
+    };
+    answerControl(this.#view(), { id: 1, verb: "wait", name: "it", until }, call);
+    return this;
+  }
+}
+
+describe("wait until stopped", () => {
+  /** It has died, and nobody has told how. */
+  function diedUntold(): Stage {
+    const stage = new Stage({ restart: "never" }).starts().pass(50).waits("stopped");
+    stage.take({ kind: "died", invocation: "i1", ending: undefined });
+    return stage.take({ kind: "cleared", invocation: "i1" });
+  }
+
+  test("answers when the ending is known, and tells it", () => {
+    const stage = diedUntold();
+    expect(stage.answers).toEqual([]);
+    stage.pass(200).take({ kind: "ending-known", invocation: "i1", ending: exited(3) });
+    expect(stage.answers).toMatchObject([
+      { phase: "finished", last_exit: { kind: "exited", status: 3 } },
+    ]);
+    expect(stage.listenerCount + stage.timers.size).toBe(0);
+  });
+
+  test("answers at once where the ending came with the death", () => {
+    const stage = new Stage({ restart: "never" }).starts().waits("stopped");
+    stage.take({ kind: "died", invocation: "i1", ending: exited(0) });
+    expect(stage.answers).toEqual([]);
+    stage.take({ kind: "cleared", invocation: "i1" });
+    expect(stage.answers).toMatchObject([{ last_exit: { kind: "exited", status: 0 } }]);
+    expect(stage.timers.size).toBe(0);
+  });
+
+  test("gives the ending up in time, counted from the death", () => {
+    const stage = diedUntold().pass(ENDING_LIMIT - 1);
+    expect(stage.answers).toEqual([]);
+    stage.pass(1);
+    const last_exit = { kind: "unknown", reason: "nobody told within 5.00 s" };
+    expect(stage.answers).toMatchObject([{ phase: "finished", last_exit }]);
+    expect(stage.listenerCount + stage.timers.size).toBe(0);
+    // Whoever asks later does not wait again.
+    stage.waits("stopped");
+    expect(stage.answers).toHaveLength(2);
+  });
+
+  test("waits on when it is started again meanwhile", () => {
+    const stage = diedUntold().starts().pass(ENDING_LIMIT);
+    expect(stage.answers).toEqual([]);
+    stage.take({ kind: "died", invocation: "i2", ending: exited(1) });
+    stage.take({ kind: "cleared", invocation: "i2" });
+    expect(stage.answers).toMatchObject([{ last_exit: { status: 1 } }]);
+  });
+
+  test("ends with its client", () => {
+    const stage = diedUntold();
+    expect(stage.listenerCount + stage.timers.size).toBe(2);
+    stage.gone();
+    expect(stage.listenerCount + stage.timers.size).toBe(0);
+  });
+
+  test("of what never ran, answers at once", () => {
+    const { answers } = new Stage().waits("stopped");
+    expect(answers).toMatchObject([{ phase: "idle", last_exit: null }]);
+  });
+});
+
+test("wait until ready is refused where nothing makes it ready", () => {
+  const stage = new Stage({ restart: "never" }).starts().waits("ready");
+  expect(stage.answers).toMatchObject([{ phase: "ready" }]);
+  stage.take({ kind: "died", invocation: "i1", ending: exited(0) });
+  stage.take({ kind: "cleared", invocation: "i1" }).waits("ready");
+  expect(stage.refusals).toEqual(["it has finished, and will not be ready by itself"]);
+});
