@@ -50,13 +50,9 @@ export function readConfiguration(file: string): ConfigurationOutcome {
 export function parseConfiguration(file: string, text: string): ConfigurationOutcome {
   const bytes = new TextEncoder().encode(text).length;
   if (bytes > configurationLimits.fileBytes) return refuse(file, [wholeFile(tooLarge(bytes))]);
-  const parsed = parseToml(text);
-  if (!("root" in parsed)) {
-    const { at, message } = parsed;
-    return refuse(file, [{ at, path: [], expected: "TOML", received: message }]);
-  }
-  const { root } = parsed;
-  const mistakes: Mistake[] = [];
+  const { root, refusals } = parseToml(text);
+  const mistakes: Mistake[] = refusals.map((refusal) => ({ ...refusal, path: [] }));
+  if (root === undefined) return refuse(file, mistakes);
   const report = (mistake: Mistake) => mistakes.push(mistake);
   const read = readRoot(root, [], report) ?? {};
   checkRelations(root, read, report);

@@ -34,11 +34,22 @@ export interface TomlEntry {
 
 export type TomlNode = TomlTable | TomlArray | TomlScalar;
 
-/** The text is no TOML; the parser stops at the first place where that shows. */
+/** Why the text is no TOML, and where that shows. */
 export interface TomlRefusal {
   readonly at: TextPosition;
-  readonly message: string;
+  readonly expected: string;
+  readonly received: string;
 }
+
+/** What could be read. */
+export interface TomlOutcome {
+  /** Without the keys that were said twice; undefined when the text is no TOML besides. */
+  readonly root: TomlTable | undefined;
+  readonly refusals: readonly TomlRefusal[];
+}
+
+/** Keys said twice that are told in one go; each costs parsing the text once more. */
+export const REPEATED_KEYS_LIMIT = 16;
 
 /** Arrays and tables in each other. */
 const DEEPEST = 32;
@@ -51,20 +62,103 @@ class TooDeep extends Error {
   }
 }
 
-export function parseToml(text: string): { readonly root: TomlTable } | TomlRefusal {
-  const start = { line: 1, column: 1 };
-  try {
-    return { root: treeOf(parseTOML(text)) };
-  } catch (error) {
-    if (error instanceof TooDeep) return { at: error.at, message: error.message };
-    if (error instanceof ParseError) {
-      const at = { line: error.lineNumber, column: Math.max(1, error.column) };
-      return { at, message: error.message };
+/**
+ * Reads a text. The parser stops at the first mistake; where that is a key that was said before, the
+ * second one gets a name of its own, so that what else is wrong is found as well.
+ */
+export function parseToml(text: string): TomlOutcome {
+  const repair = new Repair(text);
+  const refusals: TomlRefusal[] = [];
+  const refuse = (at: TextPosition, received: string): TomlOutcome => {
+    const refusal = { at: repair.originalOf(at), expected: "TOML", received };
+    return { root: undefined, refusals: [...refusals, refusal] };
+  };
+  for (;;) {
+    try {
+      const root = treeOf(parseTOML(repair.text));
+      return { root: restore(root, repair), refusals };
+    } catch (error) {
+      if (error instanceof TooDeep) return refuse(error.at, error.message);
+      if (error instanceof ParseError) {
+        const at = { line: error.lineNumber, column: error.column + 1 };
+        const key = repair.renameRepeated(error, at);
+        if (key === undefined) return refuse(at, error.message);
+        const expected = `the key ${key} once`;
+        refusals.push({ at: repair.originalOf(at), expected, received: "the same key again" });
+        if (refusals.length >= REPEATED_KEYS_LIMIT) return { root: undefined, refusals };
+        continue;
+      }
+      // The parser's own recursion has no limit but the stack.
+      if (error instanceof RangeError) {
+        return refuse({ line: 1, column: 1 }, "it is nested too deeply");
+      }
+      throw error;
     }
-    // The parser's own recursion has no limit but the stack.
-    if (error instanceof RangeError) return { at: start, message: "it is nested too deeply" };
-    throw error;
   }
+}
+
+/** The parser gives its errors no codes. */
+const REPEATED_KEY = "Defining a key multiple times is invalid";
+
+/** A text whose repeated keys were given names of their own, on the lines where they stood. */
+class Repair {
+  text: string;
+  /** No key of the text begins like this. */
+  readonly #prefix: string;
+  /** Where names were put in, and how much longer they are than the keys. */
+  readonly #insertions: { readonly at: TextPosition; readonly length: number }[] = [];
+
+  constructor(text: string) {
+    this.text = text;
+    let prefix = "repeated-";
+    while (text.includes(prefix)) prefix += "-";
+    this.#prefix = prefix;
+  }
+
+  /** The key that the error is about, now renamed; undefined when it is about something else. */
+  renameRepeated(error: ParseError, at: TextPosition): string | undefined {
+    if (error.message !== REPEATED_KEY) return undefined;
+    const pattern = /"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+/y;
+    pattern.lastIndex = error.index;
+    const key = pattern.exec(this.text)?.[0];
+    if (key === undefined || key.startsWith(this.#prefix)) return undefined;
+    const name = `${this.#prefix}${this.#insertions.length}`;
+    const end = error.index + key.length;
+    this.text = `${this.text.slice(0, error.index)}${name}${this.text.slice(end)}`;
+    this.#insertions.push({ at, length: name.length - key.length });
+    return key;
+  }
+
+  isName(key: string): boolean {
+    return key.startsWith(this.#prefix);
+  }
+
+  /** Where something of the present text stands in the one that was given. */
+  originalOf({ line, column }: TextPosition): TextPosition {
+    let original = column;
+    // The last insertion first: each was made in the text that the one before had left.
+    for (const { at, length } of this.#insertions.toReversed()) {
+      if (at.line === line && original > at.column) original -= length;
+    }
+    return { line, column: original };
+  }
+}
+
+/** The tree as the given text has it: places as there, and nothing below a key said twice. */
+function restore<Node extends TomlNode>(node: Node, repair: Repair): Node;
+function restore(node: TomlNode, repair: Repair): TomlNode {
+  const at = repair.originalOf(node.at);
+  if (node.kind === "value") return { ...node, at };
+  if (node.kind === "array") {
+    return { ...node, at, items: node.items.map((item) => restore(item, repair)) };
+  }
+  const entries = new Map<string, TomlEntry>();
+  for (const [key, entry] of node.entries) {
+    if (repair.isName(key)) continue;
+    const keyAt = repair.originalOf(entry.keyAt);
+    entries.set(key, { keyAt, node: restore(entry.node, repair) });
+  }
+  return { ...node, at, entries };
 }
 
 function treeOf(program: AST.TOMLProgram): TomlTable {

@@ -9,6 +9,7 @@ import {
   readConfiguration,
 } from "../../src/process/configuration.ts";
 import { defaultBackoff, type ProcessSpecification } from "../../src/process/specification.ts";
+import { REPEATED_KEYS_LIMIT } from "../../src/process/toml-tree.ts";
 import { SeededChance } from "../support/chance.ts";
 import { runProgram } from "../support/program.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -420,9 +421,60 @@ after = ["a"]
       key_path: "",
       expected: "TOML",
     });
-    const [twice] = refuse("[process.a]\ncommand = ['a']\n[process.a]\ncommand = ['b']");
-    expect(twice).toMatchObject({ line: 3, expected: "TOML" });
-    expect(refuse("[process.a]\ncommand = ['a']\ncommand = ['b']")[0]?.line).toBe(3);
+    expect(refuse("[process.a]\ncommand == 1")[0]).toMatchObject({ line: 2, column: 10 });
+  });
+
+  /** "line:column expected; received" of each. */
+  const placed = (text: string) =>
+    refuse(text).map(({ line, column, key_path: path, expected, received }) => {
+      const key = path === "" ? "" : `${path}: `;
+      return `${line}:${column} ${key}${expected}; ${received}`;
+    });
+
+  test("a key said twice is told with its place, and so is all else", () => {
+    const again = "the same key again";
+    expect(placed("[process.a]\ncommand = ['a']\n[process.a]\ncommand = ['b']")).toEqual([
+      `3:10 the key a once; ${again}`,
+    ]);
+    const text = [
+      "[process.a]",
+      "command = ['a']",
+      "command = [",
+      "  'b',",
+      "]",
+      "umask = 'x'",
+      "[process.b]",
+      "'restart' = 'never'",
+      '"restart" = "always"',
+    ].join("\n");
+    expect(placed(text)).toEqual([
+      `3:1 the key command once; ${again}`,
+      '6:9 process.a.umask: octal digits in quotes, such as "022"; "x"',
+      "7:1 process.b.command: the key command; nothing",
+      `9:1 the key "restart" once; ${again}`,
+    ]);
+  });
+
+  test("behind a key said twice, places on its line stay what they are", () => {
+    const text = "process.a = {umask = '1', umask = '22', x = 1, umask = '3', command = 4}";
+    const told = placed(text);
+    expect(told[0]).toStartWith("1:22 process.a.umask: ");
+    expect(told.slice(1).map((line) => line.split(" ")[0])).toEqual([
+      "1:27",
+      "1:41",
+      "1:48",
+      "1:71",
+    ]);
+  });
+
+  test("names that look like ours are the file's own", () => {
+    const found = placed("repeated-0 = 1\nrepeated-0 = 2\n");
+    expect(found.map((line) => line.split(":")[0])).toEqual(["1", "2"]);
+  });
+
+  test("keys said twice without end are told up to a limit", () => {
+    const text = "a = 1\n".repeat(REPEATED_KEYS_LIMIT + 5);
+    expect(refuse(text)).toHaveLength(REPEATED_KEYS_LIMIT);
   });
 
   test("nesting without end", () => {
