@@ -329,6 +329,12 @@ export const statusSchema = v.object({
 });
 export type Status = v.InferOutput<typeof statusSchema>;
 
+/**
+ * `what` of the event with which an update leaves the barrier: from here on, a connection that ends
+ * means that the new kernel is being entered. Every other word is for people alone.
+ */
+export const COMMITTING = "committing";
+
 /** One thing that happened, as `events` prints it and `kexec` shows it. */
 export const updateEventSchema = v.object({
   sequence: v.number(),
@@ -358,6 +364,15 @@ export const loadReportSchema = v.object({
   findings: v.array(findingSchema),
 });
 export type LoadReport = v.InferOutput<typeof loadReportSchema>;
+
+/** One metric, in the words of Prometheus' text format; `metrics` is answered by a list of them. */
+export const metricSchema = v.object({
+  name: v.pipe(v.string(), v.regex(/^[a-zA-Z_:][a-zA-Z0-9_:]*$/)),
+  help: v.string(),
+  type: v.picklist(["counter", "gauge"]),
+  samples: v.array(v.object({ labels: v.record(v.string(), v.string()), value: v.number() })),
+});
+export type Metric = v.InferOutput<typeof metricSchema>;
 
 /** How an update ended that did not end in a new kernel. */
 export const kexecResultSchema = v.object({

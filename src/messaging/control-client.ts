@@ -97,13 +97,14 @@ export class ControlClient {
     return answer.promise;
   }
 
-  /** Sends a request and gives its items as they come, until its answer. */
+  /** Sends a request and gives its items as they come, until its answer, which it returns. */
   async *stream(
     verb: string,
     fields: Readonly<Record<string, unknown>> = {},
-  ): AsyncGenerator<unknown> {
+  ): AsyncGenerator<unknown, unknown> {
     const items: unknown[] = [];
     let finished = false;
+    let answer: unknown;
     let failure: Error | undefined;
     let wake = Promise.withResolvers<void>();
     const signal = () => {
@@ -115,6 +116,7 @@ export class ControlClient {
       onReply: (reply) => {
         if ("item" in reply) items.push(reply.item);
         else finished = true;
+        if ("ok" in reply) answer = reply.ok;
         if (reply.error !== undefined) failure = new ControlRefusal(reply.error);
         signal();
       },
@@ -129,7 +131,7 @@ export class ControlClient {
       const item = items.shift();
       if (item !== undefined) yield item;
       else if (failure !== undefined) throw failure;
-      else if (finished) return;
+      else if (finished) return answer;
       else await next;
     }
   }
