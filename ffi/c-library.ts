@@ -27,6 +27,8 @@ const signatures = {
   close: { args: [int], returns: int },
   pipe2: { args: [address, int], returns: int },
   open: { args: [address, int, int], returns: int },
+  readlink: { args: [address, address, long], returns: long },
+  memfd_create: { args: [address, int], returns: int },
   flock: { args: [int, int], returns: int },
   fcntl: { args: [int, int, long], returns: int },
   ioctl: { args: [int, long, address], returns: int },

@@ -25,6 +25,8 @@ const differing = {
     SYS_io_destroy: 207,
     SYS_io_getevents: 208,
     SYS_io_submit: 209,
+    SYS_reboot: 169,
+    SYS_kexec_file_load: 320,
   },
   arm64: {
     O_NOFOLLOW: 0o100000,
@@ -40,6 +42,8 @@ const differing = {
     SYS_io_destroy: 1,
     SYS_io_submit: 2,
     SYS_io_getevents: 4,
+    SYS_reboot: 142,
+    SYS_kexec_file_load: 294,
   },
 } as const;
 
@@ -82,6 +86,7 @@ export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 
 // <poll.h>
+export const POLLIN = 0x1;
 export const POLLHUP = 0x10;
 export const POLLRDHUP = 0x2000;
 
@@ -104,6 +109,8 @@ export const SYS_io_setup = differing[architecture].SYS_io_setup;
 export const SYS_io_destroy = differing[architecture].SYS_io_destroy;
 export const SYS_io_submit = differing[architecture].SYS_io_submit;
 export const SYS_io_getevents = differing[architecture].SYS_io_getevents;
+export const SYS_reboot = differing[architecture].SYS_reboot;
+export const SYS_kexec_file_load = differing[architecture].SYS_kexec_file_load;
 // <linux/aio_abi.h>
 export const IOCB_CMD_POLL = 5;
 export const IOCB_FLAG_RESFD = 1;
@@ -168,6 +175,30 @@ export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
 export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
+
+// <linux/memfd.h>
+export const MFD_CLOEXEC = 1;
+export const MFD_ALLOW_SEALING = 2;
+
+// <linux/liveupdate.h>: Linux 6.19; the name 7.2. No ioctl of these has size or direction bits.
+export const LIVEUPDATE_IOCTL_CREATE_SESSION = 0xba00;
+export const LIVEUPDATE_IOCTL_RETRIEVE_SESSION = 0xba01;
+export const LIVEUPDATE_SESSION_PRESERVE_FD = 0xba40;
+export const LIVEUPDATE_SESSION_RETRIEVE_FD = 0xba41;
+export const LIVEUPDATE_SESSION_FINISH = 0xba42;
+export const LIVEUPDATE_SESSION_GET_NAME = 0xba43;
+
+// <linux/kexec.h>
+export const KEXEC_FILE_UNLOAD = 1;
+export const KEXEC_FILE_NO_INITRAMFS = 4;
+
+// <linux/reboot.h>
+export const LINUX_REBOOT_MAGIC1 = 0xfee1_dead;
+export const LINUX_REBOOT_MAGIC2 = 672_274_793;
+export const LINUX_REBOOT_CMD_RESTART = 0x0123_4567;
+export const LINUX_REBOOT_CMD_HALT = 0xcdef_0123;
+export const LINUX_REBOOT_CMD_POWER_OFF = 0x4321_fedc;
+export const LINUX_REBOOT_CMD_KEXEC = 0x4558_4543;
 
 // <linux/prctl.h>
 export const PR_SET_KEEPCAPS = 8;

@@ -12,7 +12,7 @@ import {
   O_NONBLOCK,
   SYS_close_range,
 } from "./constants.ts";
-import { NativeMemory, nullAddress } from "./memory.ts";
+import { cString, NativeMemory, nullAddress } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { attempt, check } from "./system-call-error.ts";
 
@@ -74,6 +74,17 @@ export function keepOnExec(descriptor: number): void {
 export function closeOnExecFrom(first: number): void {
   const last = 0xffff_ffff;
   check("close_range", libc.syscall(SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC, 0, 0, 0));
+}
+
+/**
+ * What /proc shows of an open file: its path, or such as "socket:[12345]", "/memfd:NAME (deleted)":
+ * proc_pid_fd(5). Empty when /proc is not there.
+ */
+export function linkTarget(descriptor: OwnedDescriptor): string {
+  const path = cString(`/proc/self/fd/${descriptor.number}`);
+  const memory = new NativeMemory(4096);
+  const length = attempt(() => libc.readlink(path.address, memory.address, memory.size));
+  return new TextDecoder().decode(memory.bytes.subarray(0, Math.max(0, length)));
 }
 
 /** ioctl(2) with a pointer argument; the result, or minus the error number. */

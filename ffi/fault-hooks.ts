@@ -17,6 +17,17 @@ export function isMadeAbsent(feature: AbsentFeature): boolean {
   return false;
 }
 
+/**
+ * The Unix socket of the kernel that a fault test puts in the place of this one, for live updates
+ * and kexec alone (HOSTLER_LIVE_UPDATE_KERNEL); undefined for the machine's own.
+ */
+export function faultKernelSocket(): string | undefined {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    return process.env["HOSTLER_LIVE_UPDATE_KERNEL"];
+  }
+  return undefined;
+}
+
 const passes = new Map<string, number>();
 
 /**

@@ -61,6 +61,15 @@ export function layoutsOf(of: Architecture) {
     __user_cap_header_struct: { size: 8, version: 0, pid: 4 },
     /** Two of these, for capabilities 0–31 and 32–63. */
     __user_cap_data_struct: { size: 12, effective: 0, permitted: 4, inheritable: 8 },
+    /**
+     * include/uapi/linux/liveupdate.h. Each begins with a u32 that holds its size. The one for
+     * creating a session is laid out like the one for retrieving it.
+     */
+    liveupdate_ioctl_create_session: { size: 72, fd: 4, name: 8 },
+    liveupdate_session_preserve_fd: { size: 16, fd: 4, token: 8 },
+    liveupdate_session_retrieve_fd: { size: 16, fd: 4, token: 8 },
+    liveupdate_session_finish: { size: 8, reserved: 4 },
+    liveupdate_session_get_name: { size: 72, reserved: 4, name: 8 },
   } as const satisfies Readonly<Record<string, { readonly size: number; [field: string]: number }>>;
 }
 

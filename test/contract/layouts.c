@@ -9,7 +9,10 @@
 #include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/kexec.h>
+#include <linux/memfd.h>
 #include <linux/nsfs.h>
+#include <linux/reboot.h>
 #include <linux/types.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -61,6 +64,43 @@ struct kernel_sigaction {
   void (*restorer)(void);
   unsigned long mask;
 };
+/*
+ * Newer than Debian 12's headers: written by hand after include/uapi/linux/liveupdate.h of 7.2, so
+ * that gcc lays them out and makes the numbers; what stands in the header itself no compiler here
+ * has seen. Every structure begins with its size, whose name is taken in layouts.json.
+ */
+#define LIVEUPDATE_SESSION_NAME_LENGTH 64
+struct liveupdate_ioctl_create_session {
+  __u32 size;
+  __s32 fd;
+  __u8 name[LIVEUPDATE_SESSION_NAME_LENGTH];
+};
+struct liveupdate_session_preserve_fd {
+  __u32 size;
+  __s32 fd;
+  __aligned_u64 token;
+};
+struct liveupdate_session_retrieve_fd {
+  __u32 size;
+  __s32 fd;
+  __aligned_u64 token;
+};
+struct liveupdate_session_finish {
+  __u32 size;
+  __u32 reserved;
+};
+struct liveupdate_session_get_name {
+  __u32 size;
+  __u32 reserved;
+  __u8 name[LIVEUPDATE_SESSION_NAME_LENGTH];
+};
+_Static_assert(offsetof(struct liveupdate_ioctl_create_session, size) == 0, "size is first");
+#define LIVEUPDATE_IOCTL_CREATE_SESSION _IO(0xBA, 0x00)
+#define LIVEUPDATE_IOCTL_RETRIEVE_SESSION _IO(0xBA, 0x01)
+#define LIVEUPDATE_SESSION_PRESERVE_FD _IO(0xBA, 0x40)
+#define LIVEUPDATE_SESSION_RETRIEVE_FD _IO(0xBA, 0x41)
+#define LIVEUPDATE_SESSION_FINISH _IO(0xBA, 0x42)
+#define LIVEUPDATE_SESSION_GET_NAME _IO(0xBA, 0x43)
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -191,6 +231,25 @@ static void structures(void) {
   FIELD(struct __user_cap_data_struct, permitted);
   FIELD(struct __user_cap_data_struct, inheritable);
   CLOSE();
+  STRUCTURE(liveupdate_ioctl_create_session, struct liveupdate_ioctl_create_session);
+  FIELD(struct liveupdate_ioctl_create_session, fd);
+  FIELD(struct liveupdate_ioctl_create_session, name);
+  CLOSE();
+  STRUCTURE(liveupdate_session_preserve_fd, struct liveupdate_session_preserve_fd);
+  FIELD(struct liveupdate_session_preserve_fd, fd);
+  FIELD(struct liveupdate_session_preserve_fd, token);
+  CLOSE();
+  STRUCTURE(liveupdate_session_retrieve_fd, struct liveupdate_session_retrieve_fd);
+  FIELD(struct liveupdate_session_retrieve_fd, fd);
+  FIELD(struct liveupdate_session_retrieve_fd, token);
+  CLOSE();
+  STRUCTURE(liveupdate_session_finish, struct liveupdate_session_finish);
+  FIELD(struct liveupdate_session_finish, reserved);
+  CLOSE();
+  STRUCTURE(liveupdate_session_get_name, struct liveupdate_session_get_name);
+  FIELD(struct liveupdate_session_get_name, reserved);
+  FIELD(struct liveupdate_session_get_name, name);
+  CLOSE();
   end();
 }
 
@@ -221,6 +280,7 @@ static void numbers(void) {
   NUMBER(EPOLL_CTL_ADD);
   NUMBER(EPOLL_CTL_DEL);
   NUMBER(EPOLL_CTL_MOD);
+  NUMBER(POLLIN);
   NUMBER(POLLHUP);
   NUMBER(POLLRDHUP);
   NUMBER(CLOSE_RANGE_CLOEXEC);
@@ -239,6 +299,8 @@ static void numbers(void) {
   NUMBER(SYS_io_destroy);
   NUMBER(SYS_io_submit);
   NUMBER(SYS_io_getevents);
+  NUMBER(SYS_reboot);
+  NUMBER(SYS_kexec_file_load);
   NUMBER(IOCB_CMD_POLL);
   NUMBER(IOCB_FLAG_RESFD);
   NUMBER(P_PID);
@@ -293,6 +355,22 @@ static void numbers(void) {
   NUMBER(PR_CAP_AMBIENT_RAISE);
   NUMBER(PR_CAP_AMBIENT_CLEAR_ALL);
   NUMBER(LINUX_CAPABILITY_VERSION_3);
+  NUMBER(MFD_CLOEXEC);
+  NUMBER(MFD_ALLOW_SEALING);
+  NUMBER(LIVEUPDATE_IOCTL_CREATE_SESSION);
+  NUMBER(LIVEUPDATE_IOCTL_RETRIEVE_SESSION);
+  NUMBER(LIVEUPDATE_SESSION_PRESERVE_FD);
+  NUMBER(LIVEUPDATE_SESSION_RETRIEVE_FD);
+  NUMBER(LIVEUPDATE_SESSION_FINISH);
+  NUMBER(LIVEUPDATE_SESSION_GET_NAME);
+  NUMBER(KEXEC_FILE_UNLOAD);
+  NUMBER(KEXEC_FILE_NO_INITRAMFS);
+  NUMBER(LINUX_REBOOT_MAGIC1);
+  NUMBER(LINUX_REBOOT_MAGIC2);
+  NUMBER(LINUX_REBOOT_CMD_RESTART);
+  NUMBER(LINUX_REBOOT_CMD_HALT);
+  NUMBER(LINUX_REBOOT_CMD_POWER_OFF);
+  NUMBER(LINUX_REBOOT_CMD_KEXEC);
   end();
 }
 

@@ -1,0 +1,21 @@
+import { libc } from "./c-library.ts";
+import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from "./constants.ts";
+import { cString } from "./memory.ts";
+import { OwnedDescriptor } from "./owned-descriptor.ts";
+import { check } from "./system-call-error.ts";
+
+/**
+ * A file in memory without a path, empty and close-on-exec: memfd_create(2).
+ * @param name is shown in /proc alone, and may be another file's as well; at most 249 bytes
+ * @throws SystemCallError (EINVAL: the name is too long; ENOMEM, EMFILE)
+ */
+export function makeMemoryFile(
+  name: string,
+  options: { readonly allowSealing?: boolean } = {},
+): OwnedDescriptor {
+  const flags = MFD_CLOEXEC | (options.allowSealing === true ? MFD_ALLOW_SEALING : 0);
+  const text = cString(name);
+  return new OwnedDescriptor(
+    check("memfd_create", libc.memfd_create(text.address, flags), JSON.stringify(name)),
+  );
+}
