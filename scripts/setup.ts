@@ -47,6 +47,17 @@ const systemPackages = {
     // With it a kernel's own configuration is read out of the kernel.
     { name: "xz-utils", shownBy: "/usr/bin/xz" },
   ],
+  // For a kernel from its source.
+  kernel: [
+    { name: "gcc", shownBy: "/usr/bin/gcc" },
+    { name: "libc6-dev", shownBy: "/usr/include/stdio.h" },
+    { name: "make", shownBy: "/usr/bin/make" },
+    { name: "flex", shownBy: "/usr/bin/flex" },
+    { name: "bison", shownBy: "/usr/bin/bison" },
+    { name: "bc", shownBy: "/usr/bin/bc" },
+    { name: "libelf-dev", shownBy: "/usr/include/libelf.h" },
+    { name: "xz-utils", shownBy: "/usr/bin/xz" },
+  ],
   images: [
     { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
     { name: "checkpolicy", shownBy: "/usr/bin/checkmodule" },

@@ -2,7 +2,7 @@
  * The kernel that HOSTLER_GUEST_KERNEL names, when it tells everybody who holds a pidfd how the
  * process ended (PIDFD_GET_INFO with exit, Linux 6.15): the same suite and demo in a guest.
  */
-import { type GuestKernel, readNamedKernel } from "../../scripts/guest-kernel.ts";
+import { type GuestKernel, readNamedKernel } from "../../scripts/guest-kernel/kernel-image.ts";
 import { defineProcessGuest, processGuestOptions } from "../support/guest/process-guest.ts";
 import { guestFeatures, kernelOptions } from "../support/machine.ts";
 import { onlyInAll } from "../support/rotation.ts";
