@@ -52,8 +52,8 @@ export interface LinkHandlers {
   onUp(hello: Hello, agentProcessId: number): void;
   /** An ending that the agent told, once for each instance that it started. */
   onExited(invocation: string, ending: WireEnding): void;
-  /** The connection is over, closed by whom; every pending request is then answered as lost. */
-  onDown(reason: string, closedBy: "us" | "agent"): void;
+  /** The connection is over; every pending request is then answered as lost. */
+  onDown(reason: string): void;
   /** Is the process of this instance reaped, as it must be when its agent tells its end? */
   isReaped(invocation: string): boolean;
 }
@@ -100,7 +100,7 @@ export class AgentLink {
     this.#frames = new FrameConnection(stream, helloLimits, {
       onFrame: (body, descriptors) => this.#onFrame(body, descriptors),
       onViolation: ({ expected, received }) => this.#violate(expected, received),
-      onEnd: (reason) => this.#end(reason, "agent"),
+      onEnd: (reason) => this.#end(reason),
     });
     this.#deadline = loop.wakeAfter(limits.helloTime, () => {
       this.close(`it said no hello within ${limits.helloTime} ms`);
@@ -114,6 +114,11 @@ export class AgentLink {
 
   get isUp(): boolean {
     return this.#up && !this.#draining && this.#frames.isOpen;
+  }
+
+  /** It was left, and has not ended: nothing more may be written to it. */
+  get isDraining(): boolean {
+    return this.#draining && this.#frames.isOpen;
   }
 
   /** Asks the agent to start an instance. The descriptors stay the caller's. */
@@ -161,7 +166,11 @@ export class AgentLink {
   ): void {
     const { invocation, replaces } = order;
     this.#request({ kind: "arm", invocation, replaces }, { invocation }, (reply, received) => {
-      if (reply?.kind === "started" && !this.#handlers.isReaped(replaces)) {
+      const isEarly = reply !== undefined && !this.#handlers.isReaped(replaces);
+      if (isEarly && reply.kind === "error" && reply.error.kind !== "disarmed") {
+        // Nothing was tried yet: it will be asked for in another way.
+        onAnswer({ kind: "not-prepared" });
+      } else if (isEarly && reply.kind === "started") {
         for (const descriptor of received) descriptor.close();
         onAnswer({ kind: "lost" });
         this.#violate("an armed start after the end of what it replaces", "one before");
@@ -171,7 +180,7 @@ export class AgentLink {
 
   /** Takes an `arm` back, whose answer then comes if it has not. */
   disarm(invocation: string): void {
-    this.#frames.send({ kind: "disarm", id: this.#nextId++, invocation });
+    if (this.isUp) this.#frames.send({ kind: "disarm", id: this.#nextId++, invocation });
   }
 
   #onPreparedReply(
@@ -213,6 +222,10 @@ export class AgentLink {
     options: { readonly descriptors?: readonly number[]; readonly invocation?: string },
     onReply: Pending["onReply"],
   ): void {
+    if (this.#ended) {
+      onReply(undefined, []);
+      return;
+    }
     const id = this.#nextId++;
     this.#pending.set(id, { invocation: options.invocation, onReply });
     // A connection that broke in the sending answers everything that is pending as lost.
@@ -323,7 +336,7 @@ export class AgentLink {
     this.close(`it broke the protocol: expected ${expected}, received ${received}`);
   }
 
-  #end(reason: string, closedBy: "us" | "agent"): void {
+  #end(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#up = false;
@@ -331,7 +344,7 @@ export class AgentLink {
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     // First that it is gone: a start that follows from a lost answer must wait for the next agent.
-    this.#handlers.onDown(reason, closedBy);
+    this.#handlers.onDown(reason);
     for (const { onReply } of pending) onReply(undefined, []);
   }
 
@@ -348,6 +361,6 @@ export class AgentLink {
   close(reason: string): void {
     // After a violation of the frames the connection is closed already, and the link is not.
     this.#frames.close();
-    this.#end(reason, "us");
+    this.#end(reason);
   }
 }

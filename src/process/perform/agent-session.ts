@@ -53,6 +53,12 @@ interface Prepared {
 
 type ArmRequest = Extract<AgentRequest, { kind: "arm" }>;
 
+interface Armed {
+  readonly request: ArmRequest;
+  /** Called when what it replaces is gone. */
+  readonly onGone: () => void;
+}
+
 /** What a start and the going of a prepared one have in common. */
 interface StartOrder {
   readonly id: number;
@@ -111,7 +117,7 @@ export class AgentSession {
   /** Starts that may come: memory and pipes, no process. */
   readonly #prepared = new Map<string, Prepared>();
   /** Prepared starts that are made at the end of what they replace, and who asked for that. */
-  readonly #armed = new Map<string, ArmRequest>();
+  readonly #armed = new Map<string, Armed>();
 
   constructor(stream: StreamConnection, options: SessionOptions) {
     this.#stream = stream;
@@ -137,7 +143,7 @@ export class AgentSession {
 
   /** A start will follow the end of this instance, here and now. */
   isArmedFor(invocation: string): boolean {
-    return [...this.#armed.values()].some((request) => request.replaces === invocation);
+    return [...this.#armed.values()].some(({ request }) => request.replaces === invocation);
   }
 
   close(): void {
@@ -146,7 +152,7 @@ export class AgentSession {
     this.#stream.close();
     for (const invocation of this.#unseen) this.#options.children.release(invocation);
     this.#unseen.clear();
-    this.#armed.clear();
+    for (const invocation of [...this.#armed.keys()]) this.#takeArmed(invocation);
     for (const invocation of [...this.#prepared.keys()]) this.#forgetPrepared(invocation);
   }
 
@@ -310,19 +316,27 @@ export class AgentSession {
       this.#go(request);
       return;
     }
-    this.#armed.set(invocation, request);
-    this.#options.children.whenGone(replaces, () => {
-      // Disarmed, or the session has ended.
-      if (this.#armed.get(invocation) !== request) return;
+    const onGone = () => {
+      // Disarmed in this turn, or the session has ended in it.
+      if (this.#armed.get(invocation)?.request !== request) return;
       this.#armed.delete(invocation);
       this.#go(request);
-    });
+    };
+    this.#armed.set(invocation, { request, onGone });
+    this.#options.children.whenGone(replaces, onGone);
+  }
+
+  #takeArmed(invocation: string): ArmRequest | undefined {
+    const armed = this.#armed.get(invocation);
+    if (armed === undefined) return undefined;
+    this.#armed.delete(invocation);
+    this.#options.children.leaveAlone(armed.request.replaces, armed.onGone);
+    return armed.request;
   }
 
   #disarm(invocation: string): void {
-    const request = this.#armed.get(invocation);
+    const request = this.#takeArmed(invocation);
     if (request === undefined) return;
-    this.#armed.delete(invocation);
     const message = `Invocation ${invocation} is no longer armed`;
     this.#refuse(request.id, { kind: "disarmed", message });
   }

@@ -177,6 +177,13 @@ export class Children {
     return "waiting";
   }
 
+  /** Takes a `whenGone` back. */
+  leaveAlone(invocation: string, onGone: () => void): void {
+    const left = (this.#waiting.get(invocation) ?? []).filter((call) => call !== onGone);
+    if (left.length > 0) this.#waiting.set(invocation, left);
+    else this.#waiting.delete(invocation);
+  }
+
   /** Starts a child; one with constraints through the launcher, which answers a little later. */
   start(request: ChildRequest, onResult: (result: StartResult) => void): void {
     try {

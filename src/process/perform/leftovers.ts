@@ -44,6 +44,30 @@ export function clearInvocation(loop: EventLoop, invocation: string, onGone: () 
   killAll(loop, list, onGone);
 }
 
+/** How often processes without an environment are looked at again, and after how long. */
+const LOOKS = 100;
+const LOOK_AGAIN_AFTER = 10;
+
+/**
+ * As `clearInvocation`, for a start that may just have been made: in the middle of its exec a
+ * process has no environment yet.
+ */
+export function endUncertain(
+  loop: EventLoop,
+  invocation: string,
+  onGone: () => void,
+  looks = LOOKS,
+): void {
+  const { unreadable } = findInvocation(invocation);
+  clearInvocation(loop, invocation, () => {
+    if (unreadable.length === 0 || looks === 0) onGone();
+    else {
+      const again = () => endUncertain(loop, invocation, onGone, looks - 1);
+      loop.wakeAfter(LOOK_AGAIN_AFTER, again);
+    }
+  });
+}
+
 const CLEAR_AGAIN_AFTER = 100;
 
 /** What an open cgroup.events says now. */

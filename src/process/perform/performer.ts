@@ -218,7 +218,6 @@ export class Performer {
   /** A process that tells its readiness needs its socket before it starts. */
   #start(managed: Managed, invocation: string, replaces: string | undefined): void {
     const { process, partition, notifyName } = managed;
-    managed.notify?.expect();
     if (notifyName === undefined || managed.notify !== undefined) {
       partition.start(process, invocation, replaces);
       return;

@@ -8,6 +8,7 @@ import type { Milliseconds } from "../../units/units.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
+import { type ProcessStatus, statusOf } from "./process-table.ts";
 
 /** A check that failed is made again: first soon, then less and less often. */
 const FIRST_INTERVAL: Milliseconds = 20;
@@ -198,8 +199,8 @@ const EARLY_LIMIT = 16;
 export class NotifySocket implements Disposable {
   readonly #socket: OwnedDescriptor;
   readonly #watch: Watch;
-  /** Who said READY=1 since the start that is under way was asked for. */
-  #early: number[] = [];
+  /** Who said READY=1 and was not the instance: an armed start may be made before we know it. */
+  #early: ProcessStatus[] = [];
 
   constructor(
     partition: Partition,
@@ -228,18 +229,22 @@ export class NotifySocket implements Disposable {
       if (sender === 0 || !text.split("\n").includes("READY=1")) continue;
       const instance = handlers.instance();
       if (sender === instance?.processId) handlers.onReady(instance);
-      else this.#early = [...this.#early, sender].slice(-EARLY_LIMIT);
+      else this.#remember(sender);
     }
   }
 
-  /** A start is asked for: what was said before is not of its instance. */
-  expect(): void {
-    this.#early = [];
+  #remember(sender: number): void {
+    const status = statusOf(sender);
+    if (status !== undefined) this.#early = [...this.#early, status].slice(-EARLY_LIMIT);
   }
 
   /** True when the instance was ready before anybody knew its number. */
   wasEarly(instance: Instance): boolean {
-    return this.#early.includes(instance.processId);
+    // The number alone may have been another's before.
+    const status = statusOf(instance.processId);
+    const isIt = ({ processId, startTicks }: ProcessStatus) =>
+      processId === instance.processId && startTicks === status?.startTicks;
+    return this.#early.some(isIt);
   }
 
   [Symbol.dispose](): void {

@@ -1,5 +1,5 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { openProcess } from "../../../ffi/pidfd.ts";
+import { openProcess, signalProcess } from "../../../ffi/pidfd.ts";
 import { receiveCredentials } from "../../../ffi/unix-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
@@ -12,8 +12,8 @@ import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
 import { type Hello, limits } from "../protocol.ts";
 import type { PartitionSpecification } from "../specification.ts";
-import { AgentLink, type StartAnswer } from "./agent-link.ts";
-import { clearInvocation } from "./leftovers.ts";
+import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.ts";
+import { clearInvocation, endUncertain } from "./leftovers.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -26,6 +26,8 @@ import {
 import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 import { Standby } from "./standby.ts";
+
+const SIGKILL = 9;
 
 /** How often a search is repeated for a process in the middle of exec, and after how long. */
 const SEARCHES = 100;
@@ -142,7 +144,7 @@ export class RemotePartition implements Partition {
         onExited: (invocation, ending) =>
           this.#instances.get(invocation)?.notice(decodeEnding(ending)),
         isReaped: (invocation) => this.#instances.get(invocation)?.isReaped ?? true,
-        onDown: (reason, closedBy) => this.#onDown(link, reason, closedBy),
+        onDown: (reason) => this.#onDown(link, reason),
       },
     });
     this.#link = link;
@@ -158,13 +160,10 @@ export class RemotePartition implements Partition {
     return `refused the agent of ${name}: expected ${expected}; received ${received}`;
   }
 
-  #onDown(link: AgentLink, reason: string, closedBy: "us" | "agent"): void {
+  #onDown(link: AgentLink, reason: string): void {
     for (const [name, standby] of this.#standby) {
       if (standby.link !== link || this.#withdrawals.has(standby.replaces)) continue;
-      // One that an agent no longer holds cannot have been made while what it replaces lived.
-      const lives = this.#instances.get(standby.replaces)?.isReaped === false;
-      if (standby.isArmed && !(lives && closedBy === "agent")) continue;
-      this.#forget(name, standby);
+      if (!standby.isArmed || this.#cannotBeMade(standby)) this.#forget(name, standby);
     }
     for (const [invocation, startedOn] of this.#startedOn) {
       if (startedOn !== link) continue;
@@ -222,6 +221,21 @@ export class RemotePartition implements Partition {
     return counts ? standby.invocation : undefined;
   }
 
+  /**
+   * Of an armed start whose connection has ended, or to which we write no more. The agent makes it
+   * after the reaping of what it replaces, and looks before that whether we have hung up.
+   */
+  #cannotBeMade(standby: Standby): boolean {
+    return !standby.isAnswered && this.#instances.get(standby.replaces)?.isReaped === false;
+  }
+
+  /** The armed start that replaces this instance, with the name of its process. */
+  #armedFor(invocation: string): readonly [name: string, standby: Standby] | undefined {
+    return [...this.#standby].find(
+      ([, standby]) => standby.isArmed && standby.replaces === invocation,
+    );
+  }
+
   #forget(name: string, standby: Standby): void {
     if (this.#standby.get(name) === standby) this.#standby.delete(name);
     this.#onForgotten(standby.invocation);
@@ -275,9 +289,8 @@ export class RemotePartition implements Partition {
       waiting.push(act);
       return;
     }
-    const found = [...this.#standby].find(([, standby]) => standby.replaces === invocation);
-    const [name, standby] = found ?? [];
-    if (name === undefined || standby?.isArmed !== true) act();
+    const [name, standby] = this.#armedFor(invocation) ?? [];
+    if (name === undefined || standby === undefined) act();
     else if (this.#restartsAtOnceFrom(name) !== undefined) act();
     else this.#withdraw(name, standby, act);
   }
@@ -286,27 +299,34 @@ export class RemotePartition implements Partition {
     const { replaces, invocation, link } = standby;
     const waiting = [act];
     this.#withdrawals.set(replaces, waiting);
-    // Once the connection has ended, the agent starts nothing that was asked for on it.
-    const deadline = this.loop.wakeAfter(WITHDRAWAL_LIMIT, () =>
-      link.close(`it did not take back a start within ${WITHDRAWAL_LIMIT} ms`),
-    );
     const settle = () => {
       this.#withdrawals.delete(replaces);
       for (const call of waiting) call();
     };
-    standby.withdraw((answer) => {
+    const forget = () => {
+      this.#forget(name, standby);
+      settle();
+    };
+    let isOver = false;
+    const onAnswer = (answer: PreparedAnswer) => {
       deadline[Symbol.dispose]();
-      if (answer.kind === "disarmed") {
-        settle();
-        return;
+      if (answer.kind === "started") {
+        // Its end came before our word: what was started in its place is ended.
+        signalProcess(answer.process, SIGKILL);
+        answer.process.close();
       }
-      // Its end came before our word: what was started in its place is ended.
-      if (answer.kind === "started") answer.process.close();
-      clearInvocation(this.loop, invocation, () => {
-        this.#forget(name, standby);
-        settle();
-      });
+      if (isOver) return;
+      isOver = true;
+      if (answer.kind === "disarmed") settle();
+      else if (answer.kind === "lost" && this.#cannotBeMade(standby)) forget();
+      else endUncertain(this.loop, invocation, forget);
+    };
+    const deadline = this.loop.wakeAfter(WITHDRAWAL_LIMIT, () => {
+      // Whoever waits for the end of a link that was left needs its end on both sides.
+      if (link.isDraining) onAnswer({ kind: "lost" });
+      else link.close(`it did not take back a start within ${WITHDRAWAL_LIMIT} ms`);
     });
+    standby.withdraw(onAnswer);
   }
 
   /** What a child gets as its standard output and error, and under which numbers. */
@@ -459,8 +479,15 @@ export class RemotePartition implements Partition {
     const { invocation } = instance;
     const tell = () => this.#emit(name, { kind: "cleared", invocation });
     const withdrawal = this.#withdrawals.get(invocation);
+    const again = () => this.clear(managed, instance);
     if (withdrawal !== undefined) {
-      withdrawal.push(() => this.clear(managed, instance));
+      withdrawal.push(again);
+      return;
+    }
+    const armed = this.#armedFor(invocation)?.[1];
+    if (armed !== undefined && !armed.link.isUp) {
+      // Its partition is away, so nothing follows now that would ask what came of it.
+      this.#withdraw(name, armed, again);
       return;
     }
     if (leftovers === "keep") {

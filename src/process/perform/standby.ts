@@ -27,6 +27,11 @@ export class Standby {
     return this.#armed;
   }
 
+  /** It is known what an armed one came to, though nobody has asked. */
+  get isAnswered(): boolean {
+    return this.#answer !== undefined;
+  }
+
   arm(): void {
     this.#armed = true;
     this.link.arm(this, (answer) => this.#onArmAnswer(answer));
