@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { type ProcessState, type Table, table } from "../../src/process/lifecycle.ts";
 import { type SimulationOptions, simulate } from "../support/process-simulation.ts";
+import { CertainRestarts } from "../support/simulation/certain-restarts.ts";
 
 const everything = process.env["HOSTLER_TEST_ALL"] === "1";
 const chosen = process.env["SIMULATION_SEED"];
@@ -28,6 +29,28 @@ describe("an orchestrator and its agents", () => {
     expect(simulate({ seed: 7 })).toEqual(simulate({ seed: 7 }));
   });
 });
+
+describe("a restart that is certain before the end", () => {
+  const fewer = seeds.filter((_seed, index) => index % 5 === 0);
+
+  test(`follows every end at once, in every state of ${fewer.length} seeds`, () => {
+    const restarts = new CertainRestarts();
+    for (const seed of fewer) simulate({ seed, onState: (moment) => restarts.check(moment) });
+    console.log(`${restarts.checked} ends of instances whose restart was certain`);
+    if (chosen === undefined) expect(restarts.checked).toBeGreaterThan(1_000 * fewer.length);
+  }, 280_000);
+
+  test("is not found so where the decisions are others", () => {
+    const restarts = new CertainRestarts({ ...table, clearing: neverRestarts });
+    const check = () => simulate({ seed: 1, onState: (moment) => restarts.check(moment) });
+    expect(check).toThrow(/is followed by failed/);
+  });
+});
+
+const neverRestarts: Table["clearing"] = {
+  ...table.clearing,
+  cleared: (state) => ({ state: { ...state, phase: "failed", reason: "none" }, effects: [] }),
+};
 
 /** The first thing that a simulation finds within so many seeds. */
 function findViolation(options: Omit<SimulationOptions, "seed">, most = 200): string | undefined {

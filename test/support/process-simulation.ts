@@ -20,6 +20,7 @@ import {
   step,
 } from "../../src/process/orchestration.ts";
 import type { Configuration } from "../../src/process/specification.ts";
+import type { MonotonicTime } from "../../src/units/units.ts";
 import { SeededChance } from "./chance.ts";
 import { Agenda } from "./simulation/agenda.ts";
 import type { Faults } from "./simulation/agent.ts";
@@ -33,6 +34,15 @@ export interface SimulationOptions {
   readonly faults?: Faults;
   /** Another table of decisions, to prove that the simulation notices. */
   readonly table?: Table;
+  /** Shown every state after the event that led to it. */
+  readonly onState?: (moment: Moment) => void;
+}
+
+/** A state that was reached, and when. */
+export interface Moment {
+  readonly plan: Plan;
+  readonly state: OrchestrationState;
+  readonly now: MonotonicTime;
 }
 
 export interface SimulationResult {
@@ -120,6 +130,8 @@ class Simulation {
       this.#events += 1;
       if (this.#events > EVENTS_LIMIT) throw new Error("it does not come to rest");
       requireInvariants(this.#invariants, this.#state);
+      const now = this.#agenda.now;
+      this.#options.onState?.({ plan: this.#plan, state: this.#state, now });
     }
   }
 

@@ -10,13 +10,14 @@ import {
   initialState,
   instanceOf,
   type Phase,
+  restartsAtOnceFrom,
   START_ANSWER_LIMIT,
   step,
   table,
 } from "../../src/process/lifecycle.ts";
 import { defaultBackoff } from "../../src/process/specification.ts";
 import { repositoryRoot } from "../support/binary.ts";
-import { eventKinds, makeEvents, makeSpecification } from "../support/lifecycle/life.ts";
+import { eventKinds, Life, makeEvents, makeSpecification } from "../support/lifecycle/life.ts";
 import { observe } from "../support/lifecycle/mutants.ts";
 import { lifeIn, phases } from "../support/lifecycle/phases.ts";
 import { writeTableDocument } from "../support/lifecycle/table-document.ts";
@@ -154,6 +155,58 @@ describe("coming waits", () => {
     expect(within(700)).toEqual({ waits: [100, 200, 400, 800, 1_600], thenFails: false });
     const limited = waitsIn("backing-off", { startLimit: { starts: 4, within: 60_000 } });
     expect(limited).toEqual({ waits: [200], thenFails: true });
+  });
+});
+
+describe("a restart that is certain before the end", () => {
+  /** Milliseconds after the start of the instance that runs. */
+  const fromIn = (phase: Phase, change = {}) => {
+    const { state, specification } = lifeIn[phase](step, change);
+    const from = restartsAtOnceFrom(state, specification);
+    const { startedAt } = instanceOf(state) ?? { startedAt: 0 };
+    return from === undefined ? undefined : from - startedAt;
+  };
+
+  test("is so while an instance runs that is wanted, and in no other phase", () => {
+    const certain = phases.filter((phase) => fromIn(phase) !== undefined);
+    expect(certain).toEqual(["running", "ready"]);
+  });
+
+  test("is that of the first instance from its start", () => {
+    const life = new Life(step).start().arrives();
+    expect(restartsAtOnceFrom(life.state, life.specification)).toBe(life.now);
+  });
+
+  test("comes with the run that makes up for the deaths before it", () => {
+    expect(fromIn("ready")).toBe(defaultBackoff.resetAfter);
+    expect(fromIn("ready", { backoff: { ...defaultBackoff, resetAfter: 700 } })).toBe(700);
+    for (const none of [{ first: 0 }, { cap: 0 }]) {
+      expect(fromIn("ready", { backoff: { ...defaultBackoff, ...none } })).toBe(0);
+    }
+    expect(fromIn("ready", { backoff: "none" })).toBe(0);
+  });
+
+  test("comes when the start limit has room", () => {
+    const startLimit = (starts: number) => ({ startLimit: { starts, within: 20_000 } });
+    // Two starts so far, 51 ms between them; the answer to the second came 1 ms after it.
+    expect(fromIn("ready", { ...startLimit(3), backoff: "none" })).toBe(0);
+    expect(fromIn("ready", { ...startLimit(2), backoff: "none" })).toBe(20_000 - 51);
+    const shorter = { startLimit: { starts: 2, within: 5_000 } };
+    expect(fromIn("ready", shorter)).toBe(defaultBackoff.resetAfter);
+    const first = new Life(step, startLimit(1)).start().arrives();
+    expect(restartsAtOnceFrom(first.state, first.specification)).toBe(first.now + 20_000);
+    expect(fromIn("ready", startLimit(3))).toBe(defaultBackoff.resetAfter);
+  });
+
+  test("is none where the ending, an operator or the rule may say otherwise", () => {
+    const { state } = lifeIn.ready(step);
+    for (const restart of ["on-failure", "never"] as const) {
+      expect(restartsAtOnceFrom(state, makeSpecification({ restart }))).toBeUndefined();
+    }
+    for (const event of [{ kind: "stop", hurry: false }, { kind: "restart" }] as const) {
+      const { state: after } = step(state, event, makeContext(5_000));
+      expect(restartsAtOnceFrom(after, makeSpecification())).toBeUndefined();
+    }
   });
 });
 
