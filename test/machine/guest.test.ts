@@ -30,7 +30,7 @@ async function run({ init, story, deadlineMilliseconds }: Content): Promise<Gues
   });
   return await runGuest({
     kernel: await fetchDebianKernel(),
-    image,
+    root: { image },
     variables: { HOSTLER_STORY: "told" },
     deadlineMilliseconds: deadlineMilliseconds ?? bootMilliseconds,
   });

@@ -1,9 +1,9 @@
 /**
- * Guests: a whole machine with a kernel of its own in QEMU. It has no disk and no network; all
- * that is in it comes with its image, and all that it says comes over its serial line.
+ * Guests: a whole machine with a kernel of its own in QEMU. It has no network; all that is in it
+ * comes with its image or its disks, and all that it says comes over its serial line.
  */
 import { accessSync, constants, readFileSync } from "node:fs";
-import type { GuestKernel } from "../../scripts/guest-kernel.ts";
+import type { GuestKernel } from "../../scripts/guest-kernel/kernel-image.ts";
 import { startProgram } from "./program.ts";
 import { type Feature, feature, file, program } from "./skips.ts";
 
@@ -44,11 +44,28 @@ export function kernelOptions(
 
 export interface GuestOptions {
   readonly kernel: GuestKernel;
-  /** Made by writeImage. */
-  readonly image: string;
+  readonly root: GuestRoot;
   /** Become variables of the environment of the guest's first process. */
-  readonly variables: Readonly<Record<string, string>>;
+  readonly variables?: Readonly<Record<string, string>>;
+  /** Further words of the kernel's command line. */
+  readonly kernelWords?: readonly string[];
+  readonly memoryMebibytes?: number;
   readonly deadlineMilliseconds: number;
+}
+
+/**
+ * What the guest's files are on. An image, made by writeImage, is unpacked into its memory, and is
+ * gone with its kernel: whoever enters another one needs it again. Disks, made by writeDisk, last
+ * until the guest is switched off; the first is the root.
+ */
+export type GuestRoot =
+  | { readonly image: string }
+  | { readonly disks: readonly GuestDisk[]; readonly init: string };
+
+export interface GuestDisk {
+  readonly path: string;
+  /** "thrown-away": the guest writes to it, and the file on this machine stays as it is. */
+  readonly writing: "refused" | "kept" | "thrown-away";
 }
 
 export interface GuestRun {
@@ -58,7 +75,7 @@ export interface GuestRun {
   readonly milliseconds: number;
 }
 
-const memoryMebibytes = 1536;
+const usualMemoryMebibytes = 1536;
 const processors = 2;
 
 /**
@@ -84,19 +101,35 @@ export async function runGuest(options: GuestOptions): Promise<GuestRun> {
   };
 }
 
-function words({ kernel, image, variables }: GuestOptions): string[] {
-  const settings = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
-  const commandLine = ["console=ttyS0", "panic=-1", "loglevel=4", "rdinit=/init", ...settings];
+function words(options: GuestOptions): string[] {
+  const settings = Object.entries(options.variables ?? {}).map(
+    ([name, value]) => `${name}=${value}`,
+  );
+  const memory = options.memoryMebibytes ?? usualMemoryMebibytes;
+  const root = wordsOfRoot(options.root);
+  const commandLine = ["console=ttyS0", "panic=-1", "loglevel=4", ...root.kernel, ...settings];
   return [
     "qemu-system-x86_64",
     ...(hasVirtualization()
       ? ["-accel", "kvm", "-cpu", "host"]
       : ["-accel", "tcg,thread=multi", "-cpu", "max"]),
-    ...["-machine", "q35", "-m", `${memoryMebibytes}`, "-smp", `${processors}`],
+    ...["-machine", "q35", "-m", `${memory}`, "-smp", `${processors}`],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"],
-    ...["-serial", "stdio", "-kernel", kernel.path, "-initrd", image],
-    ...["-append", commandLine.join(" ")],
+    ...["-serial", "stdio", "-kernel", options.kernel.path, ...root.machine],
+    ...["-append", [...commandLine, ...(options.kernelWords ?? [])].join(" ")],
   ];
+}
+
+function wordsOfRoot(root: GuestRoot): { machine: string[]; kernel: string[] } {
+  if ("image" in root) return { machine: ["-initrd", root.image], kernel: ["rdinit=/init"] };
+  const machine = root.disks.flatMap(({ path, writing }) => {
+    const options = { refused: "readonly=on", kept: "cache=unsafe", "thrown-away": "snapshot=on" };
+    return ["-drive", `file=${path},format=raw,if=virtio,${options[writing]}`];
+  });
+  const mode = root.disks[0]?.writing === "refused" ? "ro" : "rw";
+  // Bun's random numbers must not wait for an emulated machine to have seen enough.
+  machine.push("-device", "virtio-rng-pci");
+  return { machine, kernel: ["root=/dev/vda", mode, `init=${root.init}`] };
 }
 
 /** /dev/kvm alone says little: one without vmx or svm beneath it runs no ordinary kernel. */

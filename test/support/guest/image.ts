@@ -48,7 +48,7 @@ function relative(path: string): string {
 }
 
 /** What ldd(1) names; nothing for a file that is linked with nothing. */
-function librariesOf(path: string): string[] {
+export function librariesOf(path: string): string[] {
   const { stdout } = spawnSync("ldd", [path], { encoding: "utf8" });
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, library = ""]) => library);
 }

@@ -2,13 +2,13 @@
 import { beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { GuestKernel } from "../../../scripts/guest-kernel.ts";
+import type { GuestKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { exitStatusCases } from "../../machine/guest/exit-status-cases.ts";
 import { type CaseResult, readCases } from "../../machine/guest/story.ts";
 import { hostler, repositoryRoot } from "../binary.ts";
 import { type GuestRun, runGuest } from "../machine.ts";
-import { runProgram } from "../program.ts";
 import { temporaryFolder } from "../temporary-folder.ts";
+import { bundle } from "./bundle.ts";
 import { writeImage } from "./image.ts";
 
 /** What the stories need built into the kernel, beyond what every guest needs. */
@@ -94,7 +94,7 @@ async function tellStory(guest: ProcessGuest, story: Story): Promise<GuestRun> {
   });
   const run = await runGuest({
     kernel,
-    image,
+    root: { image },
     variables: {
       HOSTLER_STORY: story,
       HOSTLER_TELLER: guest.teller,
@@ -105,18 +105,4 @@ async function tellStory(guest: ProcessGuest, story: Story): Promise<GuestRun> {
   });
   console.log(run.lines.filter((line) => line.startsWith("HOSTLER-")).join("\n"));
   return run;
-}
-
-/** What makes the compiled file a Bun must not reach the programs that a story starts. */
-const forgetBun = 'delete process.env["BUN_BE_BUN"];';
-
-/** The story and what it imports, as one file for the compiled file's own Bun. */
-async function bundle(entry: string, folder: string): Promise<string> {
-  const outcome = `--outfile=${join(folder, "story.js")}`;
-  const words = ["build", "--target=bun", `--banner=${forgetBun}`, outcome, entry];
-  const { exitCode, stderr } = await runProgram([process.execPath, ...words], {
-    workingDirectory: repositoryRoot,
-  });
-  if (exitCode !== 0) throw new Error(`Cannot bundle ${entry}:\n${stderr}`);
-  return join(folder, "story.js");
 }

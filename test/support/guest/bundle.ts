@@ -1,0 +1,23 @@
+/** TypeScript of ours for a guest: one file, run by the compiled file as its own Bun. */
+import { join } from "node:path";
+import { repositoryRoot } from "../binary.ts";
+import { runProgram } from "../program.ts";
+
+/** What makes the compiled file a Bun must not reach the programs that a story starts. */
+const forgetBun = 'delete process.env["BUN_BE_BUN"];';
+
+/**
+ * The program and what it imports, as one file.
+ * @param entry from the repository's root
+ * @param folder gets the file; made when it is not there
+ * @returns the file's path
+ */
+export async function bundle(entry: string, folder: string): Promise<string> {
+  const outcome = `--outfile=${join(folder, "story.js")}`;
+  const words = ["build", "--target=bun", `--banner=${forgetBun}`, outcome, entry];
+  const { exitCode, stderr } = await runProgram([process.execPath, ...words], {
+    workingDirectory: repositoryRoot,
+  });
+  if (exitCode !== 0) throw new Error(`Cannot bundle ${entry}:\n${stderr}`);
+  return join(folder, "story.js");
+}
