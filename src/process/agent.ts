@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
+import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { Dialler } from "../messaging/dialler.ts";
 import { inheritedListener, Listener, listenAt } from "../messaging/listener.ts";
@@ -36,6 +38,8 @@ type Connection = Parameters<typeof identifyPeer>[0];
 class Agent {
   readonly #options: AgentOptions;
   readonly #logger: Logger;
+  /** For what a peer can cause as often as it likes. */
+  readonly #limited: LimitedLogger;
   readonly #loop: EventLoop;
   readonly #policy: PeerPolicy;
   readonly #notifier = new ServiceNotifier();
@@ -52,6 +56,10 @@ class Agent {
   constructor(options: AgentOptions, logger: Logger, loop: EventLoop) {
     this.#options = options;
     this.#logger = logger;
+    this.#limited = new LimitedLogger(logger, {
+      now: monotonicNow,
+      wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
+    });
     this.#loop = loop;
     this.#policy = {
       users: options.allowUsers,
@@ -82,7 +90,9 @@ class Agent {
       this.#dialler = new Dialler(this.#loop, path, {
         onConnection: (socket) => this.#take(socket, true),
         onFailure: (reason, wait) =>
-          this.#logger.debug(
+          this.#limited.say(
+            "debug",
+            `cannot connect to ${path}`,
             `cannot connect to ${path}: ${reason}; again in ${Math.round(wait)} ms`,
           ),
       });
@@ -92,7 +102,7 @@ class Agent {
       this.#listener = new Listener(this.#loop, inherited ?? listenAt(path), {
         path: inherited === undefined ? path : undefined,
         onConnection: (socket) => this.#take(socket, false),
-        onExhausted: (error) => this.#logger.warn(`cannot take a connection: ${error.message}`),
+        onExhausted: (error) => this.#limited.warn(`cannot take a connection: ${error.message}`),
       });
     }
     const verb = kind === "connect" ? "connecting to" : "listening at";
@@ -115,7 +125,7 @@ class Agent {
   #take(socket: Connection, dialled: boolean): void {
     const refusal = this.#refuse(socket);
     if (refusal !== undefined) {
-      this.#logger.warn(`refused a connection: ${refusal}`);
+      this.#limited.warn(`refused a connection: ${refusal}`);
       socket.close();
       this.#dialler?.redial();
       return;
@@ -149,7 +159,7 @@ class Agent {
   }
 
   #forget(session: AgentSession, reason: string): void {
-    this.#logger.debug(`a connection ended: ${reason}`);
+    this.#limited.say("debug", "a connection ended", `a connection ended: ${reason}`);
     this.#sessions.delete(session);
     for (const [invocation, asker] of this.#askers) {
       if (asker === session) this.#askers.delete(invocation);
@@ -180,6 +190,7 @@ class Agent {
     this.#dialler?.stop();
     for (const timer of this.#timers) timer[Symbol.dispose]();
     for (const session of [...this.#sessions]) session.close();
+    this.#limited[Symbol.dispose]();
     this.#logger.info(`stopped; ${this.#children.count} children go on without this agent`);
   }
 }

@@ -4,6 +4,7 @@ import { dirname } from "node:path";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
 import { allowUsers } from "../messaging/peer.ts";
@@ -64,6 +65,8 @@ const tellings: Readonly<Record<string, "warn" | "info">> = {
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class Orchestrator {
   readonly #logger: Logger;
+  /** For what a peer can cause as often as it likes. */
+  readonly #limited: LimitedLogger;
   readonly #loop: EventLoop;
   readonly #performer: Performer;
   readonly #journal: CrashJournal;
@@ -90,6 +93,10 @@ class Orchestrator {
 
   constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
     this.#logger = logger;
+    this.#limited = new LimitedLogger(logger, {
+      now: monotonicNow,
+      wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
+    });
     this.#loop = loop;
     this.#plan = makePlan(options.configuration);
     this.#state = initialOrchestration(this.#plan);
@@ -110,13 +117,12 @@ class Orchestrator {
       handlers: {
         onEvent: (name, event) => this.#handle({ kind: "process", name, event }),
         onReachable: (name, reachable, detail) => {
-          this.#logger.info(
-            `partition ${name} ${reachable ? "is connected" : "is away"}: ${detail}`,
-          );
+          const kind = `partition ${name} ${reachable ? "is connected" : "is away"}`;
+          this.#limited.say("info", kind, `${kind}: ${detail}`);
           this.#onReachable(name, reachable);
         },
         onQuiet: () => this.#endIfDown(),
-        onTrouble: (message) => this.#logger.warn(message),
+        onTrouble: (message) => this.#limited.warn(message),
         onLines: () => this.#announce(),
         instanceOf: (name) => {
           const state = this.#state.processes.get(name);
@@ -140,7 +146,7 @@ class Orchestrator {
       limits: defaultControlLimits,
       schema: controlRequestSchema,
       onRequest: (request, call) => answerControl(this.#view(), request, call),
-      onTrouble: (message) => this.#logger.warn(message),
+      onTrouble: (message) => this.#limited.warn(message),
     });
     this.#endLeftovers(() => {
       this.#performer.open();
@@ -259,9 +265,11 @@ class Orchestrator {
       const detail = describeEntry(entry, signalName);
       const process = "processId" in entry ? ` (process ${entry.processId})` : "";
       const level = tellings[entry.what] ?? "debug";
-      this.#logger[level](
-        `${name}: ${entry.what}${process}${detail === undefined ? "" : `: ${detail}`}`,
-      );
+      const kind = `${name}: ${entry.what}`;
+      const message = `${kind}${process}${detail === undefined ? "" : `: ${detail}`}`;
+      // Who asked for more is told each; an agent that refuses or is silent decides how many.
+      if (level === "debug") this.#logger.debug(message);
+      else this.#limited.say(level, kind, message);
     }
   }
 
@@ -299,6 +307,7 @@ class Orchestrator {
     this.#lastWait?.[Symbol.dispose]();
     this.#control?.[Symbol.dispose]();
     this.#performer.close();
+    this.#limited[Symbol.dispose]();
     this.#journal.close();
   }
 }

@@ -133,7 +133,8 @@ export class HoldenPartition implements Partition {
     const verified = verifyChild(process, { processId: answer.agentId });
     if (verified.kind === "refused") {
       process.close();
-      const message = `the agent passed ${verified.received}, expected ${verified.expected}`;
+      const { expected, received } = verified;
+      const message = `the agent passed a wrong descriptor: expected ${expected}, received ${received}`;
       this.#handlers.onTrouble(message);
       this.#emit(name, { kind: "answer-lost", invocation });
       return;
