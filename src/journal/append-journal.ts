@@ -4,6 +4,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeSync,
@@ -17,6 +18,8 @@ import { dirname } from "node:path";
  */
 export function writeDurably(path: string, bytes: Uint8Array | string, mode = 0o600): void {
   const temporary = `${path}.${process.pid}.new`;
+  // Of one that was killed while it wrote, and had our number: in a container that is always so.
+  rmSync(temporary, { force: true });
   const file = openSync(temporary, "wx", mode);
   try {
     writeAll(file, typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes);

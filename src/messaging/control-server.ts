@@ -1,8 +1,9 @@
 import * as v from "valibot";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
+import { describeIssues, firstFinding } from "./describe-issues.ts";
 import { FrameConnection } from "./frame-connection.ts";
-import { Listener, listenAt } from "./listener.ts";
+import { KeptListener } from "./kept-listener.ts";
 import { identifyPeer, type Peer, type PeerPolicy, refusePeer } from "./peer.ts";
 import { StreamConnection } from "./stream-connection.ts";
 
@@ -66,23 +67,15 @@ interface Options<Request extends { readonly id: number }> {
   readonly schema: v.GenericSchema<unknown, Request>;
   readonly onRequest: (request: Request, call: ControlCall) => void;
   readonly onTrouble: (message: string) => void;
-}
-
-function describe(issues: readonly v.BaseIssue<unknown>[]): { expected: string; received: string } {
-  const first = issues[0];
-  const path = first?.path?.map((item) => String(item.key)).join(".") ?? "";
-  const wanted = first?.expected ?? first?.message ?? "a request";
-  return {
-    expected: path === "" ? wanted : `${path}: ${wanted}`,
-    received: String(first?.received ?? "something else").slice(0, 200),
-  };
+  /** Called before a socket that was removed is made anew: what else was removed with it? */
+  readonly onRemoved?: () => void;
 }
 
 /** The control socket of a daemon: 0600, credentials checked, JSON frames. */
 export class ControlServer<Request extends { readonly id: number }> implements Disposable {
   readonly #loop: EventLoop;
   readonly #options: Options<Request>;
-  readonly #listener: Listener;
+  readonly #listener: KeptListener;
   readonly #clients = new Set<FrameConnection>();
   /** Clients that were told why they may not stay, and have not left yet. */
   readonly #refused = new Map<FrameConnection, Disposable>();
@@ -91,10 +84,11 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   constructor(loop: EventLoop, options: Options<Request>) {
     this.#loop = loop;
     this.#options = options;
-    this.#listener = new Listener(loop, listenAt(options.path), {
-      path: options.path,
+    this.#listener = new KeptListener(loop, options.path, {
       onConnection: (socket) => this.#take(socket),
       onExhausted: (error) => options.onTrouble(`cannot take a client: ${error.message}`),
+      onRemoved: () => options.onRemoved?.(),
+      onTrouble: options.onTrouble,
     });
   }
 
@@ -175,10 +169,9 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     if (!parsed.success) {
       const asked = (body as { id?: unknown } | null)?.id;
       const id = typeof asked === "number" && Number.isSafeInteger(asked) && asked >= 0 ? asked : 0;
-      const found = describe(parsed.issues);
-      const { expected, received } = found;
-      const message = `The request is wrong: expected ${expected}, received ${received}`;
-      frames.send({ id, error: { kind: "request", message, ...found } });
+      const message = `The request is wrong: ${describeIssues(parsed.issues)}`;
+      const { expected, received } = firstFinding(parsed.issues);
+      frames.send({ id, error: { kind: "request", message, expected, received } });
       return;
     }
     const request = parsed.output;

@@ -1,9 +1,9 @@
-import { lstatSync, mkdirSync, unlinkSync } from "node:fs";
+import { lstatSync, mkdirSync, statSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { setNonBlocking } from "../../ffi/descriptor.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { setFileModeMask } from "../../ffi/process.ts";
-import { Errno, errnoMessage, SystemCallError } from "../../ffi/system-call-error.ts";
+import { Errno, errnoName, SystemCallError } from "../../ffi/system-call-error.ts";
 import {
   acceptConnection,
   bindUnix,
@@ -13,6 +13,7 @@ import {
   makeUnixSocket,
 } from "../../ffi/unix-socket.ts";
 import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
+import { describeRefusal, withFile } from "../journal/file-refused.ts";
 import { ExitCode } from "../units/exit-code.ts";
 
 const BACKLOG = 1024;
@@ -25,8 +26,16 @@ export class SocketPathError extends Error {
   readonly exitCode = ExitCode.refused;
 }
 
-/** Refuses a path that is no socket of ours; removes a socket that nobody listens on any more. */
-function clearStale(path: string): void {
+/** A name in the abstract namespace has no file and no folder: unix(7). */
+const isAbstract = (path: string) => path.startsWith("@");
+
+/**
+ * Refuses a path that can be no socket of ours, before anything is made for it. What remains is
+ * whether somebody listens there.
+ * @throws SocketPathError
+ */
+export function checkSocketPath(path: string): void {
+  if (isAbstract(path)) return;
   const size = new TextEncoder().encode(path).length;
   if (size > LONGEST_SOCKET_PATH) {
     throw new SocketPathError(
@@ -34,7 +43,10 @@ function clearStale(path: string): void {
         `received ${size}. Choose a shorter path.`,
     );
   }
-  const found = lstatSync(path, { throwIfNoEntry: false });
+  checkFolder(path);
+  const found = withFile({ what: "look at", path, otherwise }, () =>
+    lstatSync(path, { throwIfNoEntry: false }),
+  );
   if (found === undefined) return;
   if (!found.isSocket()) {
     throw new SocketPathError(
@@ -50,23 +62,64 @@ function clearStale(path: string): void {
         `${found.uid}. Another service may use this path: choose another, or remove it.`,
     );
   }
+}
+
+const otherwise = "choose another path";
+
+function checkFolder(path: string): void {
+  const folder = dirname(path);
+  const found = withFile({ what: "look at the folder", path: folder, otherwise }, () =>
+    statSync(folder, { throwIfNoEntry: false }),
+  );
+  if (found?.isDirectory() === true) return;
+  const received = found === undefined ? "nothing there" : "a file";
+  const mend = found === undefined ? `Make it: mkdir -p ${folder}` : "Remove it";
+  throw new SocketPathError(
+    `Cannot listen on ${path}: expected the folder ${folder}, received ${received}. ` +
+      `${mend}, or choose another path.`,
+  );
+}
+
+/** Makes the folder of a socket where it is missing. @throws FileRefused */
+export function makeSocketFolder(path: string): void {
+  if (isAbstract(path)) return;
+  const folder = dirname(path);
+  withFile({ what: "make the folder", path: folder, otherwise }, () => {
+    const before = setFileModeMask(0o022);
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o755 });
+    } finally {
+      setFileModeMask(before);
+    }
+  });
+}
+
+/** Somebody takes connections at this path. A socket that nobody serves any more refuses them. */
+export function isListenedAt(path: string): boolean {
   using probe = makeUnixSocket("stream");
   const result = connectUnix(probe, path);
-  if (result === -Errno.ECONNREFUSED) {
-    unlinkSync(path);
-    return;
-  }
-  if (result === -Errno.ENOENT) return;
-  throw new SocketPathError(
+  return result !== -Errno.ECONNREFUSED && result !== -Errno.ENOENT;
+}
+
+/** The refusal of a path that somebody else serves. */
+export function listenedAt(path: string): SocketPathError {
+  return new SocketPathError(
     `Cannot listen on ${path}: somebody listens there already. ` +
       "Stop it first, or choose another path.",
   );
 }
 
-/** A listening Unix socket at a path, 0600, whose folder is made when it is missing. */
+/** Removes a socket that nobody listens on any more. */
+function clearStale(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return;
+  if (isListenedAt(path)) throw listenedAt(path);
+  withFile({ what: "remove the old socket", path, otherwise }, () => unlinkSync(path));
+}
+
+/** A listening Unix socket at a path, 0600. Its folder has to be there. @throws SocketPathError */
 export function listenAt(path: string): OwnedDescriptor {
-  if (!path.startsWith("@")) {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  if (!isAbstract(path)) {
+    checkSocketPath(path);
     clearStale(path);
   }
   const socket = makeUnixSocket("stream");
@@ -75,7 +128,8 @@ export function listenAt(path: string): OwnedDescriptor {
   setFileModeMask(before);
   if (result < 0) {
     socket.close();
-    throw new SocketPathError(`Cannot listen on ${path}: ${errnoMessage(-result)}.`);
+    const { why, mend } = describeRefusal(errnoName(-result));
+    throw new SocketPathError(`Cannot listen on ${path}: ${why}. ${mend}, or ${otherwise}.`);
   }
   listen(socket, BACKLOG);
   return socket;
@@ -97,35 +151,48 @@ export function inheritedListener(): OwnedDescriptor | undefined {
   return socket;
 }
 
+interface ListenerOptions {
+  /** It is removed when the listener is closed; undefined leaves it, as for systemd's. */
+  readonly path: string | undefined;
+  readonly onConnection: (socket: OwnedDescriptor) => void;
+  /** Told when no descriptor is left for a connection; it is tried again after a while. */
+  readonly onExhausted: (error: SystemCallError) => void;
+}
+
+/** Which file stands at a path; undefined when none does, or it cannot be seen. */
+function fileAt(path: string | undefined): string | undefined {
+  if (path === undefined || isAbstract(path)) return undefined;
+  try {
+    const { dev, ino } = lstatSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Takes connections as they come. */
 export class Listener implements Disposable {
   readonly #socket: OwnedDescriptor;
   readonly #watch: Watch;
-  readonly #path: string | undefined;
+  readonly #options: ListenerOptions;
+  readonly #file: string | undefined;
   readonly #loop: EventLoop;
   #retry: Disposable | undefined;
 
-  /** `path` is removed when the listener is closed; undefined leaves it, as for systemd's. */
-  constructor(
-    loop: EventLoop,
-    socket: OwnedDescriptor,
-    options: {
-      readonly path: string | undefined;
-      readonly onConnection: (socket: OwnedDescriptor) => void;
-      /** Told when no descriptor is left for a connection; it is tried again after a while. */
-      readonly onExhausted: (error: SystemCallError) => void;
-    },
-  ) {
+  constructor(loop: EventLoop, socket: OwnedDescriptor, options: ListenerOptions) {
     this.#loop = loop;
     this.#socket = socket;
-    this.#path = options.path;
+    this.#options = options;
+    this.#file = fileAt(options.path);
     this.#watch = loop.watch(socket, "readable", () => this.#accept(options));
   }
 
-  #accept(options: {
-    readonly onConnection: (socket: OwnedDescriptor) => void;
-    readonly onExhausted: (error: SystemCallError) => void;
-  }): void {
+  /** Its path still leads to it. */
+  get isReachable(): boolean {
+    return this.#socket.isOpen && this.#file === fileAt(this.#options.path);
+  }
+
+  #accept(options: ListenerOptions): void {
     for (let count = 0; count < ACCEPTS_A_TURN; count++) {
       let connection: OwnedDescriptor | undefined;
       try {
@@ -148,14 +215,22 @@ export class Listener implements Disposable {
     this.#retry = this.#loop.wakeAfter(AGAIN_AFTER, () => this.#watch.change("readable"));
   }
 
+  /** Takes who has connected already, and leaves the path, which leads elsewhere or nowhere. */
+  abandon(): void {
+    this.#accept(this.#options);
+    this.close();
+  }
+
   close(): void {
     if (!this.#socket.isOpen) return;
+    const { path } = this.#options;
+    const isOurs = this.#file !== undefined && this.isReachable;
     this.#retry?.[Symbol.dispose]();
     this.#watch[Symbol.dispose]();
     this.#socket.close();
-    if (this.#path === undefined || this.#path.startsWith("@")) return;
+    if (path === undefined || !isOurs) return;
     try {
-      unlinkSync(this.#path);
+      unlinkSync(path);
     } catch {
       // Somebody removed it, or its folder: there is nothing left to remove.
     }

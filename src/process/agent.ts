@@ -5,7 +5,7 @@ import { startWorker } from "../event-loop/worker-factory.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { Dialler } from "../messaging/dialler.ts";
-import { inheritedListener, Listener, listenAt } from "../messaging/listener.ts";
+import { inheritedListener, Listener, listenAt, makeSocketFolder } from "../messaging/listener.ts";
 import { identifyPeer, type PeerPolicy, refusePeer } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
@@ -99,6 +99,7 @@ class Agent {
       this.#dialler.dial();
     } else {
       const inherited = inheritedListener();
+      if (inherited === undefined) makeSocketFolder(path);
       this.#listener = new Listener(this.#loop, inherited ?? listenAt(path), {
         path: inherited === undefined ? path : undefined,
         onConnection: (socket) => this.#take(socket, false),

@@ -1,12 +1,17 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
-import { dirname } from "node:path";
+import { existsSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import {
+  checkSocketPath,
+  isListenedAt,
+  listenedAt,
+  makeSocketFolder,
+} from "../messaging/listener.ts";
 import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
@@ -30,12 +35,19 @@ import {
   type OrchestrationEvent,
   step,
 } from "./orchestration.ts";
-import { CrashJournal } from "./perform/crash-journal.ts";
+import { CrashJournal, lockPath } from "./perform/crash-journal.ts";
 import { Performer } from "./perform/performer.ts";
-import { type ControlRequest, controlRequestSchema, PROTOCOL_VERSION } from "./protocol.ts";
+import {
+  type ControlRequest,
+  controlRequestSchema,
+  defaultControlSocket,
+  PROTOCOL_VERSION,
+} from "./protocol.ts";
 import type { Configuration } from "./specification.ts";
 
 export interface OrchestratorOptions {
+  /** The name that it was called by, for its log. */
+  readonly calledAs: "hostler process orchestrator" | "holden-orchestrator";
   readonly configuration: Configuration;
   readonly controlSocket: string;
   /** What `check` would warn of. */
@@ -51,6 +63,22 @@ function isEndOfInstance(
   event: ProcessEvent,
 ): event is Extract<ProcessEvent, { kind: "cleared" | "start-refused" | "not-found" }> {
   return ["cleared", "start-refused", "not-found"].includes(event.kind);
+}
+
+/**
+ * Refuses a control socket that cannot be, before anything is made beside it. The folder of the
+ * default one is ours to make; who names another has its folder.
+ * @throws SocketPathError, FileRefused
+ */
+function prepareControlSocket(path: string): void {
+  makeDefaultFolder(path);
+  checkSocketPath(path);
+  // Where there is a lock, it tells best who listens.
+  if (!existsSync(lockPath(path)) && isListenedAt(path)) throw listenedAt(path);
+}
+
+function makeDefaultFolder(path: string): void {
+  if (path === defaultControlSocket) makeSocketFolder(path);
 }
 
 /** What an operator reads without asking for more; the rest stands in `events` and with -v. */
@@ -101,7 +129,7 @@ class Orchestrator {
     this.#plan = makePlan(options.configuration);
     this.#state = initialOrchestration(this.#plan);
     this.#unsearched = new Set(options.configuration.partitions.map(({ name }) => name));
-    mkdirSync(dirname(options.controlSocket), { recursive: true, mode: 0o755 });
+    prepareControlSocket(options.controlSocket);
     this.#journal = new CrashJournal(options.controlSocket, (message) =>
       this.#logger.warn(message),
     );
@@ -147,6 +175,12 @@ class Orchestrator {
       schema: controlRequestSchema,
       onRequest: (request, call) => answerControl(this.#view(), request, call),
       onTrouble: (message) => this.#limited.warn(message),
+      onRemoved: () => {
+        makeDefaultFolder(options.controlSocket);
+        // Without its folder there is no lock either; the refusal of the socket tells it best.
+        checkSocketPath(options.controlSocket);
+        this.#journal.restore();
+      },
     });
     this.#endLeftovers(() => {
       this.#performer.open();
@@ -314,7 +348,7 @@ class Orchestrator {
 
 /** Runs the orchestrator until everything is stopped after SIGTERM or SIGINT. */
 export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
-  const logger = createLogger("hostler process orchestrator");
+  const logger = createLogger(options.calledAs);
   for (const warning of options.warnings) logger.warn(warning);
   using loop = new EventLoop(startWorker);
   const orchestrator = new Orchestrator(options, logger, loop);

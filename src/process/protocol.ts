@@ -9,6 +9,8 @@ import * as v from "valibot";
 export const PROTOCOL_VERSION = 1;
 
 export const defaultAgentSocket = "/run/holden/qm_orchestrator.sock";
+/** Holden's own. */
+export const defaultHoldenSocket = "/tmp/process_orchestrator.sock";
 export const defaultControlSocket = "/run/hostler/process.sock";
 
 /** The limits of both wires; going over one is a refusal that a test shows. */

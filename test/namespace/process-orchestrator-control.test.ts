@@ -1,6 +1,18 @@
 /** The control socket of the orchestrator: who may speak, and the limits of those who do. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname } from "node:path";
 import * as v from "valibot";
 import { type ControlClient, connectControl } from "../../src/messaging/control-client.ts";
 import { defaultControlLimits } from "../../src/messaging/control-server.ts";
@@ -12,11 +24,12 @@ import {
   processSummarySchema,
 } from "../../src/process/protocol.ts";
 import { hostler } from "../support/binary.ts";
-import { startOrchestrator } from "../support/orchestrator.ts";
+import { spawnOrchestrator, startOrchestrator } from "../support/orchestrator.ts";
+import { isAlive } from "../support/partition.ts";
 import { type ProgramResult, runProgram, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { rejectionOf, withDeadline } from "../support/wait-for.ts";
+import { rejectionOf, waitFor, withDeadline } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
@@ -64,17 +77,25 @@ function bodies(result: ProgramResult): unknown[] {
 }
 
 skipUnless("the control socket", root, () => {
-  test("is 0600, and its folder is made when it is missing", async () => {
+  test("is 0600", async () => {
     using folder = temporaryFolder();
-    const file = folder.file("process.toml");
-    writeFileSync(file, sleeper);
-    const socket = folder.file("a/b/control.sock");
-    const words = ["process", "orchestrator", "--config", file, "--control-socket", socket];
-    await using program = startProgram([hostler(), ...words, "--verbose"]);
-    await program.said(/it: ready/);
-    expect(statSync(socket).mode & 0o777).toBe(0o600);
-    program.kill("SIGTERM");
-    expect((await program.ended()).exitCode).toBe(0);
+    await using orchestrator = await startOrchestrator({ folder, configuration: sleeper });
+    expect(statSync(orchestrator.controlSocket).mode & 0o777).toBe(0o600);
+    expect(await orchestrator.stop()).toBe(0);
+  });
+
+  test("the default one's folder is made, 0755, whatever the umask", async () => {
+    using folder = temporaryFolder();
+    writeFileSync(folder.file("process.toml"), sleeper);
+    const script = [
+      "mount -t tmpfs none /run; umask 077",
+      `"$1" process orchestrator --config "$2" & pid=$!`,
+      `until "$1" process list >/dev/null 2>&1; do kill -0 $pid || exit 1; done`,
+      "stat -c '%a %n' /run/hostler; kill $pid; wait $pid; echo code $?",
+    ].join("\n");
+    const words = ["sh", "-c", script, "sh", hostler(), folder.file("process.toml")];
+    const { stdout } = await runProgram(["unshare", "--mount", ...words]);
+    expect(stdout).toBe("755 /run/hostler\ncode 0\n");
   });
 
   test("another user is refused, even where the file lets him through", async () => {
@@ -283,5 +304,199 @@ skipUnless("limits of the control socket", root, () => {
     const lines = await withDeadline("the log", orchestrator.logs(), 40_000);
     expect(lines).toHaveLength(300_000);
     expect(Number(lines.at(-1)?.line)).toBe(300_000);
+  });
+});
+
+/** An orchestrator that is refused, and all that stands in its folder after that. */
+async function refused(
+  folder: { readonly path: string; file(name: string): string },
+  socket: string,
+  wrap: readonly string[] = [],
+) {
+  writeFileSync(folder.file("process.toml"), sleeper);
+  const words = ["process", "orchestrator", "--config", folder.file("process.toml")];
+  const before = readdirSync(folder.path).toSorted();
+  const result = await runProgram([...wrap, hostler(), ...words, "--control-socket", socket]);
+  const after = readdirSync(folder.path).toSorted();
+  return { ...result, left: after.filter((name) => !before.includes(name)) };
+}
+
+skipUnless("a control socket that cannot be", root, () => {
+  const paths: [string, (file: (name: string) => string) => string, number, RegExp][] = [
+    [
+      "a file in the way",
+      (file) => {
+        writeFileSync(file("x"), "mine");
+        return file("x");
+      },
+      111,
+      /expected a socket or nothing there, received a file of another kind\. Choose another/,
+    ],
+    ["too long", (file) => file("x".repeat(108)), 100, /1 to 107 bytes after --control-socket/],
+    [
+      "a folder that is missing",
+      (file) => file("a/b/x"),
+      111,
+      /expected the folder \S+\/a\/b, received nothing there\. Make it: mkdir -p \S+\/a\/b, or/,
+    ],
+    [
+      "a file for a folder",
+      (file) => file("process.toml/x"),
+      111,
+      /expected the folder \S+process\.toml, received a file\. Remove it, or choose another/,
+    ],
+  ];
+  test.each(paths)("%s: refused, and nothing is left", async (_what, make, code, message) => {
+    using folder = temporaryFolder();
+    const path = make((name) => folder.file(name));
+    const { exitCode, stderr, left } = await refused(folder, path);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toContain("stopping");
+    expect({ exitCode, left }).toEqual({ exitCode: code, left: [] });
+    expect(existsSync(folder.file("a"))).toBe(false);
+  });
+
+  test("another user's, and another service's: refused, and nothing is left", async () => {
+    using folder = temporaryFolder();
+    const path = folder.file("x.sock");
+    await using server = startProgram(["perl", "-MIO::Socket::UNIX", "-e", listening, path]);
+    await server.said(/listening/);
+    const served = await refused(folder, path);
+    expect(served).toMatchObject({ exitCode: 111, left: [] });
+    expect(served.stderr).toContain("somebody listens there already. Stop it first");
+    await runProgram(["chown", "1234", path]);
+    const owned = await refused(folder, path);
+    expect(owned).toMatchObject({ exitCode: 111, left: [] });
+    expect(owned.stderr).toContain("received one of user 1234");
+  });
+
+  const listening = `
+    my $socket = IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 1) or die $!;
+    $| = 1;
+    print "listening\\n";
+    sleep 1000;
+  `;
+
+  const journals: [string, (path: string) => void, RegExp][] = [
+    [
+      "a folder in the place of the journal",
+      (path) => mkdirSync(`${path}.journal`),
+      /journal \S+\.journal: expected a file, or nothing there, received a folder \(EISDIR\)\. Rem/,
+    ],
+    [
+      "a link in the place of the lock",
+      (path) => symlinkSync("/dev/null", `${path}.lock`),
+      /Cannot open the lock \S+\.lock: expected .*, received a symbolic link \(ELOOP\)\. Remove it/,
+    ],
+  ];
+  test.each(journals)("%s: said with the mend", async (_what, make, message) => {
+    using folder = temporaryFolder();
+    make(folder.file("x.sock"));
+    const { exitCode, stderr } = await refused(folder, folder.file("x.sock"));
+    expect(exitCode).toBe(111);
+    expect(stderr).toMatch(message);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+  });
+
+  test("a full disk, and a folder of another: said with the mend", async () => {
+    using folder = temporaryFolder();
+    const full =
+      'mount -t tmpfs -o size=16k none "$0" && cp -r "$1" "$0/process.toml"; shift; ' +
+      'dd if=/dev/zero of="$0/fill" bs=1k 2>/dev/null; exec "$@"';
+    writeFileSync(folder.file("process.toml"), sleeper);
+    mkdirSync(folder.file("disk"));
+    const disk = ["unshare", "--mount", "sh", "-c", full];
+    const first = await refused(folder, folder.file("disk/x.sock"), [
+      ...disk,
+      folder.file("disk"),
+      folder.file("process.toml"),
+    ]);
+    expect(first.exitCode).toBe(111);
+    expect(first.stderr).toMatch(
+      /write the crash journal \S+\.journal: expected room on its file system, received none \(ENO/,
+    );
+    expect(first.stderr).toMatch(/Make room there .*, or give another --control-socket\.\n$/);
+    chmodSync(folder.path, 0o755);
+    const user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    const second = await refused(folder, folder.file("x.sock"), user);
+    expect(second).toMatchObject({ exitCode: 111, left: [] });
+    expect(second.stderr).toMatch(/Cannot open the lock \S+x\.sock\.lock: expected .*\(EACCES\)/);
+    const run = [
+      "unshare",
+      "--mount",
+      "sh",
+      "-c",
+      'mount -t tmpfs -o mode=755 none /run && exec "$@"',
+      "sh",
+    ];
+    const third = await refused(folder, "/run/hostler/process.sock", [...run, ...user]);
+    expect(third.exitCode).toBe(111);
+    expect(third.stderr).toMatch(
+      /make the folder \/run\/hostler: expected that .*, received .*\(EACCES\)\. Run this as the/,
+    );
+  });
+});
+
+skipUnless("a control socket that is removed", root, () => {
+  const removals: [string, (path: string) => void][] = [
+    ["by rm", (path) => unlinkSync(path)],
+    ["by mv", (path) => renameSync(path, `${path}.old`)],
+    ["by another file in its place", (path) => replaceFile(path)],
+    ["with its folder", (path) => removeFolder(path)],
+  ];
+
+  /** Somebody's file comes and goes: the socket is made anew when it has gone. */
+  function replaceFile(path: string): void {
+    unlinkSync(path);
+    writeFileSync(path, "mine");
+  }
+
+  /** All that stood there, and the folder comes back. */
+  function removeFolder(path: string): void {
+    rmSync(dirname(path), { recursive: true });
+    mkdirSync(dirname(path));
+  }
+
+  test.each(removals)("%s: made anew, told, and nobody is disturbed", async (how, remove) => {
+    using folder = temporaryFolder();
+    await using orchestrator = await startOrchestrator({ folder, configuration: sleeper });
+    const pid = await orchestrator.started("it");
+    const path = orchestrator.controlSocket;
+    for (const time of [1, 2]) {
+      remove(path);
+      if (how.includes("another file")) {
+        const told = new RegExp(`(was removed, and cannot be made anew: [^\n]*[\\s\\S]*){${time}}`);
+        await orchestrator.program.said(told);
+        rmSync(path);
+      }
+      await orchestrator.program.said(new RegExp(`(it is made anew[\\s\\S]*){${time}}`));
+      const client = await waitFor("a new client", () => connectControl(path));
+      const answer = v.parse(v.array(processSummarySchema), await client.request("list"));
+      client.close();
+      expect(answer.map((summary) => summary.pid)).toEqual([pid]);
+    }
+    // The client from before, and a second orchestrator, are as they were.
+    expect((await orchestrator.summary("it")).pid).toBe(pid);
+    await using second = spawnOrchestrator({ folder, configuration: sleeper });
+    const { exitCode, stderr } = await second.ended();
+    expect(exitCode).toBe(111);
+    const holder = orchestrator.program.processId;
+    expect(stderr).toContain(`control socket ${path}, process ${holder}: expected that nobody`);
+    expect(stderr).toContain(`Stop that one (kill ${holder}, or by its unit), or give this one`);
+    expect(await orchestrator.stop()).toBe(0);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test("the journal comes back with it: what a killed one leaves is ended", async () => {
+    using folder = temporaryFolder();
+    await using orchestrator = await startOrchestrator({ folder, configuration: sleeper });
+    const pid = await orchestrator.started("it");
+    removeFolder(orchestrator.controlSocket);
+    await orchestrator.program.said(/it is made anew/);
+    orchestrator.program.kill("SIGKILL");
+    await orchestrator.program.ended();
+    await using next = await startOrchestrator({ folder, configuration: sleeper });
+    await next.program.said(/it: ended what an orchestrator that was killed had left running/);
+    expect(isAlive(pid)).toBe(false);
   });
 });

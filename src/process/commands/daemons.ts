@@ -8,11 +8,9 @@ import {
   holdenConfiguration,
   readConfiguration,
 } from "../configuration.ts";
-import { defaultAgentSocket } from "../protocol.ts";
+import type { OrchestratorOptions } from "../orchestrator.ts";
+import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
 import { formatErrors, formatWarning } from "./check.ts";
-
-/** Holden's own default. */
-const defaultHoldenSocket = "/tmp/process_orchestrator.sock";
 
 interface LogFlags {
   readonly "log-json": boolean;
@@ -85,6 +83,7 @@ interface OrchestratorFlags extends LogFlags {
 export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
   return await orchestrate(readConfiguration(flags.config), {
     ...flags,
+    calledAs: "hostler process orchestrator",
     configurationPath: flags.config,
   });
 }
@@ -103,13 +102,14 @@ export async function runHoldenOrchestratorCommand(
     agentCommand: flags["agent-command"],
     socket: checkSocketPath("HOLDEN_SOCKET_PATH", holdenSocketPath()),
   });
-  return await orchestrate(outcome, flags);
+  return await orchestrate(outcome, { ...flags, calledAs: "holden-orchestrator" });
 }
 
 async function orchestrate(
   outcome: ConfigurationOutcome,
   flags: LogFlags & {
     readonly "control-socket": string;
+    readonly calledAs: OrchestratorOptions["calledAs"];
     readonly configurationPath?: string;
   },
 ): Promise<number> {
@@ -117,11 +117,12 @@ async function orchestrate(
     tellText(formatErrors(outcome.errors));
     return ExitCode.usage;
   }
-  const { configurationPath } = flags;
+  const { calledAs, configurationPath } = flags;
   const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
   applyLogFlags(flags);
   const { runOrchestrator } = await import("../orchestrator.ts");
   return await runOrchestrator({
+    calledAs,
     configuration: outcome.configuration,
     warnings: outcome.warnings.map(formatWarning),
     controlSocket,

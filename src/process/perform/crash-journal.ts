@@ -1,8 +1,10 @@
+import { fstatSync, ftruncateSync, lstatSync, readFileSync, writeSync } from "node:fs";
 import * as v from "valibot";
 import { lockFile } from "../../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AppendJournal } from "../../journal/append-journal.ts";
+import { describeRefusal, refusalCode, withFile } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { clearInvocation } from "./leftovers.ts";
 import { bootId, findInvocation } from "./process-table.ts";
@@ -31,8 +33,10 @@ export class AlreadyRunning extends Error {
  * next one ends what it finds. Each start is written down before it is made.
  */
 export class CrashJournal {
+  readonly #controlSocket: string;
+  readonly #path: string;
   readonly #journal: AppendJournal;
-  readonly #lock: OwnedDescriptor;
+  #lock: OwnedDescriptor;
   /** Invocation to name, for what has been started and has not ended. */
   readonly #alive = new Map<string, string>();
   readonly #left: ReadonlyMap<string, string>;
@@ -41,23 +45,38 @@ export class CrashJournal {
   /** The file lacks lines, because it could not be written; the next success writes all anew. */
   #isBehind = false;
 
-  /** @throws AlreadyRunning; Error when the folder cannot be written. */
+  /** @throws AlreadyRunning; FileRefused when the files cannot be used. */
   constructor(controlSocket: string, onTrouble: (message: string) => void) {
     this.#onTrouble = onTrouble;
-    const lock = lockFile(`${controlSocket}.lock`);
-    if (lock === "held") {
-      throw new AlreadyRunning(
-        `Another orchestrator runs with the control socket ${controlSocket}. ` +
-          "Stop it, or give this one another --control-socket.",
-      );
-    }
-    this.#lock = lock;
+    this.#controlSocket = controlSocket;
+    this.#lock = takeLock(controlSocket);
     const path = `${controlSocket}.journal`;
-    this.#left = readLeftovers(path);
+    this.#path = path;
+    this.#left = withFile({ what: "read the crash journal", path, otherwise }, () =>
+      readLeftovers(path),
+    );
     for (const [invocation, name] of this.#left) this.#alive.set(invocation, name);
-    this.#journal = new AppendJournal(path, COMPACT_ABOVE);
+    const what = "write the crash journal";
+    this.#journal = withFile(
+      { what, path, otherwise },
+      () => new AppendJournal(path, COMPACT_ABOVE),
+    );
     // Until they are ended they stay written down: this orchestrator may be killed as well.
-    this.#compact();
+    withFile({ what, path, otherwise }, () => this.#compact());
+  }
+
+  /**
+   * After somebody removed the control socket: what stood beside it may be gone as well, and
+   * another orchestrator must still find the lock, and after a death the journal.
+   * @throws AlreadyRunning when another one has made a lock of its own meanwhile
+   */
+  restore(): void {
+    if (!isStillAt(lockPath(this.#controlSocket), this.#lock)) {
+      const lock = takeLock(this.#controlSocket);
+      this.#lock.close();
+      this.#lock = lock;
+    }
+    if (lstatSync(this.#path, { throwIfNoEntry: false }) === undefined) this.#write();
   }
 
   #compact(): void {
@@ -76,19 +95,20 @@ export class CrashJournal {
    * Supervision goes on when the journal cannot be written (a full disk): without its lines an
    * orchestrator that follows a killed one may not find what was started meanwhile.
    */
-  #write(line: string): void {
+  #write(line?: string): void {
     try {
-      if (this.#isBehind || this.#journal.wantsCompaction) this.#compact();
+      if (line === undefined || this.#isBehind || this.#journal.wantsCompaction) this.#compact();
       else this.#journal.append(line);
       if (this.#isBehind) this.#onTrouble("the crash journal is written again");
       this.#isBehind = false;
     } catch (error) {
-      if ((error as { code?: unknown }).code === undefined) throw error;
+      const code = refusalCode(error);
+      if (code === undefined) throw error;
       if (!this.#isBehind) {
-        const reason = error instanceof Error ? error.message : String(error);
+        const { why, mend } = describeRefusal(code);
         this.#onTrouble(
-          `the crash journal cannot be written (${reason}); supervision goes on. Until it can, ` +
-            "what an orchestrator that is killed leaves behind may not be found: make room",
+          `the crash journal ${this.#path} cannot be written: ${why}; supervision goes on. Until ` +
+            `it can, what an orchestrator that is killed leaves behind may not be found. ${mend}`,
         );
       }
       this.#isBehind = true;
@@ -151,6 +171,52 @@ export class CrashJournal {
     this.#journal.close();
     this.#lock.close();
   }
+}
+
+const otherwise = "give another --control-socket";
+
+export const lockPath = (controlSocket: string) => `${controlSocket}.lock`;
+
+/** Takes the lock, and writes into it who holds it. @throws AlreadyRunning, FileRefused */
+function takeLock(controlSocket: string): OwnedDescriptor {
+  const path = lockPath(controlSocket);
+  const lock = withFile({ what: "open the lock", path, otherwise }, () => lockFile(path));
+  if (lock !== "held") {
+    tellHolder(lock);
+    return lock;
+  }
+  const holder = readHolder(path);
+  const which = holder === undefined ? "" : `, process ${holder}`;
+  const how = holder === undefined ? `fuser ${path} names it` : `kill ${holder}, or by its unit`;
+  throw new AlreadyRunning(
+    `Another orchestrator runs with the control socket ${controlSocket}${which}: expected that ` +
+      `nobody holds ${path}. Stop that one (${how}), or give this one another --control-socket.`,
+  );
+}
+
+/** For who comes second. The lock holds without it. */
+function tellHolder(lock: OwnedDescriptor): void {
+  try {
+    ftruncateSync(lock.number);
+    writeSync(lock.number, `${process.pid}\n`);
+  } catch (error) {
+    if (refusalCode(error) === undefined) throw error;
+  }
+}
+
+function readHolder(path: string): number | undefined {
+  try {
+    const number = Number(/^(\d{1,10})\n$/.exec(readFileSync(path, "utf8"))?.[1]);
+    return number > 0 ? number : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isStillAt(path: string, file: OwnedDescriptor): boolean {
+  const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  const own = fstatSync(file.number, { bigint: true });
+  return found?.ino === own.ino && found.dev === own.dev;
 }
 
 /** What the journal of an earlier orchestrator says may be alive, in this boot. */

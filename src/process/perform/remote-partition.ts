@@ -4,7 +4,7 @@ import { receiveCredentials } from "../../../ffi/unix-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
-import { Listener, listenAt } from "../../messaging/listener.ts";
+import { Listener, listenAt, makeSocketFolder } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
@@ -114,6 +114,7 @@ export class RemotePartition implements Partition {
       this.#dialler.dial();
       return;
     }
+    makeSocketFolder(endpoint.path);
     const listening = listenAt(endpoint.path);
     // Connections inherit it: the first message of an agent comes before we could ask for it.
     receiveCredentials(listening);
