@@ -16,13 +16,19 @@ export interface CompletedFlag {
   readonly value: Offer | undefined;
 }
 
+export interface CompletedPositional {
+  readonly offer: Offer;
+  readonly repeatable: boolean;
+}
+
 /** One level of the tree, as a shell needs it. */
 export interface CompletionLevel {
   /** "hostler process list" */
   readonly path: string;
   readonly commands: readonly { readonly name: string; readonly description: string }[];
   readonly flags: readonly CompletedFlag[];
-  readonly positional: Offer;
+  /** In their order; the last one may take every further word. */
+  readonly positionals: readonly CompletedPositional[];
 }
 
 /** All levels, the root first. Imports every command's definition. */
@@ -32,14 +38,17 @@ export async function completionLevels(
 ): Promise<CompletionLevel[]> {
   const children = Object.entries(command.subCommands ?? {});
   const definitions = Object.entries({ ...command.args, help: helpFlag });
-  const [positional] = definitions.filter(([, { type }]) => type === "positional");
+  const positionals = definitions.filter(([, { type }]) => type === "positional");
   const level: CompletionLevel = {
     path,
     commands: children.map(([name, { description }]) => ({ name, description })),
     flags: definitions
       .filter(([, { type }]) => type !== "positional")
       .map(([name, definition]) => completedFlag(name, definition)),
-    positional: positional === undefined ? { kind: "nothing" } : offerOf(positional[1]),
+    positionals: positionals.map(([, definition]) => ({
+      offer: offerOf(definition),
+      repeatable: definition.repeatable === true,
+    })),
   };
   const below: CompletionLevel[][] = [];
   for (const [name, child] of children) {

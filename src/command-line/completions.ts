@@ -65,6 +65,28 @@ function levelCases(
   return levels.map((level) => ({ pattern: `"${level.path}"`, action: act(level) }));
 }
 
+/** What is offered at each place: "0", "1", or "*" from there on. */
+function placeCases(
+  { positionals }: CompletionLevel,
+  act: (offer: Offer) => string,
+): readonly { readonly pattern: string; readonly action: string }[] {
+  return positionals.map(({ offer, repeatable }, place) => ({
+    pattern: repeatable ? "*" : String(place),
+    action: act(offer),
+  }));
+}
+
+/** The patterns of `case` alone, or one that nothing is. */
+const patternsOf = (cases: readonly { readonly pattern: string }[]) =>
+  cases.length === 0 ? "''" : cases.map(({ pattern }) => pattern).join("|");
+
+/** A `case` in one line, for bash and zsh. */
+function placeCase(level: CompletionLevel, act: (offer: Offer) => string): string {
+  const cases = placeCases(level, act);
+  if (cases.length === 0) return ":";
+  return `case $place in ${cases.map((one) => `${one.pattern}) ${one.action} ;;`).join(" ")} esac`;
+}
+
 const renderCases = (cases: readonly { pattern: string; action: string }[]) =>
   cases.map(({ pattern, action }) => `    ${pattern}) ${action} ;;\n`).join("");
 
@@ -81,10 +103,10 @@ export function renderBash(levels: readonly CompletionLevel[]): string {
         return ":";
     }
   };
-  const level = ({ commands, flags, positional }: CompletionLevel): string => {
-    const spellings = flags.flatMap((flag) => flag.spellings).join(" ");
-    const names = commands.map(({ name }) => name).join(" ");
-    const below = names === "" ? offer(positional) : `words=${quoted(names)}`;
+  const level = (here: CompletionLevel): string => {
+    const spellings = here.flags.flatMap((flag) => flag.spellings).join(" ");
+    const names = here.commands.map(({ name }) => name).join(" ");
+    const below = names === "" ? placeCase(here, offer) : `words=${quoted(names)}`;
     return `if [[ $current == -* ]]; then words=${quoted(spellings)}; else ${below}; fi`;
   };
   return `# Completions of hostler for bash, made by: hostler completions bash
@@ -99,18 +121,22 @@ _hostler_files() {
 }
 
 _hostler() {
-  local current="$\{COMP_WORDS[COMP_CWORD]}" level="hostler" words="" index
+  local current="$\{COMP_WORDS[COMP_CWORD]}" level="hostler" words="" index place=0 value=0
   local socket=()
   COMPREPLY=()
   for ((index = 1; index < COMP_CWORD; index++)); do
     if [[ $\{COMP_WORDS[index]} == --control-socket && $((index + 1)) -lt COMP_CWORD ]]; then
       socket=(--control-socket "$\{COMP_WORDS[index + 1]}")
     fi
+    if ((value)); then value=0; continue; fi
     case "$level $\{COMP_WORDS[index]}" in
     ${pathsBelowRoot(levels)
       .map((path) => `"${path}"`)
       .join("|")})
-      level="$level $\{COMP_WORDS[index]}" ;;
+      level="$level $\{COMP_WORDS[index]}" place=0 ;;
+    ${patternsOf(valueCases(levels, offer))}) value=1 ;;
+    "$level -"*) ;;
+    *) place=$((place + 1)) ;;
     esac
   done
   case "$level $\{COMP_WORDS[COMP_CWORD - 1]}" in
@@ -138,12 +164,12 @@ export function renderZsh(levels: readonly CompletionLevel[]): string {
         return ":";
     }
   };
-  const level = ({ commands, flags, positional }: CompletionLevel): string => {
-    const spellings = flags.flatMap((flag) => flag.spellings).join(" ");
-    const names = commands.map(({ name, description }) => quoted(`${name}:${description}`));
+  const level = (here: CompletionLevel): string => {
+    const spellings = here.flags.flatMap((flag) => flag.spellings).join(" ");
+    const names = here.commands.map(({ name, description }) => quoted(`${name}:${description}`));
     const below =
       names.length === 0
-        ? offer(positional)
+        ? placeCase(here, offer)
         : `offers=(${names.join(" ")}); _describe command offers`;
     return `if [[ $PREFIX == -* ]]; then compadd -- ${spellings}; else ${below}; fi`;
   };
@@ -155,17 +181,21 @@ _hostler_names() {
 }
 
 _hostler() {
-  local level=hostler index
+  local level=hostler index place=0 value=0
   local -a socket offers
   for ((index = 2; index < CURRENT; index++)); do
     if [[ $\{words[index]} == --control-socket ]] && ((index + 1 < CURRENT)); then
       socket=(--control-socket $\{words[index + 1]})
     fi
+    if ((value)); then value=0; continue; fi
     case "$level $\{words[index]}" in
     ${pathsBelowRoot(levels)
       .map((path) => `"${path}"`)
       .join("|")})
-      level="$level $\{words[index]}" ;;
+      level="$level $\{words[index]}" place=0 ;;
+    ${patternsOf(valueCases(levels, offer))}) value=1 ;;
+    "$level -"*) ;;
+    *) place=$((place + 1)) ;;
     esac
   done
   case "$level $\{words[CURRENT - 1]}" in
@@ -204,27 +234,18 @@ export function renderFish(levels: readonly CompletionLevel[]): string {
       const takes = value === undefined ? "" : ` -r ${offer(value)}`;
       return `${here} ${names.join(" ")}${takes} -d ${quoted(description)}`;
     });
-    const words = level.commands.length === 0 ? [`${here} ${offer(level.positional)}`] : [];
-    return [...commands, ...flags, ...words];
+    const words = placeCases(level, offer).map(
+      ({ pattern, action }) =>
+        `complete -c hostler -n '__hostler_at "${level.path}" "${pattern}"' ${action}`,
+    );
+    // Nothing is offered beyond the last word, nor files, which fish offers without a rule.
+    const nothing = level.commands.length === 0 ? [`${here} -f`] : [];
+    return [...commands, ...flags, ...nothing, ...words];
   });
+  const flagPatterns = valueCases(levels, offer).flatMap(({ pattern }) => pattern.split("|"));
   return `# Completions of hostler for fish, made by: hostler completions fish
 
-function __hostler_level
-    set -l level hostler
-    for word in (commandline -opc)[2..-1]
-        switch "$level $word"
-            case ${pathsBelowRoot(levels).map(quoted).join(" ")}
-                set level "$level $word"
-        end
-    end
-    echo $level
-end
-
-function __hostler_at
-    test (__hostler_level) = "$argv[1]"
-end
-
-function __hostler_names
+${fishPlace(levels, flagPatterns)}function __hostler_names
     set -l words (commandline -opc)
     set -l socket
     set -l at (contains -i -- --control-socket $words)
@@ -234,5 +255,40 @@ function __hostler_names
 end
 
 ${lines.join("\n")}
+`;
+}
+
+/** Finds at which level, and at which of its words, the cursor stands. */
+function fishPlace(levels: readonly CompletionLevel[], flagPatterns: readonly string[]): string {
+  return `function __hostler_level
+    set -l level hostler
+    set -l place 0
+    set -l value 0
+    for word in (commandline -opc)[2..-1]
+        if test $value = 1
+            set value 0
+            continue
+        end
+        switch "$level $word"
+            case ${pathsBelowRoot(levels).map(quoted).join(" ")}
+                set level "$level $word"
+                set place 0
+            case ${flagPatterns.join(" ")}
+                set value 1
+            case "$level -*"
+            case '*'
+                set place (math $place + 1)
+        end
+    end
+    echo $level
+    echo $place
+end
+
+function __hostler_at
+    set -l here (__hostler_level)
+    test "$here[1]" = "$argv[1]"; or return 1
+    test (count $argv) = 1; or string match -q -- "$argv[2]" $here[2]
+end
+
 `;
 }

@@ -9,6 +9,8 @@ import type { ArgDef, CommandMeta } from "citty";
 export type ArgumentDefinition = ArgDef & {
   /** It may be given several times, and is a list. */
   readonly repeatable?: boolean;
+  /** It may have a dash before it, as the signals of kill(1): -9, -KILL. At most one of them. */
+  readonly dashed?: boolean;
   /** What a shell offers for it. */
   readonly complete?: "process" | "file";
 };

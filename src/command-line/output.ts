@@ -1,8 +1,33 @@
-import { writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
+import { ExitCode } from "../units/exit-code.ts";
 
 /** The reader of stdout has gone, as `head` does: there is nothing left to say. */
 export class OutputClosed extends Error {
   override readonly name = "OutputClosed";
+}
+
+/** The program was started without a stdout: `>&-`. */
+class NoOutput extends Error {
+  override readonly name = "NoOutput";
+  readonly exitCode = ExitCode.refused;
+}
+
+/** O_CLOEXEC of x86-64 and arm64, as proc_pid_fdinfo(5) shows it. */
+const CLOSE_ON_EXEC = 0o2000000;
+let hasOutput: boolean | undefined;
+
+/**
+ * Bun opens /dev/null in the place of a stdout that is closed, and what is written there would be
+ * lost without a word. Bun's own is close-on-exec, which no descriptor is that came over an exec.
+ */
+function checkOutput(): boolean {
+  try {
+    const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync("/proc/self/fdinfo/1", "utf8"))?.[1];
+    return (Number.parseInt(flags ?? "0", 8) & CLOSE_ON_EXEC) === 0;
+  } catch {
+    // Without /proc nothing tells; whoever has no /proc has more to mend than that.
+    return true;
+  }
 }
 
 /**
@@ -10,6 +35,13 @@ export class OutputClosed extends Error {
  * @throws OutputClosed when nobody reads any more; the kernel's error for anything else
  */
 export async function printText(text: string): Promise<void> {
+  hasOutput ??= checkOutput();
+  if (!hasOutput) {
+    throw new NoOutput(
+      "Cannot write to stdout: expected an open descriptor 1, received a closed one. " +
+        "Redirect it to a file, or to /dev/null.",
+    );
+  }
   let bytes = Buffer.from(text);
   while (bytes.length > 0) {
     try {

@@ -32,11 +32,13 @@ class WordReader {
   readonly #words: string[];
   readonly #values = new Map<string, string[]>();
   readonly #positionals: string[] = [];
+  readonly #dashed: string | undefined;
   #wantsHelp = false;
 
   constructor(definitions: ArgumentDefinitions, words: readonly string[]) {
     this.#definitions = { ...definitions, help: helpFlag };
     this.#flags = flagNames(this.#definitions);
+    this.#dashed = Object.entries(definitions).find(([, { dashed }]) => dashed === true)?.[0];
     this.#words = [...words];
   }
 
@@ -60,8 +62,15 @@ class WordReader {
   #readWord(word: string): void {
     if (word === "--") this.#positionals.push(...this.#words.splice(0));
     else if (word.startsWith("--")) this.#readLong(word);
-    else if (word.startsWith("-") && word !== "-") this.#readShort(word);
+    else if (this.#dashed !== undefined && this.#isDashed(word)) {
+      this.#set(this.#dashed, word, word);
+    } else if (word.startsWith("-") && word !== "-") this.#readShort(word);
     else this.#positionals.push(word);
+  }
+
+  /** "-9", "-hup": one dash, and no flag of one letter. */
+  #isDashed(word: string): boolean {
+    return /^-\w/.test(word) && !this.#flags.has(word);
   }
 
   #readLong(word: string): void {
@@ -118,14 +127,20 @@ class WordReader {
     const before = this.#values.get(name);
     if (before === undefined) this.#values.set(name, [value]);
     else if (definition?.repeatable === true) before.push(value);
-    else if (!this.#isBoolean(name)) throw new UsageError(`${flag} is given twice`);
+    else if (!this.#isBoolean(name)) throw new UsageError(this.#twice(name, flag));
     if (definition?.type === "enum") checkOption(flag, definition.options ?? [], value);
+  }
+
+  #twice(name: string, flag: string): string {
+    return name === this.#dashed
+      ? `Expected one <${name}>, received ${flag} as well`
+      : `${flag} is given twice`;
   }
 
   #assignPositionals(): void {
     const rest = [...this.#positionals];
     for (const [name, definition] of Object.entries(this.#definitions)) {
-      if (definition.type !== "positional") continue;
+      if (definition.type !== "positional" || this.#values.has(name)) continue;
       const words = definition.repeatable === true ? rest.splice(0) : rest.splice(0, 1);
       if (words.length > 0) this.#values.set(name, words);
       else if (definition.required !== false) {

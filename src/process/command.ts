@@ -1,5 +1,6 @@
 import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
-import { defaultAgentSocket, defaultControlSocket } from "./protocol.ts";
+import { signalNames } from "../units/signals.ts";
+import { defaultAgentSocket, defaultControlSocket, defaultHoldenSocket } from "./protocol.ts";
 
 const logFlags = {
   "log-json": { type: "boolean", description: "Log one JSON object a line" },
@@ -83,7 +84,13 @@ export const holdenAgentCommand: Command = defineCommand({
       ["HOLDEN_SOCKET_PATH=/run/holden/qm_orchestrator.sock holden-agent", "Listen there"],
     ],
   },
-  args: agentFlags,
+  args: {
+    ...agentFlags,
+    socket: {
+      ...agentFlags.socket,
+      description: `Listen here (default HOLDEN_SOCKET_PATH, else ${defaultHoldenSocket})`,
+    },
+  },
   run: async (args) => {
     const { runAgentCommand } = await import("./commands/daemons.ts");
     return await runAgentCommand({ ...args, holdenNames: true });
@@ -139,7 +146,12 @@ export const holdenOrchestratorCommand: Command = defineCommand({
   },
   args: {
     "local-command": { type: "positional", description: "Runs here; split at spaces" },
-    "agent-command": { type: "positional", description: "The agent runs it; split at spaces" },
+    "agent-command": {
+      type: "positional",
+      description:
+        "Runs at the agent that listens at HOLDEN_SOCKET_PATH " +
+        `(default ${defaultHoldenSocket}); split at spaces`,
+    },
     ...controlSocketFlag,
     ...logFlags,
   },
@@ -275,11 +287,19 @@ const signalCommand = defineCommand({
   meta: {
     name: "signal",
     description: "Send a signal to a process, by its pidfd",
-    examples: [["hostler process signal media SIGHUP", "Have it read its files again"]],
+    examples: [
+      ["hostler process signal media SIGHUP", "Have it read its files again"],
+      ["hostler process signal -9 media", "As kill(1) is called; it is restarted by its rule"],
+    ],
   },
   args: {
     ...oneName,
-    signal: { type: "positional", description: "A name or a number, such as SIGHUP, HUP or 1" },
+    signal: {
+      type: "positional",
+      dashed: true,
+      options: signalNames,
+      description: "A name or a number, such as SIGHUP, HUP, 1, -HUP or -1",
+    },
     ...controlSocketFlag,
   },
   run: async (args) => await (await import("./commands/change.ts")).runSignal(args),

@@ -55,6 +55,9 @@ const names = new Map<number, string>(
 );
 const byName = new Map<string, number>(Object.entries(numbers));
 
+/** The names of all signals that have one of their own, by their numbers. */
+export const signalNames: readonly string[] = Object.keys(numbers);
+
 /** "SIGTERM", "SIGRTMIN+2", or "signal 32" for one that has no name. */
 export function signalName(number: number): string {
   const name = names.get(number);

@@ -19,6 +19,8 @@ printf '[\\n  {\\n    "name": "brake-monitor",\\n    "phase": "ready"\\n  },\\n'
 printf '  {\\n    "name": "media"\\n  }\\n]\\n'
 `;
 
+const signalsOfT = ["SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN", "SIGTTOU"];
+
 type Shell = "bash" | "zsh" | "fish";
 
 const drivers: Record<Shell, (words: readonly string[]) => string> = {
@@ -85,6 +87,16 @@ function cases(shell: Shell): void {
     [["hostler", "process", "logs", "--control-socket", "/other", "els"], ["elsewhere"]],
     [["hostler", "process", "logs", "--control-socket", "/absent", "me"], []],
     [["hostler", "process", "check", "proc"], ["process.toml"]],
+    [["hostler", "process", "check", "x.toml", "proc"], []],
+    [["hostler", "process", "signal", "me"], ["media"]],
+    [["hostler", "process", "signal", "media", "SIGK"], ["SIGKILL"]],
+    [
+      ["hostler", "process", "signal", "media", "SIGUSR"],
+      ["SIGUSR1", "SIGUSR2"],
+    ],
+    [["hostler", "process", "signal", "--control-socket", "/x", "media", "SIGT"], signalsOfT],
+    [["hostler", "process", "signal", "-9", "me"], ["media"]],
+    [["hostler", "process", "signal", "media", "SIGHUP", ""], []],
     [["hostler", "process", "orchestrator", "--config", "proc"], ["process.toml"]],
     [["hostler", "process", "agent", "--allow-uid", ""], []],
     [

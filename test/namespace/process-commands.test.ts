@@ -65,6 +65,63 @@ skipUnless("commands of the process system", root, () => {
     expect((await command("signal", "optional", "HUP")).stderr).toContain("optional does not run");
   });
 
+  test("signal takes what kill(1) takes", async () => {
+    await using orchestrator = await startOrchestrator({ configuration });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    const signal = (...words: string[]) =>
+      runProgram([hostler(), "process", "signal", ...socket, ...words]);
+    const forms: string[][] = [
+      ["quiet", "-9"],
+      ["-9", "quiet"],
+      ["quiet", "-KILL"],
+      ["-SIGKILL", "quiet"],
+      ["-kill", "--", "quiet"],
+      ["quiet", "--", "-9"],
+      ["--", "quiet", "SIGKILL"],
+      ["quiet", "kill"],
+    ];
+    for (const [index, words] of forms.entries()) {
+      await orchestrator.events.nth("quiet", "ready", index + 1);
+      expect([words, (await signal(...words)).exitCode]).toEqual([words, 0]);
+      const { ending } = await orchestrator.events.nth("quiet", "ended", index + 1);
+      expect(ending).toMatchObject({ kind: "signalled", signal: 9 });
+      await runProgram([hostler(), "process", "start", "quiet", "--wait", ...socket]);
+    }
+    const wrong: [string[], string][] = [
+      [["quiet", "-FOO"], "Expected a name such as SIGTERM, TERM or SIGRTMIN+1, or a number"],
+      [["quiet", "-9", "-15"], "Expected one <signal>, received -15 as well"],
+      [["quiet", "-9", "HUP"], "Expected no further word, received HUP"],
+      [["quiet", "--signal"], "Unknown flag --signal."],
+      [["-9"], "Expected <name>, received nothing"],
+    ];
+    for (const [words, message] of wrong) {
+      const { exitCode, stderr } = await signal(...words);
+      expect([words, exitCode]).toEqual([words, 100]);
+      expect(stderr).toContain(message);
+    }
+    expect((await signal("-h")).stdout).toContain("Usage:");
+  });
+
+  test("no listing is lost in silence where stdout is closed: 111", async () => {
+    using folder = temporaryFolder();
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    await orchestrator.events.nth("speaker", "ready");
+    const listings = [
+      ...["list", "list --json", "show quiet", "logs", "events", "list --watch", "stop optional"],
+    ].map((words) => `process ${words} --control-socket ${orchestrator.controlSocket}`);
+    const file = folder.file("process.toml");
+    const others = ["doctor", "completions fish", "--version", "--help", `process check ${file}`];
+    for (const words of [...listings, ...others]) {
+      const closed = await runProgram(["sh", "-c", `exec ${hostler()} ${words} >&-`]);
+      expect([words, closed.exitCode]).toEqual([words, 111]);
+      expect(closed.stderr).toContain("Cannot write to stdout: expected an open descriptor 1");
+    }
+    for (const target of [">/dev/null", "1<>/dev/null", `>${folder.file("out")}`]) {
+      const open = await runProgram(["sh", "-c", `exec ${hostler()} ${listings[0]} ${target}`]);
+      expect([target, open.exitCode, open.stderr]).toEqual([target, 0, ""]);
+    }
+  });
+
   test("list --watch, logs -f and events -f go on with what comes", async () => {
     await using orchestrator = await startOrchestrator({ configuration });
     const socket = ["--control-socket", orchestrator.controlSocket];
@@ -134,6 +191,29 @@ describe("called by Holden's names", () => {
     const { exitCode, stderr } = await runProgram([folder.file("holden-orchestrator"), "x"]);
     expect(exitCode).toBe(100);
     expect(stderr).toContain("Expected <agent-command>, received nothing");
+  });
+
+  test("each logs under the name that it was called by, and helps with its own paths", async () => {
+    using folder = temporaryFolder();
+    const environment = { HOLDEN_SOCKET_PATH: folder.file("holden.sock") };
+    const [agent, orchestrator] = [folder.file("holden-agent"), folder.file("holden-orchestrator")];
+    for (const path of [agent, orchestrator]) symlinkSync(hostler(), path);
+    const words = ["sleep 1000", "sleep 1000", "--control-socket", folder.file("control.sock")];
+    await using keeper = startProgram([orchestrator, ...words], { environment });
+    await using starter = startProgram([agent], { environment });
+    await Promise.all([
+      keeper.said(/^holden-orchestrator: partition \S+ is connected/m),
+      starter.said(/^holden-agent: listening at/m),
+    ]);
+    keeper.kill("SIGTERM");
+    expect((await keeper.ended()).stderr).not.toMatch(/^hostler/m);
+    for (const path of [agent, orchestrator]) {
+      const { stdout } = await runProgram([path, "--help"]);
+      expect(stdout.replaceAll(/\s+/g, " ")).toMatch(
+        /HOLDEN_SOCKET_PATH[, (]+(else|default) \/tmp\/process_orchestrator\.sock/,
+      );
+      expect(stdout).not.toContain("/run/holden/qm_orchestrator.sock)");
+    }
   });
 
   test("HOLDEN_SOCKET_PATH is honoured under those names alone", async () => {

@@ -48,7 +48,8 @@ interface SignalOptions {
 }
 
 export async function runSignal(options: SignalOptions): Promise<number> {
-  const signal = signalNumber(options.signal);
+  // After "--" the parser leaves a dash where it is.
+  const signal = signalNumber(options.signal.replace(/^-/, ""));
   if (typeof signal !== "number") {
     throw new UsageError(`Expected ${signal.expected}, received ${signal.received}`);
   }

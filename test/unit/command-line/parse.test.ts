@@ -63,6 +63,24 @@ describe("parseWords", () => {
     expect(() => parseWords(definitions, words)).toThrow(message);
   });
 
+  const dashed: ArgumentDefinitions = {
+    name: { type: "positional" },
+    signal: { type: "positional", dashed: true },
+    json: { type: "boolean", alias: "j" },
+  };
+  const signals: [string[], object][] = [
+    [["x", "-9"], { signal: "-9" }],
+    [["-9", "x"], { signal: "-9" }],
+    [["-jkill", "x"], { signal: "-jkill" }],
+    [["-j", "x", "9"], { signal: "9", json: true }],
+    [["x", "--", "-9"], { signal: "-9" }],
+    [["-KILL", "--", "x"], { signal: "-KILL" }],
+  ];
+  test.each(signals)("with a dash as kill(1) takes it: %j", (words, expected) => {
+    const values = { name: "x", json: false, help: false, ...expected };
+    expect(parseWords(dashed, words)).toEqual(values as never);
+  });
+
   test("a word too many", () => {
     const one: ArgumentDefinitions = { file: { type: "positional" } };
     expect(() => parseWords(one, ["x", "y"])).toThrow("Expected no further word, received y");

@@ -139,7 +139,7 @@ test("a completion holds no text that a shell would take apart", () => {
     path: "hostler",
     commands: [{ name: "x", description: "it's" }],
     flags: [],
-    positional: { kind: "nothing" as const },
+    positionals: [],
   };
   expect(renderBash([level])).toContain("words='x'");
 });
