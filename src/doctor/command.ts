@@ -1,5 +1,6 @@
 import { defineCommand } from "../command-line/definition.ts";
 import { UsageError } from "../command-line/usage-error.ts";
+import { nearest } from "../units/nearest.ts";
 import { type Subject, subjects } from "./judgement.ts";
 
 export const doctorCommand = defineCommand({
@@ -31,5 +32,10 @@ export const doctorCommand = defineCommand({
 function readSubject(word: string): Subject {
   const subject = subjects.find((candidate) => candidate === word);
   if (subject !== undefined) return subject;
-  throw new UsageError(`Expected one of ${subjects.join(", ")}, received ${JSON.stringify(word)}.`);
+  const meant = nearest(word, subjects);
+  const mend = meant === undefined ? "" : ` Did you mean ${meant}?`;
+  throw new UsageError(
+    `Expected one of ${subjects.join(", ")}, or no word for all of them, received ` +
+      `${JSON.stringify(word)}.${mend}`,
+  );
 }

@@ -35,6 +35,8 @@ export interface Findings {
   readonly namespaces: Readonly<Record<string, number>>;
   readonly security: SecurityFindings;
   readonly limits: LimitFindings;
+  /** The folders of the sockets that are used when none is named. */
+  readonly socketFolders: readonly SocketFolder[];
   /** Names of environment variables that change what Bun does. */
   readonly bunVariables: readonly string[];
 }
@@ -65,6 +67,14 @@ export interface SecurityFindings {
   readonly selinux: "enforcing" | "permissive" | "absent";
   /** Our own label, such as an SELinux context. */
   readonly label: string | undefined;
+}
+
+export interface SocketFolder {
+  /** Whose it is, such as "orchestrator". */
+  readonly user: string;
+  readonly path: string;
+  /** Why no socket can be made in it, as the name of an error number; undefined when it can. */
+  readonly refusal: string | undefined;
 }
 
 /** Undefined where the file in /proc is not there. */

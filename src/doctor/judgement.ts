@@ -49,6 +49,7 @@ function judgeProcess(findings: Findings): Judged[] {
   return [
     judgeKernel(findings.kernelRelease),
     judgeProc(findings),
+    judgeSockets(findings),
     judgeCalls(findings),
     judgeLibrary(findings),
     ...judgeCallFeatures(findings),
@@ -78,6 +79,27 @@ function judgeProc({ ownStatus }: Findings): Judged {
     found: ownStatus === undefined ? "no /proc/self/status" : "/proc is mounted",
     neededBy: "process: knowing a process again by its INVOCATION_ID",
     mend: "Mount it: mount -t proc proc /proc",
+  };
+}
+
+/** Who names other sockets needs these folders not; but nothing here says that one does. */
+function judgeSockets({ ownStatus, socketFolders }: Findings): Judged {
+  const refused = socketFolders.filter(({ refusal }) => refusal !== undefined);
+  const told = refused.map(({ path, refusal }) => `${path} (${refusal})`).join(", ");
+  const user = ownStatus === undefined ? "this user" : `user ${ownStatus.user}`;
+  const places = refused.map(({ path }) => path).join(" and ");
+  const wayIn =
+    ownStatus?.user === 0
+      ? "Mount /run for writing, as a tmpfs"
+      : `Run as root, or have root make ${places} for ${user}`;
+  return {
+    check: "default_sockets",
+    status: refused.length === 0 ? "ok" : "missing",
+    found: refused.length === 0 ? "can be made" : `${user} cannot make any in ${told}`,
+    neededBy: "process: speaking to each other without --control-socket and --socket",
+    mend:
+      `${wayIn}; or give sockets elsewhere: orchestrator, list, … --control-socket PATH, ` +
+      "agent --socket PATH. Then this line can be passed over.",
   };
 }
 
@@ -162,10 +184,12 @@ function judgeTrial(trial: Trial, isRequired: boolean): { status: Status; found:
   }
 }
 
-function judgeCgroup({ cgroup }: Findings): Judged[] {
+function judgeCgroup({ cgroup, ownStatus }: Findings): Judged[] {
   const { mount, isHybrid, folder, controllers, kill } = cgroup;
   const wanted = ["cpu", "memory", "pids"];
   const lacking = wanted.filter((controller) => !controllers.includes(controller));
+  const delegated = "a delegated cgroup (Delegate=yes in the unit) on Linux 5.14 or newer";
+  const isRoot = ownStatus?.user === 0;
   const place = isHybrid ? `${mount}, beside version 1` : mount;
   return [
     {
@@ -179,7 +203,9 @@ function judgeCgroup({ cgroup }: Findings): Judged[] {
       check: "cgroup_kill",
       ...judgeTrial(kill, false),
       neededBy: "process: killing a cgroup at once",
-      mend: "Run as root in a delegated cgroup (Delegate=yes in the unit) on Linux 5.14 or newer.",
+      mend: isRoot
+        ? `Run in ${delegated}; in a container /sys/fs/cgroup has to be writable.`
+        : `Run as root in ${delegated}.`,
     },
     {
       check: "cgroup_controllers",
@@ -237,9 +263,19 @@ function judgeCapabilities({ ownStatus }: Findings): Judged[] {
       status: held === 1n ? "ok" : "warning",
       found: held === 1n ? "held" : user,
       neededBy: `process: ${use}`,
-      mend: `Run as root, or with AmbientCapabilities=${name} in the unit.`,
+      mend: mendCapability(name, ownStatus?.user),
     };
   });
+}
+
+/** Root that lacks one was given less by whoever started it. */
+function mendCapability(name: string, user: number | undefined): string {
+  if (user !== 0) return `Run as root, or with AmbientCapabilities=${name} in the unit.`;
+  const short = name.replace(/^CAP_/, "");
+  return (
+    "This root has less than the host's. In a container: start that with " +
+    `--cap-add=${short} (podman, docker). In a unit: add ${name} to CapabilityBoundingSet=.`
+  );
 }
 
 function bitOf(capability: string): bigint {

@@ -1,7 +1,16 @@
 /** Looks at this host and tries what it can do. Nothing is changed that is not changed back. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+} from "node:fs";
 import { release } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { defaultAgentSocket, defaultControlSocket } from "../process/protocol.ts";
 import {
   type CallFeature,
   type CgroupFindings,
@@ -10,6 +19,7 @@ import {
   type LimitFindings,
   type OwnStatus,
   type SecurityFindings,
+  type SocketFolder,
   type Trial,
 } from "./findings.ts";
 
@@ -24,8 +34,23 @@ export async function probeHost(): Promise<Findings> {
     namespaces: probeNamespaces(),
     security: probeSecurity(),
     limits: probeLimits(),
+    socketFolders: [
+      probeSocketFolder("orchestrator", dirname(defaultControlSocket)),
+      probeSocketFolder("agent", dirname(defaultAgentSocket)),
+    ],
     bunVariables: ["BUN_BE_BUN", "BUN_OPTIONS"].filter((name) => process.env[name] !== undefined),
   };
+}
+
+/** A folder that is not there yet is made when it is needed: then the one above it decides. */
+function probeSocketFolder(user: string, path: string): SocketFolder {
+  const found = existsSync(path) ? path : dirname(path);
+  try {
+    accessSync(found, constants.W_OK | constants.X_OK);
+    return { user, path, refusal: undefined };
+  } catch (error) {
+    return { user, path, refusal: codeOf(error) };
+  }
 }
 
 /** ffi/ is imported here and not above: where memory may not be executable, that throws. */

@@ -1,5 +1,5 @@
 /** The compiled doctor on this host as it is, and as it is seen by those who may do less. */
-import { describe, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import type { Advice } from "../../src/doctor/judgement.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { runProgram } from "../support/program.ts";
@@ -24,7 +24,7 @@ async function ask(
   };
 }
 
-describe("hostler doctor", () => {
+skipUnless("hostler doctor", root, () => {
   test("finds this host fit, for everything and for process", async () => {
     const { exitCode, advice } = await ask([hostler()]);
     expect(exitCode).toBe(0);
@@ -47,10 +47,14 @@ describe("hostler doctor", () => {
     expect(stdout).toContain("\nThis host can do what was asked for: process.");
   });
 
-  test("does not know what it was not made for", async () => {
-    const result = await runProgram([hostler(), "doctor", "proces"]);
+  test.each([
+    ["proces", " Did you mean process?\n"],
+    ["foo", "\nhostler doctor: See hostler doctor --help.\n"],
+  ])("does not know what it was not made for: %s", async (word, end) => {
+    const result = await runProgram([hostler(), "doctor", word]);
     expect(result.exitCode).toBe(100);
-    expect(result.stderr).toContain('Expected one of process, received "proces".');
+    expect(result.stderr).toContain("Expected one of process, or no word for all of them");
+    expect(result.stderr).toContain(`received "${word}".${end}`);
   });
 
   test("warns of variables that change what Bun does", async () => {
@@ -76,13 +80,30 @@ skipUnless("hostler doctor for those who may do less", root, () => {
   test("a user without rights is told what could not be tried", async () => {
     const drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
     const { exitCode, advice } = await ask([...drop, hostler()]);
-    expect(exitCode).toBe(0);
+    // What runs with the default sockets does not run for him.
+    expect(exitCode).toBe(111);
+    expect(advice.get("default_sockets")).toMatchObject({ status: "missing" });
+    expect(advice.get("default_sockets")?.mend).toContain("--control-socket PATH");
+    const missing = [...advice.values()].filter(({ status }) => status === "missing");
+    expect(missing.map(({ check }) => check)).toEqual(["default_sockets"]);
     expect(advice.get("cap_kill")).toMatchObject({
       status: "warning",
       found: "not held, user 65534",
     });
     expect(advice.get("cgroup_kill")?.found).toStartWith("not tried: ");
     expect(advice.get("pidfd_open")?.status).toBe("ok");
+  });
+
+  test("root with a capability less is not told to be root", async () => {
+    const { exitCode, advice } = await ask([
+      ...["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"],
+      hostler(),
+    ]);
+    expect(exitCode).toBe(0);
+    const { status, mend } = advice.get("cap_sys_resource") ?? {};
+    expect(status).toBe("warning");
+    expect(mend).toMatch(/--cap-add=SYS_RESOURCE.*CapabilityBoundingSet=/);
+    expect(mend).not.toContain("as root");
   });
 
   test("as a child of PID 1, with an empty /etc and no PATH", async () => {

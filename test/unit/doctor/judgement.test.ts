@@ -30,8 +30,14 @@ const perfect: Findings = {
   namespaces: { cgroup: 100, ipc: 100, mnt: 100, net: 100, pid: 100, user: 100, uts: 100 },
   security: { modules: ["lockdown", "selinux"], selinux: "enforcing", label: "u:r:qm_t:s0" },
   limits: { descriptors: 524_288, processNumbers: 4_194_304, threads: 60_000, datagrams: 512 },
+  socketFolders: [
+    { user: "orchestrator", path: "/run/hostler", refusal: undefined },
+    { user: "agent", path: "/run/holden", refusal: undefined },
+  ],
   bunVariables: [],
 };
+
+const noSockets = perfect.socketFolders.map((folder) => ({ ...folder, refusal: "EACCES" }));
 
 function adviceFor(changed: Partial<Findings>): Advice[] {
   return judge({ ...perfect, ...changed }, ["process"]);
@@ -65,6 +71,7 @@ describe("what is required and lacks makes the host unfit", () => {
   const lacking: [string, Partial<Findings>][] = [
     ["kernel_version", { kernelRelease: "5.13.19" }],
     ["proc", { ownStatus: undefined }],
+    ["default_sockets", { socketFolders: noSockets }],
     ["executable_memory", { callRefusal: "bun:ffi requires the JIT" }],
     ["c_library", { library: { name: "glibc", version: "2.33" } }],
     ["c_library", { library: { name: "glibc", version: undefined } }],
@@ -121,6 +128,32 @@ describe("what is only useful warns", () => {
     expect(line(lacks, "cap_sys_nice").found).toBe("not held, user 1000");
     const none = { ownStatus: { user: 1_000, effectiveCapabilities: 0n } };
     expect(Object.keys(trouble(none))).toHaveLength(8);
+  });
+});
+
+describe("the mend is for whoever asks", () => {
+  const root = { user: 0, effectiveCapabilities: 0n };
+  const other = { user: 1_000, effectiveCapabilities: 0n };
+
+  test("root is not told to be root", () => {
+    const kill = { cgroup: { ...perfect.cgroup, kill: untried } };
+    for (const changed of [{ ownStatus: root }, { ...kill, ownStatus: root }]) {
+      const mends = adviceFor({ ...changed, socketFolders: noSockets }).map(({ mend }) => mend);
+      expect(mends.filter((mend) => /as root/i.test(mend ?? ""))).toEqual([]);
+    }
+    const { mend } = line({ ownStatus: root }, "cap_sys_resource");
+    expect(mend).toContain("--cap-add=SYS_RESOURCE (podman, docker)");
+    expect(mend).toContain("CAP_SYS_RESOURCE to CapabilityBoundingSet=");
+    expect(line({ ownStatus: other }, "cap_sys_resource").mend).toContain("Run as root");
+  });
+
+  test("who may not make the default sockets learns which, and how to do without", () => {
+    const [, agent] = noSockets;
+    const socketFolders = [...perfect.socketFolders.slice(0, 1), ...(agent ? [agent] : [])];
+    const { found, mend } = line({ ownStatus: other, socketFolders }, "default_sockets");
+    expect(found).toBe("user 1000 cannot make any in /run/holden (EACCES)");
+    expect(mend).toContain("have root make /run/holden for user 1000");
+    expect(mend).toContain("--control-socket PATH");
   });
 });
 
