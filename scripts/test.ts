@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildAll, readCommit } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
+import { findLiveUpdateKernel, makeLiveUpdateKernel } from "./guest-kernel.ts";
 import {
   ensureDependencies,
   ensureSystemPackages,
@@ -65,6 +66,7 @@ async function main(): Promise<number> {
   await ensureDependencies();
   await preparePackages(plan.map(({ suite }) => suite));
   await withStep("build", buildAll);
+  if (plan.some(({ files }) => files.some(isAboutLiveUpdateGuests))) await prepareGuestKernel();
   if (isWhole) results.push(...(await runChecks()));
   const scratch = mkdtempSync(join(tmpdir(), "hostler-test-"));
   try {
@@ -89,6 +91,21 @@ async function preparePackages(chosen: readonly Suite[]): Promise<void> {
     return;
   }
   await ensureSystemPackages(groups, "tests");
+}
+
+function isAboutLiveUpdateGuests(path: string): boolean {
+  return path.startsWith("test/machine/live-update");
+}
+
+/** Minutes of work once, so it is done here, where it is seen, and not within a test. */
+async function prepareGuestKernel(): Promise<void> {
+  if (process.arch !== "x64" || findLiveUpdateKernel() !== undefined) return;
+  const missing = missingSystemPackages(["kernel"]);
+  if (process.getuid?.() !== 0 && missing.length > 0) {
+    console.log(explainMissing(missing, "the kernel of the test guests"));
+    return;
+  }
+  await makeLiveUpdateKernel();
 }
 
 async function runChecks(): Promise<FileResult[]> {

@@ -9,9 +9,9 @@ import { livingGroupMembers } from "../../../src/process/perform/process-table.t
 import type { WireEnding } from "../../../src/process/protocol.ts";
 import { runProgram } from "../../support/program.ts";
 import { waitFor } from "../../support/wait-for.ts";
-import { type ExitStatusCase, exitStatusCases } from "./exit-status-cases.ts";
+import type { ExitStatusCase } from "./exit-status-cases.ts";
 import { hostlerPath, patienceMilliseconds, Stage } from "./stage.ts";
-import { writeCase } from "./story.ts";
+import { type Case, requireEqual, tellCases } from "./tell.ts";
 
 const teller = process.env["HOSTLER_TELLER"] === "kernel" ? "kernel" : "agent";
 /** Whether this kernel writes core dumps at all. */
@@ -66,13 +66,6 @@ const signalled = (signal: number, dumped = false): WireEnding => ({
   signal,
   core_dumped: dumped,
 });
-
-function requireEqual(seen: unknown, wanted: unknown): string {
-  if (!Bun.deepEquals(seen, wanted)) {
-    throw new Error(`expected ${JSON.stringify(wanted)}, received ${JSON.stringify(seen)}`);
-  }
-  return JSON.stringify(seen);
-}
 
 /** After the agent's death: what the kernel tells, or "unknown" with the reason. */
 function requireUntold(ending: WireEnding | null, told: WireEnding): string {
@@ -216,7 +209,7 @@ async function stopAll(): Promise<string> {
   return `${pids.length} processes stopped, exit code 0`;
 }
 
-const stories: Readonly<Record<ExitStatusCase, () => Promise<string>>> = {
+const stories: Readonly<Record<ExitStatusCase, Case>> = {
   "the kernel is the one that was meant": async () =>
     requireEqual(release(), process.env["HOSTLER_RELEASE"]),
   "the daemons start": async () => {
@@ -245,24 +238,7 @@ const stories: Readonly<Record<ExitStatusCase, () => Promise<string>>> = {
   "SIGTERM to the orchestrator stops all": stopAll,
 };
 
-/** @returns whether it went well */
-async function tell(name: ExitStatusCase): Promise<boolean> {
-  const begin = performance.now();
-  const finish = (outcome: "ok" | "not ok", detail: string) => {
-    console.log(writeCase({ name, outcome, detail, milliseconds: performance.now() - begin }));
-    return outcome === "ok";
-  };
-  try {
-    return finish("ok", await stories[name]());
-  } catch (error) {
-    return finish("not ok", error instanceof Error ? error.message : String(error));
-  }
-}
-
-let failures = 0;
-for (const name of exitStatusCases) {
-  if (!(await tell(name))) failures += 1;
-}
+const failures = await tellCases(stories);
 if (failures > 0) console.log(stage?.diaries ?? "");
 await stage?.[Symbol.asyncDispose]();
 process.exitCode = failures === 0 ? 0 : 1;

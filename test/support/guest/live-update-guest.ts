@@ -144,6 +144,7 @@ async function rootDisk(kernel: GuestKernel): Promise<string> {
 
 async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskContent> {
   const source = join(repositoryRoot, "test/machine/guest");
+  const library = pythonLibrary();
   const enterKernel = await bundle("test/machine/guest/enter-kernel.ts", folder);
   return {
     folders: ["dev", "proc", "sys", "run", "tmp", "root", "var", "scenario", "sbin", "usr/sbin"],
@@ -151,9 +152,9 @@ async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskCon
       "/usr/bin/hostler": hostler(),
       "/usr/bin/hostler-faults": hostlerWithFaults(),
       "/bin/busybox": "/bin/busybox",
-      ...pythonPrograms(),
+      ...pythonPrograms(library),
     },
-    trees: { "/boot/vmlinuz": kernel.path, ...pythonTrees() },
+    trees: { "/boot/vmlinuz": kernel.path, ...pythonTrees(library) },
     files: {
       "/init": readFileSync(join(source, "stages-init")),
       "/usr/lib/guest/enter-kernel.js": readFileSync(enterKernel),
@@ -177,21 +178,30 @@ function busyboxLinks(): Record<string, string> {
   return Object.fromEntries(names.map((name) => [`/bin/${name}`, "busybox"]));
 }
 
-function pythonPrograms(): Record<string, string> {
-  return existsSync("/usr/bin/python3") ? { "/usr/bin/python3": "/usr/bin/python3" } : {};
+/** The packages of Python's library that a small client imports, and that those import. */
+const pythonPackages = ["collections", "ctypes", "encodings", "importlib", "json", "re"];
+
+/** The interpreter and its modules in C, some of which have libraries of their own. */
+function pythonPrograms(library: string | undefined): Record<string, string> {
+  if (library === undefined) return {};
+  const folder = join(library, "lib-dynload");
+  const paths = readdirSync(folder).map((name) => join(folder, name));
+  return Object.fromEntries(["/usr/bin/python3", ...paths].map((path) => [path, path]));
 }
 
-/** The parts of Python's library that a small client imports, and what those import. */
-const pythonModules = ["collections", "encodings", "importlib", "json", "re", "ctypes"];
+function pythonTrees(library: string | undefined): Record<string, string> {
+  if (library === undefined) return {};
+  const files = readdirSync(library).filter((name) => name.endsWith(".py"));
+  const paths = [...files, ...pythonPackages].map((name) => join(library, name));
+  return Object.fromEntries(paths.map((path) => [path, path]));
+}
 
-function pythonTrees(): Record<string, string> {
-  if (!existsSync("/usr/bin/python3")) return {};
+/** @returns the folder of this machine's Python that has its modules */
+function pythonLibrary(): string | undefined {
+  if (!existsSync("/usr/bin/python3")) return undefined;
   const tell = "import sysconfig; print(sysconfig.get_path('stdlib'))";
   const { stdout } = spawnSync("/usr/bin/python3", ["-c", tell], { encoding: "utf8" });
-  const library = stdout.trim();
-  const files = readdirSync(library).filter((name) => name.endsWith(".py"));
-  const names = [...files, ...pythonModules, "lib-dynload"];
-  return Object.fromEntries(names.map((name) => [join(library, name), join(library, name)]));
+  return stdout.trim();
 }
 
 /** A file is taken to be the same when its size and time are. */
