@@ -63,8 +63,8 @@ class TooDeep extends Error {
 }
 
 /**
- * Reads a text. The parser stops at the first mistake; where that is a key that was said before, the
- * second one gets a name of its own, so that what else is wrong is found as well.
+ * Reads a text. The parser stops at the first mistake; where that is a key that was said before,
+ * the second one gets a name of its own, so that what else is wrong is found as well.
  */
 export function parseToml(text: string): TomlOutcome {
   const repair = new Repair(text);

@@ -3,6 +3,7 @@ import { setNonBlocking } from "../../../ffi/descriptor.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { finishWriting, receiveCredentials, socketKind } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { describeIssues } from "../../messaging/describe-issues.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
 import type { Refusal } from "../lifecycle.ts";
@@ -15,7 +16,6 @@ import {
   limits,
   type WireEnding,
 } from "../protocol.ts";
-import { describeIssues } from "./describe-issues.ts";
 import { identifyAgent, verifyChild } from "./verify-process.ts";
 
 type Unnumbered<Request> = Request extends unknown ? Omit<Request, "id"> : never;

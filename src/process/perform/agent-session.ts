@@ -11,6 +11,7 @@ import {
   receiveCredentials,
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { describeIssues } from "../../messaging/describe-issues.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import type { StreamConnection } from "../../messaging/stream-connection.ts";
 import { encodeEnding } from "../ending.ts";
@@ -27,7 +28,6 @@ import {
   type WireError,
 } from "../protocol.ts";
 import type { ChildRequest, Children, PreparedChild, StartResult } from "./children.ts";
-import { describeIssues } from "./describe-issues.ts";
 import { HoldenSession } from "./holden-session.ts";
 
 /** The agent's own steps between a request and its answer; each is a kill point. */

@@ -134,8 +134,9 @@ export class HoldenPartition implements Partition {
     if (verified.kind === "refused") {
       process.close();
       const { expected, received } = verified;
-      const message = `the agent passed a wrong descriptor: expected ${expected}, received ${received}`;
-      this.#handlers.onTrouble(message);
+      this.#handlers.onTrouble(
+        `the agent passed a wrong descriptor: expected ${expected}, received ${received}`,
+      );
       this.#emit(name, { kind: "answer-lost", invocation });
       return;
     }
