@@ -6,6 +6,7 @@ export type Offer =
   | { readonly kind: "nothing" }
   | { readonly kind: "file" }
   | { readonly kind: "process" }
+  | { readonly kind: "client" }
   | { readonly kind: "words"; readonly words: readonly string[] };
 
 export interface CompletedFlag {

@@ -33,12 +33,31 @@ export function completionsCommand(root: Command): Command {
   });
 }
 
-/** Names of processes come from the orchestrator itself; without one there are none. */
+/** Names that a daemon alone knows: which command tells them, under which key of its JSON. */
+const nameSources = {
+  process: { command: "process list", key: "name" },
+  client: { command: "live-update sessions", key: "client" },
+} as const;
+
+/** The arguments of the function that asks for names, in every shell. */
+const nameArguments = (kind: keyof typeof nameSources) =>
+  `${quoted(nameSources[kind].command)} ${nameSources[kind].key}`;
+
+/** Without the daemon there are no names. */
 const namesPipeline = [
-  'process list --json "$@" 2>/dev/null',
-  `grep -o '"name": "[^"]*"'`,
+  '--json "$@" 2>/dev/null',
+  `grep -o "\\"$key\\": \\"[^\\"]*\\""`,
   `cut -d '"' -f 4`,
+  "sort -u",
 ].join(" | ");
+
+/** What the program is under other names: links, at another place in the tree. */
+const otherNames = [
+  ["luoctl", "hostler live-update"],
+  ["luod", "hostler live-update daemon"],
+] as const;
+const everyName = ["hostler", ...otherNames.map(([name]) => name)].join(" ");
+const otherNameCases = otherNames.map(([name, path]) => `${name}) level="${path}" ;;`).join(" ");
 
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 const pathsBelowRoot = (levels: readonly CompletionLevel[]) =>
@@ -96,7 +115,8 @@ export function renderBash(levels: readonly CompletionLevel[]): string {
       case "file":
         return '_hostler_files "$current"';
       case "process":
-        return 'words="$(_hostler_names "$' + '{socket[@]}")"';
+      case "client":
+        return `words="$(_hostler_names ${nameArguments(found.kind)} "$\{socket[@]}")"`;
       case "words":
         return `words=${quoted(found.words.join(" "))}`;
       case "nothing":
@@ -112,7 +132,11 @@ export function renderBash(levels: readonly CompletionLevel[]): string {
   return `# Completions of hostler for bash, made by: hostler completions bash
 
 _hostler_names() {
-  "$\{COMP_WORDS[0]}" ${namesPipeline}
+  local command="$1" key="$2"
+  shift 2
+  [[ $\{COMP_WORDS[0]##*/} == luoctl ]] && command="$\{command#live-update }"
+  # shellcheck disable=SC2086 # these are words
+  "$\{COMP_WORDS[0]}" $command ${namesPipeline}
 }
 
 _hostler_files() {
@@ -124,6 +148,7 @@ _hostler() {
   local current="$\{COMP_WORDS[COMP_CWORD]}" level="hostler" words="" index place=0 value=0
   local socket=()
   COMPREPLY=()
+  case "$\{COMP_WORDS[0]##*/}" in ${otherNameCases} esac
   for ((index = 1; index < COMP_CWORD; index++)); do
     if [[ $\{COMP_WORDS[index]} == --control-socket && $((index + 1)) -lt COMP_CWORD ]]; then
       socket=(--control-socket "$\{COMP_WORDS[index + 1]}")
@@ -147,7 +172,7 @@ ${renderCases(levelCases(levels, level))}      esac ;;
   if [[ -n $words ]]; then mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current"); fi
 }
 
-complete -F _hostler hostler
+complete -F _hostler ${everyName}
 `;
 }
 
@@ -157,7 +182,8 @@ export function renderZsh(levels: readonly CompletionLevel[]): string {
       case "file":
         return "_files";
       case "process":
-        return "compadd -- $" + '{(f)"$(_hostler_names $socket)"}';
+      case "client":
+        return `compadd -- $\{(f)"$(_hostler_names ${nameArguments(found.kind)} $socket)"}`;
       case "words":
         return `compadd -- ${found.words.join(" ")}`;
       case "nothing":
@@ -173,16 +199,20 @@ export function renderZsh(levels: readonly CompletionLevel[]): string {
         : `offers=(${names.join(" ")}); _describe command offers`;
     return `if [[ $PREFIX == -* ]]; then compadd -- ${spellings}; else ${below}; fi`;
   };
-  return `#compdef hostler
+  return `#compdef ${everyName}
 # Completions of hostler for zsh, made by: hostler completions zsh
 
 _hostler_names() {
-  $\{words[1]} ${namesPipeline}
+  local command="$1" key="$2"
+  shift 2
+  [[ $\{words[1]:t} == luoctl ]] && command="$\{command#live-update }"
+  $\{words[1]} $\{=command} ${namesPipeline}
 }
 
 _hostler() {
   local level=hostler index place=0 value=0
   local -a socket offers
+  case "$\{words[1]:t}" in ${otherNameCases} esac
   for ((index = 2; index < CURRENT; index++)); do
     if [[ $\{words[index]} == --control-socket ]] && ((index + 1 < CURRENT)); then
       socket=(--control-socket $\{words[index + 1]})
@@ -205,7 +235,7 @@ ${renderCases(levelCases(levels, level))}      esac ;;
   esac
 }
 
-if [[ $funcstack[1] == _hostler ]]; then _hostler "$@"; else compdef _hostler hostler; fi
+if [[ $funcstack[1] == _hostler ]]; then _hostler "$@"; else compdef _hostler ${everyName}; fi
 `;
 }
 
@@ -215,7 +245,8 @@ export function renderFish(levels: readonly CompletionLevel[]): string {
       case "file":
         return "-F";
       case "process":
-        return "-f -a '(__hostler_names)'";
+      case "client":
+        return `-f -a "(__hostler_names ${nameArguments(found.kind)})"`;
       case "words":
         return `-f -a '${found.words.join(" ")}'`;
       case "nothing":
@@ -250,11 +281,12 @@ ${fishPlace(levels, flagPatterns)}function __hostler_names
     set -l socket
     set -l at (contains -i -- --control-socket $words)
     and set socket --control-socket $words[(math $at + 1)]
-    $words[1] process list --json $socket 2>/dev/null \\
-        | string match -rg '^    "name": "([^"]*)"'
+    $words[1] (string split ' ' $argv[1]) --json $socket 2>/dev/null \\
+        | string match -rg '^    "'$argv[2]'": "([^"]*)"' | sort -u
 end
 
 ${lines.join("\n")}
+${otherNames.map(([name, path]) => `complete -c ${name} -w ${quoted(path)}`).join("\n")}
 `;
 }
 

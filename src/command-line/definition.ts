@@ -12,7 +12,7 @@ export type ArgumentDefinition = ArgDef & {
   /** It may have a dash before it, as the signals of kill(1): -9, -KILL. At most one of them. */
   readonly dashed?: boolean;
   /** What a shell offers for it. */
-  readonly complete?: "process" | "file";
+  readonly complete?: "process" | "client" | "file";
 };
 
 export type ArgumentDefinitions = Readonly<Record<string, ArgumentDefinition>>;

@@ -26,6 +26,10 @@ export const root: Command = defineCommand({
       description: "Keep processes running, also in another partition",
       load: async () => (await import("../process/command.ts")).processCommand,
     },
+    "live-update": {
+      description: "Change the kernel, and keep what programs hold in memory",
+      load: async () => (await import("../live-update/command.ts")).liveUpdateCommand,
+    },
     doctor: {
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
@@ -51,7 +55,7 @@ export const root: Command = defineCommand({
 });
 
 /**
- * Runs the command line. Called by one of Holden's names, the program is that.
+ * Runs the command line. Called by one of Holden's or luo-agent's names, the program is that.
  * @param calledAs argv[0], as the caller gave it
  * @param words what follows the program's name
  * @returns the exit code
@@ -65,6 +69,14 @@ export async function runCommandLine(calledAs: string, words: readonly string[])
     case "holden-orchestrator": {
       const { holdenOrchestratorCommand } = await import("../process/command.ts");
       return await runTree(holdenOrchestratorCommand, "holden-orchestrator", words);
+    }
+    case "luod": {
+      const { luodCommand } = await import("../live-update/command.ts");
+      return await runTree(luodCommand, "luod", words);
+    }
+    case "luoctl": {
+      const { luoctlCommand } = await import("../live-update/command.ts");
+      return await runTree(luoctlCommand, "luoctl", words);
     }
     default:
       return await runTree(root, "hostler", words);

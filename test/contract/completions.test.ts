@@ -10,8 +10,18 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 const levels = await completionLevels(root);
 
-/** Stands for hostler: knows two processes, and one more behind another control socket. */
+/**
+ * Stands for hostler: knows two processes, and one more behind another control socket; and the
+ * sessions of two clients, under the name luoctl as well.
+ */
 const stub = `#!/bin/sh
+case "$(basename "$0") $*" in
+"hostler live-update sessions --json"*|"luoctl sessions --json"*)
+  printf '[\\n  {\\n    "name": "db",\\n    "client": "db"\\n  },\\n'
+  printf '  {\\n    "name": "db/log",\\n    "client": "db"\\n  },\\n'
+  printf '  {\\n    "name": "q",\\n    "client": "qemu-1"\\n  }\\n]\\n'
+  exit ;;
+esac
 [ "$1 $2 $3" = "process list --json" ] || exit 9
 [ "$4" = "--control-socket" ] && [ "$5" != "/other" ] && exit 111
 printf '[\\n  {\\n    "name": "brake-monitor",\\n    "phase": "ready"\\n  },\\n'
@@ -56,8 +66,10 @@ async function offers(shell: Shell, words: readonly string[]): Promise<string[]>
   const script = { bash: renderBash, zsh: renderZsh, fish: renderFish }[shell](levels);
   writeFileSync(folder.file("completions"), script);
   writeFileSync(folder.file("process.toml"), "");
-  writeFileSync(folder.file("hostler"), stub);
-  chmodSync(folder.file("hostler"), 0o755);
+  for (const name of ["hostler", "luoctl", "luod"]) {
+    writeFileSync(folder.file(name), stub);
+    chmodSync(folder.file(name), 0o755);
+  }
   const options = shell === "zsh" ? ["-f"] : [];
   const argv = [shell, ...options, "-c", drivers[shell](words)];
   const environment = { PATH: `${folder.path}:${process.env["PATH"]}`, HOME: folder.path };
@@ -70,7 +82,7 @@ function cases(shell: Shell): void {
   const expected: [string[], string[]][] = [
     [
       ["hostler", ""],
-      ["process", "doctor", "completions"],
+      ["process", "live-update", "doctor", "completions"],
     ],
     [["hostler", "pro"], ["process"]],
     [["hostler", "process", "re"], ["restart"]],
@@ -99,6 +111,15 @@ function cases(shell: Shell): void {
     [["hostler", "process", "signal", "media", "SIGHUP", ""], []],
     [["hostler", "process", "orchestrator", "--config", "proc"], ["process.toml"]],
     [["hostler", "process", "agent", "--allow-uid", ""], []],
+    [
+      ["hostler", "live-update", "finish", ""],
+      ["db", "qemu-1"],
+    ],
+    [["luoctl", "ses"], ["sessions"]],
+    [["luoctl", "finish", "q"], ["qemu-1"]],
+    [["luoctl", "finish", "--control-socket", "/x", "d"], ["db"]],
+    [["luoctl", "load", "proc"], ["process.toml"]],
+    [["luod", "--by", "r"], ["reboot"]],
     [
       ["hostler", "completions", ""],
       ["bash", "zsh", "fish"],

@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import type { Command } from "../../src/command-line/definition.ts";
 import { renderHelp } from "../../src/command-line/help.ts";
 import { root } from "../../src/command-line/root.ts";
+import { luoctlCommand, luodCommand } from "../../src/live-update/command.ts";
 import { holdenAgentCommand, holdenOrchestratorCommand } from "../../src/process/command.ts";
 
 interface Named {
@@ -22,6 +23,9 @@ const commands = [
   ...(await all(root)),
   ...(await all(holdenAgentCommand)),
   ...(await all(holdenOrchestratorCommand)),
+  ...(await all(luodCommand)),
+  // What is below it is below hostler live-update, too.
+  { path: "luoctl", command: luoctlCommand },
 ];
 
 test.each(commands.map(({ path, command }) => [path, command] as const))(
