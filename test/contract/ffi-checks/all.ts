@@ -2,6 +2,7 @@ import type { Check } from "./check.ts";
 import { descriptorChecks } from "./descriptors.ts";
 import { errorChecks } from "./errors.ts";
 import { layoutChecks } from "./layouts.ts";
+import { liveUpdateChecks } from "./live-update.ts";
 import { processChecks } from "./processes.ts";
 import { socketChecks } from "./sockets.ts";
 import { spawnChecks } from "./spawning.ts";
@@ -14,4 +15,5 @@ export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
   sockets: socketChecks,
   spawning: spawnChecks,
   processes: processChecks,
+  liveUpdates: liveUpdateChecks,
 };

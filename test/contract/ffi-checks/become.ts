@@ -2,8 +2,10 @@
 import { readFileSync } from "node:fs";
 import { libc } from "../../../ffi/c-library.ts";
 import { capabilities, setCapabilities } from "../../../ffi/capabilities.ts";
+import { loadKernel, rebootInto, unloadKernel } from "../../../ffi/kexec.ts";
 import { layouts } from "../../../ffi/layouts.ts";
 import { NativeMemory, nullAddress } from "../../../ffi/memory.ts";
+import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import {
   becomeUser,
   changeDirectory,
@@ -23,6 +25,8 @@ import { outputOf } from "./check.ts";
 
 const CAP_NET_BIND_SERVICE = 10;
 const bindOnly = 1n << BigInt(CAP_NET_BIND_SERVICE);
+/** CAP_SYS_BOOT */
+const rebootOnly = 1n << 22n;
 
 /** The two that remain: one of the lower half, and our highest, of the upper half where we can. */
 export function keptCapabilities(): number[] {
@@ -36,6 +40,8 @@ export async function become(name: string): Promise<void> {
       return becomeConstrained();
     case "nobody":
       return becomeNobody();
+    case "nobody-who-reboots":
+      return becomeNobodyWhoReboots();
     case "ordinary":
       return await becomeOrdinary();
     default:
@@ -73,6 +79,22 @@ function becomeNobody(): void {
   console.log(refusalOf(() => becomeUser({ user: 0, group: 0, groups: [] })));
   console.log(`${setNiceValue(-5)} nice`);
   console.log(`${errnoName(execute("/none", ["none"], []))} execve`);
+}
+
+/**
+ * Only after the kernel says that we may not: what follows would end the machine. Loading comes
+ * first, because a mistake there does no harm.
+ */
+function becomeNobodyWhoReboots(): void {
+  becomeUser({ user: 65_534, group: 65_534, groups: [] });
+  if ((capabilities().permitted & rebootOnly) !== 0n) throw new Error("We could truly reboot.");
+  const say = (result: number, what: string) => console.log(`${errnoName(-result)} ${what}`);
+  using kernel = makeMemoryFile("kernel");
+  say(loadKernel({ kernel, initrd: undefined, commandLine: "" }), "load");
+  say(loadKernel({ kernel, initrd: kernel, commandLine: "kho=on" }), "load-with-initrd");
+  say(unloadKernel(), "unload");
+  const targets = ["kexec", "restart", "power-off", "halt"] as const;
+  for (const target of targets) say(rebootInto(target), target);
 }
 
 /** As a launcher may have been started with. */
