@@ -45,9 +45,16 @@ export async function findCommand(found: Found): Promise<Found> {
 }
 
 function unknownCommand(command: Command, path: string, word: string): UsageError {
-  const suggestion = nearest(word, Object.keys(command.subCommands ?? {}));
+  const suggestion = isFlag(command, word)
+    ? `--${word}`
+    : nearest(word, Object.keys(command.subCommands ?? {}));
   const mend = suggestion === undefined ? `See ${path} --help.` : `Did you mean ${suggestion}?`;
   return new UsageError(`Unknown command ${word}. ${mend}`, { path });
+}
+
+/** "help" and "version" are flags here; other programs have them as commands. */
+function isFlag({ args = {} }: Command, word: string): boolean {
+  return word === "help" || (Object.hasOwn(args, word) && args[word]?.type !== "positional");
 }
 
 async function runFound({ command, path, words }: Found): Promise<number> {

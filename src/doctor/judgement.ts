@@ -98,8 +98,8 @@ function judgeSockets({ ownStatus, socketFolders }: Findings): Judged {
     found: refused.length === 0 ? "can be made" : `${user} cannot make any in ${told}`,
     neededBy: "process: speaking to each other without --control-socket and --socket",
     mend:
-      `${wayIn}; or give sockets elsewhere: orchestrator, list, … --control-socket PATH, ` +
-      "agent --socket PATH. Then this line can be passed over.",
+      `${wayIn}; or name other sockets: --control-socket PATH for the orchestrator and each ` +
+      "command that asks it, --socket PATH for the agent. Who does so can pass over this line.",
   };
 }
 

@@ -23,9 +23,9 @@ const noLeave: Reason = {
   mend: "Run this as the owner of the folder, or change that",
 };
 const noFolder: Reason = {
-  expected: "a folder above it",
-  received: "something else in its place",
-  mend: "Remove that",
+  expected: "folders alone on the way there",
+  received: "a file in the place of one",
+  mend: "Remove that file",
 };
 const noDescriptor: Reason = {
   expected: "a free descriptor",

@@ -107,6 +107,13 @@ const controlSocketFlag = {
   },
 } as const;
 
+const ownControlSocketFlag = {
+  "control-socket": {
+    ...controlSocketFlag["control-socket"],
+    description: "Take requests here; another folder than the default's has to be there",
+  },
+} as const;
+
 const orchestratorCommand = defineCommand({
   meta: {
     name: "orchestrator",
@@ -126,7 +133,7 @@ const orchestratorCommand = defineCommand({
       complete: "file",
       description: "What to keep running, as TOML; see hostler process check",
     },
-    ...controlSocketFlag,
+    ...ownControlSocketFlag,
     ...logFlags,
   },
   run: async (args) => {
@@ -152,7 +159,7 @@ export const holdenOrchestratorCommand: Command = defineCommand({
         "Runs at the agent that listens at HOLDEN_SOCKET_PATH " +
         `(default ${defaultHoldenSocket}); split at spaces`,
     },
-    ...controlSocketFlag,
+    ...ownControlSocketFlag,
     ...logFlags,
   },
   run: async (args) => {
@@ -167,6 +174,10 @@ const checkCommand = defineCommand({
     description: "Validate a configuration without starting anything",
     examples: [
       ["hostler process check /etc/hostler/process.toml", "Say all that is wrong with it"],
+      [
+        `printf '[process.web]\\ncommand = ["/usr/bin/web"]\\n' > web.toml`,
+        "The least that a file has to say; then: hostler process check web.toml",
+      ],
     ],
     exitCodes: { 0: "it is valid; there may be warnings", 100: "it is not valid" },
   },

@@ -1,11 +1,13 @@
 /** The commands of the process system, on the compiled file, against a real orchestrator. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { symlinkSync, writeFileSync } from "node:fs";
 import { hostler } from "../support/binary.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { runProgram, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 const configuration = `
 [process.quiet]
@@ -89,6 +91,7 @@ skipUnless("commands of the process system", root, () => {
     }
     const wrong: [string[], string][] = [
       [["quiet", "-FOO"], "Expected a name such as SIGTERM, TERM or SIGRTMIN+1, or a number"],
+      [["quiet", "SIGHPU"], 'received "SIGHPU". Did you mean SIGHUP?'],
       [["quiet", "-9", "-15"], "Expected one <signal>, received -15 as well"],
       [["quiet", "-9", "HUP"], "Expected no further word, received HUP"],
       [["quiet", "--signal"], "Unknown flag --signal."],

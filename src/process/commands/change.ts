@@ -2,7 +2,8 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { durationArgument } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { signalNumber } from "../../units/signals.ts";
+import { nearest } from "../../units/nearest.ts";
+import { signalNames, signalNumber } from "../../units/signals.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient, OrchestratorError } from "../client.ts";
 import type { ProcessSummary } from "../protocol.ts";
@@ -41,6 +42,8 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   throw new OrchestratorError(refusals.map(({ message }) => message).join("\n"));
 }
 
+const shortSignalNames = signalNames.map((name) => name.slice("SIG".length));
+
 interface SignalOptions {
   readonly name: string;
   readonly signal: string;
@@ -51,7 +54,9 @@ export async function runSignal(options: SignalOptions): Promise<number> {
   // After "--" the parser leaves a dash where it is.
   const signal = signalNumber(options.signal.replace(/^-/, ""));
   if (typeof signal !== "number") {
-    throw new UsageError(`Expected ${signal.expected}, received ${signal.received}`);
+    const meant = nearest(options.signal, [...signalNames, ...shortSignalNames]);
+    const mend = meant === undefined ? "" : `. Did you mean ${meant}?`;
+    throw new UsageError(`Expected ${signal.expected}, received ${signal.received}${mend}`);
   }
   using client = await OrchestratorClient.connect(options["control-socket"]);
   await client.signal(options.name, signal);

@@ -35,6 +35,9 @@ describe("the tree", () => {
     const { loaded, tree, find } = notingTree();
     const error = await rejectionOf(find("alpah"));
     expect(error.message).toBe("Unknown command alpah. Did you mean alpha?");
+    expect((await rejectionOf(find("help"))).message).toBe(
+      "Unknown command help. Did you mean --help?",
+    );
     const other = await rejectionOf(find("something"));
     expect(other.message).toBe("Unknown command something. See tree --help.");
     await rejectionOf(find("constructor"));
@@ -63,6 +66,12 @@ describe("exit codes and what is said", () => {
     const { exitCode, stdout, stderr } = await hostler("process", "lst");
     expect({ exitCode, stdout }).toEqual({ exitCode: 100, stdout: "" });
     expect(stderr).toContain("hostler process: Unknown command lst. Did you mean list?");
+  });
+
+  test("a flag that is asked for as a command: 100", async () => {
+    const { exitCode, stderr } = await hostler("version");
+    expect(exitCode).toBe(100);
+    expect(stderr).toContain("hostler: Unknown command version. Did you mean --version?");
   });
 
   test("a command that is missing: 100", async () => {
