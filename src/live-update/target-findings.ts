@@ -108,7 +108,7 @@ export function summarize(findings: readonly TargetFinding[]): {
 }
 
 /** Whether the target is not loaded because of it, unless it is forced. */
-export function isHindering({ status }: TargetFinding): boolean {
+export function isHindering({ status }: Pick<TargetFinding, "status">): boolean {
   return status === "fatal" || status === "unknown";
 }
 

@@ -1,6 +1,5 @@
 /** What is found of a target, and whether it is loaded all the same. */
 import { describe, expect, test } from "bun:test";
-import { renderTargetFindings } from "../../src/live-update/commands/target-table.ts";
 import { parseKernelImage } from "../../src/live-update/kernel-image.ts";
 import {
   type HostPolicy,
@@ -349,40 +348,5 @@ describe("a command line is read as the kernel reads it", () => {
     expect(effectiveCommandLine(arm, "quiet")).toBe("quiet");
     const force = new Map([...arm, ["CONFIG_CMDLINE_FORCE", "y"]]);
     expect(effectiveCommandLine(force, "quiet")).toBe('a="b c"');
-  });
-});
-
-describe("people get a table, what to mend, and whether it is loaded", () => {
-  const verdict = (changed: Partial<Target>) =>
-    renderTargetFindings(judge(changed)).trimEnd().split("\n").at(-1);
-
-  test("of a target that lacks nothing", () => {
-    const text = renderTargetFindings(judge({}));
-    expect(text).toStartWith("check ");
-    expect(text).not.toContain("To mend");
-    expect(verdict({})).toBe("This kernel can be loaded.");
-  });
-
-  test("of one that has to be forced, and of one that cannot", () => {
-    expect(verdict({ commandLine: "" })).toBe(
-      "This kernel is loaded only with --force: liveupdate_on, kho_on.",
-    );
-    expect(verdict({ ...image({ moreLoadFlags: 2 }), commandLine: "" })).toBe(
-      "This kernel cannot be loaded, --force or not: 64_bit.",
-    );
-    expect(renderTargetFindings(judge({ image: { kind: "none", found: "a text file" } }))).toBe(
-      [
-        "check          status  found        expected",
-        "format         fatal   a text file  a bzImage",
-        "initrd         ok      none         none, or a packed or plain cpio archive",
-        "kexec_allowed  ok      yes          yes",
-        "",
-        "To mend:",
-        "format: Name a bzImage, such as /boot/vmlinuz or arch/x86/boot/bzImage.",
-        "",
-        "This kernel cannot be loaded, --force or not: format.",
-        "",
-      ].join("\n"),
-    );
   });
 });

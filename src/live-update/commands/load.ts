@@ -6,6 +6,7 @@ import { UsageError } from "../../command-line/usage-error.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { LiveUpdateClient, LiveUpdateError } from "../client.ts";
 import type { LoadReport } from "../protocol.ts";
+import { isHindering } from "../target-findings.ts";
 import { type Composed, composeCommandLine } from "./command-line-of.ts";
 import { streamLine } from "./words.ts";
 
@@ -70,7 +71,7 @@ export function chooseCommandLine(
 
 /** The findings, the worst first, and what is loaded now. */
 export function renderReport(report: LoadReport): string {
-  const order = ["fatal", "warning", "unknown", "ok"];
+  const order = ["fatal", "unknown", "warning", "ok"];
   const findings = report.findings.toSorted(
     (left, right) => order.indexOf(left.status) - order.indexOf(right.status),
   );
@@ -91,12 +92,13 @@ export function renderReport(report: LoadReport): string {
 }
 
 function describeRefusal({ findings }: LoadReport, wasForced: boolean): string {
-  const fatal = findings.filter(
-    ({ status, forceable }) => status === "fatal" && !(wasForced && forceable),
+  const hindering = findings.filter(
+    (finding) => isHindering(finding) && !(wasForced && finding.forceable),
   );
-  const names = fatal.map(({ check }) => check).join(", ");
+  const names = hindering.map(({ check }) => check).join(", ");
   const why = names === "" ? "" : `: ${names}`;
-  const canForce = !wasForced && fatal.length > 0 && fatal.every(({ forceable }) => forceable);
+  const canForce =
+    !wasForced && hindering.length > 0 && hindering.every(({ forceable }) => forceable);
   const mend = canForce ? " --force loads it in spite of that." : "";
   return `The kernel is not loaded${why}.${mend}`;
 }
