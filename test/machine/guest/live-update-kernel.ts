@@ -75,9 +75,12 @@ function sessionWith(name: string, text: string): OwnedDescriptor {
 
 /** Another process that holds the descriptor, and does nothing else. */
 function holderOf(descriptor: OwnedDescriptor) {
-  return Bun.spawn(["sleep", "100000"], {
+  const holder = Bun.spawn(["sleep", "100000"], {
     stdio: ["ignore", "ignore", "ignore", descriptor.number],
   });
+  // A story that goes wrong ends all the same.
+  holder.unref();
+  return holder;
 }
 
 function twice(name: string): string {
