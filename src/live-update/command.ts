@@ -98,6 +98,7 @@ const daemonCommand = defineCommand({
       description: "Log also what is only of use to a developer",
     },
   },
+  run: async (args) => await (await import("./commands/daemon.ts")).runDaemonCommand(args),
 });
 
 /** What the program is under the name luod. */

@@ -15,7 +15,7 @@ import {
   type Update,
   type UpdateOrder,
 } from "./lifecycle-state.ts";
-import { OWN_SESSION, type WireError } from "./protocol.ts";
+import { COMMITTING, OWN_SESSION, type WireError } from "./protocol.ts";
 
 /** Updates: from the accepted command to the call that enters the new kernel, or back. */
 
@@ -38,9 +38,10 @@ export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError 
   const unclaimed = [...state.incoming.values()].filter(({ stage }) => stage === "unclaimed");
   if (unclaimed.length > 0 && !order.discardUnclaimed && !order.dryRun) {
     const names = unclaimed.map(({ name }) => name).slice(0, 10);
+    const count = `${unclaimed.length} sessions of the last update are not claimed`;
     return {
       kind: "unclaimed",
-      message: `${unclaimed.length} sessions of the last update are not claimed: ${names.join(", ")}`,
+      message: `${count}: ${names.join(", ")}`,
       hint: "Have them claimed, finish them by luoctl finish, or say --discard-unclaimed.",
     };
   }
@@ -150,9 +151,10 @@ function whenReady({ state, effects }: Decision, update: Update, context: Contex
   const told = { state: { ...state, update: ready }, effects: [...effects, all] };
   if (update.dryRun) return abort(told, "dry-run", "it was a dry run", context);
   const committing: Update = { ...ready, phase: "committing", commit: "registry" };
+  const said = record({ what: COMMITTING, update: update.id });
   return {
     state: { ...state, update: withOutgoing(committing, [[OWN_SESSION, "creating"]]) },
-    effects: [...told.effects, { kind: "preserve-registry" }],
+    effects: [...told.effects, said, { kind: "preserve-registry" }],
   };
 }
 

@@ -57,7 +57,8 @@ function subscribe(state: DaemonState, event: Of<"subscribe">): Decision {
   const { id, connection, bare } = subscription;
   const other = state.subscriptions.get(id);
   if (other !== undefined && other.connection !== connection) {
-    const message = `The id ${id} is subscribed by another connection, of process ${other.processId}`;
+    const holder = `another connection, of process ${other.processId}`;
+    const message = `The id ${id} is subscribed by ${holder}`;
     const hint = "Two clients cannot have one id: give this one another.";
     const error = { kind: "taken", message, expected: "an id that is free", received: id, hint };
     return { state, effects: refuse({ connection, request, bare }, error) };

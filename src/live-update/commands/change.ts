@@ -39,8 +39,8 @@ export async function runAbort(
     throw new UsageError(`Expected ${most} after --reason, received ${reason.length}`);
   }
   return await change(options, (client) => client.abort(reason), {
-    fields: { aborted: true },
-    words: "the update is aborted",
+    fields: { aborting: true },
+    words: "the update is being rolled back",
   });
 }
 

@@ -1,6 +1,7 @@
 import { isAbsolute, resolve } from "node:path";
 import { durationArgument, wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
+import { configureLogging } from "../../logging/logger.ts";
 import type { DaemonOptions, EntryWay, IdRule, UnclaimedPolicy } from "../options.ts";
 
 export interface DaemonFlags {
@@ -16,6 +17,16 @@ export interface DaemonFlags {
   readonly by: EntryWay;
   readonly "log-json": boolean;
   readonly verbose: boolean;
+}
+
+export async function runDaemonCommand(flags: DaemonFlags): Promise<number> {
+  const options = readDaemonFlags(flags, process.getuid?.() ?? 0);
+  configureLogging({
+    ...(flags["log-json"] && { format: "json" as const }),
+    ...(flags.verbose && { level: "debug" as const }),
+  });
+  const { runDaemon } = await import("../daemon.ts");
+  return await runDaemon(options);
 }
 
 /** @param ownUser may do everything when nobody is named. @throws UsageError */

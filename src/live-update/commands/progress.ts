@@ -117,16 +117,6 @@ export function renderProgress(
     [update === null ? phase : `${phase}: ${updateText(update)}`],
   ]);
   const all = [heading, ...lines, ...(more > 0 ? [`  … and ${more} more`] : [])];
-  return all.map((line) => cut(line, columns - 1));
-}
-
-/** A line that wrapped would be two, and the block would creep. */
-function cut(line: string, columns: number): string {
-  if (Bun.stringWidth(line) <= columns) return line;
-  let kept = "";
-  for (const character of line) {
-    if (Bun.stringWidth(kept + character) > columns - 1) break;
-    kept += character;
-  }
-  return `${kept}…`;
+  // A line that wrapped would be two, and the block would creep.
+  return all.map((line) => Bun.sliceAnsi(line, 0, columns - 1, "…"));
 }

@@ -1,0 +1,155 @@
+import type { ControlCall } from "../messaging/control-server.ts";
+import type { MonotonicTime } from "../units/units.ts";
+import {
+  describeStatus,
+  listMetrics,
+  type StatusSources,
+  summarizeClients,
+  summarizeSessions,
+} from "./daemon-view.ts";
+import type { EventBook } from "./event-book.ts";
+import type { DaemonEvent, DaemonState } from "./lifecycle-state.ts";
+import { refuseUpdate } from "./lifecycle-update.ts";
+import type { EntryWay } from "./options.ts";
+import type { ControlRequest, LoadReport } from "./protocol.ts";
+
+type Of<V extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: V }>;
+
+/** What the control socket can see and ask of the daemon. */
+export interface Commanded {
+  readonly state: DaemonState;
+  readonly sources: StatusSources;
+  readonly events: EventBook;
+  readonly counters: { readonly updates: ReadonlyMap<string, number>; readonly claims: number };
+  now(): MonotonicTime;
+  tell(event: DaemonEvent): void;
+  load(request: Of<"load">): Promise<LoadReport>;
+  /** Why it cannot be unloaded; undefined when it was. */
+  unload(): string | undefined;
+  /** Begins an update: the call is answered when it has ended in this kernel. */
+  begin(order: Of<"kexec">, way: EntryWay, call: ControlCall): void;
+  /** Calls after every turn, until disposed. */
+  onTurn(call: () => void): Disposable;
+}
+
+/** Answers one request of the command line. */
+export function answerControl(daemon: Commanded, request: ControlRequest, call: ControlCall): void {
+  switch (request.verb) {
+    case "status":
+      call.done(describeStatus(daemon.state, daemon.sources));
+      break;
+    case "list":
+      call.done(summarizeClients(daemon.state));
+      break;
+    case "sessions":
+      call.done(summarizeSessions(daemon.state, daemon.now()));
+      break;
+    case "metrics": {
+      const status = describeStatus(daemon.state, daemon.sources);
+      call.done(listMetrics(daemon.state, status, daemon.counters));
+      break;
+    }
+    case "load":
+      load(daemon, request, call);
+      break;
+    case "unload":
+      unload(daemon, call);
+      break;
+    case "kexec":
+      begin(daemon, request, call);
+      break;
+    case "abort":
+      abort(daemon, request, call);
+      break;
+    case "finish":
+      finish(daemon, request, call);
+      break;
+    case "subscribe":
+      follow(daemon, request, call);
+      break;
+  }
+}
+
+function refuseWhileUpdating(daemon: Commanded, call: ControlCall): boolean {
+  const { update } = daemon.state;
+  if (update === undefined) return false;
+  const message = `An update is under way: ${update.id}, ${update.phase}`;
+  const hint = "Wait for its end, or end it by luoctl abort.";
+  call.refuse({ kind: "busy", message, hint });
+  return true;
+}
+
+function load(daemon: Commanded, request: Of<"load">, call: ControlCall): void {
+  if (refuseWhileUpdating(daemon, call)) return;
+  void daemon.load(request).then((report) => call.done(report));
+}
+
+function unload(daemon: Commanded, call: ControlCall): void {
+  if (refuseWhileUpdating(daemon, call)) return;
+  const problem = daemon.unload();
+  if (problem === undefined) call.done(null);
+  else call.refuse({ kind: "kernel", message: `Cannot unload: ${problem}` });
+}
+
+function begin(daemon: Commanded, request: Of<"kexec">, call: ControlCall): void {
+  const refusal = refuseUpdate(daemon.state, {
+    dryRun: request.dry_run,
+    includeBare: request.include_bare,
+    discardUnclaimed: request.discard_unclaimed,
+  });
+  if (refusal === undefined) daemon.begin(request, request.by, call);
+  else {
+    const { kind, message, hint } = refusal;
+    call.refuse({ kind, message, ...(hint === undefined ? {} : { hint }) });
+  }
+}
+
+function abort(daemon: Commanded, request: Of<"abort">, call: ControlCall): void {
+  const { update } = daemon.state;
+  if (update === undefined || update.phase === "aborting") {
+    call.refuse({ kind: "no-update", message: "No update is under way that could be aborted" });
+    return;
+  }
+  if (update.commit === "kernel") {
+    const message = "The new kernel is being entered: it is too late";
+    call.refuse({ kind: "too-late", message });
+    return;
+  }
+  daemon.tell({ kind: "operator-aborts", reason: request.reason ?? "the operator aborted it" });
+  call.done(null);
+}
+
+function finish(daemon: Commanded, request: Of<"finish">, call: ControlCall): void {
+  const { incoming } = daemon.state;
+  const known = [...incoming.values()];
+  const own = known.filter(({ id, name }) => id === request.client || name === request.client);
+  if (own.length === 0) {
+    const received = request.client;
+    const expected = [...new Set(known.map(({ id }) => id))].join(", ") || "none is restored";
+    const message = `Nothing was restored for ${received}`;
+    call.refuse({ kind: "unknown-client", message, expected, received });
+    return;
+  }
+  daemon.tell({ kind: "operator-finishes", id: request.client });
+  call.done(own.map(({ name }) => name));
+}
+
+/** Kept events, then the coming ones. A client that is behind is given more when it has read. */
+function follow(daemon: Commanded, request: Of<"subscribe">, call: ControlCall): void {
+  let told = request.after ?? 0;
+  const tell = () => {
+    for (const event of daemon.events.after(told)) {
+      if (call.isBehind) return;
+      told = event.sequence;
+      call.item(event);
+    }
+  };
+  tell();
+  if (request.follow !== true) {
+    call.done(null);
+    return;
+  }
+  const listening = daemon.onTurn(tell);
+  call.onDrained(tell);
+  call.onGone(() => listening[Symbol.dispose]());
+}

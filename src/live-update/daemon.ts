@@ -1,0 +1,434 @@
+import { randomBytes } from "node:crypto";
+import { monotonicNow } from "../event-loop/clock.ts";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { HolderClient, holderCommand } from "../holding/holder-client.ts";
+import { LimitedLogger } from "../logging/limited-logger.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import {
+  type ControlCall,
+  ControlServer,
+  defaultControlLimits,
+} from "../messaging/control-server.ts";
+import { allowUsers } from "../messaging/peer.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { answerControl, type Commanded } from "./daemon-control.ts";
+import { measureBlackout, type StatusSources, summarizeParticipants } from "./daemon-view.ts";
+import { EventBook } from "./event-book.ts";
+import { nextDeadline, step } from "./lifecycle.ts";
+import {
+  type Context,
+  type DaemonEvent,
+  type DaemonState,
+  type HistoryEntry,
+  initialState,
+  type Outcome,
+  type Update,
+} from "./lifecycle-state.ts";
+import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
+import { ClientConnections } from "./perform/client-connections.ts";
+import { bootTime, takeDaemonLock } from "./perform/daemon-lock.ts";
+import { resolveWay } from "./perform/enter-kernel.ts";
+import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
+import { Performer } from "./perform/performer.ts";
+import { Sessions } from "./perform/sessions.ts";
+import { bootId, emptyState, readState, type SavedState, StateFile } from "./perform/state-file.ts";
+import {
+  type ControlRequest,
+  controlRequestSchema,
+  type LoadedKernel,
+  type LoadReport,
+  OWN_SESSION,
+} from "./protocol.ts";
+import type { Registry } from "./registry.ts";
+
+type KexecOrder = Extract<ControlRequest, { verb: "kexec" }>;
+
+/** What is said without being asked for; the rest stands in `luoctl events` and with -v. */
+const loud = new Set(["aborting", "aborted", "lost", "refused-by-kernel", "left-out"]);
+const told = new Set(["update-accepted", "all-ready", "restoring", "restored", "entering-kernel"]);
+
+/** The driver: waits, decides by `step`, and has what was decided performed. */
+class LiveUpdateDaemon {
+  readonly #options: DaemonOptions;
+  readonly #logger: Logger;
+  readonly #limited: LimitedLogger;
+  readonly #loop: EventLoop;
+  readonly #notifier = new ServiceNotifier();
+  readonly #events = new EventBook();
+  readonly #queue: DaemonEvent[] = [];
+  readonly #turnListeners = new Set<() => void>();
+  readonly #updates = new Map<string, number>();
+  readonly #stateFile: StateFile;
+  readonly #holder: HolderClient;
+  readonly #sessions: Sessions;
+  readonly #performer: Performer;
+  #state: DaemonState = initialState;
+  #saved: SavedState;
+  #loaded: LoadedKernel | undefined;
+  #registry: Registry | undefined;
+  #claims = 0;
+  #way: "reboot" | "systemctl" = "reboot";
+  /** Who ordered the update under way. */
+  #caller: ControlCall | undefined;
+  #clients: ClientConnections | undefined;
+  #control: ControlServer<ControlRequest> | undefined;
+  #timer: { readonly at: number; readonly wake: Disposable } | undefined;
+  #watchdog: Disposable | undefined;
+  #deciding = false;
+  #isUp = false;
+
+  constructor(options: DaemonOptions, logger: Logger, loop: EventLoop) {
+    this.#options = options;
+    this.#logger = logger;
+    this.#loop = loop;
+    this.#limited = new LimitedLogger(logger, {
+      now: monotonicNow,
+      wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
+    });
+    const path = `${options.stateDirectory}/state.json`;
+    this.#saved = readState(path, (message) => logger.warn(message));
+    this.#stateFile = new StateFile(path, (message) => logger.warn(message));
+    this.#holder = new HolderClient(loop, {
+      controlSocket: options.controlSocket,
+      command: holderCommand(),
+      onTrouble: (message) => this.#limited.warn(message),
+      onReady: () => this.#restore(),
+    });
+    this.#sessions = new Sessions(this.#holder);
+    this.#performer = this.#makePerformer();
+  }
+
+  #makePerformer(): Performer {
+    const parts = { sessions: this.#sessions, clients: () => this.#connections() };
+    return new Performer(this.#loop, parts, {
+      onEvent: (event) => this.#handle(event),
+      onRecord: (entry) => this.#record(entry),
+      onEnd: (update, outcome, reason) => this.#end(update, outcome, reason),
+      onTrouble: (message) => this.#limited.warn(message),
+      onClaimed: () => this.#noteClaim(),
+      registry: (entered) => this.#makeRegistry(entered),
+      way: () => this.#way,
+      hooks: () => this.#options.kexecHooks,
+      keep: () => [this.#holder.processId].filter((processId) => processId > 0),
+    });
+  }
+
+  #connections(): ClientConnections {
+    if (this.#clients === undefined) throw new Error("Bug: the clients' socket is not open");
+    return this.#clients;
+  }
+
+  /** Once the holder is there: what does it hold, and what came over a kexec? */
+  #restore(): void {
+    if (this.#isUp) return;
+    this.#isUp = true;
+    this.#sessions.list(({ outgoing, incoming }) => {
+      this.#sessions.takeRegistry((found) => {
+        if (found !== undefined && "problem" in found) {
+          this.#logger.error(
+            `the registry of the former kernel is not understood: ${found.problem}`,
+          );
+        }
+        this.#registry = found !== undefined && "update" in found ? found : undefined;
+        this.#open(outgoing, new Set(incoming));
+      });
+    });
+  }
+
+  #open(outgoing: readonly string[], retrieved: ReadonlySet<string>): void {
+    const { clientSocket: path, allowUsers: users, allowGroups: groups } = this.#options;
+    this.#loaded = currentlyLoaded(this.#saved.loaded ?? undefined);
+    this.#handle({ kind: "kernel", loaded: this.#loaded !== undefined });
+    this.#handle(this.#restoredEvent(retrieved));
+    const left = [...outgoing];
+    if (left.length > 0 || this.#saved.update !== null) {
+      const update = this.#saved.update ?? "unknown";
+      this.#handle({ kind: "left-behind", update, sessions: left });
+    }
+    this.#clients = new ClientConnections(this.#loop, {
+      path,
+      policy: { ...allowUsers(users), groups },
+      handlers: {
+        onEvent: (event) => this.#handle(event),
+        onTrouble: (message) => this.#limited.warn(message),
+        mayUse: (id, user) => mayUseId(this.#options.idRules, id, user),
+      },
+    });
+    this.#control = new ControlServer(this.#loop, {
+      path: this.#options.controlSocket,
+      policy: allowUsers(this.#options.commandUsers),
+      limits: defaultControlLimits,
+      schema: controlRequestSchema,
+      onRequest: (request, call) => answerControl(this.#commanded(), request, call),
+      onTrouble: (message) => this.#limited.warn(message),
+    });
+    this.#notifier.tell("READY=1", `STATUS=listening at ${path}`);
+    this.#keepWatchdog();
+    this.#logger.info(`listening at ${path}`);
+  }
+
+  #restoredEvent(retrieved: ReadonlySet<string>): DaemonEvent {
+    const registry = this.#registry;
+    if (registry !== undefined) this.#saved = { ...this.#saved, offered_at_ms: this.#offeredAt() };
+    const settled = new Set(this.#saved.settled);
+    const finishing = new Set(this.#saved.finishing);
+    const sessions = (registry?.sessions ?? []).filter(({ name }) => !settled.has(name));
+    return {
+      kind: "restored",
+      from: registry?.update,
+      registryHeld: registry !== undefined,
+      sessions: sessions.map((session) => {
+        if (finishing.has(session.name)) return { ...session, stage: "finishing" as const };
+        const isClaimed = retrieved.has(session.name);
+        return { ...session, stage: isClaimed ? ("claimed" as const) : ("unclaimed" as const) };
+      }),
+    };
+  }
+
+  #offeredAt(): number {
+    return this.#saved.offered_at_ms ?? Date.now();
+  }
+
+  #keepWatchdog(): void {
+    const interval = this.#notifier.watchdog;
+    if (interval === undefined) return;
+    const beat = () => {
+      this.#notifier.tell("WATCHDOG=1");
+      this.#watchdog = this.#loop.wakeAfter(interval / 2, beat);
+    };
+    beat();
+  }
+
+  /** One turn: decide and perform until nothing follows, then look at the clock. */
+  #handle(event: DaemonEvent): void {
+    this.#queue.push(event);
+    if (this.#deciding) return;
+    this.#deciding = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        const { state, effects } = step(this.#state, next, this.#context());
+        const before = this.#state;
+        this.#state = state;
+        this.#save(before);
+        for (const effect of effects) this.#performer.perform(effect);
+      }
+    } finally {
+      this.#deciding = false;
+    }
+    this.#setTimer();
+    this.#loop.afterTurn(() => {
+      for (const listener of [...this.#turnListeners]) listener();
+    });
+  }
+
+  #context(): Context {
+    const { unclaimed } = this.#options;
+    return {
+      now: monotonicNow(),
+      unclaimedTime: unclaimed.kind === "keep" ? undefined : unclaimed.after,
+      get nextUpdate() {
+        return randomBytes(8).toString("hex");
+      },
+    };
+  }
+
+  /** Before anything is done of it, what the next daemon would have to know is written down. */
+  #save(before: DaemonState): void {
+    const { update, incoming, last } = this.#state;
+    const isSame =
+      before.update?.id === update?.id && before.incoming === incoming && before.last === last;
+    if (isSame && before.loaded === this.#state.loaded) return;
+    const names = (this.#registry?.sessions ?? []).map(({ name }) => name);
+    const stageOf = (name: string) => incoming.get(name)?.stage;
+    this.#write({
+      loaded: this.#loaded ?? null,
+      update: update?.id ?? null,
+      last: last ?? null,
+      settled: names.filter((name) => stageOf(name) === undefined || stageOf(name) === "lost"),
+      finishing: names.filter((name) => stageOf(name) === "finishing"),
+    });
+  }
+
+  #write(change: Partial<SavedState>): void {
+    this.#saved = { ...emptyState(bootId()), ...this.#saved, ...change };
+    this.#stateFile.write(this.#saved);
+  }
+
+  #setTimer(): void {
+    const deadline = nextDeadline(this.#state);
+    if (deadline === this.#timer?.at) return;
+    this.#timer?.wake[Symbol.dispose]();
+    this.#timer = undefined;
+    if (deadline === undefined) return;
+    const wake = this.#loop.wakeAt(deadline, () => {
+      this.#timer = undefined;
+      this.#handle({ kind: "time" });
+    });
+    this.#timer = { at: deadline, wake };
+  }
+
+  #record(entry: HistoryEntry): void {
+    const event = this.#events.add(entry);
+    if (event.update !== undefined && event.update === this.#state.update?.id) {
+      this.#caller?.item(event);
+    }
+    const { what, client, session, detail } = entry;
+    const about = [what, client, session].filter((word) => word !== undefined).join(" ");
+    const text = detail === undefined ? about : `${about}: ${detail}`;
+    if (loud.has(what)) this.#limited.say("warn", what, text);
+    else if (told.has(what)) this.#logger.info(text);
+    else this.#logger.debug(text);
+  }
+
+  #noteClaim(): void {
+    this.#claims += 1;
+    this.#write({ claimed_at_ms: Date.now() });
+  }
+
+  /** An update ended in this kernel: whoever ordered it is told. */
+  #end(update: Update, outcome: Outcome, reason: string): void {
+    this.#updates.set(outcome, (this.#updates.get(outcome) ?? 0) + 1);
+    const barrier = update.readyAt === undefined ? null : update.readyAt - update.acceptedAt;
+    this.#caller?.done({
+      update: update.id,
+      outcome,
+      reason,
+      clients: summarizeParticipants(update),
+      barrier_ms: barrier,
+    });
+    this.#caller = undefined;
+  }
+
+  #makeRegistry(entered: boolean): Registry {
+    const { update } = this.#state;
+    if (update === undefined) throw new Error("Bug: a registry without an update");
+    const wall = (at: number | undefined) => Date.now() - (monotonicNow() - (at ?? monotonicNow()));
+    const taking = [...update.participants.values()].filter(({ stage }) => stage === "ready");
+    return {
+      version: 1,
+      update: update.id,
+      clients: taking.length,
+      accepted_at_ms: wall(update.acceptedAt),
+      ready_at_ms: wall(update.readyAt),
+      entered_at_ms: entered ? Date.now() : null,
+      sessions: taking.flatMap(({ subscription: { id, user, sessions } }) =>
+        sessions
+          .filter((name) => name !== OWN_SESSION)
+          .map((name) => ({ name, id, part: name === id ? "" : name.slice(id.length + 1), user })),
+      ),
+    };
+  }
+
+  #commanded(): Commanded {
+    const daemon = this;
+    return {
+      get state() {
+        return daemon.#state;
+      },
+      get sources() {
+        return daemon.#sources();
+      },
+      events: this.#events,
+      counters: { updates: this.#updates, claims: this.#claims },
+      now: monotonicNow,
+      tell: (event) => this.#handle(event),
+      load: (request) => this.#load(request),
+      unload: () => this.#unload(),
+      begin: (order, way, call) => this.#begin(order, way, call),
+      onTurn: (call) => {
+        this.#turnListeners.add(call);
+        return { [Symbol.dispose]: () => this.#turnListeners.delete(call) };
+      },
+    };
+  }
+
+  #sources(): StatusSources {
+    this.#noticeKernel();
+    const registry = this.#registry;
+    const blackout =
+      registry === undefined
+        ? undefined
+        : measureBlackout(registry, {
+            bootedAt: bootTime(),
+            offeredAt: this.#offeredAt(),
+            claimedAt: this.#saved.claimed_at_ms ?? undefined,
+          });
+    const { unclaimed: policy } = this.#options;
+    return { now: monotonicNow(), loaded: this.#loaded, policy, blackout };
+  }
+
+  /** Others may load and unload kernels as well. */
+  #noticeKernel(): void {
+    this.#loaded = currentlyLoaded(this.#loaded);
+    const loaded = this.#loaded !== undefined;
+    if (loaded !== this.#state.loaded) this.#handle({ kind: "kernel", loaded });
+  }
+
+  async #load(request: Extract<ControlRequest, { verb: "load" }>): Promise<LoadReport> {
+    const { kernel, initrd, command_line: commandLine, force } = request;
+    const report = await loadTarget({ kernel, initrd, commandLine, force });
+    if (report.kernel !== null) {
+      this.#loaded = report.kernel;
+      this.#write({ loaded: report.kernel });
+      this.#record({ what: "loaded", detail: `${kernel}, ${report.kernel.version ?? "unknown"}` });
+      this.#handle({ kind: "kernel", loaded: true });
+    }
+    return report;
+  }
+
+  #unload(): string | undefined {
+    const problem = unloadTarget();
+    if (problem !== undefined) return problem;
+    this.#loaded = undefined;
+    this.#record({ what: "unloaded" });
+    this.#handle({ kind: "kernel", loaded: false });
+    return undefined;
+  }
+
+  #begin(order: KexecOrder, way: EntryWay, call: ControlCall): void {
+    this.#noticeKernel();
+    this.#way = resolveWay(way === "auto" ? this.#options.by : way);
+    this.#caller = call;
+    this.#handle({
+      kind: "update",
+      order: {
+        dryRun: order.dry_run,
+        includeBare: order.include_bare,
+        discardUnclaimed: order.discard_unclaimed,
+      },
+    });
+  }
+
+  /** Leaves the sessions to the holder. */
+  stop(): void {
+    this.#notifier.tell("STOPPING=1");
+    this.#timer?.wake[Symbol.dispose]();
+    this.#watchdog?.[Symbol.dispose]();
+    this.#clients?.close();
+    this.#control?.[Symbol.dispose]();
+    this.#holder[Symbol.dispose]();
+    this.#limited[Symbol.dispose]();
+    this.#logger.info("stopped; the holder keeps what there is");
+  }
+}
+
+/** Runs the daemon until SIGTERM or SIGINT. @throws AlreadyRunning, SocketPathError */
+export async function runDaemon(options: DaemonOptions): Promise<number> {
+  const logger = createLogger("luod");
+  using _lock = takeDaemonLock(options.stateDirectory);
+  using loop = new EventLoop(startWorker);
+  const ended = Promise.withResolvers<number>();
+  loop.onFailure((failure) => {
+    logger.error("stopped by a bug", { failure });
+    ended.resolve(ExitCode.bug);
+  });
+  const daemon = new LiveUpdateDaemon(options, logger, loop);
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => ended.resolve(ExitCode.done));
+  }
+  const code = await ended.promise;
+  daemon.stop();
+  return code;
+}
