@@ -26,6 +26,7 @@ const differing = {
     SYS_io_getevents: 208,
     SYS_io_submit: 209,
     SYS_reboot: 169,
+    SYS_sync: 162,
     SYS_kexec_file_load: 320,
   },
   arm64: {
@@ -43,6 +44,7 @@ const differing = {
     SYS_io_submit: 2,
     SYS_io_getevents: 4,
     SYS_reboot: 142,
+    SYS_sync: 81,
     SYS_kexec_file_load: 294,
   },
 } as const;
@@ -110,6 +112,7 @@ export const SYS_io_destroy = differing[architecture].SYS_io_destroy;
 export const SYS_io_submit = differing[architecture].SYS_io_submit;
 export const SYS_io_getevents = differing[architecture].SYS_io_getevents;
 export const SYS_reboot = differing[architecture].SYS_reboot;
+export const SYS_sync = differing[architecture].SYS_sync;
 export const SYS_kexec_file_load = differing[architecture].SYS_kexec_file_load;
 // <linux/aio_abi.h>
 export const IOCB_CMD_POLL = 5;

@@ -11,6 +11,7 @@ import {
   O_CLOEXEC,
   SYS_kexec_file_load,
   SYS_reboot,
+  SYS_sync,
 } from "./constants.ts";
 import { readInto } from "./descriptor.ts";
 import { faultHooks } from "./fault-hooks.ts";
@@ -89,6 +90,11 @@ function firstByteOf(path: string): string | undefined {
   using file = new OwnedDescriptor(opened);
   const memory = new NativeMemory(1);
   return readInto(file, memory) === 1 ? String.fromCharCode(memory.view.getUint8(0)) : undefined;
+}
+
+/** Writes to the disks what is only in memory, and waits for that: sync(2). */
+export function syncFilesystems(): void {
+  libc.syscall(SYS_sync, 0, 0, 0, 0, 0, 0);
 }
 
 const rebootCommands: Readonly<Record<RebootTarget, number>> = {

@@ -300,6 +300,7 @@ static void numbers(void) {
   NUMBER(SYS_io_submit);
   NUMBER(SYS_io_getevents);
   NUMBER(SYS_reboot);
+  NUMBER(SYS_sync);
   NUMBER(SYS_kexec_file_load);
   NUMBER(IOCB_CMD_POLL);
   NUMBER(IOCB_FLAG_RESFD);
