@@ -14,7 +14,7 @@ import {
   renderStatus,
 } from "../../src/live-update/commands/show.ts";
 import { mayUseId } from "../../src/live-update/options.ts";
-import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
+import type { ControlRequest } from "../../src/live-update/protocol.ts";
 import {
   abortedResult,
   barrierStatus,
@@ -28,74 +28,41 @@ import {
   readyEvent,
   restoredSession,
 } from "../support/live-update-answers.ts";
+import { type Call, startLuodStandIn } from "../support/luod-stand-in.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { rejectionOf } from "../support/wait-for.ts";
 
-interface Asked {
-  readonly id: number;
-  readonly verb: string;
-}
-
-/** A control socket that answers each request with these bodies; "close" ends the connection. */
 async function withServer(
-  answer: (request: Asked) => readonly (object | "close")[],
+  answer: (request: ControlRequest, call: Call) => void,
   use: (client: LiveUpdateClient) => Promise<void>,
 ): Promise<void> {
-  using folder = temporaryFolder();
-  const path = folder.file("control.sock");
-  const reader = new FrameReader({ frameBytes: 4096, frameDescriptors: 0 });
-  const server = Bun.listen({
-    unix: path,
-    socket: {
-      data: (socket, bytes) => {
-        reader.push(bytes);
-        for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
-          if ("refusal" in frame) throw new Error(frame.refusal.received);
-          for (const body of answer(frame.body as Asked)) {
-            if (body === "close") socket.end();
-            else socket.write(encodeFrame(body));
-          }
-        }
-      },
-    },
-  });
-  try {
-    using client = await LiveUpdateClient.connect(path);
-    await use(client);
-  } finally {
-    server.stop(true);
-  }
+  using luod = startLuodStandIn(answer);
+  using client = await LiveUpdateClient.connect(luod.controlSocket);
+  await use(client);
 }
 
 describe("the client", () => {
   test("sends what the daemon's schema has, and gives the answers on", async () => {
-    const asked: object[] = [];
-    await withServer(
-      (request) => {
-        asked.push(request);
-        const answers: Record<string, unknown> = { load: loadReport, list: [qemu] };
-        return [{ id: request.id, ok: answers[request.verb] ?? null }];
-      },
-      async (client) => {
-        expect(await client.list()).toEqual([qemu]);
-        const load = { kernel: "/k", commandLine: "a", force: true };
-        expect(await client.load(load)).toEqual(loadReport);
-        await client.load({ ...load, initrd: "/i" });
-        await client.abort("why");
-        await client.abort();
-        await client.finish("db");
-        await client.unload();
-      },
-    );
+    const answers: Record<string, unknown> = { load: loadReport, list: [qemu] };
+    using luod = startLuodStandIn(({ verb }, call) => call.done(answers[verb] ?? null));
+    using client = await LiveUpdateClient.connect(luod.controlSocket);
+    expect(await client.list()).toEqual([qemu]);
+    const load = { kernel: "/k", commandLine: "a", force: true };
+    expect(await client.load(load)).toEqual(loadReport);
+    await client.load({ ...load, initrd: "/i" });
+    await client.abort("why");
+    await client.abort();
+    await client.finish("db");
+    await client.unload();
     const loaded = { verb: "load", kernel: "/k", command_line: "a", force: true };
-    expect(asked).toEqual([
-      { id: 1, verb: "list" },
-      { id: 2, ...loaded },
-      { id: 3, ...loaded, initrd: "/i" },
-      { id: 4, verb: "abort", reason: "why" },
-      { id: 5, verb: "abort" },
-      { id: 6, verb: "finish", client: "db" },
-      { id: 7, verb: "unload" },
+    expect(luod.requests).toEqual([
+      { verb: "list" },
+      { ...loaded },
+      { ...loaded, initrd: "/i" },
+      { verb: "abort", reason: "why" },
+      { verb: "abort" },
+      { verb: "finish", client: "db" },
+      { verb: "unload" },
     ]);
   });
 
@@ -103,10 +70,10 @@ describe("the client", () => {
 
   test("gives an update's events, and at last what it came to", async () => {
     await withServer(
-      ({ id }) => [
-        { id, item: readyEvent },
-        { id, ok: dryResult },
-      ],
+      (_request, call) => {
+        call.item(readyEvent);
+        call.done(dryResult);
+      },
       async (client) => {
         const events = client.kexec(kexec);
         expect(await events.next()).toEqual({ done: false, value: readyEvent });
@@ -117,7 +84,10 @@ describe("the client", () => {
 
   test("tells an ended connection from a refusal", async () => {
     await withServer(
-      ({ id }) => [{ id, item: readyEvent }, "close"],
+      (_request, call) => {
+        call.item(readyEvent);
+        call.close();
+      },
       async (client) => {
         const events = client.kexec(kexec);
         await events.next();
@@ -129,7 +99,7 @@ describe("the client", () => {
   const wrong: unknown[] = [null, {}, [{ ...qemu, user: "0" }], [qemu, 1]];
   test.each(wrong)("refuses what is no answer: %j", async (ok) => {
     await withServer(
-      ({ id }) => [{ id, ok }],
+      (_request, call) => call.done(ok),
       async (client) => {
         const error = await rejectionOf(client.list());
         expect(error).toBeInstanceOf(LiveUpdateError);
@@ -161,7 +131,7 @@ describe("the client", () => {
   ];
   test.each(refusals)("tells a refusal with its mend: %j", async (error, said) => {
     await withServer(
-      ({ id }) => [{ id, error }],
+      (_request, call) => call.refuse(error),
       async (client) => {
         const refusal = await rejectionOf(client.finish("x"));
         expect(refusal).toMatchObject({ name: "LiveUpdateError", exitCode: 111 });
