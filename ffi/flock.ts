@@ -14,9 +14,24 @@ export function lockFile(path: string): OwnedDescriptor | "held" {
   const name = cString(path);
   const flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
   const file = new OwnedDescriptor(check("open", libc.open(name.address, flags, 0o600), path));
-  const result = attempt(() => libc.flock(file.number, LOCK_EX | LOCK_NB));
-  if (result >= 0) return file;
+  try {
+    if (tryLock(file)) return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
   file.close();
-  if (result === -Errno.EWOULDBLOCK) return "held";
-  throw new SystemCallError("flock", -result, path);
+  return "held";
+}
+
+/**
+ * Takes the lock on an open file or folder: flock(2). It lasts as `lockFile` says.
+ * @returns false when somebody else has it
+ * @throws SystemCallError
+ */
+export function tryLock(file: OwnedDescriptor): boolean {
+  const result = attempt(() => libc.flock(file.number, LOCK_EX | LOCK_NB));
+  if (result >= 0) return true;
+  if (result === -Errno.EWOULDBLOCK) return false;
+  throw new SystemCallError("flock", -result);
 }

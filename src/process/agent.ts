@@ -191,6 +191,7 @@ class Agent {
     this.#dialler?.stop();
     for (const timer of this.#timers) timer[Symbol.dispose]();
     for (const session of [...this.#sessions]) session.close();
+    this.#children.close();
     this.#limited[Symbol.dispose]();
     this.#logger.info(`stopped; ${this.#children.count} children go on without this agent`);
   }

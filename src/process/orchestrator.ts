@@ -196,7 +196,7 @@ class Orchestrator {
       for (const name of found) {
         this.#logger.warn(`${name}: ended what an orchestrator that was killed had left running`);
       }
-      onDone();
+      this.#performer.endLeftGroups(this.#journal.left, onDone);
     });
   }
 

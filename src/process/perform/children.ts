@@ -19,7 +19,8 @@ import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
 import type { Ending, Refusal } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
-import { clearGroup, InstanceGroup } from "./leftovers.ts";
+import { type InstanceGroup, InstanceGroups } from "./instance-groups.ts";
+import { clearGroup } from "./leftovers.ts";
 import { resolveProgram } from "./program-path.ts";
 
 const SIGKILL = 9;
@@ -109,12 +110,18 @@ export class Children {
   readonly #clearing = new Set<string>();
   /** Who waits for the end of an instance and of its rest. */
   readonly #waiting = new Map<string, (() => void)[]>();
+  readonly #groups = new InstanceGroups();
   readonly #ownLimit = descriptorLimit();
   readonly #childLimit = childDescriptorLimit();
 
   constructor(loop: EventLoop, handlers: ChildHandlers) {
     this.#loop = loop;
     this.#handlers = handlers;
+  }
+
+  /** Takes down what was made for cgroups, where nobody is in it; children go on. */
+  close(): void {
+    this.#groups.close();
   }
 
   get count(): number {
@@ -285,7 +292,7 @@ export class Children {
     let group: InstanceGroup | undefined;
     try {
       const parent = constraints.cgroup;
-      if (parent !== undefined) group = new InstanceGroup(parent, request.invocation);
+      if (parent !== undefined) group = this.#groups.make(parent, request.invocation);
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
       const refusal = { message: `Cannot make the cgroup: ${message}`, code };
@@ -317,6 +324,7 @@ export class Children {
     this.#awaitReport(report, (refusal) => {
       this.#launching.delete(request.invocation);
       if (refusal === undefined) {
+        group?.inhabited();
         this.adopt(request.invocation, started, request.leftovers, group);
         onResult(started);
       } else {

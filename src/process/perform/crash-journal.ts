@@ -79,6 +79,11 @@ export class CrashJournal {
     if (lstatSync(this.#path, { throwIfNoEntry: false }) === undefined) this.#write();
   }
 
+  /** Invocation to name of what an earlier orchestrator may have left. */
+  get left(): ReadonlyMap<string, string> {
+    return this.#left;
+  }
+
   #compact(): void {
     const entries = [...this.#alive].map(([start, name]) => ({ start, name }));
     this.#journal.compact([{ boot: bootId() }, ...entries]);

@@ -1,5 +1,3 @@
-import { existsSync, mkdirSync, openSync, readSync, rmdirSync, writeFileSync } from "node:fs";
-import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess } from "../../../ffi/pidfd.ts";
 import { kill } from "../../../ffi/process.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
@@ -66,65 +64,4 @@ export function endUncertain(
       loop.wakeAfter(LOOK_AGAIN_AFTER, again);
     }
   });
-}
-
-const CLEAR_AGAIN_AFTER = 100;
-
-/** What an open cgroup.events says now. */
-function isPopulated(events: OwnedDescriptor): boolean {
-  const bytes = new Uint8Array(256);
-  const length = readSync(events.number, bytes, 0, bytes.length, 0);
-  return new TextDecoder().decode(bytes.subarray(0, length)).includes("populated 1");
-}
-
-/** A cgroup v2 folder for one instance: made before its start, killed and removed after its end. */
-export class InstanceGroup {
-  readonly path: string;
-
-  /** @throws Error (EACCES, ENOENT …) when the parent is no cgroup folder that we may use. */
-  constructor(parent: string, invocation: string) {
-    this.path = `${parent}/${invocation}`;
-    mkdirSync(this.path, { recursive: true, mode: 0o755 });
-    if (existsSync(`${this.path}/cgroup.events`)) return;
-    this.remove();
-    throw new Error(`expected a folder of cgroup v2, received ${parent}`);
-  }
-
-  /** Kills all of it (cgroup.kill, Linux 5.14); calls `onGone` when the kernel says it is empty. */
-  clear(loop: EventLoop, onGone: () => void): void {
-    let events: OwnedDescriptor;
-    try {
-      writeFileSync(`${this.path}/cgroup.kill`, "1");
-      events = new OwnedDescriptor(openSync(`${this.path}/cgroup.events`, "r"));
-    } catch (error) {
-      // Removed by somebody: nobody was in it. Else no descriptor is left: one will be.
-      if ((error as { code?: string }).code === "ENOENT") onGone();
-      else loop.wakeAfter(CLEAR_AGAIN_AFTER, () => this.clear(loop, onGone));
-      return;
-    }
-    const finish = () => {
-      events.close();
-      this.remove();
-      onGone();
-    };
-    const watch = loop.watch(events, "priority", () => {
-      if (isPopulated(events)) return;
-      watch[Symbol.dispose]();
-      finish();
-    });
-    // Asked after the watch stands: an earlier change would not be told.
-    if (!isPopulated(events)) {
-      watch[Symbol.dispose]();
-      finish();
-    }
-  }
-
-  /** Removes the empty folder; one that is not empty stays. */
-  remove(): void {
-    try {
-      rmdirSync(this.path);
-    } catch {
-      // Something of it lives ("keep"), or it is gone already.
-    }
-  }
 }

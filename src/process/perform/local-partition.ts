@@ -69,6 +69,10 @@ export class LocalPartition implements Partition {
     });
   }
 
+  close(): void {
+    this.#children.close();
+  }
+
   #onDeath(invocation: string, ending: Ending): void {
     const command = this.#commands.get(invocation);
     if (command !== undefined) {

@@ -12,6 +12,7 @@ import type { Hello } from "../protocol.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
+import { clearLeftGroups, sweepGroups } from "./instance-groups.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { OutputPipes } from "./output-pipes.ts";
 import {
@@ -149,6 +150,28 @@ export class Performer {
       notifyName,
       notify: undefined,
       readiness: undefined,
+    });
+  }
+
+  /**
+   * Ends whoever an orchestrator that was killed left in cgroups of this host, whatever they made
+   * of their environment, and removes the empty folders of instances.
+   */
+  endLeftGroups(left: ReadonlyMap<string, string>, onDone: () => void): void {
+    const parents = new Map<string, string>();
+    for (const [name, { process }] of this.#managed) {
+      const { partition, constraints } = process.specification;
+      if (partition === undefined && constraints.cgroup !== undefined) {
+        parents.set(name, constraints.cgroup);
+      }
+    }
+    const groups = [...left].flatMap(([invocation, name]) => {
+      const parent = parents.get(name);
+      return parent === undefined ? [] : [{ parent, invocation }];
+    });
+    clearLeftGroups(this.#loop, groups, () => {
+      for (const parent of new Set(parents.values())) sweepGroups(parent);
+      onDone();
     });
   }
 
