@@ -28,6 +28,17 @@ export function faultKernelSocket(): string | undefined {
   return undefined;
 }
 
+/** NAME=value of these, for a process that is started without an environment; no kill point. */
+export function faultVariables(): string[] {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    return ["HOSTLER_ABSENT", "HOSTLER_LIVE_UPDATE_KERNEL"].flatMap((name) => {
+      const value = process.env[name];
+      return value === undefined ? [] : [`${name}=${value}`];
+    });
+  }
+  return [];
+}
+
 const passes = new Map<string, number>();
 
 /**

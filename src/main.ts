@@ -18,6 +18,11 @@ if (!Bun.isMainThread) {
 } else {
   const { provideWorkerFactory } = await import("./event-loop/worker-factory.ts");
   provideWorkerFactory(() => new Worker(Bun.main));
+  if (process.argv[2] === "--hold") {
+    // It stays as long as the host runs: what it does not load is memory that it does not take.
+    const { runHolder } = await import("./holding/holder.ts");
+    process.exit(await runHolder(process.argv.slice(3)));
+  }
   const { runCommandLine } = await import("./command-line/root.ts");
   process.exit(await runCommandLine(process.argv0, process.argv.slice(2)));
 }

@@ -95,7 +95,7 @@ function writeToStderr(lines: string): boolean {
 }
 
 /** JOURNAL_STREAM names the device and inode of the journal's socket: systemd.exec(5). */
-function isStderrTheJournal(): boolean {
+export function isStderrTheJournal(): boolean {
   const named = process.env["JOURNAL_STREAM"];
   if (named === undefined) return false;
   try {

@@ -47,6 +47,9 @@ export class StreamConnection implements Disposable {
   readonly #socket: OwnedDescriptor;
   readonly #watch: Watch;
   readonly #queueLimit: number;
+  readonly #loop: EventLoop;
+  readonly #takesRest: boolean;
+  #failure: string | undefined;
   #handlers: StreamHandlers;
   #queue: Queued[] = [];
   #queuedBytes = 0;
@@ -55,9 +58,19 @@ export class StreamConnection implements Disposable {
   constructor(
     loop: EventLoop,
     socket: OwnedDescriptor,
-    options: { readonly queuedBytes: number; readonly handlers: StreamHandlers },
+    options: {
+      readonly queuedBytes: number;
+      readonly handlers: StreamHandlers;
+      /**
+       * A send that finds the peer gone ends the connection only after what the peer sent before
+       * has been taken: for descriptors of which there may be no other.
+       */
+      readonly takesRest?: boolean;
+    },
   ) {
     this.#socket = socket;
+    this.#loop = loop;
+    this.#takesRest = options.takesRest ?? false;
     this.#queueLimit = options.queuedBytes;
     this.#handlers = options.handlers;
     this.#watch = loop.watch(socket, "readable", (ready) => {
@@ -89,7 +102,7 @@ export class StreamConnection implements Disposable {
    * the socket does not take at once is queued, with duplicates of the descriptors.
    */
   send(bytes: Uint8Array, descriptors: readonly number[] = []): boolean {
-    if (!this.isOpen || this.#closing) return false;
+    if (!this.isOpen || this.#closing || this.#failure !== undefined) return false;
     let sent = 0;
     if (this.#queue.length === 0) {
       const memory = bytes.length <= READ_SIZE ? outgoing : new NativeMemory(bytes.length);
@@ -102,12 +115,27 @@ export class StreamConnection implements Disposable {
       );
       if (result === bytes.length) return true;
       if (result < 0 && result !== -Errno.EAGAIN) {
-        this.#end(`cannot send: ${errnoMessage(-result)}`);
+        this.#failToSend(-result);
         return false;
       }
       sent = Math.max(0, result);
     }
     return this.#enqueue(bytes.subarray(sent), sent > 0 ? [] : descriptors);
+  }
+
+  #failToSend(errno: number): void {
+    const reason = `cannot send: ${errnoMessage(errno)}`;
+    if (!this.#takesRest) {
+      this.#end(reason);
+      return;
+    }
+    if (this.#failure !== undefined) return;
+    this.#failure = reason;
+    // Not here: the handler of what comes may be the one that is sending.
+    this.#loop.afterTurn(() => {
+      while (this.isOpen && this.#receiveOne() !== "empty");
+      this.#end(reason);
+    });
   }
 
   #enqueue(bytes: Uint8Array, descriptors: readonly number[]): boolean {
@@ -131,7 +159,7 @@ export class StreamConnection implements Disposable {
       const result = sendMessage(this.#socket, first.memory, range, numbers);
       if (result === -Errno.EAGAIN) return;
       if (result < 0) {
-        this.#end(`cannot send: ${errnoMessage(-result)}`);
+        this.#failToSend(-result);
         return;
       }
       for (const descriptor of first.descriptors) descriptor.close();
@@ -152,30 +180,35 @@ export class StreamConnection implements Disposable {
 
   #receive(): void {
     for (let count = 0; count < READS_A_TURN && this.isOpen; count++) {
-      const message = receiveMessage(this.#socket, incoming);
-      if (message.length === -Errno.EAGAIN) return;
-      if (message.length < 0) {
-        this.#end(`cannot receive: ${errnoMessage(-message.length)}`);
-        return;
-      }
-      if (message.truncated) {
-        for (const descriptor of message.descriptors) descriptor.close();
-        this.#end("more descriptors came with one message than this process can take");
-        return;
-      }
-      if (message.length === 0) {
-        for (const descriptor of message.descriptors) descriptor.close();
-        this.#end("the peer closed the connection");
-        return;
-      }
-      if (this.#closing) {
-        for (const descriptor of message.descriptors) descriptor.close();
-        continue;
-      }
-      const bytes = incoming.bytes.subarray(0, message.length);
-      this.#handlers.onBytes(bytes, message.descriptors, message.credentials);
-      if (message.length < READ_SIZE && message.descriptors.length === 0) return;
+      if (this.#receiveOne() !== "more") return;
     }
+  }
+
+  /** One read: "last" when the socket most likely has no more, "empty" when it has none. */
+  #receiveOne(): "more" | "last" | "empty" {
+    const message = receiveMessage(this.#socket, incoming);
+    if (message.length === -Errno.EAGAIN) return "empty";
+    if (message.length < 0) {
+      this.#end(`cannot receive: ${errnoMessage(-message.length)}`);
+      return "empty";
+    }
+    if (message.truncated) {
+      for (const descriptor of message.descriptors) descriptor.close();
+      this.#end("more descriptors came with one message than this process can take");
+      return "empty";
+    }
+    if (message.length === 0) {
+      for (const descriptor of message.descriptors) descriptor.close();
+      this.#end("the peer closed the connection");
+      return "empty";
+    }
+    if (this.#closing) {
+      for (const descriptor of message.descriptors) descriptor.close();
+      return "more";
+    }
+    const bytes = incoming.bytes.subarray(0, message.length);
+    this.#handlers.onBytes(bytes, message.descriptors, message.credentials);
+    return message.length < READ_SIZE && message.descriptors.length === 0 ? "last" : "more";
   }
 
   #end(reason: string): void {
