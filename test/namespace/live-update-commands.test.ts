@@ -135,6 +135,15 @@ describe("kexec", () => {
     expect(refused.stderr).toContain("The kernel refused to be replaced: EBUSY.");
   });
 
+  test("who took no part at all is told at the end as well", async () => {
+    using luod = startLuodStandIn((_request, call) => {
+      call.item({ ...readyEvent, what: "left-out", client: "db", detail: "bare" });
+      call.done(dryResult);
+    });
+    const { stdout } = await luoctl(luod, ["kexec", "--dry-run"]);
+    expect(stdout).toEndWith("\nleft out: db, bare\ndry run: 1 of 1 client ready after 430 ms\n");
+  });
+
   test("a dry run, with every flag", async () => {
     using luod = answering({ kexec: dryResult });
     const flags = ["--dry-run", "--include-bare", "--discard-unclaimed", "--by", "systemctl"];

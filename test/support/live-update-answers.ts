@@ -152,7 +152,7 @@ export const abortedResult: KexecResult = {
 export const dryResult: KexecResult = {
   update: "u-8",
   outcome: "dry-run",
-  reason: "",
+  reason: "it was a dry run",
   clients: [qemu],
   barrier_ms: 430,
 };

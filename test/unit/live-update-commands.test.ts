@@ -238,6 +238,13 @@ describe("for people", () => {
       "dry run: 1 of 1 client ready after 430 ms",
       "",
     ]);
+    const leftOut = new Map([
+      ["qemu-1", "in the table already"],
+      ["db", "bare: needs --include-bare"],
+    ]);
+    expect(renderResult(dryResult, leftOut)).toContain(
+      "64 MiB\nleft out: db, bare: needs --include-bare\ndry run: 1",
+    );
   });
 
   test("events, in which nothing drives the terminal", () => {

@@ -17,9 +17,12 @@ interface KexecOptions {
   readonly json: boolean;
 }
 
+/** Clients that the update went without, and why. */
+type LeftOut = ReadonlyMap<string, string>;
+
 /** How it ended, as far as a process of the old kernel can see. */
 type Ending =
-  | { readonly kind: "answered"; readonly result: KexecResult }
+  | { readonly kind: "answered"; readonly result: KexecResult; readonly leftOut: LeftOut }
   | { readonly kind: "entered"; readonly update: string | null };
 
 /** Updates the kernel, and shows who is ready; an interrupt aborts it. */
@@ -54,6 +57,7 @@ async function follow(
 ): Promise<Ending> {
   let update: string | null = null;
   let isCommitting = false;
+  const leftOut = new Map<string, string>();
   const events = client.kexec({
     dryRun: options["dry-run"],
     includeBare: options["include-bare"],
@@ -63,7 +67,9 @@ async function follow(
   try {
     for (;;) {
       const next = await events.next();
-      if (next.done === true) return { kind: "answered", result: next.value };
+      if (next.done === true) return { kind: "answered", result: next.value, leftOut };
+      const { what, client: who, detail = "" } = next.value;
+      if (what === "left-out" && who !== undefined) leftOut.set(who, detail);
       update = next.value.update ?? update;
       isCommitting = isInCommit(isCommitting, next.value);
       progress.note(next.value);
@@ -91,23 +97,26 @@ async function tellEnding(ending: Ending, json: boolean): Promise<number> {
     else await printText(`${reason}\n`);
     return ExitCode.done;
   }
-  const { result } = ending;
+  const { result, leftOut } = ending;
   if (json) await printJson(result);
-  else await printText(renderResult(result));
+  else await printText(renderResult(result, leftOut));
   if (result.outcome === "dry-run") return ExitCode.done;
   throw new LiveUpdateError(describeFailure(result));
 }
 
-/** The table of clients; of a dry run that went well also its sum. */
-export function renderResult(result: KexecResult): string {
+/** The table of clients, who took no part at all, and of a dry run that went well its sum. */
+export function renderResult(result: KexecResult, leftOut: LeftOut = new Map()): string {
   const { clients, outcome, barrier_ms: barrier } = result;
   const table = clients.length === 0 ? "" : renderOutcomes(clients);
-  if (outcome !== "dry-run") return table;
+  const others = [...leftOut]
+    .filter(([id]) => clients.every((client) => client.id !== id))
+    .map(([id, why]) => streamLine(["left out:", `${id}${why === "" ? "" : `, ${why}`}`]))
+    .join("");
+  if (outcome !== "dry-run") return `${table}${others}`;
   const ready = clients.filter(({ state }) => state === "ready").length;
   const took = barrier === null ? "" : ` after ${formatDuration(barrier)}`;
-  const reason = result.reason === "" ? "" : `; ${result.reason}`;
-  const words = `dry run: ${ready} of ${counted(clients.length, "client")} ready${took}${reason}`;
-  return `${table}${streamLine([words])}`;
+  const words = `dry run: ${ready} of ${counted(clients.length, "client")} ready${took}`;
+  return `${table}${others}${streamLine([words])}`;
 }
 
 function describeFailure({ outcome, reason }: KexecResult): string {
