@@ -115,6 +115,8 @@ export class FakeKernel implements Disposable {
   /** What the kernel ended with; undefined while it runs. */
   ended: RebootTarget | undefined;
   loaded: LoadedKernel | undefined;
+  /** Calls that came after one kernel and before the next. */
+  unanswered = 0;
   /** Called for each call before it is carried out. */
   onCall: (call: RecordedCall) => void = () => {};
 
@@ -247,7 +249,9 @@ export class FakeKernel implements Disposable {
     request: FaultKernelRequest,
     descriptors: readonly OwnedDescriptor[],
   ): void {
-    const answer = this.ended === undefined ? this.#answer(request, descriptors) : "none";
+    const runs = this.ended === undefined;
+    if (!runs) this.unanswered += 1;
+    const answer = runs ? this.#answer(request, descriptors) : "none";
     for (const descriptor of descriptors) descriptor.close();
     if (answer === "none") return;
     const { descriptor, ...rest } = answer;
@@ -468,6 +472,7 @@ async function main([path]: readonly string[]): Promise<number> {
   kernel.onCall = ({ request, at }) => console.log(JSON.stringify({ ...request, at }));
   console.log("ready");
   for await (const line of console) {
+    if (line === "") continue;
     const order = JSON.parse(line) as Order;
     if (order.do === "boot") kernel.boot();
     else kernel.refuse(order.call, order.code, order.times);
