@@ -11,7 +11,7 @@ import type { EventBook } from "./event-book.ts";
 import type { DaemonEvent, DaemonState } from "./lifecycle-state.ts";
 import { refuseUpdate } from "./lifecycle-update.ts";
 import type { EntryWay } from "./options.ts";
-import type { ControlRequest, LoadReport } from "./protocol.ts";
+import type { ControlRequest, LoadReport, Status } from "./protocol.ts";
 
 type Of<V extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: V }>;
 
@@ -36,7 +36,7 @@ export interface Commanded {
 export function answerControl(daemon: Commanded, request: ControlRequest, call: ControlCall): void {
   switch (request.verb) {
     case "status":
-      call.done(describeStatus(daemon.state, daemon.sources));
+      call.done(statusOf(daemon));
       break;
     case "list":
       call.done(summarizeClients(daemon.state));
@@ -45,7 +45,7 @@ export function answerControl(daemon: Commanded, request: ControlRequest, call: 
       call.done(summarizeSessions(daemon.state, daemon.now()));
       break;
     case "metrics": {
-      const status = describeStatus(daemon.state, daemon.sources);
+      const status = statusOf(daemon);
       call.done(listMetrics(daemon.state, status, daemon.counters));
       break;
     }
@@ -68,6 +68,12 @@ export function answerControl(daemon: Commanded, request: ControlRequest, call: 
       follow(daemon, request, call);
       break;
   }
+}
+
+function statusOf(daemon: Commanded): Status {
+  // Looking for them may change the state: others load kernels as well.
+  const { sources } = daemon;
+  return describeStatus(daemon.state, sources);
 }
 
 function refuseWhileUpdating(daemon: Commanded, call: ControlCall): boolean {

@@ -16,7 +16,7 @@ import type {
   SessionSummary,
   Status,
 } from "./protocol.ts";
-import type { Registry } from "./registry.ts";
+import type { UpdateTimes } from "./registry.ts";
 
 /** What the command line is shown of the daemon's state. Pure. */
 
@@ -137,7 +137,7 @@ export interface RestorationTimes {
 }
 
 /** The parts of the time that an update took, as its clients felt it. */
-export function measureBlackout(registry: Registry, times: RestorationTimes): Blackout {
+export function measureBlackout(registry: UpdateTimes, times: RestorationTimes): Blackout {
   const { accepted_at_ms: accepted, ready_at_ms: ready, entered_at_ms: entered } = registry;
   const { bootedAt, offeredAt, claimedAt } = times;
   const between = (begin: number | null, end: number | null | undefined): Milliseconds | null => {

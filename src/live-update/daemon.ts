@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import * as v from "valibot";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
@@ -41,7 +42,7 @@ import {
   type LoadReport,
   OWN_SESSION,
 } from "./protocol.ts";
-import type { Registry } from "./registry.ts";
+import { type Registry, updateTimesSchema } from "./registry.ts";
 
 type KexecOrder = Extract<ControlRequest, { verb: "kexec" }>;
 
@@ -78,8 +79,19 @@ class LiveUpdateDaemon {
   #watchdog: Disposable | undefined;
   #deciding = false;
   #isUp = false;
+  readonly #onRefused: (error: Error) => void;
 
-  constructor(options: DaemonOptions, logger: Logger, loop: EventLoop) {
+  /** `onRefused` is told once, when what it needs cannot be had. */
+  constructor(
+    options: DaemonOptions,
+    parts: {
+      readonly logger: Logger;
+      readonly loop: EventLoop;
+      readonly onRefused: (error: Error) => void;
+    },
+  ) {
+    const { logger, loop } = parts;
+    this.#onRefused = parts.onRefused;
     this.#options = options;
     this.#logger = logger;
     this.#loop = loop;
@@ -132,16 +144,27 @@ class LiveUpdateDaemon {
           );
         }
         this.#registry = found !== undefined && "update" in found ? found : undefined;
-        this.#open(outgoing, new Set(incoming));
+        this.#openOrRefuse(outgoing, new Set(incoming));
       });
     });
+  }
+
+  /** A path that cannot be used is no bug: it is said, and that is the end. */
+  #openOrRefuse(outgoing: readonly string[], retrieved: ReadonlySet<string>): void {
+    try {
+      this.#open(outgoing, retrieved);
+    } catch (error) {
+      if (!(error instanceof Error && "exitCode" in error)) throw error;
+      this.#onRefused(error);
+    }
   }
 
   #open(outgoing: readonly string[], retrieved: ReadonlySet<string>): void {
     const { clientSocket: path, allowUsers: users, allowGroups: groups } = this.#options;
     this.#loaded = currentlyLoaded(this.#saved.loaded ?? undefined);
-    this.#handle({ kind: "kernel", loaded: this.#loaded !== undefined });
+    // First: until it is known what was restored, all of it would be written down as settled.
     this.#handle(this.#restoredEvent(retrieved));
+    this.#handle({ kind: "kernel", loaded: this.#loaded !== undefined });
     const left = [...outgoing];
     if (left.length > 0 || this.#saved.update !== null) {
       const update = this.#saved.update ?? "unknown";
@@ -171,7 +194,10 @@ class LiveUpdateDaemon {
 
   #restoredEvent(retrieved: ReadonlySet<string>): DaemonEvent {
     const registry = this.#registry;
-    if (registry !== undefined) this.#saved = { ...this.#saved, offered_at_ms: this.#offeredAt() };
+    if (registry !== undefined) {
+      const followed = v.parse(updateTimesSchema, registry);
+      this.#saved = { ...this.#saved, followed, offered_at_ms: this.#offeredAt() };
+    }
     const settled = new Set(this.#saved.settled);
     const finishing = new Set(this.#saved.finishing);
     const sessions = (registry?.sessions ?? []).filter(({ name }) => !settled.has(name));
@@ -346,11 +372,11 @@ class LiveUpdateDaemon {
 
   #sources(): StatusSources {
     this.#noticeKernel();
-    const registry = this.#registry;
+    const { followed } = this.#saved;
     const blackout =
-      registry === undefined
+      followed === null
         ? undefined
-        : measureBlackout(registry, {
+        : measureBlackout(followed, {
             bootedAt: bootTime(),
             offeredAt: this.#offeredAt(),
             claimedAt: this.#saved.claimed_at_ms ?? undefined,
@@ -424,11 +450,13 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     logger.error("stopped by a bug", { failure });
     ended.resolve(ExitCode.bug);
   });
-  const daemon = new LiveUpdateDaemon(options, logger, loop);
+  const daemon = new LiveUpdateDaemon(options, { logger, loop, onRefused: ended.reject });
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => ended.resolve(ExitCode.done));
   }
-  const code = await ended.promise;
-  daemon.stop();
-  return code;
+  try {
+    return await ended.promise;
+  } finally {
+    daemon.stop();
+  }
 }

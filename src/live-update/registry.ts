@@ -9,15 +9,21 @@ import { limits } from "./protocol.ts";
 /** A registry of another version is not understood, and its sessions are left alone. */
 export const REGISTRY_VERSION = 1;
 
-export const registrySchema = v.object({
-  version: v.literal(REGISTRY_VERSION),
+/** When an update did what, by the wall clock in milliseconds: a kexec keeps nothing else. */
+const times = {
   update: v.string(),
   clients: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  /** Wall clock, in milliseconds: a kexec keeps it, and nothing else that counts. */
   accepted_at_ms: v.number(),
   ready_at_ms: v.number(),
   /** Just before the call that enters the new kernel. */
   entered_at_ms: v.nullable(v.number()),
+};
+export const updateTimesSchema = v.object(times);
+export type UpdateTimes = v.InferOutput<typeof updateTimesSchema>;
+
+export const registrySchema = v.object({
+  version: v.literal(REGISTRY_VERSION),
+  ...times,
   sessions: v.pipe(
     v.array(
       v.object({

@@ -2,6 +2,7 @@ import { readFileSync, renameSync } from "node:fs";
 import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { loadedKernelSchema } from "../protocol.ts";
+import { updateTimesSchema } from "../registry.ts";
 
 /**
  * What a daemon that is killed leaves to the next one of the same boot. Which sessions there are is
@@ -24,6 +25,8 @@ const stateSchema = v.object({
   /** Restored sessions of which nothing is to be done any more, or which are being finished. */
   settled: v.array(v.string()),
   finishing: v.array(v.string()),
+  /** The update that this kernel follows. */
+  followed: v.nullable(updateTimesSchema),
   /** Wall clock in milliseconds: when sessions were first offered, and last claimed. */
   offered_at_ms: v.nullable(v.number()),
   claimed_at_ms: v.nullable(v.number()),
@@ -38,6 +41,7 @@ export const emptyState = (boot: string): SavedState => ({
   last: null,
   settled: [],
   finishing: [],
+  followed: null,
   offered_at_ms: null,
   claimed_at_ms: null,
 });
