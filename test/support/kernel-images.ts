@@ -13,7 +13,7 @@ export const liveUpdateOptions = {
 } as const;
 
 /** An unpacked kernel, which carries these options as CONFIG_IKCONFIG does. */
-export function makeKernel(options: Readonly<Record<string, string>> | undefined): Buffer {
+export function makeKernel(options: Readonly<Record<string, string>> | undefined): Buffer<ArrayBuffer> {
   const filling = Buffer.alloc(300_000, "kernel");
   if (options === undefined) return filling;
   const lines = Object.entries(options).map(([name, value]) => `${name}=${value}\n`);
@@ -25,7 +25,7 @@ export function makeKernel(options: Readonly<Record<string, string>> | undefined
 }
 
 /** Packs as the kernel's build does: whatever is not gzip is followed by four bytes of size. */
-export function pack(kernel: Uint8Array<ArrayBuffer>, packing: Packing): Buffer {
+export function pack(kernel: Uint8Array<ArrayBuffer>, packing: Packing): Buffer<ArrayBuffer> {
   if (packing === "gzip") return Buffer.from(Bun.gzipSync(kernel));
   const size = Buffer.alloc(4);
   size.writeUInt32LE(kernel.length);
@@ -52,7 +52,7 @@ const setupSectors = 3;
 const setupBytes = (setupSectors + 1) * 512;
 const payloadOffset = 64;
 
-export function makeBzImage(options: BzImageOptions = {}): Buffer {
+export function makeBzImage(options: BzImageOptions = {}): Buffer<ArrayBuffer> {
   const payload = options.payload ?? pack(makeKernel(liveUpdateOptions), "gzip");
   const bodyBytes = Math.ceil((payloadOffset + payload.length) / 16) * 16;
   const image = Buffer.alloc(setupBytes + bodyBytes);
@@ -81,7 +81,7 @@ export interface ArmImageOptions {
   readonly isSigned?: boolean;
 }
 
-export function makeArmImage(options: ArmImageOptions = {}): Buffer {
+export function makeArmImage(options: ArmImageOptions = {}): Buffer<ArrayBuffer> {
   const kernel = options.kernel ?? makeKernel(liveUpdateOptions);
   const banner = `Linux version ${options.version ?? "7.3.4 (user@host) (gcc) #1 SMP"}\n\0`;
   const body = Buffer.concat([Buffer.from(banner), kernel]);
@@ -97,7 +97,7 @@ export function makeArmImage(options: ArmImageOptions = {}): Buffer {
 }
 
 /** An EFI program with this section, such as a unified kernel image's ".linux". */
-export function makeEfiProgram(section: string): Buffer {
+export function makeEfiProgram(section: string): Buffer<ArrayBuffer> {
   const image = Buffer.alloc(4096);
   image.write("MZ", 0, "latin1");
   const sections = [{ name: section, offset: 1024, bytes: 1024 }];
