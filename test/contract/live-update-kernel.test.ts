@@ -172,7 +172,7 @@ describe("across a kexec", () => {
     expect(kernel.incoming).toEqual([]);
   });
 
-  test("what came back can be preserved again, and that does not end with its former session", async () => {
+  test("what came back can be preserved again, and outlives its former session", async () => {
     await preserve(await create("a"), "one", "1");
     await kexec();
     const former = await retrieveSession("a");
