@@ -30,7 +30,7 @@ import {
 import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
 import { ClientConnections } from "./perform/client-connections.ts";
 import { bootTime, takeDaemonLock } from "./perform/daemon-lock.ts";
-import { resolveWay } from "./perform/enter-kernel.ts";
+import { isSystemStopping, resolveWay } from "./perform/enter-kernel.ts";
 import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
 import { Performer } from "./perform/performer.ts";
 import { Sessions } from "./perform/sessions.ts";
@@ -165,11 +165,7 @@ class LiveUpdateDaemon {
     // First: until it is known what was restored, all of it would be written down as settled.
     this.#handle(this.#restoredEvent(retrieved));
     this.#handle({ kind: "kernel", loaded: this.#loaded !== undefined });
-    const left = [...outgoing];
-    if (left.length > 0 || this.#saved.update !== null) {
-      const update = this.#saved.update ?? "unknown";
-      this.#handle({ kind: "left-behind", update, sessions: left });
-    }
+    this.#takeBack(outgoing);
     this.#clients = new ClientConnections(this.#loop, {
       path,
       policy: { ...allowUsers(users), groups },
@@ -190,6 +186,17 @@ class LiveUpdateDaemon {
     this.#notifier.tell("READY=1", `STATUS=listening at ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`listening at ${path}`);
+  }
+
+  /** An update that a daemon before this one began is rolled back, unless systemd goes on with it. */
+  #takeBack(sessions: readonly string[]): void {
+    const { update, entering } = this.#saved;
+    if (sessions.length === 0 && update === null) return;
+    if (entering && isSystemStopping()) {
+      this.#logger.info("the new kernel is being entered: the sessions stay with the holder");
+      return;
+    }
+    this.#handle({ kind: "left-behind", update: update ?? "unknown", sessions });
   }
 
   #restoredEvent(retrieved: ReadonlySet<string>): DaemonEvent {
@@ -264,13 +271,17 @@ class LiveUpdateDaemon {
   #save(before: DaemonState): void {
     const { update, incoming, last } = this.#state;
     const isSame =
-      before.update?.id === update?.id && before.incoming === incoming && before.last === last;
+      before.update?.id === update?.id &&
+      before.update?.commit === update?.commit &&
+      before.incoming === incoming &&
+      before.last === last;
     if (isSame && before.loaded === this.#state.loaded) return;
     const names = (this.#registry?.sessions ?? []).map(({ name }) => name);
     const stageOf = (name: string) => incoming.get(name)?.stage;
     this.#write({
       loaded: this.#loaded ?? null,
       update: update?.id ?? null,
+      entering: update?.commit === "kernel",
       last: last ?? null,
       settled: names.filter((name) => stageOf(name) === undefined || stageOf(name) === "lost"),
       finishing: names.filter((name) => stageOf(name) === "finishing"),

@@ -3,7 +3,7 @@ import { alignColumns } from "../../command-line/table.ts";
 import type { LiveUpdateClient } from "../client.ts";
 import type { ClientSummary, Status, UpdateEventRecord } from "../protocol.ts";
 import { eventText } from "./follow.ts";
-import { updateText } from "./show.ts";
+import { detailText, updateText } from "./show.ts";
 import { bytesText, durationText } from "./words.ts";
 
 /** Shows how an update goes, on stderr: stdout is for what it came to. */
@@ -32,6 +32,13 @@ interface Size {
 
 /** Milliseconds between two drawings when nothing happens: the time that is left goes on. */
 const REDRAW = 1_000;
+/** And at least: a list of a thousand clients costs the luod that is busy with them. */
+const REST = 100;
+
+const after = (milliseconds: number): Promise<void> =>
+  new Promise((resolve) => {
+    AbortSignal.timeout(milliseconds).addEventListener("abort", () => resolve());
+  });
 
 /** Asks luod how things are at every event and every second, and draws that. */
 class LiveBlock implements Progress {
@@ -40,16 +47,20 @@ class LiveBlock implements Progress {
   /** Lines that stand on the terminal above the cursor. */
   #lines = 0;
   #wake = Promise.withResolvers<void>();
+  #isDrawing = false;
   #isOver = false;
 
   constructor(client: LiveUpdateClient, size: () => Size) {
     this.#client = client;
     this.#size = size;
-    void this.#draw();
   }
 
+  /** The first one starts it: before it there is no update to be seen. */
   note(): void {
     this.#wake.resolve();
+    if (this.#isDrawing) return;
+    this.#isDrawing = true;
+    void this.#draw();
   }
 
   /** What happens while it draws is drawn together. */
@@ -61,9 +72,8 @@ class LiveBlock implements Progress {
       // A luod that is away is told by whoever waits for its answer.
       if (looked === undefined || this.#isOver) return;
       this.#replace(renderProgress(looked.status, looked.clients, this.#size()));
-      const redraw = AbortSignal.timeout(REDRAW);
-      redraw.addEventListener("abort", () => wake.resolve());
-      await wake.promise;
+      await after(REST);
+      await Promise.race([wake.promise, after(REDRAW - REST)]);
     }
   }
 
@@ -97,9 +107,11 @@ export function renderProgress(
 ): string[] {
   const { phase, update } = status;
   const isOver = (client: ClientSummary) => client.state === "ready" || client.state === "left-out";
+  // Who is only subscribed came too late for this update, or is no part of a dry run.
+  const taking = clients.filter(({ state }) => update === null || state !== "subscribed");
   const sorted = [
-    ...clients.filter((client) => !isOver(client)),
-    ...clients.filter((client) => isOver(client)),
+    ...taking.filter((client) => !isOver(client)),
+    ...taking.filter((client) => isOver(client)),
   ];
   // The first line, the last one that says how many are left out, and the cursor's.
   const shown = sorted.slice(0, Math.max(1, rows - 3));
@@ -109,7 +121,7 @@ export function renderProgress(
       client.state,
       durationText(client.ready_ms),
       bytesText(client.bytes),
-      client.detail ?? "",
+      detailText(client),
     ]),
   ]);
   const more = sorted.length - shown.length;

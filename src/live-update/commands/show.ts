@@ -38,7 +38,7 @@ export async function runSessions(options: ShowOptions): Promise<number> {
 
 /** The table of all clients; details have their column where there are any. */
 export function renderClients(clients: readonly ClientSummary[]): string {
-  const hasDetails = clients.some(({ detail }) => detail !== null);
+  const hasDetails = clients.some((client) => detailText(client) !== "");
   const columns = [
     ...["ID", "USER", "PID", "BARE", "REQUIRED", "STATE", "DEADLINE", "READY AFTER", "BYTES"],
     ...(hasDetails ? ["DETAIL"] : []),
@@ -53,21 +53,26 @@ export function renderClients(clients: readonly ClientSummary[]): string {
     formatDuration(client.deadline_ms),
     durationText(client.ready_ms),
     bytesText(client.bytes),
-    ...(hasDetails ? [client.detail ?? ""] : []),
+    ...(hasDetails ? [detailText(client)] : []),
   ]);
   return renderTable(columns, rows);
 }
 
+/** How far it is, or why it was left out; what one that is ready said on the way is over. */
+export function detailText({ state, detail }: ClientSummary): string {
+  return state === "ready" ? "" : (detail ?? "");
+}
+
 /** What each client came to in an update: the time it took, and what it saved. */
 export function renderOutcomes(clients: readonly ClientSummary[]): string {
-  const hasDetails = clients.some(({ detail }) => detail !== null);
+  const hasDetails = clients.some((client) => detailText(client) !== "");
   const columns = ["ID", "STATE", "READY AFTER", "BYTES", ...(hasDetails ? ["DETAIL"] : [])];
   const rows = clients.map((client) => [
     client.id,
     client.state,
     durationText(client.ready_ms),
     bytesText(client.bytes),
-    ...(hasDetails ? [client.detail ?? ""] : []),
+    ...(hasDetails ? [detailText(client)] : []),
   ]);
   return renderTable(columns, rows);
 }

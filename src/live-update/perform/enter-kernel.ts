@@ -57,6 +57,13 @@ export function isSystemd(): boolean {
   }
 }
 
+/** systemd is on the way down: systemctl(1), is-system-running. */
+export function isSystemStopping(): boolean {
+  if (!isSystemd()) return false;
+  const { stdout } = Bun.spawnSync(["systemctl", "is-system-running"], { stderr: "ignore" });
+  return stdout.toString().trim() === "stopping";
+}
+
 /** How the kernel will be entered when the command said this. */
 export function resolveWay(way: EntryWay): "reboot" | "systemctl" {
   if (way !== "auto") return way;

@@ -15,6 +15,8 @@ const stateSchema = v.object({
   loaded: v.nullable(loadedKernelSchema),
   /** The update under way. */
   update: v.nullable(v.string()),
+  /** Its sessions are complete, and the new kernel is being entered. */
+  entering: v.boolean(),
   last: v.nullable(
     v.object({
       id: v.string(),
@@ -38,6 +40,7 @@ export const emptyState = (boot: string): SavedState => ({
   boot,
   loaded: null,
   update: null,
+  entering: false,
   last: null,
   settled: [],
   finishing: [],
