@@ -30,7 +30,7 @@ const signature = {
   KBUILD_BUILD_USER: "hostler",
   KBUILD_BUILD_HOST: "hostler",
 } as const;
-const usualObjects = 3400;
+const usualObjects = 2340;
 
 const fragmentPath = join(repositoryRoot, "images/test-guest/kernel.config");
 

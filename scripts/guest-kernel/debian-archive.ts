@@ -18,6 +18,8 @@ export interface DebianArchive {
    * @returns the paths of the files, in no order
    */
   download(packages: readonly string[], folder: string): Promise<string[]>;
+  /** As download, with all that the packages depend on. */
+  downloadWhole(packages: readonly string[], folder: string): Promise<string[]>;
 }
 
 /**
@@ -34,14 +36,21 @@ export async function openDebianArchive(suite: string, folder: string): Promise<
   }
   const options = makeAptFolder(folder, `deb [signed-by=${keyring}] ${mirror} ${suite} main\n`);
   await runCommand(["apt-get", ...options, "--quiet", "update"]);
+  const get = async (words: readonly string[], target: string) => {
+    const argv = ["apt-get", ...options, "--quiet", "--yes", ...words];
+    await runCommand(argv, { workingDirectory: target });
+    const names = readdirSync(target).filter((name) => name.endsWith(".deb"));
+    return names.map((name) => join(target, name));
+  };
   return {
     query: (words) => runCommand(["apt-cache", ...options, ...words]),
-    download: async (packages, target) => {
-      await runCommand(["apt-get", ...options, "--quiet", "download", ...packages], {
-        workingDirectory: target,
-      });
-      const names = readdirSync(target).filter((name) => name.endsWith(".deb"));
-      return names.map((name) => join(target, name));
+    download: (packages, target) => get(["download", ...packages], target),
+    downloadWhole: (packages, target) => {
+      mkdirSync(join(target, "partial"), { recursive: true });
+      // Nothing is installed, so no lock of the machine's own is needed.
+      const words = [`-oDir::Cache::Archives=${target}`, "-oDebug::NoLocking=1"];
+      const install = ["install", "--download-only", "--no-install-recommends", ...packages];
+      return get([...words, ...install], target);
     },
   };
 }

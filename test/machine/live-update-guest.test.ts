@@ -1,11 +1,7 @@
 /** That a guest of several kernels tells the truth: no scenario may pass by mistake. */
 import { expect, test } from "bun:test";
-import {
-  type GuestStage,
-  liveUpdateFeatures,
-  liveUpdateGuest,
-  python,
-} from "../support/guest/live-update-guest.ts";
+import { liveUpdateFeatures, liveUpdateGuest, python } from "../support/guest/live-update-guest.ts";
+import type { GuestStage } from "../support/guest/scenario.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { skipUnless } from "../support/skips.ts";
 
@@ -56,7 +52,7 @@ onlyInAll(() => {
         const { passed, lines } = await run("what is there", [
           {
             script: [
-              "luoctl --version && luod --version && hostler-faults --version || exit 1",
+              "hostler --version && hostler-faults --version && luod --help && luoctl --help || exit 1",
               "test -c /dev/liveupdate && test -r /boot/vmlinuz && ! touch /etc/passwd",
             ].join("\n"),
           },

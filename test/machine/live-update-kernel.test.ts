@@ -3,11 +3,8 @@
  * and what it refuses. When one of these changes in a newer kernel, our design has to know.
  */
 import { beforeAll, expect, test } from "bun:test";
-import {
-  type LiveUpdateRun,
-  liveUpdateFeatures,
-  liveUpdateGuest,
-} from "../support/guest/live-update-guest.ts";
+import { liveUpdateFeatures, liveUpdateGuest } from "../support/guest/live-update-guest.ts";
+import type { LiveUpdateRun } from "../support/guest/scenario.ts";
 import { skipUnless } from "../support/skips.ts";
 import { kernelCases } from "./guest/live-update-kernel-cases.ts";
 

@@ -7,6 +7,7 @@ import {
   lstatSync,
   mkdirSync,
   readdirSync,
+  readlinkSync,
   realpathSync,
   rmSync,
   statSync,
@@ -67,7 +68,7 @@ function runTool([program = "", ...words]: readonly string[], input = ""): void 
 function fill(root: string, content: DiskContent): void {
   for (const folder of content.folders ?? []) mkdirSync(join(root, folder), { recursive: true });
   for (const [place, source] of Object.entries(content.trees ?? {})) {
-    put(source, join(root, place));
+    put(realpathSync(source), join(root, place));
   }
   for (const [place, source] of Object.entries(content.programs ?? {})) {
     put(realpathSync(source), join(root, place));
@@ -84,7 +85,7 @@ function fill(root: string, content: DiskContent): void {
   }
 }
 
-/** A file or a folder with all that is in it, but no bytecode of another place. */
+/** A file, or a folder with all that is in it; links in it stay links. */
 function put(source: string, place: string): void {
   mkdirSync(dirname(place), { recursive: true });
   if (!statSync(source).isDirectory()) {
@@ -95,7 +96,7 @@ function put(source: string, place: string): void {
   for (const entry of readdirSync(source, { withFileTypes: true })) {
     const path = join(source, entry.name);
     if (entry.isDirectory() || entry.isFile()) put(path, join(place, entry.name));
-    else if (entry.isSymbolicLink()) put(realpathSync(path), join(place, entry.name));
+    else if (entry.isSymbolicLink()) symlinkSync(readlinkSync(path), join(place, entry.name));
   }
 }
 
