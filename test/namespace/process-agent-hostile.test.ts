@@ -46,14 +46,23 @@ let descriptors: number;
 /** Where the orchestrator finds the agent of the partition "dialled". */
 let listener: OwnedDescriptor;
 let said = 0;
+/** Partitions that take turns: of each only so many ends are logged in some time. */
+const starts = Array.from({ length: 16 }, (_value, index) => `start-${index}`);
+let start = "start-0";
+let turn = 0;
 
 const path = (name: string) => folder.file(`${name}.sock`);
 
-async function show(name: string): Promise<{ pid: number | null; restarts: number }> {
-  const { summary } = (await client.request("show", { name })) as {
-    summary: { pid: number | null; restarts: number };
-  };
-  return summary;
+interface Shown {
+  readonly phase: string;
+  readonly pid: number | null;
+  readonly restarts: number;
+}
+
+async function show(name: string): Promise<Shown> {
+  const { summary } = (await client.request("show", { name })) as { summary: Shown };
+  const { phase, pid, restarts } = summary;
+  return { phase, pid, restarts };
 }
 
 beforeAll(async () => {
@@ -73,7 +82,7 @@ ${more}
   listen(listener, 16);
   const configuration = [
     '[process.canary]\ncommand = ["/bin/sleep", "1000"]\n',
-    process("start", ""),
+    ...starts.map((name) => process(name, "")),
     process("connect", 'ready = {tcp = "127.0.0.1:9"}'),
     process("notify", 'ready = "notify"'),
     process("dialled", "").replace("listen =", "socket ="),
@@ -108,8 +117,10 @@ afterAll(async () => {
 });
 
 beforeEach(async () => {
+  turn += 1;
+  start = starts[turn % starts.length] as string;
   // Starts that came to nothing wait longer each time; one that is asked for does not.
-  for (const name of ["start", "connect", "notify"]) await client.request("start", { name });
+  for (const name of [start, "connect", "notify"]) await client.request("start", { name });
   said = orchestrator.output.stderr.length;
 });
 
@@ -183,7 +194,7 @@ describe("what comes in place of a child", () => {
 
   for (const [name, make, reason] of cases) {
     test(name, async () => {
-      using agent = await HostileAgent.dial(path("start"));
+      using agent = await HostileAgent.dial(path(start));
       const request = await agent.asked("start");
       using made = await make();
       agent.answerStart(
@@ -191,18 +202,18 @@ describe("what comes in place of a child", () => {
         made.list.map((descriptor) => descriptor.number),
       );
       await agent.closed();
-      expect(await reasonFor("start")).toMatch(reason);
+      expect(await reasonFor(start)).toMatch(reason);
     });
   }
 
   test("a child that is dead and reaped", async () => {
-    using agent = await HostileAgent.dial(path("start"));
+    using agent = await HostileAgent.dial(path(start));
     const request = await agent.asked("start");
     using child = childProcess(["/bin/true"]);
     await waitFor("it to be reaped", () => !isKnown(child.processId));
     agent.answerStart(request, [child.process.number]);
     await agent.closed();
-    expect(await reasonFor("start")).toContain("expected a child that is not reaped yet");
+    expect(await reasonFor(start)).toContain("expected a child that is not reaped yet");
   });
 
   const isKnown = (processId: number) => readdirSync("/proc").includes(String(processId));
@@ -213,12 +224,12 @@ describe("what comes in place of a child", () => {
       const threads = readdirSync("/proc/self/task").map(Number);
       const other = threads.find((threadId) => threadId !== process.pid) ?? process.pid;
       for (const threadId of [child.processId, other]) {
-        using agent = await HostileAgent.dial(path("start"));
+        using agent = await HostileAgent.dial(path(start));
         const request = await agent.asked("start");
         using thread = threadDescriptor(threadId);
         agent.answerStart(request, [thread.number]);
         await agent.closed();
-        expect(await reasonFor("start")).toContain("expected a pidfd of a process");
+        expect(await reasonFor(start)).toContain("expected a pidfd of a process");
       }
       expect(isAlive(child.processId)).toBe(true);
     });
@@ -339,11 +350,11 @@ describe("what an agent says", () => {
 
   for (const [name, misbehave, reason] of cases) {
     test(name, async () => {
-      using agent = await HostileAgent.dial(path("start"));
+      using agent = await HostileAgent.dial(path(start));
       await misbehave(agent, await agent.asked("start"));
       if (name.startsWith("a frame that is longer")) agent.socket.close();
       else await agent.closed();
-      expect(await reasonFor("start")).toMatch(reason);
+      expect(await reasonFor(start)).toMatch(reason);
     });
   }
 
@@ -355,26 +366,26 @@ describe("what an agent says", () => {
   ];
   for (const [name, hello, reason] of hellos) {
     test(`in its hello ${name}`, async () => {
-      using agent = await HostileAgent.dial(path("start"), hello);
+      using agent = await HostileAgent.dial(path(start), hello);
       await agent.closed();
-      expect(await reasonFor("start")).toMatch(reason);
+      expect(await reasonFor(start)).toMatch(reason);
       expect(agent.requests).toEqual([]);
     });
   }
 
   test("a second agent is refused, and the first one served on", async () => {
-    using first = await HostileAgent.dial(path("start"));
+    using first = await HostileAgent.dial(path(start));
     await first.asked("start");
-    using second = await RawClient.connect(path("start"));
+    using second = await RawClient.connect(path(start));
     await second.closed();
     expect(orchestrator.output.stderr.slice(said)).not.toContain("is away");
     first.socket.close();
-    await reasonFor("start");
+    await reasonFor(start);
   });
 
   onlyInAll(() => {
     test("nothing at all: the start is uncertain, and made again by the next agent", async () => {
-      using silent = await HostileAgent.dial(path("start"));
+      using silent = await HostileAgent.dial(path(start));
       const request = await silent.asked("start");
       await waitFor(
         "the orchestrator to leave it",
@@ -385,12 +396,121 @@ describe("what an agent says", () => {
         30_000,
       );
       silent.socket.close();
-      using next = await HostileAgent.dial(path("start"));
+      using next = await HostileAgent.dial(path(start));
       const again = await next.asked("start");
       expect(again.invocation).not.toBe(request.invocation);
       next.socket.close();
-      await reasonFor("start");
+      await reasonFor(start);
     }, 60_000);
+  });
+});
+
+describe("an agent that is told before an end what follows it", () => {
+  /** An instance that truly runs, and the order for its end. */
+  async function armed(agent: HostileAgent) {
+    const child = agent.startTruly(await agent.asked("start"));
+    const { id } = await agent.asked("prepare");
+    agent.answer({ kind: "prepared", id });
+    return { child, arm: await agent.asked("arm") };
+  }
+
+  const refuse = (agent: HostileAgent, id: number, kind: string) =>
+    agent.answer({ kind: "error", id, error: { kind, message: "no" } });
+
+  async function stopped(): Promise<void> {
+    const isIdle = async () => (await show(start)).phase === "idle";
+    await waitFor("the stop", isIdle, 5_000);
+  }
+
+  test("and says that it was made while the instance lives", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    const before = await show(start);
+    using another = childProcess(["/bin/sleep", "1000"]);
+    agent.answer({ kind: "started", id: arm.id, process_id: 1_000 }, [another.process.number]);
+    await agent.closed();
+    expect(await reasonFor(start)).toContain(
+      "expected an armed start after the end of what it replaces, received one before",
+    );
+    expect(await show(start)).toEqual(before);
+    expect(before.pid).toBe(child.processId);
+    expect(isAlive(child.processId)).toBe(true);
+  });
+
+  test("and passes a process of the host when the instance has ended", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    process.kill(child.processId, "SIGKILL");
+    await waitFor("it to be reaped", () => !readdirSync("/proc").includes(`${child.processId}`));
+    using foreign = openProcess(canary);
+    const list = foreign === undefined ? [] : [foreign.number];
+    agent.answer({ kind: "started", id: arm.id, process_id: 1_000 }, list);
+    await agent.closed();
+    expect(await reasonFor(start)).toContain("expected a child of the agent");
+  });
+
+  test("and says unasked that it was taken back: it is asked for at the end", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    refuse(agent, arm.id, "disarmed");
+    // What comes after it has been read with it.
+    await client.request("list");
+    process.kill(child.processId, "SIGKILL");
+    const asked = await agent.asked("start");
+    expect([asked.invocation, asked.replaces]).toEqual([arm.invocation, arm.replaces]);
+    refuse(agent, arm.id, "disarmed");
+    await agent.closed();
+    expect(await reasonFor(start)).toContain("expected an answer to a request of ours");
+  });
+
+  test("and refuses to be told: it is asked for the whole start at the end", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    refuse(agent, arm.id, "request");
+    await client.request("list");
+    process.kill(child.processId, "SIGKILL");
+    const asked = await agent.asked("start");
+    expect([asked.invocation, asked.replaces]).toEqual([arm.invocation, arm.replaces]);
+    agent.socket.close();
+    await reasonFor(start);
+  });
+
+  test("and says nothing while a stop is wanted: the stop comes through", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    await client.request("stop", { name: start });
+    expect((await agent.asked("disarm")).invocation).toBe(arm.invocation);
+    expect(isAlive(child.processId)).toBe(true);
+    await stopped();
+    expect(isAlive(child.processId)).toBe(false);
+    expect(await reasonFor(start)).toContain("did not take back a start within 1000 ms");
+  });
+
+  test("and says that it was made when it is to be taken back: the stop comes through", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    await client.request("stop", { name: start });
+    await agent.asked("disarm");
+    using another = childProcess(["/bin/sleep", "1000"]);
+    agent.answer({ kind: "started", id: arm.id, process_id: 1_000 }, [another.process.number]);
+    await agent.closed();
+    await stopped();
+    expect(isAlive(child.processId)).toBe(false);
+    expect(await reasonFor(start)).toContain("an armed start after the end");
+  });
+
+  test("and takes it back, but says later that it was made", async () => {
+    using agent = await HostileAgent.dial(path(start));
+    const { child, arm } = await armed(agent);
+    await client.request("stop", { name: start });
+    await agent.asked("disarm");
+    refuse(agent, arm.id, "disarmed");
+    await stopped();
+    expect(isAlive(child.processId)).toBe(false);
+    using another = childProcess(["/bin/sleep", "1000"]);
+    agent.answer({ kind: "started", id: arm.id, process_id: 1_000 }, [another.process.number]);
+    await agent.closed();
+    expect(await reasonFor(start)).toContain("expected an answer to a request of ours");
   });
 });
 
@@ -405,14 +525,14 @@ function acceptLiving(): OwnedDescriptor | undefined {
 
 describe("an agent in the name of the orchestrator, whose children would be its own", () => {
   test("that connects", async () => {
-    const { socket } = await RawClient.connect(path("start"));
+    const { socket } = await RawClient.connect(path(start));
     using agent = new HostileAgent(socket);
     sendInTheNameOf(socket, encodeFrame(agentHello), orchestrator.processId);
     const request = await agent.asked("start");
     using process = openProcess(canary);
     agent.answerStart(request, process === undefined ? [] : [process.number]);
     await agent.closed();
-    expect(await reasonFor("start")).toContain("expected a child of the agent");
+    expect(await reasonFor(start)).toContain("expected a child of the agent");
   });
 
   test("that listens", async () => {
@@ -480,16 +600,16 @@ function makeBlocking(socket: OwnedDescriptor): void {
 }
 
 test("a good agent that comes after all of them is served", async () => {
-  await using agent = await startAgent(folder, { words: ["--connect", path("start")] });
-  await client.request("wait", { name: "start", until: "ready" });
-  const { pid } = await show("start");
+  await using agent = await startAgent(folder, { words: ["--connect", path(start)] });
+  await client.request("wait", { name: start, until: "ready" });
+  const { pid } = await show(start);
   expect(isAlive(pid ?? 0)).toBe(true);
   process.kill(pid ?? 0, "SIGKILL");
   await waitFor("another instance", async () => {
-    const now = await show("start");
+    const now = await show(start);
     return now.pid !== null && now.pid !== pid;
   });
-  await client.request("stop", { name: "start", now: true });
-  await client.request("wait", { name: "start", until: "stopped" });
+  await client.request("stop", { name: start, now: true });
+  await client.request("wait", { name: start, until: "stopped" });
   expect(isAlive(agent.processId)).toBe(true);
 });
