@@ -229,8 +229,10 @@ describe("kexec on a terminal", () => {
     let begun: Call | undefined;
     let clients = [qemu, database];
     using luod = startLuodStandIn((request: ControlRequest, call) => {
-      if (request.verb === "kexec") begun = call;
-      else call.done(request.verb === "list" ? clients : barrierStatus);
+      if (request.verb === "kexec") {
+        begun = call;
+        call.item(readyEvent);
+      } else call.done(request.verb === "list" ? clients : barrierStatus);
     });
     const words = ["live-update", "kexec", "--control-socket", luod.controlSocket];
     const { exitCode, screen } = await onTerminal([hostler(), ...words], async (shown) => {

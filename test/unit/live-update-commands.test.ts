@@ -156,7 +156,7 @@ describe("for people", () => {
       "db      0     -     yes   no        preserving  500 ms     -            -       34 %",
       "",
     ]);
-    expect(renderClients([qemu])).not.toContain("DETAIL");
+    expect(renderClients([{ ...qemu, detail: "34 %" }])).not.toContain("DETAIL");
   });
 
   test("sessions", () => {
@@ -269,7 +269,7 @@ describe("for people", () => {
 });
 
 describe("the live block", () => {
-  const clients = [qemu, database];
+  const clients = [qemu, database, { ...database, id: "late", state: "subscribed" }];
 
   test("who is not ready stands first", () => {
     expect(renderProgress(barrierStatus, clients, { columns: 80, rows: 24 })).toEqual([
