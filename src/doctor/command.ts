@@ -11,6 +11,7 @@ export const doctorCommand = defineCommand({
       ["hostler doctor", "Examine the host for everything"],
       ["hostler doctor process", "Examine it for keeping processes running"],
       ["hostler doctor process --json", "The same, for programs"],
+      ["hostler doctor live-update", "Name every cause for which live update does not work"],
     ],
     exitCodes: { 0: "What was asked for works here", 111: "Something is missing for it" },
   },

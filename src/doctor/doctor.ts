@@ -2,6 +2,8 @@ import { printJson, printText } from "../command-line/output.ts";
 import { renderTable } from "../command-line/table.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { type Advice, isFit, judge, type Subject } from "./judgement.ts";
+import { judgeLiveUpdate } from "./live-update-judgement.ts";
+import { probeLiveUpdate } from "./live-update-probes.ts";
 import { probeHost } from "./probes.ts";
 
 /**
@@ -12,10 +14,17 @@ export async function examine(options: {
   readonly subjects: readonly Subject[];
   readonly json: boolean;
 }): Promise<ExitCode> {
-  const advice = judge(await probeHost(), options.subjects);
+  const advice = await diagnose(options.subjects);
   if (options.json) await printJson(advice);
   else await printText(renderAdvice(advice, options.subjects));
   return isFit(advice) ? ExitCode.done : ExitCode.refused;
+}
+
+async function diagnose(subjects: readonly Subject[]): Promise<Advice[]> {
+  return [
+    ...(subjects.includes("process") ? judge(await probeHost(), subjects) : []),
+    ...(subjects.includes("live-update") ? judgeLiveUpdate(probeLiveUpdate()) : []),
+  ];
 }
 
 /** A table, then what to change, then the sum of it. */

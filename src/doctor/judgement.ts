@@ -3,7 +3,7 @@ import { capabilityNumbers } from "../units/linux-names.ts";
 import type { CallFeature, Findings, Trial } from "./findings.ts";
 
 /** What one can ask the doctor about. */
-export const subjects = ["process"] as const;
+export const subjects = ["process", "live-update"] as const;
 export type Subject = (typeof subjects)[number];
 
 export type Status = "ok" | "warning" | "missing";

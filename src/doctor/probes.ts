@@ -76,7 +76,7 @@ function reasonOf(error: unknown): string {
 }
 
 /** The text of a file; undefined when it is not there or not ours to read. */
-function readText(path: string): string | undefined {
+export function readText(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8").replaceAll("\0", "").trim();
   } catch {
@@ -84,12 +84,12 @@ function readText(path: string): string | undefined {
   }
 }
 
-function readNumber(path: string): number | undefined {
+export function readNumber(path: string): number | undefined {
   const text = readText(path);
   return text === undefined ? undefined : Number(text);
 }
 
-function probeOwnStatus(): OwnStatus | undefined {
+export function probeOwnStatus(): OwnStatus | undefined {
   const status = readText("/proc/self/status");
   if (status === undefined) return undefined;
   const user = /^Uid:\s+\d+\s+(\d+)/m.exec(status)?.[1];

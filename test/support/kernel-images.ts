@@ -13,7 +13,9 @@ export const liveUpdateOptions = {
 } as const;
 
 /** An unpacked kernel, which carries these options as CONFIG_IKCONFIG does. */
-export function makeKernel(options: Readonly<Record<string, string>> | undefined): Buffer<ArrayBuffer> {
+export function makeKernel(
+  options: Readonly<Record<string, string>> | undefined,
+): Buffer<ArrayBuffer> {
   const filling = Buffer.alloc(300_000, "kernel");
   if (options === undefined) return filling;
   const lines = Object.entries(options).map(([name, value]) => `${name}=${value}\n`);
