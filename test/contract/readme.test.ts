@@ -54,7 +54,7 @@ describe("README.md", () => {
 
   test("every command of its table has a help", async () => {
     const [, table = ""] = readme.split("| `hostler …` | |\n");
-    const rows = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `((?:[a-z]+ ?)+)/gm)];
+    const rows = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `((?:[a-z][a-z-]* ?)+)/gm)];
     const commands = rows.map(([, words = ""]) => words.trim().split(" ")).slice(1);
     expect(commands.length).toBeGreaterThan(9);
     for (const words of commands) {
