@@ -137,7 +137,8 @@ skipUnless("an armed start", program("gcc", "gcc"), () => {
       return members.length === 3 && members;
     });
     const next = new Next(client, child.invocation);
-    const look = `exec 9>${lock}; /usr/bin/flock -n 9 && echo alone >${result} || echo two >${result}`;
+    const take = `exec 9>${lock}; /usr/bin/flock -n 9`;
+    const look = `${take} && echo alone >${result} || echo two >${result}`;
     await next.prepare(["/bin/sh", "-c", look]);
     const id = await next.arm();
     child.signal(9);

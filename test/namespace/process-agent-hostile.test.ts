@@ -486,7 +486,7 @@ describe("an agent that is told before an end what follows it", () => {
     expect(await reasonFor(start)).toContain("did not take back a start within 1000 ms");
   });
 
-  test("and says that it was made when it is to be taken back: the stop comes through", async () => {
+  test("and says that it was made when it is taken back: the stop comes through", async () => {
     using agent = await HostileAgent.dial(path(start));
     const { child, arm } = await armed(agent);
     await client.request("stop", { name: start });
