@@ -10,6 +10,8 @@ export interface LiveUpdateFindings {
   /** Of the running kernel: /proc/cmdline. */
   readonly commandLine: string | undefined;
   readonly device: DeviceFindings;
+  /** What the kernel said of live update and kexec handover since it was booted, the last lines. */
+  readonly kernelMessages: readonly string[] | undefined;
   readonly kexec: KexecFindings;
   readonly ownStatus: OwnStatus | undefined;
   /** Whether reboot(2) reaches the kernel, and does not merely end a container. */

@@ -184,16 +184,16 @@ function judgeSwitch(
 }
 
 /** @param causes what a device may lack for; when it is none of these, the kernel's log knows */
-function judgeNode({ device }: LiveUpdateFindings, causes: readonly Advice[]): Advice {
-  const { node, minor } = device;
+function judgeNode(findings: LiveUpdateFindings, causes: readonly Advice[]): Advice {
+  const { node, minor } = findings.device;
   const common = { check: "device_node", why: "making and retrieving sessions" };
   const missing = (found: string, mend: string) =>
     advise({ ...common, status: "missing", found, mend });
   if (typeof minor !== "number") {
     const isExplained = causes.some(({ status }) => status !== "ok");
-    const seeLog = "The kernel's log says why: dmesg | grep -iE 'kho|luo|liveupdate'.";
     const found = minor === undefined ? "no /proc/misc" : "the kernel has made no device";
-    return missing(found, isExplained ? "Mend what stands above, and ask again." : seeLog);
+    const mend = isExplained ? "Mend what stands above, and ask again." : mendOfLog(findings);
+    return missing(found, mend);
   }
   const make = `mknod -m 600 /dev/liveupdate c 10 ${minor}`;
   if (node.kind === "absent") {
@@ -215,8 +215,18 @@ function judgeNode({ device }: LiveUpdateFindings, causes: readonly Advice[]): A
   return advise({ ...common, status: isPrivate ? "ok" : "warning", found, mend });
 }
 
-function judgeOpening({ device }: LiveUpdateFindings): Advice {
-  const { opening } = device;
+/** Handover keeps memory free for the next kernel's boot, and is off where it gets none. */
+function mendOfLog({ kernelMessages = [] }: LiveUpdateFindings): string {
+  if (kernelMessages.length === 0) return seeLog;
+  const said = `The kernel says: ${kernelMessages.join(" / ")}.`;
+  if (!kernelMessages.some((text) => text.includes("scratch"))) return said;
+  return `${said} Give the machine more memory, or set kho_scratch=16M,256M,0 ${whereItIsSet}`;
+}
+
+const seeLog = "The kernel's log may say why: dmesg | grep -iE 'kho|luo|liveupdate'.";
+
+function judgeOpening(findings: LiveUpdateFindings): Advice {
+  const { opening } = findings.device;
   const common = { check: "device_open", why: "making and retrieving sessions" };
   const missing = (found: string, mend: string) =>
     advise({ ...common, status: "missing", found, mend });
@@ -236,7 +246,7 @@ function judgeOpening({ device }: LiveUpdateFindings): Advice {
       return missing(
         "EIO: at boot the kernel could not read what its predecessor left",
         "Reboot: until then there is no live update, and what was preserved is lost. " +
-          "The kernel's log says why: dmesg | grep -iE 'kho|luo'.",
+          mendOfLog(findings),
       );
     case "EACCES":
     case "EPERM":
@@ -245,7 +255,7 @@ function judgeOpening({ device }: LiveUpdateFindings): Advice {
         "Run as root; in a unit with DevicePolicy= also DeviceAllow=/dev/liveupdate rw.",
       );
     default:
-      return missing(opening.code, "The kernel's log may say why: dmesg | grep -iE 'kho|luo'.");
+      return missing(opening.code, mendOfLog(findings));
   }
 }
 
@@ -313,7 +323,7 @@ function judgeCapability({ ownStatus }: LiveUpdateFindings): Advice {
     status: isHeld ? "ok" : "missing",
     found: isHeld ? "held" : `not held, user ${ownStatus?.user ?? "unknown"}`,
     why: "kexec_file_load(2), reboot(2)",
-    mend: "Run as root outside of containers, or with AmbientCapabilities=CAP_SYS_BOOT in the unit.",
+    mend: "Run as root outside of containers, or with AmbientCapabilities=CAP_SYS_BOOT in a unit.",
   });
 }
 
@@ -330,7 +340,7 @@ function judgeNamespace({ isInitialPidNamespace }: LiveUpdateFindings): Advice {
   });
 }
 
-/** systemd's NEWS: SurviveFinalKillSignal= came with 255, FD stores through live update with 261. */
+/** systemd's NEWS: SurviveFinalKillSignal= came with 255, FD stores in live updates with 261. */
 function judgeInit({ init }: LiveUpdateFindings): Advice {
   const common = { check: "init_system", why: "what survives until the kexec" };
   const { name, systemdVersion: version } = init;

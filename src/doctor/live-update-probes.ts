@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  readSync,
 } from "node:fs";
 import { release } from "node:os";
 import { gunzipSync } from "node:zlib";
@@ -45,6 +46,7 @@ export function probeLiveUpdate(): LiveUpdateFindings {
     configuration: probeConfiguration(),
     commandLine: readText("/proc/cmdline"),
     device: probeDevice(),
+    kernelMessages: attempt(probeKernelMessages),
     kexec: probeKexec(),
     ownStatus: probeOwnStatus(),
     isInitialPidNamespace: namespace === undefined ? undefined : namespace === initialPidNamespace,
@@ -140,6 +142,44 @@ export function findHolders(path: string, limit = holderSearchLimit): HolderSear
     }
   }
   return { holders, isComplete: isComplete && numbers !== undefined };
+}
+
+/** So many records of the kernel's log are looked at, and so many that are told. */
+const messageSearchLimit = 100_000;
+const messagesTold = 3;
+const messageLettersTold = 200;
+/** A record of /dev/kmsg that is longer is an error of the kernel's (EINVAL). */
+const recordBytesLimit = 8_192;
+
+/** Each read of /dev/kmsg gives one record, "6,339,5140900,-;text", and at the end EAGAIN. */
+function probeKernelMessages(): string[] {
+  const log = openSync("/dev/kmsg", constants.O_RDONLY | constants.O_NONBLOCK);
+  const record = Buffer.alloc(recordBytesLimit);
+  const found: string[] = [];
+  try {
+    for (let count = 0; count < messageSearchLimit; count += 1) {
+      const length = readRecord(log, record);
+      if (length === 0) break;
+      const text = /^[^;]*;(.*)/.exec(record.toString("utf8", 0, length))?.[1] ?? "";
+      if (/^(kho|luo|liveupdate|disabling liveupdate)\b/i.test(text)) {
+        found.push(text.slice(0, messageLettersTold));
+      }
+    }
+  } finally {
+    closeSync(log);
+  }
+  return found.slice(-messagesTold);
+}
+
+/** @returns 0 at the end, and wherever it cannot be read on */
+function readRecord(log: number, record: Buffer): number {
+  try {
+    return readSync(log, record);
+  } catch (error) {
+    // What was not read yet has been overwritten: the next read goes on behind it.
+    if ((error as { code?: string }).code !== "EPIPE") return 0;
+    return attempt(() => readSync(log, record)) ?? 0;
+  }
 }
 
 function probeKexec(): KexecFindings {

@@ -42,6 +42,7 @@ const perfect: LiveUpdateFindings = {
     node: { kind: "device", major: 10, minor: 120, mode: 0o600, user: 0 },
     opening: { outcome: "opened" },
   },
+  kernelMessages: [],
   kexec: { isLoadDisabled: false, loadLimit: -1, lockdown: "none" },
   ownStatus: { user: 0, effectiveCapabilities: 1n << 22n },
   isInitialPidNamespace: true,
@@ -122,6 +123,15 @@ describe("what prevents it makes the host unfit", () => {
   test("a kernel that made no device for none of these reasons has said why in its log", () => {
     expect(trouble(without({}))).toEqual({ device_node: "missing" });
     expect(line(without({}), "device_node").mend).toContain("dmesg");
+    const kernelMessages = ["KHO: Failed to reserve nid 0 scratch buffer"];
+    const { mend } = line(without({ kernelMessages }), "device_node");
+    expect(mend).toStartWith(`The kernel says: ${kernelMessages[0]}. `);
+    expect(mend).toContain("kho_scratch=");
+    const other = without({ kernelMessages: ["luo: a", "luo: b"] });
+    expect(line(other, "device_node").mend).toBe("The kernel says: luo: a / luo: b.");
+    const told = without({ kernelMessages, commandLine: "kho=on" });
+    expect(line(told, "device_node").mend).toBe("Mend what stands above, and ask again.");
+    expect(line(without({ kernelMessages: undefined }), "device_node").mend).toContain("dmesg");
     const explained = without({ commandLine: "kho=on" });
     expect(line(explained, "device_node").mend).toBe("Mend what stands above, and ask again.");
   });
