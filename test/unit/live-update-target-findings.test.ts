@@ -1,5 +1,6 @@
 /** What is found of a target, and whether it is loaded all the same. */
 import { describe, expect, test } from "bun:test";
+import { describeRefusal } from "../../src/live-update/commands/load.ts";
 import { parseKernelImage } from "../../src/live-update/kernel-image.ts";
 import {
   type HostPolicy,
@@ -348,5 +349,24 @@ describe("a command line is read as the kernel reads it", () => {
     expect(effectiveCommandLine(arm, "quiet")).toBe("quiet");
     const force = new Map([...arm, ["CONFIG_CMDLINE_FORCE", "y"]]);
     expect(effectiveCommandLine(force, "quiet")).toBe('a="b c"');
+  });
+});
+
+describe("luoctl says what hinders, and whether --force helps", () => {
+  const refusal = (changed: Partial<Target>, wasForced = false) => {
+    const findings = judge(changed).map(({ force, ...rest }) => ({ ...rest, forceable: force }));
+    return describeRefusal({ findings }, wasForced);
+  };
+
+  test("what is unknown hinders as well", () => {
+    expect(refusal({ ...unknown, commandLine: "liveupdate=on" })).toBe(
+      "The kernel is not loaded: kho_on, configuration. --force loads it in spite of that.",
+    );
+  });
+
+  test("force is not offered where it does not help, and what it overrides is left out", () => {
+    const changed = { ...image({ moreLoadFlags: 2 }), ...unknown };
+    expect(refusal(changed)).toBe("The kernel is not loaded: 64_bit, configuration.");
+    expect(refusal(changed, true)).toBe("The kernel is not loaded: 64_bit.");
   });
 });

@@ -91,7 +91,11 @@ export function renderReport(report: LoadReport): string {
   return `${table}${streamLine([`loaded ${kernel.path}${version}:`, kernel.command_line])}`;
 }
 
-function describeRefusal({ findings }: LoadReport, wasForced: boolean): string {
+/** What hinders the load, and whether --force would help. */
+export function describeRefusal(
+  { findings }: Pick<LoadReport, "findings">,
+  wasForced: boolean,
+): string {
   const hindering = findings.filter(
     (finding) => isHindering(finding) && !(wasForced && finding.forceable),
   );
