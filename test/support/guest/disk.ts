@@ -27,7 +27,7 @@ export interface DiskContent {
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
   /** Paths in the guest → files and folders of this machine, with their modes. */
   readonly trees?: Readonly<Record<string, string>>;
-  /** Paths in the guest → where they point. */
+  /** Paths in the guest → where they point; what is there already stays. */
   readonly links?: Readonly<Record<string, string>>;
 }
 
@@ -76,12 +76,15 @@ function fill(root: string, content: DiskContent): void {
   }
   for (const [place, bytes] of Object.entries(content.files ?? {})) {
     mkdirSync(dirname(join(root, place)), { recursive: true });
+    // What was linked to there belongs to this machine.
+    rmSync(join(root, place), { force: true });
     writeFileSync(join(root, place), bytes);
     chmodSync(join(root, place), everybodyMayRun);
   }
   for (const [place, target] of Object.entries(content.links ?? {})) {
     mkdirSync(dirname(join(root, place)), { recursive: true });
-    symlinkSync(target, join(root, place));
+    const taken = lstatSync(join(root, place), { throwIfNoEntry: false }) !== undefined;
+    if (!taken) symlinkSync(target, join(root, place));
   }
 }
 
