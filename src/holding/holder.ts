@@ -1,23 +1,22 @@
 import { writeSync } from "node:fs";
 import { setCloseOnExec } from "../../ffi/descriptor.ts";
-import { lockFile } from "../../ffi/flock.ts";
 import { createSession, retrieveSession } from "../../ffi/live-update.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { descriptorLimit } from "../../ffi/process.ts";
-import { Errno, errnoMessage, errnoName, SystemCallError } from "../../ffi/system-call-error.ts";
+import { Errno, errnoMessage, errnoName } from "../../ffi/system-call-error.ts";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
-import { Listener, listenAt } from "../messaging/listener.ts";
+import { KeptListener } from "../messaging/kept-listener.ts";
 import { allowUsers, identifyPeer, refusePeer } from "../messaging/peer.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { type Answer, DaemonSession, holderKillPoint, refuseConnection } from "./daemon-session.ts";
 import { DescriptorStore } from "./descriptor-store.ts";
 import { usersOf } from "./device-users.ts";
+import { HolderLock, refusalOf } from "./holder-place.ts";
 import {
   type HolderRefusal,
   type HolderRequest,
-  holderLockOf,
   holderSocketOf,
   limits,
   refuseName,
@@ -25,6 +24,9 @@ import {
 import { RequestQueue } from "./request-queue.ts";
 
 const DEVICE = "/dev/liveupdate";
+
+/** Milliseconds after a request in which garbage is collected: it stays for as long as the host. */
+const TIDY_AFTER = 1_000;
 
 /** Beside frames there is nobody to tell: no logger, which would be more memory. */
 function say(message: string): void {
@@ -69,6 +71,7 @@ class Holder {
   readonly #ended = Promise.withResolvers<number>();
   #daemon: DaemonSession | undefined;
   #retry: Disposable | undefined;
+  #tidy: Disposable | undefined;
   #refusedCount = 0;
 
   constructor(loop: EventLoop) {
@@ -178,6 +181,10 @@ class Holder {
   }
 
   #serve(): void {
+    this.#tidy ??= this.#loop.wakeAfter(TIDY_AFTER, () => {
+      this.#tidy = undefined;
+      Bun.gc(true);
+    });
     this.#retry?.[Symbol.dispose]();
     const again = this.#queue.run(monotonicNow());
     if (again !== undefined) this.#retry = this.#loop.wakeAt(again, () => this.#serve());
@@ -243,47 +250,44 @@ function readWords(words: readonly string[]): Place | undefined {
   return { controlSocket, connection: new OwnedDescriptor(Number(connection)) };
 }
 
-/** @returns the lock and the socket, or why this cannot be the holder of the daemon */
-function occupy(
-  controlSocket: string,
-): { readonly lock: OwnedDescriptor; readonly socket: OwnedDescriptor } | HolderRefusal {
-  const path = holderLockOf(controlSocket);
-  try {
-    const lock = lockFile(path);
-    if (lock !== "held") return { lock, socket: listenAt(holderSocketOf(controlSocket)) };
-    const message = `Another holder lives for ${controlSocket}: it has the lock ${path}`;
-    return { code: "EBUSY", message };
-  } catch (error) {
-    // A path that cannot be used, by whatever is there already.
-    const code = error instanceof SystemCallError ? error.code : "EINVAL";
-    return { code, message: (error as Error).message };
+/** Takes its place beside the control socket, and takes it again when somebody removes it. */
+function listen(loop: EventLoop, controlSocket: string, holder: Holder): KeptListener {
+  const lock = new HolderLock(controlSocket);
+  return new KeptListener(loop, holderSocketOf(controlSocket), {
+    onConnection: (socket) => holder.take(socket),
+    onExhausted: (error) => say(`cannot take a connection: ${error.message}`),
+    onRemoved: () => lock.restore(),
+    onTrouble: say,
+  });
+}
+
+async function refuse(loop: EventLoop, place: Place, error: HolderRefusal): Promise<number> {
+  say(error.message);
+  if (place.connection !== undefined) {
+    const gone = Promise.withResolvers<void>();
+    refuseConnection(loop, place.connection, { error, onGone: gone.resolve });
+    await gone.promise;
   }
+  return ExitCode.refused;
 }
 
 async function serve(loop: EventLoop, place: Place): Promise<number> {
   const { controlSocket, connection } = place;
-  const occupied = occupy(controlSocket);
-  if ("code" in occupied) {
-    say(occupied.message);
-    if (connection !== undefined) {
-      const gone = Promise.withResolvers<void>();
-      refuseConnection(loop, connection, { error: occupied, onGone: gone.resolve });
-      await gone.promise;
-    }
-    return ExitCode.refused;
-  }
   const holder = new Holder(loop);
+  let listener: KeptListener;
+  try {
+    listener = listen(loop, controlSocket, holder);
+  } catch (error) {
+    return await refuse(loop, place, refusalOf(error));
+  }
   loop.onFailure((failure) => holder.fail(failure));
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => holder.onSignal(signal));
   }
-  using _listener = new Listener(loop, occupied.socket, {
-    path: holderSocketOf(controlSocket),
-    onConnection: (socket) => holder.take(socket),
-    onExhausted: (error) => say(`cannot take a connection: ${error.message}`),
-  });
   if (connection !== undefined) holder.take(connection);
-  return await holder.whenEnded;
+  const code = await holder.whenEnded;
+  listener.close();
+  return code;
 }
 
 /**

@@ -1,6 +1,15 @@
 /** The holder, as the compiled file: what it keeps, for whom, and how long it lives. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, chownSync, readFileSync, readlinkSync, statSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+} from "node:fs";
 import { holderSocketOf, limits } from "../../src/holding/protocol.ts";
 import { encodeFrame } from "../../src/messaging/frame.ts";
 import { openNull, RawClient } from "../support/agent-client.ts";
@@ -127,6 +136,24 @@ describe("the process", () => {
     expect(await daemon.list()).toEqual([]);
   });
 
+  test("its socket and its lock are made anew when somebody removes them", async () => {
+    const inode = await (async () => {
+      using daemon = new TestDaemon(control);
+      return await daemon.putFile("a", folder.file("a"));
+    })();
+    const holder = await holderOf(control);
+    for (const removed of [["holder"], ["holder.lock", "holder"]]) {
+      for (const name of removed) unlinkSync(`${control}.${name}`);
+      await waitFor("the socket", () => existsSync(holderSocketOf(control)));
+      using daemon = new TestDaemon(control);
+      expect(await daemon.get("a")).toBe(inode);
+    }
+    expect(existsSync(`${control}.holder.lock`)).toBe(true);
+    expect(await holderOf(control)).toBe(holder);
+    const second = await runProgram([hostler(), "--hold", control]);
+    expect(second).toMatchObject({ exitCode: 111, stderr: expect.stringContaining("the lock") });
+  });
+
   test("one for all names of the control socket", async () => {
     symlinkSync(folder.path, folder.file("link"));
     {
@@ -240,6 +267,25 @@ describe("who dies", () => {
       for (const [name, inode] of inodes) expect(await daemon.get(name)).toBe(inode);
     }
     expect(daemon.troubles).toContain("the holder ended by SIGKILL");
+  });
+
+  test("a holder that is dying: no other is started before it is dead", async () => {
+    const script = `
+      const path = ${JSON.stringify(holderSocketOf(control))};
+      require("node:net").createServer(function (socket) {
+        this.close();
+        socket.destroy();
+      }).listen(path, () => console.log("listening"));
+      setInterval(() => {}, 1e6);`;
+    await using dying = startProgram([process.execPath, "-e", script]);
+    await dying.said(/listening/);
+    using daemon = new TestDaemon(control);
+    await waitFor("the end of the connection", () => daemon.troubles.length > 0);
+    // Time enough to start one by mistake.
+    for (let count = 0; count < 5; count++) await runProgram([hostler(), "--version"]);
+    expect(holdersOf(control)).toEqual([]);
+    dying.kill("SIGKILL");
+    await daemon.ready();
   });
 
   test("both at once: all is lost, and the next daemon begins with nothing", async () => {
