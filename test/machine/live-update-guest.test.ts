@@ -52,7 +52,8 @@ onlyInAll(() => {
         const { passed, lines } = await run("what is there", [
           {
             script: [
-              "hostler --version && hostler-faults --version && luod --help && luoctl --help || exit 1",
+              "hostler --version && hostler-faults --version || exit 1",
+              "luod --help && luoctl --help || exit 1",
               "test -c /dev/liveupdate && test -r /boot/vmlinuz && ! touch /etc/passwd",
             ].join("\n"),
           },
