@@ -1,5 +1,6 @@
 /** What is wished of the kernel of the test guests, and how a ready-made one is held to it. */
 import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { readFragment } from "../../../scripts/guest-kernel/build.ts";
 import { parseFragment, unfulfilled } from "../../../scripts/guest-kernel/fragment.ts";
 import { parseOptions } from "../../../scripts/guest-kernel/kernel-image.ts";
@@ -45,7 +46,57 @@ describe("the fragment", () => {
   });
 });
 
-test("a file that is no kernel is refused", () => {
-  using folder = temporaryFolder();
-  expect(() => readSufficientKernel(folder.file("none"))).toThrow("is not a kernel");
+/** As much of a bzImage as is read of one: its header, and a packed kernel with what is in it. */
+function kernelWith(content: Uint8Array): Buffer {
+  const [sectorBytes, setupSectors, versionPlace] = [512, 8, 0x300];
+  const packed = Bun.gzipSync(new Uint8Array(content));
+  const unpackedSize = 4;
+  const image = Buffer.alloc((setupSectors + 1) * sectorBytes + packed.length + unpackedSize);
+  image.writeUInt8(setupSectors, 0x1f1);
+  image.write("HdrS", 0x202, "latin1");
+  image.writeUInt16LE(versionPlace - sectorBytes, 0x20e);
+  image.write("7.3.4-probe (somebody) #1\0", versionPlace, "latin1");
+  image.writeUInt32LE(packed.length + unpackedSize, 0x24c);
+  image.set(packed, (setupSectors + 1) * sectorBytes);
+  return image;
+}
+
+/** CONFIG_IKCONFIG's place for the configuration, within a kernel. */
+function embedded(configuration: string): Buffer {
+  const packed = Bun.gzipSync(new TextEncoder().encode(configuration));
+  const [begin, end] = ["IKCFG_ST", "IKCFG_ED"].map((mark) => Buffer.from(mark, "latin1"));
+  return Buffer.concat([Buffer.alloc(99), begin ?? packed, packed, end ?? packed]);
+}
+
+describe("a ready-made kernel", () => {
+  const sufficient = parseFragment(readFragment())
+    .requirements.flatMap(({ name, value }) => (value === undefined ? [] : [`${name}=${value}`]))
+    .join("\n");
+
+  function read(image: Uint8Array) {
+    using folder = temporaryFolder();
+    writeFileSync(folder.file("kernel"), image);
+    return readSufficientKernel(folder.file("kernel"));
+  }
+
+  test("is taken when it has all that the fragment requires", () => {
+    const kernel = read(kernelWith(embedded(sufficient)));
+    expect(kernel.release).toBe("7.3.4-probe");
+    expect(kernel.options?.get("CONFIG_LIVEUPDATE")).toBe("y");
+  });
+
+  test("is refused with the names of what it lacks", () => {
+    const lacking = sufficient.replace("CONFIG_LIVEUPDATE=y", "").replace("CONFIG_NF_TABLES=y", "");
+    const image = kernelWith(embedded(lacking));
+    expect(() => read(image)).toThrow(/CONFIG_LIVEUPDATE, CONFIG_NF_TABLES\. Without/);
+  });
+
+  test("is refused when it does not tell", () => {
+    const image = kernelWith(Buffer.alloc(4096));
+    expect(() => read(image)).toThrow("without CONFIG_IKCONFIG");
+  });
+
+  test("is refused when it is none", () => {
+    expect(() => read(Buffer.from("text"))).toThrow("is not a kernel");
+  });
 });
