@@ -99,6 +99,7 @@ export const CLOSE_RANGE_CLOEXEC = 4;
 export const SYS_pidfd_send_signal = 424;
 export const SYS_pidfd_open = 434;
 export const SYS_close_range = 436;
+export const SYS_pidfd_getfd = 438;
 export const SYS_rt_sigaction = differing[architecture].SYS_rt_sigaction;
 export const SYS_sendmsg = differing[architecture].SYS_sendmsg;
 export const SYS_recvmsg = differing[architecture].SYS_recvmsg;

@@ -6,6 +6,7 @@ import {
   PIDFD_GET_INFO,
   PIDFD_INFO_EXIT,
   PIDFD_SIGNAL_PROCESS_GROUP,
+  SYS_pidfd_getfd,
   SYS_pidfd_open,
   SYS_pidfd_send_signal,
   WEXITED,
@@ -30,6 +31,16 @@ export function openProcess(processId: number): OwnedDescriptor | undefined {
   if (result >= 0) return new OwnedDescriptor(result);
   if (result === -Errno.ESRCH) return undefined;
   throw new SystemCallError("pidfd_open", -result, `of process ${processId}`);
+}
+
+/**
+ * A duplicate of descriptor `number` of another process, for the same open file, close-on-exec:
+ * pidfd_getfd(2), Linux 5.6. Minus EBADF when it has none of that number, ESRCH when it is gone,
+ * EPERM when we may not look into it (as ptrace(2) may not), EMFILE.
+ */
+export function takeDescriptor(process: OwnedDescriptor, number: number): OwnedDescriptor | number {
+  const result = attempt(() => libc.syscall(SYS_pidfd_getfd, process.number, number, 0, 0, 0, 0));
+  return result < 0 ? result : new OwnedDescriptor(result);
 }
 
 /** Sends a signal to one process; false when it is gone (ESRCH): pidfd_send_signal(2). */

@@ -16,6 +16,8 @@ export const launchPlanSchema = v.strictObject({
   arguments: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   /** The child's descriptors; others end with the exec. */
   descriptors: v.array(v.number()),
+  /** LISTEN_PID of sd_listen_fds(3) says the child's own number. */
+  listen: v.optional(v.boolean()),
   /** The descriptor on which a failure is reported; closed by a successful exec. */
   report: v.number(),
 });

@@ -190,6 +190,7 @@ function prepare(plan: LaunchPlan): string[] {
 
 function run(plan: LaunchPlan, program: string, words: readonly string[]): void {
   const added = prepare(plan);
+  if (plan.listen === true) added.push(`LISTEN_PID=${process.pid}`);
   const argv = words.slice(0, plan.arguments);
   const given = words.slice(plan.arguments);
   const named = new Set(given.map((variable) => variable.slice(0, variable.indexOf("="))));

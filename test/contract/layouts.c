@@ -286,6 +286,7 @@ static void numbers(void) {
   NUMBER(CLOSE_RANGE_CLOEXEC);
   NUMBER(SYS_pidfd_send_signal);
   NUMBER(SYS_pidfd_open);
+  NUMBER(SYS_pidfd_getfd);
   NUMBER(SYS_close_range);
   NUMBER(SYS_rt_sigaction);
   NUMBER(SYS_sendmsg);
