@@ -300,6 +300,120 @@ const metricsCommand = defineCommand({
   run: async (args) => await (await import("./commands/metrics.ts")).runMetrics(args),
 });
 
+const clientFlags = {
+  id: {
+    type: "string",
+    required: true,
+    valueHint: "name",
+    description: "Its name at luod: the same before and after the kexec",
+  },
+  socket: {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: defaultClientSocket,
+    description: "Where luod listens for clients",
+  },
+  required: {
+    type: "boolean",
+    description: "When it cannot, the whole update is rolled back; this is so without --optional",
+  },
+  optional: { type: "boolean", description: "When it cannot, the update goes on without it" },
+  deadline: {
+    type: "string",
+    valueHint: "duration",
+    default: "1min",
+    description: "Be ready for a kexec within this time, or have failed",
+  },
+} as const;
+
+const runCommand = defineCommand({
+  meta: {
+    name: "run",
+    description: "Run a program that knows nothing of live updates, and carry its memfds",
+    examples: [
+      [
+        "hostler live-update run --id cache -- /usr/bin/cache-server --port 7000",
+        "After a kexec, start it the same way: it gets its memfds as LISTEN_FDS",
+      ],
+      [
+        "hostler live-update run --id db --ready notify --optional -- db",
+        "It has its memory when it says READY=1; an update may go on without it",
+      ],
+    ],
+    exitCodes: {
+      111: "it was not started: no luod to ask for its memory, or that cannot be restored",
+    },
+  },
+  args: {
+    ...clientFlags,
+    ready: {
+      type: "enum",
+      options: ["started", "notify"],
+      default: "started",
+      description: "When it has its memory: when it runs, or when it says READY=1 (sd_notify)",
+    },
+    wait: {
+      type: "string",
+      valueHint: "duration",
+      default: "1min",
+      description: "Wait so long for luod; then fail, or with --optional start without it",
+    },
+    "skip-others": {
+      type: "boolean",
+      description: "Go without what cannot be preserved, such as a parked socket",
+    },
+    json: { type: "boolean", description: "Say what happens as JSON lines, on stderr" },
+    command: {
+      type: "positional",
+      repeatable: true,
+      description: "The program and its words, behind --",
+    },
+  },
+  run: async (args) => await (await import("./commands/run.ts")).runRun(args),
+});
+
+const holdCommand = defineCommand({
+  meta: {
+    name: "hold",
+    description: "Carry files through memory: copied before a kexec, restored after it",
+    examples: [
+      ["hostler live-update hold --id state /run/app", "Hold a folder; start it so again after it"],
+      ["hostler live-update hold --id state --once /run/app", "Restore what waits, and end"],
+    ],
+    exitCodes: { 111: "what waits could not be restored; it stays at luod" },
+  },
+  args: {
+    ...clientFlags,
+    once: { type: "boolean", description: "Restore, and end" },
+    limit: {
+      type: "string",
+      valueHint: "size",
+      default: "16GiB",
+      description: "Refuse to carry more than this",
+    },
+    wait: {
+      type: "string",
+      valueHint: "duration",
+      default: "1min",
+      description: "With --once, wait so long for luod",
+    },
+    "skip-others": {
+      type: "boolean",
+      description: "Go without symbolic links, sockets and what else is no file or folder",
+    },
+    json: { type: "boolean", description: "Say what happens as JSON lines" },
+    paths: {
+      type: "positional",
+      repeatable: true,
+      valueHint: "path",
+      complete: "file",
+      description: "Files, and folders with all that is in them",
+    },
+  },
+  run: async (args) => await (await import("./commands/hold.ts")).runHold(args),
+});
+
 /** `hostler live-update …` */
 export const liveUpdateCommand: Command = defineCommand({
   meta: {
@@ -326,6 +440,8 @@ export const liveUpdateCommand: Command = defineCommand({
     finishCommand,
     eventsCommand,
     metricsCommand,
+    runCommand,
+    holdCommand,
   ),
 });
 

@@ -1,0 +1,23 @@
+import { monotonicNow } from "../../event-loop/clock.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { Milliseconds } from "../../units/units.ts";
+
+/** Divides long work into turns, between which all else is served. */
+export class Turns {
+  readonly #loop: EventLoop;
+  readonly #limit: Milliseconds;
+  #end: number;
+
+  constructor(loop: EventLoop, limit: Milliseconds) {
+    this.#loop = loop;
+    this.#limit = limit;
+    this.#end = monotonicNow() + limit;
+  }
+
+  /** Goes on at once while there is time in this turn. */
+  async next(): Promise<void> {
+    if (monotonicNow() < this.#end) return;
+    await new Promise<void>((resolve) => this.#loop.wakeAfter(0, resolve));
+    this.#end = monotonicNow() + this.#limit;
+  }
+}
