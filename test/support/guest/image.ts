@@ -1,7 +1,7 @@
 /** What a guest boots into: programs of this machine with their libraries, and files of a test. */
-import { spawnSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
+import { librariesOf } from "../../../scripts/guest/programs.ts";
 import { type ArchiveEntry, packArchive } from "./archive.ts";
 
 export interface ImageContent {
@@ -45,12 +45,6 @@ function program(path: string, content: Uint8Array): ArchiveEntry {
 
 function relative(path: string): string {
   return path.replace(/^\/+/, "");
-}
-
-/** What ldd(1) names; nothing for a file that is linked with nothing. */
-export function librariesOf(path: string): string[] {
-  const { stdout } = spawnSync("ldd", [path], { encoding: "utf8" });
-  return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, library = ""]) => library);
 }
 
 function writePieces(path: string, pieces: readonly Uint8Array[]): void {

@@ -2,13 +2,14 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { bundle } from "../../../scripts/guest/bundle.ts";
+import type { DiskContent } from "../../../scripts/guest/disk.ts";
+import { busyboxLinks } from "../../../scripts/guest/programs.ts";
 import type { GuestKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { findLiveUpdateKernel } from "../../../scripts/guest-kernel.ts";
 import { hostler, hostlerWithFaults, repositoryRoot } from "../binary.ts";
 import { guestFeatures } from "../machine.ts";
 import { type Feature, feature, file } from "../skips.ts";
-import { bundle } from "./bundle.ts";
-import type { DiskContent } from "./disk.ts";
 import { type LiveUpdateRun, type LiveUpdateScenario, runScenario } from "./scenario.ts";
 
 /** What a suite with such guests needs of this machine. */
@@ -79,14 +80,6 @@ async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskCon
     files: { ...(await commonFiles(folder)), "/init": ownFile("stages-init") },
     links: { ...commonLinks, ...busyboxLinks("/bin") },
   };
-}
-
-/** @param folder in the guest, where busybox itself is */
-export function busyboxLinks(folder: string): Record<string, string> {
-  const { stdout } = spawnSync("/bin/busybox", ["--list"], { encoding: "utf8" });
-  const applets = stdout.trim().split("\n");
-  const names = applets.filter((name) => name !== "busybox" && name !== "init");
-  return Object.fromEntries(names.map((name) => [`${folder}/${name}`, "busybox"]));
 }
 
 /** The packages of Python's library that a small client imports, and that those import. */

@@ -2,13 +2,13 @@
 import { beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { bundle } from "../../../scripts/guest/bundle.ts";
 import type { GuestKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { exitStatusCases } from "../../machine/guest/exit-status-cases.ts";
 import { type CaseResult, readCases } from "../../machine/guest/story.ts";
 import { hostler, repositoryRoot } from "../binary.ts";
 import { type GuestRun, runGuest } from "../machine.ts";
 import { temporaryFolder } from "../temporary-folder.ts";
-import { bundle } from "./bundle.ts";
 import { writeImage } from "./image.ts";
 
 /** What the stories need built into the kernel, beyond what every guest needs. */

@@ -5,14 +5,15 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { bundle } from "../../../scripts/guest/bundle.ts";
+import { type DiskContent, writeDisk } from "../../../scripts/guest/disk.ts";
+import type { GuestDisk } from "../../../scripts/guest/machine.ts";
 import type { GuestKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { findLiveUpdateKernel } from "../../../scripts/guest-kernel.ts";
 import { cacheFolder } from "../../../scripts/setup.ts";
 import { type CaseResult, readCases } from "../../machine/guest/story.ts";
-import { type GuestDisk, type GuestRun, runGuest } from "../machine.ts";
+import { type GuestRun, runGuest } from "../machine.ts";
 import { temporaryFolder } from "../temporary-folder.ts";
-import { bundle } from "./bundle.ts";
-import { type DiskContent, writeDisk } from "./disk.ts";
 
 /** What a guest does in one of its kernels. */
 export type GuestStage = {

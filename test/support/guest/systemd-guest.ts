@@ -1,9 +1,11 @@
 /** Guests with live update whose first process is systemd. */
+
+import type { DiskContent } from "../../../scripts/guest/disk.ts";
+import { busyboxLinks } from "../../../scripts/guest/programs.ts";
 import { fetchDebianTree } from "../../../scripts/guest-kernel/debian-tree.ts";
 import type { GuestKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { hostler, hostlerWithFaults } from "../binary.ts";
-import type { DiskContent } from "./disk.ts";
-import { busyboxLinks, commonFiles, commonLinks, ownFile } from "./live-update-guest.ts";
+import { commonFiles, commonLinks, ownFile } from "./live-update-guest.ts";
 import { type LiveUpdateRun, type LiveUpdateScenario, runScenario } from "./scenario.ts";
 
 /** SurviveFinalKillSignal= is of systemd 255; this release has 257. */

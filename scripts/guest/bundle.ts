@@ -1,7 +1,7 @@
 /** TypeScript of ours for a guest: one file, run by the compiled file as its own Bun. */
 import { join } from "node:path";
-import { repositoryRoot } from "../binary.ts";
-import { runProgram } from "../program.ts";
+import { bunExecutable, runCommand } from "../command.ts";
+import { repositoryRoot } from "../setup.ts";
 
 /** What makes the compiled file a Bun must not reach the programs that a story starts. */
 const forgetBun = 'delete process.env["BUN_BE_BUN"];';
@@ -11,13 +11,11 @@ const forgetBun = 'delete process.env["BUN_BE_BUN"];';
  * @param entry from the repository's root
  * @param folder gets the file; made when it is not there
  * @returns the file's path
+ * @throws ScriptError (1) with what Bun said, when it cannot be bundled
  */
 export async function bundle(entry: string, folder: string): Promise<string> {
   const outcome = `--outfile=${join(folder, "story.js")}`;
   const words = ["build", "--target=bun", `--banner=${forgetBun}`, outcome, entry];
-  const { exitCode, stderr } = await runProgram([process.execPath, ...words], {
-    workingDirectory: repositoryRoot,
-  });
-  if (exitCode !== 0) throw new Error(`Cannot bundle ${entry}:\n${stderr}`);
+  await runCommand([bunExecutable, ...words], { workingDirectory: repositoryRoot });
   return join(folder, "story.js");
 }

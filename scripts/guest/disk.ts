@@ -6,6 +6,7 @@ import {
   linkSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readlinkSync,
   realpathSync,
@@ -15,9 +16,9 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { temporaryFolder } from "../temporary-folder.ts";
-import { librariesOf } from "./image.ts";
+import { librariesOf } from "./programs.ts";
 
 export interface DiskContent {
   readonly folders?: readonly string[];
@@ -36,10 +37,17 @@ const everybodyMayRun = 0o755;
 
 /** @param spareMebibytes room for what the guest writes */
 export function writeDisk(path: string, content: DiskContent, spareMebibytes: number): void {
-  using staging = temporaryFolder();
-  const root = staging.file("root");
-  mkdirSync(root);
-  fill(root, content);
+  const root = mkdtempSync(join(tmpdir(), "hostler-disk-"));
+  try {
+    chmodSync(root, everybodyMayRun);
+    fill(root, content);
+    makeFileSystem(path, root, spareMebibytes);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+}
+
+function makeFileSystem(path: string, root: string, spareMebibytes: number): void {
   // A tenth more for inodes and tables.
   const size = Math.ceil((sizeOf(root) * 1.1) / mebibyte) + spareMebibytes;
   rmSync(path, { force: true });
