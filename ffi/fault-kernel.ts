@@ -19,7 +19,7 @@ export type FaultKernelRequest =
   | { readonly call: "create" | "retrieve-session"; readonly name: string }
   | { readonly call: "preserve" | "retrieve"; readonly token: string }
   | { readonly call: "finish" | "name" }
-  | { readonly call: "unload" | "loaded" }
+  | { readonly call: "unload" | "loaded" | "sync" }
   | { readonly call: "load"; readonly command_line: string }
   | { readonly call: "reboot"; readonly what: string };
 

@@ -324,6 +324,11 @@ describe("a kernel under stress", () => {
     expect(kernel.outgoing).toEqual([]);
   });
 
+  test("is asked to write file systems out, in place of the machine's", async () => {
+    expect(await caller.call("sync")).toBe("done");
+    expect(kernel.calls.map(({ request }) => request)).toEqual([{ call: "sync" }]);
+  });
+
   test("a session can be put there, with files of the test", async () => {
     using content = makeMemoryFile("test");
     await Bun.write(Bun.file(content.number), "brought");

@@ -279,6 +279,8 @@ export class FakeKernel implements Disposable {
         return this.#refused("unload") ?? this.#unload();
       case "loaded":
         return { result: this.loaded === undefined ? 0 : 1 };
+      case "sync":
+        return done;
       case "reboot":
         return this.#reboot(request.what as RebootTarget);
       default:

@@ -5,7 +5,13 @@
  */
 import { ftruncateSync, openSync, readSync, writeSync } from "node:fs";
 import { duplicate } from "../../ffi/descriptor.ts";
-import { isKernelLoaded, loadKernel, rebootInto, unloadKernel } from "../../ffi/kexec.ts";
+import {
+  isKernelLoaded,
+  loadKernel,
+  rebootInto,
+  syncFilesystems,
+  unloadKernel,
+} from "../../ffi/kexec.ts";
 import {
   createSession,
   finishSession,
@@ -80,6 +86,10 @@ const operations = {
     ),
   unload: () => outcome(unloadKernel()),
   isLoaded: () => isKernelLoaded(),
+  sync: () => {
+    syncFilesystems();
+    return "done";
+  },
   /** What returns was refused; -EIO means that the kernel is gone. */
   reboot: (what: "kexec" | "restart" | "power-off" | "halt") => outcome(rebootInto(what)),
   file: (content: string) => keep(fileWith(content)),
