@@ -1,20 +1,50 @@
 /** `run bench`: measures hostler beside its peers; without a word it lists what there is. */
 import { randomInt } from "node:crypto";
+import { benchLiveUpdate } from "./bench/live-update.ts";
+import * as liveUpdateReport from "./bench/live-update-report.ts";
 import { benchProcess } from "./bench/process.ts";
-import { formatJson, formatMarkdown, writeReadme } from "./bench/report.ts";
+import * as processReport from "./bench/report.ts";
+import { type Place, writeReadme } from "./bench/tables.ts";
 import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--seed N]
                          [--only PART-OF-ROW …] [--against FILE]
+       run bench live-update [--quick] [--json] [--write-readme] [--seed N]
 
-  process   from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
+  process       from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
+  live-update   from the command to the call that enters the next kernel, and from CLAIM to the
+                session: luod beside a floor in C (5 minutes)
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
-  --write-readme   also replace the tables in README.md
+  --write-readme   also replace the tables in README.md, or in the system's
   --seed N         the order of the rows
   --only WORD      only rows with this in their names, and the floor
   --against FILE   another build of hostler beside it`;
+
+interface Options {
+  readonly quick: boolean;
+  readonly only: readonly string[];
+  readonly against: string | undefined;
+  readonly seed: number;
+}
+
+interface Report {
+  readonly place: Place;
+  readonly markdown: string;
+  readonly json: string;
+}
+
+async function measure(name: string, options: Options): Promise<Report> {
+  if (name === "live-update") {
+    const { formatJson, formatMarkdown, place } = liveUpdateReport;
+    const result = await benchLiveUpdate(options);
+    return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+  }
+  const { formatJson, formatMarkdown, place } = processReport;
+  const result = await benchProcess(options);
+  return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+}
 
 async function main(): Promise<number> {
   const { values, positionals } = readWords(usage, {
@@ -33,14 +63,14 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
-  if (name !== "process" || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
+  const isKnown = name === "process" || name === "live-update";
+  if (!isKnown || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
   const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isSafeInteger(seed)) throw new ScriptError(usage, { exitCode: 100 });
   const { quick, only, against } = values;
-  const result = await benchProcess({ quick, only, seed, against });
-  const markdown = formatMarkdown(result);
-  console.log(values.json ? formatJson(result) : markdown);
-  if (values["write-readme"]) writeReadme(markdown);
+  const { place, markdown, json } = await measure(name, { quick, only, seed, against });
+  console.log(values.json ? json : markdown);
+  if (values["write-readme"]) writeReadme(place, markdown);
   return 0;
 }
 

@@ -1,15 +1,11 @@
 /** The result as Markdown for people and README.md, and as JSON. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { repositoryRoot } from "../setup.ts";
-import { ScriptError } from "../terminal.ts";
 import type { Findings } from "./measure.ts";
 import type { ProcessBenchResult } from "./process.ts";
 import type { Memory } from "./process-status.ts";
 import { pairedRatio, type Summary, summarize } from "./statistics.ts";
+import { describe, describeMemory, type Place, table, times } from "./tables.ts";
 
-const blockBegin = "<!-- bench:process -->";
-const blockEnd = "<!-- /bench:process -->";
+export const place: Place = { file: "README.md", bench: "process" };
 
 interface Gap {
   readonly summary: Summary | undefined;
@@ -39,31 +35,6 @@ function reportRows({ rows }: ProcessBenchResult): RowReport[] {
     start: summarize(row.starts),
     memory: row.memory,
   }));
-}
-
-/** 0.52, 1.94, 12.3, 1006: three digits, or all before the point. */
-function digits(value: number): string {
-  if (value >= 100) return value.toFixed(0);
-  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
-}
-
-function describe(summary: Summary | undefined): string {
-  if (summary === undefined) return "—";
-  const { median, low, high, count } = summary;
-  return `**${digits(median)}** (${digits(low)}–${digits(high)}), ${count}`;
-}
-
-const times = (ratio: number | undefined) => (ratio === undefined ? "—" : `${digits(ratio)} ×`);
-const mebibytes = (kibibytes: number) => digits(kibibytes / 1024);
-
-function describeMemory(memory: Memory | undefined): string[] {
-  if (memory === undefined) return ["—", "—", "—"];
-  return [memory.resident, memory.proportional, memory.anonymous].map(mebibytes);
-}
-
-function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  return [line(heading), line(heading.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
 /** Tables, the machine, and how it was measured. */
@@ -124,20 +95,4 @@ export function formatJson(result: ProcessBenchResult): string {
   const { machine, seed, daemons } = result;
   const report = { machine, seed, rows: reportRows(result), daemons };
   return JSON.stringify(report, undefined, 2);
-}
-
-/** @throws ScriptError (1) when README.md has no place for it */
-export function writeReadme(markdown: string): void {
-  const path = join(repositoryRoot, "README.md");
-  const text = existsSync(path) ? readFileSync(path, "utf8") : "";
-  const begin = text.indexOf(blockBegin);
-  const end = text.indexOf(blockEnd);
-  if (begin < 0 || end < begin) {
-    const wanted = `${blockBegin} and ${blockEnd}`;
-    throw new ScriptError(`README.md has no lines ${wanted}, between which the tables belong.`, {
-      exitCode: 1,
-    });
-  }
-  const before = text.slice(0, begin + blockBegin.length);
-  writeFileSync(path, `${before}\n${markdown}\n${text.slice(end)}`);
 }
