@@ -133,7 +133,7 @@ export async function readCommit(): Promise<string> {
 
 function hashOfInputs(request: BuildRequest, words: readonly string[]): string {
   const files = ["package.json", "bun.lock", "tsconfig.json", "scripts/build.ts"];
-  const folders = ["src", "ffi"];
+  const folders = ["src", "ffi", "images/systemd"];
   if (request.entry !== undefined) folders.push(dirname(request.entry));
   for (const folder of folders) files.push(...listSource(folder));
   return createHash("sha256")

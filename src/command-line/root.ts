@@ -34,6 +34,10 @@ export const root: Command = defineCommand({
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
     },
+    install: {
+      description: "Put this program, its other names and its systemd units in their places",
+      load: async () => (await import("../install/command.ts")).installCommand,
+    },
     completions: {
       description: "Print what a shell needs to complete commands, flags and names of processes",
       load: async () => (await import("./completions.ts")).completionsCommand(root),

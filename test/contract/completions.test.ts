@@ -82,9 +82,13 @@ function cases(shell: Shell): void {
   const expected: [string[], string[]][] = [
     [
       ["hostler", ""],
-      ["process", "live-update", "doctor", "completions"],
+      ["process", "live-update", "doctor", "install", "completions"],
     ],
     [["hostler", "pro"], ["process"]],
+    [
+      ["hostler", "install", "--role", "process-"],
+      ["process-orchestrator", "process-agent"],
+    ],
     [["hostler", "process", "re"], ["restart"]],
     [["hostler", "process", "list", "--wa"], ["--watch"]],
     [

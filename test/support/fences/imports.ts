@@ -6,7 +6,7 @@
 import { dirname, join } from "node:path";
 import { lineAt, type SourceFile, type Violation } from "./source.ts";
 
-const systems = ["process", "live-update", "vm", "fleet", "vetting"];
+const systems = ["process", "live-update", "install", "vm", "fleet", "vetting"];
 
 /** A room imports rooms of a lower number, and itself. */
 const roomHeights: Readonly<Record<string, number>> = {
