@@ -33,7 +33,8 @@ export class LineConnection implements Disposable {
   readonly #limits: LineLimits;
   readonly #handlers: LineHandlers;
   readonly #descriptors: OwnedDescriptor[] = [];
-  #pieces: Uint8Array[] = [];
+  /** The beginning of a line whose end has not come; one piece, however small they come. */
+  #line = new Uint8Array(0);
   #size = 0;
 
   constructor(
@@ -54,6 +55,11 @@ export class LineConnection implements Disposable {
 
   get isOpen(): boolean {
     return this.#stream.isOpen;
+  }
+
+  /** Descriptors that wait for a peer that does not read: duplicates that are open here. */
+  get queuedDescriptors(): number {
+    return this.#stream.queuedDescriptors;
   }
 
   /** One line, with at most one descriptor, which stays the caller's. */
@@ -80,10 +86,14 @@ export class LineConnection implements Disposable {
   }
 
   #keep(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    // What comes is valid only during the call.
-    this.#pieces.push(bytes.slice());
-    this.#size += bytes.length;
+    const size = this.#size + bytes.length;
+    if (size > this.#line.length) {
+      const larger = new Uint8Array(Math.max(size, 2 * this.#line.length));
+      larger.set(this.#line.subarray(0, this.#size));
+      this.#line = larger;
+    }
+    this.#line.set(bytes, this.#size);
+    this.#size = size;
   }
 
   /** False when the connection is over. */
@@ -92,14 +102,17 @@ export class LineConnection implements Disposable {
       this.#tooLong();
       return false;
     }
-    const line = Buffer.concat(this.#pieces);
-    this.#pieces = [];
+    const line = this.#line.subarray(0, this.#size);
+    this.#line = new Uint8Array(0);
     this.#size = 0;
     let body: unknown;
     try {
       body = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(line));
     } catch {
-      this.#violate("a line of JSON", JSON.stringify(line.subarray(0, 64).toString("latin1")));
+      this.#violate(
+        "a line of JSON",
+        JSON.stringify(Buffer.from(line.subarray(0, 64)).toString("latin1")),
+      );
       return false;
     }
     this.#handlers.onLine(body, () => this.#descriptors.shift());
@@ -122,7 +135,8 @@ export class LineConnection implements Disposable {
 
   #forget(): void {
     for (const descriptor of this.#descriptors.splice(0)) descriptor.close();
-    this.#pieces = [];
+    this.#line = new Uint8Array(0);
+    this.#size = 0;
   }
 
   /** Closes after what is queued has been sent. */

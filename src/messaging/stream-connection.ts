@@ -92,6 +92,11 @@ export class StreamConnection implements Disposable {
     return this.#queuedBytes;
   }
 
+  /** Descriptors among them, which are open here until it takes them. */
+  get queuedDescriptors(): number {
+    return this.#queue.reduce((count, { descriptors }) => count + descriptors.length, 0);
+  }
+
   /** Somebody else takes what comes from now on. */
   setHandlers(handlers: StreamHandlers): void {
     this.#handlers = handlers;
