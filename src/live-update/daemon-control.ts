@@ -23,6 +23,8 @@ export interface Commanded {
   readonly counters: { readonly updates: ReadonlyMap<string, number>; readonly claims: number };
   now(): MonotonicTime;
   tell(event: DaemonEvent): void;
+  /** A kernel is being loaded: it is not known which one would be entered. */
+  readonly isLoading: boolean;
   load(request: Of<"load">): Promise<LoadReport>;
   /** Why it cannot be unloaded; undefined when it was. */
   unload(): string | undefined;
@@ -76,7 +78,14 @@ function statusOf(daemon: Commanded): Status {
   return describeStatus(daemon.state, sources);
 }
 
+function refuseWhileLoading(daemon: Commanded, call: ControlCall): boolean {
+  if (!daemon.isLoading) return false;
+  call.refuse({ kind: "busy", message: "A kernel is being loaded", hint: "Wait for its end." });
+  return true;
+}
+
 function refuseWhileUpdating(daemon: Commanded, call: ControlCall): boolean {
+  if (refuseWhileLoading(daemon, call)) return true;
   const { update } = daemon.state;
   if (update === undefined) return false;
   const message = `An update is under way: ${update.id}, ${update.phase}`;
@@ -98,6 +107,9 @@ function unload(daemon: Commanded, call: ControlCall): void {
 }
 
 function begin(daemon: Commanded, request: Of<"kexec">, call: ControlCall): void {
+  if (refuseWhileLoading(daemon, call)) return;
+  // Looking may change the state: others load and unload kernels as well.
+  statusOf(daemon);
   const refusal = refuseUpdate(daemon.state, {
     dryRun: request.dry_run,
     includeBare: request.include_bare,

@@ -18,6 +18,7 @@ import { answerControl, type Commanded } from "./daemon-control.ts";
 import { measureBlackout, type StatusSources, summarizeParticipants } from "./daemon-view.ts";
 import { EventBook } from "./event-book.ts";
 import { nextDeadline, step } from "./lifecycle.ts";
+import { preservedBy, restoredEvent, savedDecisions } from "./lifecycle-saved.ts";
 import {
   type Context,
   type DaemonEvent,
@@ -34,15 +35,27 @@ import { isSystemStopping, resolveWay } from "./perform/enter-kernel.ts";
 import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
 import { Performer } from "./perform/performer.ts";
 import { Sessions } from "./perform/sessions.ts";
-import { bootId, emptyState, readState, type SavedState, StateFile } from "./perform/state-file.ts";
+import {
+  bootId,
+  emptyState,
+  readSavedRegistry,
+  readState,
+  type SavedState,
+  StateFile,
+  savedRegistry,
+} from "./perform/state-file.ts";
 import {
   type ControlRequest,
   controlRequestSchema,
   type LoadedKernel,
   type LoadReport,
-  OWN_SESSION,
 } from "./protocol.ts";
 import { type Registry, updateTimesSchema } from "./registry.ts";
+
+/** Milliseconds until the registry is asked for again, when another has the device. */
+const REGISTRY_AGAIN_AFTER = 1_000;
+/** Milliseconds for an update to be taken back when the daemon is stopped. */
+const STOP_LIMIT = 5_000;
 
 type KexecOrder = Extract<ControlRequest, { verb: "kexec" }>;
 
@@ -69,6 +82,15 @@ class LiveUpdateDaemon {
   #saved: SavedState;
   #loaded: LoadedKernel | undefined;
   #registry: Registry | undefined;
+  /** The session that the registry came in is held; else it is known from its copy. */
+  #registryHeld = false;
+  /** Why the registry of the former kernel is not understood. */
+  #unreadable: string | undefined;
+  readonly #registryPath: string;
+  /** It is known what of an update a daemon before this one left. */
+  #isTakenBack = false;
+  /** A kernel is being looked at and loaded. */
+  #isLoading = false;
   #claims = 0;
   #way: "reboot" | "systemctl" = "reboot";
   /** Who ordered the update under way. */
@@ -100,7 +122,9 @@ class LiveUpdateDaemon {
       wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
     });
     const path = `${options.stateDirectory}/state.json`;
+    this.#registryPath = `${options.stateDirectory}/registry.json`;
     this.#saved = readState(path, (message) => logger.warn(message));
+    this.#state = { ...initialState, last: this.#saved.last ?? undefined };
     this.#stateFile = new StateFile(path, (message) => logger.warn(message));
     this.#holder = new HolderClient(loop, {
       controlSocket: options.controlSocket,
@@ -113,7 +137,7 @@ class LiveUpdateDaemon {
   }
 
   #makePerformer(): Performer {
-    const parts = { sessions: this.#sessions, clients: () => this.#connections() };
+    const parts = { sessions: this.#sessions, clients: () => this.#clients };
     return new Performer(this.#loop, parts, {
       onEvent: (event) => this.#handle(event),
       onRecord: (entry) => this.#record(entry),
@@ -127,25 +151,36 @@ class LiveUpdateDaemon {
     });
   }
 
-  #connections(): ClientConnections {
-    if (this.#clients === undefined) throw new Error("Bug: the clients' socket is not open");
-    return this.#clients;
-  }
-
   /** Once the holder is there: what does it hold, and what came over a kexec? */
   #restore(): void {
     if (this.#isUp) return;
     this.#isUp = true;
     this.#sessions.list(({ outgoing, incoming }) => {
-      this.#sessions.takeRegistry((found) => {
-        if (found !== undefined && "problem" in found) {
-          this.#logger.error(
-            `the registry of the former kernel is not understood: ${found.problem}`,
-          );
-        }
-        this.#registry = found !== undefined && "update" in found ? found : undefined;
-        this.#openOrRefuse(outgoing, new Set(incoming));
-      });
+      this.#takeRegistry(() => this.#openOrRefuse(outgoing, new Set(incoming)));
+    });
+  }
+
+  /** Nobody is served before it is known what came: a device that another has is waited for. */
+  #takeRegistry(onTaken: () => void): void {
+    this.#sessions.takeRegistry((found) => {
+      if (found !== undefined && "later" in found) {
+        this.#limited.warn(`cannot retrieve the registry yet: ${found.later}`);
+        this.#loop.wakeAfter(REGISTRY_AGAIN_AFTER, () => this.#takeRegistry(onTaken));
+        return;
+      }
+      if (found !== undefined && "problem" in found) this.#unreadable = found.problem;
+      const isFound = found !== undefined && "update" in found;
+      this.#registry = isFound ? found : readSavedRegistry(this.#registryPath);
+      this.#registryHeld = found !== undefined;
+      if (isFound) this.#stateFile.writeBeside(this.#registryPath, savedRegistry(found));
+      if (this.#registry !== undefined) this.#unreadable = undefined;
+      if (this.#unreadable !== undefined) {
+        this.#logger.error(
+          `the registry of the former kernel is not understood: ${this.#unreadable}. ` +
+            "Its sessions are left alone; root may claim them",
+        );
+      }
+      onTaken();
     });
   }
 
@@ -188,9 +223,10 @@ class LiveUpdateDaemon {
     this.#logger.info(`listening at ${path}`);
   }
 
-  /** An update that a daemon before this one began is rolled back, unless systemd goes on with it. */
+  /** What a daemon before this one began is rolled back, unless systemd goes on with it. */
   #takeBack(sessions: readonly string[]): void {
     const { update, entering } = this.#saved;
+    this.#isTakenBack = true;
     if (sessions.length === 0 && update === null) return;
     if (entering && isSystemStopping()) {
       this.#logger.info("the new kernel is being entered: the sessions stay with the holder");
@@ -205,19 +241,12 @@ class LiveUpdateDaemon {
       const followed = v.parse(updateTimesSchema, registry);
       this.#saved = { ...this.#saved, followed, offered_at_ms: this.#offeredAt() };
     }
-    const settled = new Set(this.#saved.settled);
-    const finishing = new Set(this.#saved.finishing);
-    const sessions = (registry?.sessions ?? []).filter(({ name }) => !settled.has(name));
-    return {
-      kind: "restored",
-      from: registry?.update,
-      registryHeld: registry !== undefined,
-      sessions: sessions.map((session) => {
-        if (finishing.has(session.name)) return { ...session, stage: "finishing" as const };
-        const isClaimed = retrieved.has(session.name);
-        return { ...session, stage: isClaimed ? ("claimed" as const) : ("unclaimed" as const) };
-      }),
-    };
+    return restoredEvent(registry, {
+      saved: this.#saved,
+      retrieved,
+      registryHeld: this.#registryHeld,
+      unreadable: this.#unreadable,
+    });
   }
 
   #offeredAt(): number {
@@ -276,16 +305,10 @@ class LiveUpdateDaemon {
       before.incoming === incoming &&
       before.last === last;
     if (isSame && before.loaded === this.#state.loaded) return;
-    const names = (this.#registry?.sessions ?? []).map(({ name }) => name);
-    const stageOf = (name: string) => incoming.get(name)?.stage;
-    this.#write({
-      loaded: this.#loaded ?? null,
-      update: update?.id ?? null,
-      entering: update?.commit === "kernel",
-      last: last ?? null,
-      settled: names.filter((name) => stageOf(name) === undefined || stageOf(name) === "lost"),
-      finishing: names.filter((name) => stageOf(name) === "finishing"),
-    });
+    const { settled, finishing, ...decided } = savedDecisions(this.#state, this.#registry);
+    // What the daemon before this one was at stays written until it is taken back.
+    const own = this.#isTakenBack ? decided : {};
+    this.#write({ loaded: this.#loaded ?? null, settled, finishing, ...own });
   }
 
   #write(change: Partial<SavedState>): void {
@@ -341,20 +364,17 @@ class LiveUpdateDaemon {
   #makeRegistry(entered: boolean): Registry {
     const { update } = this.#state;
     if (update === undefined) throw new Error("Bug: a registry without an update");
-    const wall = (at: number | undefined) => Date.now() - (monotonicNow() - (at ?? monotonicNow()));
-    const taking = [...update.participants.values()].filter(({ stage }) => stage === "ready");
+    const wall = (at: number | undefined) =>
+      Math.round(Date.now() - (monotonicNow() - (at ?? monotonicNow())));
+    const preserved = preservedBy(update);
     return {
       version: 1,
       update: update.id,
-      clients: taking.length,
+      clients: [...update.participants.values()].filter(({ stage }) => stage === "ready").length,
       accepted_at_ms: wall(update.acceptedAt),
       ready_at_ms: wall(update.readyAt),
       entered_at_ms: entered ? Date.now() : null,
-      sessions: taking.flatMap(({ subscription: { id, user, sessions } }) =>
-        sessions
-          .filter((name) => name !== OWN_SESSION)
-          .map((name) => ({ name, id, part: name === id ? "" : name.slice(id.length + 1), user })),
-      ),
+      ...preserved,
     };
   }
 
@@ -371,6 +391,9 @@ class LiveUpdateDaemon {
       counters: { updates: this.#updates, claims: this.#claims },
       now: monotonicNow,
       tell: (event) => this.#handle(event),
+      get isLoading() {
+        return daemon.#isLoading;
+      },
       load: (request) => this.#load(request),
       unload: () => this.#unload(),
       begin: (order, way, call) => this.#begin(order, way, call),
@@ -405,7 +428,10 @@ class LiveUpdateDaemon {
 
   async #load(request: Extract<ControlRequest, { verb: "load" }>): Promise<LoadReport> {
     const { kernel, initrd, command_line: commandLine, force } = request;
-    const report = await loadTarget({ kernel, initrd, commandLine, force });
+    this.#isLoading = true;
+    const report = await loadTarget({ kernel, initrd, commandLine, force }).finally(() => {
+      this.#isLoading = false;
+    });
     if (report.kernel !== null) {
       this.#loaded = report.kernel;
       this.#write({ loaded: report.kernel });
@@ -425,7 +451,6 @@ class LiveUpdateDaemon {
   }
 
   #begin(order: KexecOrder, way: EntryWay, call: ControlCall): void {
-    this.#noticeKernel();
     this.#way = resolveWay(way === "auto" ? this.#options.by : way);
     this.#caller = call;
     this.#handle({
@@ -436,6 +461,22 @@ class LiveUpdateDaemon {
         discardUnclaimed: order.discard_unclaimed,
       },
     });
+  }
+
+  /**
+   * Takes back an update that is under way, so that nobody's memory stays frozen for a daemon that
+   * may not come again. One that enters the kernel is left to the holder.
+   */
+  async settle(): Promise<void> {
+    const { update } = this.#state;
+    if (update === undefined || update.commit === "kernel") return;
+    const settled = Promise.withResolvers<void>();
+    this.#turnListeners.add(() => {
+      if (this.#state.update === undefined) settled.resolve();
+    });
+    this.#loop.wakeAfter(STOP_LIMIT, settled.resolve);
+    this.#handle({ kind: "operator-aborts", reason: "luod is stopped" });
+    await settled.promise;
   }
 
   /** Leaves the sessions to the holder. */
@@ -463,7 +504,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   });
   const daemon = new LiveUpdateDaemon(options, { logger, loop, onRefused: ended.reject });
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.on(signal, () => ended.resolve(ExitCode.done));
+    process.once(signal, () => void daemon.settle().then(() => ended.resolve(ExitCode.done)));
   }
   try {
     return await ended.promise;

@@ -30,17 +30,17 @@ const policyEnd = ({ now, unclaimedTime }: Context): MonotonicTime | undefined =
 export function restored(state: DaemonState, event: Of<"restored">, context: Context): Decision {
   const incoming = new Map<string, Incoming>();
   for (const session of event.sessions) {
-    const finishBy = session.stage === "unclaimed" ? policyEnd(context) : undefined;
-    const empty = { waiting: [], holders: [], reason: undefined };
+    const finishBy = session.stage === "finishing" ? undefined : policyEnd(context);
+    const empty = { waiting: [], holders: [], forsaken: false, reason: undefined };
     incoming.set(session.name, { ...session, ...empty, finishBy });
   }
-  const { registryHeld, from: restoredFrom } = event;
+  const { registryHeld, from: restoredFrom, unreadable } = event;
   const said = record({
     what: "restoring",
     ...(restoredFrom === undefined ? {} : { update: restoredFrom }),
-    detail: `${incoming.size} sessions`,
+    detail: unreadable ?? `${incoming.size} sessions`,
   });
-  const next = { ...state, incoming, registryHeld, restoredFrom };
+  const next = { ...state, incoming, registryHeld, restoredFrom, unreadable };
   const unfinished = [...incoming.values()].filter(({ stage }) => stage === "finishing");
   const finishes = unfinished.map(({ name }) => ({
     kind: "finish-session" as const,
@@ -52,7 +52,7 @@ export function restored(state: DaemonState, event: Of<"restored">, context: Con
 /** With nothing left to settle, the registry has served. */
 function release({ state, effects }: Decision): Decision {
   const open = [...state.incoming.values()].some(({ stage }) => stage !== "lost");
-  if (open || !state.registryHeld) return { state, effects };
+  if (open || !state.registryHeld || state.unreadable !== undefined) return { state, effects };
   const done = record({ what: "restored", detail: "every session is settled" });
   return {
     state: { ...state, registryHeld: false },
@@ -74,8 +74,8 @@ function hand(one: Incoming, { connection, request }: Claimer): DaemonEffect {
 export function claim(state: DaemonState, event: Of<"claim">, context: Context): Decision {
   const { claimer, id, part, user } = event;
   const name = sessionNameOf(id, part);
-  const one = state.incoming.get(name);
-  if (one === undefined || one.stage === "lost" || one.stage === "finishing") {
+  const one = state.incoming.get(name) ?? claimedUnseen(state, event);
+  if (one?.id !== id || one.stage === "lost" || one.stage === "finishing") {
     const message = `No session ${name} waits to be claimed`;
     const received = one === undefined ? "an unknown one" : `one that is ${one.stage}`;
     const known = [...state.incoming.values()].filter((other) => other.user === user);
@@ -104,11 +104,26 @@ export function claim(state: DaemonState, event: Of<"claim">, context: Context):
   return { state: withIncoming(state, next), effects: [...asked, said] };
 }
 
+/**
+ * Without a registry nobody knows whose a session is: root may still take it, by its name. Who has
+ * none of that name is told by the kernel.
+ */
+function claimedUnseen(state: DaemonState, event: Of<"claim">): Incoming | undefined {
+  const { id, part, user } = event;
+  if (state.unreadable === undefined || user !== 0) return undefined;
+  const name = sessionNameOf(id, part);
+  const empty = { waiting: [], holders: [], forsaken: false, reason: undefined };
+  return { name, id, part, user, stage: "unclaimed", finishBy: undefined, ...empty };
+}
+
 /** A bare client never says that it has finished: the policy's time counts for it as well. */
 function claimedBy(one: Incoming, claimers: readonly Claimer[], context: Context): Incoming {
-  const holders = [...one.holders, ...claimers.map(({ connection }) => connection)];
-  const finishBy = claimers.every(({ bare }) => bare) ? policyEnd(context) : undefined;
-  return { ...one, stage: "claimed", waiting: [], holders, finishBy };
+  const known = new Map([...one.holders, ...claimers].map((holder) => [holder.connection, holder]));
+  const holders = [...known.values()].map(({ connection, bare }) => ({ connection, bare }));
+  const finishBy = holders.every(({ bare }) => bare)
+    ? (one.finishBy ?? policyEnd(context))
+    : undefined;
+  return { ...one, stage: "claimed", waiting: [], holders, forsaken: false, finishBy };
 }
 
 export function retrieved(state: DaemonState, event: Of<"retrieved">, context: Context): Decision {
@@ -128,8 +143,9 @@ export function retrieveRefused(
   const one = state.incoming.get(event.session);
   if (one?.stage !== "retrieving") return stay(state);
   const { code, message } = event.refusal;
-  // Nothing of that name came over: it was finished before, or never preserved.
-  const isLost = code === "ENOENT";
+  // Nothing of that name came over: it was finished before, or never preserved. Or it was being
+  // retrieved by a holder that died, and with that it is finished.
+  const isLost = code === "ENOENT" || code === "ESTALE";
   const error = {
     kind: isLost ? "lost" : "kernel",
     message: `Cannot retrieve ${one.name}: ${message}`,
@@ -161,7 +177,10 @@ export function clientFinished(state: DaemonState, event: Of<"client-finished">)
   const own = [...state.incoming.values()].filter(
     (one) => one.id === id && (part === undefined || one.part === part),
   );
-  const held = own.filter((one) => one.stage === "claimed" && one.holders.includes(connection));
+  const held = own.filter(
+    ({ stage, holders }) =>
+      stage === "claimed" && holders.some((holder) => holder.connection === connection),
+  );
   if (held.length === 0) {
     const message = `This connection has claimed no session of ${id}`;
     const expected = "FINISHED after CLAIM, on the same connection";
@@ -191,31 +210,35 @@ export function sessionFinished(state: DaemonState, event: Of<"session-finished"
   const incoming = new Map(state.incoming);
   incoming.delete(one.name);
   const { id, part: session, reason = "it is finished" } = one;
-  const effects: DaemonEffect[] = one.holders.map((connection) => ({
-    kind: "send",
-    connection,
-    message: { event: "FINISHED", id, session, reason },
-  }));
+  // A bare one does not know the word.
+  const effects: DaemonEffect[] = one.holders
+    .filter(({ bare }) => !bare)
+    .map(({ connection }) => ({
+      kind: "send",
+      connection,
+      message: { event: "FINISHED", id, session, reason },
+    }));
   effects.push(record({ what: "finished", client: id, session: one.name, detail: reason }));
   return release({ state: { ...state, incoming }, effects });
 }
 
-/** A client that is gone may come back and claim again: its session stays. */
-export function holderGone(state: DaemonState, connection: number): DaemonState {
+/** A client that is gone may come back and claim again, within the policy's time. */
+export function holderGone(state: DaemonState, connection: number, context: Context): DaemonState {
   const touched = [...state.incoming.values()].filter(
     (one) =>
-      one.holders.includes(connection) ||
+      one.holders.some((holder) => holder.connection === connection) ||
       one.waiting.some((claimer) => claimer.connection === connection),
   );
-  return touched.reduce(
-    (current, one) =>
-      withIncoming(current, {
-        ...one,
-        holders: one.holders.filter((holder) => holder !== connection),
-        waiting: one.waiting.filter((claimer) => claimer.connection !== connection),
-      }),
-    state,
-  );
+  return touched.reduce((current, one) => {
+    const holders = one.holders.filter((holder) => holder.connection !== connection);
+    const waiting = one.waiting.filter((claimer) => claimer.connection !== connection);
+    const isAlone = one.stage === "claimed" && holders.every(({ bare }) => bare);
+    const finishBy = isAlone ? (one.finishBy ?? policyEnd(context)) : one.finishBy;
+    const left = one.holders.find((holder) => holder.connection === connection);
+    const isForsaken = isAlone && holders.length === 0 && left?.bare === false;
+    const forsaken = one.forsaken || isForsaken;
+    return withIncoming(current, { ...one, holders, waiting, forsaken, finishBy });
+  }, state);
 }
 
 export function restorationTime(state: DaemonState, context: Context): Decision {

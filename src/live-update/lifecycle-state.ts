@@ -52,11 +52,15 @@ export interface Update {
   readonly end: { readonly outcome: Outcome; readonly reason: string } | undefined;
 }
 
-/** Who waits for a session that is being retrieved. */
-export interface Claimer {
+/** Who has a duplicate of a session that came. */
+export interface SessionHolder {
   readonly connection: number;
-  readonly request: number | undefined;
   readonly bare: boolean;
+}
+
+/** Who waits for a session that is being retrieved. */
+export interface Claimer extends SessionHolder {
+  readonly request: number | undefined;
 }
 
 /** A session that came over a kexec. */
@@ -70,7 +74,9 @@ export interface Incoming {
   readonly stage: "unclaimed" | "retrieving" | "claimed" | "finishing" | "lost";
   readonly waiting: readonly Claimer[];
   /** Connections that hold a duplicate of it. */
-  readonly holders: readonly number[];
+  readonly holders: readonly SessionHolder[];
+  /** Its client has claimed it, and is gone without a word that it has finished. */
+  readonly forsaken: boolean;
   /** When it is finished although nobody said so. */
   readonly finishBy: MonotonicTime | undefined;
   /** Why it is being finished. */
@@ -85,6 +91,8 @@ export interface DaemonState {
   readonly incoming: ReadonlyMap<string, Incoming>;
   /** The registry's session of the last kexec is held. */
   readonly registryHeld: boolean;
+  /** Why it is not known what came over the last kexec, when that is so. */
+  readonly unreadable: string | undefined;
   /** The update that this kernel came from. */
   readonly restoredFrom: string | undefined;
   /** What the last update without a new kernel came to. */
@@ -99,6 +107,7 @@ export const initialState: DaemonState = {
   update: undefined,
   incoming: new Map(),
   registryHeld: false,
+  unreadable: undefined,
   restoredFrom: undefined,
   last: undefined,
 };
@@ -137,6 +146,8 @@ export type DaemonEvent =
       readonly id: string | undefined;
       readonly request: number | undefined;
       readonly bytes: number | undefined;
+      /** The update that it speaks of, when it says so: its word may come late. */
+      readonly update: string | undefined;
     }
   | {
       readonly kind: "progress";
@@ -179,14 +190,17 @@ export type DaemonEvent =
   | { readonly kind: "session-dropped"; readonly session: string }
   | { readonly kind: "registry-preserved" }
   | { readonly kind: "registry-refused"; readonly refusal: SessionRefusal }
-  | { readonly kind: "prepared" }
-  | { readonly kind: "preparation-failed"; readonly reason: string }
+  /** Hooks take their time: theirs may have been an update that is over. */
+  | { readonly kind: "prepared"; readonly update: string }
+  | { readonly kind: "preparation-failed"; readonly update: string; readonly reason: string }
   | { readonly kind: "kernel-refused"; readonly refusal: SessionRefusal }
   | {
       readonly kind: "restored";
       readonly from: string | undefined;
       readonly sessions: readonly Pick<Incoming, "name" | "id" | "part" | "user" | "stage">[];
       readonly registryHeld: boolean;
+      /** Why the registry is not understood: what it speaks of is left alone. */
+      readonly unreadable: string | undefined;
     }
   /** A daemon before this one left these sessions of an update that was under way. */
   | {
@@ -211,7 +225,7 @@ export type DaemonEffect =
   /** Preserves who takes part, in a session of our own. */
   | { readonly kind: "preserve-registry" }
   /** Runs the hooks, writes to disk what is not there. */
-  | { readonly kind: "prepare-kexec" }
+  | { readonly kind: "prepare-kexec"; readonly update: string }
   /** Enters the new kernel; comes back only as kernel-refused. */
   | { readonly kind: "enter-kernel" }
   | { readonly kind: "retrieve-session"; readonly session: string }

@@ -6,6 +6,7 @@ import {
   type DaemonEvent,
   type DaemonState,
   type Decision,
+  type Incoming,
   type Outcome,
   type Participant,
   record,
@@ -35,10 +36,15 @@ export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError 
     const message = "No kernel is loaded";
     return { kind: "not-loaded", message, hint: "Load one by luoctl load." };
   }
-  const unclaimed = [...state.incoming.values()].filter(({ stage }) => stage === "unclaimed");
+  if (state.unreadable !== undefined && !order.discardUnclaimed && !order.dryRun) {
+    const message = `Sessions of the last update may wait: ${state.unreadable}`;
+    const hint = "Start the luod that understands them, or say --discard-unclaimed.";
+    return { kind: "unclaimed", message, hint };
+  }
+  const unclaimed = [...state.incoming.values()].filter(isAwaited);
   if (unclaimed.length > 0 && !order.discardUnclaimed && !order.dryRun) {
     const names = unclaimed.map(({ name }) => name).slice(0, 10);
-    const count = `${unclaimed.length} sessions of the last update are not claimed`;
+    const count = `${unclaimed.length} sessions of the last update wait for their clients`;
     return {
       kind: "unclaimed",
       message: `${count}: ${names.join(", ")}`,
@@ -46,6 +52,11 @@ export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError 
     };
   }
   return undefined;
+}
+
+/** Nobody has it, and somebody may come for it. */
+function isAwaited({ stage, forsaken }: Incoming): boolean {
+  return stage === "unclaimed" || stage === "retrieving" || (stage === "claimed" && forsaken);
 }
 
 /** Begins an update with all who are subscribed now. */
@@ -133,13 +144,20 @@ function settle(decision: Decision, context: Context): Decision {
   }
   if (!isUnderWay(update)) return decision;
   const taking = [...update.participants.values()].filter(takesPart);
-  if (taking.every(({ stage }) => stage === "ready")) return whenReady(decision, update, context);
+  const ready = taking.every(({ stage }) => stage === "ready");
+  if (ready && isWithoutLeftOvers(update, taking)) return whenReady(decision, update, context);
   if (update.phase === "preserving" && taking.every(({ stage }) => stage !== "creating")) {
     const barrier = record({ what: "barrier", update: update.id });
     const waiting = { ...update, phase: "barrier" as const };
     return { state: { ...state, update: waiting }, effects: [...effects, barrier] };
   }
   return decision;
+}
+
+/** What a client that goes without was given is closed: a new kernel would keep it for ever. */
+function isWithoutLeftOvers(update: Update, taking: readonly Participant[]): boolean {
+  const wanted = new Set(taking.flatMap(({ subscription }) => subscription.sessions));
+  return [...update.outgoing.keys()].every((session) => wanted.has(session));
 }
 
 /** Every client that takes part is ready. */
@@ -333,13 +351,28 @@ function participantOf(
 const isBare = (state: DaemonState, connection: number) =>
   [...state.subscriptions.values()].some((one) => one.connection === connection && one.bare);
 
+/** Its word crossed ours, that the update is aborted; or it says it again. */
+function hasCrossed(
+  state: DaemonState,
+  participant: Participant | undefined,
+  connection: number,
+): boolean {
+  if (participant !== undefined) {
+    return participant.stage !== "creating" || !isUnderWay(state.update);
+  }
+  const takesPartWith = [...(state.update?.participants.values() ?? [])].some(
+    ({ subscription }) => subscription.connection === connection,
+  );
+  return state.last !== undefined && !takesPartWith;
+}
+
 export function clientReady(state: DaemonState, event: Of<"ready">, context: Context): Decision {
   const { connection, request, bytes } = event;
   const { update } = state;
   const participant = update === undefined ? undefined : participantOf(update, event);
-  if (!isUnderWay(update) || participant?.stage !== "preserving") {
-    // Its word crossed ours, that the update is aborted.
-    if (participant !== undefined || state.last !== undefined) {
+  const isOfAnother = event.update !== undefined && event.update !== update?.id;
+  if (!isUnderWay(update) || isOfAnother || participant?.stage !== "preserving") {
+    if (isOfAnother || hasCrossed(state, participant, connection)) {
       return { state, effects: answer(connection, request) };
     }
     const error = {
@@ -391,14 +424,15 @@ export function clientAborts(
 /** A client that is gone before the commit has failed; after it, it has done its part. */
 export function participantGone(
   decision: Decision,
-  subscription: Subscription,
+  gone: { readonly subscription: Subscription; readonly reason: string },
   context: Context,
 ): Decision {
+  const { subscription, reason } = gone;
   const { update } = decision.state;
   const participant = update?.participants.get(subscription.id);
   if (!isUnderWay(update) || participant?.subscription !== subscription) return decision;
   if (!takesPart(participant)) return decision;
-  return fail(decision, participant, "its connection ended", context);
+  return fail(decision, participant, reason, context);
 }
 
 export function operatorAborts(
@@ -420,6 +454,7 @@ export function commitGoesOn(
   const { update } = state;
   const awaited = event.kind === "prepared" ? "preparation" : "registry";
   if (update?.commit !== awaited) return stay(state);
+  if (event.kind === "prepared" && event.update !== update.id) return stay(state);
   const isLast = event.kind === "prepared";
   const next: Update = { ...update, commit: isLast ? "kernel" : "preparation" };
   const what = isLast ? "entering-kernel" : "preparing";
@@ -427,7 +462,7 @@ export function commitGoesOn(
     state: { ...state, update: next },
     effects: [
       record({ what, update: update.id }),
-      isLast ? { kind: "enter-kernel" } : { kind: "prepare-kexec" },
+      isLast ? { kind: "enter-kernel" } : { kind: "prepare-kexec", update: update.id },
     ],
   };
 }
@@ -439,6 +474,7 @@ export function commitFails(
 ): Decision {
   const { update } = state;
   if (update === undefined) return stay(state);
+  if (event.kind === "preparation-failed" && event.update !== update.id) return stay(state);
   // A registry that could not even be begun has left no session.
   const isUnmade = update.outgoing.get(OWN_SESSION) === "creating";
   const known =

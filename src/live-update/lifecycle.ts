@@ -19,7 +19,9 @@ import {
   type Decision,
   record,
   refuse,
+  type Subscription,
   stay,
+  type Update,
 } from "./lifecycle-state.ts";
 import {
   beginUpdate,
@@ -63,6 +65,12 @@ function subscribe(state: DaemonState, event: Of<"subscribe">): Decision {
     const error = { kind: "taken", message, expected: "an id that is free", received: id, hint };
     return { state, effects: refuse({ connection, request, bare }, error) };
   }
+  const sharing = sharesSession(state, subscription);
+  if (sharing !== undefined) {
+    const message = `The id ${sharing.id} has a session of the same name as one of ${id}`;
+    const error = { kind: "taken", message, hint: "Give one of the two another name." };
+    return { state, effects: refuse({ connection, request, bare }, error) };
+  }
   if (other === undefined && state.subscriptions.size >= limits.subscriptions) {
     const expected = `at most ${limits.subscriptions} subscriptions`;
     const message = `Refused: expected ${expected}, received one more`;
@@ -81,13 +89,57 @@ function subscribe(state: DaemonState, event: Of<"subscribe">): Decision {
   if (update === undefined || update === state.restoredFrom) {
     return { state: { ...state, subscriptions }, effects };
   }
-  // Its part in that update ended with its former connection.
-  const reason = state.last?.id === update ? state.last.reason : "its connection ended";
+  const renewed = renew(state.update, subscription, update);
+  if (renewed !== undefined) {
+    return { state: { ...state, subscriptions, update: renewed }, effects };
+  }
+  const reason = whyOver(state, update);
   const message = { event: "ABORTED" as const, id, update, reason };
   return {
     state: { ...state, subscriptions },
     effects: [...effects, { kind: "send", connection, message }],
   };
+}
+
+/**
+ * Who has a session of the same name: "a" with a part "b" and "a/b" without one would be one for
+ * the kernel.
+ */
+function sharesSession(state: DaemonState, subscription: Subscription): Subscription | undefined {
+  for (const session of subscription.sessions) {
+    const words = session.split("/");
+    for (let length = words.length; length > 0; length -= 1) {
+      const other = state.subscriptions.get(words.slice(0, length).join("/"));
+      if (other === undefined || other.id === subscription.id) continue;
+      if (other.sessions.includes(session)) return other;
+    }
+  }
+  return undefined;
+}
+
+/** A client that was ready before the commit is in it, and is told on its new connection. */
+function renew(
+  update: Update | undefined,
+  subscription: Subscription,
+  known: string,
+): Update | undefined {
+  if (update?.phase !== "committing" || update.id !== known) return undefined;
+  const participant = update.participants.get(subscription.id);
+  if (participant?.stage !== "ready" || participant.subscription.user !== subscription.user) {
+    return undefined;
+  }
+  const { connection, processId, bare } = subscription;
+  const participants = new Map(update.participants);
+  const renewed = { ...participant.subscription, connection, processId, bare };
+  participants.set(subscription.id, { ...participant, subscription: renewed });
+  return { ...update, participants };
+}
+
+/** Why there is nothing of that update: its part in it ended with its former connection, or all. */
+function whyOver(state: DaemonState, update: string): string {
+  if (state.last?.id === update) return state.last.reason;
+  const end = state.update?.id === update ? state.update.end : undefined;
+  return end?.reason ?? "its connection ended";
 }
 
 function unsubscribe(state: DaemonState, event: Of<"unsubscribe">, context: Context): Decision {
@@ -103,7 +155,8 @@ function unsubscribe(state: DaemonState, event: Of<"unsubscribe">, context: Cont
   const subscriptions = new Map(state.subscriptions);
   subscriptions.delete(id);
   const effects = [...answer(connection, request), record({ what: "unsubscribed", client: id })];
-  return participantGone({ state: { ...state, subscriptions }, effects }, subscription, context);
+  const next = { state: { ...state, subscriptions }, effects };
+  return participantGone(next, { subscription, reason: "it unsubscribed" }, context);
 }
 
 function disconnected(state: DaemonState, event: Of<"disconnected">, context: Context): Decision {
@@ -111,12 +164,12 @@ function disconnected(state: DaemonState, event: Of<"disconnected">, context: Co
   const gone = [...state.subscriptions.values()].filter((one) => one.connection === connection);
   const subscriptions = new Map(state.subscriptions);
   for (const { id } of gone) subscriptions.delete(id);
-  const left = holderGone({ ...state, subscriptions }, connection);
+  const left = holderGone({ ...state, subscriptions }, connection, context);
   return gone.reduce<Decision>(
     (decision, subscription) => {
       const said = record({ what: "disconnected", client: subscription.id });
       const told = { state: decision.state, effects: [...decision.effects, said] };
-      return participantGone(told, subscription, context);
+      return participantGone(told, { subscription, reason: "its connection ended" }, context);
     },
     { state: left, effects: [] },
   );
@@ -180,6 +233,6 @@ export function nextDeadline(state: DaemonState): MonotonicTime | undefined {
 export function phaseOf(state: DaemonState): (typeof phases)[number] {
   if (state.update !== undefined) return state.update.phase;
   const isRestoring = [...state.incoming.values()].some(({ stage }) => stage !== "lost");
-  if (isRestoring) return "restoring";
+  if (isRestoring || state.unreadable !== undefined) return "restoring";
   return state.loaded ? "loaded" : "idle";
 }

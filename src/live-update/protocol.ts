@@ -59,8 +59,12 @@ export function refuseName(name: string): { expected: string; received: string }
     return { expected: "no zero byte", received: JSON.stringify(name) };
   }
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is refused
-  if (/[\u0000-\u001f\u007f]/.test(name)) {
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(name)) {
     return { expected: "no control characters", received: JSON.stringify(name) };
+  }
+  // Two such ids would be one for the kernel, which has bytes.
+  if (!name.isWellFormed()) {
+    return { expected: "whole characters", received: JSON.stringify(name) };
   }
   if (name === "systemd" || name === OWN_SESSION || name.startsWith(`${OWN_SESSION}/`)) {
     return { expected: "a name that is not taken by the system", received: name };
@@ -116,6 +120,8 @@ export const clientMessageSchema = v.variant("cmd", [
     id: v.optional(name),
     /** Bytes that it has preserved, for the operator. */
     bytes: v.optional(count),
+    /** Of which update; one that is over is not confused with the next then. */
+    update: v.optional(shortText),
   }),
   v.looseObject({
     cmd: v.literal("PROGRESS"),

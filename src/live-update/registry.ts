@@ -35,11 +35,28 @@ export const registrySchema = v.object({
     ),
     v.maxLength(limits.subscriptions * limits.sessions),
   ),
+  /**
+   * Sessions of clients that went without. Where such a client still has its own duplicate, the
+   * session comes over the kexec all the same, and nobody would ever claim it: it is finished.
+   */
+  left_out: v.optional(
+    v.pipe(v.array(v.string()), v.maxLength(limits.subscriptions * limits.sessions)),
+    [],
+  ),
 });
 export type Registry = v.InferOutput<typeof registrySchema>;
 
 /** Room for `entered_at_ms`, which is written into the file when its size is fixed already. */
 const ROOM = 64;
+
+const SPACE = 0x20;
+
+/** Text as bytes, with spaces up to this size. */
+function padded(text: string, size: number): Uint8Array {
+  const bytes = new Uint8Array(size).fill(SPACE);
+  bytes.set(new TextEncoder().encode(text));
+  return bytes;
+}
 
 /** @throws RangeError above the limit of its size */
 export function encodeRegistry(registry: Registry): Uint8Array {
@@ -48,14 +65,16 @@ export function encodeRegistry(registry: Registry): Uint8Array {
   if (size > limits.registryBytes) {
     throw new RangeError(`Expected at most ${limits.registryBytes} bytes, received ${size}`);
   }
-  return new TextEncoder().encode(text.padEnd(size));
+  return padded(text, size);
 }
 
-/** The same registry, with the same size: a preserved file neither grows nor shrinks. */
-export function encodeEntered(registry: Registry, size: number): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify(registry)).length > size
-    ? encodeRegistry({ ...registry, entered_at_ms: null })
-    : new TextEncoder().encode(JSON.stringify(registry).padEnd(size));
+/**
+ * The same registry, with the same size: a preserved file neither grows nor shrinks. Undefined
+ * when there is no room.
+ */
+export function encodeEntered(registry: Registry, size: number): Uint8Array | undefined {
+  const text = JSON.stringify(registry);
+  return new TextEncoder().encode(text).length > size ? undefined : padded(text, size);
 }
 
 /** The registry in these bytes, or why there is none. */

@@ -2,11 +2,10 @@ import * as v from "valibot";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues, firstFinding } from "../../messaging/describe-issues.ts";
+import { KeptListener } from "../../messaging/kept-listener.ts";
 import { LineConnection } from "../../messaging/line-connection.ts";
-import { Listener, listenAt } from "../../messaging/listener.ts";
 import { identifyPeer, type Peer, type PeerPolicy, refusePeer } from "../../messaging/peer.ts";
 import { hostlerVersion } from "../../units/version.ts";
-
 import type { DaemonEvent } from "../lifecycle-state.ts";
 import {
   type ClientEvent,
@@ -26,6 +25,9 @@ export interface ClientHandlers {
   mayUse(id: string, user: number): boolean;
 }
 
+/** Milliseconds in which a client that is hung up on may take what was sent to it. */
+const LEAVING_TIME = 1_000;
+
 interface Client {
   readonly number: number;
   readonly lines: LineConnection;
@@ -41,8 +43,10 @@ export class ClientConnections {
   readonly #loop: EventLoop;
   readonly #policy: PeerPolicy;
   readonly #handlers: ClientHandlers;
-  readonly #listener: Listener;
+  readonly #listener: KeptListener;
   readonly #clients = new Map<number, Client>();
+  /** Sessions that wait for clients which do not read: duplicates that are ours as yet. */
+  readonly #unsent = new Map<string, Set<number>>();
   #next = 1;
 
   /** @throws SocketPathError when the path cannot be used. */
@@ -57,10 +61,11 @@ export class ClientConnections {
     this.#loop = loop;
     this.#policy = options.policy;
     this.#handlers = options.handlers;
-    this.#listener = new Listener(loop, listenAt(options.path), {
-      path: options.path,
+    this.#listener = new KeptListener(loop, options.path, {
       onConnection: (socket) => this.#take(socket),
       onExhausted: (error) => options.handlers.onTrouble(`cannot take a client: ${error.message}`),
+      onRemoved: () => {},
+      onTrouble: options.handlers.onTrouble,
     });
   }
 
@@ -86,7 +91,7 @@ export class ClientConnections {
     const { expected, received } = refusal;
     this.#handlers.onTrouble(`refused a client: expected ${expected}; received ${received}`);
     lines.send({ event: "ERROR", error: { kind: "refused", message: "Refused", ...refusal } });
-    lines.finish();
+    this.#letGo(lines);
   }
 
   #refusePeer(peer: Peer): { readonly expected: string; readonly received: string } | undefined {
@@ -155,7 +160,7 @@ export class ClientConnections {
       case "UNSUBSCRIBE":
         return { kind: "unsubscribe", connection, id: message.id, request };
       case "READY":
-        return { kind: "ready", connection, id: message.id, request, bytes: message.bytes };
+        return { kind: "ready", connection, request, ...wordsOfReady(message) };
       case "PROGRESS": {
         const { id, bytes } = message;
         return { kind: "progress", connection, id, bytes, detail: describeProgress(message) };
@@ -205,25 +210,63 @@ export class ClientConnections {
     if (!client.greeted) this.hangUp(client.number);
   }
 
-  #send(client: Client, message: ClientEvent, session?: OwnedDescriptor): void {
-    client.lines.send(message, session);
+  #send(client: Client, message: ClientEvent): void {
+    client.lines.send(message);
   }
 
-  /** Sends a line, with a session if there is one. A client that is gone gets nothing. */
-  send(connection: number, message: ClientEvent, session?: OwnedDescriptor): void {
+  /** Sends a line. A client that is gone gets nothing. */
+  send(connection: number, message: ClientEvent): void {
     const client = this.#clients.get(connection);
-    if (client !== undefined) this.#send(client, message, session);
+    if (client !== undefined) this.#send(client, message);
   }
 
-  /** Ends a connection after what was sent on it. */
+  /** Sends a line with a session. */
+  sendSession(
+    connection: number,
+    message: ClientEvent,
+    session: { readonly direction: string; readonly name: string; descriptor: OwnedDescriptor },
+  ): void {
+    const client = this.#clients.get(connection);
+    if (client === undefined) return;
+    client.lines.send(message, session.descriptor);
+    if (client.lines.queuedDescriptors === 0) return;
+    const key = `${session.direction}/${session.name}`;
+    this.#unsent.set(key, (this.#unsent.get(key) ?? new Set()).add(connection));
+  }
+
+  /**
+   * A session is closed: what of it waits for a client that does not read must not keep it open.
+   * Such a client is let go.
+   */
+  revoke(direction: string, name: string): void {
+    const connections = this.#unsent.get(`${direction}/${name}`) ?? [];
+    this.#unsent.delete(`${direction}/${name}`);
+    for (const connection of connections) {
+      const client = this.#clients.get(connection);
+      if (client === undefined || client.lines.queuedDescriptors === 0) continue;
+      this.#handlers.onTrouble("a client does not read, and is let go");
+      client.lines.close();
+      this.#gone(connection);
+    }
+  }
+
+  /** Ends a connection after what was sent on it; one that does not read has a while. */
   hangUp(connection: number): void {
-    this.#clients.get(connection)?.lines.finish();
+    const lines = this.#clients.get(connection)?.lines;
+    if (lines === undefined) return;
+    this.#letGo(lines);
     this.#gone(connection);
+  }
+
+  #letGo(lines: LineConnection): void {
+    if (lines.queuedDescriptors > 0) lines.close();
+    else lines.finish();
+    if (lines.isOpen) this.#loop.wakeAfter(LEAVING_TIME, () => lines.close());
   }
 
   close(): void {
     this.#listener.close();
-    for (const { lines } of this.#clients.values()) lines.finish();
+    for (const { lines } of this.#clients.values()) this.#letGo(lines);
     this.#clients.clear();
   }
 }
@@ -246,6 +289,8 @@ function refuseSessions({ id, sessions = [""] }: Of<"SUBSCRIBE">): WireError | u
   }
   return undefined;
 }
+
+const wordsOfReady = ({ id, bytes, update }: Of<"READY">) => ({ id, bytes, update });
 
 function describeProgress({ percent, detail }: Of<"PROGRESS">): string {
   const parts = [percent === undefined ? "" : `${Math.round(percent)} %`, detail ?? ""];

@@ -60,8 +60,13 @@ export function isSystemd(): boolean {
 /** systemd is on the way down: systemctl(1), is-system-running. */
 export function isSystemStopping(): boolean {
   if (!isSystemd()) return false;
-  const { stdout } = Bun.spawnSync(["systemctl", "is-system-running"], { stderr: "ignore" });
-  return stdout.toString().trim() === "stopping";
+  try {
+    const { stdout } = Bun.spawnSync(["systemctl", "is-system-running"], { stderr: "ignore" });
+    return stdout.toString().trim() === "stopping";
+  } catch {
+    // Whatever runs here without systemctl is not on the way down by it.
+    return false;
+  }
 }
 
 /** How the kernel will be entered when the command said this. */
@@ -80,15 +85,20 @@ export function writeOut(): void {
  * its unit says SurviveFinalKillSignal. @returns why systemd refused; undefined when it has begun
  */
 export async function enterBySystemd(): Promise<SessionRefusal | undefined> {
-  const child = Bun.spawn(["systemctl", "kexec", "--no-wall"], {
-    stdin: "ignore",
-    stdout: "ignore",
-    stderr: "pipe",
-  });
-  const said = (await new Response(child.stderr).text()).trim().slice(-SAID_LIMIT);
-  const code = await child.exited;
-  if (code === 0) return undefined;
-  return { code: `exit ${code}`, message: said === "" ? "systemctl kexec failed" : said };
+  try {
+    const child = Bun.spawn(["systemctl", "kexec", "--no-wall"], {
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    const said = (await new Response(child.stderr).text()).trim().slice(-SAID_LIMIT);
+    const code = await child.exited;
+    if (code === 0) return undefined;
+    return { code: `exit ${code}`, message: said === "" ? "systemctl kexec failed" : said };
+  } catch (error) {
+    const { code = "error", message } = error as { code?: string; message: string };
+    return { code, message: `systemctl cannot be run: ${message}` };
+  }
 }
 
 /**

@@ -33,16 +33,20 @@ export interface PerformerHandlers {
   keep(): readonly number[];
 }
 
+/** Milliseconds until a session that could not be retrieved is finished after all. */
+const FINISH_AGAIN_AFTER = 5_000;
+
 /** Does what was decided; what comes of it becomes events. */
 export class Performer {
   readonly #loop: EventLoop;
   readonly #sessions: Sessions;
-  readonly #clients: () => ClientConnections;
+  /** Undefined until it is known what came over a kexec. */
+  readonly #clients: () => ClientConnections | undefined;
   readonly #handlers: PerformerHandlers;
 
   constructor(
     loop: EventLoop,
-    parts: { readonly sessions: Sessions; readonly clients: () => ClientConnections },
+    parts: { readonly sessions: Sessions; readonly clients: () => ClientConnections | undefined },
     handlers: PerformerHandlers,
   ) {
     this.#loop = loop;
@@ -65,6 +69,7 @@ export class Performer {
         break;
       case "drop-session": {
         const { session } = effect;
+        this.#clients()?.revoke("outgoing", session);
         this.#sessions.drop(session, () => onEvent({ kind: "session-dropped", session }));
         break;
       }
@@ -72,7 +77,7 @@ export class Performer {
         this.#preserveRegistry();
         break;
       case "prepare-kexec":
-        void this.#prepare();
+        void this.#prepare(effect.update);
         break;
       case "enter-kernel":
         this.#enter();
@@ -90,7 +95,7 @@ export class Performer {
         this.#send(effect);
         break;
       case "hang-up":
-        this.#clients().hangUp(effect.connection);
+        this.#clients()?.hangUp(effect.connection);
         break;
       case "end-update":
         onEnd(effect.update, effect.outcome, effect.reason);
@@ -125,15 +130,15 @@ export class Performer {
     });
   }
 
-  async #prepare(): Promise<void> {
+  async #prepare(update: string): Promise<void> {
     const { onEvent, hooks } = this.#handlers;
     const reason = await runHooks(hooks());
     if (reason !== undefined) {
-      onEvent({ kind: "preparation-failed", reason });
+      onEvent({ kind: "preparation-failed", update, reason });
       return;
     }
     writeOut();
-    onEvent({ kind: "prepared" });
+    onEvent({ kind: "prepared", update });
   }
 
   #enter(): void {
@@ -163,32 +168,53 @@ export class Performer {
 
   #finish(session: string): void {
     const { onEvent, onTrouble } = this.#handlers;
-    this.#sessions.finish(session, (problem) => {
+    this.#clients()?.revoke("incoming", session);
+    this.#sessions.finish(session, (result, problem) => {
       if (problem !== undefined) {
         onTrouble(`cannot finish ${session}: ${problem.message} (${problem.code})`);
       }
-      onEvent({ kind: "session-finished", session });
+      if (result === "finished") onEvent({ kind: "session-finished", session });
+      else this.#loop.wakeAfter(FINISH_AGAIN_AFTER, () => this.#finish(session));
     });
   }
 
   #releaseRegistry(): void {
     const { onTrouble } = this.#handlers;
-    this.#sessions.finish(OWN_SESSION, (problem) => {
+    this.#sessions.finish(OWN_SESSION, (_result, problem) => {
       if (problem === undefined) return;
       onTrouble(`cannot finish the registry: ${problem.message} (${problem.code})`);
+    });
+  }
+
+  /** A session that a daemon before this one retrieved: the holder has it, and we not yet. */
+  #fetch(effect: Extract<DaemonEffect, { kind: "send" }>, name: string): void {
+    this.#sessions.retrieve(name, (refusal) => {
+      if (refusal === undefined) {
+        this.#send(effect);
+        return;
+      }
+      const { connection, message } = effect;
+      const asked = "request" in message ? { request: message.request } : {};
+      const text = `Cannot retrieve ${name}: ${refusal.message}`;
+      const error = { kind: "kernel", message: text };
+      this.#clients()?.send(connection, { event: "ERROR", ...asked, error });
+      this.#clients()?.hangUp(connection);
     });
   }
 
   #send(effect: Extract<DaemonEffect, { kind: "send" }>): void {
     const { connection, message, session } = effect;
     if (session === undefined) {
-      this.#clients().send(connection, message);
+      this.#clients()?.send(connection, message);
       return;
     }
     const descriptor = this.#sessions.of(session.direction, session.name);
-    // It was dropped while this was decided: what dropped it has told the client.
-    if (descriptor === undefined) return;
-    this.#clients().send(connection, message, descriptor);
+    if (descriptor === undefined) {
+      // An outgoing one was dropped while this was decided: what dropped it has told the client.
+      if (session.direction === "incoming") this.#fetch(effect, session.name);
+      return;
+    }
+    this.#clients()?.sendSession(connection, message, { ...session, descriptor });
     if (session.direction === "incoming") this.#handlers.onClaimed();
   }
 }

@@ -2,7 +2,7 @@ import { fstatSync, readSync, writeSync } from "node:fs";
 import { finishSession, preserveDescriptor, retrieveDescriptor } from "../../../ffi/live-update.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
+import { Errno, errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
 import type { HolderClient } from "../../holding/holder-client.ts";
 import type { SessionRefusal } from "../lifecycle-state.ts";
 import { limits, OWN_SESSION, REGISTRY_TOKEN } from "../protocol.ts";
@@ -12,6 +12,18 @@ export type Direction = "outgoing" | "incoming";
 
 /** The holder's name of a session: both directions may have one of the same name. */
 const keyOf = (direction: Direction, session: string) => `${direction}/${session}`;
+
+/** What a former kernel left to us; `later`: why it cannot be had now. */
+export type FoundRegistry =
+  | Registry
+  | { readonly problem: string }
+  | { readonly later: string }
+  /** The session is there, and finished: a daemon before this one was about to drop it. */
+  | { readonly finished: true }
+  | undefined;
+
+/** Refusals that pass: another has the device open, or there is too little of something. */
+const passing: ReadonlySet<string> = new Set(["EBUSY", "EMFILE", "ENFILE", "ENOMEM"]);
 
 const refusalOf = (result: number): SessionRefusal => ({
   code: errnoName(-result),
@@ -25,6 +37,8 @@ const refusalOf = (result: number): SessionRefusal => ({
 export class Sessions {
   readonly #holder: HolderClient;
   readonly #own = new Map<string, OwnedDescriptor>();
+  /** Who waits for a session that is asked for: it is asked for once. */
+  readonly #retrieving = new Map<string, ((refusal: SessionRefusal | undefined) => void)[]>();
   /** The registry that was preserved last, to be completed just before the kexec. */
   #registry: { readonly file: OwnedDescriptor; readonly size: number } | undefined;
 
@@ -50,7 +64,12 @@ export class Sessions {
 
   create(session: string, onDone: (refusal: SessionRefusal | undefined) => void): void {
     const key = keyOf("outgoing", session);
-    this.#holder.createSession(session, (result) => this.#keep(key, result, onDone), { name: key });
+    const onResult = (result: OwnedDescriptor | SessionRefusal) => {
+      if (result instanceof OwnedDescriptor) this.#keep(key, result, onDone);
+      // The holder may have it all the same, when this process can have no duplicate of it.
+      else this.#holder.drop(key, () => onDone(result));
+    };
+    this.#holder.createSession(session, onResult, { name: key });
   }
 
   retrieve(session: string, onDone: (refusal: SessionRefusal | undefined) => void): void {
@@ -59,13 +78,23 @@ export class Sessions {
       onDone(undefined);
       return;
     }
+    const waiting = this.#retrieving.get(key);
+    if (waiting !== undefined) {
+      waiting.push(onDone);
+      return;
+    }
+    this.#retrieving.set(key, [onDone]);
+    const onResult = (result: OwnedDescriptor | SessionRefusal) => {
+      const told = this.#retrieving.get(key) ?? [];
+      this.#retrieving.delete(key);
+      this.#keep(key, result, (refusal) => {
+        for (const tell of told) tell(refusal);
+      });
+    };
     // A daemon before this one may have retrieved it: then the holder has it, and the kernel not.
     this.#holder.get(key, (found) => {
-      if (found !== undefined) this.#keep(key, found, onDone);
-      else
-        this.#holder.retrieveSession(session, (result) => this.#keep(key, result, onDone), {
-          name: key,
-        });
+      if (found !== undefined) onResult(found);
+      else this.#holder.retrieveSession(session, onResult, { name: key });
     });
   }
 
@@ -96,27 +125,50 @@ export class Sessions {
     this.#holder.drop(key, () => onDone());
   }
 
-  /** Finishes an incoming session, retrieving it first if need be, and closes it. */
-  finish(session: string, onDone: (problem: SessionRefusal | undefined) => void): void {
+  /**
+   * Finishes an incoming session, retrieving it first if need be, and closes it. "later": it could
+   * not be retrieved now; nothing has changed.
+   */
+  finish(
+    session: string,
+    onDone: (result: "finished" | "later", problem: SessionRefusal | undefined) => void,
+  ): void {
     this.retrieve(session, (refusal) => {
       if (refusal !== undefined) {
-        // ENOENT: it was finished before.
-        onDone(refusal.code === "ENOENT" ? undefined : refusal);
+        // ENOENT: it was finished before. ESTALE: just now, with a holder that died.
+        const isGone = refusal.code === "ENOENT" || refusal.code === "ESTALE";
+        if (isGone) onDone("finished", undefined);
+        else onDone("later", refusal);
         return;
       }
       const descriptor = this.of("incoming", session);
       const result = descriptor === undefined ? 0 : finishSession(descriptor);
-      this.#forget("incoming", session, () => onDone(result < 0 ? refusalOf(result) : undefined));
+      const problem = result < 0 ? refusalOf(result) : undefined;
+      this.#forget("incoming", session, () => onDone("finished", problem));
     });
   }
 
   /** Writes the registry into a file, and preserves it in a session of our own. */
   preserveRegistry(registry: Registry): SessionRefusal | undefined {
+    try {
+      return this.#preserve(encodeRegistry(registry));
+    } catch (error) {
+      // Too much of it, no memory, no descriptor left: the update is rolled back.
+      const { code = "EFBIG", message } = error as { code?: string; message: string };
+      return { code, message };
+    }
+  }
+
+  #preserve(bytes: Uint8Array): SessionRefusal | undefined {
     const session = this.of("outgoing", OWN_SESSION);
     if (session === undefined) return { code: "ENOENT", message: "its session is gone" };
-    const bytes = encodeRegistry(registry);
     const file = makeMemoryFile("hostler-registry");
-    writeAll(file, bytes);
+    try {
+      writeAll(file, bytes);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
     const result = preserveDescriptor(session, file, REGISTRY_TOKEN);
     if (result < 0) {
       file.close();
@@ -131,7 +183,9 @@ export class Sessions {
   completeRegistry(registry: Registry): void {
     if (this.#registry === undefined) return;
     const { file, size } = this.#registry;
-    writeAll(file, encodeEntered(registry, size));
+    const bytes = encodeEntered(registry, size);
+    // It is for people alone: without it the time of the kexec is not known.
+    if (bytes !== undefined) writeAll(file, bytes);
   }
 
   #closeRegistry(): void {
@@ -141,13 +195,15 @@ export class Sessions {
 
   /**
    * The registry of the former kernel. Undefined when there is none: this kernel follows no live
-   * update of ours, or its registry is settled.
+   * update of ours, or its registry is settled. "later" when the device cannot be had now.
    */
-  takeRegistry(onDone: (found: Registry | { readonly problem: string } | undefined) => void): void {
+  takeRegistry(onDone: (found: FoundRegistry) => void): void {
     this.retrieve(OWN_SESSION, (refusal) => {
       if (refusal !== undefined) {
         const { code, message } = refusal;
-        onDone(code === "ENOENT" ? undefined : { problem: `${message} (${code})` });
+        const problem = `${message} (${code})`;
+        if (code === "ENOENT") onDone(undefined);
+        else onDone(passing.has(code) ? { later: problem } : { problem });
         return;
       }
       const session = this.of("incoming", OWN_SESSION);
@@ -162,8 +218,9 @@ function writeAll(file: OwnedDescriptor, bytes: Uint8Array): void {
   }
 }
 
-function readRegistry(session: OwnedDescriptor): Registry | { readonly problem: string } {
+function readRegistry(session: OwnedDescriptor): FoundRegistry {
   const file = retrieveDescriptor(session, REGISTRY_TOKEN);
+  if (file === -Errno.ENOENT) return { finished: true };
   if (typeof file === "number") return { problem: `no registry in it: ${errnoMessage(-file)}` };
   using registry = file;
   const { size } = fstatSync(registry.number);

@@ -2,7 +2,7 @@ import { readFileSync, renameSync } from "node:fs";
 import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { loadedKernelSchema } from "../protocol.ts";
-import { updateTimesSchema } from "../registry.ts";
+import { type Registry, registrySchema, updateTimesSchema } from "../registry.ts";
 
 /**
  * What a daemon that is killed leaves to the next one of the same boot. Which sessions there are is
@@ -68,11 +68,39 @@ export function readState(path: string, onTrouble: (message: string) => void): S
   }
   const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), stateSchema), text);
   if (!parsed.success) {
-    renameSync(path, `${path}.damaged`);
-    onTrouble(`${path} is damaged; it is kept as ${path}.damaged, and left aside`);
+    setAside(path, onTrouble);
     return emptyState(boot);
   }
   return parsed.output.boot === boot ? parsed.output : emptyState(boot);
+}
+
+function setAside(path: string, onTrouble: (message: string) => void): void {
+  try {
+    renameSync(path, `${path}.damaged`);
+    onTrouble(`${path} is damaged; it is kept as ${path}.damaged, and left aside`);
+  } catch (error) {
+    onTrouble(`${path} is damaged, and cannot be kept: ${(error as Error).message}`);
+  }
+}
+
+/** A registry of this boot, for when the session that it came in is lost. */
+const registryFileSchema = v.object({ boot: v.string(), registry: registrySchema });
+
+/** The registry that a daemon of this boot has read; undefined when there is none. */
+export function readSavedRegistry(path: string): Registry | undefined {
+  try {
+    const pipe = v.pipe(v.string(), v.parseJson(), registryFileSchema);
+    const parsed = v.safeParse(pipe, readFileSync(path, "utf8"));
+    return parsed.success && parsed.output.boot === bootId() ? parsed.output.registry : undefined;
+  } catch {
+    // There is none: the session is what counts.
+    return undefined;
+  }
+}
+
+/** The text of the file that `readSavedRegistry` reads. */
+export function savedRegistry(registry: Registry): string {
+  return `${JSON.stringify({ boot: bootId(), registry })}\n`;
 }
 
 /** Writes the state file when something in it has changed. */
@@ -89,17 +117,22 @@ export class StateFile {
 
   write(state: SavedState): void {
     const text = JSON.stringify(state);
-    if (text === this.#written) return;
+    if (text !== this.#written && this.writeBeside(this.#path, `${text}\n`)) this.#written = text;
+  }
+
+  /** Another file of the same kind. @returns whether it was written; what hinders is told once. */
+  writeBeside(path: string, text: string): boolean {
     try {
-      writeDurably(this.#path, `${text}\n`);
-      this.#written = text;
+      writeDurably(path, text);
       this.#failed = false;
+      return true;
     } catch (error) {
       if (!this.#failed) {
         const { message } = error as Error;
-        this.#onTrouble(`cannot write ${this.#path}: ${message}; tried again at each change`);
+        this.#onTrouble(`cannot write ${path}: ${message}; tried again at each change`);
       }
       this.#failed = true;
+      return false;
     }
   }
 }
