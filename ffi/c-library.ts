@@ -29,6 +29,7 @@ const signatures = {
   open: { args: [address, int, int], returns: int },
   readlink: { args: [address, address, long], returns: long },
   memfd_create: { args: [address, int], returns: int },
+  futimens: { args: [int, address], returns: int },
   flock: { args: [int, int], returns: int },
   fcntl: { args: [int, int, long], returns: int },
   ioctl: { args: [int, long, address], returns: int },

@@ -33,15 +33,16 @@ const path = v.pipe(
   v.maxLength(holdLimits.pathBytes),
   v.check((value) => isAbsolute(value) && normalize(value) === value && !value.includes("\0")),
 );
+const nanoseconds = v.pipe(v.string(), v.regex(/^-?\d{1,20}$/));
 const about = {
   path,
   /** The permission bits, with those for set-user-id and their like. */
   mode: v.pipe(count, v.maxValue(0o7777)),
   user: count,
   group: count,
-  /** Seconds since 1970. */
-  modified: v.number(),
-  accessed: v.number(),
+  /** Nanoseconds since 1970, as decimal digits: a number holds no such many. */
+  modified: nanoseconds,
+  accessed: nanoseconds,
 };
 
 export const heldEntrySchema = v.variant("kind", [

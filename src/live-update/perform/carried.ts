@@ -20,6 +20,7 @@ export type CarryStep =
   | "claimed"
   | "retrieved"
   | "started"
+  | "released"
   | "restored"
   | "finished";
 

@@ -12,12 +12,10 @@ import {
 import { basename, join } from "node:path";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { addToSum, type HeldEntry, type HeldFile, holdLimits, sumText } from "../hold/manifest.ts";
-import type { Turns } from "./turns.ts";
+import type { Pauses } from "./turns.ts";
 
 /** What a restoration that was killed may have left; it is nobody's. */
 export const TEMPORARY_PREFIX = ".hostler-restore-";
-
-const NANOSECONDS = 1e9;
 
 /** What was found below the paths. */
 export interface Scan {
@@ -29,16 +27,14 @@ export interface Scan {
 
 export type FoundEntry = Extract<HeldEntry, { kind: "folder" }> | Omit<HeldFile, "offset" | "sum">;
 
-const seconds = (nanoseconds: bigint) => Number(nanoseconds) / NANOSECONDS;
-
 function aboutOf(path: string, stats: BigIntStats) {
   return {
     path,
     mode: Number(stats.mode & 0o7777n),
     user: Number(stats.uid),
     group: Number(stats.gid),
-    modified: seconds(stats.mtimeNs),
-    accessed: seconds(stats.atimeNs),
+    modified: String(stats.mtimeNs),
+    accessed: String(stats.atimeNs),
   };
 }
 
@@ -49,8 +45,15 @@ function kindOf(stats: BigIntStats): string {
   return "a device";
 }
 
-/** Looks for all that is to be carried; a folder stands before what is in it. */
-export async function scan(paths: readonly string[], turns: Turns): Promise<Scan> {
+/**
+ * Looks for all that is to be carried; a folder stands before what is in it.
+ * @param most so many files and folders
+ */
+export async function scan(
+  paths: readonly string[],
+  turns: Pauses,
+  most: number = holdLimits.entries,
+): Promise<Scan> {
   const entries = new Map<string, FoundEntry>();
   const others: string[] = [];
   let bytes = 0;
@@ -58,8 +61,8 @@ export async function scan(paths: readonly string[], turns: Turns): Promise<Scan
   for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
     await turns.next();
     if (entries.has(path) || basename(path).startsWith(TEMPORARY_PREFIX)) continue;
-    if (entries.size >= holdLimits.entries) {
-      others.push(`more than ${holdLimits.entries} files and folders: the rest of them`);
+    if (entries.size >= most) {
+      others.push(`more than ${most} files and folders: the rest of them`);
       break;
     }
     try {
@@ -104,7 +107,7 @@ interface Place {
 export async function copyIn(
   path: string,
   { archive, offset }: Place,
-  options: { readonly turns: Turns; readonly goesOn: () => boolean },
+  options: { readonly turns: Pauses; readonly goesOn: () => boolean },
 ): Promise<HeldFile> {
   for (let attempt = 1; ; attempt += 1) {
     const { file, isWhole } = await copyOnce(path, { archive, offset }, options);
@@ -118,7 +121,7 @@ export async function copyIn(
 async function copyOnce(
   path: string,
   { archive, offset }: Place,
-  { turns, goesOn }: { readonly turns: Turns; readonly goesOn: () => boolean },
+  { turns, goesOn }: { readonly turns: Pauses; readonly goesOn: () => boolean },
 ): Promise<{ readonly file: HeldFile; readonly isWhole: boolean }> {
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   const source = openSync(path, flags);

@@ -1,19 +1,17 @@
 import {
-  chmodSync,
-  chownSync,
   closeSync,
+  constants,
   fchmodSync,
   fchownSync,
   fsyncSync,
-  futimesSync,
   lstatSync,
   mkdirSync,
   openSync,
   renameSync,
   rmSync,
-  utimesSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { setFileTimes } from "../../../ffi/file-times.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import {
   addToSum,
@@ -25,7 +23,7 @@ import {
 } from "../hold/manifest.ts";
 import { passStep } from "./carried.ts";
 import { fill, filled, TEMPORARY_PREFIX, writeWhole } from "./hold-archive.ts";
-import type { Turns } from "./turns.ts";
+import type { Pauses } from "./turns.ts";
 
 /**
  * Writes all that was carried to where it was: each file beside its place, to the disk, and then
@@ -35,7 +33,7 @@ import type { Turns } from "./turns.ts";
 export async function restore(
   manifest: HoldManifest,
   archive: OwnedDescriptor | undefined,
-  options: { readonly id: string; readonly turns: Turns },
+  options: { readonly id: string; readonly turns: Pauses },
 ): Promise<void> {
   const suffix = Bun.hash.xxHash64(options.id).toString(16);
   for (const entry of manifest.entries) {
@@ -70,7 +68,7 @@ function makeFolder(path: string, mode: number): void {
 async function restoreFile(
   file: HeldFile,
   archive: OwnedDescriptor | undefined,
-  { suffix, turns }: { readonly suffix: string; readonly turns: Turns },
+  { suffix, turns }: { readonly suffix: string; readonly turns: Pauses },
 ): Promise<void> {
   const folder = dirname(file.path);
   mkdirSync(folder, { recursive: true });
@@ -82,7 +80,7 @@ async function restoreFile(
     fchownSync(target, file.user, file.group);
     // After the owner, whose change takes the set-user-id bit away.
     fchmodSync(target, file.mode);
-    futimesSync(target, file.accessed, file.modified);
+    settleTimes(target, file);
     fsyncSync(target);
     renameSync(temporary, file.path);
   } catch (error) {
@@ -98,7 +96,7 @@ async function restoreFile(
 async function copyOut(
   file: HeldFile,
   archive: OwnedDescriptor | undefined,
-  { target, turns }: { readonly target: number; readonly turns: Turns },
+  { target, turns }: { readonly target: number; readonly turns: Pauses },
 ): Promise<void> {
   let [bytes, sum] = [0, 0n];
   while (bytes < file.bytes) {
@@ -119,11 +117,20 @@ async function copyOut(
   );
 }
 
-function settleFolder({ path, mode, user, group, modified, accessed }: HeldEntry): void {
-  chownSync(path, user, group);
-  chmodSync(path, mode);
-  utimesSync(path, accessed, modified);
-  syncFolder(path);
+function settleFolder(entry: HeldEntry): void {
+  const folder = openSync(entry.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    fchownSync(folder, entry.user, entry.group);
+    fchmodSync(folder, entry.mode);
+    settleTimes(folder, entry);
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function settleTimes(file: number, { accessed, modified }: HeldEntry): void {
+  setFileTimes(file, { accessed: BigInt(accessed), modified: BigInt(modified) });
 }
 
 function syncFolder(path: string): void {

@@ -99,8 +99,8 @@ export function continueGroup(group: ProcessId): void {
 
 /** A process that sends a group a signal when this process dies without having said otherwise. */
 export interface Guard {
-  /** Nothing is to be done any more. */
-  release(): void;
+  /** Nothing is to be done any more; it is so when the promise is kept. */
+  release(): Promise<void>;
 }
 
 /**
@@ -124,17 +124,18 @@ export function guardGroup(
     });
     guard.unref();
     return {
-      release: () => {
+      release: async () => {
         try {
           guard.stdin.write("\n");
-          void guard.stdin.end();
+          await guard.stdin.end();
         } catch {
           // It was killed by somebody: it does nothing then.
         }
+        await guard.exited;
       },
     };
   } catch (error) {
     onTrouble(`no guard for process group ${group}: ${(error as Error).message}`);
-    return { release: () => {} };
+    return { release: async () => {} };
   }
 }

@@ -254,13 +254,21 @@ export class ProgramRunner implements Disposable {
     if (this.#isServing) return;
     this.#isServing = true;
     if (this.#options.ready === "started") this.#notifier.tell("READY=1");
-    this.#client.finished();
+    const guard = this.#restoring;
+    this.#restoring = undefined;
+    if (guard === undefined) {
+      this.#client.finished();
+      return;
+    }
+    // First, so that no death of ours can end the only one who still has this memory.
+    void guard.release().then(() => {
+      passStep("run", "released");
+      this.#client.finished();
+    });
   }
 
   #onSettled(): void {
     passStep("run", "finished");
-    this.#restoring?.release();
-    this.#restoring = undefined;
     this.#say({ what: "finished", text: "the restored memory is the program's alone" });
   }
 
@@ -271,7 +279,7 @@ export class ProgramRunner implements Disposable {
       this.#leave(this.#preservation);
     }
     // Whoever it left in the background goes on.
-    this.#restoring?.release();
+    void this.#restoring?.release();
     this.#say({ what: "ended", text: `the program ended: ${how}` });
     this.#end(code);
   }
@@ -306,7 +314,7 @@ export class ProgramRunner implements Disposable {
       const text = `${signal} while the new kernel is entered: the program is ended as it is`;
       this.#say({ what: "entering", text });
       this.#program?.signalGroup(Signal.SIGKILL);
-      preservation.guard.release();
+      void preservation.guard.release();
       this.#end(128 + Signal[signal]);
     });
   }
@@ -450,7 +458,7 @@ export class ProgramRunner implements Disposable {
     this.#leave(preservation);
     const group = this.#program?.processId;
     if (group !== undefined && !preservation.wasStopped) continueGroup(group);
-    preservation.guard.release();
+    void preservation.guard.release();
   }
 
   /** Lets go of all that was taken for it. */

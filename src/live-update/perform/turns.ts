@@ -2,8 +2,13 @@ import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
 
+/** What long work awaits between two of its steps. */
+export interface Pauses {
+  next(): Promise<void>;
+}
+
 /** Divides long work into turns, between which all else is served. */
-export class Turns {
+export class Turns implements Pauses {
   readonly #loop: EventLoop;
   readonly #limit: Milliseconds;
   #end: number;
