@@ -1,7 +1,8 @@
 /**
- * `run demo`: the main job on real processes. Builds, makes a partition by namespaces, starts the
- * agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and says
- * what was seen. Exits with 0 only if every step was.
+ * `run demo [process]`: the main job on real processes. Builds, makes a partition by namespaces,
+ * starts the agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and
+ * says what was seen. `run demo live-update`: a database's memory survives a change of the kernel,
+ * in a guest. Both exit with 0 only if every step was seen.
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -10,7 +11,8 @@ import { tryCommand } from "./command.ts";
 import { ensureDependencies, repositoryRoot } from "./setup.ts";
 import { formatSeconds, readWords, runScript, ScriptError } from "./terminal.ts";
 
-const usage = `Usage: run demo [--old-kernel] [--program FILE]
+const usage = `Usage: run demo [process] [--old-kernel] [--program FILE]
+       run demo live-update [--program FILE]
   --old-kernel    as on a kernel that tells only a parent how a process ended (below 6.15)
   --program FILE  take this file instead of building one`;
 
@@ -19,13 +21,29 @@ const tools = ["unshare", "nsenter"] as const;
 const namespaceFlags = ["--fork", "--pid", "--mount", "--mount-proc", "--net", "--ipc"];
 
 async function main(): Promise<number> {
-  const { values } = readWords(usage, {
+  const { values, positionals } = readWords(usage, {
     options: { "old-kernel": { type: "boolean" }, program: { type: "string" } },
+    allowPositionals: true,
   });
+  const [name = "process", ...others] = positionals;
   const oldKernel = values["old-kernel"] ?? false;
-  await refuseMachine();
-  const program =
+  const program = async () =>
     values.program === undefined ? await buildProgram(oldKernel) : existing(values.program);
+  if (others.length === 0 && name === "process") return await showProcesses(program, oldKernel);
+  if (others.length === 0 && name === "live-update" && !oldKernel) {
+    const { demonstrateLiveUpdate } = await import("./demo/live-update.ts");
+    return await demonstrateLiveUpdate(program);
+  }
+  const received = [...positionals, ...(oldKernel ? ["--old-kernel"] : [])].join(" ");
+  throw new ScriptError(`There is no demo ${received}\n${usage}`, { exitCode: 100 });
+}
+
+async function showProcesses(
+  findProgram: () => Promise<string>,
+  oldKernel: boolean,
+): Promise<number> {
+  await refuseMachine();
+  const program = await findProgram();
   // Only now: a fresh clone has no packages before its first build.
   const { tellStory } = await import("./demo/story.ts");
   return await tellStory({ program, namespaceFlags, oldKernel });

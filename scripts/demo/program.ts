@@ -60,6 +60,12 @@ export class Program {
     if (!this.hasEnded) this.#child.kill(signal);
   }
 
+  /** On its standard input. */
+  write(text: string): void {
+    this.#child.stdin.write(text);
+    void this.#child.stdin.flush();
+  }
+
   /** Its standard input ends: for what lives as long as somebody holds that open. */
   endInput(): void {
     void this.#child.stdin.end();
