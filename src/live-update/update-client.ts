@@ -13,6 +13,9 @@ import {
   type WireError,
 } from "./protocol.ts";
 
+/** A claim that is refused, as by a kernel that is busy, is made again after this. */
+const CLAIM_AGAIN: Milliseconds = 1_000;
+
 /** Lines that carry a session may come in one read; more than these at once are nobody's need. */
 const DESCRIPTORS_AT_ONCE = 16;
 
@@ -47,7 +50,7 @@ export interface UpdateClientHandlers {
   onClaimed(session: SessionDescriptor): void;
   /** Nothing waits to be claimed; told once, and not after `onClaimed`. */
   onNothing(why: string): void;
-  /** It waits, and cannot be had now: asked for again on the next connection. */
+  /** It waits, and cannot be had now: it is asked for again. */
   onClaimRefused(error: WireError): void;
   /** luod will let go of what was claimed: `finished` was taken. */
   onSettled(): void;
@@ -74,6 +77,7 @@ export class UpdateClient implements Disposable {
   #update: string | undefined;
   /** One whose end was not told, because its connection ended before. */
   #unknownUpdate: string | undefined;
+  #claimTimer: Disposable | undefined;
   #nextRequest = 1;
   #lastTrouble = "";
 
@@ -133,6 +137,7 @@ export class UpdateClient implements Disposable {
 
   [Symbol.dispose](): void {
     this.#dialler.stop();
+    this.#claimTimer?.[Symbol.dispose]();
     this.#connection?.finish();
     this.#connection = undefined;
   }
@@ -161,9 +166,7 @@ export class UpdateClient implements Disposable {
   /** luod knows who speaks: subscribe, and ask for what an earlier kernel left. */
   #introduce(): void {
     const { id, subscription } = this.#options;
-    if (this.#claim !== "settled") {
-      this.#ask({ cmd: "CLAIM", id }, (answer) => this.#onClaimRefused(answer));
-    }
+    this.#askForClaim();
     if (subscription === undefined) {
       this.#dialler.succeed();
       return;
@@ -182,6 +185,13 @@ export class UpdateClient implements Disposable {
     });
   }
 
+  #askForClaim(): void {
+    this.#claimTimer?.[Symbol.dispose]();
+    if (this.#claim === "settled") return;
+    const { id } = this.#options;
+    this.#ask({ cmd: "CLAIM", id }, (answer) => this.#onClaimRefused(answer));
+  }
+
   /** Refused: it may be another's fault that passes. */
   #leave(answer: ClientEvent): void {
     const why = answer.event === "ERROR" ? describeError(answer.error) : answer.event;
@@ -196,6 +206,8 @@ export class UpdateClient implements Disposable {
     const isGone = ["unknown", "lost", "finished"].includes(error.kind);
     if (!isGone) {
       this.#handlers.onClaimRefused(error);
+      // After another connection this finds the claim settled, or asks once more.
+      this.#claimTimer = this.#loop.wakeAfter(CLAIM_AGAIN, () => this.#askForClaim());
       return;
     }
     const before = this.#claim;

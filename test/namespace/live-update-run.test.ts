@@ -1,6 +1,7 @@
 /** `run`: a program that knows nothing of live updates keeps its memfds through a kexec. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, existsSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { allProcesses } from "../../src/process/perform/process-table.ts";
 import { compileProgram, Host, stateOfProcess } from "../support/carrying.ts";
 import type { Program } from "../support/program.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -66,6 +67,18 @@ async function settled(): Promise<void> {
   await waitFor("all sessions to be settled", () => waiting().length === 0);
 }
 
+/** The guards of a process group. */
+function guardsOf(group: number): number[] {
+  return allProcesses().filter((processId) => {
+    try {
+      const words = readFileSync(`/proc/${processId}/cmdline`, "utf8").split("\0");
+      return words.includes("hostler-guard") && words.includes(String(group));
+    } catch {
+      return false;
+    }
+  });
+}
+
 /** Its output stays open as long as the program lives. */
 async function killed({ processId }: Program): Promise<void> {
   const isDead = () => ["Z", undefined].includes(stateOfProcess(processId));
@@ -127,6 +140,25 @@ describe("through a kexec", () => {
     const again = await start([]);
     expect(filesOf(again)).toHaveLength(2);
   });
+});
+
+test("a claim that the kernel refuses is made again", async () => {
+  await startSubscribed([]);
+  await host.enterNextKernel();
+  host.kernel.refuse("retrieve-session", "EIO");
+  const again = await start([]);
+  expect(again.run.output.stderr).toContain("cannot claim yet: Cannot retrieve db");
+  expect(filesOf(again)).toHaveLength(2);
+});
+
+test("a claim that is refused for too long ends it, and says why", async () => {
+  await startSubscribed([]);
+  await host.enterNextKernel();
+  host.kernel.refuse("retrieve-session", "EIO", 1000);
+  const words = ["--id", "db", "--wait", "100ms", "--", carried];
+  const { exitCode, stderr } = await host.client("run", words).ended();
+  expect(exitCode).toBe(111);
+  expect(stderr).toMatch(/db: Cannot retrieve db: .*, for 100 ms: memory of an earlier kernel/);
 });
 
 describe("an update that ends", () => {
@@ -324,6 +356,8 @@ describe("run is killed", () => {
       const environment = { HOSTLER_KILL_AT: `live-update:run:${step}` };
       const { run, processId } = await start([], { environment });
       await killed(run);
+      // Whatever a guard would do it has done.
+      await waitFor("no guard", () => guardsOf(processId).length === 0);
       process.kill(processId, "SIGUSR1");
       await run.said(/^got 10$/m);
       process.kill(processId, "SIGKILL");

@@ -61,6 +61,8 @@ export class FileHolder implements Disposable {
   /** Whether it is known what an earlier kernel left, and all of it is in its place. */
   #isRestored = false;
   #preservation: PreservationRequest | undefined;
+  /** Why what waits could not be claimed. */
+  #refusal: string | undefined;
 
   constructor(loop: EventLoop, options: HoldOptions, say: Say) {
     this.#loop = loop;
@@ -76,7 +78,10 @@ export class FileHolder implements Disposable {
         onAborted: (reason) => this.#onAborted(reason),
         onClaimed: (session) => this.#onClaimed(session),
         onNothing: (why) => this.#onNothing(why),
-        onClaimRefused: (error) => this.#trouble(`cannot claim yet: ${describeError(error)}`),
+        onClaimRefused: (error) => {
+          this.#refusal = describeError(error);
+          this.#trouble(`cannot claim yet: ${this.#refusal}`);
+        },
         onSettled: () => this.#onSettled(),
         onTrouble: (message) => this.#trouble(message),
       },
@@ -113,7 +118,8 @@ export class FileHolder implements Disposable {
 
   #endUnanswered(): void {
     const { socket, wait } = this.#options;
-    const text = `nothing was restored: no answer of luod at ${socket} in ${formatDuration(wait)}`;
+    const unclaimed = this.#refusal ?? `no answer of luod at ${socket}`;
+    const text = `nothing was restored: ${unclaimed}, for ${formatDuration(wait)}`;
     this.#say({ what: "ends", text });
     this.#ended.resolve(ExitCode.refused);
   }

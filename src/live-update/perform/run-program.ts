@@ -85,6 +85,8 @@ export class ProgramRunner implements Disposable {
   #program: Program | undefined;
   #isStarted = false;
   #isServing = false;
+  /** Why what waits could not be claimed. */
+  #refusal: string | undefined;
   /** While what was restored is not finished: this process's end is the program's end. */
   #restoring: Guard | undefined;
   #preservation: Preservation | undefined;
@@ -111,7 +113,10 @@ export class ProgramRunner implements Disposable {
           say({ what: "nothing-waits", text: `starts the program anew: ${why}` });
           this.#start([]);
         },
-        onClaimRefused: (error) => this.#trouble(`cannot claim yet: ${describeError(error)}`),
+        onClaimRefused: (error) => {
+          this.#refusal = describeError(error);
+          this.#trouble(`cannot claim yet: ${this.#refusal}`);
+        },
         onSettled: () => this.#onSettled(),
         onTrouble: (message) => this.#trouble(message),
       },
@@ -156,7 +161,8 @@ export class ProgramRunner implements Disposable {
   #startWithoutLuod(): void {
     if (this.#program !== undefined) return;
     const { wait, socket, required } = this.#options;
-    const what = `no answer of luod at ${socket} within ${formatDuration(wait)}`;
+    const unclaimed = this.#refusal ?? `no answer of luod at ${socket}`;
+    const what = `${unclaimed}, for ${formatDuration(wait)}`;
     if (required) {
       const mend = "Start luod, or say --optional to start without it.";
       this.#end(ExitCode.refused, `${what}: memory of an earlier kernel may wait there. ${mend}`);
