@@ -65,6 +65,8 @@ export const root: Command = defineCommand({
  * @returns the exit code
  */
 export async function runCommandLine(calledAs: string, words: readonly string[]): Promise<number> {
+  // By each of its names it is the same file, of the same version.
+  if (words[0] === "--version") return await runTree(root, "hostler", words);
   switch (basename(calledAs)) {
     case "holden-agent": {
       const { holdenAgentCommand } = await import("../process/command.ts");

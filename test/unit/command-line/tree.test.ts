@@ -116,6 +116,17 @@ describe("exit codes and what is said", () => {
     ]);
   });
 
+  test.each(["luod", "luoctl", "holden-agent", "holden-orchestrator"])(
+    "--version of %s is the file's",
+    async (name) => {
+      const script = `import { runCommandLine } from "./src/command-line/root.ts";
+        process.exit(await runCommandLine("/usr/bin/${name}", ["--version"]));`;
+      const { exitCode, stdout } = await runProgram([process.execPath, "--eval", script]);
+      expect({ exitCode, stdout }).toMatchObject({ exitCode: 0 });
+      expect(stdout).toStartWith("hostler ");
+    },
+  );
+
   test("without a word: help", async () => {
     const { exitCode, stdout } = await hostler();
     expect(exitCode).toBe(0);
