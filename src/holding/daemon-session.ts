@@ -93,13 +93,22 @@ export class DaemonSession {
     });
   }
 
-  /** Answers a request; what is sent stays the caller's. */
+  /** What was answered is sent: before anything of it is closed. */
+  flush(): void {
+    this.#frames.flush();
+  }
+
+  /**
+   * Answers a request; what is sent stays the caller's. What a death of this process would not lose
+   * is sent at the end of the turn, with all others, and stays open until then.
+   */
   answer(request: HolderRequest, answer: Answer): void {
     const { id } = request;
+    const send = request.kind === "retrieve-session" ? "send" : "sendLater";
     if (answer.kind === "found") {
       const { kind, descriptor } = answer;
-      this.#frames.send({ kind, id } satisfies HolderAnswer, [descriptor.number]);
-    } else this.#frames.send({ id, ...answer });
+      this.#frames[send]({ kind, id } satisfies HolderAnswer, [descriptor.number]);
+    } else this.#frames[send]({ id, ...answer });
     holderKillPoint(`holder:${request.kind}:answered`);
   }
 

@@ -65,9 +65,16 @@ export class HolderLink {
       handlers: { onBytes: () => {}, onEnd: () => {} },
       takesRest: true,
     });
-    const frameLimits = { frameBytes: limits.answerBytes, frameDescriptors: 1 };
+    // As many as there are open requests may come in one message; one belongs to each answer.
+    const frameLimits = {
+      frameBytes: limits.answerBytes,
+      frameDescriptors: limits.openRequests,
+    };
     this.#frames = new FrameConnection(stream, frameLimits, {
-      onFrame: (body, descriptors) => this.#onFrame(body, descriptors[0]),
+      onFrame: (body, [descriptor, ...more]) => {
+        for (const surplus of more) surplus.close();
+        this.#onFrame(body, descriptor);
+      },
       onViolation: ({ expected, received }) => {
         this.#end(`expected ${expected}, received ${received}`);
       },
@@ -97,7 +104,8 @@ export class HolderLink {
     const id = this.#nextId++;
     this.#open.set(id, asked);
     const { request, descriptor } = asked;
-    this.#frames.send({ id, ...request }, descriptor === undefined ? [] : [descriptor.number]);
+    if (descriptor === undefined) this.#frames.sendLater({ id, ...request });
+    else this.#frames.send({ id, ...request }, [descriptor.number]);
   }
 
   #onFrame(body: unknown, descriptor: OwnedDescriptor | undefined): void {

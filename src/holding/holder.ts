@@ -202,6 +202,8 @@ class Holder {
         return descriptor === undefined ? { kind: "absent" } : { kind: "found", descriptor };
       }
       case "drop":
+        // An answer that waits to be sent may have what is closed here.
+        this.#daemon?.flush();
         return { kind: this.#store.drop(request.name) ? "done" : "absent" };
       case "list":
         return { kind: "names", names: this.#store.names };

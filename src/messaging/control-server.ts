@@ -19,7 +19,8 @@ export interface ControlError {
 /** One request that is being answered: items first, if any, then one answer. */
 export interface ControlCall {
   readonly peer: Peer;
-  item(item: unknown): void;
+  /** `later`: together with others, at the end of the turn or before the next frame. */
+  item(item: unknown, options?: { readonly later: boolean }): void;
   done(answer: unknown): void;
   refuse(error: ControlError): void;
   /** Called when the client is gone before the answer: whatever serves it ends. */
@@ -187,8 +188,10 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     open.set(id, call);
     this.#options.onRequest(request, {
       peer,
-      item: (item) => {
-        if (open.has(id)) frames.send({ id, item });
+      item: (item, options) => {
+        if (!open.has(id)) return;
+        if (options?.later === true) frames.sendLater({ id, item });
+        else frames.send({ id, item });
       },
       done: (ok) => {
         if (open.delete(id)) frames.send({ id, ok });

@@ -77,6 +77,16 @@ export class FrameConnection implements Disposable {
     return this.#stream.send(encodeFrame(body, descriptors.length), descriptors);
   }
 
+  /** As `send`, but with all others of this turn, at its end or before the next frame. */
+  sendLater(body: unknown, descriptors: readonly number[] = []): void {
+    this.#stream.sendLater(encodeFrame(body, descriptors.length), descriptors);
+  }
+
+  /** Sends now what was to be sent later. */
+  flush(): void {
+    this.#stream.sendGathered();
+  }
+
   /** Takes bytes that were read from the stream, as whoever looked at the first byte has them. */
   receive(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void {
     this.#descriptors.push(...descriptors);

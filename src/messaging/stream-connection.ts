@@ -10,6 +10,9 @@ const READ_SIZE = 65_536;
 /** Reads in one turn: a peer that floods must not keep others waiting. */
 const READS_A_TURN = 16;
 
+/** Descriptors that are gathered for one message; the kernel takes 253. */
+const DESCRIPTORS_TOGETHER = 64;
+
 /** What a queued piece costs beside its bytes: a peer may make us queue very small ones. */
 const PIECE_COST = 512;
 
@@ -53,6 +56,10 @@ export class StreamConnection implements Disposable {
   #handlers: StreamHandlers;
   #queue: Queued[] = [];
   #queuedBytes = 0;
+  /** What is sent at the end of the turn. */
+  readonly #later: Uint8Array[] = [];
+  readonly #laterDescriptors: number[] = [];
+  #laterBytes = 0;
   #closing = false;
 
   constructor(
@@ -107,6 +114,38 @@ export class StreamConnection implements Disposable {
    * the socket does not take at once is queued, with duplicates of the descriptors.
    */
   send(bytes: Uint8Array, descriptors: readonly number[] = []): boolean {
+    if (this.#later.length > 0) this.sendGathered();
+    return this.#sendNow(bytes, descriptors);
+  }
+
+  /**
+   * Sends bytes with all others of this turn: at its end, or before the next that are sent. The
+   * descriptors must stay open until then; all of them come with the first byte of all the bytes.
+   */
+  sendLater(bytes: Uint8Array, descriptors: readonly number[] = []): void {
+    if (!this.isOpen || this.#closing) return;
+    if (this.#later.length === 0) this.#loop.afterTurn(() => this.sendGathered());
+    this.#later.push(bytes);
+    this.#laterDescriptors.push(...descriptors);
+    this.#laterBytes += bytes.length;
+    const isFull = this.#laterDescriptors.length >= DESCRIPTORS_TOGETHER;
+    if (isFull || this.#laterBytes >= READ_SIZE) this.sendGathered();
+  }
+
+  /** Sends now what was to be sent later. */
+  sendGathered(): void {
+    if (this.#later.length === 0) return;
+    const bytes = new Uint8Array(this.#laterBytes);
+    let offset = 0;
+    for (const piece of this.#later.splice(0)) {
+      bytes.set(piece, offset);
+      offset += piece.length;
+    }
+    this.#laterBytes = 0;
+    this.#sendNow(bytes, this.#laterDescriptors.splice(0));
+  }
+
+  #sendNow(bytes: Uint8Array, descriptors: readonly number[]): boolean {
     if (!this.isOpen || this.#closing || this.#failure !== undefined) return false;
     let sent = 0;
     if (this.#queue.length === 0) {
@@ -225,6 +264,7 @@ export class StreamConnection implements Disposable {
 
   /** Closes after what is queued has been sent; nothing more is taken from the peer. */
   finish(): void {
+    this.sendGathered();
     if (this.#queue.length === 0) this.close();
     else this.#closing = true;
   }
@@ -236,6 +276,9 @@ export class StreamConnection implements Disposable {
     for (const entry of this.#queue) for (const descriptor of entry.descriptors) descriptor.close();
     this.#queue = [];
     this.#queuedBytes = 0;
+    this.#later.length = 0;
+    this.#laterDescriptors.length = 0;
+    this.#laterBytes = 0;
     this.#socket.close();
   }
 
