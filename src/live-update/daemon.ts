@@ -49,6 +49,7 @@ import {
   controlRequestSchema,
   type LoadedKernel,
   type LoadReport,
+  OWN_SESSION,
 } from "./protocol.ts";
 import { type Registry, updateTimesSchema } from "./registry.ts";
 
@@ -62,6 +63,23 @@ type KexecOrder = Extract<ControlRequest, { verb: "kexec" }>;
 /** What is said without being asked for; the rest stands in `luoctl events` and with -v. */
 const loud = new Set(["aborting", "aborted", "lost", "refused-by-kernel", "left-out"]);
 const told = new Set(["update-accepted", "all-ready", "restoring", "restored", "entering-kernel"]);
+
+/** What comes from each of many clients, and of many sessions: nobody waits for its decision. */
+const patient = new Set<DaemonEvent["kind"]>([
+  "subscribe",
+  "ready",
+  "progress",
+  "claim",
+  "client-finished",
+  "disconnected",
+  "session-created",
+  "session-dropped",
+  "retrieved",
+]);
+
+/** What is done of our own session goes on in the very call that tells of it. */
+const canWait = (event: DaemonEvent): boolean =>
+  patient.has(event.kind) && !("session" in event && event.session === OWN_SESSION);
 
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class LiveUpdateDaemon {
@@ -100,6 +118,8 @@ class LiveUpdateDaemon {
   #timer: { readonly at: number; readonly wake: Disposable } | undefined;
   #watchdog: Disposable | undefined;
   #deciding = false;
+  /** The update under way after the event whose effects are being performed. */
+  #decidedUpdate: string | undefined;
   #isUp = false;
   readonly #onRefused: (error: Error) => void;
 
@@ -139,7 +159,7 @@ class LiveUpdateDaemon {
   #makePerformer(): Performer {
     const parts = { sessions: this.#sessions, clients: () => this.#clients };
     return new Performer(this.#loop, parts, {
-      onEvent: (event) => this.#handle(event),
+      onEvent: (event) => this.#receive(event),
       onRecord: (entry) => this.#record(entry),
       onEnd: (update, outcome, reason) => this.#end(update, outcome, reason),
       onTrouble: (message) => this.#limited.warn(message),
@@ -205,7 +225,7 @@ class LiveUpdateDaemon {
       path,
       policy: { ...allowUsers(users), groups },
       handlers: {
-        onEvent: (event) => this.#handle(event),
+        onEvent: (event) => this.#receive(event),
         onTrouble: (message) => this.#limited.warn(message),
         mayUse: (id, user) => mayUseId(this.#options.idRules, id, user),
       },
@@ -263,19 +283,27 @@ class LiveUpdateDaemon {
     beat();
   }
 
-  /** One turn: decide and perform until nothing follows, then look at the clock. */
+  /** What a thousand clients say at once is decided together, at the end of the turn. */
+  #receive(event: DaemonEvent): void {
+    if (!canWait(event)) {
+      this.#handle(event);
+      return;
+    }
+    this.#queue.push(event);
+    if (this.#queue.length === 1) this.#loop.afterTurn(() => this.#decide());
+  }
+
   #handle(event: DaemonEvent): void {
     this.#queue.push(event);
-    if (this.#deciding) return;
+    this.#decide();
+  }
+
+  /** Decides and performs until nothing follows, then looks at the clock. */
+  #decide(): void {
+    if (this.#deciding || this.#queue.length === 0) return;
     this.#deciding = true;
     try {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        const { state, effects } = step(this.#state, next, this.#context());
-        const before = this.#state;
-        this.#state = state;
-        this.#save(before);
-        for (const effect of effects) this.#performer.perform(effect);
-      }
+      while (this.#queue.length > 0) this.#decideTogether(this.#queue.splice(0));
     } finally {
       this.#deciding = false;
     }
@@ -285,10 +313,26 @@ class LiveUpdateDaemon {
     });
   }
 
+  #decideTogether(events: readonly DaemonEvent[]): void {
+    const before = this.#state;
+    const context = this.#context();
+    const decided = events.map((event) => {
+      const { state, effects } = step(this.#state, event, context);
+      this.#state = state;
+      return { update: state.update?.id, effects };
+    });
+    this.#save(before);
+    for (const { update, effects } of decided) {
+      this.#decidedUpdate = update;
+      for (const effect of effects) this.#performer.perform(effect);
+    }
+  }
+
   #context(): Context {
     const { unclaimed } = this.#options;
     return {
       now: monotonicNow(),
+      fresh: new Set(),
       unclaimedTime: unclaimed.kind === "keep" ? undefined : unclaimed.after,
       get nextUpdate() {
         return randomBytes(8).toString("hex");
@@ -331,8 +375,9 @@ class LiveUpdateDaemon {
 
   #record(entry: HistoryEntry): void {
     const event = this.#events.add(entry);
-    if (event.update !== undefined && event.update === this.#state.update?.id) {
-      this.#caller?.item(event);
+    if (event.update !== undefined && event.update === this.#decidedUpdate) {
+      // The kernel may be entered before the end of this turn; no client is told of then.
+      this.#caller?.item(event, { later: entry.client !== undefined });
     }
     const { what, client, session, detail } = entry;
     const about = [what, client, session].filter((word) => word !== undefined).join(" ");
@@ -382,6 +427,7 @@ class LiveUpdateDaemon {
     const daemon = this;
     return {
       get state() {
+        daemon.#decide();
         return daemon.#state;
       },
       get sources() {

@@ -267,6 +267,22 @@ export interface Context {
   readonly nextUpdate: string;
   /** How long a session that nobody claims is kept; undefined for ever. */
   readonly unclaimedTime: Milliseconds | undefined;
+  /**
+   * Maps that were made for the events of this turn, and that only they have seen: what changes in
+   * them is changed in place. Without it every event gets copies.
+   */
+  readonly fresh?: Set<object>;
+}
+
+/** The map itself, where it was made in this turn; else a copy that is this turn's. */
+export function writable<Key, Value>(
+  map: ReadonlyMap<Key, Value>,
+  { fresh }: Pick<Context, "fresh">,
+): Map<Key, Value> {
+  if (fresh?.has(map) === true) return map as Map<Key, Value>;
+  const copy = new Map(map);
+  fresh?.add(copy);
+  return copy;
 }
 
 export interface Decision {

@@ -15,6 +15,7 @@ import {
   stay,
   type Update,
   type UpdateOrder,
+  writable,
 } from "./lifecycle-state.ts";
 import { COMMITTING, OWN_SESSION, type WireError } from "./protocol.ts";
 
@@ -114,10 +115,11 @@ const takesPart = ({ stage }: Participant) => stage !== "left-out";
 
 function withParticipant(
   update: Update,
-  participant: Participant,
-  change: Partial<Participant>,
+  changed: { readonly participant: Participant; readonly change: Partial<Participant> },
+  context: Context,
 ): Update {
-  const participants = new Map(update.participants);
+  const { participant, change } = changed;
+  const participants = writable(update.participants, context);
   participants.set(participant.subscription.id, { ...participant, ...change });
   return { ...update, participants };
 }
@@ -125,8 +127,9 @@ function withParticipant(
 function withOutgoing(
   update: Update,
   changes: Iterable<readonly [string, "creating" | "open" | "dropping" | "gone"]>,
+  context: Context,
 ): Update {
-  const outgoing = new Map(update.outgoing);
+  const outgoing = writable(update.outgoing, context);
   for (const [session, stage] of changes) {
     if (stage === "gone") outgoing.delete(session);
     else outgoing.set(session, stage);
@@ -143,10 +146,13 @@ function settle(decision: Decision, context: Context): Decision {
     return update.outgoing.size === 0 ? endUpdate(state, effects) : decision;
   }
   if (!isUnderWay(update)) return decision;
-  const taking = [...update.participants.values()].filter(takesPart);
-  const ready = taking.every(({ stage }) => stage === "ready");
-  if (ready && isWithoutLeftOvers(update, taking)) return whenReady(decision, update, context);
-  if (update.phase === "preserving" && taking.every(({ stage }) => stage !== "creating")) {
+  let isReady = true;
+  for (const { stage } of update.participants.values()) {
+    if (stage === "creating") return decision;
+    if (stage === "preserving") isReady = false;
+  }
+  if (isReady && isWithoutLeftOvers(update)) return whenReady(decision, update, context);
+  if (update.phase === "preserving") {
     const barrier = record({ what: "barrier", update: update.id });
     const waiting = { ...update, phase: "barrier" as const };
     return { state: { ...state, update: waiting }, effects: [...effects, barrier] };
@@ -155,7 +161,8 @@ function settle(decision: Decision, context: Context): Decision {
 }
 
 /** What a client that goes without was given is closed: a new kernel would keep it for ever. */
-function isWithoutLeftOvers(update: Update, taking: readonly Participant[]): boolean {
+function isWithoutLeftOvers(update: Update): boolean {
+  const taking = [...update.participants.values()].filter(takesPart);
   const wanted = new Set(taking.flatMap(({ subscription }) => subscription.sessions));
   return [...update.outgoing.keys()].every((session) => wanted.has(session));
 }
@@ -171,7 +178,7 @@ function whenReady({ state, effects }: Decision, update: Update, context: Contex
   const committing: Update = { ...ready, phase: "committing", commit: "registry" };
   const said = record({ what: COMMITTING, update: update.id });
   return {
-    state: { ...state, update: withOutgoing(committing, [[OWN_SESSION, "creating"]]) },
+    state: { ...state, update: withOutgoing(committing, [[OWN_SESSION, "creating"]], context) },
     effects: [...told.effects, said, { kind: "preserve-registry" }],
   };
 }
@@ -189,6 +196,7 @@ function abort(
   const dropping = withOutgoing(
     { ...update, phase: "aborting", commit: undefined, end: { outcome, reason } },
     open.map(([session]) => [session, "dropping"] as const),
+    context,
   );
   const told = [...update.participants.values()]
     .filter(takesPart)
@@ -240,10 +248,15 @@ function fail(
   const { id, required, sessions } = participant.subscription;
   if (required) return abort(decision, "aborted", `${id} is required: ${reason}`, context);
   const open = sessions.filter((session) => update.outgoing.get(session) === "open");
-  const without = withParticipant(update, participant, { stage: "left-out", detail: reason });
+  const without = withParticipant(
+    update,
+    { participant, change: { stage: "left-out", detail: reason } },
+    context,
+  );
   const next = withOutgoing(
     without,
     open.map((session) => [session, "dropping"] as const),
+    context,
   );
   const said = record({ what: "left-out", update: update.id, client: id, detail: reason });
   const drops = open.map((session) => ({ kind: "drop-session" as const, session }));
@@ -254,10 +267,14 @@ function fail(
   );
 }
 
-const participantWith = (update: Update, session: string) =>
-  [...update.participants.values()].find(({ subscription }) =>
-    subscription.sessions.includes(session),
-  );
+/** Whose a session is: it is named by its id, or by its id and a part behind a slash. */
+function participantWith(update: Update, session: string): Participant | undefined {
+  for (let end = session.length; end > 0; end = session.lastIndexOf("/", end - 1)) {
+    const participant = update.participants.get(session.slice(0, end));
+    if (participant?.subscription.sessions.includes(session) === true) return participant;
+  }
+  return undefined;
+}
 
 export function sessionCreated(
   state: DaemonState,
@@ -272,10 +289,10 @@ export function sessionCreated(
   const isWanted = isUnderWay(update) && participant !== undefined && takesPart(participant);
   const isOwn = session === OWN_SESSION && update.phase === "committing";
   if (!isWanted && !isOwn) {
-    const next = withOutgoing(update, [[session, "dropping"]]);
+    const next = withOutgoing(update, [[session, "dropping"]], context);
     return { state: { ...state, update: next }, effects: [drop] };
   }
-  const opened = withOutgoing(update, [[session, "open"]]);
+  const opened = withOutgoing(update, [[session, "open"]], context);
   if (participant === undefined) return stay({ ...state, update: opened });
   return delegate({ ...state, update: opened }, opened, participant, context);
 }
@@ -304,7 +321,7 @@ function delegate(
     return { kind: "send", connection, message, session: { direction: "outgoing", name } };
   });
   const said = record({ what: "delegated", update: update.id, client: id });
-  const next = withParticipant(update, participant, change);
+  const next = withParticipant(update, { participant, change }, context);
   return settle({ state: { ...state, update: next }, effects: [...sends, said] }, context);
 }
 
@@ -316,7 +333,7 @@ export function sessionRefused(
   const { update } = state;
   const { session, refusal } = event;
   if (update?.outgoing.get(session) !== "creating") return stay(state);
-  const gone = { ...state, update: withOutgoing(update, [[session, "gone"]]) };
+  const gone = { ...state, update: withOutgoing(update, [[session, "gone"]], context) };
   const participant = participantWith(update, session);
   if (!isUnderWay(update) || participant === undefined || !takesPart(participant)) {
     return settle(stay(gone), context);
@@ -332,7 +349,7 @@ export function sessionDropped(
 ): Decision {
   const { update } = state;
   if (update?.outgoing.get(event.session) !== "dropping") return stay(state);
-  const next = withOutgoing(update, [[event.session, "gone"]]);
+  const next = withOutgoing(update, [[event.session, "gone"]], context);
   return settle(stay({ ...state, update: next }), context);
 }
 
@@ -341,11 +358,18 @@ function participantOf(
   update: Update,
   event: { readonly connection: number; readonly id: string | undefined },
 ): Participant | undefined {
-  const own = [...update.participants.values()].filter(
-    ({ subscription }) => subscription.connection === event.connection,
-  );
-  if (event.id === undefined) return own.length === 1 ? own[0] : undefined;
-  return own.find(({ subscription }) => subscription.id === event.id);
+  const { connection, id } = event;
+  if (id !== undefined) {
+    const named = update.participants.get(id);
+    return named?.subscription.connection === connection ? named : undefined;
+  }
+  let found: Participant | undefined;
+  for (const participant of update.participants.values()) {
+    if (participant.subscription.connection !== connection) continue;
+    if (found !== undefined) return undefined;
+    found = participant;
+  }
+  return found;
 }
 
 const isBare = (state: DaemonState, connection: number) =>
@@ -388,7 +412,7 @@ export function clientReady(state: DaemonState, event: Of<"ready">, context: Con
   }
   const readyAfter = context.now - (participant.begun ?? context.now);
   const change = { stage: "ready" as const, readyAfter, bytes: bytes ?? participant.bytes };
-  const next = withParticipant(update, participant, change);
+  const next = withParticipant(update, { participant, change }, context);
   const detail = `after ${formatDuration(readyAfter)}`;
   const client = participant.subscription.id;
   const said = record({ what: "ready", update: update.id, client, detail });
@@ -396,12 +420,20 @@ export function clientReady(state: DaemonState, event: Of<"ready">, context: Con
   return settle({ state: { ...state, update: next }, effects }, context);
 }
 
-export function clientProgress(state: DaemonState, event: Of<"progress">): Decision {
+export function clientProgress(
+  state: DaemonState,
+  event: Of<"progress">,
+  context: Context,
+): Decision {
   const { update } = state;
   const participant = update === undefined ? undefined : participantOf(update, event);
   if (!isUnderWay(update) || participant?.stage !== "preserving") return stay(state);
   const bytes = event.bytes ?? participant.bytes;
-  const next = withParticipant(update, participant, { bytes, detail: event.detail });
+  const next = withParticipant(
+    update,
+    { participant, change: { bytes, detail: event.detail } },
+    context,
+  );
   const client = participant.subscription.id;
   const said = record({ what: "progress", update: update.id, client, detail: event.detail });
   return { state: { ...state, update: next }, effects: [said] };
@@ -479,7 +511,7 @@ export function commitFails(
   const isUnmade = update.outgoing.get(OWN_SESSION) === "creating";
   const known =
     event.kind === "registry-refused" && isUnmade
-      ? withOutgoing(update, [[OWN_SESSION, "gone"]])
+      ? withOutgoing(update, [[OWN_SESSION, "gone"]], context)
       : update;
   const decision = stay({ ...state, update: known });
   if (update.phase !== "committing") return settle(decision, context);
@@ -542,9 +574,11 @@ export function leftBehind(
 /** When an update wants to hear of time. */
 export function updateDeadline(update: Update | undefined): number | undefined {
   if (!isUnderWay(update)) return undefined;
-  const times = [...update.participants.values()].flatMap(({ stage, readyBy }) => {
-    if (stage === "creating") return [update.acceptedAt + CREATION_LIMIT];
-    return stage === "preserving" && readyBy !== undefined ? [readyBy] : [];
-  });
-  return times.length === 0 ? undefined : Math.min(...times);
+  let first: number | undefined;
+  for (const { stage, readyBy } of update.participants.values()) {
+    const by = stage === "creating" ? update.acceptedAt + CREATION_LIMIT : readyBy;
+    const isAwaited = stage === "creating" || stage === "preserving";
+    if (isAwaited && by !== undefined && (first === undefined || by < first)) first = by;
+  }
+  return first;
 }

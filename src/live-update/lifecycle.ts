@@ -22,6 +22,7 @@ import {
   type Subscription,
   stay,
   type Update,
+  writable,
 } from "./lifecycle-state.ts";
 import {
   beginUpdate,
@@ -54,7 +55,7 @@ type Handler<K extends DaemonEvent["kind"]> = (
 ) => Decision;
 export type Handlers = { readonly [K in DaemonEvent["kind"]]: Handler<K> };
 
-function subscribe(state: DaemonState, event: Of<"subscribe">): Decision {
+function subscribe(state: DaemonState, event: Of<"subscribe">, context: Context): Decision {
   const { subscription, request, update } = event;
   const { id, connection, bare } = subscription;
   const other = state.subscriptions.get(id);
@@ -83,7 +84,7 @@ function subscribe(state: DaemonState, event: Of<"subscribe">): Decision {
     const message = `The id ${id} takes part in an update, and cannot be changed during it`;
     return { state, effects: refuse({ connection, request, bare }, { kind: "busy", message }) };
   }
-  const subscriptions = new Map(state.subscriptions);
+  const subscriptions = writable(state.subscriptions, context);
   subscriptions.set(id, subscription);
   const effects = [...answer(connection, request), record({ what: "subscribed", client: id })];
   if (update === undefined || update === state.restoredFrom) {
@@ -152,7 +153,7 @@ function unsubscribe(state: DaemonState, event: Of<"unsubscribe">, context: Cont
       effects: refuse({ connection, request, bare: false }, { kind: "unknown", message }),
     };
   }
-  const subscriptions = new Map(state.subscriptions);
+  const subscriptions = writable(state.subscriptions, context);
   subscriptions.delete(id);
   const effects = [...answer(connection, request), record({ what: "unsubscribed", client: id })];
   const next = { state: { ...state, subscriptions }, effects };
@@ -162,7 +163,7 @@ function unsubscribe(state: DaemonState, event: Of<"unsubscribe">, context: Cont
 function disconnected(state: DaemonState, event: Of<"disconnected">, context: Context): Decision {
   const { connection } = event;
   const gone = [...state.subscriptions.values()].filter((one) => one.connection === connection);
-  const subscriptions = new Map(state.subscriptions);
+  const subscriptions = writable(state.subscriptions, context);
   for (const { id } of gone) subscriptions.delete(id);
   const left = holderGone({ ...state, subscriptions }, connection, context);
   return gone.reduce<Decision>(
