@@ -85,6 +85,8 @@ test("the name of a memfd, as /proc shows it", () => {
   expect(memoryFileName("/memfd:cache (deleted)")).toBe("cache");
   expect(memoryFileName("/memfd: (deleted)")).toBe("");
   expect(memoryFileName("/memfd:a (deleted) (deleted)")).toBe("a (deleted)");
+  // One that was carried over a kexec, as Linux 7.3 shows it.
+  expect(memoryFileName("/ (deleted)")).toBe("");
   expect(memoryFileName("/tmp/memfd:cache (deleted)")).toBeUndefined();
   expect(memoryFileName("socket:[7]")).toBeUndefined();
 });
@@ -102,8 +104,12 @@ test("memfds among what is mapped, under the key that stat(2) gives", () => {
     "7f01-7f02 r--s 00001000 00:01 1234                       /memfd:a b (deleted)",
     "7f02-7f03 rw-p 00000000 00:00 0 ",
     "7f03-7f04 r-xp 00000000 fd:01 99                         /usr/bin/memfd:x",
+    "7f05-7f06 rw-s 00000000 00:01 3                          / (deleted)",
   ].join("\n");
-  expect(mappedMemoryFiles(maps)).toEqual([{ key: "0:1:1234", name: "a b" }]);
+  expect(mappedMemoryFiles(maps)).toEqual([
+    { key: "0:1:1234", name: "a b" },
+    { key: "0:1:3", name: "" },
+  ]);
   expect(fileKey({ dev: 1, ino: 1234 })).toBe("0:1:1234");
   // makedev(3) of 0xfd and 0x12345.
   expect(fileKey({ dev: 0x1_2300_0000 / 0x10 + 0xfd45, ino: 5 })).toBe(`253:${0x12345}:5`);

@@ -94,8 +94,15 @@ export function listenName(given: string, otherwise: string): string {
   return safe === "" ? otherwise : safe;
 }
 
-/** NAME of "/memfd:NAME (deleted)"; undefined for what is no memfd. */
+/**
+ * How a memfd is shown that came from an earlier kernel, which does not carry its name: seen on
+ * Linux 7.3. Of what else may be shown so the kernel says that it cannot be preserved.
+ */
+const namelessTarget = "/ (deleted)";
+
+/** NAME of "/memfd:NAME (deleted)", "" of one without a name; undefined for what is no memfd. */
 export function memoryFileName(target: string): string | undefined {
+  if (target === namelessTarget) return "";
   return /^\/memfd:(.*) \(deleted\)$/s.exec(target)?.[1];
 }
 
@@ -104,7 +111,7 @@ export function memoryFileName(target: string): string | undefined {
  */
 export function mappedMemoryFiles(maps: string): { readonly key: string; readonly name: string }[] {
   const found = new Map<string, string>();
-  const pattern = /^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(\/memfd:.*)$/;
+  const pattern = /^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(\/memfd:.*|\/ \(deleted\))$/;
   for (const line of maps.split("\n")) {
     const [, major = "", minor = "", inode = "", target = ""] = pattern.exec(line) ?? [];
     if (inode === "") continue;
