@@ -114,6 +114,19 @@ describe("through a kexec", () => {
     expect(filesOf(third)).toEqual(filesOf(second));
   });
 
+  test.each([
+    // The kernel does not carry the memfd's own name, which was another.
+    ["keeps its name as long as it is open", "--unpark", ["parked", "alpha", "be_ta"]],
+    ["is gone when it is closed as well", "--drop", ["alpha", "be_ta"]],
+  ])("what it parks no more %s", async (_what, word, names) => {
+    await startSubscribed(["--park"]);
+    await host.enterNextKernel();
+    await startSubscribed([word]);
+    await settled();
+    await host.enterNextKernel();
+    expect(filesOf(await start([])).map((line) => line.split(" ")[1])).toEqual(names);
+  });
+
   test("with --ready notify it has its memory when it says so", async () => {
     const flags = ["--ready", "notify"];
     await startSubscribed([], { flags });

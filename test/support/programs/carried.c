@@ -1,7 +1,8 @@
 /*
  * A program with memory to carry: what it gets as LISTEN_FDS it tells, or makes new.
  *
- *   carried [--park] [--park-socket] [--child] [--mapped] [--no-ready] [--end-on-start]
+ *   carried [--park] [--park-socket] [--unpark] [--drop] [--child] [--mapped] [--no-ready]
+ *           [--end-on-start]
  *
  * Lines: "pid PID", "file NAME SIZE HASH" for each descriptor, "up", and "got SIGNAL". SIGTERM ends
  * it with 7, SIGUSR2 makes it grow its first file, SIGHUP ends it with 9.
@@ -103,6 +104,9 @@ int main(int count, char **words) {
   int first = 3;
   if (getenv("LISTEN_FDS") != NULL) {
     listen_fds();
+    if (flag(count, words, "--unpark") || flag(count, words, "--drop"))
+      notify("FDSTOREREMOVE=1\nFDNAME=parked", -1);
+    if (flag(count, words, "--drop")) close(3);
     if (flag(count, words, "--end-on-start")) return 5;
   } else {
     first = make("alpha", 3 << 20, 1);
