@@ -36,8 +36,6 @@ import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel
 import { Performer } from "./perform/performer.ts";
 import { Sessions } from "./perform/sessions.ts";
 import {
-  bootId,
-  emptyState,
   readSavedRegistry,
   readState,
   type SavedState,
@@ -356,7 +354,7 @@ class LiveUpdateDaemon {
   }
 
   #write(change: Partial<SavedState>): void {
-    this.#saved = { ...emptyState(bootId()), ...this.#saved, ...change };
+    this.#saved = { ...this.#saved, ...change };
     this.#stateFile.write(this.#saved);
   }
 
