@@ -17,7 +17,7 @@ export interface StoryOptions {
 }
 
 /** All the checks that the steps make. */
-const checkCount = 26;
+const checkCount = 27;
 const rowCount = 200_000;
 const askedRows = [1, 123_456, rowCount] as const;
 
@@ -144,8 +144,8 @@ class Story {
   async #fillDatabase(): Promise<string> {
     const report = this.#report;
     report.step("A database that has its rows in memory alone");
-    report.say("A key-value table in a memfd, served on a Unix socket. To luod it says that no");
-    report.say("update is to be made without it.");
+    report.say("A key-value table in a memfd, served on a Unix socket. It knows nothing of luod:");
+    report.say("who runs it says there that no update is to be made without it.");
     const table = await this.#startDatabase();
     const row = `"SET row-%d ${this.#evidence.word}-%d\\n", $1, $1 * 7919 % 1000003`;
     const { text } = await this.#type(`seq ${rowCount} | awk '{ printf ${row} }' | ask`);
@@ -160,7 +160,8 @@ class Story {
 
   /** @returns the path of its table under /proc */
   async #startDatabase(): Promise<string> {
-    await this.#type("database >/run/database.log 2>&1 &");
+    const run = "hostler live-update run --id database -- database";
+    await this.#type(`${run} >/run/database.log 2>&1 &`);
     const { exitCode } = await this.#guest.run("until_said serves /run/database.log");
     const { text } = await this.#type("cat /run/database.log");
     const [table = ""] = /\/proc\/\d+\/fd\/\d+/.exec(text) ?? [];
@@ -202,8 +203,9 @@ class Story {
     report.step("The kernel is replaced");
     const begin = performance.now();
     const { lines } = await this.#type("luoctl kexec", / entering-kernel/);
-    const last = lines.at(-1) ?? "";
-    report.check("luod enters the next kernel", / entering-kernel/.test(last), last);
+    const isEntering = / entering-kernel/.test(lines.at(-1) ?? "");
+    const typed = `${formatSeconds(performance.now() - begin)} after it was typed`;
+    report.check("luod enters the next kernel", isEntering, isEntering ? typed : "it does not");
     await withStep("   the new kernel boots", () => this.#guest.booted(2));
     const second = await this.#identify();
     await this.#type("dmesg | grep 'KHO: exec from'");
@@ -227,7 +229,7 @@ class Story {
   async #claim(hash: string, lastAnswer: number): Promise<void> {
     const report = this.#report;
     report.step("The database, in the new kernel");
-    report.say("Started with the same words, it claims its session and finds its table in it.");
+    report.say("Run with the same words, it is given its table as an open file (LISTEN_FDS).");
     const table = await this.#startDatabase();
     await this.#askRows("it answers as before");
     const away = formatSeconds(performance.now() - lastAnswer);
@@ -273,13 +275,16 @@ class Story {
     const { exitCode, text } = await this.#type("luoctl kexec");
     const isRolledBack = exitCode !== 0 && /aborted/.test(text);
     report.check("the update is rolled back", isRolledBack, lastLineOf(text));
-    const { lines } = await this.#type("tail -n 1 /run/database.log; tail -n 1 /run/late.log");
-    const areTold = /rolled back/.test(lines[0] ?? "") && /ABORTED/.test(lines[1] ?? "");
+    const [, state, after, bytes] = cellsOf(text, "database");
+    const hadSaved = state === "ready" && bytes === "32 MiB";
+    report.check("the database had saved its table by then", hadSaved, `${bytes} after ${after}`);
+    const { lines } = await this.#type("tail -n 1 /run/database.log && tail -n 1 /run/late.log");
+    const areTold = /the program goes on/.test(lines[0] ?? "") && /ABORTED/.test(lines[1] ?? "");
     report.check("both clients are told", areTold, areTold ? "with the reason" : lines.join(" | "));
     const now = await this.#identify();
     report.check("the kernel is the same", now.bootId === kernel.bootId, `boot ${now.bootId}`);
-    const after = await this.#table();
-    report.check("the database has what it had", after === before, after);
+    const table = await this.#table();
+    report.check("the database has what it had", table === before, table);
     const asked = await this.#type(`ask 'GET row-1' 'SET new after-the-rollback' 'GET new'`);
     const right = `${this.#evidence.word}-7919`;
     const goesOn = Bun.deepEquals(asked.lines, [right, "OK", "after-the-rollback"]);

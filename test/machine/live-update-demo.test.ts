@@ -1,0 +1,27 @@
+/** The demo of live update, as a stranger runs it. */
+import { expect, test } from "bun:test";
+import { hostler } from "../support/binary.ts";
+import { liveUpdateFeatures } from "../support/guest/live-update-guest.ts";
+import { runProgram } from "../support/program.ts";
+import { onlyInAll } from "../support/rotation.ts";
+import { skipUnless } from "../support/skips.ts";
+
+const deadlineMilliseconds = 8 * 60_000;
+
+onlyInAll(() => {
+  skipUnless("the demo of live update", liveUpdateFeatures, () => {
+    test(
+      "every step is seen",
+      async () => {
+        const words = ["live-update", "--program", hostler()];
+        const { exitCode, stdout, stderr } = await runProgram(
+          [process.execPath, "scripts/demo.ts", ...words],
+          { deadlineMilliseconds },
+        );
+        expect(exitCode, `${stdout}\n${stderr}`).toBe(0);
+        expect(stdout).toMatch(/^27 of 27 seen, 0 failed$/m);
+      },
+      deadlineMilliseconds + 30_000,
+    );
+  });
+});
