@@ -284,7 +284,10 @@ export function sessionCreated(
   const { update } = state;
   const { session } = event;
   const drop: DaemonEffect = { kind: "drop-session", session };
-  if (update?.outgoing.get(session) !== "creating") return { state, effects: [drop] };
+  const stage = update?.outgoing.get(session);
+  // Said twice: what a client works with is not closed for that.
+  if (stage === "open") return stay(state);
+  if (update === undefined || stage !== "creating") return { state, effects: [drop] };
   const participant = participantWith(update, session);
   const isWanted = isUnderWay(update) && participant !== undefined && takesPart(participant);
   const isOwn = session === OWN_SESSION && update.phase === "committing";
@@ -499,6 +502,13 @@ export function commitGoesOn(
   };
 }
 
+/** The step of the commit that each of these ends. */
+const stepOf = {
+  "registry-refused": "registry",
+  "preparation-failed": "preparation",
+  "kernel-refused": "kernel",
+} as const;
+
 export function commitFails(
   state: DaemonState,
   event: Of<"registry-refused" | "preparation-failed" | "kernel-refused">,
@@ -507,6 +517,7 @@ export function commitFails(
   const { update } = state;
   if (update === undefined) return stay(state);
   if (event.kind === "preparation-failed" && event.update !== update.id) return stay(state);
+  if (update.phase === "committing" && update.commit !== stepOf[event.kind]) return stay(state);
   // A registry that could not even be begun has left no session.
   const isUnmade = update.outgoing.get(OWN_SESSION) === "creating";
   const known =
@@ -556,6 +567,7 @@ export function leftBehind(
   event: Of<"left-behind">,
   context: Context,
 ): Decision {
+  if (state.update !== undefined) return stay(state);
   const reason = "the daemon was restarted";
   const update: Update = {
     id: event.update,
