@@ -1,5 +1,6 @@
 import {
   closeSync,
+  fstatSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -43,6 +44,13 @@ function writeAll(file: number, bytes: Uint8Array): void {
   for (let offset = 0; offset < bytes.length; ) offset += writeSync(file, bytes, offset);
 }
 
+/** What a journal file says. */
+export interface JournalLines {
+  readonly entries: readonly unknown[];
+  /** How many lines are no JSON. */
+  readonly broken: number;
+}
+
 /**
  * Lines of JSON that survive the death of this process, not a power cut: appended without fsync,
  * because what they speak of does not survive a power cut either. A last line that was cut short
@@ -62,24 +70,36 @@ export class AppendJournal {
     this.#size = statSync(path).size;
   }
 
-  /** The whole lines of a journal file; none when there is no file. */
-  static read(path: string): unknown[] {
+  /** The whole lines of a journal file; undefined when there is no file. */
+  static read(path: string): JournalLines | undefined {
     let text: string;
     try {
       text = readFileSync(path, "utf8");
     } catch (error) {
-      if ((error as { code?: string }).code === "ENOENT") return [];
+      if ((error as { code?: string }).code === "ENOENT") return undefined;
       throw error;
     }
     const entries: unknown[] = [];
-    for (const line of text.split("\n").slice(0, -1)) {
+    const lines = text.split("\n").slice(0, -1);
+    // One line that was cut short is usual; a file of nothing else is none of ours.
+    let broken = lines.length === 0 && text !== "" ? 1 : 0;
+    for (const line of lines) {
       try {
         entries.push(JSON.parse(line));
       } catch {
         // A line that two writers or a full disk broke says nothing; the others still do.
+        broken += 1;
       }
     }
-    return entries;
+    return { entries, broken };
+  }
+
+  /** False when somebody removed the file, put another in its place, or wrote into it. */
+  get isIntact(): boolean {
+    const there = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
+    const own = fstatSync(this.#file, { bigint: true });
+    const isSame = there?.ino === own.ino && there.dev === own.dev;
+    return isSame && Number(own.size) === this.#size;
   }
 
   get wantsCompaction(): boolean {

@@ -257,7 +257,7 @@ const logBytes = value(
 );
 
 /** They are hostler's to set, for every start anew. */
-const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET"];
+const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET", "HOSTLER_ORCHESTRATOR"];
 const environment = namedTable(value("text without a zero byte", text), {
   expected: "a table of variables",
   most: limits.variableCount,

@@ -184,6 +184,7 @@ class Orchestrator {
     });
     this.#endLeftovers(() => {
       this.#performer.open();
+    this.#journal.keepFiles(this.#loop);
       this.#handle({ kind: "boot" });
       this.#notifier.tell("READY=1");
       this.#keepWatchdog();

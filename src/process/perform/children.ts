@@ -21,6 +21,7 @@ import type { Ending, Refusal } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
 import { type InstanceGroup, InstanceGroups } from "./instance-groups.ts";
 import { clearGroup } from "./leftovers.ts";
+import { OWNER_VARIABLE } from "./owner-mark.ts";
 import { resolveProgram } from "./program-path.ts";
 
 const SIGKILL = 9;
@@ -335,8 +336,8 @@ export class Children {
 
   /**
    * How the launcher is started. The child's environment comes as words behind its arguments, so
-   * that nothing in it can change what the launcher does; its invocation alone is there already,
-   * because whoever looks for it must find the launcher as well.
+   * that nothing in it can change what the launcher does; its invocation and its owner alone are
+   * there already, because whoever looks for it must find the launcher as well.
    */
   #launchPlan(
     request: ChildRequest,
@@ -360,7 +361,10 @@ export class Children {
     const program = resolveProgram(argv[0] ?? "", environment);
     const words = [...ownCommand(), "--launch", JSON.stringify(plan), program];
     const descriptors = [...request.descriptors, { source: report, target }];
-    const own = environment.filter((variable) => variable.startsWith("INVOCATION_ID="));
+    const own = environment.filter(
+      (variable) =>
+        variable.startsWith("INVOCATION_ID=") || variable.startsWith(`${OWNER_VARIABLE}=`),
+    );
     const allWords = [...words, ...argv, ...environment];
     return this.#plan({ ...request, descriptors }, "/proc/self/exe", allWords, own);
   }

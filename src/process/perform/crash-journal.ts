@@ -1,4 +1,4 @@
-import { fstatSync, ftruncateSync, lstatSync, readFileSync, writeSync } from "node:fs";
+import { existsSync, fstatSync, ftruncateSync, lstatSync, readFileSync, writeSync } from "node:fs";
 import * as v from "valibot";
 import { lockFile } from "../../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -6,7 +6,9 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AppendJournal } from "../../journal/append-journal.ts";
 import { describeRefusal, refusalCode, withFile } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
+import type { Milliseconds } from "../../units/units.ts";
 import { clearInvocation } from "./leftovers.ts";
+import { findLeft, type OwnerMark, ownerMark, ownerVariable } from "./owner-mark.ts";
 import { bootId, findInvocation } from "./process-table.ts";
 
 /** Bytes after which the journal is written anew with what is alive. */
@@ -15,6 +17,9 @@ const COMPACT_ABOVE = 1024 * 1024;
 /** How often processes without an environment are looked at again, and after how long. */
 const LOOKS = 100;
 const LOOK_AGAIN_AFTER = 10;
+
+/** How often the lock and the journal are looked at: nobody tells when somebody removes them. */
+const LOOK_AT_FILES_EVERY: Milliseconds = 2_000;
 
 const entrySchema = v.union([
   v.object({ boot: v.string() }),
@@ -30,7 +35,8 @@ export class AlreadyRunning extends Error {
 
 /**
  * Which instances may be alive, so that an orchestrator that was killed never leaves a double: the
- * next one ends what it finds. Each start is written down before it is made.
+ * next one ends what it finds. Each start is written down before it is made. Where the file was
+ * removed or damaged, what runs is found by the variable that every process carries.
  */
 export class CrashJournal {
   readonly #controlSocket: string;
@@ -39,7 +45,13 @@ export class CrashJournal {
   #lock: OwnedDescriptor;
   /** Invocation to name, for what has been started and has not ended. */
   readonly #alive = new Map<string, string>();
-  readonly #left: ReadonlyMap<string, string>;
+  readonly #left: Map<string, string>;
+  readonly #mark: OwnerMark;
+  /** The earlier orchestrator's journal is not there, or does not say everything. */
+  readonly #isDoubtful: boolean;
+  #look: Disposable | undefined;
+  /** The files cannot be made anew, which has been said. */
+  #isUnkept = false;
 
   readonly #onTrouble: (message: string) => void;
   /** The file lacks lines, because it could not be written; the next success writes all anew. */
@@ -49,12 +61,24 @@ export class CrashJournal {
   constructor(controlSocket: string, onTrouble: (message: string) => void) {
     this.#onTrouble = onTrouble;
     this.#controlSocket = controlSocket;
+    const hadLock = existsSync(lockPath(controlSocket));
     this.#lock = takeLock(controlSocket);
+    this.#mark = ownerMark(controlSocket, this.#lock);
     const path = `${controlSocket}.journal`;
     this.#path = path;
-    this.#left = withFile({ what: "read the crash journal", path, otherwise }, () =>
+    const read = withFile({ what: "read the crash journal", path, otherwise }, () =>
       readLeftovers(path),
     );
+    this.#left = read?.left ?? new Map();
+    this.#isDoubtful = read === undefined ? hadLock : read.broken > 0;
+    if (this.#isDoubtful) {
+      const what = read === undefined ? "is missing" : `is damaged: ${read.broken} broken lines`;
+      onTrouble(
+        `the crash journal ${path} ${what}. What an earlier orchestrator left running is found by ` +
+          'its environment; what has none of ours (leftovers = "keep", Holden v0.2) is not',
+      );
+    }
+    for (const { invocation, name } of findLeft(this.#mark).left) this.#left.set(invocation, name);
     for (const [invocation, name] of this.#left) this.#alive.set(invocation, name);
     const what = "write the crash journal";
     this.#journal = withFile(
@@ -71,12 +95,41 @@ export class CrashJournal {
    * @throws AlreadyRunning when another one has made a lock of its own meanwhile
    */
   restore(): void {
-    if (!isStillAt(lockPath(this.#controlSocket), this.#lock)) {
-      const lock = takeLock(this.#controlSocket);
+    const lock = lockPath(this.#controlSocket);
+    if (!isStillAt(lock, this.#lock)) {
+      const taken = takeLock(this.#controlSocket);
       this.#lock.close();
-      this.#lock = lock;
+      this.#lock = taken;
+      this.#onTrouble(`the lock ${lock} was removed by somebody; it is made anew`);
     }
-    if (lstatSync(this.#path, { throwIfNoEntry: false }) === undefined) this.#write();
+    if (this.#journal.isIntact) return;
+    const wasBehind = this.#isBehind;
+    this.#write();
+    if (wasBehind || this.#isBehind) return;
+    this.#onTrouble(
+      `the crash journal ${this.#path} was removed or changed by somebody; it is made anew`,
+    );
+  }
+
+  /** Makes the lock and the journal anew when somebody removed them, until `close`. */
+  keepFiles(loop: EventLoop): void {
+    this.#look = loop.wakeAfter(LOOK_AT_FILES_EVERY, () => {
+      try {
+        this.restore();
+        this.#isUnkept = false;
+      } catch (error) {
+        const { exitCode, message } = error as { exitCode?: unknown; message: string };
+        if (exitCode !== ExitCode.refused && refusalCode(error) === undefined) throw error;
+        if (!this.#isUnkept) this.#onTrouble(`its files cannot be made anew: ${message}`);
+        this.#isUnkept = true;
+      }
+      this.keepFiles(loop);
+    });
+  }
+
+  /** The variable that a process of this name carries, whatever start it is. */
+  variableOf(name: string): string {
+    return ownerVariable(this.#mark, name);
   }
 
   /** Invocation to name of what an earlier orchestrator may have left. */
@@ -137,8 +190,7 @@ export class CrashJournal {
     options: { readonly isLast: boolean },
     onDone: (found: readonly string[]) => void,
   ): void {
-    if (this.#left.size === 0) onDone([]);
-    else this.#endLeftovers(loop, { ...options, looks: LOOKS }, onDone);
+    this.#endLeftovers(loop, { ...options, looks: LOOKS }, onDone);
   }
 
   #endLeftovers(
@@ -148,31 +200,48 @@ export class CrashJournal {
   ): void {
     const { isLast, looks } = options;
     const found: string[] = [];
-    let waiting = this.#left.size;
-    let isSure = true;
+    const marked = findLeft(this.#mark);
+    for (const { invocation, name } of marked.left) this.#leave(invocation, name);
+    let isSure = marked.isSure || !this.#isDoubtful;
+    if (this.#left.size === 0 && isSure) {
+      onDone([]);
+      return;
+    }
+    // One more than there are, so that an empty list comes to its end as well.
+    let waiting = this.#left.size + 1;
+    const oneIsGone = () => {
+      waiting -= 1;
+      if (waiting > 0) return;
+      if (!isSure && looks > 0) {
+        // Somebody in the middle of exec had no environment to look at.
+        loop.wakeAfter(LOOK_AGAIN_AFTER, () =>
+          this.#endLeftovers(loop, { isLast, looks: looks - 1 }, (more) =>
+            onDone([...new Set([...found, ...more])]),
+          ),
+        );
+        return;
+      }
+      if (isLast) for (const left of this.#left.keys()) this.ended(left);
+      onDone(found);
+    };
     for (const [invocation, name] of this.#left) {
       const search = findInvocation(invocation);
       if (search.unreadable.length > 0) isSure = false;
       if (search.found.length > 0) found.push(name);
-      clearInvocation(loop, invocation, () => {
-        waiting -= 1;
-        if (waiting > 0) return;
-        if (!isSure && looks > 0) {
-          // Somebody in the middle of exec had no environment to look at.
-          loop.wakeAfter(LOOK_AGAIN_AFTER, () =>
-            this.#endLeftovers(loop, { isLast, looks: looks - 1 }, (more) =>
-              onDone([...new Set([...found, ...more])]),
-            ),
-          );
-          return;
-        }
-        if (isLast) for (const left of this.#left.keys()) this.ended(left);
-        onDone(found);
-      });
+      clearInvocation(loop, invocation, oneIsGone);
     }
+    oneIsGone();
+  }
+
+  /** Known as left from now on, and written down until it is ended. */
+  #leave(invocation: string, name: string): void {
+    if (this.#left.has(invocation)) return;
+    this.#left.set(invocation, name);
+    this.starting(invocation, name);
   }
 
   close(): void {
+    this.#look?.[Symbol.dispose]();
     this.#journal.close();
     this.#lock.close();
   }
@@ -209,7 +278,8 @@ function tellHolder(lock: OwnedDescriptor): void {
   }
 }
 
-function readHolder(path: string): number | undefined {
+/** The process that took the lock last, as it says; undefined when it says none. */
+export function readHolder(path: string): number | undefined {
   try {
     const number = Number(/^(\d{1,10})\n$/.exec(readFileSync(path, "utf8"))?.[1]);
     return number > 0 ? number : undefined;
@@ -224,17 +294,28 @@ function isStillAt(path: string, file: OwnedDescriptor): boolean {
   return found?.ino === own.ino && found.dev === own.dev;
 }
 
-/** What the journal of an earlier orchestrator says may be alive, in this boot. */
-function readLeftovers(path: string): Map<string, string> {
+/**
+ * What the journal of an earlier orchestrator says may be alive, in this boot; undefined without a
+ * file. Of a file whose first line is broken, what it names is looked for: it may be this boot's.
+ */
+function readLeftovers(
+  path: string,
+): { readonly left: Map<string, string>; readonly broken: number } | undefined {
+  const lines = AppendJournal.read(path);
+  if (lines === undefined) return undefined;
   const left = new Map<string, string>();
-  let thisBoot = false;
-  for (const entry of AppendJournal.read(path)) {
+  let { broken } = lines;
+  let thisBoot = true;
+  for (const entry of lines.entries) {
     const parsed = v.safeParse(entrySchema, entry);
-    if (!parsed.success) continue;
+    if (!parsed.success) {
+      broken += 1;
+      continue;
+    }
     const known = parsed.output;
     if ("boot" in known) thisBoot = known.boot === bootId();
     else if ("start" in known && thisBoot) left.set(known.start, known.name);
     else if ("end" in known) left.delete(known.end);
   }
-  return left;
+  return { left, broken };
 }

@@ -1,6 +1,7 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { PeerPolicy } from "../../messaging/peer.ts";
+import { signalName } from "../../units/signals.ts";
 import type { Instance, ProcessEvent } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
 import type {
@@ -75,14 +76,28 @@ export function policyOf(specification: PartitionSpecification): PeerPolicy {
   return { ...ids, labels: allowLabels, cgroups: allowCgroups, otherProcessNamespace };
 }
 
-/** The variables of a process: PATH, then what the configuration says, then NOTIFY_SOCKET. */
+/** For the log: without the right to signal a process, a stop waits for it to end by itself. */
+export function describeRefusedSignal(processId: number, signal: number): string {
+  return (
+    `may not send ${signalName(signal)} to process ${processId} (EPERM): it goes on until it ends ` +
+    "by itself. Run hostler as its user, or with CAP_KILL"
+  );
+}
+
+/**
+ * The variables of a process: PATH, then what the configuration says, then NOTIFY_SOCKET, then the
+ * one that says whose it is. What may go on when its process has ended has none of these: it is
+ * nobody's then, and the next orchestrator leaves it alone.
+ */
 export function environmentOf(
   specification: ProcessSpecification,
   notifyName: string | undefined,
+  ownerVariable: string,
 ): string[] {
   const variables = { PATH: defaultSearchPath, ...specification.environment };
   const list = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
   if (notifyName !== undefined) list.push(`NOTIFY_SOCKET=${notifyName}`);
+  if (specification.leftovers === "kill") list.push(ownerVariable);
   return list;
 }
 

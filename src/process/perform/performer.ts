@@ -137,7 +137,7 @@ export class Performer {
     const process: ManagedProcess = {
       specification,
       constraints: encodeConstraints(specification.constraints),
-      environment: environmentOf(specification, notifyName),
+      environment: environmentOf(specification, notifyName, this.#journal.variableOf(name)),
       output:
         output === "log"
           ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name))

@@ -34,6 +34,20 @@ export function statusOf(processId: number): ProcessStatus | undefined {
 
 const isAlive = (status: ProcessStatus) => status.state !== "Z" && status.state !== "X";
 
+/** False for one that is gone, or waits to be reaped. */
+export function isLivingProcess(processId: number): boolean {
+  const status = statusOf(processId);
+  return status !== undefined && isAlive(status);
+}
+
+/** Of one whose environment is empty: it may be in the middle of its exec. */
+export function hasNoEnvironmentYet(processId: number): boolean {
+  const status = statusOf(processId);
+  if (status === undefined || !isAlive(status)) return false;
+  // Kernel threads have no environment either; all of them descend from process 2.
+  return status.parentId !== 2 && processId !== 2;
+}
+
 /** The numbers of all processes that /proc shows. */
 export function allProcesses(): number[] {
   return readdirSync("/proc")
