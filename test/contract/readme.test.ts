@@ -78,12 +78,15 @@ describe("documents", () => {
     }
   });
 
-  test("every test that shows what follows a failure is there", () => {
+  test.each([
+    ["src/process", 15],
+    ["src/live-update", 30],
+  ] as const)("%s: every test that shows what follows a failure is there", (room, least) => {
     const cells = /\]\(([^)]+\.test\.ts)\) "([^"]+)"/g;
-    const shown = [...readText("src/process/README.md").matchAll(cells)];
-    expect(shown.length).toBeGreaterThan(15);
+    const shown = [...readText(`${room}/README.md`).matchAll(cells)];
+    expect(shown.length).toBeGreaterThan(least);
     for (const [, path = "", title = ""] of shown) {
-      const text = readText(join("src/process", path));
+      const text = readText(join(room, path));
       expect({ path, title, isThere: text.includes(title) }).toEqual({
         path,
         title,

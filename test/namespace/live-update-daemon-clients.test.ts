@@ -122,7 +122,7 @@ skipUnless("names", root, () => {
 });
 
 skipUnless("who may", root, () => {
-  test("another user claims nothing of it, root does; nobody connects who is not allowed", async () => {
+  test("another user claims nothing of it, root does; a stranger does not connect", async () => {
     await using machine = new Machine();
     await machine.start();
     await update(machine);

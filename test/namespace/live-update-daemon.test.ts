@@ -1,4 +1,4 @@
-/** luod from its sockets to its kernel, which is the test's own: updates, and what comes of them. */
+/** luod from its sockets to its kernel, which is the test's own: updates, and what follows. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
@@ -67,7 +67,7 @@ skipUnless("luod: an update", root, () => {
     await restoreAll(machine);
   });
 
-  test("a kexec that returns: both are told, all is closed, and it may be tried again", async () => {
+  test("a kexec that returns: both are told, all is closed, it may be tried again", async () => {
     await using machine = new Machine();
     await machine.start();
     machine.kernel.refuse("reboot", "EBUSY");
@@ -89,7 +89,7 @@ skipUnless("luod: an update", root, () => {
     await restoreAll(machine);
   });
 
-  test("one that is optional and late goes without, and that is said before the commit", async () => {
+  test("one that is optional and late goes without: said before the commit", async () => {
     await using machine = new Machine();
     await machine.start();
     const late = await machine.client();
@@ -153,7 +153,7 @@ skipUnless("luod: an update", root, () => {
     });
   }
 
-  test("the operator aborts it: while sessions are made, at the barrier, in a hook, not later", async () => {
+  test("the operator aborts it: in the creation, at the barrier, in a hook", async () => {
     await using machine = new Machine();
     const hook = machine.folder.file("hook");
     writeFileSync(hook, `#!/bin/sh\ntest -e ${hook}.quick && exit\ntouch ${hook}.runs\nsleep 2\n`, {
@@ -302,7 +302,7 @@ skipUnless("luod: who dies", root, () => {
     expect((await bare.ask({ cmd: "CLAIM", id: "bare" })).error?.kind).toBe("lost");
   });
 
-  test("a client after its CLAIM: it claims again; what it does not finish hinders a kexec", async () => {
+  test("a client after its CLAIM: it claims again, or hinders the next kexec", async () => {
     await using machine = new Machine();
     await machine.start();
     await update(machine);

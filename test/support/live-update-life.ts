@@ -173,7 +173,7 @@ export const lives: { readonly [P in Phase]: () => LiveUpdateLife } = {
   finishing: () => lives.claimed().tell(events["client-finished"]),
 };
 
-/** "-" for nothing at all; else the phase that follows, "=" for the same, and what is to be done. */
+/** "-" for nothing at all; else the phase that follows, "=" for the same, and what is done. */
 export function outcomeOf(phase: Phase, kind: Kind): string {
   const life = lives[phase]();
   const { state: before, phase: former } = life;
