@@ -378,6 +378,22 @@ skipUnless("luod: what came", root, () => {
     expect((await late.ask({ cmd: "CLAIM", id: "greeted" })).error?.kind).toBe("unknown");
   });
 
+  test("is finished by the operator while it is being retrieved: once, and whole", async () => {
+    await using machine = await restoring();
+    const client = await machine.client();
+    using held = machine.kernel.hold("retrieve-session");
+    await client.say({ cmd: "CLAIM", id: "greeted" });
+    await waitFor("the retrieval", () => held.waiting > 0);
+    await machine.ask("finish", { client: "greeted" });
+    expect((await client.heard("ERROR")).error?.kind).toBe("finished");
+    held[Symbol.dispose]();
+    await waitFor("its end", () => !machine.kernel.incoming.some(({ name }) => name === "greeted"));
+    const { stderr } = machine.luod.output;
+    expect(stderr).not.toContain("cannot finish");
+    await machine.ask("finish", { client: "bare" });
+    await nothingIsOpen(machine);
+  });
+
   test("is claimed twice by one connection, and told once that it is finished", async () => {
     await using machine = await restoring();
     const client = await claim(machine, "greeted");
