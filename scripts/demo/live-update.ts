@@ -22,9 +22,10 @@ export async function demonstrateLiveUpdate(buildProgram: () => Promise<string>)
     throw new ScriptError("The guest of this demo needs Linux on x86-64.", { exitCode: 100 });
   }
   await ensureSystemPackages(["machine"], "the demo's guest");
+  // Before the kernel: what is wrong with this machine is not said after ten minutes.
+  const program = await buildProgram();
   const kernel = await findOrBuildKernel();
   console.log(`The guest's kernel: Linux ${kernel.release}, ${kernel.path}`);
-  const program = await buildProgram();
   // Only now: a fresh clone has no packages before its first build.
   const { tellStory } = await import("./live-update/story.ts");
   return await tellStory({ program, kernel });
