@@ -76,7 +76,11 @@ const name = v.pipe(
   v.string(),
   v.check(
     (value) => refuseName(value) === undefined,
-    ({ input }) => `Expected ${refuseName(String(input))?.expected ?? "a name"}`,
+    // The long name that was received stands behind it, and cut: its size would be lost.
+    ({ input }) => {
+      const { expected, received } = refuseName(String(input)) ?? { expected: "", received: "" };
+      return `${expected} instead of ${received}`;
+    },
   ),
 );
 /** The part of a session's name behind the id: the session is "id/part", or "id" for "". */
