@@ -8,14 +8,15 @@ import { findLiveUpdateKernel, makeLiveUpdateKernel } from "../guest-kernel.ts";
 import { ensureSystemPackages } from "../setup.ts";
 import { ScriptError } from "../terminal.ts";
 
-const forewarning = `There is no kernel with live update here yet, and Debian has built none. It is built now, once, from
-Debian's source: about ten minutes on two processors, a download of 170 MB, 4 GB of disk meanwhile.
+const forewarning = `\
+There is no kernel with live update here yet, and Debian has built none. It is built now,
+once, from Debian's source: about ten minutes on two processors, a download of 170 MB, 4 GB of disk.
 HOSTLER_GUEST_KERNEL=FILE names one that is ready.`;
 
 /**
  * @param buildProgram makes the compiled file
  * @returns 0 when all was seen
- * @throws ScriptError (100) when the machine lacks something, (1) when a step before the story fails
+ * @throws ScriptError (100) when the machine lacks something, (1) when a step before it fails
  */
 export async function demonstrateLiveUpdate(buildProgram: () => Promise<string>): Promise<number> {
   if (process.platform !== "linux" || process.arch !== "x64") {

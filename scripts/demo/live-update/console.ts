@@ -92,7 +92,7 @@ export class GuestConsole {
     return { exitCode, lines, text: lines.join("\n") };
   }
 
-  /** All that came over the serial line lately, for somebody who has to find out what went wrong. */
+  /** What came over the serial line lately, for somebody who has to find out what went wrong. */
   get lastLines(): readonly string[] {
     return this.#machine.lines.slice(-40).map((line) => line.replaceAll("\r", ""));
   }
