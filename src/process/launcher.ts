@@ -14,10 +14,11 @@ import {
   setDescriptorLimit,
   setResourceLimit,
 } from "../../ffi/process.ts";
-import { errnoMessage, errnoName, SystemCallError } from "../../ffi/system-call-error.ts";
+import { errnoName, SystemCallError } from "../../ffi/system-call-error.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
 import { type LaunchFailure, type LaunchPlan, launchPlanSchema } from "./launch-plan.ts";
+import { explainRefusal } from "./perform/refused-start.ts";
 
 /**
  * Sets what must be so before a program's first instruction, then becomes the program. Runs as
@@ -200,7 +201,7 @@ function run(plan: LaunchPlan, program: string, words: readonly string[]): void 
   closeOnExecFrom(3);
   for (const descriptor of plan.descriptors) keepOnExec(descriptor);
   const errno = execute(program, argv, [...given, ...extra]);
-  const message = `exec ${program}: ${errnoMessage(errno)}`;
+  const message = explainRefusal({ program: argv[0] ?? program, path: program }, errno);
   throw new LaunchError(message, { stage: "exec", code: errnoName(errno) });
 }
 

@@ -220,6 +220,29 @@ skipUnless("exec failures", root, () => {
       expect(history.some((event) => event.what === "start-refused")).toBe(true);
     });
 
+    test.each([
+      ["plainly", ""],
+      ["by the launcher", "no_new_privileges = true\n"],
+    ])(`%s, what is missing is named: ${place.title}`, async (_, line) => {
+      using folder = temporaryFolder();
+      const script = written(folder.file("script"), "#! /absent/perl -w\n", 0o755);
+      const file = written(folder.file("file"), "", 0o600);
+      const tables: [string, string, RegExp][] = [
+        ["away", 'command = ["sleep", "1"]\nworking_directory = "/nope"', /directory \/nope: No/],
+        ["file", `command = ["true"]\nworking_directory = "${file}"`, /file: Not a directory/],
+        ["script", `command = ["${script}"]`, /file is there.*first line names, "\/absent\/perl"/],
+        ["absent", 'command = ["/absent/sleep"]', /Cannot start \/absent\/sleep: No such file/],
+      ];
+      const lines = tables.map(
+        ([name, table]) => `[process.${name}]\n@here\n${table}\nrestart = "never"\n${line}`,
+      );
+      await using running = await begin(place, folder, lines.join(""));
+      for (const [name, , words] of tables) {
+        const { detail } = await running.orchestrator.events.nth(name, "start-refused");
+        expect(detail).toMatch(words);
+      }
+    });
+
     test(`a program that appears later gets started: ${place.title}`, async () => {
       using folder = temporaryFolder();
       const program = folder.file("late-program");

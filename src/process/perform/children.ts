@@ -23,6 +23,7 @@ import { type InstanceGroup, InstanceGroups } from "./instance-groups.ts";
 import { clearGroup } from "./leftovers.ts";
 import { OWNER_VARIABLE } from "./owner-mark.ts";
 import { resolveProgram } from "./program-path.ts";
+import { explainRefusal } from "./refused-start.ts";
 
 const SIGKILL = 9;
 
@@ -87,6 +88,18 @@ export function childDescriptorLimit(): ResourceLimit {
 function ownCommand(): string[] {
   const compiled = Bun.main.startsWith("/$bunfs/");
   return compiled ? [process.execPath] : [process.execPath, Bun.main];
+}
+
+/** A refusal that says which of folder, program and interpreter it was. */
+export function refuseStart(
+  request: Pick<ChildRequest, "argv" | "environment" | "workingDirectory">,
+  errno: number,
+): { readonly kind: "refused"; readonly refusal: Refusal } {
+  const { argv, environment, workingDirectory } = request;
+  const program = argv[0] ?? "";
+  const path = resolveProgram(program, environment);
+  const message = explainRefusal({ program, path, workingDirectory }, errno);
+  return { kind: "refused", refusal: { message, code: errnoName(errno) } };
 }
 
 /** A refusal with the kernel's reason. */
@@ -227,10 +240,9 @@ export class Children {
   }
 
   #startPlainly(request: ChildRequest, onResult: (result: StartResult) => void): void {
-    const program = request.argv[0] ?? "";
     using prepared = this.prepare(request).spawn;
     const result = this.spawn(prepared, request.umask);
-    if (result.kind === "refused") onResult(refuse(`Cannot start ${program}`, result.errno));
+    if (result.kind === "refused") onResult(refuseStart(request, result.errno));
     else {
       this.adopt(request.invocation, result, request.leftovers);
       onResult(result);
@@ -317,7 +329,14 @@ export class Children {
     if (result.kind === "refused") {
       report.close();
       group?.remove();
-      onResult(refuse("Cannot start the launcher", result.errno));
+      // Of what is asked for, the launcher needs the folder alone.
+      const { workingDirectory } = request;
+      const start = { program: "the launcher", path: "/proc/self/exe", workingDirectory };
+      const refusal = {
+        message: explainRefusal(start, result.errno),
+        code: errnoName(result.errno),
+      };
+      onResult({ kind: "refused", refusal });
       return;
     }
     const started = result;

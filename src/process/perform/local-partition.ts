@@ -2,7 +2,6 @@ import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
 import { kill } from "../../../ffi/process.ts";
-import { errnoMessage, errnoName } from "../../../ffi/system-call-error.ts";
 import {
   bindUnix,
   connectUnix,
@@ -13,7 +12,7 @@ import {
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
-import { type ChildRequest, Children, type StartResult } from "./children.ts";
+import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -128,7 +127,7 @@ export class LocalPartition implements Partition {
 
   /** The way of a restart: one call with memory that was laid out at the first start. */
   #startPrepared(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
-    const { name, command, umask, leftovers } = managed.specification;
+    const { name, command, umask, leftovers, workingDirectory } = managed.specification;
     const prepared = this.#prepare(managed, invocation);
     this.#standby.delete(name);
     this.#setInvocation(prepared, invocation);
@@ -138,8 +137,11 @@ export class LocalPartition implements Partition {
       prepared.spawn[Symbol.dispose]();
       this.#prepared.delete(name);
       this.#names.delete(invocation);
-      const message = `Cannot start ${command[0]}: ${errnoMessage(result.errno)}`;
-      const refusal = { message, code: errnoName(result.errno) };
+      const { environment } = managed;
+      const { refusal } = refuseStart(
+        { argv: command, environment, workingDirectory },
+        result.errno,
+      );
       this.#emit(name, { kind: "start-refused", invocation, refusal });
       return;
     }
