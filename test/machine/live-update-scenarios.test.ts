@@ -7,6 +7,7 @@ import type { LiveUpdateScenario } from "../support/guest/scenario.ts";
 import { rotating } from "../support/rotation.ts";
 import { skipUnless } from "../support/skips.ts";
 import {
+  carriedCases,
   crowdCases,
   custodyCases,
   deathBefore,
@@ -54,6 +55,15 @@ const scenarios: readonly Scenario[] = [
     wanted: [...crowdCases.first, ...crowdCases.second, ...crowdCases.third],
   },
   {
+    name: "run and hold",
+    stages: ["before", "after"].map((word) => ({
+      program: "test/machine/guest/live-update-carried.ts",
+      words: [word],
+    })),
+    files: { "ledger.py": readFileSync("test/machine/guest/ledger.py") },
+    wanted: [...carriedCases.before, ...carriedCases.after],
+  },
+  {
     name: "what is refused, and dry runs",
     stages: [{ program: "test/machine/guest/live-update-refusals.ts" }],
     files: { "cast.py": cast },
@@ -77,7 +87,7 @@ const killedBefore: Scenario = {
 
 skipUnless("luod's scenarios", [...liveUpdateFeatures, python], () => {
   test.each(
-    [killedBefore, ...rotating("scenarios of luod", scenarios, { outOf: 4 })].map((one) => [
+    [killedBefore, ...rotating("scenarios of luod", scenarios, { outOf: 5 })].map((one) => [
       one.name,
       one,
     ]),

@@ -133,3 +133,14 @@ export const refusalCases = [
   "dry runs with real memory",
   "a kernel is loaded after all that",
 ] as const;
+
+export const carriedCases = {
+  before: ["run and hold take part"],
+  after: [
+    "the program has its memory, and what it parked",
+    "the files have their content, mode, owner and time",
+    "both take part in the next update",
+    "where the time went",
+    "SIGTERM to run ends the program",
+  ],
+} as const;
