@@ -43,36 +43,53 @@ export function takeDescriptor(process: OwnedDescriptor, number: number): OwnedD
   return result < 0 ? result : new OwnedDescriptor(result);
 }
 
-/** Sends a signal to one process; false when it is gone (ESRCH): pidfd_send_signal(2). */
-export function signalProcess(process: OwnedDescriptor, signal: number): boolean {
-  return sendSignal(process, signal, 0);
+/**
+ * Sends a signal to one process: "sent"; "gone" (ESRCH), which a zombie is not; "refused", because
+ * it is there and we may not (EPERM; EACCES of a security module): pidfd_send_signal(2).
+ */
+export function signalProcess(
+  process: OwnedDescriptor,
+  signal: number,
+): "sent" | "gone" | "refused" {
+  const result = attempt(() =>
+    libc.syscall(SYS_pidfd_send_signal, process.number, signal, 0, 0, 0, 0),
+  );
+  return outcomeOf(result) ?? throwSendError(result);
+}
+
+/**
+ * True until the process has been reaped. One that we may not signal is there as well: who may
+ * not is told so before anything else, but only of a process that exists.
+ */
+export function isThere(process: OwnedDescriptor): boolean {
+  return signalProcess(process, 0) !== "gone";
 }
 
 /**
  * Sends a signal to the process group that the process leads. "gone" when no member is left,
- * "unsupported" below Linux 6.9.
+ * "refused" when we may signal none of them, "unsupported" below Linux 6.9.
  */
 export function signalProcessGroup(
   process: OwnedDescriptor,
   signal: number,
-): "sent" | "gone" | "unsupported" {
+): "sent" | "gone" | "refused" | "unsupported" {
   if (isMadeAbsent("pidfs")) return "unsupported";
   const flags = PIDFD_SIGNAL_PROCESS_GROUP;
   const result = attempt(() =>
     libc.syscall(SYS_pidfd_send_signal, process.number, signal, 0, flags, 0, 0),
   );
-  if (result >= 0) return "sent";
-  if (result === -Errno.ESRCH) return "gone";
   if (result === -Errno.EINVAL) return "unsupported";
-  throw new SystemCallError("pidfd_send_signal", -result, "(process group)");
+  return outcomeOf(result) ?? throwSendError(result);
 }
 
-function sendSignal(process: OwnedDescriptor, signal: number, flags: number): boolean {
-  const result = attempt(() =>
-    libc.syscall(SYS_pidfd_send_signal, process.number, signal, 0, flags, 0, 0),
-  );
-  if (result >= 0) return true;
-  if (result === -Errno.ESRCH) return false;
+function outcomeOf(result: number): "sent" | "gone" | "refused" | undefined {
+  if (result >= 0) return "sent";
+  if (result === -Errno.ESRCH) return "gone";
+  if (result === -Errno.EPERM || result === -Errno.EACCES) return "refused";
+  return undefined;
+}
+
+function throwSendError(result: number): never {
   throw new SystemCallError("pidfd_send_signal", -result);
 }
 

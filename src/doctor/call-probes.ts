@@ -3,9 +3,9 @@ import { closeOnExecFrom } from "../../ffi/descriptor.ts";
 import { EPOLLIN, EpollWaiter, epollAdd, makeEpoll } from "../../ffi/epoll.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import {
+  isThere,
   openProcess,
   processInformation,
-  signalProcess,
   signalProcessGroup,
   waitForChild,
 } from "../../ffi/pidfd.ts";
@@ -42,7 +42,7 @@ function attempt(trial: () => Trial): Trial {
 
 function tryOpenProcess(): Trial {
   using self = openProcess(process.pid);
-  if (self === undefined || !signalProcess(self, 0)) {
+  if (self === undefined || !isThere(self)) {
     return { outcome: "absent", detail: "we do not find ourselves: is /proc another namespace's?" };
   }
   return { outcome: "works", detail: "opened and signalled this process" };

@@ -283,7 +283,8 @@ async function serve(loop: EventLoop, place: Place): Promise<number> {
     return await refuse(loop, place, refusalOf(error));
   }
   loop.onFailure((failure) => holder.fail(failure));
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+  const signals = ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM"] as const;
+  for (const signal of signals) {
     process.on(signal, () => holder.onSignal(signal));
   }
   if (connection !== undefined) holder.take(connection);

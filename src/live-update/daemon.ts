@@ -4,6 +4,7 @@ import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { HolderClient, holderCommand } from "../holding/holder-client.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import {
@@ -539,6 +540,7 @@ class LiveUpdateDaemon {
 /** Runs the daemon until SIGTERM or SIGINT. @throws AlreadyRunning, SocketPathError */
 export async function runDaemon(options: DaemonOptions): Promise<number> {
   const logger = createLogger("luod");
+  ignoreSignals((message) => logger.warn(message));
   using _lock = takeDaemonLock(options.stateDirectory);
   using loop = new EventLoop(startWorker);
   const ended = Promise.withResolvers<number>();

@@ -1,9 +1,14 @@
+import { statSync } from "node:fs";
 import { ExitCode } from "../units/exit-code.ts";
+import { formatDuration, type Milliseconds } from "../units/units.ts";
 import type { ControlError } from "./control-server.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 
 /** Answers may hold a whole log. */
 const ANSWER_LIMIT = 64 * 1024 * 1024;
+
+/** How long a daemon has to take the connection and to answer that it is there. */
+export const ANSWER_TIME: Milliseconds = 10_000;
 
 /** The daemon understood the request and refused it. */
 export class ControlRefusal extends Error {
@@ -17,12 +22,18 @@ export class ControlRefusal extends Error {
   }
 }
 
+/** Nobody can listen at this path: the command line is wrong. */
+export class ControlPathRefused extends Error {
+  override readonly name = "ControlPathRefused";
+  readonly exitCode = ExitCode.usage;
+}
+
 /** The daemon could not be reached, or went away. */
 export class ControlUnreachable extends Error {
   override readonly name = "ControlUnreachable";
   readonly exitCode = ExitCode.refused;
   readonly path: string;
-  /** The name of the error number, such as "ENOENT", when the connection failed. */
+  /** The name of the error number, such as "ENOENT", when the connection failed or took long. */
   readonly code: string | undefined;
 
   constructor(
@@ -61,7 +72,26 @@ export class ControlClient {
     this.#path = path;
   }
 
-  async connect(): Promise<void> {
+  /** Connects, and waits until the daemon says that it is there. @throws ControlUnreachable */
+  async connect(limit: Milliseconds = ANSWER_TIME): Promise<void> {
+    const reached = this.#open().then(() => this.#greet());
+    // Of one that comes too late nobody hears any more.
+    reached.catch(() => {});
+    if ((await Promise.race([reached, expiry(limit)])) !== "expired") return;
+    const said =
+      `No answer at ${this.#path} within ${formatDuration(limit)}: its daemon hangs, or was ` +
+      "stopped (kill -CONT has it go on)";
+    const late = new ControlUnreachable(said, { path: this.#path, code: "ETIMEDOUT" });
+    this.#end(late);
+    throw late;
+  }
+
+  /** Any answer will do; why the connection ended is told to the request that is made of it. */
+  async #greet(): Promise<void> {
+    await this.request("ping").catch(() => {});
+  }
+
+  async #open(): Promise<void> {
     try {
       this.#socket = await Bun.connect({
         unix: this.#path,
@@ -195,9 +225,52 @@ export class ControlClient {
   }
 }
 
-/** Connects to a daemon's control socket. @throws ControlUnreachable */
-export async function connectControl(path: string): Promise<ControlClient> {
+/** A client has no event loop of its own; what it waits for here is nothing but time. */
+export function expiry(limit: Milliseconds): Promise<"expired"> {
+  return new Promise((resolve) => {
+    AbortSignal.timeout(limit).addEventListener("abort", () => resolve("expired"));
+  });
+}
+
+/** What stands at a path where a socket should be; undefined for a socket, or nothing. */
+function describeOther(path: string): string | undefined {
+  try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined || found.isSocket()) return undefined;
+    return found.isDirectory() ? "a directory" : "a file of another kind";
+  } catch {
+    // Connecting tells it better.
+    return undefined;
+  }
+}
+
+/** sun_path of struct sockaddr_un has 108 bytes, one of them the end: unix(7). */
+function checkControlPath(path: string): void {
+  const bytes = new TextEncoder().encode(path).length;
+  if (path === "" || bytes > 107 || path.includes("\0")) {
+    throw new ControlPathRefused(
+      `Expected a path of 1 to 107 bytes after --control-socket, received ${bytes} bytes`,
+    );
+  }
+  const other = describeOther(path);
+  if (other === undefined) return;
+  throw new ControlUnreachable(
+    `Cannot connect to ${path}: expected a daemon's control socket, received ${other}. ` +
+      "Give the right one by --control-socket PATH",
+    { path },
+  );
+}
+
+/**
+ * Connects to a daemon's control socket, and gives it `limit` to answer.
+ * @throws ControlPathRefused, ControlUnreachable
+ */
+export async function connectControl(
+  path: string,
+  limit: Milliseconds = ANSWER_TIME,
+): Promise<ControlClient> {
+  checkControlPath(path);
   const client = new ControlClient(path);
-  await client.connect();
+  await client.connect(limit);
   return client;
 }

@@ -60,6 +60,12 @@ const REFUSED_TIME = 1_000;
 /** A client that has so many bytes to take is behind. */
 const BEHIND_BYTES = 256 * 1024;
 
+/** Asks nothing but whether somebody answers; every daemon does, whatever else it is asked. */
+function isPing(body: unknown): body is { readonly id: number } {
+  const { id, verb } = (body ?? {}) as { readonly id?: unknown; readonly verb?: unknown };
+  return verb === "ping" && typeof id === "number" && Number.isSafeInteger(id) && id > 0;
+}
+
 interface Options<Request extends { readonly id: number }> {
   readonly path: string;
   readonly policy: PeerPolicy;
@@ -166,6 +172,10 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     },
   ): void {
     const { body, open, peer } = frame;
+    if (isPing(body)) {
+      frames.send({ id: body.id, ok: null });
+      return;
+    }
     const parsed = v.safeParse(this.#options.schema, body);
     if (!parsed.success) {
       const asked = (body as { id?: unknown } | null)?.id;

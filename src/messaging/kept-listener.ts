@@ -17,6 +17,8 @@ interface Options {
   /** Called before the socket is made anew. */
   readonly onRemoved: () => void;
   readonly onTrouble: (message: string) => void;
+  /** Called for each socket that listens, before anybody connects to be taken. */
+  readonly prepare?: (socket: OwnedDescriptor) => void;
 }
 
 /**
@@ -47,6 +49,7 @@ export class KeptListener {
   #listen(): Listener {
     const { onConnection, onExhausted } = this.#options;
     const socket = listenAt(this.#path);
+    this.#options.prepare?.(socket);
     return new Listener(this.#loop, socket, { path: this.#path, onConnection, onExhausted });
   }
 
@@ -94,7 +97,7 @@ export class KeptListener {
       if (exitCode !== ExitCode.refused && refusalCode(error) === undefined) throw error;
       if (isFirst) {
         onTrouble(
-          `the control socket ${this.#path} was removed, and cannot be made anew: ${message} ` +
+          `the socket ${this.#path} was removed, and cannot be made anew: ${message} ` +
             "It is tried again; who is connected is served on",
         );
       }
@@ -103,7 +106,7 @@ export class KeptListener {
       return;
     }
     this.#wait = FIRST_WAIT;
-    onTrouble(`the control socket ${this.#path} was removed by somebody; it is made anew`);
+    onTrouble(`the socket ${this.#path} was removed by somebody; it is made anew`);
     this.#watch();
   }
 

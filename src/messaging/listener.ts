@@ -11,6 +11,7 @@ import {
   LONGEST_SOCKET_PATH,
   listen,
   makeUnixSocket,
+  peerCredentials,
 } from "../../ffi/unix-socket.ts";
 import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
 import { describeRefusal, withFile } from "../journal/file-refused.ts";
@@ -99,6 +100,12 @@ export function isListenedAt(path: string): boolean {
   using probe = makeUnixSocket("stream");
   const result = connectUnix(probe, path);
   return result !== -Errno.ECONNREFUSED && result !== -Errno.ENOENT;
+}
+
+/** Who listens at a path, as our PID namespace numbers it; undefined when nobody does. */
+export function listenerProcess(path: string): number | undefined {
+  using probe = makeUnixSocket("stream");
+  return connectUnix(probe, path) < 0 ? undefined : peerCredentials(probe).processId;
 }
 
 /** The refusal of a path that somebody else serves. */

@@ -1,6 +1,6 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { signalProcess } from "../../ffi/pidfd.ts";
+import { isThere } from "../../ffi/pidfd.ts";
 import { peerCredentials, peerLabel, peerProcess } from "../../ffi/unix-socket.ts";
 
 /** Who is at the other end of a connection, as the kernel says. */
@@ -64,7 +64,7 @@ export function identifyPeer(socket: OwnedDescriptor): Peer {
   const cgroup = cgroupOf(processId);
   // The number may have become another process's; a peer that still lives proves that it did not.
   using process = peerProcess(socket);
-  if (process !== undefined && !signalProcess(process, 0)) return hidden;
+  if (process !== undefined && !isThere(process)) return hidden;
   return { ...credentials, label, processNamespace, cgroup };
 }
 

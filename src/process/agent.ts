@@ -2,10 +2,12 @@ import { randomBytes } from "node:crypto";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { Dialler } from "../messaging/dialler.ts";
-import { inheritedListener, Listener, listenAt, makeSocketFolder } from "../messaging/listener.ts";
+import { KeptListener } from "../messaging/kept-listener.ts";
+import { inheritedListener, Listener, makeSocketFolder } from "../messaging/listener.ts";
 import { identifyPeer, type PeerPolicy, refusePeer } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
@@ -15,7 +17,8 @@ import { changesBun } from "./launch-plan.ts";
 import type { Ending } from "./lifecycle.ts";
 import { AgentSession, ANSWER_AFTER, agentKillPoint } from "./perform/agent-session.ts";
 import { Children } from "./perform/children.ts";
-import { type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
+import { outwaitPredecessor } from "./perform/predecessor.ts";
+import { defaultAgentSocket, type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
 
 export interface AgentOptions {
   readonly endpoint: { readonly kind: "listen" | "connect"; readonly path: string };
@@ -27,6 +30,11 @@ export interface AgentOptions {
   readonly otherProcessNamespace: boolean;
   /** Called as holden-agent. */
   readonly holdenNames: boolean;
+}
+
+/** The folder of the default socket is ours to make; who names another has its folder. */
+function makeDefaultFolder(path: string): void {
+  if (path === defaultAgentSocket) makeSocketFolder(path);
 }
 
 type Connection = Parameters<typeof identifyPeer>[0];
@@ -50,7 +58,7 @@ class Agent {
   readonly #askers = new Map<string, AgentSession>();
   readonly #children: Children;
   readonly #timers: Disposable[] = [];
-  #listener: Listener | undefined;
+  #listener: Listener | KeptListener | undefined;
   #dialler: Dialler | undefined;
 
   constructor(options: AgentOptions, logger: Logger, loop: EventLoop) {
@@ -98,18 +106,31 @@ class Agent {
       });
       this.#dialler.dial();
     } else {
-      const inherited = inheritedListener();
-      if (inherited === undefined) makeSocketFolder(path);
-      this.#listener = new Listener(this.#loop, inherited ?? listenAt(path), {
-        path: inherited === undefined ? path : undefined,
-        onConnection: (socket) => this.#take(socket, false),
-        onExhausted: (error) => this.#limited.warn(`cannot take a connection: ${error.message}`),
-      });
+      this.#listener = this.#listen(path);
     }
     const verb = kind === "connect" ? "connecting to" : "listening at";
     this.#notifier.tell("READY=1", `STATUS=${verb} ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`${verb} ${path}`);
+  }
+
+  /** At a path of its own, whose socket is made anew when it is removed; or at systemd's. */
+  #listen(path: string): Listener | KeptListener {
+    const handlers = {
+      onConnection: (socket: Connection) => this.#take(socket, false),
+      onExhausted: (error: Error) =>
+        this.#limited.warn(`cannot take a connection: ${error.message}`),
+    };
+    const inherited = inheritedListener();
+    if (inherited !== undefined) {
+      return new Listener(this.#loop, inherited, { ...handlers, path: undefined });
+    }
+    makeDefaultFolder(path);
+    return new KeptListener(this.#loop, path, {
+      ...handlers,
+      onRemoved: () => makeDefaultFolder(path),
+      onTrouble: (message) => this.#limited.warn(message),
+    });
   }
 
   #keepWatchdog(): void {
@@ -207,8 +228,14 @@ export async function runAgent(options: AgentOptions): Promise<number> {
     logger.error("stopped by a bug", { failure });
     ended.resolve(ExitCode.bug);
   });
+  ignoreSignals((message) => logger.warn(message));
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => ended.resolve(ExitCode.done));
+  }
+  // A socket that systemd opened is there already, and nobody else's.
+  const { kind, path } = options.endpoint;
+  if (kind === "listen" && process.env["LISTEN_FDS"] === undefined) {
+    await outwaitPredecessor(loop, path);
   }
   agent.start();
   const code = await ended.promise;

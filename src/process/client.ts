@@ -7,6 +7,7 @@ import {
 } from "../messaging/control-client.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { nearest } from "../units/nearest.ts";
+import type { Milliseconds } from "../units/units.ts";
 import {
   type LogLine,
   logLineSchema,
@@ -32,10 +33,10 @@ export class OrchestratorClient implements Disposable {
     this.#control = control;
   }
 
-  /** @throws OrchestratorError when nobody answers there. */
-  static async connect(path: string): Promise<OrchestratorClient> {
+  /** @throws OrchestratorError when nobody answers there in time. */
+  static async connect(path: string, limit?: Milliseconds): Promise<OrchestratorClient> {
     try {
-      return new OrchestratorClient(await connectControl(path));
+      return new OrchestratorClient(await connectControl(path, limit));
     } catch (error) {
       throw translate(error, path);
     }
@@ -63,9 +64,17 @@ export class OrchestratorClient implements Disposable {
     await this.#request(v.null(), "signal", { name, signal });
   }
 
-  /** Answered when the process is in that state; never, if it does not come to it. */
-  wait(name: string, until: "ready" | "stopped"): Promise<ProcessSummary> {
-    return this.#request(processSummarySchema, "wait", { name, until });
+  /**
+   * Answered when the process is in that state; never, if it does not come to it. With
+   * `onceOnly` a start that is refused ends the waiting for "ready", though it is made again.
+   */
+  wait(
+    name: string,
+    until: "ready" | "stopped",
+    options: { readonly onceOnly?: boolean } = {},
+  ): Promise<ProcessSummary> {
+    const once = options.onceOnly === true && until === "ready" ? { once_only: true } : {};
+    return this.#request(processSummarySchema, "wait", { name, until, ...once });
   }
 
   /** Kept lines of one process or all, the oldest first; with `follow` the coming ones too. */

@@ -238,7 +238,7 @@ class LogReader {
   }
 }
 
-/** Until when the ending of the newest instance, which has died, may still be told. */
+/** Until when the ending of the newest instance that has died may still be told in time. */
 function endingDue(orchestrated: Orchestrated, name: string): MonotonicTime | undefined {
   const invocation = orchestrated.state.processes.get(name)?.lastInvocation;
   const awaited = orchestrated.state.processes.get(name)?.awaitedEndings ?? [];
@@ -284,7 +284,14 @@ function waitUntilStopped(orchestrated: Orchestrated, name: string, call: Contro
   answer();
 }
 
-function waitUntilReady(orchestrated: Orchestrated, name: string, call: ControlCall): void {
+/** The last thing that happened to a process that waits for its next start: a refusal. */
+function wasRefused(orchestrated: Orchestrated, name: string): boolean {
+  const history = orchestrated.historyOf(name);
+  return history.findLast(({ entry }) => reasons.has(entry.what))?.entry.what === "start-refused";
+}
+
+function waitUntilReady(orchestrated: Orchestrated, request: Of<"wait">, call: ControlCall): void {
+  const { name, once_only: onceOnly } = request;
   let subscription: Disposable | undefined;
   const answer = () => {
     const state = orchestrated.state.processes.get(name);
@@ -295,6 +302,11 @@ function waitUntilReady(orchestrated: Orchestrated, name: string, call: ControlC
       const why = reason === null ? "" : `: ${reason}`;
       const message = `${name} has ${phase}${why}, and will not be ready by itself`;
       call.refuse({ kind: "over", message, hint: `hostler process start ${name}` });
+    } else if (onceOnly && state?.phase === "backing-off" && wasRefused(orchestrated, name)) {
+      const { reason } = summarize(orchestrated, name);
+      const message = `${name} was not started: ${reason ?? "refused"}`;
+      const hint = "It is tried again by itself; hostler process show tells when";
+      call.refuse({ kind: "start-refused", message, hint });
     } else return;
     subscription?.[Symbol.dispose]();
   };
@@ -359,7 +371,7 @@ export function answerControl(
       subscribe(orchestrated, request, call);
       break;
     case "wait":
-      if (request.until === "ready") waitUntilReady(orchestrated, request.name, call);
+      if (request.until === "ready") waitUntilReady(orchestrated, request, call);
       else waitUntilStopped(orchestrated, request.name, call);
       break;
   }

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
@@ -35,8 +36,15 @@ import {
   type OrchestrationEvent,
   step,
 } from "./orchestration.ts";
-import { CrashJournal, lockPath } from "./perform/crash-journal.ts";
+import {
+  AlreadyRunning,
+  CrashJournal,
+  lockPath,
+  noteMissingFiles,
+  readHolder,
+} from "./perform/crash-journal.ts";
 import { Performer } from "./perform/performer.ts";
+import { outwaitPredecessor } from "./perform/predecessor.ts";
 import {
   type ControlRequest,
   controlRequestSchema,
@@ -182,9 +190,9 @@ class Orchestrator {
         this.#journal.restore();
       },
     });
+    this.#journal.keepFiles(this.#loop);
     this.#endLeftovers(() => {
       this.#performer.open();
-    this.#journal.keepFiles(this.#loop);
       this.#handle({ kind: "boot" });
       this.#notifier.tell("READY=1");
       this.#keepWatchdog();
@@ -347,12 +355,32 @@ class Orchestrator {
   }
 }
 
+/** What is refused leaves no file that it made. */
+function makeOrLeaveNothing<T>(
+  files: { removeMade(): void },
+  make: () => T,
+  close: () => void = () => {},
+): T {
+  try {
+    return make();
+  } catch (error) {
+    // Of a lock and a journal that another made meanwhile nothing is ours.
+    if (!(error instanceof AlreadyRunning)) files.removeMade();
+    close();
+    throw error;
+  }
+}
+
 /** Runs the orchestrator until everything is stopped after SIGTERM or SIGINT. */
 export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
   const logger = createLogger(options.calledAs);
   for (const warning of options.warnings) logger.warn(warning);
+  ignoreSignals((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
-  const orchestrator = new Orchestrator(options, logger, loop);
+  const { controlSocket } = options;
+  await outwaitPredecessor(loop, controlSocket, readHolder(lockPath(controlSocket)));
+  const files = noteMissingFiles(controlSocket);
+  const orchestrator = makeOrLeaveNothing(files, () => new Orchestrator(options, logger, loop));
   const failed = Promise.withResolvers<number>();
   loop.onFailure((failure) => {
     logger.error("stopped by a bug", { failure });
@@ -365,7 +393,8 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
       asked = true;
     });
   }
-  orchestrator.start(options);
+  const start = () => orchestrator.start(options);
+  makeOrLeaveNothing(files, start, () => orchestrator.close());
   const code = await Promise.race([
     orchestrator.whenDown.then(() => ExitCode.done),
     failed.promise,

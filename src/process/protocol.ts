@@ -209,6 +209,8 @@ export const controlRequestSchema = v.variant("verb", [
     verb: v.literal("wait"),
     name,
     until: v.picklist(["ready", "stopped"]),
+    /** Refused as well when the start that it waits for was refused and is to be made again. */
+    once_only: v.optional(v.boolean()),
   }),
 ]);
 export type ControlRequest = v.InferOutput<typeof controlRequestSchema>;

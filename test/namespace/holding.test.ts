@@ -218,7 +218,7 @@ describe("how long it lives", () => {
     await waitFor("its socket", () => statSync(holderSocketOf(control)).isSocket());
     using daemon = new TestDaemon(control);
     const inode = await daemon.putFile("a", folder.file("a"));
-    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGALRM"] as const) {
       holder.kill(signal);
       await holder.said(new RegExp(`received ${signal} and goes on: it keeps 1 descriptors`));
     }

@@ -66,7 +66,7 @@ skipUnless("Holden v0.2", program("gcc", "gcc"), () => {
     expect(await client.read(8)).toEqual(goldenPong());
     // The connection's end leaves the child alone, as all of Holden's children.
     client.socket.close();
-    expect(signalProcess(process, 9)).toBe(true);
+    expect(signalProcess(process, 9)).toBe("sent");
     await waitFor("the agent to reap it", () => hostProcessIdOf(process) === -1);
     process.close();
   });

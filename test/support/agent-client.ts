@@ -5,7 +5,7 @@ import * as v from "valibot";
 import { makePipe, readInto } from "../../ffi/descriptor.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { processInformation, signalProcess } from "../../ffi/pidfd.ts";
+import { isThere, processInformation, signalProcess } from "../../ffi/pidfd.ts";
 import { Errno, errnoName } from "../../ffi/system-call-error.ts";
 import { connectUnix, makeUnixSocket, receiveMessage, sendMessage } from "../../ffi/unix-socket.ts";
 import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
@@ -181,7 +181,7 @@ export class TestChild {
   }
 
   signal(number: number): boolean {
-    return signalProcess(this.process, number);
+    return signalProcess(this.process, number) === "sent";
   }
 
   /** Its end as the agent tells it. */
@@ -191,7 +191,7 @@ export class TestChild {
 
   /** Waits until it was reaped; its end as the kernel tells it, where it does. */
   async reaped(): Promise<unknown> {
-    await waitFor("the child to be reaped", () => !signalProcess(this.process, 0));
+    await waitFor("the child to be reaped", () => !isThere(this.process));
     const information = processInformation(this.process);
     return typeof information === "object" ? information.ending : undefined;
   }

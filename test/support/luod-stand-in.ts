@@ -37,6 +37,10 @@ export function startLuodStandIn(
         reader.push(bytes);
         for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
           if ("refusal" in frame) throw new Error(frame.refusal.received);
+          if ((frame.body as { verb?: unknown }).verb === "ping") {
+            socket.write(encodeFrame({ id: (frame.body as { id: number }).id, ok: null }));
+            continue;
+          }
           const request = v.parse(controlRequestSchema, frame.body);
           const { id, ...rest } = request;
           requests.push(rest);

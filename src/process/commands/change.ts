@@ -1,10 +1,11 @@
 import { printJson, printText } from "../../command-line/output.ts";
 import { durationArgument } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
+import { ANSWER_TIME, expiry } from "../../messaging/control-client.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { nearest } from "../../units/nearest.ts";
 import { signalNames, signalNumber } from "../../units/signals.ts";
-import { formatDuration } from "../../units/units.ts";
+import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import { OrchestratorClient, OrchestratorError } from "../client.ts";
 import type { ProcessSummary } from "../protocol.ts";
 import { endingText, phaseText, streamLine } from "./words.ts";
@@ -26,7 +27,8 @@ export async function runChange(options: ChangeOptions): Promise<number> {
     [...new Set(options.name)].map(async (name) => {
       const now = options.now === true;
       const summary = await client.change(verb, name, { now });
-      return wait ? await client.wait(name, verb === "stop" ? "stopped" : "ready") : summary;
+      const until = verb === "stop" ? "stopped" : "ready";
+      return wait ? await client.wait(name, until, { onceOnly: true }) : summary;
     }),
   );
   const done = outcomes.flatMap((outcome) =>
@@ -63,6 +65,9 @@ export async function runSignal(options: SignalOptions): Promise<number> {
   return ExitCode.done;
 }
 
+/** When the time for waiting is over: how long the orchestrator has to say what is instead. */
+const LAST_LOOK: Milliseconds = 500;
+
 interface WaitOptions {
   readonly name: string;
   readonly until: "ready" | "stopped";
@@ -75,24 +80,20 @@ interface WaitOptions {
 export async function runWait(options: WaitOptions): Promise<number> {
   const { name, until, timeout } = options;
   const limit = timeout === undefined ? undefined : durationArgument("--timeout", timeout);
-  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const expired = limit === undefined ? undefined : expiry(limit);
+  const connected = Math.min(limit ?? ANSWER_TIME, ANSWER_TIME);
+  using client = await OrchestratorClient.connect(options["control-socket"], connected);
   const reached = client.wait(name, until);
-  const summary = await (limit === undefined ? reached : Promise.race([reached, expiry(limit)]));
+  const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
   if (summary === "expired") {
-    const { summary: found } = await client.show(name);
+    const found = await Promise.race([client.show(name), expiry(LAST_LOOK)]);
     const waited = formatDuration(limit ?? 0);
-    throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phaseText(found)}`);
+    const phase = found === "expired" ? "the orchestrator hangs" : phaseText(found.summary);
+    throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phase}`);
   }
   if (options.json) await printJson(summary);
   else await printSummaries([summary], { json: false, stopped: until === "stopped" });
   return ExitCode.done;
-}
-
-/** A client has no event loop of its own; what it waits for here is nothing but time. */
-function expiry(limit: number): Promise<"expired"> {
-  return new Promise((resolve) => {
-    AbortSignal.timeout(limit).addEventListener("abort", () => resolve("expired"));
-  });
 }
 
 /** One line for each; of those that were waited for until they stopped, how they ended as well. */

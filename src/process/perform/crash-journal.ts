@@ -1,4 +1,12 @@
-import { existsSync, fstatSync, ftruncateSync, lstatSync, readFileSync, writeSync } from "node:fs";
+import {
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import * as v from "valibot";
 import { lockFile } from "../../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -64,7 +72,7 @@ export class CrashJournal {
     const hadLock = existsSync(lockPath(controlSocket));
     this.#lock = takeLock(controlSocket);
     this.#mark = ownerMark(controlSocket, this.#lock);
-    const path = `${controlSocket}.journal`;
+    const path = journalPath(controlSocket);
     this.#path = path;
     const read = withFile({ what: "read the crash journal", path, otherwise }, () =>
       readLeftovers(path),
@@ -247,7 +255,23 @@ export class CrashJournal {
   }
 }
 
+/**
+ * Removes what of the lock and the journal was not there before, for an orchestrator that is
+ * refused after it has made them. Called before the lock is let go.
+ */
+export function noteMissingFiles(controlSocket: string): { removeMade(): void } {
+  const paths = [journalPath(controlSocket), lockPath(controlSocket)];
+  const missing = paths.filter((path) => !existsSync(path));
+  return {
+    removeMade: () => {
+      for (const path of missing) rmSync(path, { force: true });
+    },
+  };
+}
+
 const otherwise = "give another --control-socket";
+
+const journalPath = (controlSocket: string) => `${controlSocket}.journal`;
 
 export const lockPath = (controlSocket: string) => `${controlSocket}.lock`;
 
@@ -255,6 +279,11 @@ export const lockPath = (controlSocket: string) => `${controlSocket}.lock`;
 function takeLock(controlSocket: string): OwnedDescriptor {
   const path = lockPath(controlSocket);
   const lock = withFile({ what: "open the lock", path, otherwise }, () => lockFile(path));
+  if (lock !== "held" && !isStillAt(path, lock)) {
+    // Its maker was refused, and removed it just before it let go: it locks nobody out.
+    lock.close();
+    return takeLock(controlSocket);
+  }
   if (lock !== "held") {
     tellHolder(lock);
     return lock;

@@ -147,6 +147,7 @@ export class HoldenPartition implements Partition {
       onDeath: (ending) => this.#emit(name, { kind: "died", invocation, ending }),
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
       onDone: () => this.#instances.delete(invocation),
+      onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
     });
     this.#instances.set(invocation, instance);
     this.#emit(name, { kind: "started", invocation, processId });

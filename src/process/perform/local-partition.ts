@@ -16,6 +16,7 @@ import { type ChildRequest, Children, refuseStart, type StartResult } from "./ch
 import {
   type CommandRequest,
   type CommandResult,
+  describeRefusedSignal,
   type Emit,
   invocationVariable,
   type ManagedProcess,
@@ -51,6 +52,7 @@ export class LocalPartition implements Partition {
   readonly #emit: Emit;
   /** Told before a start that was laid out can be made, so that it is written down by then. */
   readonly #onPrepared: (name: string, invocation: string) => void;
+  readonly #onTrouble: (message: string) => void;
   /** Invocations of the starts to come, by the name of their process. */
   readonly #standby = new Map<string, string>();
   readonly #children: Children;
@@ -58,10 +60,18 @@ export class LocalPartition implements Partition {
   readonly #prepared = new Map<string, Prepared>();
   readonly #commands = new Map<string, RunningCommand>();
 
-  constructor(loop: EventLoop, emit: Emit, onPrepared: (name: string, invocation: string) => void) {
+  constructor(
+    loop: EventLoop,
+    handlers: {
+      readonly emit: Emit;
+      readonly onPrepared: (name: string, invocation: string) => void;
+      readonly onTrouble: (message: string) => void;
+    },
+  ) {
     this.loop = loop;
-    this.#emit = emit;
-    this.#onPrepared = onPrepared;
+    this.#emit = handlers.emit;
+    this.#onPrepared = handlers.onPrepared;
+    this.#onTrouble = handlers.onTrouble;
     this.#children = new Children(loop, {
       onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
       onCleared: (invocation) => this.#names.delete(invocation),
@@ -210,7 +220,18 @@ export class LocalPartition implements Partition {
 
   signal(instance: Instance, signal: number): void {
     const process = this.#children.processOf(instance.invocation);
-    if (process !== undefined) signalProcess(process, signal);
+    if (process !== undefined) this.#send(instance.invocation, { process, signal });
+  }
+
+  /** One that runs as another user may be out of reach for an orchestrator without CAP_KILL. */
+  #send(
+    invocation: string,
+    { process, signal }: { readonly process: OwnedDescriptor; readonly signal: number },
+  ): void {
+    if (signalProcess(process, signal) !== "refused") return;
+    const processId = this.#children.processIdOf(invocation) ?? 0;
+    const name = this.#names.get(invocation) ?? "a check";
+    this.#onTrouble(`${name}: ${describeRefusedSignal(processId, signal)}`);
   }
 
   kill(_managed: ManagedProcess, instance: Instance): void {
@@ -279,6 +300,6 @@ export class LocalPartition implements Partition {
     const processId = this.#children.processIdOf(invocation);
     if (process === undefined || processId === undefined) return;
     kill(-processId, SIGKILL);
-    signalProcess(process, SIGKILL);
+    this.#send(invocation, { process, signal: SIGKILL });
   }
 }

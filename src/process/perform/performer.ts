@@ -101,7 +101,8 @@ export class Performer {
     const emit = (name: string, event: ProcessEvent) => this.#emit(name, event);
     const onPrepared = (name: string, invocation: string) =>
       this.#journal.starting(invocation, name);
-    this.#partitions.set(undefined, new LocalPartition(loop, emit, onPrepared));
+    const { onTrouble } = options.handlers;
+    this.#partitions.set(undefined, new LocalPartition(loop, { emit, onPrepared, onTrouble }));
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail) =>

@@ -1,8 +1,14 @@
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { processInformation, signalProcess, signalProcessGroup } from "../../../ffi/pidfd.ts";
+import {
+  isThere,
+  processInformation,
+  signalProcess,
+  signalProcessGroup,
+} from "../../../ffi/pidfd.ts";
 import { kill } from "../../../ffi/process.ts";
 import type { EventLoop, Readiness, Watch } from "../../event-loop/event-loop.ts";
 import type { Ending } from "../lifecycle.ts";
+import { describeRefusedSignal } from "./partition.ts";
 
 const SIGKILL = 9;
 
@@ -12,6 +18,8 @@ export interface RemoteInstanceHandlers {
   onEnding(ending: Ending): void;
   /** Nothing more is to come. */
   onDone(): void;
+  /** We may not signal it. */
+  onRefused(message: string): void;
 }
 
 /**
@@ -58,18 +66,19 @@ export class RemoteInstance {
 
   /** True once the process has been reaped, or is just about to be told as dead. */
   get isReaped(): boolean {
-    return this.#dead || !this.#process.isOpen || !signalProcess(this.#process, 0);
+    return this.#dead || !this.#process.isOpen || !isThere(this.#process);
   }
 
   signal(signal: number): void {
-    if (this.#process.isOpen) signalProcess(this.#process, signal);
+    if (!this.#process.isOpen || signalProcess(this.#process, signal) !== "refused") return;
+    this.#handlers.onRefused(describeRefusedSignal(this.processId, signal));
   }
 
   /** SIGKILL to the process and the group that it leads. */
   kill(): void {
     if (!this.#process.isOpen) return;
     this.killGroup();
-    signalProcess(this.#process, SIGKILL);
+    this.signal(SIGKILL);
   }
 
   /** SIGKILL to the group that it leads, whether it lives or not. */

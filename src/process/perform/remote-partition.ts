@@ -4,7 +4,8 @@ import { receiveCredentials } from "../../../ffi/unix-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
-import { Listener, listenAt, makeSocketFolder } from "../../messaging/listener.ts";
+import { KeptListener } from "../../messaging/kept-listener.ts";
+import { makeSocketFolder } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
@@ -68,7 +69,7 @@ export class RemotePartition implements Partition {
   readonly #commands = new Map<string, { ended: boolean }>();
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
-  #listener: Listener | undefined;
+  #listener: KeptListener | undefined;
 
   constructor(
     loop: EventLoop,
@@ -115,13 +116,13 @@ export class RemotePartition implements Partition {
       return;
     }
     makeSocketFolder(endpoint.path);
-    const listening = listenAt(endpoint.path);
-    // Connections inherit it: the first message of an agent comes before we could ask for it.
-    receiveCredentials(listening);
-    this.#listener = new Listener(this.loop, listening, {
-      path: endpoint.path,
+    this.#listener = new KeptListener(this.loop, endpoint.path, {
+      // Connections inherit it: the first message of an agent comes before we could ask for it.
+      prepare: receiveCredentials,
       onConnection: (socket) => this.#take(socket, false),
       onExhausted: (error) => this.#handlers.onTrouble(error.message),
+      onRemoved: () => makeSocketFolder(endpoint.path),
+      onTrouble: this.#handlers.onTrouble,
     });
   }
 
@@ -413,6 +414,7 @@ export class RemotePartition implements Partition {
         this.#instances.delete(invocation);
         this.#startedOn.delete(invocation);
       },
+      onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
     });
     this.#instances.set(invocation, instance);
   }
@@ -580,6 +582,7 @@ export class RemotePartition implements Partition {
           this.#instances.delete(invocation);
           this.#startedOn.delete(invocation);
         },
+        onRefused: (message) => this.#handlers.onTrouble(`a check: ${message}`),
       },
     );
     this.#instances.set(invocation, instance);

@@ -60,10 +60,10 @@ async function endsAs(script: string, expected: Ending): Promise<void> {
   using process = child.process;
   await waitFor("a zombie", () => waitForChild(process, "leave"));
   deepStrictEqual(waitForChild(process, "leave"), expected);
-  strictEqual(signalProcess(process, 0), true, "a zombie is still there");
+  strictEqual(signalProcess(process, 0), "sent", "a zombie is still there");
   deepStrictEqual(waitForChild(process, "reap"), expected);
   strictEqual(waitForChild(process, "reap"), "not-a-child");
-  strictEqual(signalProcess(process, Signal.SIGTERM), false);
+  strictEqual(signalProcess(process, Signal.SIGTERM), "gone");
   strictEqual(openProcess(child.processId), undefined);
   const information = processInformation(process);
   if (typeof information === "object") deepStrictEqual(information.ending, expected);
@@ -138,7 +138,7 @@ const endingChecks: readonly Check[] = [
         strictEqual(information.ending, undefined);
       }
       throws(() => signalProcess(process, 65), { code: "EINVAL" });
-      strictEqual(signalProcess(process, Signal.SIGKILL), true);
+      strictEqual(signalProcess(process, Signal.SIGKILL), "sent");
       deepStrictEqual(await ending(process), { kind: "signalled", signal: 9, coreDumped: false });
     },
   },

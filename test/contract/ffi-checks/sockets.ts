@@ -196,7 +196,7 @@ const credentialChecks: readonly Check[] = [
       using _other = right;
       using peer = peerProcess(one);
       if (peer === undefined) return;
-      strictEqual(signalProcess(peer, 0), true);
+      strictEqual(signalProcess(peer, 0), "sent");
       const information = processInformation(peer);
       if (typeof information === "object") strictEqual(information.processId, process.pid);
     },
