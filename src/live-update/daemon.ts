@@ -143,7 +143,8 @@ class LiveUpdateDaemon {
     const path = `${options.stateDirectory}/state.json`;
     this.#registryPath = `${options.stateDirectory}/registry.json`;
     this.#saved = readState(path, (message) => logger.warn(message));
-    this.#state = { ...initialState, last: this.#saved.last ?? undefined };
+    const { last, given } = this.#saved;
+    this.#state = { ...initialState, last: last ?? undefined, given };
     this.#stateFile = new StateFile(path, (message) => logger.warn(message));
     this.#holder = new HolderClient(loop, {
       controlSocket: options.controlSocket,
@@ -410,7 +411,7 @@ class LiveUpdateDaemon {
     if (update === undefined) throw new Error("Bug: a registry without an update");
     const wall = (at: number | undefined) =>
       Math.round(Date.now() - (monotonicNow() - (at ?? monotonicNow())));
-    const preserved = preservedBy(update);
+    const preserved = preservedBy(update, this.#state.given);
     return {
       version: 1,
       update: update.id,

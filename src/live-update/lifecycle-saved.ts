@@ -11,24 +11,30 @@ export interface SavedDecisions {
   readonly last: DaemonState["last"] | null;
   readonly settled: string[];
   readonly finishing: string[];
+  readonly given: string[];
 }
 
 type Preserved = Pick<Registry, "sessions" | "left_out">;
 
-/** Who takes part, for the registry. */
-export function preservedBy(update: Update): Preserved {
+/**
+ * Who takes part, for the registry.
+ * @param given sessions of earlier updates
+ */
+export function preservedBy(update: Update, given: readonly string[]): Preserved {
   const participants = [...update.participants.values()];
   const taking = participants.filter(({ stage }) => stage === "ready");
   const leftOut = participants.filter(({ stage, begun }) => {
     return stage === "left-out" && begun !== undefined;
   });
+  const wanted = new Set(taking.flatMap(({ subscription }) => subscription.sessions));
+  const names = [...leftOut.flatMap(({ subscription }) => subscription.sessions), ...given];
   return {
     sessions: taking.flatMap(({ subscription: { id, user, sessions } }) =>
       sessions
         .filter((name) => name !== OWN_SESSION)
         .map((name) => ({ name, id, part: name === id ? "" : name.slice(id.length + 1), user })),
     ),
-    left_out: leftOut.flatMap(({ subscription }) => subscription.sessions),
+    left_out: [...new Set(names)].filter((name) => !wanted.has(name)),
   };
 }
 
@@ -45,6 +51,7 @@ export function savedDecisions(
     update: update?.id ?? null,
     entering: update?.commit === "kernel",
     last: last ?? null,
+    given: [...state.given],
     settled: names.filter((name) => stageOf(name) === undefined || stageOf(name) === "lost"),
     finishing: names.filter((name) => stageOf(name) === "finishing"),
   };

@@ -1,5 +1,5 @@
 import type { Milliseconds, MonotonicTime, ProcessId } from "../units/units.ts";
-import type { ClientEvent, WireError } from "./protocol.ts";
+import { type ClientEvent, limits, type WireError } from "./protocol.ts";
 
 /** What is known, what can happen and what is to be done: the words of the daemon's decisions. */
 
@@ -93,6 +93,11 @@ export interface DaemonState {
   readonly registryHeld: boolean;
   /** Why it is not known what came over the last kexec, when that is so. */
   readonly unreadable: string | undefined;
+  /**
+   * Sessions of updates that are over, of which a client may still have its own duplicate, the
+   * oldest first: what of them comes over a kexec all the same is nobody's.
+   */
+  readonly given: readonly string[];
   /** The update that this kernel came from. */
   readonly restoredFrom: string | undefined;
   /** What the last update without a new kernel came to. */
@@ -108,6 +113,7 @@ export const initialState: DaemonState = {
   incoming: new Map(),
   registryHeld: false,
   unreadable: undefined,
+  given: [],
   restoredFrom: undefined,
   last: undefined,
 };
@@ -283,6 +289,14 @@ export function writable<Key, Value>(
   const copy = new Map(map);
   fresh?.add(copy);
   return copy;
+}
+
+/** With these sessions at the end; the oldest are forgotten beyond the limit of subscriptions. */
+export function withGiven(state: DaemonState, sessions: readonly string[]): DaemonState {
+  if (sessions.length === 0) return state;
+  const added = new Set(sessions);
+  const others = state.given.filter((name) => !added.has(name));
+  return { ...state, given: [...others, ...added].slice(-limits.subscriptions) };
 }
 
 export interface Decision {

@@ -15,6 +15,7 @@ import {
   stay,
   type Update,
   type UpdateOrder,
+  withGiven,
   writable,
 } from "./lifecycle-state.ts";
 import { COMMITTING, OWN_SESSION, type WireError } from "./protocol.ts";
@@ -225,8 +226,11 @@ function endUpdate(state: DaemonState, effects: readonly DaemonEffect[]): Decisi
   const { id } = update;
   const { outcome, reason } = update.end;
   const last = { id, outcome, reason };
+  const given = [...update.participants.values()].flatMap(({ begun, subscription }) =>
+    begun === undefined ? [] : subscription.sessions,
+  );
   return {
-    state: { ...state, update: undefined, last },
+    state: { ...withGiven(state, given), update: undefined, last },
     effects: [
       ...effects,
       record({ what: outcome, update: id, detail: reason }),
@@ -580,7 +584,11 @@ export function leftBehind(
     commit: undefined,
     end: undefined,
   };
-  return abort(stay({ ...state, update }), "aborted", reason, context);
+  const known = withGiven(
+    state,
+    event.sessions.filter((session) => session !== OWN_SESSION),
+  );
+  return abort(stay({ ...known, update }), "aborted", reason, context);
 }
 
 /** When an update wants to hear of time. */

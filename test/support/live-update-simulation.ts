@@ -170,7 +170,8 @@ export class Simulation {
     this.#queue = [];
     this.#isTakenBack = false;
     this.#plannedDeadline = undefined;
-    this.#state = { ...initialState, last: this.#saved?.last ?? undefined };
+    const { last, given = [] } = this.#saved ?? {};
+    this.#state = { ...initialState, last: last ?? undefined, given };
     const saved = this.#saved ?? { settled: [], finishing: [] };
     const names = [...this.kernel.incoming.keys()];
     const held = this.kernel.incoming.get(OWN_SESSION);
@@ -368,7 +369,7 @@ export class Simulation {
     if (stage !== "open") return undefined;
     const refusal = this.#refusal();
     if (refusal !== undefined) return { kind: "registry-refused", refusal };
-    this.#written = { update: update.id, ...preservedBy(update) };
+    this.#written = { update: update.id, ...preservedBy(update, this.#state.given) };
     return { kind: "registry-preserved" };
   }
 

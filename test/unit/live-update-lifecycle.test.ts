@@ -235,10 +235,12 @@ describe("deadlines", () => {
     expect(life.phase).toBe("committing registry");
     const { update } = life.state;
     if (update === undefined) throw new Error("there is no update");
-    expect(preservedBy(update)).toEqual({
+    expect(preservedBy(update, ["db", "old"])).toEqual({
       sessions: [{ name: "db", id: "db", part: "", user: 70 }],
-      left_out: ["vm", "vm/log"],
+      left_out: ["vm", "vm/log", "old"],
     });
+    // What was given for an update that is over may be open still, wherever its client is.
+    expect(lives.aborting().tell(dropped("vm"), dropped("db")).state.given).toEqual(["vm", "db"]);
   });
 });
 

@@ -27,6 +27,8 @@ const stateSchema = v.object({
   /** Restored sessions of which nothing is to be done any more, or which are being finished. */
   settled: v.array(v.string()),
   finishing: v.array(v.string()),
+  /** Sessions of updates that are over, of which a client may still have a duplicate. */
+  given: v.optional(v.array(v.string()), []),
   /** The update that this kernel follows. */
   followed: v.nullable(updateTimesSchema),
   /** Wall clock in milliseconds: when sessions were first offered, and last claimed. */
@@ -44,6 +46,7 @@ export const emptyState = (boot: string): SavedState => ({
   last: null,
   settled: [],
   finishing: [],
+  given: [],
   followed: null,
   offered_at_ms: null,
   claimed_at_ms: null,
