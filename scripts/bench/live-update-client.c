@@ -9,6 +9,10 @@
  *     the session in the client's hand
  *   live-update-client SOCKET COUNT claim-together
  *     all at once: one "took NANOSECONDS" until the last of them has its session
+ *   live-update-client SOCKET FILE hold
+ *     "subscribed"; copies the file into memory when it is given a session, and then says READY
+ *   live-update-client - BYTES memory
+ *     no client: has a file in memory of that size, says "made", and lives on
  */
 #include "live-update-wire.h"
 
@@ -98,11 +102,57 @@ static void claim_later(const char *path, int number, int told, int begun) {
   pause();
 }
 
+static void copy(const char *path) {
+  static char piece[1 << 20];
+  int from = open(path, O_RDONLY | O_CLOEXEC), to = memfd_create("hold", MFD_CLOEXEC);
+  ssize_t length;
+  if (from < 0 || to < 0) fail(path);
+  while ((length = read(from, piece, sizeof piece)) > 0) {
+    if (write(to, piece, (size_t)length) != length) fail("write");
+  }
+  close(from);
+  /* Nobody takes it: the kernel would keep it. */
+  close(to);
+}
+
+static int hold(const char *path, const char *file) {
+  static struct reader reader;
+  char line[LINE_BYTES];
+  greet(&reader, path);
+  say(reader.socket, "{\"cmd\":\"SUBSCRIBE\",\"id\":\"held\",\"request\":2}\n");
+  await_words(&reader, "\"request\":2");
+  printf("subscribed\n");
+  while (receive(&reader)) {
+    while (take_line(&reader, line)) {
+      if (!has(line, "START_PRESERVATION")) continue;
+      copy(file);
+      say(reader.socket, "{\"cmd\":\"READY\"}\n");
+    }
+  }
+  return 0;
+}
+
+static int remember(int64_t size) {
+  static char piece[1 << 20];
+  int made = memfd_create("memory", 0);
+  /* It ends with `run`, whatever ends that. */
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  memset(piece, 7, sizeof piece);
+  for (int64_t done = 0; done < size; done += (int64_t)sizeof piece) {
+    if (write(made, piece, sizeof piece) != (ssize_t)sizeof piece) fail("write");
+  }
+  printf("made\n");
+  pause();
+  return 0;
+}
+
 int main(int count, char **words) {
   static struct reader reader;
   int told[2], begun[2];
   if (count != 4) return 100;
   setvbuf(stdout, NULL, _IOLBF, 0);
+  if (strcmp(words[3], "hold") == 0) return hold(words[1], words[2]);
+  if (strcmp(words[3], "memory") == 0) return remember(atoll(words[2]));
   int clients = atoi(words[2]);
   if (strcmp(words[3], "claim") == 0) {
     for (int number = 0; number < clients; number++) {

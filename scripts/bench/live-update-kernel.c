@@ -7,14 +7,16 @@
  *   live-update-kernel SOCKET
  *     prints "reboot NANOSECONDS" (CLOCK_MONOTONIC) when a kexec is called, and then
  *     refuse (a line on stdin, and at the beginning): refuses it with EBUSY
- *     enter: leaves it unanswered, as a kernel that is gone
+ *     forget: refuses it as well, and nothing comes over it any more
+ *     enter: leaves it unanswered, as a kernel that is gone; the registry then comes to whoever asks
  */
 #include "live-update-wire.h"
 
 enum { MOST_CALLERS = 64 };
 
 static struct reader callers[MOST_CALLERS];
-static int refuses = 1, registry = -1;
+/* What is preserved last comes over a kexec that is entered; before one, nothing comes. */
+static int refuses = 1, preserved = -1, registry = -1;
 
 static int make_session(void) {
   int made = eventfd(0, EFD_CLOEXEC);
@@ -29,7 +31,9 @@ static void answer(int to, const char *text, int descriptor) {
 static void serve(struct reader *caller, const char *line) {
   const char *done = "{\"result\":0}\n";
   int *came = caller->descriptors;
-  if (has(line, "\"call\":\"create\"") || has(line, "\"call\":\"retrieve-session\"")) {
+  if (has(line, "\"call\":\"retrieve-session\"") && registry < 0) {
+    answer(caller->socket, "{\"result\":-2}\n", -1);
+  } else if (has(line, "\"call\":\"create\"") || has(line, "\"call\":\"retrieve-session\"")) {
     int session = make_session();
     answer(caller->socket, done, session);
     close(session);
@@ -37,15 +41,20 @@ static void serve(struct reader *caller, const char *line) {
     if (registry >= 0) answer(caller->socket, done, registry);
     else answer(caller->socket, "{\"result\":-2}\n", -1);
   } else if (has(line, "\"call\":\"preserve\"")) {
-    if (registry >= 0) close(registry);
-    registry = came[1];
+    if (preserved >= 0) close(preserved);
+    preserved = came[1];
     came[1] = -1;
     answer(caller->socket, done, -1);
   } else if (has(line, "\"call\":\"loaded\"")) {
     answer(caller->socket, "{\"result\":1}\n", -1);
   } else if (has(line, "\"call\":\"reboot\"")) {
     printf("reboot %" PRId64 "\n", now());
-    if (refuses) answer(caller->socket, "{\"result\":-16}\n", -1);
+    if (refuses) {
+      answer(caller->socket, "{\"result\":-16}\n", -1);
+    } else {
+      registry = preserved;
+      preserved = -1;
+    }
   } else {
     answer(caller->socket, done, -1);
   }
@@ -85,7 +94,11 @@ int main(int count, char **words) {
       take(listener, waiter);
     } else if (ready.data.ptr == line) {
       if (fgets(line, sizeof line, stdin) == NULL) return 0;
-      refuses = has(line, "refuse");
+      refuses = !has(line, "enter");
+      if (has(line, "forget") && registry >= 0) {
+        close(registry);
+        registry = -1;
+      }
       printf("done\n");
     } else {
       struct reader *caller = ready.data.ptr;

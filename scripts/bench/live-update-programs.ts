@@ -2,6 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { encodeFrame } from "../../src/messaging/frame.ts";
+import { runCommand } from "../command.ts";
 import { ScriptError } from "../terminal.ts";
 
 /** What was compiled, and where sockets and state are made: in memory, as below /run. */
@@ -83,6 +84,8 @@ export interface Broker extends AsyncDisposable {
   /** Daemon and holder; the floor alone. */
   readonly processIds: readonly number[];
   connect(): Promise<Commander>;
+  /** How many ids are subscribed; the floor does not tell. */
+  subscribed(): Promise<number>;
 }
 
 export interface Commander extends Disposable {
@@ -111,6 +114,7 @@ async function startFloor(files: LiveUpdateFiles, folder: string): Promise<Broke
   return {
     socket,
     processIds: [program.processId],
+    subscribed: async () => 0,
     connect: async () => await connect(socket, new TextEncoder().encode('{"cmd":"GO"}\n')),
     [Symbol.asyncDispose]: async () => await program[Symbol.asyncDispose](),
   };
@@ -137,6 +141,10 @@ async function startDaemon(files: LiveUpdateFiles, folder: string): Promise<Brok
   return {
     socket,
     processIds: [program.processId, holder],
+    subscribed: async () => {
+      const words = ["live-update", "status", "--json", "--control-socket", control];
+      return JSON.parse(await runCommand([files.hostler, ...words])).clients;
+    },
     connect: async () => await connect(control, encodeFrame(order)),
     [Symbol.asyncDispose]: async () => {
       await program[Symbol.asyncDispose]();

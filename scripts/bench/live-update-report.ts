@@ -45,6 +45,14 @@ export function formatMarkdown(result: LiveUpdateResult): string {
       [`${claimed} clients claim at once, until the last`, ...cellsOf(compare(claims.together))],
     ],
   );
+  const { carrying } = result;
+  const carried = table(
+    ["1 GiB of one client, command → reboot(2)", "hostler's", "client in C", "ratio"],
+    [
+      ["`hold`: a file, copied", ...cellsOf(compare(carrying.hold))],
+      ["`run`: a program's memory, where it is", ...cellsOf(compare(carrying.run))],
+    ],
+  );
   const memory = table(
     ["MiB", "luod: RSS", "PSS", "anonymous", "holder: RSS", "PSS", "anonymous"],
     result.memory.map(({ name, daemon, holder }) => [
@@ -53,7 +61,8 @@ export function formatMarkdown(result: LiveUpdateResult): string {
       ...describeMemory(holder),
     ]),
   );
-  return [barriers, restores, legend(result), memory, describeHost(result)].join("\n\n");
+  const tables = [barriers, restores, carried, legend(result), memory];
+  return [...tables, describeHost(result)].join("\n\n");
 }
 
 function legend({ seed }: LiveUpdateResult): string {
@@ -66,7 +75,8 @@ function legend({ seed }: LiveUpdateResult): string {
     "session, has nothing to write out, and refuses the kexec, so that there is a next update. The",
     "floor makes a session, sends it with luod's line, and waits for READY from as many processes;",
     "it has no holder, no registry, no deadline and no history. Claims are the first ones of a",
-    "broker that began just now.",
+    "broker that began just now. `hold` and `run` are clients of luod, beside one in C that copies",
+    "the file, or has nothing to do; what the kernel does to keep the pages is in neither.",
   ].join("\n");
 }
 
@@ -80,7 +90,7 @@ function describeHost({ host }: LiveUpdateResult): string {
 }
 
 export function formatJson(result: LiveUpdateResult): string {
-  const { host, seed, barriers, claims, claimed, memory } = result;
+  const { host, seed, barriers, claims, claimed, carrying, memory } = result;
   const report = {
     machine: host,
     seed,
@@ -90,6 +100,7 @@ export function formatJson(result: LiveUpdateResult): string {
       later: compare(later),
     })),
     claims: { claimed, single: compare(claims.single), together: compare(claims.together) },
+    carrying: { hold: compare(carrying.hold), run: compare(carrying.run) },
     memory,
   };
   return JSON.stringify(report, undefined, 2);

@@ -41,6 +41,8 @@ export interface LiveUpdateResult {
   readonly claims: { readonly single: Compared; readonly together: Compared };
   /** How many claimed at once. */
   readonly claimed: number;
+  /** Of 1 GiB: hostler's client beside one of C, both of luod. */
+  readonly carrying: { readonly hold: Compared; readonly run: Compared };
   readonly memory: readonly {
     readonly name: string;
     readonly daemon: Memory;
@@ -113,11 +115,13 @@ async function measureAll(
 ): Promise<LiveUpdateResult> {
   const barriers = sizes.map((clients) => ({ clients, first: noSamples(), later: noSamples() }));
   await withStep("barriers", (step) => measureBarriers(bench, barriers, quick ? 5 : 20, step));
+  const carrying = { hold: noSamples(), run: noSamples() };
+  await withStep("hold and run", () => measureCarrying(bench, carrying, quick ? 2 : 5));
+  const memory = await withStep("memory", () => measureMemory(bench));
   const claims = { single: noSamples(), together: noSamples() };
   await withStep("claims", (step) => measureClaims(bench, claims, quick ? 3 : 10, step));
-  const memory = await withStep("memory", () => measureMemory(bench));
   const host = await describeHost(bench.files.hostler);
-  return { host, seed, barriers, claims, claimed: claimers, memory };
+  return { host, seed, barriers, claims, claimed: claimers, carrying, memory };
 }
 
 interface Barriers {
@@ -260,6 +264,58 @@ async function measureMemory(bench: Bench): Promise<LiveUpdateResult["memory"]> 
     await bench.kernel.said(/^reboot/);
     look(`their ${most} sessions, as the kernel is entered`);
   });
-  await bench.kernel.say("refuse");
+  await bench.kernel.say("forget");
+  await bench.kernel.said(/^done/);
   return found;
+}
+
+const gibibyte = 1024 ** 3;
+
+/** The kernel's own part is left out: it keeps the pages, on either side alike. */
+async function measureCarrying(
+  bench: Bench,
+  carrying: { readonly hold: Samples; readonly run: Samples },
+  rounds: number,
+): Promise<void> {
+  const { hostler, client, folder } = bench.files;
+  const file = join(folder, "held");
+  await runCommand(["dd", "if=/dev/zero", `of=${file}`, "bs=1M", "count=1024", "status=none"]);
+  const own = (socket: string, ...words: readonly string[]) =>
+    [hostler, "live-update", words[0] ?? "", "--id", "held", "--socket", socket].concat(
+      words.slice(1),
+    );
+  const clients = {
+    hold: {
+      hostler: (socket: string) => own(socket, "hold", file),
+      floor: (socket: string) => [client, socket, file, "hold"],
+    },
+    run: {
+      hostler: (socket: string) => own(socket, "run", "--", client, "-", `${gibibyte}`, "memory"),
+      floor: (socket: string) => [client, socket, "1", "subscribe"],
+    },
+  };
+  for (let round = 0; round < rounds; round += 1) {
+    for (const how of shuffle(["hold", "run"] as const, bench.chance)) {
+      for (const side of shuffle(sides, bench.chance)) {
+        const taken = await carry(bench, clients[how][side]);
+        note(carrying[how], { side, round }, taken);
+      }
+    }
+  }
+  rmSync(file);
+}
+
+/** @returns milliseconds from the command to the call that would enter the new kernel */
+async function carry(bench: Bench, wordsOf: (socket: string) => string[]): Promise<number> {
+  let taken = 0;
+  await withBroker(bench, "hostler", async (broker) => {
+    const environment = { HOSTLER_LIVE_UPDATE_KERNEL: bench.files.kernelSocket };
+    const words = wordsOf(broker.socket);
+    await using holder = startSpoken(words, { from: "stdout", environment });
+    // What has something in memory says so; who only subscribes is seen by the broker.
+    if (words.includes("memory")) await holder.said(/^made/);
+    while ((await broker.subscribed()) === 0) await Bun.sleep(20);
+    taken = await update(bench, broker);
+  });
+  return taken;
 }

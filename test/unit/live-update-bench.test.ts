@@ -20,6 +20,7 @@ const result: LiveUpdateResult = {
   ],
   claims: { single: compared([[1, 2, 3]], [[2, 4, 6]]), together: compared([[5]], [[10]]) },
   claimed: 100,
+  carrying: { hold: compared([[300]], [[600]]), run: compared([[5]], [[15]]) },
   memory: [{ name: "idle", daemon: memory, holder: { ...memory, resident: 2048 } }],
 };
 
@@ -44,6 +45,12 @@ describe("the report of the live-update bench", () => {
     expect(rowOf("100 clients claim at once, until the last")?.at(-1)).toBe("2.00 ×");
     expect(rowOf("idle")).toEqual(["1.00", "0.50", "0.25", "2.00", "0.50", "0.25"]);
     expect(lines.join(" ")).toContain("seed 7.");
+  });
+
+  test("has what hold and run take beside a client in C", () => {
+    const hold = ["**600** (600–600), 1", "**300** (300–300), 1", "2.00 ×"];
+    expect(rowOf("`hold`: a file, copied")).toEqual(hold);
+    expect(rowOf("`run`: a program's memory, where it is")?.at(-1)).toBe("3.00 ×");
   });
 
   test("says the same as JSON", () => {
