@@ -75,8 +75,8 @@ function legend({ seed }: LiveUpdateResult): string {
     "session, has nothing to write out, and refuses the kexec, so that there is a next update. The",
     "floor makes a session, sends it with luod's line, and waits for READY from as many processes;",
     "it has no holder, no registry, no deadline and no history. Claims are the first ones of a",
-    "broker that began just now. `hold` and `run` are clients of luod, beside one in C that copies",
-    "the file, or has nothing to do; what the kernel does to keep the pages is in neither.",
+    "broker that began just now. `hold` and `run` are clients of luod, beside one in C that",
+    "copies the file, or has nothing to do; what the kernel does to keep the pages is in neither.",
   ].join("\n");
 }
 
