@@ -69,8 +69,8 @@ function legend({ seed }: LiveUpdateResult): string {
   return [
     "Milliseconds: **median** (10th–90th percentile), number of samples. The ratio is the median",
     "of the ratios to the floor of the same round: one run, all rows in every round, in an order",
-    `drawn from the seed ${seed}. Clients are processes with nothing to save. From the sending of the`,
-    "command to the call of reboot(2), less hooks, sync(2) and the end of other processes: the",
+    `drawn from the seed ${seed}. Clients are processes with nothing to save. From the sending of`,
+    "the command to the call of reboot(2), less hooks, sync(2) and the end of other processes: the",
     "kernel's part is played by one program of C for both sides, which gives an eventfd for a",
     "session, has nothing to write out, and refuses the kexec, so that there is a next update. The",
     "floor makes a session, sends it with luod's line, and waits for READY from as many processes;",
