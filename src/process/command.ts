@@ -211,6 +211,14 @@ const someNames = {
   },
 } as const;
 
+const timeoutFlag = {
+  timeout: {
+    type: "string",
+    valueHint: "duration",
+    description: "With --wait at most this long, such as 500ms, 30s or 2min; else for ever",
+  },
+} as const;
+
 const listCommand = defineCommand({
   meta: {
     name: "list",
@@ -229,11 +237,30 @@ const listCommand = defineCommand({
   run: async (args) => await (await import("./commands/list.ts")).runList(args),
 });
 
+/** What the daemon alone can know is its refusal, not a mistake of the command line. */
+const nameRefused = {
+  111: "the orchestrator is away or refused, as it refuses a name that it does not know",
+} as const;
+
+const partitionsCommand = defineCommand({
+  meta: {
+    name: "partitions",
+    description: "Show all partitions: whether their agents are there, since when, and why not",
+    examples: [
+      ["hostler process partitions", "Show them as a table"],
+      ["hostler process partitions --json", "Show them as a JSON array"],
+    ],
+  },
+  args: { ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/partitions.ts")).runPartitions(args),
+});
+
 const showCommand = defineCommand({
   meta: {
     name: "show",
     description: "Show all that is known of a process: its rules, its past, the coming waits",
     examples: [["hostler process show media", "Say when it started and why it ended"]],
+    exitCodes: nameRefused,
   },
   args: { ...oneName, ...controlSocketFlag, ...jsonFlag },
   run: async (args) => await (await import("./commands/show.ts")).runShow(args),
@@ -247,10 +274,12 @@ const startCommand = defineCommand({
       ["hostler process start media", "Start it, at once if it waits for a restart"],
       ["hostler process start media --wait", "Return when it is ready"],
     ],
+    exitCodes: nameRefused,
   },
   args: {
     ...someNames,
     wait: { type: "boolean", description: "Return when they are ready" },
+    ...timeoutFlag,
     ...controlSocketFlag,
     ...jsonFlag,
   },
@@ -261,16 +290,18 @@ const startCommand = defineCommand({
 const stopCommand = defineCommand({
   meta: {
     name: "stop",
-    description: "Stop processes: their signal, the grace period, then SIGKILL",
+    description: "Stop processes: their signal, grace, SIGKILL; what comes after them runs on",
     examples: [
       ["hostler process stop media --wait", "Return when nothing of it is left"],
       ["hostler process stop media navigation --now", "Kill two at once"],
     ],
+    exitCodes: nameRefused,
   },
   args: {
     ...someNames,
     now: { type: "boolean", description: "SIGKILL at once, without grace" },
     wait: { type: "boolean", description: "Return when nothing of them is left" },
+    ...timeoutFlag,
     ...controlSocketFlag,
     ...jsonFlag,
   },
@@ -281,12 +312,15 @@ const stopCommand = defineCommand({
 const restartCommand = defineCommand({
   meta: {
     name: "restart",
-    description: "Stop processes and start them again",
+    description:
+      "Stop processes and start them again, with what they come after if that is stopped",
     examples: [["hostler process restart media --wait", "Return when it is ready again"]],
+    exitCodes: nameRefused,
   },
   args: {
     ...someNames,
     wait: { type: "boolean", description: "Return when they are ready again" },
+    ...timeoutFlag,
     ...controlSocketFlag,
     ...jsonFlag,
   },
@@ -302,6 +336,7 @@ const signalCommand = defineCommand({
       ["hostler process signal media SIGHUP", "Have it read its files again"],
       ["hostler process signal -9 media", "As kill(1) is called; it is restarted by its rule"],
     ],
+    exitCodes: nameRefused,
   },
   args: {
     ...oneName,
@@ -324,6 +359,7 @@ const logsCommand = defineCommand({
       ["hostler process logs media -n 20 -f", "Show the last 20 lines, and go on"],
       ["hostler process logs --json", "Show the lines of all processes, for programs"],
     ],
+    exitCodes: nameRefused,
   },
   args: {
     name: {
@@ -369,7 +405,10 @@ const waitCommand = defineCommand({
     name: "wait",
     description: "Wait until a process is ready, or stopped",
     examples: [["hostler process wait media --until ready --timeout 30s", "Wait at most 30 s"]],
-    exitCodes: { 0: "it is in that state", 111: "it is not in time, or the orchestrator is away" },
+    exitCodes: {
+      0: "it is in that state",
+      111: "it is not in time, its name is not known, or the orchestrator is away",
+    },
   },
   args: {
     ...oneName,
@@ -406,6 +445,7 @@ export const processCommand: Command = defineCommand({
     agentCommand,
     checkCommand,
     listCommand,
+    partitionsCommand,
     showCommand,
     startCommand,
     stopCommand,

@@ -1,15 +1,23 @@
 import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import { signalName } from "../units/signals.ts";
-import { formatDuration, type Milliseconds, type MonotonicTime } from "../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../units/units.ts";
 import { encodeEnding } from "./ending.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
-import { comingWaits, ENDING_LIMIT, instanceOf, type ProcessState } from "./lifecycle.ts";
+import {
+  comingWaits,
+  ENDING_LIMIT,
+  instanceOf,
+  nobodyTold,
+  type ProcessState,
+} from "./lifecycle.ts";
 import type { LogBook, StoredLine } from "./log-book.ts";
 import { blockersOf, isActive, type OrchestrationState, type Plan } from "./orchestration.ts";
+import type { PartitionEntry } from "./partition-book.ts";
 import type {
   ControlRequest,
   LogLine,
+  PartitionSummary,
   ProcessDetail,
   ProcessEventRecord,
   ProcessSummary,
@@ -23,6 +31,7 @@ export interface Orchestrated {
   now(): MonotonicTime;
   eventsAfter(sequence: number): readonly BookedEvent[];
   historyOf(name: string): readonly BookedEvent[];
+  partitions(): readonly PartitionEntry[];
   logOf(name: string): LogBook | undefined;
   tell(name: string, event: { kind: "start" | "restart" } | { kind: "stop"; hurry: boolean }): void;
   /** False when nothing runs that could be signalled. */
@@ -72,7 +81,8 @@ function summarize(orchestrated: Orchestrated, name: string): ProcessSummary {
   const state = orchestrated.state.processes.get(name) as ProcessState;
   const specification = orchestrated.plan.specifications.get(name) as ProcessSpecification;
   const instance = instanceOf(state);
-  const ending = state.lastEnding;
+  const isLate = (endingDue(orchestrated, name) ?? Number.POSITIVE_INFINITY) <= orchestrated.now();
+  const ending = isLate ? nobodyTold : state.lastEnding;
   return {
     name,
     partition: specification.partition ?? null,
@@ -84,6 +94,26 @@ function summarize(orchestrated: Orchestrated, name: string): ProcessSummary {
     uptime_ms: instance === undefined ? null : Math.round(orchestrated.now() - instance.startedAt),
     invocation: instance?.invocation ?? null,
     reason: reasonOf(orchestrated, name, state),
+  };
+}
+
+function summarizePartition({
+  specification,
+  standing,
+  processes,
+}: PartitionEntry): PartitionSummary {
+  const { name, endpoint, protocol } = specification;
+  const agent = standing.state === "connected" ? standing.agent : undefined;
+  return {
+    name,
+    state: standing.state,
+    since: wallClock(standing.since),
+    reason: standing.state === "away" ? standing.reason : null,
+    agent_version: agent?.version ?? null,
+    agent_pid: agent?.processId ?? null,
+    protocol,
+    endpoint: { [endpoint.kind]: endpoint.path },
+    processes: [...processes],
   };
 }
 
@@ -240,21 +270,13 @@ class LogReader {
 
 /** Until when the ending of the newest instance that has died may still be told in time. */
 function endingDue(orchestrated: Orchestrated, name: string): MonotonicTime | undefined {
-  const invocation = orchestrated.state.processes.get(name)?.lastInvocation;
-  const awaited = orchestrated.state.processes.get(name)?.awaitedEndings ?? [];
-  if (invocation === undefined || !awaited.includes(invocation)) return undefined;
+  const state = orchestrated.state.processes.get(name);
+  const invocation = state?.lastEnding === undefined ? state?.awaitedEndings.at(-1) : undefined;
+  if (invocation === undefined) return undefined;
   const death = orchestrated
     .historyOf(name)
     .findLast(({ entry }) => entry.what === "died" && entry.invocation === invocation);
   return death === undefined ? undefined : death.at + ENDING_LIMIT;
-}
-
-/** A summary that says of an ending which nobody told in time that it is unknown. */
-function summarizeStopped(orchestrated: Orchestrated, name: string): ProcessSummary {
-  const summary = summarize(orchestrated, name);
-  if (endingDue(orchestrated, name) === undefined) return summary;
-  const reason = `nobody told within ${formatDuration(ENDING_LIMIT)}`;
-  return { ...summary, last_exit: encodeEnding({ kind: "unknown", reason }) };
 }
 
 /** Answers when the process rests and it is known how it ended, or nobody told in time. */
@@ -276,7 +298,7 @@ function waitUntilStopped(orchestrated: Orchestrated, name: string, call: Contro
     if (left > 0) expiry = orchestrated.wakeAfter(left, answer);
     else {
       end();
-      call.done(summarizeStopped(orchestrated, name));
+      call.done(summarize(orchestrated, name));
     }
   };
   subscription = orchestrated.onTurn(answer);
@@ -329,6 +351,19 @@ function refuseUnknown(orchestrated: Orchestrated, name: string, call: ControlCa
   return true;
 }
 
+/** A stop stops one process alone: who it was needed by is named. */
+function summarizeStop(orchestrated: Orchestrated, name: string): ProcessSummary {
+  const { plan, state } = orchestrated;
+  const others = [...plan.specifications.values()]
+    .filter(({ after, name: other }) => {
+      const process = state.processes.get(other);
+      return after.includes(name) && process?.wanted === true && isActive(process);
+    })
+    .map((specification) => specification.name);
+  const summary = summarize(orchestrated, name);
+  return others.length === 0 ? summary : { ...summary, still_run_after: others };
+}
+
 /** Answers one request of the command line. */
 export function answerControl(
   orchestrated: Orchestrated,
@@ -344,6 +379,9 @@ export function answerControl(
       call.done(names.map((name) => summarize(orchestrated, name)));
       break;
     }
+    case "partitions":
+      call.done(orchestrated.partitions().map(summarizePartition));
+      break;
     case "show":
       call.done(detail(orchestrated, request.name));
       break;
@@ -358,7 +396,7 @@ export function answerControl(
       break;
     case "stop":
       orchestrated.tell(request.name, { kind: "stop", hurry: request.now === true });
-      call.done(summarize(orchestrated, request.name));
+      call.done(summarizeStop(orchestrated, request.name));
       break;
     case "signal":
       if (orchestrated.signal(request.name, request.signal)) call.done(null);

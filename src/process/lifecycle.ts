@@ -1,4 +1,4 @@
-import type { Milliseconds, MonotonicTime } from "../units/units.ts";
+import { formatDuration, type Milliseconds, type MonotonicTime } from "../units/units.ts";
 import {
   type Backoff,
   defaultBackoff,
@@ -174,6 +174,12 @@ export const START_ANSWER_LIMIT: Milliseconds = 10_000;
 
 /** An ending that decides over a restart, and is not told within this time, is unknown. */
 export const ENDING_LIMIT: Milliseconds = 5_000;
+
+/** An ending that was not told in time. One that is told later is believed all the same. */
+export const nobodyTold: Ending = {
+  kind: "unknown",
+  reason: `nobody told within ${formatDuration(ENDING_LIMIT)}`,
+};
 
 /** So many endings may be awaited at once; a restart does not wait for them. */
 export const AWAITED_ENDINGS_LIMIT = 16;
@@ -448,8 +454,7 @@ function endingWhileClearing(state: In<"clearing">, event: Of<"ending-known">, c
 function endingOverdue(state: In<"clearing">, _event: Of<"deadline">, context: Context): Outcome {
   if (state.endingBy === undefined || context.now < state.endingBy) return stay(state);
   const { invocation } = state.instance;
-  const reason = `nobody told within ${ENDING_LIMIT} ms`;
-  const event = { kind: "ending-known", invocation, ending: { kind: "unknown", reason } } as const;
+  const event = { kind: "ending-known", invocation, ending: nobodyTold } as const;
   return endingWhileClearing(state, event, context);
 }
 
@@ -782,6 +787,12 @@ export function step(
   const cell = row[event.kind];
   if ("ignored" in cell) return { state, effects: [] };
   return cell(state as never, event as never, context);
+}
+
+/** Nobody has told how this dead instance ended, and no deadline of its own says so. */
+export function isUntold(state: ProcessState, invocation: string): boolean {
+  if (state.phase === "clearing" && state.endingBy !== undefined) return false;
+  return state.awaitedEndings.includes(invocation);
 }
 
 /** When the state wants to hear of time, if at all. */

@@ -23,6 +23,7 @@ import { describeEntry } from "./event-book.ts";
 import { newInvocation } from "./invocation.ts";
 import {
   instanceOf,
+  isUntold,
   type ProcessEffect,
   type ProcessEvent,
   restartsAtOnceFrom,
@@ -36,6 +37,7 @@ import {
   type OrchestrationEvent,
   step,
 } from "./orchestration.ts";
+import { PartitionBook } from "./partition-book.ts";
 import {
   AlreadyRunning,
   CrashJournal,
@@ -126,6 +128,7 @@ class Orchestrator {
   /** Partitions whose agents have not been reached yet. */
   readonly #unsearched: Set<string>;
   readonly #connected = new Set<string>();
+  readonly #partitions: PartitionBook;
 
   constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
     this.#logger = logger;
@@ -137,6 +140,7 @@ class Orchestrator {
     this.#plan = makePlan(options.configuration);
     this.#state = initialOrchestration(this.#plan);
     this.#unsearched = new Set(options.configuration.partitions.map(({ name }) => name));
+    this.#partitions = new PartitionBook(options.configuration, monotonicNow());
     prepareControlSocket(options.controlSocket);
     this.#journal = new CrashJournal(options.controlSocket, (message) =>
       this.#logger.warn(message),
@@ -152,17 +156,24 @@ class Orchestrator {
       },
       handlers: {
         onEvent: (name, event) => this.#handle({ kind: "process", name, event }),
-        onReachable: (name, reachable, detail) => {
+        onReachable: (name, { reachable, detail, agent }) => {
+          if (reachable) this.#partitions.connected(name, agent, monotonicNow());
+          else this.#partitions.away(name, detail, monotonicNow());
           const kind = `partition ${name} ${reachable ? "is connected" : "is away"}`;
           this.#limited.say("info", kind, `${kind}: ${detail}`);
           this.#onReachable(name, reachable);
         },
+        onMissed: (name, reason) => this.#partitions.missed(name, reason),
         onQuiet: () => this.#endIfDown(),
         onTrouble: (message) => this.#limited.warn(message),
         onLines: () => this.#announce(),
         instanceOf: (name) => {
           const state = this.#state.processes.get(name);
           return state === undefined ? undefined : instanceOf(state);
+        },
+        isUntold: (name, invocation) => {
+          const state = this.#state.processes.get(name);
+          return state !== undefined && isUntold(state, invocation);
         },
         restartsAtOnceFrom: (name) => {
           const state = this.#state.processes.get(name);
@@ -326,6 +337,7 @@ class Orchestrator {
       },
       now: monotonicNow,
       eventsAfter: (sequence) => performer.events.after(sequence),
+      partitions: () => this.#partitions.entries,
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
       tell: (name, event) => this.#handle({ kind: "process", name, event }),

@@ -178,6 +178,7 @@ const name = v.pipe(v.string(), v.minLength(1), v.maxLength(limits.nameLength));
 /** What the command line asks of the orchestrator. */
 export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("list") }),
+  v.strictObject({ id: identifier, verb: v.literal("partitions") }),
   v.strictObject({ id: identifier, verb: v.literal("show"), name }),
   v.strictObject({ id: identifier, verb: v.literal("start"), name }),
   v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
@@ -232,8 +233,29 @@ export const processSummarySchema = v.object({
   invocation: v.nullable(v.string()),
   /** What it waits for, or why it failed; null otherwise. */
   reason: v.nullable(v.string()),
+  /** In the answer to `stop` alone: processes that come after it and were not stopped with it. */
+  still_run_after: v.optional(v.array(v.string())),
 });
 export type ProcessSummary = v.InferOutput<typeof processSummarySchema>;
+
+/** One line of `partitions`. */
+export const partitionSummarySchema = v.object({
+  name: v.string(),
+  state: v.picklist(["connected", "away"]),
+  /** Since when it is so: wall clock, RFC 3339 with microseconds, UTC. */
+  since: v.string(),
+  /** Why it is away; null while it is connected. */
+  reason: v.nullable(v.string()),
+  /** Null while it is away, and of a Holden agent. */
+  agent_version: v.nullable(v.string()),
+  /** As the host sees it. */
+  agent_pid: v.nullable(v.number()),
+  protocol: v.picklist(["hostler", "holden"]),
+  /** Where the agent listens, or where the orchestrator listens for it. */
+  endpoint: v.object({ connect: v.optional(v.string()), listen: v.optional(v.string()) }),
+  processes: v.array(v.string()),
+});
+export type PartitionSummary = v.InferOutput<typeof partitionSummarySchema>;
 
 /** One thing that happened, as `events` and `show` print it. */
 export const processEventSchema = v.object({

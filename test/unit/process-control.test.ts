@@ -10,7 +10,7 @@ import {
   type OrchestrationEvent,
   step,
 } from "../../src/process/orchestration.ts";
-import type { ProcessSummary } from "../../src/process/protocol.ts";
+import type { ControlRequest, ProcessSummary } from "../../src/process/protocol.ts";
 import type { ProcessSpecification } from "../../src/process/specification.ts";
 import { exited, makeSpecification } from "../support/lifecycle/life.ts";
 
@@ -86,6 +86,7 @@ class Stage {
       eventsAfter: (sequence) => stage.#book.after(sequence),
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
+      partitions: () => [],
       tell: (_name, event) => stage.take(event),
       signal: () => false,
       onTurn: (call) => {
@@ -101,10 +102,26 @@ class Stage {
   }
 
   waits(until: "ready" | "stopped"): this {
+    this.#ask({ id: 1, verb: "wait", name: "it", until }, (answer) =>
+      this.answers.push(answer as ProcessSummary),
+    );
+    return this;
+  }
+
+  /** What is answered at once. */
+  asks(request: { readonly verb: "list" } | { readonly verb: "show"; readonly name: string }) {
+    let answered: unknown;
+    this.#ask({ id: 1, ...request }, (answer) => {
+      answered = answer;
+    });
+    return answered;
+  }
+
+  #ask(request: ControlRequest, done: ControlCall["done"]): void {
     const call: ControlCall = {
       peer: {} as ControlCall["peer"],
       item: () => {},
-      done: (answer) => this.answers.push(answer as ProcessSummary),
+      done,
       refuse: ({ message }) => this.refusals.push(message),
       onGone: (gone) => {
         this.gone = gone;
@@ -112,8 +129,7 @@ class Stage {
       isBehind: false,
       onDrained: () => {},
     };
-    answerControl(this.#view(), { id: 1, verb: "wait", name: "it", until }, call);
-    return this;
+    answerControl(this.#view(), request, call);
   }
 }
 
@@ -154,6 +170,16 @@ describe("wait until stopped", () => {
     // Whoever asks later does not wait again.
     stage.waits("stopped");
     expect(stage.answers).toHaveLength(2);
+    // Everything else that is asked says the same, and believes who tells it after all.
+    expect(stage.asks({ verb: "list" })).toMatchObject([{ last_exit }]);
+    expect(stage.asks({ verb: "show", name: "it" })).toMatchObject({ summary: { last_exit } });
+    stage.take({ kind: "ending-known", invocation: "i1", ending: exited(3) });
+    expect(stage.asks({ verb: "list" })).toMatchObject([{ last_exit: { status: 3 } }]);
+  });
+
+  test("until it is given up, an ending is said by nobody", () => {
+    const stage = diedUntold().pass(ENDING_LIMIT - 1);
+    expect(stage.asks({ verb: "list" })).toMatchObject([{ last_exit: null }]);
   });
 
   test("waits on when it is started again meanwhile", () => {

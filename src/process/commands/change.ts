@@ -1,4 +1,4 @@
-import { printJson, printText } from "../../command-line/output.ts";
+import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { durationArgument } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { ANSWER_TIME, expiry } from "../../messaging/control-client.ts";
@@ -16,19 +16,40 @@ interface ChangeOptions {
   readonly "control-socket": string;
   readonly json: boolean;
   readonly wait: boolean;
+  readonly timeout: string | undefined;
   readonly now?: boolean;
+}
+
+/** What is waited for, at most so long. */
+interface Awaited {
+  readonly until: "ready" | "stopped";
+  readonly limit: Milliseconds | undefined;
+  /** The limit, counted from before the orchestrator was reached. */
+  readonly expired: Promise<"expired"> | undefined;
+  readonly onceOnly: boolean;
 }
 
 /** Starts, stops or restarts processes; a name that is refused does not keep the others. */
 export async function runChange(options: ChangeOptions): Promise<number> {
   const { verb, wait } = options;
-  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const names = new Set(options.name);
+  const until = verb === "stop" ? "stopped" : "ready";
+  const awaited = { until, onceOnly: true, ...timeLimit(options.timeout) } as const;
+  if (awaited.limit !== undefined && !wait) {
+    throw new UsageError("Expected --wait beside --timeout: without it nothing is waited for");
+  }
+  using client = await OrchestratorClient.connect(
+    options["control-socket"],
+    Math.min(awaited.limit ?? ANSWER_TIME, ANSWER_TIME),
+  );
   const outcomes = await Promise.allSettled(
-    [...new Set(options.name)].map(async (name) => {
+    [...names].map(async (name) => {
       const now = options.now === true;
       const summary = await client.change(verb, name, { now });
-      const until = verb === "stop" ? "stopped" : "ready";
-      return wait ? await client.wait(name, until, { onceOnly: true }) : summary;
+      const others = summary.still_run_after?.filter((other) => !names.has(other)) ?? [];
+      if (others.length > 0)
+        tellText(streamLine([`${name}: what comes after it runs on: ${others.join(", ")}`]));
+      return wait ? await awaitState(client, name, awaited) : summary;
     }),
   );
   const done = outcomes.flatMap((outcome) =>
@@ -76,21 +97,35 @@ interface WaitOptions {
   readonly json: boolean;
 }
 
+function timeLimit(timeout: string | undefined): Pick<Awaited, "limit" | "expired"> {
+  const limit = timeout === undefined ? undefined : durationArgument("--timeout", timeout);
+  return { limit, expired: limit === undefined ? undefined : expiry(limit) };
+}
+
+/** @throws OrchestratorError when the process is not in that state in time. */
+async function awaitState(
+  client: OrchestratorClient,
+  name: string,
+  { until, limit, expired, onceOnly }: Awaited,
+): Promise<ProcessSummary> {
+  const reached = client.wait(name, until, { onceOnly });
+  const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
+  if (summary !== "expired") return summary;
+  // Its answer is not waited for any more: the connection's end is its refusal.
+  reached.catch(() => undefined);
+  const found = await Promise.race([client.show(name), expiry(LAST_LOOK)]);
+  const waited = formatDuration(limit ?? 0);
+  const phase = found === "expired" ? "the orchestrator hangs" : phaseText(found.summary);
+  throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phase}`);
+}
+
 /** Returns when the process is in that state; refuses when it is not in time. */
 export async function runWait(options: WaitOptions): Promise<number> {
-  const { name, until, timeout } = options;
-  const limit = timeout === undefined ? undefined : durationArgument("--timeout", timeout);
-  const expired = limit === undefined ? undefined : expiry(limit);
-  const connected = Math.min(limit ?? ANSWER_TIME, ANSWER_TIME);
+  const { name, until } = options;
+  const awaited = { until, onceOnly: false, ...timeLimit(options.timeout) };
+  const connected = Math.min(awaited.limit ?? ANSWER_TIME, ANSWER_TIME);
   using client = await OrchestratorClient.connect(options["control-socket"], connected);
-  const reached = client.wait(name, until);
-  const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
-  if (summary === "expired") {
-    const found = await Promise.race([client.show(name), expiry(LAST_LOOK)]);
-    const waited = formatDuration(limit ?? 0);
-    const phase = found === "expired" ? "the orchestrator hangs" : phaseText(found.summary);
-    throw new OrchestratorError(`${name} is not ${until} after ${waited}: ${phase}`);
-  }
+  const summary = await awaitState(client, name, awaited);
   if (options.json) await printJson(summary);
   else await printSummaries([summary], { json: false, stopped: until === "stopped" });
   return ExitCode.done;

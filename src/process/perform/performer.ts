@@ -6,8 +6,16 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { EventBook } from "../event-book.ts";
-import type { EffectKind, Instance, ProcessEffect, ProcessEvent } from "../lifecycle.ts";
+import {
+  type EffectKind,
+  ENDING_LIMIT,
+  type Instance,
+  nobodyTold,
+  type ProcessEffect,
+  type ProcessEvent,
+} from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
+import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
@@ -38,7 +46,15 @@ interface Managed {
 
 export interface PerformerHandlers {
   onEvent(name: string, event: ProcessEvent): void;
-  onReachable(partition: string, reachable: boolean, detail: string): void;
+  onReachable(
+    partition: string,
+    reached: {
+      readonly reachable: boolean;
+      readonly detail: string;
+      readonly agent?: AgentIdentity;
+    },
+  ): void;
+  onMissed(partition: string, reason: string): void;
   onTrouble(message: string): void;
   /** New lines stand in the log book of this process. */
   onLines(name: string): void;
@@ -46,6 +62,8 @@ export interface PerformerHandlers {
   onQuiet(): void;
   /** The instance of a process whose notices count now. */
   instanceOf(name: string): Instance | undefined;
+  /** Nobody has told how this instance, which is dead, ended. */
+  isUntold(name: string, invocation: string): boolean;
   /** From when on the end of a process is answered by a start at once, whatever the end is. */
   restartsAtOnceFrom(name: string): MonotonicTime | undefined;
 }
@@ -105,8 +123,13 @@ export class Performer {
     this.#partitions.set(undefined, new LocalPartition(loop, { emit, onPrepared, onTrouble }));
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
-        onReachable: (reachable, detail) =>
-          options.handlers.onReachable(specification.name, reachable, detail),
+        onReachable: (reachable, detail, agent) =>
+          options.handlers.onReachable(specification.name, {
+            reachable,
+            detail,
+            ...(agent !== undefined && { agent }),
+          }),
+        onMissed: (reason) => options.handlers.onMissed(specification.name, reason),
         onTrouble: (message) =>
           options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
       };
@@ -195,8 +218,20 @@ export class Performer {
     this.#handlers.onEvent(name, event);
     if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
-      this.#loop.afterTurn(() => this.#managed.get(name)?.process.output?.settle());
+      this.#loop.afterTurn(() => {
+        this.#managed.get(name)?.process.output?.settle();
+        if (event.ending === undefined) this.#awaitEnding(name, event.invocation);
+      });
     }
+  }
+
+  /** Says that an ending is unknown which nobody told in time; a later one is noted as well. */
+  #awaitEnding(name: string, invocation: string): void {
+    this.#loop.wakeAfter(ENDING_LIMIT, () => {
+      if (!this.#handlers.isUntold(name, invocation)) return;
+      this.events.add(name, { what: "ended", invocation, ending: nobodyTold }, monotonicNow());
+      this.#handlers.onLines(name);
+    });
   }
 
   perform(name: string, effect: ProcessEffect): void {

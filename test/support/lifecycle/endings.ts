@@ -55,7 +55,7 @@ const awaited: readonly Scenario[] = [
       const common = { ...noted(exited(1)), failures: 1 };
       life.asks(life.endingEvent(exited(1)), common, [ended(life, exited(1))]);
       life.arrives().pass(10_000).dies(undefined).awaitsEnding().pass(ENDING_LIMIT);
-      const unknown = { kind: "unknown", reason: "nobody told within 5000 ms" } as const;
+      const unknown = { kind: "unknown", reason: "nobody told within 5.00 s" } as const;
       const more = { ...noted(unknown), failures: 1 };
       life.asks({ kind: "deadline" }, more, [ended(life, unknown)]);
     },
@@ -88,7 +88,7 @@ const awaited: readonly Scenario[] = [
     run: (step) => {
       const life = awaiting(step).pass(ENDING_LIMIT - 1);
       life.ignores({ kind: "deadline" });
-      const unknown = { kind: "unknown", reason: "nobody told within 5000 ms" } as const;
+      const unknown = { kind: "unknown", reason: "nobody told within 5.00 s" } as const;
       const common = { ...noted(unknown), failures: 1 };
       life.pass(1).asks({ kind: "deadline" }, common, [ended(life, unknown)]);
       life.ignores(life.endingEvent(exited(0)));

@@ -1,0 +1,77 @@
+/** How a process ended, when its agent, which alone knows, does not say it. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { hostler } from "../support/binary.ts";
+import { startOrchestrator } from "../support/orchestrator.ts";
+import { begin, partitionPlace } from "../support/orchestrator-partition.ts";
+import { runProgram } from "../support/program.ts";
+import { root, skipUnless } from "../support/skips.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
+
+skipUnless("an agent that hangs", root, () => {
+  test("how what was stopped meanwhile ended is unknown everywhere, until it tells", async () => {
+    using folder = temporaryFolder();
+    const lines = '[process.it]\n@here\ncommand = ["sleep", "1000"]\n';
+    await using running = await begin(partitionPlace, folder, lines);
+    const { orchestrator, agent } = running;
+    await orchestrator.started("it");
+    process.kill(agent, "SIGSTOP");
+    await orchestrator.client.request("stop", { name: "it", now: true });
+    const last_exit = { kind: "unknown", reason: "nobody told within 5.00 s" };
+    const waited = orchestrator.client.request("wait", { name: "it", until: "stopped" });
+    expect(await waited).toMatchObject({ phase: "idle", last_exit });
+    expect(await orchestrator.summary("it")).toMatchObject({ last_exit });
+    expect(await orchestrator.list()).toMatchObject([{ last_exit }]);
+    expect(await orchestrator.events.nth("it", "ended")).toMatchObject({ ending: last_exit });
+    process.kill(agent, "SIGCONT");
+    const told = { kind: "signalled", signal: 9 };
+    expect(await orchestrator.events.nth("it", "ended", 2)).toMatchObject({ ending: told });
+    expect(await orchestrator.summary("it")).toMatchObject({ last_exit: told });
+  });
+
+  test("what is stopped, started or restarted in vain is given up in time", async () => {
+    using folder = temporaryFolder();
+    const lines = '[process.it]\n@here\ncommand = ["sleep", "1000"]\n';
+    await using running = await begin(partitionPlace, folder, `${lines}autostart = false`);
+    const { orchestrator, agent } = running;
+    await orchestrator.program.said(/is connected/);
+    process.kill(agent, "SIGSTOP");
+    const ask = (...words: readonly string[]) =>
+      runProgram([hostler(), "process", ...words, "--control-socket", orchestrator.controlSocket]);
+    for (const verb of ["start", "restart"]) {
+      const { exitCode, stderr } = await ask(verb, "it", "--wait", "--timeout", "100ms");
+      expect(stderr).toMatch(/it is not ready after 100 ms: starting/);
+      expect(exitCode).toBe(111);
+    }
+    const stop = await ask("stop", "it", "--wait", "--timeout", "0.1s");
+    expect(stop.stderr).toMatch(/it is not stopped after 100 ms: starting/);
+    expect(stop.exitCode).toBe(111);
+    const alone = await ask("stop", "it", "--timeout", "1s");
+    expect(alone.stderr).toMatch(/Expected --wait beside --timeout/);
+    expect(alone.exitCode).toBe(100);
+    process.kill(agent, "SIGCONT");
+  });
+});
+
+skipUnless("stopping what others come after", root, () => {
+  test("names those that still run, unless they are stopped as well", async () => {
+    using folder = temporaryFolder();
+    const sleeps = 'command = ["sleep", "1000"]\n';
+    const others = `[process.b]\n${sleeps}after = ["a"]\n[process.c]\n${sleeps}after = ["a"]\n`;
+    const configuration = `[process.a]\n${sleeps}${others}[process.d]\n${sleeps}`;
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    for (const name of ["b", "c", "d"]) await orchestrator.started(name);
+    const stop = (...names: readonly string[]) =>
+      runProgram([
+        ...[hostler(), "process", "stop", ...names, "--wait", "--timeout", "20s"],
+        ...["--control-socket", orchestrator.controlSocket],
+      ]);
+    expect((await stop("d")).stderr).toBe("");
+    expect(await stop("a", "b")).toMatchObject({
+      exitCode: 0,
+      stderr: "a: what comes after it runs on: c\n",
+    });
+    expect((await orchestrator.summary("c")).phase).toBe("ready");
+  });
+});
