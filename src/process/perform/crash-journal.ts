@@ -4,7 +4,7 @@ import {
   ftruncateSync,
   lstatSync,
   readFileSync,
-  rmSync,
+  unlinkSync,
   writeSync,
 } from "node:fs";
 import * as v from "valibot";
@@ -264,7 +264,13 @@ export function noteMissingFiles(controlSocket: string): { removeMade(): void } 
   const missing = paths.filter((path) => !existsSync(path));
   return {
     removeMade: () => {
-      for (const path of missing) rmSync(path, { force: true });
+      for (const path of missing) {
+        try {
+          unlinkSync(path);
+        } catch {
+          // It was refused before it was made, and the refusal tells it better.
+        }
+      }
     },
   };
 }
