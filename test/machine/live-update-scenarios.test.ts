@@ -87,7 +87,7 @@ const killedBefore: Scenario = {
 
 skipUnless("luod's scenarios", [...liveUpdateFeatures, python], () => {
   test.each(
-    [killedBefore, ...rotating("scenarios of luod", scenarios, { outOf: 5 })].map((one) => [
+    [killedBefore, ...rotating("scenarios of luod", scenarios, { outOf: 10 })].map((one) => [
       one.name,
       one,
     ]),
