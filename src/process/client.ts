@@ -11,9 +11,11 @@ import type { Milliseconds } from "../units/units.ts";
 import {
   type LogLine,
   logLineSchema,
+  type PartitionSummary,
   type ProcessDetail,
   type ProcessEventRecord,
   type ProcessSummary,
+  partitionSummarySchema,
   processDetailSchema,
   processEventSchema,
   processSummarySchema,
@@ -44,6 +46,10 @@ export class OrchestratorClient implements Disposable {
 
   list(): Promise<ProcessSummary[]> {
     return this.#request(v.array(processSummarySchema), "list");
+  }
+
+  partitions(): Promise<PartitionSummary[]> {
+    return this.#request(v.array(partitionSummarySchema), "partitions");
   }
 
   show(name: string): Promise<ProcessDetail> {

@@ -75,6 +75,7 @@ export class HoldenPartition implements Partition {
 
   #lose(reason: string): void {
     if (this.#reachable) this.#handlers.onReachable(false, reason);
+    else this.#handlers.onMissed(reason);
     this.#reachable = false;
     this.#timer?.[Symbol.dispose]();
     this.#timer = this.loop.wakeAfter(PING_INTERVAL, () => this.open());

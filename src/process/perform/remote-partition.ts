@@ -11,6 +11,7 @@ import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
+import type { AgentIdentity } from "../partition-book.ts";
 import { type Hello, limits } from "../protocol.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.ts";
@@ -40,7 +41,9 @@ const WITHDRAWAL_LIMIT = 1_000;
 
 /** What the orchestrator hears of a partition. */
 export interface RemoteHandlers {
-  onReachable(reachable: boolean, detail: string): void;
+  onReachable(reachable: boolean, detail: string, agent?: AgentIdentity): void;
+  /** An attempt to reach it failed, or an agent was refused: told for each. */
+  onMissed(reason: string): void;
   onTrouble(message: string): void;
 }
 
@@ -107,6 +110,7 @@ export class RemotePartition implements Partition {
           this.#take(socket, true);
         },
         onFailure: (reason) => {
+          this.#handlers.onMissed(`cannot reach its agent at ${endpoint.path}: ${reason}`);
           if (told) return;
           told = true;
           this.#handlers.onTrouble(`cannot reach the agent at ${endpoint.path}: ${reason}`);
@@ -130,6 +134,7 @@ export class RemotePartition implements Partition {
     const refusal = this.#refuse(socket);
     if (refusal !== undefined) {
       socket.close();
+      this.#handlers.onMissed(refusal);
       this.#handlers.onTrouble(refusal);
       this.#dialler?.redial();
       return;
@@ -141,7 +146,7 @@ export class RemotePartition implements Partition {
         onUp: (hello, processId) => {
           this.#dialler?.succeed();
           const detail = `agent ${hello.version}, process ${processId}`;
-          this.#handlers.onReachable(true, detail);
+          this.#handlers.onReachable(true, detail, { version: hello.version, processId });
         },
         onExited: (invocation, ending) =>
           this.#instances.get(invocation)?.notice(decodeEnding(ending)),
