@@ -17,6 +17,8 @@ export interface ConfigurationError {
   readonly received: string;
   /** What to do, where it is known. */
   readonly mend?: string;
+  /** Some line is no TOML, and was left out or guessed: this may follow from that. */
+  readonly beyond_syntax_error?: true;
 }
 
 export interface Mistake {
@@ -25,6 +27,7 @@ export interface Mistake {
   readonly expected: string;
   readonly received: string;
   readonly mend?: string | undefined;
+  readonly isBeyondSyntax?: boolean;
 }
 
 export type Report = (mistake: Mistake) => void;
@@ -107,12 +110,14 @@ function reportUnknownKey(
 ): void {
   const { node, path, key } = found;
   const known = Object.keys(found.known);
+  const mend = suggest(key, known);
   report({
     at: node.entries.get(key)?.keyAt ?? node.at,
     path: [...path, key],
-    expected: `a key among ${known.join(", ")}`,
+    // Of twenty-five keys nobody reads the one that was meant.
+    expected: mend === undefined ? `a key among ${known.join(", ")}` : "a known key",
     received: cut(key),
-    mend: suggest(key, known),
+    mend,
   });
 }
 

@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import type { Path, Report } from "./configuration-reader.ts";
 import { suggest } from "./configuration-reader.ts";
 import type { PartitionTable, ProcessTable, RootTable } from "./configuration-schema.ts";
@@ -71,8 +72,9 @@ class RelationChecker {
     const owners = new Map<string, string>();
     for (const [name, partition] of partitions) {
       for (const key of ["socket", "listen"] as const) {
-        const path = partition[key];
-        if (path === undefined) continue;
+        const written = partition[key];
+        if (written === undefined) continue;
+        const path = posix.normalize(written);
         const owner = owners.get(path);
         if (owner === undefined) owners.set(path, name);
         else {

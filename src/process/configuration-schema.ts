@@ -55,6 +55,14 @@ const wholeNumber = (least: number, most: number) =>
 const flag = value("true or false", v.boolean());
 const socketPath = value("an absolute path of at most 107 bytes", socketPathSchema);
 const path = value("an absolute path", absolutePath);
+/** A cgroup is named from the root of its hierarchy; ".." would lead out of it. */
+const cgroupPath = value(
+  'an absolute path without "." and ".."',
+  v.pipe(
+    absolutePath,
+    v.check((written) => !written.split("/").some((part) => part === "." || part === "..")),
+  ),
+);
 /** The largest id; 2^32 - 1 means "none" to the kernel. */
 const id = value("a number from 0 to 4294967294", wholeNumber(0, 2 ** 32 - 2));
 const ids = list(id, {
@@ -62,7 +70,7 @@ const ids = list(id, {
   least: 0,
   most: configurationLimits.ids,
 });
-const cgroups = list(path, {
+const cgroups = list(cgroupPath, {
   expected: "an array of cgroup paths",
   least: 0,
   most: configurationLimits.ids,
@@ -92,7 +100,14 @@ const isTable = (node: TomlNode) => node.kind === "table";
 const isProgram = (program: string) =>
   program !== "" && (program.startsWith("/") || !program.includes("/"));
 
-const words = list(value("text without a zero byte", text), {
+/** Of what is no text at all, a zero byte would be a riddle. */
+const plainText = either(
+  (node) => node.kind === "value" && typeof node.value === "string",
+  value("text without a zero byte", text),
+  value("text in quotes", text),
+);
+
+const words = list(plainText, {
   expected: `an array of 1 to ${limits.argumentCount} texts: the program and its arguments`,
   least: 1,
   most: limits.argumentCount,
@@ -258,7 +273,7 @@ const logBytes = value(
 
 /** They are hostler's to set, for every start anew. */
 const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET", "HOSTLER_ORCHESTRATOR"];
-const environment = namedTable(value("text without a zero byte", text), {
+const environment = namedTable(plainText, {
   expected: "a table of variables",
   most: limits.variableCount,
   isName: (name) => /^[^=\0]+$/.test(name) && !ownVariables.includes(name),
@@ -307,7 +322,7 @@ export const readProcess = table(
       most: Object.keys(capabilityNumbers).length,
     }),
     no_new_privileges: flag,
-    cgroup: path,
+    cgroup: cgroupPath,
     autostart: flag,
   },
   { expected: "a table [process.NAME]", required: ["command"] },
@@ -331,7 +346,9 @@ export type PartitionTable = Read<typeof readPartition>;
 
 /** Names of processes and partitions. */
 export const isName = (name: string) => /^[a-z0-9][a-z0-9._-]{0,63}$/i.test(name);
-const expectedName = "a name of 1 to 64 letters, digits, dots, dashes and underscores";
+const expectedName =
+  "a name of 1 to 64 letters, digits, dots, dashes and underscores " +
+  "that begins with a letter or digit";
 
 export const readRoot = table(
   {

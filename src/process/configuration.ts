@@ -50,10 +50,13 @@ export function readConfiguration(file: string): ConfigurationOutcome {
 export function parseConfiguration(file: string, text: string): ConfigurationOutcome {
   const bytes = new TextEncoder().encode(text).length;
   if (bytes > configurationLimits.fileBytes) return refuse(file, [wholeFile(tooLarge(bytes))]);
-  const { root, refusals } = parseToml(text);
+  const { root, refusals, guessedLines, isBroken } = parseToml(text);
   const mistakes: Mistake[] = refusals.map((refusal) => ({ ...refusal, path: [] }));
   if (root === undefined) return refuse(file, mistakes);
-  const report = (mistake: Mistake) => mistakes.push(mistake);
+  const report = (mistake: Mistake) => {
+    if (guessedLines.has(mistake.at.line)) return;
+    mistakes.push(isBroken ? { ...mistake, isBeyondSyntax: true } : mistake);
+  };
   const read = readRoot(root, [], report) ?? {};
   checkRelations(root, read, report);
   if (mistakes.length > 0) return refuse(file, mistakes);
@@ -262,7 +265,7 @@ function warningsOf(
 function refuse(file: string, mistakes: readonly Mistake[]): ConfigurationOutcome {
   const errors = mistakes
     .toSorted((left, right) => left.at.line - right.at.line || left.at.column - right.at.column)
-    .map(({ at, path, expected, received, mend }) => ({
+    .map(({ at, path, expected, received, mend, isBeyondSyntax }) => ({
       file,
       line: at.line,
       column: at.column,
@@ -270,6 +273,7 @@ function refuse(file: string, mistakes: readonly Mistake[]): ConfigurationOutcom
       expected,
       received,
       ...(mend !== undefined && { mend }),
+      ...(isBeyondSyntax === true && { beyond_syntax_error: true as const }),
     }));
   return { kind: "refused", errors };
 }
@@ -302,7 +306,11 @@ function readText(file: string): { readonly text: string } | FileRefusal {
     return decode(readAll(descriptor));
   } catch (error) {
     const { code, message } = error as { code?: string; message: string };
-    return { expected, received: code === "ENOENT" ? "nothing: there is no such file" : message };
+    if (code !== "ENOENT") return { expected, received: message };
+    // Of such bytes the runtime makes U+FFFD, by which no file can be opened.
+    if (file.includes("\ufffd"))
+      return { expected, received: "a name that is not UTF-8: rename it" };
+    return { expected, received: "nothing: there is no such file" };
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }

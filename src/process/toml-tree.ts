@@ -1,4 +1,5 @@
 import { type AST, ParseError, parseTOML } from "toml-eslint-parser";
+import { explainSyntax } from "./toml-syntax.ts";
 
 /** TOML as a tree that knows where everything stands. Pure. */
 
@@ -39,6 +40,7 @@ export interface TomlRefusal {
   readonly at: TextPosition;
   readonly expected: string;
   readonly received: string;
+  readonly mend?: string;
 }
 
 /** What could be read. */
@@ -46,10 +48,14 @@ export interface TomlOutcome {
   /** Without the keys that were said twice; undefined when the text is no TOML besides. */
   readonly root: TomlTable | undefined;
   readonly refusals: readonly TomlRefusal[];
+  /** Lines that were mended to go on: what stands there now is a guess. */
+  readonly guessedLines: ReadonlySet<number>;
+  /** Some of the text is no TOML: what is found besides may follow from that. */
+  readonly isBroken: boolean;
 }
 
-/** Keys said twice that are told in one go; each costs parsing the text once more. */
-export const REPEATED_KEYS_LIMIT = 16;
+/** Mistakes that are told in one go; each costs parsing the text once more. */
+export const MISTAKES_LIMIT = 16;
 
 /** Arrays and tables in each other. */
 const DEEPEST = 32;
@@ -63,29 +69,35 @@ class TooDeep extends Error {
 }
 
 /**
- * Reads a text. The parser stops at the first mistake; where that is a key that was said before,
- * the second one gets a name of its own, so that what else is wrong is found as well.
+ * Reads a text. The parser stops at the first mistake; so that what else is wrong is found as well,
+ * a key that was said before gets a name of its own, and a line that is no TOML is mended or left
+ * out.
  */
 export function parseToml(text: string): TomlOutcome {
   const repair = new Repair(text);
   const refusals: TomlRefusal[] = [];
   const refuse = (at: TextPosition, received: string): TomlOutcome => {
     const refusal = { at: repair.originalOf(at), expected: "TOML", received };
-    return { root: undefined, refusals: [...refusals, refusal] };
+    return outcome(undefined, [...refusals, refusal]);
+  };
+  const outcome = (root: TomlTable | undefined, told: readonly TomlRefusal[]): TomlOutcome => {
+    const { guessedLines, isBroken } = repair;
+    return { root, refusals: told, guessedLines, isBroken };
   };
   for (;;) {
     try {
       const root = treeOf(parseTOML(repair.text));
-      return { root: restore(root, repair), refusals };
+      return outcome(restore(root, repair), refusals);
     } catch (error) {
       if (error instanceof TooDeep) return refuse(error.at, error.message);
       if (error instanceof ParseError) {
         const at = { line: error.lineNumber, column: error.column + 1 };
         const key = repair.renameRepeated(error, at);
-        if (key === undefined) return refuse(at, error.message);
-        const expected = `the key ${key} once`;
-        refusals.push({ at: repair.originalOf(at), expected, received: "the same key again" });
-        if (refusals.length >= REPEATED_KEYS_LIMIT) return { root: undefined, refusals };
+        if (key !== undefined) {
+          const expected = `the key ${key} once`;
+          refusals.push({ at: repair.originalOf(at), expected, received: "the same key again" });
+        } else if (!repair.mendLine(error, at, refusals)) return outcome(undefined, refusals);
+        if (refusals.length >= MISTAKES_LIMIT) return outcome(undefined, refusals);
         continue;
       }
       // The parser's own recursion has no limit but the stack.
@@ -103,6 +115,9 @@ const REPEATED_KEY = "Defining a key multiple times is invalid";
 /** A text whose repeated keys were given names of their own, on the lines where they stood. */
 class Repair {
   text: string;
+  readonly guessedLines = new Set<number>();
+  /** How often each line was mended. */
+  readonly #mended = new Map<number, number>();
   /** No key of the text begins like this. */
   readonly #prefix: string;
   /** Where names were put in, and how much longer they are than the keys. */
@@ -127,6 +142,31 @@ class Repair {
     this.text = `${this.text.slice(0, error.index)}${name}${this.text.slice(end)}`;
     this.#insertions.push({ at, length: name.length - key.length });
     return key;
+  }
+
+  /**
+   * Tells what is wrong at that place, and mends the line or takes it out. False when that has
+   * been done before: what goes on there cannot be told.
+   */
+  mendLine(error: ParseError, at: TextPosition, refusals: TomlRefusal[]): boolean {
+    const found = explainSyntax(this.text, at, error.message);
+    const { line } = found.at;
+    const { expected, received, mend } = found;
+    const told = { expected, received, ...(mend !== undefined && { mend }) };
+    const tries = this.#mended.get(line) ?? 0;
+    if (tries === 0) refusals.push({ at: this.originalOf(found.at), ...told });
+    if (tries > 1) return false;
+    const lines = this.text.split("\n");
+    if (lines[line - 1] === undefined) return false;
+    lines[line - 1] = tries === 0 ? found.line : "";
+    this.text = lines.join("\n");
+    this.#mended.set(line, tries + 1);
+    if (found.isGuess || tries > 0) this.guessedLines.add(line);
+    return true;
+  }
+
+  get isBroken(): boolean {
+    return this.#mended.size > 0;
   }
 
   isName(key: string): boolean {

@@ -1,6 +1,7 @@
 /** Configurations: what every key means; all mistakes are told at once, in their places. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { formatErrors } from "../../src/process/commands/check.ts";
 import {
   type ConfigurationError,
   configurationLimits,
@@ -9,7 +10,8 @@ import {
   readConfiguration,
 } from "../../src/process/configuration.ts";
 import { defaultBackoff, type ProcessSpecification } from "../../src/process/specification.ts";
-import { REPEATED_KEYS_LIMIT } from "../../src/process/toml-tree.ts";
+import { MISTAKES_LIMIT } from "../../src/process/toml-tree.ts";
+import { hostler } from "../support/binary.ts";
 import { SeededChance } from "../support/chance.ts";
 import { runProgram } from "../support/program.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -274,7 +276,7 @@ describe("one mistake", () => {
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],
     ["log_bytes = 1e9", "log_bytes: a size from"],
-    ["environment = {A = 1}", "environment.A: text without a zero byte; 1"],
+    ["environment = {A = 1}", "environment.A: text in quotes; 1"],
     ['environment = {A = "\\u0000"}', "environment.A: text without a zero byte"],
     ['environment = {"A=B" = "x"}', 'environment."A=B": a name without "="'],
     [
@@ -285,16 +287,16 @@ describe("one mistake", () => {
     ["user = -1", "user: a name, or a number from 0 to 4294967294; -1"],
     ["user = 4294967295", "user: a name, or a number from 0 to 4294967294; 4294967295"],
     ["user = ''", 'user: a name, or a number from 0 to 4294967294; ""'],
-    ["limits = {nofiles = 1}", "limits.nofiles: a key among cpu,"],
+    ["limits = {nofiles = 1}", "limits.nofiles: a known key; nofiles"],
     ["limits = {nofile = -1}", 'limits.nofile: a whole number, "unlimited" or {soft, hard}; -1'],
     ["limits = {nofile = {soft = 2, hard = 1}}", "limits.nofile: a soft limit up to the hard one"],
     ["limits = {nofile = {soft = 2}}", "limits.nofile.hard: the key hard; nothing"],
     ["capabilities = ['CAP_NET_ADM']", "capabilities[0]: a capability such as"],
     ["autostart = 'yes'", 'autostart: true or false; "yes"'],
     ["autostart = 1979-05-27", "autostart: true or false; a date or time"],
-    ["cgroup = ['x']", "cgroup: an absolute path; an array of 1 value"],
+    ["cgroup = ['x']", 'cgroup: an absolute path without "." and ".."; an array of 1 value'],
     ["no_new_privileges = {}", "no_new_privileges: true or false; a table"],
-    ["comand = []", "comand: a key among command, partition,"],
+    ["comand = []", "comand: a known key; comand"],
   ];
   test.each(mistakes)("%s", (line, error) => {
     const errors = told(`[process.a]\ncommand = ["/bin/a"]\n${line}`);
@@ -308,7 +310,7 @@ describe("one mistake", () => {
     ["'/bin/a'", "2:11 process.a.command: an array of 1 to 4096 texts"],
     ["['./a']", "2:12 process.a.command[0]: an absolute path, or a name that PATH finds"],
     ["['']", "2:12 process.a.command[0]: an absolute path"],
-    ["['a', 1]", "2:17 process.a.command[1]: text without a zero byte; 1"],
+    ["['a', 1]", "2:17 process.a.command[1]: text in quotes; 1"],
     ['["a\\u0000"]', "2:12 process.a.command[0]: text without a zero byte"],
   ];
   test.each(commands)("command = %s", (command, error) => {
@@ -424,6 +426,72 @@ after = ["a"]
     expect(refuse("[process.a]\ncommand == 1")[0]).toMatchObject({ line: 2, column: 10 });
   });
 
+  const command = 'command = ["a"]\n';
+  const quotes = (word: string) => `Text always needs quotes: "${word}".`;
+  test.each<[string, number, number, string, string | undefined]>([
+    [`[process.a]\n${command}\n[process.b # it\n${command}`, 4, 11, "] at the end of", undefined],
+    [`[[process.a]\n${command}`, 1, 1, "[NAME] in single brackets", undefined],
+    [`[process.a]\n${command}restart = always`, 3, 11, "text in quotes", quotes("always")],
+    [`[process.a]\n${command}user = A B # x`, 3, 8, "text in quotes", quotes("A B")],
+    [`[process.a]\n${command}stop_grace = 5s`, 3, 14, "text in quotes", quotes("5s")],
+    [`[process.a]\n${command}umask = 022`, 3, 9, "text in quotes", quotes("022")],
+    [`[process.a]\ncommand = ["a", b]`, 2, 17, "text in quotes", quotes("b")],
+    [`[process.a]\ncommand = [\n"a",\n b,\n]`, 4, 2, "text in quotes", quotes("b")],
+    [`[process.a]\n${command}ready = {tcp = 1.2.3.4:8}`, 3, 16, "text in", quotes("1.2.3.4:8")],
+    [`[process.a]\n${command}autostart = True`, 3, 13, "true or false", "Write true."],
+    [`[process.a]\ncommand = ["a"\numask = "022"`, 2, 15, "] after the last value", undefined],
+    [`[process.a]\n${command}user =\numask = "022"`, 3, 7, 'a value after "="', undefined],
+    [`[process.a]\n${command}user: "x"`, 3, 5, '"=" after the key', undefined],
+    [`[process.a]\n${command}user "x"`, 3, 1, "KEY = VALUE", undefined],
+    [`[process.a]\n${command}user = "x`, 3, 10, "a quote that ends", undefined],
+  ])("%j is told in words, where it is, and alone", (text, line, column, expected, mend) => {
+    const errors = refuse(text);
+    const [error, ...more] = errors;
+    expect(more).toEqual([]);
+    expect(error).toMatchObject({ line, column, key_path: "" });
+    expect(error?.mend).toBe(mend);
+    expect(errors[0]?.expected).toStartWith(expected);
+  });
+
+  test("what is wrong beyond a syntax error is told and marked", () => {
+    const text = `[process.a]\nrestart = allways\n[process.b\ncomand = ["x"]\n[process.c]\n${command}`;
+    const marked = refuse(`${text}x =`).map((error) => [
+      ...[error.line, error.key_path, error.beyond_syntax_error],
+    ]);
+    expect(marked).toEqual([
+      [1, "process.a.command", true],
+      [2, "", undefined],
+      [3, "process.b.command", true],
+      [3, "", undefined],
+      [4, "process.b.comand", true],
+      [7, "", undefined],
+    ]);
+    expect(formatErrors(refuse(text))).toContain("(found beyond a syntax error)\n");
+  });
+
+  test("as many syntax errors as the limit are told, and no more", () => {
+    const lines = Array.from({ length: MISTAKES_LIMIT + 3 }, (_, index) => `k${index} = no`);
+    expect(refuse(lines.join("\n"))).toHaveLength(MISTAKES_LIMIT);
+  });
+
+  test("a path that leads elsewhere is not taken for another one", () => {
+    expect(told(`[process.a]\n${command}cgroup = "/../.."`)[0]).toContain('without "." and ".."');
+    const partitions = ["/tmp/y.sock", "/tmp/../tmp//y.sock"].map(
+      (path, index) => `[partition.p${index}]\nlisten = "${path}"\n`,
+    );
+    expect(told(partitions.join(""))).toEqual([
+      "4:10 partition.p1.listen: a path that no other partition has; that of partition p0",
+    ]);
+  });
+
+  test("a name that is not UTF-8 is said to be", async () => {
+    using folder = temporaryFolder();
+    const make = `cd "$1" && printf x > "$(printf '\\377.toml')"; exec "$2" process check "$(printf '\\377.toml')"`;
+    const { stderr, exitCode } = await runProgram(["sh", "-c", make, "sh", folder.path, hostler()]);
+    expect(stderr).toContain("received a name that is not UTF-8");
+    expect(exitCode).toBe(100);
+  });
+
   /** "line:column expected; received" of each. */
   const placed = (text: string) =>
     refuse(text).map(({ line, column, key_path: path, expected, received }) => {
@@ -473,8 +541,8 @@ after = ["a"]
   });
 
   test("keys said twice without end are told up to a limit", () => {
-    const text = "a = 1\n".repeat(REPEATED_KEYS_LIMIT + 5);
-    expect(refuse(text)).toHaveLength(REPEATED_KEYS_LIMIT);
+    const text = "a = 1\n".repeat(MISTAKES_LIMIT + 5);
+    expect(refuse(text)).toHaveLength(MISTAKES_LIMIT);
   });
 
   test("nesting without end", () => {

@@ -49,7 +49,8 @@ export function formatErrors(errors: readonly ConfigurationError[]): string {
     .map((error) => {
       const { expected, received, mend } = error;
       const advice = mend === undefined ? "" : ` (${mend})`;
-      return `${place(error)}: expected ${expected}; received ${received}${advice}`;
+      const beyond = error.beyond_syntax_error === true ? " (found beyond a syntax error)" : "";
+      return `${place(error)}: expected ${expected}; received ${received}${advice}${beyond}`;
     })
     .map((line) => `${escapeControls(line)}\n`)
     .join("");
