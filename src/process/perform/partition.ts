@@ -79,8 +79,8 @@ export function policyOf(specification: PartitionSpecification): PeerPolicy {
 /** For the log: without the right to signal a process, a stop waits for it to end by itself. */
 export function describeRefusedSignal(processId: number, signal: number): string {
   return (
-    `may not send ${signalName(signal)} to process ${processId} (EPERM): it goes on until it ends ` +
-    "by itself. Run hostler as its user, or with CAP_KILL"
+    `may not send ${signalName(signal)} to process ${processId} (EPERM): it goes on until it ` +
+    "ends by itself. Run hostler as its user, or with CAP_KILL"
   );
 }
 
