@@ -57,6 +57,8 @@ class Agent {
   /** Who is told how an instance ended; forgotten with the session or the instance. */
   readonly #askers = new Map<string, AgentSession>();
   readonly #children: Children;
+  /** Sessions whose peer has said hello. */
+  readonly #greeted = new Set<AgentSession>();
   readonly #timers: Disposable[] = [];
   #listener: Listener | KeptListener | undefined;
   #dialler: Dialler | undefined;
@@ -164,7 +166,14 @@ class Agent {
       dialled,
       holdenEnvironment: this.#holdenEnvironment,
       onEnd: (reason) => this.#forget(session, reason),
-      onGreeted: () => this.#dialler?.succeed(),
+      onGreeted: () => {
+        this.#dialler?.succeed();
+        this.#greeted.add(session);
+        // By design; but two with the same configuration start everything twice.
+        const { size } = this.#greeted;
+        if (size > 1)
+          this.#limited.say("info", "several orchestrators", `${size} orchestrators are connected`);
+      },
       onStarted: (invocation) => this.#askers.set(invocation, session),
     });
     this.#sessions.add(session);
@@ -183,6 +192,7 @@ class Agent {
   #forget(session: AgentSession, reason: string): void {
     this.#limited.say("debug", "a connection ended", `a connection ended: ${reason}`);
     this.#sessions.delete(session);
+    this.#greeted.delete(session);
     for (const [invocation, asker] of this.#askers) {
       if (asker === session) this.#askers.delete(invocation);
     }

@@ -136,7 +136,9 @@ export type HistoryEntry =
   | { readonly what: "died"; readonly invocation: string; readonly ranFor: Milliseconds }
   | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
   | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }
-  | { readonly what: "failed"; readonly reason: string };
+  | { readonly what: "failed"; readonly reason: string }
+  /** Who fled from a dead instance into another session; noted by the driver. */
+  | { readonly what: "strays-ended"; readonly count: number };
 
 /** What a decision may look at beside the state and the event. Time and chance are arguments. */
 export interface Context {

@@ -71,6 +71,12 @@ describe("many clients at once", () => {
     await slow.read(1);
   });
 
+  test("that two orchestrators are connected at once is said", async () => {
+    using _first = await AgentClient.connect(agent.socket);
+    using _second = await AgentClient.connect(agent.socket);
+    await agent.program.said(/\d orchestrators are connected/);
+  });
+
   test("one more than the limit is refused, and served when another has gone", async () => {
     using first = await AgentClient.connect(agent.socket);
     const room = limits.connections - clients.length - 1;

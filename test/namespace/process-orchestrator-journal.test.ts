@@ -1,4 +1,4 @@
-/** The crash journal is removed or damaged: what a killed orchestrator left is ended all the same. */
+/** The crash journal is removed or damaged: what was left running is ended all the same. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { lonelyChild } from "../support/lonely-child.ts";

@@ -107,6 +107,8 @@ skipUnless("readiness", root, () => {
       await using running = await begin(place, folder, lines);
       await expectUnready(running.orchestrator);
       expect(running.orchestrator.events.of("next")).toEqual([]);
+      const words = /it: READY=1 of process \d+ does not count: expected it from the main process/;
+      await running.orchestrator.program.said(words);
     });
 
     test(`notify, from a foreign process: does not count: ${place.title}`, async () => {

@@ -454,7 +454,8 @@ after = ["a"]
   });
 
   test("what is wrong beyond a syntax error is told and marked", () => {
-    const text = `[process.a]\nrestart = allways\n[process.b\ncomand = ["x"]\n[process.c]\n${command}`;
+    const broken = "[process.a]\nrestart = allways\n[process.b\n";
+    const text = `${broken}comand = ["x"]\n[process.c]\n${command}`;
     const marked = refuse(`${text}x =`).map((error) => [
       ...[error.line, error.key_path, error.beyond_syntax_error],
     ]);
@@ -486,7 +487,8 @@ after = ["a"]
 
   test("a name that is not UTF-8 is said to be", async () => {
     using folder = temporaryFolder();
-    const make = `cd "$1" && printf x > "$(printf '\\377.toml')"; exec "$2" process check "$(printf '\\377.toml')"`;
+    const name = `"$(printf '\\377.toml')"`;
+    const make = `cd "$1" && printf x > ${name}; exec "$2" process check ${name}`;
     const { stderr, exitCode } = await runProgram(["sh", "-c", make, "sh", folder.path, hostler()]);
     expect(stderr).toContain("received a name that is not UTF-8");
     expect(exitCode).toBe(100);

@@ -82,8 +82,8 @@ export class CrashJournal {
     if (this.#isDoubtful) {
       const what = read === undefined ? "is missing" : `is damaged: ${read.broken} broken lines`;
       onTrouble(
-        `the crash journal ${path} ${what}. What an earlier orchestrator left running is found by ` +
-          'its environment; what has none of ours (leftovers = "keep", Holden v0.2) is not',
+        `the crash journal ${path} ${what}. What an earlier orchestrator left running is found ` +
+          'by its environment; what has none of ours (leftovers = "keep", Holden v0.2) is not',
       );
     }
     for (const { invocation, name } of findLeft(this.#mark).left) this.#left.set(invocation, name);

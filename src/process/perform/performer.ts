@@ -31,6 +31,7 @@ import {
 } from "./partition.ts";
 import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
+import { StraySweep } from "./stray-sweep.ts";
 
 /** Where a fault test can kill the orchestrator: before and after each effect. */
 export type OrchestratorKillPoint = `orchestrator:${EffectKind}:${"before" | "after"}`;
@@ -94,6 +95,7 @@ export class Performer {
   readonly #loop: EventLoop;
   readonly #handlers: PerformerHandlers;
   readonly #journal: CrashJournal;
+  readonly #strays: StraySweep;
   readonly #partitions = new Map<
     string | undefined,
     Partition & { close?(): void; open?(): void }
@@ -116,6 +118,10 @@ export class Performer {
     this.#loop = loop;
     this.#handlers = options.handlers;
     this.#journal = options.journal;
+    this.#strays = new StraySweep(loop, (name, count) => {
+      this.events.add(name, { what: "strays-ended", count }, monotonicNow());
+      this.#handlers.onLines(name);
+    });
     const emit = (name: string, event: ProcessEvent) => this.#emit(name, event);
     const onPrepared = (name: string, invocation: string) =>
       this.#journal.starting(invocation, name);
@@ -221,8 +227,16 @@ export class Performer {
       this.#loop.afterTurn(() => {
         this.#managed.get(name)?.process.output?.settle();
         if (event.ending === undefined) this.#awaitEnding(name, event.invocation);
+        this.#sweepAfter(name, event.invocation);
       });
     }
+  }
+
+  /** A cgroup holds whoever flees; else they are looked for when the restart has been made. */
+  #sweepAfter(name: string, invocation: string): void {
+    const specification = this.#managed.get(name)?.process.specification;
+    if (specification?.leftovers !== "kill") return;
+    if (specification.constraints.cgroup === undefined) this.#strays.add(invocation, name);
   }
 
   /** Says that an ending is unknown which nobody told in time; a later one is noted as well. */
@@ -292,6 +306,11 @@ export class Performer {
         instance: () => this.#handlers.instanceOf(name),
         onReady: (instance) =>
           this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
+        onForeign: (sender, instance) =>
+          this.#handlers.onTrouble(
+            `${name}: READY=1 of process ${sender} does not count: expected it from the main ` +
+              `process${instance === undefined ? "" : `, ${instance.processId}`}`,
+          ),
       });
       partition.start(process, invocation, replaces);
     });
@@ -329,6 +348,7 @@ export class Performer {
   }
 
   close(): void {
+    this.#strays[Symbol.dispose]();
     for (const managed of this.#managed.values()) {
       managed.readiness?.cancel();
       managed.notify?.[Symbol.dispose]();

@@ -189,6 +189,17 @@ export function watchReadiness(
   }
 }
 
+/** Milliseconds after which the answer to a start has come, where it is to come. */
+const TELL_FOREIGN_AFTER: Milliseconds = 100;
+
+interface NotifyHandlers {
+  /** The instance whose messages count now. */
+  readonly instance: () => Instance | undefined;
+  readonly onReady: (instance: Instance) => void;
+  /** Somebody else said that it is ready. */
+  readonly onForeign: (sender: number, instance: Instance | undefined) => void;
+}
+
 /** Notices that came before their instance was known: so many senders are remembered. */
 const EARLY_LIMIT = 16;
 
@@ -199,26 +210,22 @@ const EARLY_LIMIT = 16;
 export class NotifySocket implements Disposable {
   readonly #socket: OwnedDescriptor;
   readonly #watch: Watch;
+  readonly #loop: Partition["loop"];
+  readonly #handlers: NotifyHandlers;
+  /** One of them is about to be told; others that come meanwhile are not. */
+  #foreign: Disposable | undefined;
   /** Who said READY=1 and was not the instance: an armed start may be made before we know it. */
   #early: ProcessStatus[] = [];
 
-  constructor(
-    partition: Partition,
-    socket: OwnedDescriptor,
-    handlers: {
-      /** The instance whose messages count now. */
-      readonly instance: () => Instance | undefined;
-      readonly onReady: (instance: Instance) => void;
-    },
-  ) {
+  constructor(partition: Partition, socket: OwnedDescriptor, handlers: NotifyHandlers) {
     this.#socket = socket;
-    this.#watch = partition.loop.watch(socket, "readable", () => this.#receive(handlers));
+    this.#loop = partition.loop;
+    this.#handlers = handlers;
+    this.#watch = partition.loop.watch(socket, "readable", () => this.#receive());
   }
 
-  #receive(handlers: {
-    readonly instance: () => Instance | undefined;
-    readonly onReady: (instance: Instance) => void;
-  }): void {
+  #receive(): void {
+    const handlers = this.#handlers;
     const MESSAGES_A_TURN = 64;
     for (let count = 0; count < MESSAGES_A_TURN; count++) {
       const message = receiveMessage(this.#socket, datagram);
@@ -229,8 +236,21 @@ export class NotifySocket implements Disposable {
       if (sender === 0 || !text.split("\n").includes("READY=1")) continue;
       const instance = handlers.instance();
       if (sender === instance?.processId) handlers.onReady(instance);
-      else this.#remember(sender);
+      else {
+        this.#remember(sender);
+        this.#tellForeign(sender);
+      }
     }
+  }
+
+  /** Not before it is certain that it is no instance whose start we are still to hear of. */
+  #tellForeign(sender: number): void {
+    if (this.#foreign !== undefined) return;
+    this.#foreign = this.#loop.wakeAfter(TELL_FOREIGN_AFTER, () => {
+      this.#foreign = undefined;
+      const instance = this.#handlers.instance();
+      if (sender !== instance?.processId) this.#handlers.onForeign(sender, instance);
+    });
   }
 
   #remember(sender: number): void {
@@ -248,6 +268,7 @@ export class NotifySocket implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#foreign?.[Symbol.dispose]();
     this.#watch[Symbol.dispose]();
     this.#socket.close();
   }
