@@ -97,13 +97,19 @@ skipUnless("cgroups of instances", [root, writableCgroup], () => {
     expect(existsSync(own.file("no"))).toBe(false);
   });
 
-  test("an orchestrator ends whoever a killed one left in its cgroups, whatever they are", async () => {
+  const title = "an orchestrator ends whoever a killed one left in its cgroups, whatever they are";
+  test(title, async () => {
     using folder = temporaryFolder();
     using cgroup = cgroupFolder();
     const parent = `${cgroup.path}/made`;
     // Without its environment nothing names it but its cgroup.
     const script = "env -i setsid sleep 1000 & exec sleep 1000";
-    const configuration = `[process.it]\ncommand = ["/bin/sh", "-c", "${script}"]\ncgroup = "${parent}"\n`;
+    const configuration = [
+      "[process.it]",
+      `command = ["/bin/sh", "-c", "${script}"]`,
+      `cgroup = "${parent}"`,
+      "",
+    ].join("\n");
     const first = await startOrchestrator({ folder, configuration });
     await first.started("it");
     const left = await waitFor("both", () => {
