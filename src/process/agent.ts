@@ -168,6 +168,8 @@ class Agent {
       onEnd: (reason) => this.#forget(session, reason),
       onGreeted: () => {
         this.#dialler?.succeed();
+        // It may have gone while it was greeted.
+        if (!this.#sessions.has(session)) return;
         this.#greeted.add(session);
         // By design; but two with the same configuration start everything twice.
         const { size } = this.#greeted;
