@@ -1,6 +1,15 @@
 /** `run`: a program that knows nothing of live updates keeps its memfds through a kexec. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { allProcesses } from "../../src/process/perform/process-table.ts";
 import { compileProgram, Host, stateOfProcess } from "../support/carrying.ts";
 import type { Program } from "../support/program.ts";
@@ -149,7 +158,7 @@ describe("through a kexec", () => {
     await host.enterNextKernel();
     const failed = await host.client("run", ["--id", "db", "--", "/no/such/program"]).ended();
     expect(failed.exitCode).toBe(111);
-    expect(failed.stderr).toContain("cannot start: exec /no/such/program: No such file");
+    expect(failed.stderr).toContain("Cannot start /no/such/program: No such file");
     const again = await start([]);
     expect(filesOf(again)).toHaveLength(2);
   });
@@ -275,8 +284,10 @@ describe("SIGTERM while it is ready", () => {
 
   test("in the commit: the program does nothing more, and its memory is carried", async () => {
     const [hook, go] = [host.folder.file("hook"), host.folder.file("go")];
-    const script = `#!/bin/sh\nwhile [ ! -e ${go} ]; do busybox usleep 1000; done\n`;
-    writeFileSync(hook, script);
+    spawnSync("mkfifo", [go]);
+    // Opened for both, it waits for nobody, and keeps the line until the hook reads it.
+    const gate = openSync(go, "r+");
+    writeFileSync(hook, `#!/bin/sh\nread -r line < ${go}\n`);
     chmodSync(hook, 0o755);
     host.luod.kill("SIGTERM");
     await host.luod.ended();
@@ -288,8 +299,9 @@ describe("SIGTERM while it is ready", () => {
     const { exitCode, stdout } = await running.run.ended();
     expect(exitCode).toBe(128 + 15);
     expect(stdout).not.toContain("got 15");
-    writeFileSync(go, "");
+    writeSync(gate, "\n");
     await host.enteredNextKernel();
+    closeSync(gate);
     expect(filesOf(await start([]))).toEqual(filesOf(running));
   });
 });

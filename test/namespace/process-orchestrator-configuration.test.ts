@@ -58,7 +58,11 @@ colour = "red"
   });
 
   test.each([
-    ["a file that is no TOML", "[process.it\ncommand = 1", /process\.toml:\d+:\d+: expected TOML/],
+    [
+      "a file that is no TOML",
+      "[process.it\ncommand = 1",
+      /process\.toml:1:12: expected \] at the end/,
+    ],
     ["a process without a command", "[process.it]\n", /process\.it.*command/],
     [
       "a cycle",

@@ -225,7 +225,7 @@ export class ProgramRunner implements Disposable {
       { command, environment, descriptors },
       {
         onStarted: () => this.#onStarted(ready),
-        onRefused: (reason) => this.#end(ExitCode.refused, `cannot start: ${reason}`),
+        onRefused: (reason) => this.#end(ExitCode.refused, reason),
         onEnded: (ending) => this.#onProgramEnded(ending),
       },
     );
