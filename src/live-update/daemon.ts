@@ -35,7 +35,7 @@ import { bootTime, takeDaemonLock } from "./perform/daemon-lock.ts";
 import { isSystemStopping, resolveWay } from "./perform/enter-kernel.ts";
 import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
 import { Performer } from "./perform/performer.ts";
-import { Sessions } from "./perform/sessions.ts";
+import { hasDevice, Sessions } from "./perform/sessions.ts";
 import {
   readSavedRegistry,
   readState,
@@ -241,6 +241,11 @@ class LiveUpdateDaemon {
     this.#notifier.tell("READY=1", `STATUS=listening at ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`listening at ${path}`);
+    if (!hasDevice()) {
+      this.#logger.warn(
+        "there is no /dev/liveupdate, so no update can be: hostler doctor live-update",
+      );
+    }
   }
 
   /** What a daemon before this one began is rolled back, unless systemd goes on with it. */

@@ -157,6 +157,7 @@ export type DaemonEvent =
     }
   | {
       readonly kind: "progress";
+      readonly request: number | undefined;
       readonly connection: number;
       readonly id: string | undefined;
       readonly bytes: number | undefined;

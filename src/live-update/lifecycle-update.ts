@@ -18,7 +18,7 @@ import {
   withGiven,
   writable,
 } from "./lifecycle-state.ts";
-import { COMMITTING, OWN_SESSION, type WireError } from "./protocol.ts";
+import { COMMITTING, ENTERING_KERNEL, OWN_SESSION, type WireError } from "./protocol.ts";
 
 /** Updates: from the accepted command to the call that enters the new kernel, or back. */
 
@@ -434,7 +434,8 @@ export function clientProgress(
 ): Decision {
   const { update } = state;
   const participant = update === undefined ? undefined : participantOf(update, event);
-  if (!isUnderWay(update) || participant?.stage !== "preserving") return stay(state);
+  const effects = answer(event.connection, event.request);
+  if (!isUnderWay(update) || participant?.stage !== "preserving") return { state, effects };
   const bytes = event.bytes ?? participant.bytes;
   const next = withParticipant(
     update,
@@ -443,7 +444,7 @@ export function clientProgress(
   );
   const client = participant.subscription.id;
   const said = record({ what: "progress", update: update.id, client, detail: event.detail });
-  return { state: { ...state, update: next }, effects: [said] };
+  return { state: { ...state, update: next }, effects: [...effects, said] };
 }
 
 export function clientAborts(
@@ -496,7 +497,7 @@ export function commitGoesOn(
   if (event.kind === "prepared" && event.update !== update.id) return stay(state);
   const isLast = event.kind === "prepared";
   const next: Update = { ...update, commit: isLast ? "kernel" : "preparation" };
-  const what = isLast ? "entering-kernel" : "preparing";
+  const what = isLast ? ENTERING_KERNEL : "preparing";
   return {
     state: { ...state, update: next },
     effects: [

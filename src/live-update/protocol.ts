@@ -66,7 +66,7 @@ export function refuseName(name: string): { expected: string; received: string }
   if (!name.isWellFormed()) {
     return { expected: "whole characters", received: JSON.stringify(name) };
   }
-  if (name === "systemd" || name === OWN_SESSION || name.startsWith(`${OWN_SESSION}/`)) {
+  if (["systemd", OWN_SESSION].includes(name.split("/")[0] ?? "")) {
     return { expected: "a name that is not taken by the system", received: name };
   }
   return undefined;
@@ -339,11 +339,13 @@ export const statusSchema = v.object({
 });
 export type Status = v.InferOutput<typeof statusSchema>;
 
-/**
- * `what` of the event with which an update leaves the barrier: from here on, a connection that ends
- * means that the new kernel is being entered. Every other word is for people alone.
- */
+/** `what` of the event with which an update leaves the barrier. */
 export const COMMITTING = "committing";
+/**
+ * `what` of the event just before the kernel is entered: from here on, a connection that ends means
+ * that it is. Before it luod may have died. The other words are for people alone.
+ */
+export const ENTERING_KERNEL = "entering-kernel";
 
 /** One thing that happened, as `events` prints it and `kexec` shows it. */
 export const updateEventSchema = v.object({

@@ -35,6 +35,7 @@ async function luoctl(luod: LuodStandIn, words: readonly string[], options: Prog
 }
 
 const committing = { ...readyEvent, sequence: 9, what: "committing", client: undefined };
+const entering = { ...committing, sequence: 10, what: "entering-kernel" };
 
 describe("load", () => {
   test("the words of luo-agent, with the current system's command line", async () => {
@@ -94,7 +95,7 @@ describe("kexec", () => {
   test("the connection ends after the barrier: the new kernel is being entered", async () => {
     using luod = startLuodStandIn((_request, call) => {
       call.item(readyEvent);
-      call.item(committing);
+      call.item(entering);
       call.item({ ...readyEvent, what: "disconnected" });
       call.close();
     });
@@ -103,14 +104,14 @@ describe("kexec", () => {
       stdout: "the new kernel is being entered\n",
       stderr:
         `${readyEvent.time} u-7 ready qemu-1 after 412 ms\n` +
-        `${readyEvent.time} u-7 committing after 412 ms\n` +
+        `${readyEvent.time} u-7 entering-kernel after 412 ms\n` +
         `${readyEvent.time} u-7 disconnected qemu-1 after 412 ms\n`,
     });
     const json = await luoctl(luod, ["kexec", "--json"]);
     expect(JSON.parse(json.stdout)).toMatchObject({ update: "u-7", outcome: "entered" });
   });
 
-  const tooEarly = [[], [readyEvent], [committing, { ...committing, what: "aborting" }]];
+  const tooEarly = [[], [readyEvent], [committing], [entering, { ...entering, what: "aborting" }]];
   test.each(tooEarly)("it ends elsewhere: luod has gone, 111", async (...events) => {
     using luod = startLuodStandIn((_request, call) => {
       for (const event of events) call.item(event);

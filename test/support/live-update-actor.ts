@@ -249,7 +249,14 @@ export class ClientActor {
         return;
       }
       const bytes = undefined;
-      this.#world.handle({ kind: "progress", connection, ...words, bytes, detail: "half" });
+      this.#world.handle({
+        kind: "progress",
+        request: undefined,
+        connection,
+        ...words,
+        bytes,
+        detail: "half",
+      });
       const { update: current } = this.#world.state;
       const participant = current?.participants.get(id);
       const isWanted = current?.phase === "preserving" || current?.phase === "barrier";

@@ -38,7 +38,14 @@ export const events: { readonly [K in Kind]: Extract<DaemonEvent, { kind: K }> }
   unsubscribe: { kind: "unsubscribe", ...ofGreeted },
   disconnected: { kind: "disconnected", connection: 1 },
   ready: { kind: "ready", ...ofGreeted, bytes: 4096, update: undefined },
-  progress: { kind: "progress", connection: 1, id: "vm", bytes: undefined, detail: "half" },
+  progress: {
+    kind: "progress",
+    request: undefined,
+    connection: 1,
+    id: "vm",
+    bytes: undefined,
+    detail: "half",
+  },
   "client-aborts": { kind: "client-aborts", ...ofGreeted, reason: "no memory" },
   claim: {
     kind: "claim",

@@ -3,7 +3,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { ConnectionLost, LiveUpdateClient, LiveUpdateError } from "../client.ts";
 import type { EntryWay } from "../options.ts";
-import { COMMITTING, type KexecResult, type UpdateEventRecord } from "../protocol.ts";
+import { ENTERING_KERNEL, type KexecResult, type UpdateEventRecord } from "../protocol.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { renderOutcomes } from "./show.ts";
 import { counted, streamLine } from "./words.ts";
@@ -56,7 +56,7 @@ async function follow(
   progress: Progress,
 ): Promise<Ending> {
   let update: string | null = null;
-  let isCommitting = false;
+  let isEntering = false;
   const leftOut = new Map<string, string>();
   const events = client.kexec({
     dryRun: options["dry-run"],
@@ -71,12 +71,12 @@ async function follow(
       const { what, client: who, detail = "" } = next.value;
       if (what === "left-out" && who !== undefined) leftOut.set(who, detail);
       update = next.value.update ?? update;
-      isCommitting = isInCommit(isCommitting, next.value);
+      isEntering = isInEntry(isEntering, next.value);
       progress.note(next.value);
     }
   } catch (error) {
     if (!(error instanceof ConnectionLost)) throw error;
-    if (isCommitting) return { kind: "entered", update };
+    if (isEntering) return { kind: "entered", update };
     throw new LiveUpdateError(
       "luod went away before the new kernel was entered; what became of the update is told by " +
         "luoctl status when it is there again",
@@ -85,9 +85,9 @@ async function follow(
   }
 }
 
-/** A hook that fails, or the kernel, can still say no after that. */
-function isInCommit(before: boolean, { what }: UpdateEventRecord): boolean {
-  return what === COMMITTING || (before && !what.startsWith("abort"));
+/** The kernel can still say no after that. */
+function isInEntry(before: boolean, { what }: UpdateEventRecord): boolean {
+  return what === ENTERING_KERNEL || (before && !what.startsWith("abort"));
 }
 
 async function tellEnding(ending: Ending, json: boolean): Promise<number> {

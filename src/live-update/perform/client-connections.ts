@@ -163,7 +163,8 @@ export class ClientConnections {
         return { kind: "ready", connection, request, ...wordsOfReady(message) };
       case "PROGRESS": {
         const { id, bytes } = message;
-        return { kind: "progress", connection, id, bytes, detail: describeProgress(message) };
+        const detail = describeProgress(message);
+        return { kind: "progress", connection, id, request, bytes, detail };
       }
       case "ABORT": {
         const { id, reason = "it gives no reason" } = message;

@@ -1,4 +1,5 @@
-import { fstatSync, readSync, writeSync } from "node:fs";
+import { existsSync, fstatSync, readSync, writeSync } from "node:fs";
+import { faultKernelSocket } from "../../../ffi/fault-hooks.ts";
 import { finishSession, preserveDescriptor, retrieveDescriptor } from "../../../ffi/live-update.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -7,6 +8,11 @@ import type { HolderClient } from "../../holding/holder-client.ts";
 import type { SessionRefusal } from "../lifecycle-state.ts";
 import { limits, OWN_SESSION, REGISTRY_TOKEN } from "../protocol.ts";
 import { decodeRegistry, encodeEntered, encodeRegistry, type Registry } from "../registry.ts";
+
+/** Whether this kernel has live update, and has it on. */
+export function hasDevice(): boolean {
+  return faultKernelSocket() !== undefined || existsSync("/dev/liveupdate");
+}
 
 export type Direction = "outgoing" | "incoming";
 
