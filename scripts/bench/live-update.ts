@@ -314,7 +314,7 @@ async function carry(bench: Bench, wordsOf: (socket: string) => string[]): Promi
     await using holder = startSpoken(words, { from: "stdout", environment });
     // What has something in memory says so; who only subscribes is seen by the broker.
     if (words.includes("memory")) await holder.said(/^made/);
-    while ((await broker.subscribed()) === 0) continue;
+    while ((await broker.subscribed()) === 0);
     taken = await update(bench, broker);
   });
   return taken;

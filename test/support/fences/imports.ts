@@ -6,7 +6,7 @@
 import { dirname, join } from "node:path";
 import { lineAt, type SourceFile, type Violation } from "./source.ts";
 
-const systems = ["process", "live-update", "install", "vm", "fleet", "vetting"];
+const systems = ["process", "live-update", "install", "authority", "vm", "fleet", "vetting"];
 
 /** A room imports rooms of a lower number, and itself. */
 const roomHeights: Readonly<Record<string, number>> = {
@@ -15,10 +15,11 @@ const roomHeights: Readonly<Record<string, number>> = {
   journal: 2,
   "event-loop": 2,
   messaging: 3,
-  store: 3,
+  http: 3,
+  store: 4,
   audit: 4,
-  identity: 4,
   holding: 4,
+  identity: 5,
 };
 
 /** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
