@@ -9,6 +9,7 @@ import { ExitCode } from "../units/exit-code.ts";
 import { nearest } from "../units/nearest.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
+  changeAnswerSchema,
   type LogLine,
   logLineSchema,
   type PartitionSummary,
@@ -26,6 +27,11 @@ export class OrchestratorError extends Error {
   override readonly name = "OrchestratorError";
   readonly exitCode = ExitCode.refused;
 }
+
+/** What became of one name of a change. */
+export type Changed =
+  | { readonly name: string; readonly summary: ProcessSummary }
+  | { readonly name: string; readonly error: OrchestratorError };
 
 /** A client of the orchestrator's control socket. Every answer is validated. */
 export class OrchestratorClient implements Disposable {
@@ -56,14 +62,22 @@ export class OrchestratorClient implements Disposable {
     return this.#request(processDetailSchema, "show", { name });
   }
 
-  /** Says what is wanted; the answer tells how things are right after. */
-  change(
-    verb: "start" | "stop" | "restart",
-    name: string,
+  /**
+   * Says what is wanted of these processes at once; the answers tell how things are right after.
+   * A name that is refused does not keep the others.
+   */
+  async change(
+    what: "start" | "stop" | "restart",
+    names: readonly string[],
     options: { readonly now?: boolean } = {},
-  ): Promise<ProcessSummary> {
-    const now = verb === "stop" && options.now === true ? { now: true } : {};
-    return this.#request(processSummarySchema, verb, { name, ...now });
+  ): Promise<Changed[]> {
+    const now = what === "stop" && options.now === true ? { now: true } : {};
+    const answer = await this.#request(changeAnswerSchema, "change", { what, names, ...now });
+    return answer.map((outcome) =>
+      "summary" in outcome
+        ? outcome
+        : { name: outcome.name, error: describeRefusal(outcome.error) },
+    );
   }
 
   async signal(name: string, signal: number): Promise<void> {
@@ -140,15 +154,29 @@ function validate<T>(schema: v.GenericSchema<unknown, T>, answer: unknown): T {
   );
 }
 
+/** A refusal, with what the reader can do. */
+function describeRefusal({
+  kind,
+  message,
+  expected,
+  received,
+  hint,
+}: {
+  readonly kind: string;
+  readonly message: string;
+  readonly expected?: string | undefined;
+  readonly received?: string | undefined;
+  readonly hint?: string | undefined;
+}): OrchestratorError {
+  const known = kind === "unknown-process" ? (expected ?? "").split(", ") : [];
+  const meant = nearest(received ?? "", known);
+  const mend = meant === undefined ? hint : `Did you mean ${meant}?`;
+  return new OrchestratorError(mend === undefined ? message : `${message}. ${mend}`);
+}
+
 /** What went wrong, with what the reader can do. */
 function translate(error: unknown, path?: string): unknown {
-  if (error instanceof ControlRefusal) {
-    const { expected, received, hint, kind } = error.error;
-    const known = kind === "unknown-process" ? (expected ?? "").split(", ") : [];
-    const meant = nearest(received ?? "", known);
-    const mend = meant === undefined ? hint : `Did you mean ${meant}?`;
-    return new OrchestratorError(mend === undefined ? error.message : `${error.message}. ${mend}`);
-  }
+  if (error instanceof ControlRefusal) return describeRefusal(error.error);
   if (!(error instanceof ControlUnreachable)) return error;
   const { code } = error;
   if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {

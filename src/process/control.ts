@@ -1,5 +1,5 @@
 import { wallClock } from "../event-loop/clock.ts";
-import type { ControlCall } from "../messaging/control-server.ts";
+import type { ControlCall, ControlError } from "../messaging/control-server.ts";
 import { signalName } from "../units/signals.ts";
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
 import { encodeEnding } from "./ending.ts";
@@ -12,7 +12,13 @@ import {
   type ProcessState,
 } from "./lifecycle.ts";
 import type { LogBook, StoredLine } from "./log-book.ts";
-import { blockersOf, isActive, type OrchestrationState, type Plan } from "./orchestration.ts";
+import {
+  blockersOf,
+  isActive,
+  type OrchestrationState,
+  type Plan,
+  type Wish,
+} from "./orchestration.ts";
 import type { PartitionEntry } from "./partition-book.ts";
 import type {
   ControlRequest,
@@ -33,7 +39,7 @@ export interface Orchestrated {
   historyOf(name: string): readonly BookedEvent[];
   partitions(): readonly PartitionEntry[];
   logOf(name: string): LogBook | undefined;
-  tell(name: string, event: { kind: "start" | "restart" } | { kind: "stop"; hurry: boolean }): void;
+  tell(names: readonly string[], wish: Wish): void;
   /** False when nothing runs that could be signalled. */
   signal(name: string, signal: number): boolean;
   /** Calls after every turn, until disposed. */
@@ -337,18 +343,17 @@ function waitUntilReady(orchestrated: Orchestrated, request: Of<"wait">, call: C
   answer();
 }
 
-/** Refuses a name that is not in the configuration. */
-function refuseUnknown(orchestrated: Orchestrated, name: string, call: ControlCall): boolean {
-  if (orchestrated.plan.specifications.has(name)) return false;
+/** The refusal of a name that is not in the configuration. */
+function unknownName(orchestrated: Orchestrated, name: string): ControlError | undefined {
+  if (orchestrated.plan.specifications.has(name)) return undefined;
   const known = [...orchestrated.plan.specifications.keys()].join(", ");
-  call.refuse({
+  return {
     kind: "unknown-process",
     message: `There is no process ${name} in the configuration`,
     expected: known,
     received: name,
     hint: "hostler process list shows all",
-  });
-  return true;
+  };
 }
 
 /** A stop stops one process alone: who it was needed by is named. */
@@ -364,6 +369,50 @@ function summarizeStop(orchestrated: Orchestrated, name: string): ProcessSummary
   return others.length === 0 ? summary : { ...summary, still_run_after: others };
 }
 
+const wishes: Readonly<Record<Wish["kind"], (request: { now?: boolean | undefined }) => Wish>> = {
+  start: () => ({ kind: "start" }),
+  restart: () => ({ kind: "restart" }),
+  stop: ({ now }) => ({ kind: "stop", hurry: now === true }),
+};
+
+type Changed =
+  | { readonly name: string; readonly summary: ProcessSummary }
+  | { readonly name: string; readonly error: ControlError };
+
+/** Tells what is wanted of these processes; each answer says how things are right after. */
+function change(
+  orchestrated: Orchestrated,
+  request: Pick<Of<"change">, "what" | "names" | "now">,
+): readonly Changed[] {
+  const { what, names } = request;
+  const isOver = what !== "stop" && orchestrated.state.shutdown !== "no";
+  const shutdown = isOver
+    ? { kind: "shutdown", message: "The orchestrator is stopping" }
+    : undefined;
+  const refusals = new Map(
+    names.map((name) => [name, unknownName(orchestrated, name) ?? shutdown]),
+  );
+  const known = names.filter((name) => refusals.get(name) === undefined);
+  orchestrated.tell(known, wishes[what](request));
+  const summary = what === "stop" ? summarizeStop : summarize;
+  return names.map((name) => {
+    const error = refusals.get(name);
+    return error === undefined ? { name, summary: summary(orchestrated, name) } : { name, error };
+  });
+}
+
+function changeOne(
+  orchestrated: Orchestrated,
+  request: Of<"start" | "stop" | "restart">,
+  call: ControlCall,
+): void {
+  const now = request.verb === "stop" ? request.now : undefined;
+  for (const answer of change(orchestrated, { what: request.verb, names: [request.name], now })) {
+    if ("error" in answer) call.refuse(answer.error);
+    else call.done(answer.summary);
+  }
+}
+
 /** Answers one request of the command line. */
 export function answerControl(
   orchestrated: Orchestrated,
@@ -371,7 +420,11 @@ export function answerControl(
   call: ControlCall,
 ): void {
   if ("name" in request && request.name !== undefined) {
-    if (refuseUnknown(orchestrated, request.name, call)) return;
+    const refusal = unknownName(orchestrated, request.name);
+    if (refusal !== undefined) {
+      call.refuse(refusal);
+      return;
+    }
   }
   switch (request.verb) {
     case "list": {
@@ -386,17 +439,12 @@ export function answerControl(
       call.done(detail(orchestrated, request.name));
       break;
     case "start":
-    case "restart":
-      if (orchestrated.state.shutdown !== "no") {
-        call.refuse({ kind: "shutdown", message: "The orchestrator is stopping" });
-        break;
-      }
-      orchestrated.tell(request.name, { kind: request.verb });
-      call.done(summarize(orchestrated, request.name));
-      break;
     case "stop":
-      orchestrated.tell(request.name, { kind: "stop", hurry: request.now === true });
-      call.done(summarizeStop(orchestrated, request.name));
+    case "restart":
+      changeOne(orchestrated, request, call);
+      break;
+    case "change":
+      call.done(change(orchestrated, request));
       break;
     case "signal":
       if (orchestrated.signal(request.name, request.signal)) call.done(null);

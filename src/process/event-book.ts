@@ -40,6 +40,11 @@ export class EventBook {
   readonly #byName = new Map<string, BoundedList<BookedEvent>>();
   #sequence = 0;
 
+  /** The sequence number of the newest event; 0 before the first. */
+  get newest(): number {
+    return this.#sequence;
+  }
+
   add(name: string, entry: HistoryEntry, at: MonotonicTime): BookedEvent {
     this.#sequence += 1;
     const event = { sequence: this.#sequence, at, name, entry };

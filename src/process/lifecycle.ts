@@ -263,7 +263,7 @@ function begin(state: ProcessState, context: Context): Outcome {
   ]);
 }
 
-/** An operator's start: order is kept, and the past is forgiven. */
+/** An operator's start or restart: order is kept, and the past is forgiven. */
 function beginWanted(state: ProcessState, context: Context): Outcome {
   const forgiven = enter(state, { wanted: true, failures: 0, recentStarts: [] }).state;
   if (!context.dependenciesReady) return enter(forgiven, { phase: "waiting" });
@@ -308,10 +308,7 @@ function restart(
 function decide(state: In<"clearing">, context: Context): Outcome {
   const { specification } = context;
   if (!state.wanted) return enter(state, { phase: "idle" });
-  if (state.why === "restart") {
-    const forgiven = enter(state, { recentStarts: [] }).state;
-    return restart(forgiven, context, { failures: 0, wait: 0 });
-  }
+  if (state.why === "restart") return beginWanted(state, context);
   if (specification.restart === "never") return enter(state, { phase: "finished" });
   if (specification.restart === "on-failure" && state.why === undefined) {
     if (state.ending === undefined) {

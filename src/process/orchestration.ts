@@ -24,10 +24,15 @@ export interface OrchestrationState {
   readonly shutdown: "no" | "graceful" | "hurried";
 }
 
+/** What an operator can want of a process. */
+export type Wish = Extract<ProcessEvent, { readonly kind: "start" | "stop" | "restart" }>;
+
 export type OrchestrationEvent =
   /** Wants every process that starts by itself. */
   | { readonly kind: "boot" }
   | { readonly kind: "process"; readonly name: string; readonly event: ProcessEvent }
+  /** What an operator wants of some processes at once, in whatever order they are named. */
+  | { readonly kind: "wish"; readonly names: readonly string[]; readonly event: Wish }
   | { readonly kind: "partition"; readonly name: string; readonly reachable: boolean }
   | { readonly kind: "shutdown"; readonly hurry: boolean }
   | { readonly kind: "time" };
@@ -87,6 +92,21 @@ export function initialOrchestration(plan: Plan): OrchestrationState {
     reachable: new Set(),
     shutdown: "no",
   };
+}
+
+/** The same names, each behind all that it comes after. */
+function inOrderOfStart(plan: Plan, names: readonly string[]): readonly string[] {
+  const wanted = new Set(names);
+  const seen = new Set<string>();
+  const ordered: string[] = [];
+  const visit = (name: string) => {
+    if (seen.has(name)) return;
+    seen.add(name);
+    for (const dependency of plan.specifications.get(name)?.after ?? []) visit(dependency);
+    if (wanted.has(name)) ordered.push(name);
+  };
+  for (const name of names) visit(name);
+  return ordered;
 }
 
 /** True when those that come after this process may start. */
@@ -151,6 +171,12 @@ class Turn {
         break;
       case "process":
         this.#handleProcess(event.name, event.event);
+        break;
+      case "wish":
+        // Who comes after another finds that one stopping, and not there any more.
+        for (const name of inOrderOfStart(this.#plan, event.names)) {
+          this.#handleProcess(name, event.event);
+        }
         break;
       case "partition":
         this.#handlePartition(event.name, event.reachable);

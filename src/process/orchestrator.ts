@@ -340,7 +340,7 @@ class Orchestrator {
       partitions: () => this.#partitions.entries,
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
-      tell: (name, event) => this.#handle({ kind: "process", name, event }),
+      tell: (names, event) => this.#handle({ kind: "wish", names, event }),
       signal: (name, signal) => {
         const state = this.#state.processes.get(name);
         const instance = state === undefined ? undefined : instanceOf(state);

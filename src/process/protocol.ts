@@ -33,6 +33,8 @@ export const limits = {
   argumentCount: 4096,
   variableCount: 4096,
   nameLength: 64,
+  /** Names of one `change`: with the longest ones it still fits a request of a control socket. */
+  changedNames: 512,
 } as const;
 
 const text = v.pipe(
@@ -183,6 +185,14 @@ export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("start"), name }),
   v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
   v.strictObject({ id: identifier, verb: v.literal("restart"), name }),
+  /** One of the three, of several processes in one turn; a name that is refused keeps no other. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("change"),
+    what: v.picklist(["start", "stop", "restart"]),
+    names: v.pipe(v.array(name), v.minLength(1), v.maxLength(limits.changedNames)),
+    now: v.optional(v.boolean()),
+  }),
   v.strictObject({
     id: identifier,
     verb: v.literal("signal"),
@@ -237,6 +247,15 @@ export const processSummarySchema = v.object({
   still_run_after: v.optional(v.array(v.string())),
 });
 export type ProcessSummary = v.InferOutput<typeof processSummarySchema>;
+
+/** The answer of `change`: for each name how things are right after, or why it was refused. */
+export const changeAnswerSchema = v.array(
+  v.union([
+    v.strictObject({ name: v.string(), summary: processSummarySchema }),
+    v.strictObject({ name: v.string(), error: errorSchema }),
+  ]),
+);
+export type ChangeAnswer = v.InferOutput<typeof changeAnswerSchema>;
 
 /** One line of `partitions`. */
 export const partitionSummarySchema = v.object({

@@ -170,12 +170,26 @@ skipUnless("the control socket", root, () => {
     expect((await rejectionOf(asked)).message).toBe("There is no process its in the configuration");
   });
 
+  test("a change of several answers for each; an unknown name keeps no other", async () => {
+    using folder = temporaryFolder();
+    await using orchestrator = await startOrchestrator({ folder, configuration: sleeper });
+    const names = ["its", "it"];
+    const answer = await orchestrator.client.request("change", { what: "stop", names });
+    expect(answer).toMatchObject([
+      { name: "its", error: { kind: "unknown-process", received: "its" } },
+      { name: "it", summary: { name: "it" } },
+    ]);
+    await orchestrator.events.nth("it", "ended");
+  });
+
   test.each([
     ["a verb that is none", { verb: "format" }],
     ["a signal of 0", { verb: "signal", name: "it", signal: 0 }],
     ["a signal of 65", { verb: "signal", name: "it", signal: 65 }],
     ["a key too many", { verb: "list", all: true }],
     ["no name", { verb: "stop" }],
+    ["a change of none", { verb: "change", what: "stop", names: [] }],
+    ["a change of too many", { verb: "change", what: "stop", names: Array(513).fill("it") }],
     ["a name that is too long", { verb: "show", name: "x".repeat(65) }],
     ["lines below none", { verb: "logs", lines: -1 }],
   ])("%s is refused with what was expected", async (_what, request) => {

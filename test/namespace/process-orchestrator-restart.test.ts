@@ -2,7 +2,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import type { ProcessSummary } from "../../src/process/protocol.ts";
-import type { TestOrchestrator } from "../support/orchestrator.ts";
+import { hostler } from "../support/binary.ts";
+import { startOrchestrator, type TestOrchestrator } from "../support/orchestrator.ts";
 import {
   allPlaces,
   begin,
@@ -10,6 +11,7 @@ import {
   localPlace,
   type Place,
 } from "../support/orchestrator-partition.ts";
+import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -287,3 +289,38 @@ function linked(path: string): string {
   symlinkSync(path, path);
   return path;
 }
+
+skipUnless("a restart by an operator", root, () => {
+  test("of several: each starts when what it comes after is ready again", async () => {
+    using folder = temporaryFolder();
+    const there = folder.file("there");
+    // Its shell hears of the signal only when the sleep is over: it dies last.
+    const script = `trap "rm ${there}; exit 0" TERM; : >${there}; while :; do sleep 0.1; done`;
+    const ready = `ready = {command = ["test", "-e", "${there}"]}`;
+    const database = `command = ["sh", "-c", '${script}']\n${ready}`;
+    const sleeps = 'command = ["sleep", "1000"]';
+    const configuration =
+      `[process.top]\n${sleeps}\nafter = ["web"]\n` +
+      `[process.web]\n${sleeps}\nafter = ["db"]\n[process.db]\n${database}\n`;
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    await orchestrator.events.nth("top", "ready");
+    const upwards = ["db", "web", "top"].flatMap((name) => [
+      `${name} start-requested`,
+      `${name} ready`,
+    ]);
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    for (const names of [
+      ["db", "web", "top"],
+      ["top", "web", "db"],
+    ]) {
+      const before = orchestrator.events.items.length;
+      const words = ["process", "restart", ...names, "--wait", ...socket];
+      expect((await runProgram([hostler(), ...words])).exitCode).toBe(0);
+      const story = orchestrator.events.items
+        .slice(before)
+        .filter(({ what }) => what === "start-requested" || what === "ready")
+        .map(({ name, what }) => `${name} ${what}`);
+      expect(story).toEqual(upwards);
+    }
+  });
+});

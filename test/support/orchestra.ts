@@ -64,6 +64,11 @@ export class Orchestra {
     return this.process(name, { kind: "restart" });
   }
 
+  /** What an operator wants of several at once. */
+  wish(kind: "start" | "restart", ...names: readonly string[]): string[] {
+    return this.send({ kind: "wish", names, event: { kind } });
+  }
+
   shutDown(hurry = false): string[] {
     return this.send({ kind: "shutdown", hurry });
   }

@@ -5,7 +5,7 @@
  * After some time of trouble the world becomes kind; then everything that is wanted must run, and
  * after a shutdown nothing may live. What must always be so is checked after every event.
  */
-import type { ProcessEffect, ProcessEvent, Table } from "../../src/process/lifecycle.ts";
+import type { ProcessEffect, Table } from "../../src/process/lifecycle.ts";
 import {
   type AddressedEffect,
   blockersOf,
@@ -18,6 +18,7 @@ import {
   type OrchestrationState,
   type Plan,
   step,
+  type Wish,
 } from "../../src/process/orchestration.ts";
 import type { Configuration } from "../../src/process/specification.ts";
 import type { MonotonicTime } from "../../src/units/units.ts";
@@ -183,18 +184,18 @@ class Simulation {
   }
 
   #operate(): void {
-    const { name } = this.#chance.pick(this.#configuration.processes);
+    const { processes } = this.#configuration;
+    const names = [processes, processes].map((some) => this.#chance.pick(some).name);
     const kind = this.#chance.pick(["start", "stop", "restart"]);
-    const event: ProcessEvent =
-      kind === "stop" ? { kind, hurry: this.#chance.happens(0.3) } : { kind };
-    this.#handle({ kind: "process", name, event });
+    const event: Wish = kind === "stop" ? { kind, hurry: this.#chance.happens(0.3) } : { kind };
+    this.#handle({ kind: "wish", names, event });
   }
 
   #becomeKind(): void {
     this.#note("the world becomes kind");
     this.#troubles = makeTroubles(undefined);
     for (const { name } of this.#configuration.processes) {
-      this.#handle({ kind: "process", name, event: { kind: "start" } });
+      this.#handle({ kind: "wish", names: [name], event: { kind: "start" } });
     }
   }
 

@@ -92,10 +92,36 @@ describe("answers", () => {
       ({ id, verb }) => [{ id, ok: verb === "list" ? [media, idle] : media }],
       async (client) => {
         expect(await client.list()).toEqual([media, idle]);
-        expect(await client.change("stop", "media", { now: true })).toEqual(media);
         expect(await client.wait("media", "ready")).toEqual(media);
       },
     );
+  });
+
+  test("to a change are one for each name, and a refusal has its mend", async () => {
+    const refused = { kind: "unknown-process", message: "There is no process idel" };
+    const error = { ...refused, expected: "media, idle", received: "idel" };
+    const asked: Asked[] = [];
+    await withServer(
+      (request) => {
+        asked.push(request);
+        return [
+          {
+            id: request.id,
+            ok: [
+              { name: "media", summary: media },
+              { name: "idel", error },
+            ],
+          },
+        ];
+      },
+      async (client) => {
+        const [changed, other] = await client.change("stop", ["media", "idel"], { now: true });
+        expect(changed).toEqual({ name: "media", summary: media });
+        const message = "There is no process idel. Did you mean idle?";
+        expect(other).toMatchObject({ name: "idel", error: { message, exitCode: 111 } });
+      },
+    );
+    expect(asked.at(-1)).toMatchObject({ what: "stop", names: ["media", "idel"], now: true });
   });
 
   test("come as a stream", async () => {

@@ -47,7 +47,7 @@ class Stage {
   }
 
   take(event: ProcessEvent): this {
-    return this.#handle({ kind: "process", name: "it", event });
+    return this.handle({ kind: "process", name: "it", event });
   }
 
   starts(): this {
@@ -55,7 +55,7 @@ class Stage {
     return this.take({ kind: "started", invocation: this.invocation, processId: 7 });
   }
 
-  #handle(event: OrchestrationEvent): this {
+  handle(event: OrchestrationEvent): this {
     const chance = { random: () => 0.5, invocation: () => `i${++this.#invocations}` };
     const outcome = step(this.#plan, this.#state, event, { now: this.now, chance });
     this.#state = outcome.state;
@@ -87,7 +87,7 @@ class Stage {
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
       partitions: () => [],
-      tell: (_name, event) => stage.take(event),
+      tell: (names, event) => stage.handle({ kind: "wish", names, event }),
       signal: () => false,
       onTurn: (call) => {
         stage.#listeners.add(call);

@@ -109,6 +109,67 @@ describe("order of start", () => {
     expect(orchestra.phase("top")).toBe("ready");
   });
 
+  const stack = { db: notify, web: { after: ["db"] }, top: { after: ["web"] } } as const;
+
+  /** db, then web, then top, all of them ready. */
+  function readyStack(): Orchestra {
+    const orchestra = new Orchestra(stack);
+    orchestra.boot();
+    orchestra.arrive("db");
+    orchestra.becomeReady("db");
+    for (const name of ["web", "top"]) orchestra.arrive(name);
+    return orchestra;
+  }
+
+  const orders = [
+    ["db", "web", "top"],
+    ["top", "web", "db"],
+    ["web", "top", "db"],
+  ];
+  test.each(orders)("a restart of several keeps the order: %s %s %s", (...names) => {
+    const orchestra = readyStack();
+    expect(orchestra.wish("restart", ...names)).toEqual(["signal db", "signal web", "signal top"]);
+    expect(orchestra.die("top")).toEqual(["clear top"]);
+    expect(orchestra.die("web")).toEqual(["clear web"]);
+    expect([orchestra.phase("web"), orchestra.phase("top")]).toEqual(["waiting", "waiting"]);
+    expect(blockers(orchestra, "web")).toEqual(["db"]);
+    expect(orchestra.die("db")).toEqual(["clear db", "start db"]);
+    expect(orchestra.arrive("db")).toEqual(["watch-readiness db"]);
+    expect(orchestra.becomeReady("db")).toEqual(["forget-readiness db", "start web"]);
+    expect(orchestra.arrive("web")).toEqual(["start top"]);
+  });
+
+  test.each(orders)("what does not run starts behind what is restarted: %s %s %s", (...names) => {
+    const orchestra = readyStack();
+    for (const name of ["top", "web"]) {
+      orchestra.stop(name);
+      orchestra.die(name);
+    }
+    expect(orchestra.wish("restart", ...names)).toEqual(["signal db"]);
+    expect(orchestra.die("db")).toEqual(["clear db", "start db"]);
+    orchestra.arrive("db");
+    expect(orchestra.becomeReady("db")).toEqual(["forget-readiness db", "start web"]);
+    expect(orchestra.arrive("web")).toEqual(["start top"]);
+  });
+
+  test("a restart by the rule does not wait for what is being restarted", () => {
+    const orchestra = readyStack();
+    orchestra.restart("db");
+    expect(orchestra.die("web", signalled(9))).toEqual(["clear web", "start web"]);
+  });
+
+  test("what is restarted waits for what is stopped meanwhile", () => {
+    const orchestra = readyStack();
+    orchestra.restart("web");
+    orchestra.stop("db");
+    expect(orchestra.die("web")).toEqual(["clear web"]);
+    orchestra.die("db");
+    expect(orchestra.phase("web")).toBe("waiting");
+    orchestra.start("db");
+    orchestra.arrive("db");
+    expect(orchestra.becomeReady("db")).toEqual(["forget-readiness db", "start web"]);
+  });
+
   test("a stop of one leaves those that come after it running", () => {
     const orchestra = readyDiamond();
     expect(orchestra.stop("base")).toEqual(["signal base"]);

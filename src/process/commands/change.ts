@@ -42,10 +42,11 @@ export async function runChange(options: ChangeOptions): Promise<number> {
     options["control-socket"],
     Math.min(awaited.limit ?? ANSWER_TIME, ANSWER_TIME),
   );
+  const changed = await client.change(verb, [...names], { now: options.now === true });
   const outcomes = await Promise.allSettled(
-    [...names].map(async (name) => {
-      const now = options.now === true;
-      const summary = await client.change(verb, name, { now });
+    changed.map(async (outcome) => {
+      if ("error" in outcome) throw outcome.error;
+      const { name, summary } = outcome;
       const others = summary.still_run_after?.filter((other) => !names.has(other)) ?? [];
       if (others.length > 0)
         tellText(streamLine([`${name}: what comes after it runs on: ${others.join(", ")}`]));

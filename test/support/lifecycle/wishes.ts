@@ -163,6 +163,29 @@ const stopsOfInstances: readonly Scenario[] = [
     },
   ]),
   {
+    name: "a restart waits for what it comes after",
+    run: (step) => {
+      const startLimit = { starts: 9, within: 60_000 };
+      const life = new Life(step, { startLimit }).start().arrives().stops("restart");
+      life.pass(20).dies(signalled(15), "restart").dependenciesReady = false;
+      life.take(life.clearedEvent(), { phase: "waiting" }, [], { failures: 0, recentStarts: [] });
+      life.dependenciesReady = true;
+      life.asks({ kind: "unblocked" }).arrives();
+    },
+  },
+  {
+    name: "a wish that does not wait for an ending waits for what it comes after",
+    run: (step) => {
+      for (const event of [start, restart] as const) {
+        const life = new Life(step, { restart: "on-failure" }).start().arrives().pass(10);
+        life.dies(undefined).awaitsEnding().dependenciesReady = false;
+        life.take(event, { phase: "waiting" }, [], { failures: 0 });
+        life.dependenciesReady = true;
+        life.asks({ kind: "unblocked" }).arrives();
+      }
+    },
+  },
+  {
     name: "a grace that is over kills for a restart as well",
     run: (step) => {
       const life = lifeIn.ready(step).stops("restart").pass(5_000);
