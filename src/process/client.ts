@@ -70,14 +70,16 @@ export class OrchestratorClient implements Disposable {
     what: "start" | "stop" | "restart",
     names: readonly string[],
     options: { readonly now?: boolean } = {},
-  ): Promise<Changed[]> {
+  ): Promise<{ readonly since: number; readonly outcomes: readonly Changed[] }> {
     const now = what === "stop" && options.now === true ? { now: true } : {};
-    const answer = await this.#request(changeAnswerSchema, "change", { what, names, ...now });
-    return answer.map((outcome) =>
+    const fields = { what, names, ...now };
+    const { since, outcomes } = await this.#request(changeAnswerSchema, "change", fields);
+    const translated = outcomes.map((outcome) =>
       "summary" in outcome
         ? outcome
         : { name: outcome.name, error: describeRefusal(outcome.error) },
     );
+    return { since, outcomes: translated };
   }
 
   async signal(name: string, signal: number): Promise<void> {
@@ -86,15 +88,18 @@ export class OrchestratorClient implements Disposable {
 
   /**
    * Answered when the process is in that state; never, if it does not come to it. With
-   * `onceOnly` a start that is refused ends the waiting for "ready", though it is made again.
+   * `onceOnly` a start that is refused ends the waiting for "ready", though it is made again; with
+   * `since` it counts that the process was ready at any time after that event.
    */
   wait(
     name: string,
     until: "ready" | "stopped",
-    options: { readonly onceOnly?: boolean } = {},
+    options: { readonly onceOnly?: boolean; readonly since?: number | undefined } = {},
   ): Promise<ProcessSummary> {
+    const { since } = options;
     const once = options.onceOnly === true && until === "ready" ? { once_only: true } : {};
-    return this.#request(processSummarySchema, "wait", { name, until, ...once });
+    const from = since === undefined ? {} : { since };
+    return this.#request(processSummarySchema, "wait", { name, until, ...once, ...from });
   }
 
   /** Kept lines of one process or all, the oldest first; with `follow` the coming ones too. */

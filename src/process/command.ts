@@ -266,6 +266,12 @@ const showCommand = defineCommand({
   run: async (args) => await (await import("./commands/show.ts")).runShow(args),
 });
 
+/** Of a job that ends by itself there is a moment only in which it is ready. */
+const readyOrRefused = {
+  0: "it was asked for; with --wait all were ready since then, or ended by themselves with exit 0",
+  ...nameRefused,
+} as const;
+
 const startCommand = defineCommand({
   meta: {
     name: "start",
@@ -274,7 +280,7 @@ const startCommand = defineCommand({
       ["hostler process start media", "Start it, at once if it waits for a restart"],
       ["hostler process start media --wait", "Return when it is ready"],
     ],
-    exitCodes: nameRefused,
+    exitCodes: readyOrRefused,
   },
   args: {
     ...someNames,
@@ -315,7 +321,7 @@ const restartCommand = defineCommand({
     description:
       "Stop processes and start them again, with what they come after if that is stopped",
     examples: [["hostler process restart media --wait", "Return when it is ready again"]],
-    exitCodes: nameRefused,
+    exitCodes: readyOrRefused,
   },
   args: {
     ...someNames,
@@ -406,7 +412,7 @@ const waitCommand = defineCommand({
     description: "Wait until a process is ready, or stopped",
     examples: [["hostler process wait media --until ready --timeout 30s", "Wait at most 30 s"]],
     exitCodes: {
-      0: "it is in that state",
+      0: "it is, or was meanwhile, in that state; ready is also a job that ended with exit 0",
       111: "it is not in time, its name is not known, or the orchestrator is away",
     },
   },

@@ -2,8 +2,8 @@ import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall, ControlError } from "../messaging/control-server.ts";
 import { signalName } from "../units/signals.ts";
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
-import { encodeEnding } from "./ending.ts";
-import { type BookedEvent, describeEntry } from "./event-book.ts";
+import { decodeEnding, encodeEnding } from "./ending.ts";
+import { type BookedEvent, describeEnding, describeEntry } from "./event-book.ts";
 import {
   comingWaits,
   ENDING_LIMIT,
@@ -14,6 +14,7 @@ import {
 import type { LogBook, StoredLine } from "./log-book.ts";
 import {
   blockersOf,
+  countsAsReady,
   isActive,
   type OrchestrationState,
   type Plan,
@@ -35,6 +36,8 @@ export interface Orchestrated {
   readonly plan: Plan;
   readonly state: OrchestrationState;
   now(): MonotonicTime;
+  /** The sequence number of the newest event. */
+  readonly newestEvent: number;
   eventsAfter(sequence: number): readonly BookedEvent[];
   historyOf(name: string): readonly BookedEvent[];
   partitions(): readonly PartitionEntry[];
@@ -285,8 +288,15 @@ function endingDue(orchestrated: Orchestrated, name: string): MonotonicTime | un
   return death === undefined ? undefined : death.at + ENDING_LIMIT;
 }
 
-/** Answers when the process rests and it is known how it ended, or nobody told in time. */
-function waitUntilStopped(orchestrated: Orchestrated, name: string, call: ControlCall): void {
+/**
+ * Has an answer looked for after every turn, and after the time that `look` says, until it finds
+ * one.
+ */
+function answerInTime(
+  orchestrated: Orchestrated,
+  call: ControlCall,
+  look: () => "answered" | { readonly againAfter: Milliseconds | undefined },
+): void {
   let subscription: Disposable | undefined;
   let expiry: Disposable | undefined;
   const end = () => {
@@ -297,19 +307,36 @@ function waitUntilStopped(orchestrated: Orchestrated, name: string, call: Contro
   const answer = () => {
     expiry?.[Symbol.dispose]();
     expiry = undefined;
-    const state = orchestrated.state.processes.get(name);
-    const isStopped = state !== undefined && !isActive(state);
-    if (!isStopped || ["waiting", "backing-off"].includes(state.phase)) return;
-    const left = (endingDue(orchestrated, name) ?? 0) - orchestrated.now();
-    if (left > 0) expiry = orchestrated.wakeAfter(left, answer);
-    else {
-      end();
-      call.done(summarize(orchestrated, name));
+    const found = look();
+    if (found === "answered") end();
+    else if (found.againAfter !== undefined) {
+      expiry = orchestrated.wakeAfter(found.againAfter, answer);
     }
   };
   subscription = orchestrated.onTurn(answer);
   call.onGone(end);
   answer();
+}
+
+/** How long it may still be told in time how the process ended; undefined when it need not be. */
+function endingAwaited(orchestrated: Orchestrated, name: string): Milliseconds | undefined {
+  const left = (endingDue(orchestrated, name) ?? 0) - orchestrated.now();
+  return left > 0 ? left : undefined;
+}
+
+/** Answers when the process rests and it is known how it ended, or nobody told in time. */
+function waitUntilStopped(orchestrated: Orchestrated, name: string, call: ControlCall): void {
+  answerInTime(orchestrated, call, () => {
+    const state = orchestrated.state.processes.get(name);
+    const isStopped = state !== undefined && !isActive(state);
+    if (!isStopped || ["waiting", "backing-off"].includes(state.phase)) {
+      return { againAfter: undefined };
+    }
+    const againAfter = endingAwaited(orchestrated, name);
+    if (againAfter !== undefined) return { againAfter };
+    call.done(summarize(orchestrated, name));
+    return "answered";
+  });
 }
 
 /** The last thing that happened to a process that waits for its next start: a refusal. */
@@ -318,29 +345,38 @@ function wasRefused(orchestrated: Orchestrated, name: string): boolean {
   return history.findLast(({ entry }) => reasons.has(entry.what))?.entry.what === "start-refused";
 }
 
+/** What happened decides, and not the phase that is found later: a job is ready for a moment. */
 function waitUntilReady(orchestrated: Orchestrated, request: Of<"wait">, call: ControlCall): void {
-  const { name, once_only: onceOnly } = request;
-  let subscription: Disposable | undefined;
-  const answer = () => {
+  const { name, once_only: onceOnly, since = orchestrated.newestEvent } = request;
+  const wasReady = () =>
+    orchestrated
+      .historyOf(name)
+      .some(({ sequence, entry }) => sequence > since && entry.what === "ready");
+  answerInTime(orchestrated, call, () => {
     const state = orchestrated.state.processes.get(name);
-    if (state?.phase === "ready") call.done(summarize(orchestrated, name));
+    if (countsAsReady(state) || wasReady()) call.done(summarize(orchestrated, name));
     else if (state?.phase === "failed" || state?.phase === "finished") {
-      // Nothing will make it ready by itself.
-      const { phase, reason } = summarize(orchestrated, name);
-      const why = reason === null ? "" : `: ${reason}`;
-      const message = `${name} has ${phase}${why}, and will not be ready by itself`;
-      call.refuse({ kind: "over", message, hint: `hostler process start ${name}` });
+      const againAfter = state.phase === "finished" ? endingAwaited(orchestrated, name) : undefined;
+      if (againAfter !== undefined) return { againAfter };
+      refuseUnready(orchestrated, name, call);
     } else if (onceOnly && state?.phase === "backing-off" && wasRefused(orchestrated, name)) {
       const { reason } = summarize(orchestrated, name);
       const message = `${name} was not started: ${reason ?? "refused"}`;
       const hint = "It is tried again by itself; hostler process show tells when";
       call.refuse({ kind: "start-refused", message, hint });
-    } else return;
-    subscription?.[Symbol.dispose]();
-  };
-  subscription = orchestrated.onTurn(answer);
-  call.onGone(() => subscription?.[Symbol.dispose]());
-  answer();
+    } else return { againAfter: undefined };
+    return "answered";
+  });
+}
+
+/** Nothing will make it ready by itself. */
+function refuseUnready(orchestrated: Orchestrated, name: string, call: ControlCall): void {
+  const { phase, reason, last_exit: ending } = summarize(orchestrated, name);
+  const ended = ending === null ? null : describeEnding(decodeEnding(ending), signalName);
+  const why = phase === "finished" ? ended : reason;
+  const detail = why === null ? "" : `: ${why}`;
+  const message = `${name} has ${phase}${detail}, and will not be ready by itself`;
+  call.refuse({ kind: "over", message, hint: `hostler process start ${name}` });
 }
 
 /** The refusal of a name that is not in the configuration. */
@@ -444,7 +480,7 @@ export function answerControl(
       changeOne(orchestrated, request, call);
       break;
     case "change":
-      call.done(change(orchestrated, request));
+      call.done({ since: orchestrated.newestEvent, outcomes: change(orchestrated, request) });
       break;
     case "signal":
       if (orchestrated.signal(request.name, request.signal)) call.done(null);

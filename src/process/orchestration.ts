@@ -110,7 +110,7 @@ function inOrderOfStart(plan: Plan, names: readonly string[]): readonly string[]
 }
 
 /** True when those that come after this process may start. */
-function countsAsReady(state: ProcessState | undefined): boolean {
+export function countsAsReady(state: ProcessState | undefined): boolean {
   if (state === undefined) return false;
   if (state.phase === "ready") return true;
   const ending = state.lastEnding;

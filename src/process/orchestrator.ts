@@ -336,6 +336,9 @@ class Orchestrator {
         return current();
       },
       now: monotonicNow,
+      get newestEvent() {
+        return performer.events.newest;
+      },
       eventsAfter: (sequence) => performer.events.after(sequence),
       partitions: () => this.#partitions.entries,
       historyOf: (name) => performer.events.historyOf(name),

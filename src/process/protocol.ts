@@ -220,6 +220,8 @@ export const controlRequestSchema = v.variant("verb", [
     verb: v.literal("wait"),
     name,
     until: v.picklist(["ready", "stopped"]),
+    /** Ready at any time after this event counts, however short; after the request without it. */
+    since: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
     /** Refused as well when the start that it waits for was refused and is to be made again. */
     once_only: v.optional(v.boolean()),
   }),
@@ -249,12 +251,16 @@ export const processSummarySchema = v.object({
 export type ProcessSummary = v.InferOutput<typeof processSummarySchema>;
 
 /** The answer of `change`: for each name how things are right after, or why it was refused. */
-export const changeAnswerSchema = v.array(
-  v.union([
-    v.strictObject({ name: v.string(), summary: processSummarySchema }),
-    v.strictObject({ name: v.string(), error: errorSchema }),
-  ]),
-);
+export const changeAnswerSchema = v.strictObject({
+  /** The sequence number of the newest event before the change: what follows has a higher one. */
+  since: v.number(),
+  outcomes: v.array(
+    v.union([
+      v.strictObject({ name: v.string(), summary: processSummarySchema }),
+      v.strictObject({ name: v.string(), error: errorSchema }),
+    ]),
+  ),
+});
 export type ChangeAnswer = v.InferOutput<typeof changeAnswerSchema>;
 
 /** One line of `partitions`. */

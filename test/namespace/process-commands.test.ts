@@ -67,6 +67,34 @@ skipUnless("commands of the process system", root, () => {
     expect((await command("signal", "optional", "HUP")).stderr).toContain("optional does not run");
   });
 
+  test("start --wait of a job is decided by what became of it", async () => {
+    const job = (name: string, words: string) =>
+      `[process.${name}]\n${words}\nrestart = "never"\nautostart = false\n`;
+    const unready = 'ready = {command = ["false"]}';
+    const configuration =
+      job("works", 'command = ["true"]') +
+      job("ends", `command = ["true"]\n${unready}`) +
+      job("fails", `command = ["sh", "-c", "exit 3"]\n${unready}`);
+    await using orchestrator = await startOrchestrator({ configuration });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    const command = (...words: string[]) => runProgram([hostler(), "process", ...words, ...socket]);
+    for (const verb of ["start", "restart", "start"]) {
+      for (const name of ["works", "ends"]) {
+        expect(await command(verb, name, "--wait")).toMatchObject({ exitCode: 0, stderr: "" });
+      }
+      const failed = await command(verb, "fails", "--wait");
+      expect(failed.exitCode).toBe(111);
+      expect(failed.stderr).toContain(
+        "fails has finished: exit 3, and will not be ready by itself",
+      );
+    }
+    expect(await command("wait", "works")).toMatchObject({
+      exitCode: 0,
+      stdout: "works: finished; the last exit: exit 0\n",
+    });
+    expect((await command("wait", "fails")).exitCode).toBe(111);
+  });
+
   test("signal takes what kill(1) takes", async () => {
     await using orchestrator = await startOrchestrator({ configuration });
     const socket = ["--control-socket", orchestrator.controlSocket];

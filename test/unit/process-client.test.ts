@@ -107,15 +107,21 @@ describe("answers", () => {
         return [
           {
             id: request.id,
-            ok: [
-              { name: "media", summary: media },
-              { name: "idel", error },
-            ],
+            ok: {
+              since: 7,
+              outcomes: [
+                { name: "media", summary: media },
+                { name: "idel", error },
+              ],
+            },
           },
         ];
       },
       async (client) => {
-        const [changed, other] = await client.change("stop", ["media", "idel"], { now: true });
+        const names = ["media", "idel"];
+        const { since, outcomes } = await client.change("stop", names, { now: true });
+        const [changed, other] = outcomes;
+        expect(since).toBe(7);
         expect(changed).toEqual({ name: "media", summary: media });
         const message = "There is no process idel. Did you mean idle?";
         expect(other).toMatchObject({ name: "idel", error: { message, exitCode: 111 } });

@@ -83,6 +83,9 @@ class Stage {
         return stage.#state;
       },
       now: () => stage.now,
+      get newestEvent() {
+        return stage.#book.newest;
+      },
       eventsAfter: (sequence) => stage.#book.after(sequence),
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
@@ -101,8 +104,23 @@ class Stage {
     };
   }
 
-  waits(until: "ready" | "stopped"): this {
-    this.#ask({ id: 1, verb: "wait", name: "it", until }, (answer) =>
+  get newest(): number {
+    return this.#book.newest;
+  }
+
+  /** What happens in one turn, of which listeners are told once, after it. */
+  silent(happen: () => void): this {
+    const listeners = [...this.#listeners];
+    this.#listeners.clear();
+    happen();
+    for (const listener of listeners) this.#listeners.add(listener);
+    for (const listener of listeners) listener();
+    return this;
+  }
+
+  waits(until: "ready" | "stopped", since?: number): this {
+    const from = since === undefined ? {} : { since };
+    this.#ask({ id: 1, verb: "wait", name: "it", until, ...from }, (answer) =>
       this.answers.push(answer as ProcessSummary),
     );
     return this;
@@ -203,10 +221,72 @@ describe("wait until stopped", () => {
   });
 });
 
-test("wait until ready is refused where nothing makes it ready", () => {
-  const stage = new Stage({ restart: "never" }).starts().waits("ready");
-  expect(stage.answers).toMatchObject([{ phase: "ready" }]);
-  stage.take({ kind: "died", invocation: "i1", ending: exited(0) });
-  stage.take({ kind: "cleared", invocation: "i1" }).waits("ready");
-  expect(stage.refusals).toEqual(["it has finished, and will not be ready by itself"]);
+describe("wait until ready", () => {
+  const job = { restart: "never" } as const;
+  const late = { restart: "never", readiness: { kind: "notify" } } as const;
+
+  /** All of a life before anybody is told of it, as a quick one may be. */
+  function live(stage: Stage, status: number): Stage {
+    const { invocation } = stage.starts();
+    stage.take({ kind: "died", invocation, ending: exited(status) });
+    return stage.take({ kind: "cleared", invocation });
+  }
+
+  test.each([0, 1])(
+    "what was ready since the start is ready, though it ended: exit %d",
+    (status) => {
+      const stage = live(new Stage(job), status).waits("ready", 0);
+      expect(stage.refusals).toEqual([]);
+      const last_exit = { kind: "exited", status };
+      expect(stage.answers).toMatchObject([{ phase: "finished", last_exit }]);
+      expect(stage.listenerCount + stage.timers.size).toBe(0);
+    },
+  );
+
+  test("an earlier life does not count", () => {
+    const stage = live(new Stage({ ...job, ...late }), 1);
+    const since = stage.newest;
+    stage.starts().waits("ready", since);
+    expect([stage.answers, stage.refusals]).toEqual([[], []]);
+    stage.take({ kind: "became-ready", invocation: "i2" });
+    expect(stage.answers).toMatchObject([{ phase: "ready" }]);
+  });
+
+  test("what was ready between two turns is ready", () => {
+    const stage = new Stage(late).starts().waits("ready");
+    stage.silent(() => {
+      stage.take({ kind: "became-ready", invocation: "i1" });
+      stage.take({ kind: "died", invocation: "i1", ending: exited(1) });
+      stage.take({ kind: "cleared", invocation: "i1" });
+    });
+    expect(stage.answers).toMatchObject([{ phase: "finished" }]);
+  });
+
+  test("what ended with exit 0 counts as ready, now and for who asks later", () => {
+    const stage = live(new Stage(late), 0).waits("ready");
+    expect(stage.answers).toMatchObject([{ phase: "finished", last_exit: { status: 0 } }]);
+  });
+
+  test("what failed before it was ready is refused, and how it ended", () => {
+    const stage = live(new Stage(late), 3).waits("ready", 0);
+    const message = "it has finished: exit 3, and will not be ready by itself";
+    expect(stage.refusals).toEqual([message]);
+    expect(stage.listenerCount + stage.timers.size).toBe(0);
+  });
+
+  test("how it ended may be told late, or never", () => {
+    const untold = () => {
+      const stage = new Stage(late).starts().waits("ready");
+      stage.take({ kind: "died", invocation: "i1", ending: undefined });
+      return stage.take({ kind: "cleared", invocation: "i1" });
+    };
+    const told = untold();
+    expect([told.answers, told.refusals]).toEqual([[], []]);
+    told.take({ kind: "ending-known", invocation: "i1", ending: exited(0) });
+    expect(told.answers).toMatchObject([{ phase: "finished" }]);
+    const never = untold().pass(ENDING_LIMIT);
+    expect(never.refusals).toEqual([
+      "it has finished: unknown: nobody told within 5.00 s, and will not be ready by itself",
+    ]);
+  });
 });

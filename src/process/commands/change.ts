@@ -27,6 +27,8 @@ interface Awaited {
   /** The limit, counted from before the orchestrator was reached. */
   readonly expired: Promise<"expired"> | undefined;
   readonly onceOnly: boolean;
+  /** What happened after this event counts. */
+  readonly since?: number;
 }
 
 /** Starts, stops or restarts processes; a name that is refused does not keep the others. */
@@ -43,14 +45,15 @@ export async function runChange(options: ChangeOptions): Promise<number> {
     Math.min(awaited.limit ?? ANSWER_TIME, ANSWER_TIME),
   );
   const changed = await client.change(verb, [...names], { now: options.now === true });
+  const { since } = changed;
   const outcomes = await Promise.allSettled(
-    changed.map(async (outcome) => {
+    changed.outcomes.map(async (outcome) => {
       if ("error" in outcome) throw outcome.error;
       const { name, summary } = outcome;
       const others = summary.still_run_after?.filter((other) => !names.has(other)) ?? [];
       if (others.length > 0)
         tellText(streamLine([`${name}: what comes after it runs on: ${others.join(", ")}`]));
-      return wait ? await awaitState(client, name, awaited) : summary;
+      return wait ? await awaitState(client, name, { ...awaited, since }) : summary;
     }),
   );
   const done = outcomes.flatMap((outcome) =>
@@ -107,9 +110,9 @@ function timeLimit(timeout: string | undefined): Pick<Awaited, "limit" | "expire
 async function awaitState(
   client: OrchestratorClient,
   name: string,
-  { until, limit, expired, onceOnly }: Awaited,
+  { until, limit, expired, onceOnly, since }: Awaited,
 ): Promise<ProcessSummary> {
-  const reached = client.wait(name, until, { onceOnly });
+  const reached = client.wait(name, until, { onceOnly, since });
   const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
   if (summary !== "expired") return summary;
   // Its answer is not waited for any more: the connection's end is its refusal.
@@ -132,7 +135,7 @@ export async function runWait(options: WaitOptions): Promise<number> {
   return ExitCode.done;
 }
 
-/** One line for each; of those that were waited for until they stopped, how they ended as well. */
+/** One line for each; of those that have ended for good, or were waited for until then, how. */
 async function printSummaries(
   summaries: readonly ProcessSummary[],
   options: { readonly json: boolean; readonly stopped: boolean },
@@ -140,7 +143,8 @@ async function printSummaries(
   if (options.json) await printJson(summaries);
   else {
     const lines = summaries.map((summary) => {
-      const isTold = options.stopped && summary.last_exit !== null;
+      const isOver = options.stopped || summary.phase === "finished";
+      const isTold = isOver && summary.last_exit !== null;
       const ending = isTold ? `; the last exit: ${endingText(summary.last_exit)}` : "";
       return streamLine([`${summary.name}:`, `${phaseText(summary)}${ending}`]);
     });
