@@ -37,8 +37,10 @@ export interface Instance {
 interface Common {
   /** What the operator wants. */
   readonly wanted: boolean;
-  /** Instances that were started after another one, since the orchestrator began. */
+  /** Instances that followed another one by the rule or by `restart`, of this orchestrator. */
   readonly restarts: number;
+  /** What the start under way, or the next one, comes from: one by `start` is no restart. */
+  readonly begunBy: "start" | "restart";
   /** Starts that were refused, since the orchestrator began. */
   readonly refusedStarts: number;
   /** Quick deaths and refused starts in a row: the first restarts at once, further ones wait. */
@@ -190,6 +192,7 @@ export const initialState: ProcessState = {
   phase: "idle",
   wanted: false,
   restarts: 0,
+  begunBy: "start",
   refusedStarts: 0,
   failures: 0,
   recentStarts: [],
@@ -215,10 +218,10 @@ function enter(
 }
 
 function commonOf(state: ProcessState): Common {
-  const { wanted, restarts, refusedStarts, failures, recentStarts } = state;
+  const { wanted, restarts, begunBy, refusedStarts, failures, recentStarts } = state;
   const { lastInvocation, lastEnding, awaitedEndings, toldEnding } = state;
   const past = { lastInvocation, lastEnding, awaitedEndings, toldEnding };
-  return { wanted, restarts, refusedStarts, failures, recentStarts, ...past };
+  return { wanted, restarts, begunBy, refusedStarts, failures, recentStarts, ...past };
 }
 
 const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
@@ -268,6 +271,13 @@ function beginWanted(state: ProcessState, context: Context): Outcome {
   const forgiven = enter(state, { wanted: true, failures: 0, recentStarts: [] }).state;
   if (!context.dependenciesReady) return enter(forgiven, { phase: "waiting" });
   return begin(forgiven, context);
+}
+
+/** A start that is asked for while another is on its way anyway only hastens that one. */
+function begunAfter(state: ProcessState, wish: "start" | "stop" | "restart"): Common["begunBy"] {
+  if (wish === "restart") return "restart";
+  const isOver = ["idle", "finished", "failed"].includes(state.phase) || !state.wanted;
+  return wish === "start" && isOver ? "start" : state.begunBy;
 }
 
 /** The wait before a restart after this many quick deaths in a row; the first restarts at once. */
@@ -465,7 +475,7 @@ function wishWhileClearing(
 ): Outcome {
   const wanted = event.kind !== "stop";
   const why = wanted ? ("restart" as const) : state.why;
-  const wished = enter(state, { ...state, wanted, why });
+  const wished = enter(state, { ...state, wanted, why, begunBy: begunAfter(state, event.kind) });
   return state.endingBy === undefined ? wished : decide(wished.state as In<"clearing">, context);
 }
 
@@ -488,8 +498,10 @@ function arrive(
   const instance: Instance = { invocation, processId, startedAt: context.now };
   const what = event.kind === "started" ? "started" : "adopted";
   const known = record({ what, invocation, processId });
-  const restarts = state.restarts + (state.lastInvocation === undefined ? 0 : 1);
-  const arrived = enter(state, { lastInvocation: invocation, restarts }).state;
+  const isRestart = state.begunBy === "restart" && state.lastInvocation !== undefined;
+  const restarts = state.restarts + (isRestart ? 1 : 0);
+  const common = { lastInvocation: invocation, restarts, begunBy: "restart" } as const;
+  const arrived = enter(state, common).state;
   if (!state.wanted) return prepend(known, stopInstance(arrived, instance, "stop", context));
   if (context.specification.readiness.kind === "started") {
     const ready = record({ what: "ready", invocation, after: 0 });
@@ -618,10 +630,12 @@ function graceOver(state: In<"stopping">, _event: Of<"deadline">, context: Conte
 const wantAgain = (state: In<"starting" | "uncertain">) => enter(state, { wanted: true });
 const unwant = (state: In<"starting" | "uncertain">) => enter(state, { wanted: false });
 const toIdle = (state: ProcessState) => enter(state, { phase: "idle", wanted: false });
-const beginNow = <K extends EventKind>(state: ProcessState, _event: Of<K>, context: Context) =>
-  beginWanted(state, context);
-const restartLater = (state: In<"stopping">) =>
-  enter(state, { ...state, wanted: true, why: "restart" as const });
+const beginNow = (state: ProcessState, event: Of<"start" | "restart">, context: Context) =>
+  beginWanted(enter(state, { begunBy: begunAfter(state, event.kind) }).state, context);
+const restartLater = (state: In<"stopping">, event: Of<"start" | "restart">) => {
+  const begunBy = begunAfter(state, event.kind);
+  return enter(state, { ...state, wanted: true, why: "restart" as const, begunBy });
+};
 
 const noStart = ignored("no start is under way");
 const noInstance = ignored("no instance runs");

@@ -235,7 +235,7 @@ export const processSummarySchema = v.object({
   phase: v.string(),
   /** As the host sees it; null when none runs. */
   pid: v.nullable(v.number()),
-  /** Instances that were started after another one. */
+  /** Instances that came after another one by the rule or by `restart`, not by `start`. */
   restarts: v.number(),
   /** Starts that the kernel, or the agent, refused. */
   refused_starts: v.number(),

@@ -43,6 +43,12 @@ describe("README.md", () => {
     expect(plain).toEqual(lines);
   });
 
+  test("the size of the file is as it says", () => {
+    const [, said] = /about (\d+) MiB/.exec(readme) ?? [];
+    const size = statSync(hostler()).size / 2 ** 20;
+    expect(Math.abs(size - Number(said))).toBeLessThan(1);
+  });
+
   test("every script that it names is in package.json", () => {
     const { scripts } = JSON.parse(readText("package.json"));
     const named = [...readme.matchAll(/npx bun@1\.4\.5 run ([a-z]+)/g)].map(

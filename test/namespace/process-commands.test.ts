@@ -88,6 +88,11 @@ skipUnless("commands of the process system", root, () => {
         "fails has finished: exit 3, and will not be ready by itself",
       );
     }
+    // Of three starts one was by `restart`; the others are no restarts, wherever it is told.
+    const shown = (await command("show", "works")).stdout;
+    expect(shown).toMatch(/^restarts +1; the last exit: exit 0$/m);
+    const listed = JSON.parse((await command("list", "--json")).stdout) as object[];
+    expect(listed).toMatchObject([{ name: "works", restarts: 1 }, {}, {}]);
     expect(await command("wait", "works")).toMatchObject({
       exitCode: 0,
       stdout: "works: finished; the last exit: exit 0\n",

@@ -61,6 +61,14 @@ export function makeSpecification(
   };
 }
 
+/** What the next start will have come from, once an operator has said this. */
+function begunBy(state: ProcessState, { kind }: ProcessEvent): Partial<Common> {
+  const isSettled = ["waiting", "starting", "uncertain", "running", "ready"].includes(state.phase);
+  if (isSettled || (kind !== "start" && kind !== "restart")) return {};
+  const isComing = state.wanted && !["idle", "finished", "failed"].includes(state.phase);
+  return kind === "start" && isComing ? {} : { begunBy: kind };
+}
+
 export class Life {
   readonly specification: ProcessSpecification;
   now = 1_000;
@@ -101,7 +109,7 @@ export class Life {
   ): this {
     const before = this.state;
     const outcome = this.#decide(event);
-    this.common = { ...this.common, ...common };
+    this.common = { ...this.common, ...begunBy(before, event), ...common };
     this.state = outcome.state;
     const label = `${event.kind} in ${before.phase}`;
     requireEqual(`state after ${label}`, outcome.state, { ...this.common, ...expected });
@@ -179,11 +187,11 @@ export class Life {
     return this.take({ kind, ...found }, ready, effects, this.#counted(invocation));
   }
 
-  /** An instance that comes after another one is a restart. */
+  /** An instance that comes after another one is a restart, unless it was started by hand. */
   #counted(invocation: string): Partial<Common> {
     const { restarts, lastInvocation } = this.common;
-    const more = lastInvocation === undefined ? 0 : 1;
-    return { lastInvocation: invocation, restarts: restarts + more };
+    const more = lastInvocation === undefined || this.common.begunBy === "start" ? 0 : 1;
+    return { lastInvocation: invocation, restarts: restarts + more, begunBy: "restart" };
   }
 
   /** As arrives, where readiness has yet to come. */

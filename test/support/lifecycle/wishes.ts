@@ -265,7 +265,86 @@ const changesOfMind: readonly Scenario[] = [
   },
 ];
 
+const restartsOf = (life: Life) => life.state.restarts;
+
+/** A job that ran once. */
+const ranOnce = (step: StepFunction) => {
+  const life = new Life(step, { restart: "never" }).start().arrives().pass(5).dies(exited(0));
+  return life.take(life.clearedEvent(), { phase: "finished" });
+};
+
+const counts: readonly Scenario[] = [
+  {
+    name: "a start by hand is no restart, a restart is one",
+    run: (step) => {
+      const life = ranOnce(step).asks(start).arrives();
+      requireEqual("restarts after a start", restartsOf(life), 0);
+      life.stops("restart").dies(exited(0), "restart").restarts(0).arrives();
+      requireEqual("restarts after a restart", restartsOf(life), 1);
+      life.stops("stop").dies(exited(0), "stop").take(life.clearedEvent(), { phase: "idle" });
+      life.asks(start, { wanted: true }).arrives();
+      requireEqual("restarts after another start", restartsOf(life), 1);
+      life.stops("stop").dies(exited(0), "stop").take(life.clearedEvent(), { phase: "idle" });
+      life.asks(restart, { wanted: true }).arrives();
+      requireEqual("restarts after a restart from idle", restartsOf(life), 2);
+      const first = new Life(step).asks(restart, { wanted: true }).arrives();
+      requireEqual("restarts of the first", restartsOf(first), 0);
+    },
+  },
+  {
+    name: "a start that takes back a stop is no restart, a restart is one",
+    run: (step) => {
+      for (const [event, expected] of [
+        [start, 0],
+        [restart, 1],
+      ] as const) {
+        const stopping = new Life(step).start().arrives().stops("stop");
+        const { killAt } = { killAt: undefined, ...stopping.phasePart() };
+        const { instance } = stopping;
+        const again = { phase: "stopping", instance, why: "restart", killAt } as const;
+        stopping.take(event, again, [], { wanted: true }).dies(exited(0), "restart").restarts(0);
+        requireEqual("after stopping", restartsOf(stopping.arrives()), expected);
+        const cleared = new Life(step).start().arrives().dies(exited(3));
+        cleared.keepsPhase(stop, [], { wanted: false });
+        cleared.take(event, cleared.clearing(exited(3), "restart"), [], { wanted: true });
+        cleared.restarts(0);
+        requireEqual("after clearing", restartsOf(cleared.arrives()), expected);
+      }
+    },
+  },
+  {
+    name: "a start that hastens a restart is one",
+    run: (step) => {
+      for (const event of [start, restart]) {
+        const life = new Life(step).start().arrives().dies(exited(1)).restarts(1).arrives();
+        life.dies(exited(1)).backsOff(100, 2).asks(event, { failures: 0 }).arrives();
+        requireEqual("restarts", restartsOf(life), 2);
+      }
+    },
+  },
+  ...[start, restart, undefined].map((event) => ({
+    name: `what a start by hand tries again stays a start: ${event?.kind ?? "time"}`,
+    run: (step: StepFunction) => {
+      const life = new Life(step).start().arrives().stops("stop").dies(exited(0), "stop");
+      life.take(life.clearedEvent(), { phase: "idle" }).asks(start, { wanted: true });
+      const { invocation } = life;
+      const refusal = { message: "no such file", code: "ENOENT" };
+      const effects = [
+        record({ what: "start-refused", invocation, refusal }),
+        record({ what: "backing-off", wait: 100, failures: 1 }),
+      ];
+      const waits = { phase: "backing-off", until: life.now + 100 } as const;
+      const counted = { refusedStarts: 1, failures: 1 };
+      life.take({ kind: "start-refused", invocation, refusal }, waits, effects, counted);
+      if (event === undefined) life.pass(100).asks({ kind: "deadline" }).arrives();
+      else life.asks(event, { failures: 0 }).arrives();
+      requireEqual("restarts", restartsOf(life), event === restart ? 1 : 0);
+    },
+  })),
+];
+
 export const wishes: readonly Scenario[] = [
+  ...counts,
   ...starts,
   ...alreadyWanted,
   ...stopsAtRest,
