@@ -5,6 +5,7 @@ import { startWorker } from "../event-loop/worker-factory.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
+import { SaidOnce } from "../logging/said-once.ts";
 import { Dialler } from "../messaging/dialler.ts";
 import { KeptListener } from "../messaging/kept-listener.ts";
 import { inheritedListener, Listener, makeSocketFolder } from "../messaging/listener.ts";
@@ -62,6 +63,8 @@ class Agent {
   readonly #timers: Disposable[] = [];
   #listener: Listener | KeptListener | undefined;
   #dialler: Dialler | undefined;
+  /** How the dialling stands, as it was said last. */
+  readonly #standing = new SaidOnce(1);
 
   constructor(options: AgentOptions, logger: Logger, loop: EventLoop) {
     this.#options = options;
@@ -96,24 +99,35 @@ class Agent {
 
   start(): void {
     const { kind, path } = this.#options.endpoint;
-    if (kind === "connect") {
-      this.#dialler = new Dialler(this.#loop, path, {
-        onConnection: (socket) => this.#take(socket, true),
-        onFailure: (reason, wait) =>
-          this.#limited.say(
-            "debug",
-            `cannot connect to ${path}`,
-            `cannot connect to ${path}: ${reason}; again in ${Math.round(wait)} ms`,
-          ),
-      });
-      this.#dialler.dial();
-    } else {
-      this.#listener = this.#listen(path);
-    }
+    if (kind === "listen") this.#listener = this.#listen(path);
     const verb = kind === "connect" ? "connecting to" : "listening at";
     this.#notifier.tell("READY=1", `STATUS=${verb} ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`${verb} ${path}`);
+    if (kind === "connect") this.#dial(path);
+  }
+
+  #dial(path: string): void {
+    this.#dialler = new Dialler(this.#loop, path, {
+      onConnection: (socket) => this.#take(socket, true),
+      onFailure: (reason, wait) => {
+        const what = `cannot connect to ${path}`;
+        const again = `again in ${Math.round(wait)} ms, and so on`;
+        this.#sayStanding("warn", what, { reason, detail: again });
+      },
+    });
+    this.#dialler.dial();
+  }
+
+  /** Says how the dialling stands, once for each state: it is tried for ever. */
+  #sayStanding(
+    level: "info" | "warn",
+    what: string,
+    { reason, detail }: { readonly reason?: string; readonly detail?: string } = {},
+  ): void {
+    const state = reason === undefined ? what : `${what}: ${reason}`;
+    const message = detail === undefined ? state : `${state}; ${detail}`;
+    this.#limited.say(this.#standing.isNew(state) ? level : "debug", what, message);
   }
 
   /** At a path of its own, whose socket is made anew when it is removed; or at systemd's. */
@@ -149,7 +163,8 @@ class Agent {
   #take(socket: Connection, dialled: boolean): void {
     const refusal = this.#refuse(socket);
     if (refusal !== undefined) {
-      this.#limited.warn(`refused a connection: ${refusal}`);
+      if (dialled) this.#sayStanding("warn", "refused a connection", { reason: refusal });
+      else this.#limited.warn(`refused a connection: ${refusal}`);
       socket.close();
       this.#dialler?.redial();
       return;
@@ -168,6 +183,7 @@ class Agent {
       onEnd: (reason) => this.#forget(session, reason),
       onGreeted: () => {
         this.#dialler?.succeed();
+        if (dialled) this.#sayStanding("info", `connected to ${this.#options.endpoint.path}`);
         // It may have gone while it was greeted.
         if (!this.#sessions.has(session)) return;
         this.#greeted.add(session);
@@ -192,9 +208,15 @@ class Agent {
   }
 
   #forget(session: AgentSession, reason: string): void {
-    this.#limited.say("debug", "a connection ended", `a connection ended: ${reason}`);
     this.#sessions.delete(session);
-    this.#greeted.delete(session);
+    const wasGreeted = this.#greeted.delete(session);
+    if (this.#dialler === undefined) {
+      this.#limited.say("debug", "a connection ended", `a connection ended: ${reason}`);
+    } else {
+      const { path } = this.#options.endpoint;
+      const what = wasGreeted ? `the connection to ${path} ended` : `not connected to ${path}`;
+      this.#sayStanding(wasGreeted ? "info" : "warn", what, { reason });
+    }
     for (const [invocation, asker] of this.#askers) {
       if (asker === session) this.#askers.delete(invocation);
     }

@@ -88,6 +88,14 @@ export const helloSchema = v.strictObject({
 });
 export type Hello = v.InferOutput<typeof helloSchema>;
 
+/** In place of a hello, to a peer that dialled and may not speak; the connection ends with it. */
+export const refusedSchema = v.strictObject({
+  kind: v.literal("refused"),
+  expected: v.string(),
+  received: v.string(),
+});
+export type Refused = v.InferOutput<typeof refusedSchema>;
+
 /** What a start says of the child. */
 const startFields = {
   invocation,

@@ -315,6 +315,44 @@ describe("an agent that dials out", () => {
     child.process.close();
   });
 
+  test("says how it stands, once for each state", async () => {
+    using folder = temporaryFolder();
+    const path = folder.file("orchestrator.sock");
+    const words = [hostler(), "process", "agent", "--connect", path];
+    await using agent = startProgram(words);
+    const cannot = `cannot connect to ${path}: `;
+    await agent.said(new RegExp(`${cannot}No such file or directory; again in`));
+    {
+      const listener = listenAtPath(path);
+      const refused = { kind: "refused", expected: "user 7", received: "user 0" };
+      for (let count = 1; count <= 4; count += 1) {
+        const socket = await waitFor("the agent", () => acceptConnection(listener));
+        using client = new AgentClient(socket);
+        await client.heardHello();
+        await client.sendBytes(encodeFrame(refused));
+        await client.closed();
+      }
+      using client = await acceptFrom(listener);
+      await client.ping();
+      listener.close();
+    }
+    await agent.said(new RegExp(`${cannot}Connection refused`));
+    agent.kill("SIGTERM");
+    const { stderr } = await agent.ended();
+    const said = stderr
+      .split("\n")
+      .map((line) => line.replace("hostler process agent: ", "").replace(/; again in .*/, ""))
+      .filter((line) => line.includes(path));
+    expect(said).toEqual([
+      `connecting to ${path}`,
+      `${cannot}No such file or directory`,
+      `not connected to ${path}: it refused this agent: expected user 7; received user 0`,
+      `connected to ${path}`,
+      `the connection to ${path} ended: the peer closed the connection`,
+      `${cannot}Connection refused`,
+    ]);
+  });
+
   test("refuses who listens there as a wrong user, and goes on trying", async () => {
     using folder = temporaryFolder();
     const path = folder.file("orchestrator.sock");

@@ -70,13 +70,10 @@ test("agents that come while one is connected", async () => {
   await using orchestrator = await startOrchestrator({ folder, configuration });
   await using _agent = await startAgent(folder, { words: ["--connect", path] });
   const pid = await orchestrator.started("it");
-  const began = performance.now();
   await knock(path, MANY / 10, "");
   expect((await orchestrator.summary("it")).pid).toBe(pid);
   expect(await orchestrator.stop()).toBe(0);
   const { stderr } = orchestrator.program.output;
-  const kind = /partition qm: refused a second agent: /;
-  expect(countLines(stderr, kind)).toBe(MANY / 10);
-  const lines = stderr.split("\n").filter((line) => kind.test(line));
-  expect(lines.length).toBeLessThanOrEqual(mostLines(began));
+  // Whoever is refused tries again: it is one state, however often.
+  expect(stderr.match(/partition qm: refused a second agent: /g)).toHaveLength(1);
 }, 300_000);

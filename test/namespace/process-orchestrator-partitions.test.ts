@@ -4,6 +4,7 @@ import { hostlerWithFaults } from "../support/binary.ts";
 import { lonelyChild } from "../support/lonely-child.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
+import { startAgent } from "../support/partition.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -86,6 +87,26 @@ skipUnless("partitions", root, () => {
     await orchestrator.program.said(/refused the agent of qm: expected user 4711.*user 0/);
     expect((await orchestrator.summary("it")).reason).toBe("waits for partition qm");
     expect(await orchestrator.stop()).toBe(0);
+  });
+
+  test("an agent that dials out and is refused: both say why, once", async () => {
+    using folder = temporaryFolder();
+    const path = folder.file("dialled.sock");
+    const configuration =
+      `[partition.qm]\nlisten = "${path}"\nother_pid_namespace = true\n` +
+      '[process.it]\npartition = "qm"\ncommand = ["sleep", "1000"]\n';
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    await using agent = await startAgent(folder, { words: ["--connect", path] });
+    // The agent says each attempt, because it was asked for more.
+    const { output } = agent.program;
+    const refusals = (text: string) =>
+      [...text.matchAll(/expected a peer in another PID namespace/g)].length;
+    await waitFor("several attempts", () => refusals(output.stderr) >= 4);
+    await agent.program.said(/not connected to .*: it refused this agent: expected a peer/);
+    expect(await orchestrator.stop()).toBe(0);
+    const { stderr } = orchestrator.program.output;
+    expect(stderr).toMatch(/partition qm: refused the agent of qm: expected .*; received process/);
+    expect(refusals(stderr)).toBe(1);
   });
 
   test("two partitions: the death of one agent does not touch the other", async () => {

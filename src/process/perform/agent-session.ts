@@ -24,6 +24,7 @@ import {
   helloSchema,
   limits,
   type PrepareRequest,
+  refusedSchema,
   type StartRequest,
   type WireError,
 } from "../protocol.ts";
@@ -194,6 +195,12 @@ export class AgentSession {
   }
 
   #onHello(body: unknown): void {
+    const refused = v.safeParse(refusedSchema, body);
+    if (refused.success && this.#options.dialled) {
+      const { expected, received } = refused.output;
+      this.#end(`it refused this agent: expected ${expected}; received ${received}`);
+      return;
+    }
     const hello = v.safeParse(helloSchema, body);
     if (!hello.success) {
       this.#end(`its hello is wrong: ${describeIssues(hello.issues)}`);

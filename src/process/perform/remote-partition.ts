@@ -3,16 +3,19 @@ import { openProcess, signalProcess } from "../../../ffi/pidfd.ts";
 import { receiveCredentials } from "../../../ffi/unix-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { SaidOnce } from "../../logging/said-once.ts";
 import { Dialler } from "../../messaging/dialler.ts";
+import { FrameConnection } from "../../messaging/frame-connection.ts";
 import { KeptListener } from "../../messaging/kept-listener.ts";
 import { makeSocketFolder } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
+import { StreamConnection } from "../../messaging/stream-connection.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
 import type { AgentIdentity } from "../partition-book.ts";
-import { type Hello, limits } from "../protocol.ts";
+import { type Hello, limits, type Refused } from "../protocol.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.ts";
 import { clearInvocation, endUncertain } from "./leftovers.ts";
@@ -38,6 +41,9 @@ const SEARCH_AGAIN_AFTER = 10;
 const PREPARE_AFTER = 2;
 /** Milliseconds in which an agent must answer that an armed start is taken back. */
 const WITHDRAWAL_LIMIT = 1_000;
+
+/** Reasons why the agent is not there, or another one was refused, that are said once each. */
+const SAID_REASONS = 16;
 
 /** What the orchestrator hears of a partition. */
 export interface RemoteHandlers {
@@ -70,6 +76,8 @@ export class RemotePartition implements Partition {
   readonly #searches = new Map<AgentLink, (() => void)[]>();
   /** Checks of readiness that have not come to their ends; `ended` when nobody asks any more. */
   readonly #commands = new Map<string, { ended: boolean }>();
+  /** Why it is not connected, or another agent was refused; until one connects. */
+  readonly #said = new SaidOnce(SAID_REASONS);
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
   #listener: KeptListener | undefined;
@@ -103,17 +111,11 @@ export class RemotePartition implements Partition {
   open(): void {
     const { endpoint } = this.#specification;
     if (endpoint.kind === "connect") {
-      let told = false;
       this.#dialler = new Dialler(this.loop, endpoint.path, {
-        onConnection: (socket) => {
-          told = false;
-          this.#take(socket, true);
-        },
+        onConnection: (socket) => this.#take(socket, true),
         onFailure: (reason) => {
           this.#handlers.onMissed(`cannot reach its agent at ${endpoint.path}: ${reason}`);
-          if (told) return;
-          told = true;
-          this.#handlers.onTrouble(`cannot reach the agent at ${endpoint.path}: ${reason}`);
+          this.#sayOnce(`cannot reach the agent at ${endpoint.path}: ${reason}`);
         },
       });
       this.#dialler.dial();
@@ -133,9 +135,12 @@ export class RemotePartition implements Partition {
   #take(socket: OwnedDescriptor, dialled: boolean): void {
     const refusal = this.#refuse(socket);
     if (refusal !== undefined) {
-      socket.close();
-      this.#handlers.onMissed(refusal);
-      this.#handlers.onTrouble(refusal);
+      const { what, expected, received } = refusal;
+      const message = `refused ${what}: expected ${expected}; received ${received}`;
+      if (dialled) socket.close();
+      else this.#tellRefused(socket, { kind: "refused", expected, received });
+      this.#handlers.onMissed(message);
+      this.#sayOnce(message);
       this.#dialler?.redial();
       return;
     }
@@ -145,6 +150,7 @@ export class RemotePartition implements Partition {
       handlers: {
         onUp: (hello, processId) => {
           this.#dialler?.succeed();
+          this.#said.forget();
           const detail = `agent ${hello.version}, process ${processId}`;
           this.#handlers.onReachable(true, detail, { version: hello.version, processId });
         },
@@ -158,13 +164,40 @@ export class RemotePartition implements Partition {
     link.begin();
   }
 
-  #refuse(socket: OwnedDescriptor): string | undefined {
-    if (this.#link !== undefined) return "refused a second agent: one is connected already";
+  #refuse(
+    socket: OwnedDescriptor,
+  ): { readonly what: string; readonly expected: string; readonly received: string } | undefined {
+    if (this.#link !== undefined) {
+      return {
+        what: "a second agent",
+        expected: "one agent",
+        received: "another one while it is connected",
+      };
+    }
     const { name } = this.#specification;
     const refusal = refusePeer(identifyPeer(socket), policyOf(this.#specification));
-    if (refusal === undefined) return undefined;
-    const { expected, received } = refusal;
-    return `refused the agent of ${name}: expected ${expected}; received ${received}`;
+    return refusal === undefined ? undefined : { what: `the agent of ${name}`, ...refusal };
+  }
+
+  /** An agent that dialled out tries for ever, and its log is where its operator looks. */
+  #tellRefused(socket: OwnedDescriptor, refused: Refused): void {
+    const handlers = { onBytes: () => {}, onEnd: () => {} };
+    const { queuedBytes } = limits;
+    const stream = new StreamConnection(this.loop, socket, { queuedBytes, handlers });
+    const helloLimits = { frameBytes: limits.helloBytes, frameDescriptors: 0 };
+    const frames = new FrameConnection(stream, helloLimits, {
+      onFrame: () => {},
+      onViolation: () => {},
+      onEnd: () => {},
+    });
+    frames.send(refused);
+    // Its buffer is empty and takes all of this; who does not read has been refused in any case.
+    frames.close();
+  }
+
+  /** Who is refused tries again: each reason is said once, until an agent connects. */
+  #sayOnce(message: string): void {
+    if (this.#said.isNew(message)) this.#handlers.onTrouble(message);
   }
 
   #onDown(link: AgentLink, reason: string): void {
