@@ -1,7 +1,7 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { isThere } from "../../ffi/pidfd.ts";
-import { peerCredentials, peerLabel, peerProcess } from "../../ffi/unix-socket.ts";
+import { makeSocketPair, peerCredentials, peerLabel, peerProcess } from "../../ffi/unix-socket.ts";
 
 /** Who is at the other end of a connection, as the kernel says. */
 export interface Peer {
@@ -16,6 +16,20 @@ export interface Peer {
   /** Its cgroup v2 path as we see it; undefined when it cannot be seen. */
   readonly cgroup: string | undefined;
 }
+
+/** Does this kernel tell the label of a peer at all? Without a module that does, none is right. */
+export function givesLabels(): boolean {
+  const [one, other] = makeSocketPair();
+  const label = peerLabel(one);
+  one.close();
+  other.close();
+  return label !== undefined;
+}
+
+/** What a label that is asked for comes to where `givesLabels` says no. */
+export const withoutLabels =
+  "this kernel tells no security label of a peer (SO_PEERSEC), so that every one is refused: " +
+  "leave the label out, or boot with a security module that labels sockets, such as SELinux";
 
 /** Who may speak. Ids first; each further condition that is set must hold as well. */
 export interface PeerPolicy {

@@ -9,7 +9,13 @@ import { SaidOnce } from "../logging/said-once.ts";
 import { Dialler } from "../messaging/dialler.ts";
 import { KeptListener } from "../messaging/kept-listener.ts";
 import { inheritedListener, Listener, makeSocketFolder } from "../messaging/listener.ts";
-import { identifyPeer, type PeerPolicy, refusePeer } from "../messaging/peer.ts";
+import {
+  givesLabels,
+  identifyPeer,
+  type PeerPolicy,
+  refusePeer,
+  withoutLabels,
+} from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
 import { ExitCode } from "../units/exit-code.ts";
@@ -263,6 +269,9 @@ export async function runAgent(options: AgentOptions): Promise<number> {
     ended.resolve(ExitCode.bug);
   });
   ignoreSignals((message) => logger.warn(message));
+  if (options.allowLabels.length > 0 && !givesLabels()) {
+    logger.warn(`--allow-label: ${withoutLabels}`);
+  }
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => ended.resolve(ExitCode.done));
   }

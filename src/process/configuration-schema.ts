@@ -56,13 +56,12 @@ const flag = value("true or false", v.boolean());
 const socketPath = value("an absolute path of at most 107 bytes", socketPathSchema);
 const path = value("an absolute path", absolutePath);
 /** A cgroup is named from the root of its hierarchy; ".." would lead out of it. */
-const cgroupPath = value(
-  'an absolute path without "." and ".."',
-  v.pipe(
-    absolutePath,
-    v.check((written) => !written.split("/").some((part) => part === "." || part === "..")),
-  ),
+export const cgroupPathSchema = v.pipe(
+  absolutePath,
+  v.check((written) => !written.split("/").some((part) => part === "." || part === "..")),
 );
+export const cgroupPathExpected = 'an absolute path without "." and ".."';
+const cgroupPath = value(cgroupPathExpected, cgroupPathSchema);
 /** The largest id; 2^32 - 1 means "none" to the kernel. */
 const id = value("a number from 0 to 4294967294", wholeNumber(0, 2 ** 32 - 2));
 const ids = list(id, {

@@ -13,7 +13,7 @@ import {
   listenedAt,
   makeSocketFolder,
 } from "../messaging/listener.ts";
-import { allowUsers } from "../messaging/peer.ts";
+import { allowUsers, givesLabels, withoutLabels } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { signalName } from "../units/signals.ts";
@@ -390,6 +390,10 @@ function makeOrLeaveNothing<T>(
 export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
   const logger = createLogger(options.calledAs);
   for (const warning of options.warnings) logger.warn(warning);
+  for (const { name, allowLabels } of options.configuration.partitions) {
+    if (allowLabels.length === 0 || givesLabels()) continue;
+    logger.warn(`partition ${name}: allow_label: ${withoutLabels}`);
+  }
   ignoreSignals((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
   const { controlSocket } = options;

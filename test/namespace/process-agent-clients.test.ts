@@ -12,6 +12,7 @@ import {
   receiveMessage,
 } from "../../ffi/unix-socket.ts";
 import { encodeFrame } from "../../src/messaging/frame.ts";
+import { givesLabels } from "../../src/messaging/peer.ts";
 import { limits } from "../../src/process/protocol.ts";
 import { AgentClient, clientHello, RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
@@ -265,6 +266,28 @@ describe("a path to listen on that cannot be", () => {
     await using second = await startAgent(folder);
     using client = await AgentClient.connect(second.socket);
     await client.ping();
+  });
+
+  test("a cgroup that is no absolute path", async () => {
+    const agent = [hostler(), "process", "agent", "--socket", folder.file("c.sock")];
+    for (const path of ["services", "/services/../other", ""]) {
+      const { exitCode, stderr } = await runProgram([...agent, "--allow-cgroup", path]);
+      const message = `Expected an absolute path without "." and ".." after --allow-cgroup`;
+      expect([exitCode, stderr]).toEqual([100, expect.stringContaining(message)]);
+    }
+  });
+
+  test("a label where the kernel tells none is warned of, and no label is not", async () => {
+    using own = temporaryFolder();
+    const agent = [hostler(), "process", "agent", "--socket", own.file("agent.sock")];
+    for (const words of [["--allow-label", "system_u:system_r:qm_t:s0"], []]) {
+      await using program = startProgram([...agent, ...words]);
+      await program.said(/listening at/);
+      program.kill("SIGTERM");
+      const { stderr } = await program.ended();
+      const isWarned = stderr.includes("--allow-label: this kernel tells no security label");
+      expect(isWarned).toBe(words.length > 0 && !givesLabels());
+    }
   });
 
   test("both --socket and --connect, or a flag that there is not", async () => {

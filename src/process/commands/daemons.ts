@@ -1,3 +1,4 @@
+import * as v from "valibot";
 import { tellText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
@@ -8,6 +9,7 @@ import {
   holdenConfiguration,
   readConfiguration,
 } from "../configuration.ts";
+import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
 import { formatErrors, formatWarning } from "./check.ts";
@@ -35,7 +37,7 @@ export async function runAgentCommand(flags: AgentFlags): Promise<number> {
     allowUsers: readIds("--allow-uid", flags["allow-uid"], [0]),
     allowGroups: readIds("--allow-gid", flags["allow-gid"], []),
     allowLabels: flags["allow-label"],
-    allowCgroups: flags["allow-cgroup"],
+    allowCgroups: flags["allow-cgroup"].map(checkCgroup),
     otherProcessNamespace: flags["other-pid-namespace"],
     holdenNames,
   };
@@ -65,6 +67,12 @@ function checkSocketPath(flag: string, path: string): string {
   const bytes = Buffer.byteLength(path);
   if (path !== "" && bytes <= 107 && !path.includes("\0")) return path;
   throw new UsageError(`Expected a path of 1 to 107 bytes after ${flag}, received ${bytes} bytes`);
+}
+
+/** As allow_cgroup of a configuration: another path could match no peer. */
+function checkCgroup(path: string): string {
+  if (v.is(cgroupPathSchema, path)) return path;
+  throw new UsageError(`Expected ${cgroupPathExpected} after --allow-cgroup, received "${path}"`);
 }
 
 /** Ids one by one or with commas between them. */
