@@ -1,8 +1,10 @@
 /** How a process ended, when its agent, which alone knows, does not say it. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readlinkSync } from "node:fs";
+import { UNTOLD_LIMIT } from "../../src/process/perform/untold-endings.ts";
 import { hostler } from "../support/binary.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
-import { begin, partitionPlace } from "../support/orchestrator-partition.ts";
+import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -51,6 +53,47 @@ skipUnless("an agent that hangs", root, () => {
     expect(alone.stderr).toMatch(/Expected --wait beside --timeout/);
     expect(alone.exitCode).toBe(100);
     process.kill(agent, "SIGCONT");
+  });
+});
+
+/** Descriptors of processes that a daemon holds: named so before Linux 6.9 and since. */
+const heldProcesses = (processId: number) =>
+  readdirSync(`/proc/${processId}/fd`).filter((descriptor) => {
+    try {
+      return readlinkSync(`/proc/${processId}/fd/${descriptor}`).includes("pidfd");
+    } catch {
+      // It was closed meanwhile.
+      return false;
+    }
+  }).length;
+
+skipUnless("a partition in which nobody reaps", root, () => {
+  test("a few of the dead are kept, the others are unknown, and why is said once", async () => {
+    using folder = temporaryFolder();
+    await using partition = await startPartition(folder, { reaps: false });
+    const configuration =
+      `[partition.qm]\nsocket = "${partition.socket}"\n[process.it]\npartition = "qm"\n` +
+      'command = ["sleep", "1000"]\nbackoff = "none"\n';
+    let agent = await partition.startAgent();
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    const rounds = UNTOLD_LIMIT + 4;
+    for (let round = 1; round <= rounds; round += 1) {
+      const pid = await orchestrator.started("it", round);
+      process.kill(agent, "SIGKILL");
+      await orchestrator.program.said(new RegExp(`(partition qm is away[\\s\\S]*){${round}}`));
+      process.kill(pid, "SIGKILL");
+      await orchestrator.events.nth("it", "died", round);
+      agent = await partition.startAgent();
+    }
+    await orchestrator.started("it", rounds + 1);
+    expect(heldProcesses(orchestrator.program.processId)).toBeLessThanOrEqual(UNTOLD_LIMIT + 1);
+    const givenUp = orchestrator.events.of("it", "ended").map(({ detail }) => detail);
+    const reason =
+      "unknown: nobody reaped it: its agent is gone, and whoever inherited it does not wait for it";
+    expect(givenUp.filter((detail) => detail === reason)).toHaveLength(rounds - UNTOLD_LIMIT);
+    const { stderr } = orchestrator.program.output;
+    const cause = `expected that process ${partition.processId}, which inherited it, waits for it`;
+    expect(stderr.split(cause)).toHaveLength(2);
   });
 });
 

@@ -15,7 +15,8 @@ const reaper = `
   if (!fork()) { sleep 1000000 while 1; }
   $| = 1;
   print "ready\\n";
-  1 while waitpid(-1, 0) > 0;
+  1 while $ARGV[0] and waitpid(-1, 0) > 0;
+  sleep 1000000 while 1;
 `;
 
 export interface AgentOptions {
@@ -70,9 +71,13 @@ function childOf(processId: number): number {
   return child;
 }
 
-export async function startPartition(folder: TemporaryFolder): Promise<OrchestratorPartition> {
+export async function startPartition(
+  folder: TemporaryFolder,
+  options: { readonly reaps: boolean } = { reaps: true },
+): Promise<OrchestratorPartition> {
   const namespaces = ["--pid", "--mount", "--net", "--ipc", "--fork", "--kill-child"];
-  const unshare = startProgram(["unshare", ...namespaces, "--mount-proc", "perl", "-e", reaper]);
+  const first = ["perl", "-e", reaper, options.reaps ? "1" : "0"];
+  const unshare = startProgram(["unshare", ...namespaces, "--mount-proc", ...first]);
   await unshare.said(/ready/);
   const processId = await waitFor("the partition's first process", () =>
     childOf(unshare.processId),

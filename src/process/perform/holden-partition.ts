@@ -24,6 +24,7 @@ import type {
 import { policyOf } from "./partition.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 import type { RemoteHandlers } from "./remote-partition.ts";
+import { UntoldEndings } from "./untold-endings.ts";
 import { verifyChild } from "./verify-process.ts";
 
 /** How often an agent that does not answer is asked whether it is there. */
@@ -45,6 +46,7 @@ export class HoldenPartition implements Partition {
   readonly #emit: Emit;
   readonly #handlers: RemoteHandlers;
   readonly #instances = new Map<string, RemoteInstance>();
+  readonly #untold: UntoldEndings;
   #timer: Disposable | undefined;
   #reachable = false;
   #closed = false;
@@ -58,6 +60,7 @@ export class HoldenPartition implements Partition {
     this.#specification = specification;
     this.#emit = options.emit;
     this.#handlers = options.handlers;
+    this.#untold = new UntoldEndings((message) => options.handlers.onTrouble(message));
   }
 
   /** Asks for a PONG until one comes. */
@@ -144,10 +147,16 @@ export class HoldenPartition implements Partition {
     // Its agent reaps at once: a child that is gone already has no number any more.
     const processId = verified.kind === "process" ? verified.processId : 0;
     const identity = { invocation, processId, process, parentTells: false };
-    const instance = new RemoteInstance(this.loop, identity, {
-      onDeath: (ending) => this.#emit(name, { kind: "died", invocation, ending }),
+    const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
+      onDeath: (ending) => {
+        this.#emit(name, { kind: "died", invocation, ending });
+        if (ending === undefined) this.#untold.add(name, instance);
+      },
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
-      onDone: () => this.#instances.delete(invocation),
+      onDone: () => {
+        this.#untold.delete(name, instance);
+        this.#instances.delete(invocation);
+      },
       onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
     });
     this.#instances.set(invocation, instance);

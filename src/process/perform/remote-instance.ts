@@ -135,6 +135,20 @@ export class RemoteInstance {
     if (processInformation(this.#process) === "unsupported") this.#tell(this.#unknown());
   }
 
+  /** True when it is dead, and whoever inherited it from its agent has not reaped it. */
+  get isLeftUnreaped(): boolean {
+    return this.#dead && !this.#parentTells && this.#process.isOpen && isThere(this.#process);
+  }
+
+  /** Others have died since, and nobody has told how this one ended: it is not kept any longer. */
+  giveUp(): void {
+    if (!this.#dead) return;
+    const reason = this.isLeftUnreaped
+      ? "nobody reaped it: its agent is gone, and whoever inherited it does not wait for it"
+      : "nobody told, and later ones have ended as well";
+    this.#tell({ kind: "unknown", reason });
+  }
+
   #unknown(): Ending {
     const reason =
       "this kernel tells only the parent (Linux 6.15 tells others), and its agent is gone";

@@ -31,6 +31,7 @@ import {
 import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
 import { RemoteInstance } from "./remote-instance.ts";
 import { Standby } from "./standby.ts";
+import { UntoldEndings } from "./untold-endings.ts";
 
 const SIGKILL = 9;
 
@@ -78,6 +79,7 @@ export class RemotePartition implements Partition {
   readonly #commands = new Map<string, { ended: boolean }>();
   /** Why it is not connected, or another agent was refused; until one connects. */
   readonly #said = new SaidOnce(SAID_REASONS);
+  readonly #untold: UntoldEndings;
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
   #listener: KeptListener | undefined;
@@ -105,6 +107,7 @@ export class RemotePartition implements Partition {
     this.#hello = options.hello;
     this.#emit = options.emit;
     this.#handlers = options.handlers;
+    this.#untold = new UntoldEndings((message) => options.handlers.onTrouble(message));
   }
 
   /** Begins to dial, or to listen. @throws SocketPathError when it cannot listen. */
@@ -445,10 +448,14 @@ export class RemotePartition implements Partition {
     },
   ): void {
     const { invocation } = identity;
-    const instance = new RemoteInstance(this.loop, identity, {
-      onDeath: (ending) => this.#emit(name, { kind: "died", invocation, ending }),
+    const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
+      onDeath: (ending) => {
+        this.#emit(name, { kind: "died", invocation, ending });
+        if (ending === undefined) this.#untold.add(name, instance);
+      },
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
       onDone: () => {
+        this.#untold.delete(name, instance);
         this.#instances.delete(invocation);
         this.#startedOn.delete(invocation);
       },
@@ -575,7 +582,8 @@ export class RemotePartition implements Partition {
     const request = { managed, invocation, replaces: undefined, argv: command };
     this.#send(link, { ...request, leftovers: "kill" }, (answer) => {
       if (answer.kind === "started") {
-        this.#watchCommand(link, { invocation, ...answer }, finish);
+        const check = { name: managed.specification.name, invocation, ...answer };
+        this.#watchCommand(link, check, finish);
         if (running.ended) this.#instances.get(invocation)?.kill();
       } else if (answer.kind === "lost") {
         // It may have been started, and nobody would end it.
@@ -595,10 +603,12 @@ export class RemotePartition implements Partition {
 
   #watchCommand(
     link: AgentLink,
-    identity: { invocation: string; processId: number; process: OwnedDescriptor },
+    check: { name: string; invocation: string; processId: number; process: OwnedDescriptor },
     onResult: (result: CommandResult) => void,
   ): void {
-    const { invocation } = identity;
+    const { invocation, name } = check;
+    // Its checks are counted apart from the process itself, whose name has no space.
+    const counted = `${name} check`;
     const finish = (ending: Ending) => {
       const exited = ending.kind === "exited";
       onResult(
@@ -608,15 +618,17 @@ export class RemotePartition implements Partition {
       );
     };
     this.#startedOn.set(invocation, link);
-    const instance = new RemoteInstance(
+    const instance: RemoteInstance = new RemoteInstance(
       this.loop,
-      { ...identity, parentTells: true },
+      { ...check, parentTells: true },
       {
         onDeath: (ending) => {
-          if (ending !== undefined) finish(ending);
+          if (ending === undefined) this.#untold.add(counted, instance);
+          else finish(ending);
         },
         onEnding: finish,
         onDone: () => {
+          this.#untold.delete(counted, instance);
           this.#instances.delete(invocation);
           this.#startedOn.delete(invocation);
         },
