@@ -1,6 +1,6 @@
 /** What killed daemons leave of cgroups, and who removes it. */
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { AgentClient } from "../support/agent-client.ts";
 import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
@@ -126,8 +126,29 @@ skipUnless("cgroups of instances", [root, writableCgroup], () => {
     expect(foldersIn(parent)).toHaveLength(1);
     expect(foldersIn(parent)).not.toContain(left.name);
     expect(await second.stop()).toBe(0);
-    // The one that was killed made the parent: this one has found it there.
-    expect(foldersIn(parent)).toEqual([]);
+    // The one that was killed made the parent, and wrote that down.
+    expect(existsSync(parent)).toBe(false);
+    await first[Symbol.asyncDispose]();
+  });
+
+  test("what was made anew after a killed orchestrator is left to who made it", async () => {
+    using folder = temporaryFolder();
+    using cgroup = cgroupFolder();
+    const parent = `${cgroup.path}/made`;
+    const configuration = `[process.it]\ncommand = ["/bin/sleep", "1000"]\ncgroup = "${parent}"\n`;
+    const first = await startOrchestrator({ folder, configuration });
+    const pid = await first.started("it");
+    const [name] = foldersIn(parent);
+    process.kill(first.program.processId, "SIGKILL");
+    await first.program.ended();
+    process.kill(pid, "SIGKILL");
+    await waitFor("its group to be empty", () => membersOf(`${parent}/${name}`).length === 0);
+    for (const path of [`${parent}/${name}`, parent]) rmdirSync(path);
+    mkdirSync(parent);
+    await using second = await startOrchestrator({ folder, configuration });
+    await second.started("it");
+    expect(await second.stop()).toBe(0);
+    expect(foldersIn(cgroup.path)).toEqual(["made"]);
     await first[Symbol.asyncDispose]();
   });
 

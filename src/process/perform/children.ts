@@ -124,13 +124,14 @@ export class Children {
   readonly #clearing = new Set<string>();
   /** Who waits for the end of an instance and of its rest. */
   readonly #waiting = new Map<string, (() => void)[]>();
-  readonly #groups = new InstanceGroups();
+  readonly #groups: InstanceGroups;
   readonly #ownLimit = descriptorLimit();
   readonly #childLimit = childDescriptorLimit();
 
-  constructor(loop: EventLoop, handlers: ChildHandlers) {
+  constructor(loop: EventLoop, handlers: ChildHandlers, groups = new InstanceGroups()) {
     this.#loop = loop;
     this.#handlers = handlers;
+    this.#groups = groups;
   }
 
   /** Takes down what was made for cgroups, where nobody is in it; children go on. */

@@ -33,6 +33,8 @@ const entrySchema = v.union([
   v.object({ boot: v.string() }),
   v.object({ start: v.string(), name: v.string() }),
   v.object({ end: v.string() }),
+  /** A folder of cgroups that was made, and which one it is. */
+  v.object({ made: v.string(), inode: v.string() }),
 ]);
 
 /** Another orchestrator holds the same control socket. */
@@ -54,6 +56,8 @@ export class CrashJournal {
   /** Invocation to name, for what has been started and has not ended. */
   readonly #alive = new Map<string, string>();
   readonly #left: Map<string, string>;
+  /** Path to inode of folders that this orchestrator made, or one before it that was killed. */
+  readonly #made: Map<string, string>;
   readonly #mark: OwnerMark;
   /** The earlier orchestrator's journal is not there, or does not say everything. */
   readonly #isDoubtful: boolean;
@@ -78,6 +82,9 @@ export class CrashJournal {
       readLeftovers(path),
     );
     this.#left = read?.left ?? new Map();
+    // One that somebody removed and made anew is not ours to take down.
+    const isStillThere = ([path, inode]: readonly [string, string]) => inodeOf(path) === inode;
+    this.#made = new Map([...(read?.made ?? [])].filter(isStillThere));
     this.#isDoubtful = read === undefined ? hadLock : read.broken > 0;
     if (this.#isDoubtful) {
       const what = read === undefined ? "is missing" : `is damaged: ${read.broken} broken lines`;
@@ -147,7 +154,22 @@ export class CrashJournal {
 
   #compact(): void {
     const entries = [...this.#alive].map(([start, name]) => ({ start, name }));
-    this.#journal.compact([{ boot: bootId() }, ...entries]);
+    const folders = [...this.#made].map(([made, inode]) => ({ made, inode }));
+    this.#journal.compact([{ boot: bootId() }, ...folders, ...entries]);
+  }
+
+  /** Folders that are to be taken down at the end, in the order in which they were made. */
+  get madeFolders(): readonly string[] {
+    return [...this.#made.keys()];
+  }
+
+  /** A folder was made, which an orchestrator that follows a killed one takes down as well. */
+  made(path: string): void {
+    const inode = inodeOf(path);
+    if (inode === undefined) return;
+    this.#made.delete(path);
+    this.#made.set(path, inode);
+    this.#write(JSON.stringify({ made: path, inode }));
   }
 
   /** Before a start is made; one that was expected stands there already. */
@@ -323,6 +345,11 @@ export function readHolder(path: string): number | undefined {
   }
 }
 
+/** Which folder stands at a path; the kernel gives a cgroup's number to no other in this boot. */
+function inodeOf(path: string): string | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino.toString();
+}
+
 function isStillAt(path: string, file: OwnedDescriptor): boolean {
   const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   const own = fstatSync(file.number, { bigint: true });
@@ -333,12 +360,17 @@ function isStillAt(path: string, file: OwnedDescriptor): boolean {
  * What the journal of an earlier orchestrator says may be alive, in this boot; undefined without a
  * file. Of a file whose first line is broken, what it names is looked for: it may be this boot's.
  */
-function readLeftovers(
-  path: string,
-): { readonly left: Map<string, string>; readonly broken: number } | undefined {
+function readLeftovers(path: string):
+  | {
+      readonly left: Map<string, string>;
+      readonly made: Map<string, string>;
+      readonly broken: number;
+    }
+  | undefined {
   const lines = AppendJournal.read(path);
   if (lines === undefined) return undefined;
   const left = new Map<string, string>();
+  const made = new Map<string, string>();
   let { broken } = lines;
   let thisBoot = true;
   for (const entry of lines.entries) {
@@ -351,6 +383,7 @@ function readLeftovers(
     if ("boot" in known) thisBoot = known.boot === bootId();
     else if ("start" in known && thisBoot) left.set(known.start, known.name);
     else if ("end" in known) left.delete(known.end);
+    else if ("made" in known && thisBoot) made.set(known.made, known.inode);
   }
-  return { left, broken };
+  return { left, made, broken };
 }

@@ -158,7 +158,14 @@ export function sweepGroups(parent: string): void {
 /** The cgroups that one daemon made. */
 export class InstanceGroups {
   /** Parents that were not there before, and what was made above them; the deepest last. */
-  readonly #made: string[] = [];
+  readonly #made: string[];
+  readonly #onMade: (path: string) => void;
+
+  /** @param left what a daemon before this one made and did not take down, the deepest last */
+  constructor(left: readonly string[] = [], onMade: (path: string) => void = () => {}) {
+    this.#made = [...left];
+    this.#onMade = onMade;
+  }
 
   /** @throws Error (EACCES, ENOENT …) when the parent is no cgroup folder that we may use. */
   make(parent: string, invocation: string): InstanceGroup {
@@ -168,6 +175,7 @@ export class InstanceGroups {
     try {
       const group = InstanceGroup.make(parent, invocation);
       this.#made.push(...missing);
+      for (const path of missing) this.#onMade(path);
       return group;
     } catch (error) {
       for (const path of missing.toReversed()) removeFolder(path);

@@ -13,6 +13,7 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Ending, Instance } from "../lifecycle.ts";
 import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
+import type { InstanceGroups } from "./instance-groups.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -67,15 +68,17 @@ export class LocalPartition implements Partition {
       readonly onPrepared: (name: string, invocation: string) => void;
       readonly onTrouble: (message: string) => void;
     },
+    groups: InstanceGroups,
   ) {
     this.loop = loop;
     this.#emit = handlers.emit;
     this.#onPrepared = handlers.onPrepared;
     this.#onTrouble = handlers.onTrouble;
-    this.#children = new Children(loop, {
-      onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
-      onCleared: (invocation) => this.#names.delete(invocation),
-    });
+    const childHandlers = {
+      onDeath: (invocation: string, ending: Ending) => this.#onDeath(invocation, ending),
+      onCleared: (invocation: string) => this.#names.delete(invocation),
+    };
+    this.#children = new Children(loop, childHandlers, groups);
   }
 
   close(): void {

@@ -20,7 +20,7 @@ import type { Hello } from "../protocol.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
-import { clearLeftGroups, sweepGroups } from "./instance-groups.ts";
+import { clearLeftGroups, InstanceGroups, sweepGroups } from "./instance-groups.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { OutputPipes } from "./output-pipes.ts";
 import {
@@ -126,7 +126,10 @@ export class Performer {
     const onPrepared = (name: string, invocation: string) =>
       this.#journal.starting(invocation, name);
     const { onTrouble } = options.handlers;
-    this.#partitions.set(undefined, new LocalPartition(loop, { emit, onPrepared, onTrouble }));
+    const { journal } = options;
+    const groups = new InstanceGroups(journal.madeFolders, (path) => journal.made(path));
+    const local = new LocalPartition(loop, { emit, onPrepared, onTrouble }, groups);
+    this.#partitions.set(undefined, local);
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail, agent) =>
