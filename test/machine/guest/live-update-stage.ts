@@ -12,7 +12,7 @@ import { waitFor } from "../../support/wait-for.ts";
 import { type Case, tellCases } from "./tell.ts";
 
 /** A guest is slow where its processor is emulated, and more so beside others. */
-const patienceMilliseconds = 60_000;
+const patienceMilliseconds = 180_000;
 
 /** What runs until the end of the story. */
 const started: Program[] = [];
