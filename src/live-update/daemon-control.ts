@@ -152,22 +152,25 @@ function finish(daemon: Commanded, request: Of<"finish">, call: ControlCall): vo
   call.done(own.map(({ name }) => name));
 }
 
-/** Kept events, then the coming ones. A client that is behind is given more when it has read. */
+/**
+ * Kept events, then the coming ones. A client that is behind is given more when it has read, and
+ * the end of what was kept when it was asked for is its answer, however long it reads.
+ */
 function follow(daemon: Commanded, request: Of<"subscribe">, call: ControlCall): void {
   let told = request.after ?? 0;
+  const last = request.follow === true ? undefined : daemon.events.last;
   const tell = () => {
     for (const event of daemon.events.after(told)) {
+      if (last !== undefined && event.sequence > last) break;
       if (call.isBehind) return;
       told = event.sequence;
       call.item(event);
     }
+    if (last !== undefined) call.done(null);
   };
-  tell();
-  if (request.follow !== true) {
-    call.done(null);
-    return;
-  }
-  const listening = daemon.onTurn(tell);
   call.onDrained(tell);
+  tell();
+  if (last !== undefined) return;
+  const listening = daemon.onTurn(tell);
   call.onGone(() => listening[Symbol.dispose]());
 }

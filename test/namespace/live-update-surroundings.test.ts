@@ -1,10 +1,13 @@
 /** luod in surroundings that are against it. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { unlinkSync } from "node:fs";
+import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
+import { RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
 import { Machine } from "../support/live-update-daemon.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
@@ -30,6 +33,39 @@ skipUnless("luod against all", root, () => {
     await machine.client();
     expect((await machine.status()).phase).toBe("idle");
     expect(before.ended).toBe(false);
+  });
+
+  test("who reads its events late gets all that were kept, and then its answer", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    const client = await machine.client();
+    for (let count = 0; count < 1_000; count++) {
+      await client.say({ cmd: "SUBSCRIBE", id: "vm" });
+      await client.say({ cmd: "UNSUBSCRIBE", id: "vm" });
+    }
+    await client.ask({ cmd: "SUBSCRIBE", id: "vm" });
+    using late = await RawClient.connect(machine.controlSocket);
+    await late.sendBytes(encodeFrame({ id: 1, verb: "subscribe" }));
+    // What the socket takes is sent by then, and the client is behind.
+    await machine.status();
+    await client.ask({ cmd: "UNSUBSCRIBE", id: "vm" });
+    const reader = new FrameReader({ frameBytes: 65_536, frameDescriptors: 0 });
+    const sequences: number[] = [];
+    await waitFor("the answer", () => {
+      late.look();
+      reader.push(late.received);
+      late.received = new Uint8Array(0);
+      for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
+        if ("refusal" in frame) throw new Error(frame.refusal.received);
+        const body = frame.body as { readonly item?: { readonly sequence: number } };
+        if (body.item === undefined) return true;
+        sequences.push(body.item.sequence);
+      }
+      return false;
+    });
+    const first = sequences[0] ?? 0;
+    expect(sequences.length).toBeGreaterThanOrEqual(2_001);
+    expect(sequences).toEqual(sequences.map((_value, index) => first + index));
   });
 
   test("it hangs: luoctl ends with 111", async () => {
