@@ -7,7 +7,12 @@ import { LONGEST_SOCKET_PATH } from "../../ffi/unix-socket.ts";
 import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import { makeSocketFolder, SocketPathError } from "../messaging/listener.ts";
-import type { MonotonicTime, ProcessId } from "../units/units.ts";
+import {
+  formatDuration,
+  type Milliseconds,
+  type MonotonicTime,
+  type ProcessId,
+} from "../units/units.ts";
 import { type Asked, HolderLink, type LinkAnswer } from "./holder-link.ts";
 import { HolderReach } from "./holder-reach.ts";
 import { type HolderRefusal, holderLockOf, limits, refuseName } from "./protocol.ts";
@@ -16,6 +21,12 @@ export type { HolderRefusal } from "./protocol.ts";
 
 /** A connection that served for less than this many milliseconds did not succeed. */
 const SHORT_SERVICE = 1_000;
+
+/**
+ * Refusals in a row after which the holder serves another daemon for certain: with the first one
+ * the end of the daemon before this one may be on its way to it.
+ */
+const REFUSALS_WHEN_TAKEN = 3;
 
 /** What the live-update daemon and its like start as their holder: this very program. */
 export const holderCommand = (): string[] => [process.execPath, "--hold"];
@@ -53,6 +64,20 @@ const refusalIn = (answer: LinkAnswer): HolderRefusal | undefined =>
 
 type OnSession = (result: OwnedDescriptor | HolderRefusal) => void;
 
+interface Options {
+  readonly controlSocket: string;
+  /** The holder's program and its words; the control socket is added to them. */
+  readonly command: readonly string[];
+  /** Without a word for so long a holder that owes one hangs. */
+  readonly silenceTime?: Milliseconds;
+  /** What an operator should read. */
+  onTrouble(message: string): void;
+  /** The holder serves another daemon, which lives. It is reached for again all the same. */
+  onTaken?(message: string): void;
+  /** Both sides are equal: at the beginning, and after each new connection. */
+  onReady(): void;
+}
+
 /**
  * A daemon's side of its holder. It keeps a duplicate of all that the holder keeps, and fills a
  * new one when the holder dies; requests go on by themselves. Those about one name are served in
@@ -60,7 +85,8 @@ type OnSession = (result: OwnedDescriptor | HolderRefusal) => void;
  */
 export class HolderClient implements Disposable {
   readonly #loop: EventLoop;
-  readonly #options: { onTrouble(message: string): void; onReady(): void };
+  readonly #options: Options;
+  readonly #silenceTime: Milliseconds;
   readonly #reach: HolderReach;
   readonly #kept = new Map<string, OwnedDescriptor>();
   /** Names that a holder kept and this process did not know, as after a lost answer. */
@@ -71,27 +97,30 @@ export class HolderClient implements Disposable {
   #equalising: Asked[] = [];
   #link: HolderLink | undefined;
   #readySince: MonotonicTime | undefined;
+  /** Of all that the holder's process can keep, this one has a duplicate, or the request. */
+  #isKnown = false;
+  /** What the holder kept when it was reached. */
+  #found: readonly string[] = [];
+  /** Asked of the holder's process, which may have taken them from the kernel: nobody else has. */
+  readonly #retrieving = new Set<Asked>();
+  #refusals = 0;
+  #silence: string | undefined;
   #isDisposed = false;
 
   /** @throws SocketPathError for a path that is too long; FileRefused without its folder */
-  constructor(
-    loop: EventLoop,
-    options: {
-      readonly controlSocket: string;
-      /** The holder's program and its words; the control socket is added to them. */
-      readonly command: readonly string[];
-      /** What an operator should read. */
-      onTrouble(message: string): void;
-      /** Both sides are equal: at the beginning, and after each new connection. */
-      onReady(): void;
-    },
-  ) {
+  constructor(loop: EventLoop, options: Options) {
     this.#loop = loop;
     this.#options = options;
+    this.#silenceTime = options.silenceTime ?? limits.silenceTime;
     this.#reach = new HolderReach(loop, {
       controlSocket: canonical(options.controlSocket),
       command: options.command,
       onConnection: (socket) => this.#onConnection(socket),
+      onProcess: ({ isChild }) => {
+        // A child was given everything by us; another one had a daemon before this one.
+        this.#isKnown = isChild;
+        this.#retrieving.clear();
+      },
       onTrouble: (message) => options.onTrouble(message),
     });
     this.#reach.reach();
@@ -105,6 +134,11 @@ export class HolderClient implements Disposable {
   /** The holder's process, which must outlive all others before a kexec; 0 for none. */
   get processId(): ProcessId {
     return this.#reach.processId;
+  }
+
+  /** The holder hangs and is left alone: why, and what can be done; undefined when it answers. */
+  get silence(): string | undefined {
+    return this.#silence;
   }
 
   /** Has a duplicate kept. Refused: EEXIST for a name in use, EMFILE beyond the limit. */
@@ -175,6 +209,7 @@ export class HolderClient implements Disposable {
       return;
     }
     const asked = this.#ask({ kind, session, name }, undefined, (answer) => {
+      this.#retrieving.delete(asked);
       const kept = answer.descriptor ?? (answer.kind === "done" ? this.#kept.get(name) : undefined);
       if (kept === undefined) {
         onDone(this.#describeLoss(asked, answer));
@@ -211,17 +246,59 @@ export class HolderClient implements Disposable {
 
   #onConnection(socket: OwnedDescriptor): void {
     const link: HolderLink = new HolderLink(this.#loop, socket, {
-      onGreeted: () => this.#equalise(),
-      onRoom: () => this.#pump(),
-      onEnd: (reason) => this.#onEnd(link, reason),
+      silenceTime: this.#silenceTime,
+      handlers: {
+        onGreeted: () => {
+          this.#refusals = 0;
+          this.#hear();
+          this.#equalise();
+        },
+        onRoom: () => {
+          this.#hear();
+          this.#pump();
+        },
+        onSilent: () => this.#onSilent(),
+        onTaken: (message) => {
+          this.#refusals += 1;
+          if (this.#refusals >= REFUSALS_WHEN_TAKEN) this.#options.onTaken?.(message);
+        },
+        onEnd: (reason) => this.#onEnd(link, reason),
+      },
     });
     this.#link = link;
+  }
+
+  /**
+   * It hangs, or was stopped. Nothing is repeated before it is dead, and its death loses nothing
+   * where all that it can have is here: then it is killed. Else it is left alone.
+   */
+  #onSilent(): void {
+    const { processId } = this.#reach;
+    const who = processId > 0 ? `the holder, process ${processId},` : "the holder";
+    const time = formatDuration(this.#silenceTime);
+    const said = `${who} has not answered for ${time}: it hangs, or was stopped`;
+    if (this.#isKnown && this.#retrieving.size === 0 && this.#reach.kill()) {
+      this.#options.onTrouble(`${said}. It is killed, and another one is filled`);
+      return;
+    }
+    const target = processId > 0 ? `${processId}` : "of its process";
+    this.#silence =
+      `${said}. kill -CONT ${target} has it go on, when it was. It may have sessions that nobody ` +
+      `else has, so it is left alone: kill -KILL ${target} ends it, and those are lost`;
+    this.#options.onTrouble(this.#silence);
+  }
+
+  #hear(): void {
+    if (this.#silence === undefined) return;
+    this.#silence = undefined;
+    this.#options.onTrouble("the holder answers again");
   }
 
   /** Fetches what this process does not have, and puts what the holder does not. */
   #equalise(): void {
     this.#askFirst({ kind: "list" }, undefined, (answer) => {
-      const there = new Set(answer.kind === "names" ? answer.names : []);
+      this.#found = answer.kind === "names" ? answer.names : [];
+      const there = new Set(this.#found);
       for (const name of there) {
         if (!this.#kept.has(name)) {
           this.#askFirst({ kind: "get", name }, undefined, (found) => this.#adopt(name, found));
@@ -270,12 +347,14 @@ export class HolderClient implements Disposable {
     while (link.hasRoom) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
+      if (next.request.kind === "retrieve-session") this.#retrieving.add(next);
       link.ask(next);
     }
   }
 
   #becomeReady(): void {
     this.#readySince = monotonicNow();
+    this.#isKnown = this.#found.every((name) => this.#kept.has(name));
     const doubtful = this.#waiting;
     this.#waiting = [];
     const settled = doubtful.filter((asked) => {
@@ -293,6 +372,7 @@ export class HolderClient implements Disposable {
   #onEnd(link: HolderLink, reason: string): void {
     if (this.#isDisposed) return;
     this.#link = undefined;
+    this.#silence = undefined;
     const open = link.unanswered.filter((asked) => !asked.isEqualising);
     for (const asked of open) asked.mayHaveBeenDone = true;
     this.#waiting.unshift(...open);

@@ -3,6 +3,7 @@ import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import { FrameConnection } from "../messaging/frame-connection.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
+import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
 import {
   answerSchema,
@@ -40,25 +41,43 @@ export interface LinkHandlers {
   onGreeted(): void;
   /** Something was answered: there is room for another request. */
   onRoom(): void;
+  /** It owes an answer and has said nothing for the whole limit; told again after another. */
+  onSilent(): void;
+  /** It serves another daemon; the end of this connection follows. */
+  onTaken(message: string): void;
   /** Called once when the connection is over. */
   onEnd(reason: string): void;
 }
 
+/**
+ * Looks in the time of a silence. A process that was stopped itself takes what came between two of
+ * them: it holds nobody for silent whom it did not listen to.
+ */
+const LOOKS = 4;
+
 /** One connection to a holder. */
 export class HolderLink {
+  readonly #loop: EventLoop;
   readonly #frames: FrameConnection;
   readonly #handlers: LinkHandlers;
-  readonly #deadline: Disposable;
+  readonly #silenceTime: Milliseconds;
+  /** Pending while an answer is owed. */
+  #look: Disposable | undefined;
+  /** Looks in a row without a word between them. */
+  #quietLooks = 0;
   /** In the order in which they were sent. */
   readonly #open = new Map<number, Asked>();
   #nextId = 1;
   #isGreeted = false;
 
-  constructor(loop: EventLoop, socket: OwnedDescriptor, handlers: LinkHandlers) {
-    this.#handlers = handlers;
-    this.#deadline = loop.wakeAfter(limits.helloTime, () => {
-      this.#end(`it said no hello within ${limits.helloTime} ms`);
-    });
+  constructor(
+    loop: EventLoop,
+    socket: OwnedDescriptor,
+    options: { readonly silenceTime: Milliseconds; readonly handlers: LinkHandlers },
+  ) {
+    this.#loop = loop;
+    this.#handlers = options.handlers;
+    this.#silenceTime = options.silenceTime;
     // An answer may carry the last descriptor of a session: none is lost with its sender.
     const stream = new StreamConnection(loop, socket, {
       queuedBytes: limits.queuedBytes,
@@ -82,6 +101,18 @@ export class HolderLink {
     });
     const hello: Hello = { kind: "hello", protocol: PROTOCOL_VERSION, version: hostlerVersion };
     this.#frames.send(hello);
+    this.#lookLater();
+  }
+
+  /** Greeted or not, it owes something: its hello, or an answer. */
+  #lookLater(): void {
+    this.#look ??= this.#loop.wakeAfter(this.#silenceTime / LOOKS, () => {
+      this.#look = undefined;
+      if (this.#isGreeted && this.#open.size === 0) return;
+      this.#quietLooks += 1;
+      this.#lookLater();
+      if (this.#quietLooks % LOOKS === 0) this.#handlers.onSilent();
+    });
   }
 
   get isGreeted(): boolean {
@@ -102,13 +133,16 @@ export class HolderLink {
 
   ask(asked: Asked): void {
     const id = this.#nextId++;
+    if (this.#open.size === 0) this.#quietLooks = 0;
     this.#open.set(id, asked);
+    this.#lookLater();
     const { request, descriptor } = asked;
     if (descriptor === undefined) this.#frames.sendLater({ id, ...request });
     else this.#frames.send({ id, ...request }, [descriptor.number]);
   }
 
   #onFrame(body: unknown, descriptor: OwnedDescriptor | undefined): void {
+    this.#quietLooks = 0;
     if (!this.#isGreeted) {
       descriptor?.close();
       this.#onFirstFrame(body);
@@ -131,7 +165,9 @@ export class HolderLink {
   #onFirstFrame(body: unknown): void {
     const refused = v.safeParse(refusedSchema, body);
     if (refused.success) {
-      this.#end(`it refused: ${refused.output.error.message}`);
+      const { code, message } = refused.output.error;
+      if (code === "EBUSY") this.#handlers.onTaken(message);
+      this.#end(`it refused: ${message}`);
       return;
     }
     if (!v.safeParse(helloSchema, body).success) {
@@ -139,7 +175,6 @@ export class HolderLink {
       return;
     }
     this.#isGreeted = true;
-    this.#deadline[Symbol.dispose]();
     this.#handlers.onGreeted();
   }
 
@@ -150,7 +185,8 @@ export class HolderLink {
 
   /** Closes at once; `onEnd` is not called. */
   close(): void {
-    this.#deadline[Symbol.dispose]();
+    this.#look?.[Symbol.dispose]();
+    this.#look = undefined;
     this.#frames.close();
   }
 }

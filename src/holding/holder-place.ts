@@ -42,7 +42,7 @@ export class HolderLock {
 /** Why this cannot be the holder of the daemon. */
 export function refusalOf(error: unknown): HolderRefusal {
   const { message } = error as Error;
-  if (error instanceof AnotherHolder) return { code: "EBUSY", message };
+  if (error instanceof AnotherHolder) return { code: "EADDRINUSE", message };
   // A path that cannot be used, by whatever is there already.
   return { code: error instanceof SystemCallError ? error.code : "EINVAL", message };
 }

@@ -1,6 +1,6 @@
 import { faultVariables } from "../../ffi/fault-hooks.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { openProcess, waitForChild } from "../../ffi/pidfd.ts";
+import { openProcess, signalProcess, waitForChild } from "../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../ffi/posix-spawn.ts";
 import { Errno, errnoMessage, SystemCallError } from "../../ffi/system-call-error.ts";
 import {
@@ -12,7 +12,7 @@ import {
 } from "../../ffi/unix-socket.ts";
 import type { EventLoop, Watch } from "../event-loop/event-loop.ts";
 import { isStderrTheJournal } from "../logging/logger.ts";
-import { signalName } from "../units/signals.ts";
+import { Signal, signalName } from "../units/signals.ts";
 import type { Milliseconds, ProcessId } from "../units/units.ts";
 import { holderSocketOf } from "./protocol.ts";
 
@@ -31,6 +31,8 @@ interface Options {
   /** The program and its words, less those that this class adds. */
   readonly command: readonly string[];
   readonly onConnection: (socket: OwnedDescriptor) => void;
+  /** Before a connection to another process than that of the one before. */
+  readonly onProcess: (holder: { readonly isChild: boolean }) => void;
   readonly onTrouble: (message: string) => void;
 }
 
@@ -81,6 +83,15 @@ export class HolderReach implements Disposable {
     return this.#holder?.processId ?? 0;
   }
 
+  /**
+   * Kills the holder that was reached last; what follows goes on when it is dead.
+   * @returns false when it cannot be: it is not known, or may not be signalled
+   */
+  kill(): boolean {
+    const target = this.#holder?.process;
+    return target !== undefined && signalProcess(target, Signal.SIGKILL) !== "refused";
+  }
+
   /** Connects at once, after a connection that served. */
   reachAgain(): void {
     this.#failures = 0;
@@ -117,6 +128,7 @@ export class HolderReach implements Disposable {
     // As long as a child is not reaped, its number means no other.
     if (this.#holder?.processId !== processId) {
       const peer = peerProcess(socket) ?? (processId > 0 ? openProcess(processId) : undefined);
+      this.#options.onProcess({ isChild: false });
       if (peer !== undefined) this.#watch(peer, { processId, isChild: false });
     }
     this.#hand(socket);
@@ -145,6 +157,7 @@ export class HolderReach implements Disposable {
       });
       const result = spawn.spawn();
       if (result.kind === "started") {
+        this.#options.onProcess({ isChild: true });
         this.#watch(result.process, { processId: result.processId, isChild: true });
         this.#hand(ours);
         return;

@@ -10,6 +10,7 @@ import { startWorker } from "../event-loop/worker-factory.ts";
 import { KeptListener } from "../messaging/kept-listener.ts";
 import { allowUsers, identifyPeer, refusePeer } from "../messaging/peer.ts";
 import { ExitCode } from "../units/exit-code.ts";
+import type { ProcessId } from "../units/units.ts";
 import { type Answer, DaemonSession, holderKillPoint, refuseConnection } from "./daemon-session.ts";
 import { DescriptorStore } from "./descriptor-store.ts";
 import { usersOf } from "./device-users.ts";
@@ -70,6 +71,8 @@ class Holder {
   readonly #queue = new RequestQueue();
   readonly #ended = Promise.withResolvers<number>();
   #daemon: DaemonSession | undefined;
+  /** Its process; 0 for one that cannot be seen from here. */
+  #daemonProcess: ProcessId = 0;
   #retry: Disposable | undefined;
   #tidy: Disposable | undefined;
   #refusedCount = 0;
@@ -119,7 +122,9 @@ class Holder {
       this.#greet(socket);
       return;
     }
-    const message = "Expected one daemon at a time, received a second one while the first lives";
+    const known = this.#daemonProcess;
+    const first = known === 0 ? "the first" : `the first, process ${known},`;
+    const message = `Expected one daemon at a time, received a second one while ${first} lives`;
     this.#refuse(socket, { code: "EBUSY", message });
   }
 
@@ -142,6 +147,7 @@ class Holder {
       onEnd: (reason) => this.#onEnd(reason),
     });
     this.#daemon = session;
+    this.#daemonProcess = identifyPeer(socket).processId;
   }
 
   #onEnd(reason: string): void {

@@ -28,6 +28,11 @@ export const limits = {
   queuedBytes: 8 * 1024 * 1024,
   /** Milliseconds in which a connection must say its hello. */
   helloTime: 10_000,
+  /**
+   * Milliseconds without a word of a holder that owes one, after which it hangs: an answer takes as
+   * long as the device is tried again, and no longer.
+   */
+  silenceTime: 10_000,
   /** Milliseconds for which a device that another has open is tried again. */
   deviceTime: 5_000,
   /** Connections that are told why they may not stay, and have not left yet. */

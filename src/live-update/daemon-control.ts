@@ -9,9 +9,9 @@ import {
 } from "./daemon-view.ts";
 import type { EventBook } from "./event-book.ts";
 import type { DaemonEvent, DaemonState } from "./lifecycle-state.ts";
-import { refuseUpdate } from "./lifecycle-update.ts";
+import { refuseSecondUpdate, refuseUpdate } from "./lifecycle-update.ts";
 import type { EntryWay } from "./options.ts";
-import type { ControlRequest, LoadReport, Status } from "./protocol.ts";
+import type { ControlRequest, LoadReport, Status, WireError } from "./protocol.ts";
 
 type Of<V extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: V }>;
 
@@ -84,14 +84,21 @@ function refuseWhileLoading(daemon: Commanded, call: ControlCall): boolean {
   return true;
 }
 
+/** With what hinders the daemon besides: it may be the reason. */
+function refuse(daemon: Commanded, call: ControlCall, error: WireError): void {
+  const { kind, message, hint } = error;
+  const { troubles } = daemon.sources;
+  const hinders =
+    kind === "busy" && troubles.length > 0 ? [`luod says: ${troubles.join("; ")}.`] : [];
+  const words = [hint, ...hinders].filter((word) => word !== undefined);
+  call.refuse({ kind, message, ...(words.length > 0 && { hint: words.join(" ") }) });
+}
+
 function refuseWhileUpdating(daemon: Commanded, call: ControlCall): boolean {
   if (refuseWhileLoading(daemon, call)) return true;
-  const { update } = daemon.state;
-  if (update === undefined) return false;
-  const message = `An update is under way: ${update.id}, ${update.phase}`;
-  const hint = "Wait for its end, or end it by luoctl abort.";
-  call.refuse({ kind: "busy", message, hint });
-  return true;
+  const refusal = refuseSecondUpdate(daemon.state);
+  if (refusal !== undefined) refuse(daemon, call, refusal);
+  return refusal !== undefined;
 }
 
 function load(daemon: Commanded, request: Of<"load">, call: ControlCall): void {
@@ -116,16 +123,18 @@ function begin(daemon: Commanded, request: Of<"kexec">, call: ControlCall): void
     discardUnclaimed: request.discard_unclaimed,
   });
   if (refusal === undefined) daemon.begin(request, request.by, call);
-  else {
-    const { kind, message, hint } = refusal;
-    call.refuse({ kind, message, ...(hint === undefined ? {} : { hint }) });
-  }
+  else refuse(daemon, call, refusal);
 }
 
 function abort(daemon: Commanded, request: Of<"abort">, call: ControlCall): void {
   const { update } = daemon.state;
-  if (update === undefined || update.phase === "aborting") {
+  if (update === undefined) {
     call.refuse({ kind: "no-update", message: "No update is under way that could be aborted" });
+    return;
+  }
+  if (update.phase === "aborting") {
+    const message = `The update ${update.id} is being rolled back already`;
+    refuse(daemon, call, { kind: "busy", message, hint: "Wait for its end." });
     return;
   }
   if (update.commit === "kernel") {

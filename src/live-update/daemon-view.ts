@@ -91,10 +91,12 @@ export interface StatusSources {
   readonly loaded: LoadedKernel | undefined;
   readonly policy: UnclaimedPolicy;
   readonly blackout: Blackout | undefined;
+  /** What hinders the daemon now, and what can be done. */
+  readonly troubles: readonly string[];
 }
 
 export function describeStatus(state: DaemonState, sources: StatusSources): Status {
-  const { loaded, policy, blackout, now } = sources;
+  const { loaded, policy, blackout, now, troubles } = sources;
   const incoming = [...state.incoming.values()];
   const { last } = state;
   return {
@@ -107,6 +109,7 @@ export function describeStatus(state: DaemonState, sources: StatusSources): Stat
     claimed: incoming.filter(({ stage }) => stage === "claimed").length,
     unclaimed_policy: describePolicy(policy),
     blackout: blackout ?? null,
+    troubles: [...troubles],
   };
 }
 

@@ -467,7 +467,14 @@ class LiveUpdateDaemon {
             claimedAt: this.#saved.claimed_at_ms ?? undefined,
           });
     const { unclaimed: policy } = this.#options;
-    return { now: monotonicNow(), loaded: this.#loaded, policy, blackout };
+    const troubles = this.#troubles();
+    return { now: monotonicNow(), loaded: this.#loaded, policy, blackout, troubles };
+  }
+
+  /** What hinders now, for whoever asks. */
+  #troubles(): string[] {
+    const { silence } = this.#holder;
+    return silence === undefined ? [] : [silence];
   }
 
   /** Others may load and unload kernels as well. */

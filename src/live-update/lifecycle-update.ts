@@ -27,13 +27,19 @@ type Of<K extends DaemonEvent["kind"]> = Extract<DaemonEvent, { kind: K }>;
 /** The kernel makes a session in microseconds; a holder that cannot within this is broken. */
 export const CREATION_LIMIT: Milliseconds = 30_000;
 
+/** There is one update at most; undefined when there is none. */
+export function refuseSecondUpdate({ update }: DaemonState): WireError | undefined {
+  if (update === undefined) return undefined;
+  const message = `An update is under way: ${update.id}, ${update.phase}`;
+  const isAborting = update.phase === "aborting";
+  const mend = isAborting ? ": it is being rolled back." : ", or end it by luoctl abort.";
+  return { kind: "busy", message, hint: `Wait for its end${mend}` };
+}
+
 /** Why an update cannot begin; undefined when it can. */
 export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError | undefined {
-  if (state.update !== undefined) {
-    const message = `An update is under way: ${state.update.id}, ${state.update.phase}`;
-    const hint = "Wait for its end, or end it by luoctl abort.";
-    return { kind: "busy", message, hint };
-  }
+  const second = refuseSecondUpdate(state);
+  if (second !== undefined) return second;
   if (!state.loaded && !order.dryRun) {
     const message = "No kernel is loaded";
     return { kind: "not-loaded", message, hint: "Load one by luoctl load." };
@@ -544,8 +550,14 @@ function failureOf(event: Of<"registry-refused" | "preparation-failed" | "kernel
   return `the kernel refused: ${message} (${code})`;
 }
 
-/** Whoever is not ready in time has failed. */
+/** Whoever is not ready in time has failed; so has the holder that makes no session. */
 export function updateTime(state: DaemonState, context: Context): Decision {
+  const registryBy = registryDeadline(state.update);
+  if (registryBy !== undefined && registryBy <= context.now) {
+    const limit = formatDuration(CREATION_LIMIT);
+    const reason = `the registry's session was not made within ${limit}`;
+    return abort(stay(state), "aborted", reason, context);
+  }
   let decision = stay(state);
   for (const id of state.update?.participants.keys() ?? []) {
     const { update } = decision.state;
@@ -592,9 +604,15 @@ export function leftBehind(
   return abort(stay({ ...known, update }), "aborted", reason, context);
 }
 
+/** By when the first step of a commit must be done: it is the holder's. */
+function registryDeadline(update: Update | undefined): number | undefined {
+  if (update?.phase !== "committing" || update.commit !== "registry") return undefined;
+  return (update.readyAt ?? update.acceptedAt) + CREATION_LIMIT;
+}
+
 /** When an update wants to hear of time. */
 export function updateDeadline(update: Update | undefined): number | undefined {
-  if (!isUnderWay(update)) return undefined;
+  if (!isUnderWay(update)) return registryDeadline(update);
   let first: number | undefined;
   for (const { stage, readyBy } of update.participants.values()) {
     const by = stage === "creating" ? update.acceptedAt + CREATION_LIMIT : readyBy;

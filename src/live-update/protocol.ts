@@ -336,6 +336,8 @@ export const statusSchema = v.object({
   claimed: v.number(),
   unclaimed_policy: v.string(),
   blackout: v.nullable(blackoutSchema),
+  /** What hinders luod now, and what can be done. */
+  troubles: v.array(v.string()),
 });
 export type Status = v.InferOutput<typeof statusSchema>;
 

@@ -288,6 +288,68 @@ describe("who dies", () => {
     await daemon.ready();
   });
 
+  describe("a holder that hangs", () => {
+    const soon = { silenceTime: 200 };
+    const stopped = async () => {
+      const holder = await holderOf(control);
+      process.kill(holder, "SIGSTOP");
+      return holder;
+    };
+    const said = async (daemon: TestDaemon, words: string) => {
+      await waitFor(words, () => daemon.troubles.some((trouble) => trouble.includes(words)));
+    };
+
+    test("of which all is known: it is killed, and another one is filled", async () => {
+      using daemon = new TestDaemon(control, [hostler(), "--hold"], soon);
+      const inode = await daemon.putFile("a", folder.file("a"));
+      const holder = await stopped();
+      expect(await daemon.get("a")).toBe(inode);
+      expect(await daemon.list()).toEqual(["a"]);
+      await said(daemon, `the holder, process ${holder}, has not answered for 200 ms`);
+      await said(daemon, "the holder ended by SIGKILL");
+      expect(await holderOf(control)).not.toBe(holder);
+    });
+
+    test("of a daemon before: it is left alone, said loudly, and goes on", async () => {
+      {
+        using before = new TestDaemon(control);
+        await before.putFile("a", folder.file("a"));
+      }
+      const holder = await stopped();
+      using daemon = new TestDaemon(control, [hostler(), "--hold"], soon);
+      await said(daemon, `kill -CONT ${holder} has it go on`);
+      expect(daemon.client.silence).toContain(`kill -KILL ${holder} ends it, and those are lost`);
+      expect(holdersOf(control)).toEqual([holder]);
+      process.kill(holder, "SIGCONT");
+      await daemon.ready();
+      expect(daemon.client.silence).toBeUndefined();
+      expect(await daemon.get("a")).toBe(statSync(folder.file("a")).ino);
+    });
+
+    test("while it retrieves: it may have what nobody else has, and is left alone", async () => {
+      using daemon = new TestDaemon(control, [hostler(), "--hold"], soon);
+      await daemon.ready();
+      const holder = await stopped();
+      const asked = daemon.session("retrieveSession", "vm");
+      await said(daemon, "It may have sessions that nobody else has, so it is left alone");
+      expect(holdersOf(control)).toEqual([holder]);
+      process.kill(holder, "SIGCONT");
+      expect(await asked).toHaveProperty("code");
+      await said(daemon, "the holder answers again");
+    });
+
+    test("with nobody who asks: it is not noticed, nor anything done", async () => {
+      using daemon = new TestDaemon(control, [hostler(), "--hold"], soon);
+      await daemon.ready();
+      const holder = await stopped();
+      // Time enough to take it for silent by mistake.
+      for (let count = 0; count < 20; count++) await runProgram([hostler(), "--version"]);
+      expect(daemon.troubles).toEqual([]);
+      process.kill(holder, "SIGCONT");
+      expect(await daemon.list()).toEqual([]);
+    });
+  });
+
   test("both at once: all is lost, and the next daemon begins with nothing", async () => {
     {
       using daemon = new TestDaemon(control);
@@ -306,7 +368,9 @@ describe("whom it serves", () => {
     await first.ready();
     using second = new TestDaemon(control);
     await waitFor("the refusal", () =>
-      second.troubles.some((trouble) => trouble.includes("one daemon at a time")),
+      second.troubles.some((trouble) =>
+        trouble.includes(`the first, process ${process.pid}, lives`),
+      ),
     );
     const inode = await first.putFile("a", folder.file("a"));
     expect(second.readyCount).toBe(0);

@@ -168,7 +168,8 @@ skipUnless("luod: an update", root, () => {
       const { ended } = await machine.kexec();
       await waitFor("the creation", () => held.waiting > 0);
       await machine.ask("abort", { reason: "first" });
-      expect(await refusalOf(machine.ask("abort"))).toMatchObject({ kind: "no-update" });
+      const again = await refusalOf(machine.ask("abort"));
+      expect(again).toMatchObject({ kind: "busy", hint: "Wait for its end." });
       held[Symbol.dispose]();
       expect(await ended).toMatchObject({ outcome: "aborted", reason: "first" });
     }
@@ -281,6 +282,71 @@ skipUnless("luod: who dies", root, () => {
     await next.ask({ cmd: "FINISHED", id: "vm" });
     expect((await next.heard("FINISHED")).reason).toBe("its client has finished");
     await nothingIsOpen(machine);
+  });
+
+  test("the holder hangs in an update: it is killed, and the update goes on", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    const { client, session } = await begun(machine);
+    expect(await preserve(machine.kernel, session, "vm")).toBe(0);
+    session.close();
+    const holder = await holderOf(machine.controlSocket);
+    process.kill(holder, "SIGSTOP");
+    // The commit asks it for the session of the registry.
+    await client.ask({ cmd: "READY" });
+    await machine.luod.said(
+      new RegExp(`process ${holder}, has not answered for 10.00 s: it hangs`),
+    );
+    await machine.boot();
+    await machine.start();
+    const next = await machine.client();
+    await next.say({ cmd: "CLAIM", id: "vm" });
+    expect(await restore(machine.kernel, (await next.given("CLAIMED")).session)).toBe("vm");
+  });
+
+  test("the holder hangs when luod starts: said, left alone, and waited for", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    await update(machine);
+    await machine.start();
+    const holder = await holderOf(machine.controlSocket);
+    process.kill(holder, "SIGSTOP");
+    await machine.kill();
+    machine.spawn();
+    await machine.luod.said(new RegExp(`kill -CONT ${holder} has it go on, when it was`));
+    expect(await holderOf(machine.controlSocket)).toBe(holder);
+    process.kill(holder, "SIGCONT");
+    await machine.listening();
+    await restoreAll(machine);
+  });
+
+  test("the holder hangs while it retrieves: status and every refusal say so", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    await update(machine);
+    await machine.start();
+    const holder = await holderOf(machine.controlSocket);
+    const held = machine.kernel.hold("retrieve-session");
+    const greeted = await machine.client();
+    await greeted.say({ cmd: "CLAIM", id: "greeted" });
+    await machine.luod.said(new RegExp(`kill -KILL ${holder} ends it, and those are lost`));
+    const { troubles } = await machine.status();
+    expect(troubles).toEqual([expect.stringContaining(`the holder, process ${holder},`)]);
+    const dry = await machine.kexec({ dry_run: true });
+    const other = await machine.client();
+    await other.ask({ cmd: "SUBSCRIBE", id: "other" });
+    const { ended } = await machine.kexec({ dry_run: true });
+    // Nobody takes part in the first one: it ends at once. The second waits for the holder.
+    expect((await dry.ended).outcome).toBe("dry-run");
+    await waitFor("its begin", async () => (await machine.status()).phase === "preserving");
+    await machine.ask("abort");
+    const refusal = await refusalOf(machine.ask("abort"));
+    expect(refusal.message).toMatch(/is being rolled back already/);
+    expect(JSON.stringify(refusal)).toContain(`process ${holder}`);
+    held[Symbol.dispose]();
+    expect((await ended).outcome).toBe("aborted");
+    await greeted.given("CLAIMED");
+    expect((await machine.status()).troubles).toEqual([]);
   });
 
   test("luod and the holder, after the kexec: who has not claimed yet still can", async () => {

@@ -51,11 +51,16 @@ export class TestDaemon implements Disposable {
   readonly #loop: EventLoop;
   #isDisposed = false;
 
-  constructor(controlSocket: string, command: readonly string[] = [hostler(), "--hold"]) {
+  constructor(
+    controlSocket: string,
+    command: readonly string[] = [hostler(), "--hold"],
+    options: { readonly silenceTime?: number } = {},
+  ) {
     this.#loop = new EventLoop(() => new Worker(join(repositoryRoot, "src/main.ts")));
     this.client = new HolderClient(this.#loop, {
       controlSocket,
       command,
+      ...options,
       onTrouble: (message) => this.troubles.push(message),
       onReady: () => {
         this.readyCount += 1;

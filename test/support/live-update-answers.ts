@@ -68,6 +68,7 @@ export const idleStatus: Status = {
   claimed: 0,
   unclaimed_policy: "keep",
   blackout: null,
+  troubles: [],
 };
 
 export const barrierStatus: Status = {

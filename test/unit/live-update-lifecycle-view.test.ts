@@ -18,7 +18,7 @@ import {
 import { events, lives, type Phase, phases } from "../support/live-update-life.ts";
 
 const sources = {
-  ...{ now: 1_300, loaded: undefined, blackout: undefined },
+  ...{ now: 1_300, loaded: undefined, blackout: undefined, troubles: [] },
   policy: { kind: "keep" as const },
 };
 

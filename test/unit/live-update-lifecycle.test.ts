@@ -8,7 +8,7 @@ import {
 } from "../../src/live-update/lifecycle-saved.ts";
 import type { DaemonEvent } from "../../src/live-update/lifecycle-state.ts";
 import { CREATION_LIMIT, refuseUpdate } from "../../src/live-update/lifecycle-update.ts";
-import { limits, refuseName } from "../../src/live-update/protocol.ts";
+import { limits, OWN_SESSION, refuseName } from "../../src/live-update/protocol.ts";
 import {
   bare,
   events,
@@ -214,6 +214,20 @@ describe("deadlines", () => {
     expect(life.state.update?.end?.reason).toBe(
       "vm is required: its sessions were not made within 30.00 s",
     );
+  });
+
+  test("the registry's session that is never made ends it; one that comes late is closed", () => {
+    const life = lives.registry();
+    expect(nextDeadline(life.state)).toBe(life.now + CREATION_LIMIT);
+    life.pass(CREATION_LIMIT);
+    expect(life.phase).toBe("aborting");
+    expect(life.said(greeted.connection)).toEqual(["ABORTED"]);
+    life.tell(dropped("vm"), dropped("db"));
+    expect(life.phase).toBe("aborting");
+    life.tell(created(OWN_SESSION));
+    expect(life.done("drop-session")).toEqual([OWN_SESSION]);
+    life.tell(dropped(OWN_SESSION));
+    expect(life.phase).toBe("loaded");
   });
 
   test("of a client that is optional: it goes without, once its sessions are closed", () => {

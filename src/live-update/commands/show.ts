@@ -93,6 +93,7 @@ export function renderStatus(status: Status): string {
   const { phase, update, last, blackout } = status;
   const rows = [
     ["phase", phase],
+    ...status.troubles.map((trouble) => ["trouble", trouble]),
     ...kernelRows(status),
     ["clients", String(status.clients)],
     ...(update === null ? [] : [["update", updateText(update)]]),
