@@ -31,7 +31,7 @@ import {
 } from "./lifecycle-state.ts";
 import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
 import { ClientConnections } from "./perform/client-connections.ts";
-import { bootTime, takeDaemonLock } from "./perform/daemon-lock.ts";
+import { AlreadyRunning, bootTime, takeDaemonLock, takeKernelLock } from "./perform/daemon-lock.ts";
 import { isSystemStopping, resolveWay } from "./perform/enter-kernel.ts";
 import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
 import { Performer } from "./perform/performer.ts";
@@ -150,6 +150,7 @@ class LiveUpdateDaemon {
       controlSocket: options.controlSocket,
       command: holderCommand(),
       onTrouble: (message) => this.#limited.warn(message),
+      onTaken: (message) => this.#refuseSecond(message),
       onReady: () => this.#restore(),
     });
     this.#sessions = new Sessions(this.#holder);
@@ -169,6 +170,15 @@ class LiveUpdateDaemon {
       hooks: () => this.#options.kexecHooks,
       keep: () => [this.#holder.processId].filter((processId) => processId > 0),
     });
+  }
+
+  /** The holder of this control socket serves another daemon: there is no place for this one. */
+  #refuseSecond(message: string): void {
+    if (this.#isUp) return;
+    const { controlSocket } = this.#options;
+    const mend = "Stop it first, or give another --control-socket.";
+    const text = `Another luod has the control socket ${controlSocket}; its holder says`;
+    this.#onRefused(new AlreadyRunning(`${text}: ${message}. ${mend}`));
   }
 
   /** Once the holder is there: what does it hold, and what came over a kexec? */
@@ -555,6 +565,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
   const logger = createLogger("luod");
   ignoreSignals((message) => logger.warn(message));
   using _lock = takeDaemonLock(options.stateDirectory);
+  using _kernelLock = takeKernelLock((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
   const ended = Promise.withResolvers<number>();
   loop.onFailure((failure) => {

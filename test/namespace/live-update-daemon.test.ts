@@ -4,6 +4,8 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import type { SessionSummary } from "../../src/live-update/protocol.ts";
 import { ControlRefusal } from "../../src/messaging/control-client.ts";
+import { hostlerWithFaults } from "../support/binary.ts";
+import { FakeKernel } from "../support/fake-kernel.ts";
 import { holderOf } from "../support/holding.ts";
 import { type LineClient, Machine, preserve, restore } from "../support/live-update-daemon.ts";
 import {
@@ -14,7 +16,7 @@ import {
   subscribe,
   update,
 } from "../support/live-update-story.ts";
-import { startProgram } from "../support/program.ts";
+import { runProgram, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
@@ -255,6 +257,13 @@ skipUnless("luod: an update", root, () => {
   });
 });
 
+function luodAt(place: { readonly [P in "client" | "control" | "state"]: string }): string[] {
+  return [
+    ...[hostlerWithFaults(), "live-update", "daemon", "--socket", place.client],
+    ...["--control-socket", place.control, "--state-directory", place.state],
+  ];
+}
+
 skipUnless("luod: who dies", root, () => {
   test("the holder, in an update: luod fills another, and the update goes on", async () => {
     await using machine = new Machine();
@@ -391,6 +400,43 @@ skipUnless("luod: who dies", root, () => {
     const { exitCode, stderr } = await second.ended();
     expect(exitCode).toBe(111);
     expect(stderr).toMatch(/Another luod has the state directory .*: process \d+\. Stop it first/);
+    expect((await machine.status()).phase).toBe("idle");
+  });
+
+  test("a second luod with other paths is refused as well: there is one for a kernel", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    const other = (name: string) => machine.folder.file(`other-${name}`);
+    const { stateDirectory, clientSocket, controlSocket } = machine;
+    const places = [
+      luodAt({ client: other("clients"), control: other("control"), state: other("state") }),
+      luodAt({ client: clientSocket, control: controlSocket, state: other("state") }),
+    ];
+    const { environment } = machine.kernel;
+    const said = new RegExp(
+      `serves this kernel: process ${machine.luod.processId}\\. Stop it first`,
+    );
+    for (const words of places) {
+      const second = await runProgram(words, { environment });
+      expect(second).toMatchObject({ exitCode: 111, stderr: expect.stringMatching(said) });
+    }
+    // What is removed with the state directory does not let another one in.
+    rmSync(stateDirectory, { recursive: true });
+    const third = await runProgram(machine.words(), { environment });
+    expect(third).toMatchObject({ exitCode: 111, stderr: expect.stringMatching(said) });
+    expect((await machine.status()).phase).toBe("idle");
+  });
+
+  test("a second luod with the control socket of another is told so by its holder", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    using kernel = new FakeKernel(machine.folder.file("other-kernel.sock"));
+    const { clientSocket: client, controlSocket: control } = machine;
+    const words = luodAt({ client, control, state: machine.folder.file("other-state") });
+    const { environment } = kernel;
+    const { exitCode, stderr } = await runProgram(words, { environment });
+    expect(exitCode).toBe(111);
+    expect(stderr).toContain(`the first, process ${machine.luod.processId}, lives. Stop it first`);
     expect((await machine.status()).phase).toBe("idle");
   });
 });

@@ -1,12 +1,13 @@
 /** luod in surroundings that are against it. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { unlinkSync } from "node:fs";
+import { mkdirSync, unlinkSync } from "node:fs";
 import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
 import { RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
 import { Machine } from "../support/live-update-daemon.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
@@ -33,6 +34,24 @@ skipUnless("luod against all", root, () => {
     await machine.client();
     expect((await machine.status()).phase).toBe("idle");
     expect(before.ended).toBe(false);
+  });
+
+  test("a full disk at its start: said with path and mend, 111, and nothing is left", async () => {
+    using folder = temporaryFolder();
+    mkdirSync(folder.file("disk"));
+    const script =
+      'mount -t tmpfs -o size=16k none "$1" && dd if=/dev/zero of="$1/fill" bs=1k 2>/dev/null; ' +
+      '"$2" live-update daemon --state-directory "$1" --socket "$1/a" --control-socket "$1/b"; ' +
+      'echo $? $(ls "$1")';
+    const words = [folder.file("disk"), hostler()];
+    const { stdout, stderr } = await runProgram([
+      ...["unshare", "--mount", "sh", "-c", script, "sh", ...words],
+    ]);
+    expect(stdout).toBe("111 fill\n");
+    expect(stderr).toContain(
+      `the lock of the state directory ${folder.file("disk")}/lock: expected`,
+    );
+    expect(stderr).toContain("Make room there (df and df -i say how much there is)");
   });
 
   test("who reads its events late gets all that were kept, and then its answer", async () => {
