@@ -11,6 +11,7 @@ import type { UnclaimedPolicy } from "./options.ts";
 import type {
   Blackout,
   ClientSummary,
+  KexecResult,
   LoadedKernel,
   Metric,
   SessionSummary,
@@ -35,6 +36,15 @@ export function summarizeClients(state: DaemonState): ClientSummary[] {
 /** The clients of an update, as it ended. */
 export function summarizeParticipants(update: Update): ClientSummary[] {
   return [...update.participants.values()].map((one) => summarizeClient(one.subscription, one));
+}
+
+/** Whom it went without, from its begin or on the way, and why. */
+export function summarizeLeftOut(update: Update): KexecResult["left_out"] {
+  const onTheWay = [...update.participants.values()].filter(({ stage }) => stage === "left-out");
+  const named = onTheWay.map(({ subscription, detail }) => {
+    return { id: subscription.id, reason: detail ?? "" };
+  });
+  return [...update.without, ...named];
 }
 
 function summarizeClient(

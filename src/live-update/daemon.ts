@@ -16,7 +16,12 @@ import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { answerControl, type Commanded } from "./daemon-control.ts";
-import { measureBlackout, type StatusSources, summarizeParticipants } from "./daemon-view.ts";
+import {
+  measureBlackout,
+  type StatusSources,
+  summarizeLeftOut,
+  summarizeParticipants,
+} from "./daemon-view.ts";
 import { EventBook } from "./event-book.ts";
 import { nextDeadline, step } from "./lifecycle.ts";
 import { preservedBy, restoredEvent, savedDecisions } from "./lifecycle-saved.ts";
@@ -416,6 +421,7 @@ class LiveUpdateDaemon {
       outcome,
       reason,
       clients: summarizeParticipants(update),
+      left_out: summarizeLeftOut(update),
       barrier_ms: barrier,
     });
     this.#caller = undefined;

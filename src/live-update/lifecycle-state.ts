@@ -44,6 +44,8 @@ export interface Update {
   /** When the last client was ready. */
   readonly readyAt: MonotonicTime | undefined;
   readonly participants: ReadonlyMap<string, Participant>;
+  /** Who was subscribed at its begin and is no participant, and why. */
+  readonly without: readonly { readonly id: string; readonly reason: string }[];
   /** Every session of it that may exist. */
   readonly outgoing: ReadonlyMap<string, "creating" | "open" | "dropping">;
   /** While it is committing: what it waits for. */

@@ -74,6 +74,8 @@ export function beginUpdate(state: DaemonState, event: Of<"update">, context: Co
   const taking = [...state.subscriptions.values()].filter(
     ({ bare }) => !order.dryRun || order.includeBare || !bare,
   );
+  const leftOut = [...state.subscriptions.values()].filter((one) => !taking.includes(one));
+  const without = leftOut.map(({ id }) => ({ id, reason: "bare: needs --include-bare" }));
   const update: Update = {
     id: context.nextUpdate,
     phase: "preserving",
@@ -81,22 +83,17 @@ export function beginUpdate(state: DaemonState, event: Of<"update">, context: Co
     acceptedAt: context.now,
     readyAt: undefined,
     participants: new Map(taking.map((subscription) => [subscription.id, newcomer(subscription)])),
+    without,
     outgoing: new Map(taking.flatMap(({ sessions }) => sessions.map((name) => [name, "creating"]))),
     commit: undefined,
     end: undefined,
   };
-  const leftOut = [...state.subscriptions.values()].filter((one) => !taking.includes(one));
   const what = order.dryRun ? "dry-run-accepted" : "update-accepted";
   const detail = `${taking.length} clients`;
   const effects: DaemonEffect[] = [
     record({ what, update: update.id, detail }),
-    ...leftOut.map(({ id }) =>
-      record({
-        what: "left-out",
-        update: update.id,
-        client: id,
-        detail: "bare: needs --include-bare",
-      }),
+    ...without.map(({ id, reason }) =>
+      record({ what: "left-out", update: update.id, client: id, detail: reason }),
     ),
     ...[...update.outgoing.keys()].map((session) => ({ kind: "create-session" as const, session })),
   ];
@@ -593,6 +590,7 @@ export function leftBehind(
     acceptedAt: context.now,
     readyAt: undefined,
     participants: new Map(),
+    without: [],
     outgoing: new Map(event.sessions.map((session) => [session, "open"])),
     commit: undefined,
     end: undefined,

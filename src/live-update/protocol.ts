@@ -394,6 +394,8 @@ export const kexecResultSchema = v.object({
   outcome: v.picklist(["aborted", "dry-run", "refused-by-kernel"]),
   reason: v.string(),
   clients: v.array(clientSummarySchema),
+  /** Everybody whom the update went without, among them who took no part from its begin. */
+  left_out: v.array(v.object({ id: v.string(), reason: v.string() })),
   barrier_ms: v.nullable(v.number()),
 });
 export type KexecResult = v.InferOutput<typeof kexecResultSchema>;

@@ -137,10 +137,7 @@ describe("kexec", () => {
   });
 
   test("who took no part at all is told at the end as well", async () => {
-    using luod = startLuodStandIn((_request, call) => {
-      call.item({ ...readyEvent, what: "left-out", client: "db", detail: "bare" });
-      call.done(dryResult);
-    });
+    using luod = answering({ kexec: { ...dryResult, left_out: [{ id: "db", reason: "bare" }] } });
     const { stdout } = await luoctl(luod, ["kexec", "--dry-run"]);
     expect(stdout).toEndWith("\nleft out: db, bare\ndry run: 1 of 1 client ready after 430 ms\n");
   });

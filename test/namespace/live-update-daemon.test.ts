@@ -223,15 +223,27 @@ skipUnless("luod: an update", root, () => {
     };
     const first = await dry({});
     await greeted.ask({ cmd: "READY", bytes: 4096 });
-    expect(await first.ended).toMatchObject({ outcome: "dry-run", clients: [{ bytes: 4096 }] });
+    const leftOut = [{ id: "bare", reason: "bare: needs --include-bare" }];
+    expect(await first.ended).toMatchObject({
+      ...{ outcome: "dry-run", clients: [{ bytes: 4096 }], left_out: leftOut },
+    });
     expect((await greeted.heard("ABORTED")).reason).toBe("it was a dry run");
     const second = await dry({ include_bare: true });
     (await bare.given("START_PRESERVATION")).session.close();
     await bare.say({ cmd: "READY" });
     await greeted.ask({ cmd: "READY" });
     await bare.closed();
-    expect((await second.ended).clients).toHaveLength(2);
+    expect(await second.ended).toMatchObject({ clients: [{}, {}], left_out: [] });
     expect(machine.kernel.outgoing).toEqual([]);
+    // With nobody else it ends in the very turn, and names whom it left out all the same.
+    greeted[Symbol.dispose]();
+    await (await machine.bareClient()).say({ cmd: "SUBSCRIBE", id: "bare" });
+    await waitFor("it alone", async () => {
+      const clients = await machine.ask<readonly { readonly id: string }[]>("list");
+      return clients.length === 1 && clients[0]?.id === "bare";
+    });
+    const { ended } = await machine.kexec({ dry_run: true });
+    expect(await ended).toMatchObject({ outcome: "dry-run", clients: [], left_out: leftOut });
   });
 
   test("without a kernel it is refused, also when somebody has just unloaded it", async () => {

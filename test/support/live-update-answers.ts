@@ -147,6 +147,7 @@ export const abortedResult: KexecResult = {
   outcome: "aborted",
   reason: "db missed its deadline",
   clients: [qemu, { ...database, state: "left-out", detail: "missed its deadline" }],
+  left_out: [{ id: "db", reason: "missed its deadline" }],
   barrier_ms: null,
 };
 
@@ -155,5 +156,6 @@ export const dryResult: KexecResult = {
   outcome: "dry-run",
   reason: "it was a dry run",
   clients: [qemu],
+  left_out: [],
   barrier_ms: 430,
 };

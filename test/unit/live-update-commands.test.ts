@@ -238,12 +238,15 @@ describe("for people", () => {
       "dry run: 1 of 1 client ready after 430 ms",
       "",
     ]);
-    const leftOut = new Map([
-      ["qemu-1", "in the table already"],
-      ["db", "bare: needs --include-bare"],
-    ]);
-    expect(renderResult(dryResult, leftOut)).toContain(
+    const leftOut = [
+      { id: "qemu-1", reason: "in the table already" },
+      { id: "db", reason: "bare: needs --include-bare" },
+    ];
+    expect(renderResult({ ...dryResult, left_out: leftOut })).toContain(
       "64 MiB\nleft out: db, bare: needs --include-bare\ndry run: 1",
+    );
+    expect(renderResult({ ...dryResult, clients: [], left_out: leftOut.slice(1) })).toBe(
+      "left out: db, bare: needs --include-bare\ndry run: no client took part\n",
     );
   });
 

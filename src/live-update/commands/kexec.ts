@@ -17,12 +17,9 @@ interface KexecOptions {
   readonly json: boolean;
 }
 
-/** Clients that the update went without, and why. */
-type LeftOut = ReadonlyMap<string, string>;
-
 /** How it ended, as far as a process of the old kernel can see. */
 type Ending =
-  | { readonly kind: "answered"; readonly result: KexecResult; readonly leftOut: LeftOut }
+  | { readonly kind: "answered"; readonly result: KexecResult }
   | { readonly kind: "entered"; readonly update: string | null };
 
 /** Updates the kernel, and shows who is ready; an interrupt aborts it. */
@@ -57,7 +54,6 @@ async function follow(
 ): Promise<Ending> {
   let update: string | null = null;
   let isEntering = false;
-  const leftOut = new Map<string, string>();
   const events = client.kexec({
     dryRun: options["dry-run"],
     includeBare: options["include-bare"],
@@ -67,9 +63,7 @@ async function follow(
   try {
     for (;;) {
       const next = await events.next();
-      if (next.done === true) return { kind: "answered", result: next.value, leftOut };
-      const { what, client: who, detail = "" } = next.value;
-      if (what === "left-out" && who !== undefined) leftOut.set(who, detail);
+      if (next.done === true) return { kind: "answered", result: next.value };
       update = next.value.update ?? update;
       isEntering = isInEntry(isEntering, next.value);
       progress.note(next.value);
@@ -97,22 +91,23 @@ async function tellEnding(ending: Ending, json: boolean): Promise<number> {
     else await printText(`${reason}\n`);
     return ExitCode.done;
   }
-  const { result, leftOut } = ending;
+  const { result } = ending;
   if (json) await printJson(result);
-  else await printText(renderResult(result, leftOut));
+  else await printText(renderResult(result));
   if (result.outcome === "dry-run") return ExitCode.done;
   throw new LiveUpdateError(describeFailure(result));
 }
 
 /** The table of clients, who took no part at all, and of a dry run that went well its sum. */
-export function renderResult(result: KexecResult, leftOut: LeftOut = new Map()): string {
-  const { clients, outcome, barrier_ms: barrier } = result;
+export function renderResult(result: KexecResult): string {
+  const { clients, outcome, left_out: leftOut, barrier_ms: barrier } = result;
   const table = clients.length === 0 ? "" : renderOutcomes(clients);
-  const others = [...leftOut]
-    .filter(([id]) => clients.every((client) => client.id !== id))
-    .map(([id, why]) => streamLine(["left out:", `${id}${why === "" ? "" : `, ${why}`}`]))
+  const others = leftOut
+    .filter(({ id }) => clients.every((client) => client.id !== id))
+    .map(({ id, reason }) => streamLine(["left out:", `${id}, ${reason}`]))
     .join("");
   if (outcome !== "dry-run") return `${table}${others}`;
+  if (clients.length === 0) return `${others}dry run: no client took part\n`;
   const ready = clients.filter(({ state }) => state === "ready").length;
   const took = barrier === null ? "" : ` after ${formatDuration(barrier)}`;
   const words = `dry run: ${ready} of ${counted(clients.length, "client")} ready${took}`;
