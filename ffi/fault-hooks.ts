@@ -7,7 +7,7 @@ declare const HOSTLER_FAULTS: boolean | undefined;
 export const faultHooks: boolean = typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true;
 
 /** Kernel features that a fault build can be told to live without. */
-export type AbsentFeature = "pidfd_get_info" | "so_peerpidfd" | "pidfs" | "aio";
+export type AbsentFeature = "pidfd_get_info" | "so_peerpidfd" | "pidfs" | "aio" | "liveupdate";
 
 /** True when a fault test asked for a kernel without the feature (HOSTLER_ABSENT, a comma list). */
 export function isMadeAbsent(feature: AbsentFeature): boolean {

@@ -26,8 +26,8 @@ export interface Commanded {
   /** A kernel is being loaded: it is not known which one would be entered. */
   readonly isLoading: boolean;
   load(request: Of<"load">): Promise<LoadReport>;
-  /** Why it cannot be unloaded; undefined when it was. */
-  unload(): string | undefined;
+  /** Why it cannot be unloaded, and the mend; undefined when it was. */
+  unload(): { readonly why: string; readonly mend: string } | undefined;
   /** Begins an update: the call is answered when it has ended in this kernel. */
   begin(order: Of<"kexec">, way: EntryWay, call: ControlCall): void;
   /** Calls after every turn, until disposed. */
@@ -110,7 +110,10 @@ function unload(daemon: Commanded, call: ControlCall): void {
   if (refuseWhileUpdating(daemon, call)) return;
   const problem = daemon.unload();
   if (problem === undefined) call.done(null);
-  else call.refuse({ kind: "kernel", message: `Cannot unload: ${problem}` });
+  else {
+    const { why, mend: hint } = problem;
+    call.refuse({ kind: "kernel", message: `Cannot unload: ${why}`, hint });
+  }
 }
 
 function begin(daemon: Commanded, request: Of<"kexec">, call: ControlCall): void {

@@ -34,6 +34,7 @@ import {
   type Outcome,
   type Update,
 } from "./lifecycle-state.ts";
+import { DEVICE_MEND, NO_DEVICE } from "./lifecycle-update.ts";
 import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
 import { ClientConnections } from "./perform/client-connections.ts";
 import { AlreadyRunning, bootTime, takeDaemonLock, takeKernelLock } from "./perform/daemon-lock.ts";
@@ -234,7 +235,7 @@ class LiveUpdateDaemon {
     this.#loaded = currentlyLoaded(this.#saved.loaded ?? undefined);
     // First: until it is known what was restored, all of it would be written down as settled.
     this.#handle(this.#restoredEvent(retrieved));
-    this.#handle({ kind: "kernel", loaded: this.#loaded !== undefined });
+    this.#handle(this.#kernelEvent());
     this.#takeBack(outgoing);
     this.#clients = new ClientConnections(this.#loop, {
       path,
@@ -256,11 +257,7 @@ class LiveUpdateDaemon {
     this.#notifier.tell("READY=1", `STATUS=listening at ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`listening at ${path}`);
-    if (!hasDevice()) {
-      this.#logger.warn(
-        "there is no /dev/liveupdate, so no update can be: hostler doctor live-update",
-      );
-    }
+    if (!this.#state.device) this.#logger.warn(`${NO_DEVICE}: ${DEVICE_MEND}`);
   }
 
   /** What a daemon before this one began is rolled back, unless systemd goes on with it. */
@@ -490,14 +487,22 @@ class LiveUpdateDaemon {
   /** What hinders now, for whoever asks. */
   #troubles(): string[] {
     const { silence } = this.#holder;
-    return silence === undefined ? [] : [silence];
+    return [
+      ...(this.#state.device ? [] : [`${NO_DEVICE}: ${DEVICE_MEND}`]),
+      ...(silence === undefined ? [] : [silence]),
+    ];
+  }
+
+  #kernelEvent(): Extract<DaemonEvent, { kind: "kernel" }> {
+    return { kind: "kernel", loaded: this.#loaded !== undefined, device: hasDevice() };
   }
 
   /** Others may load and unload kernels as well. */
   #noticeKernel(): void {
     this.#loaded = currentlyLoaded(this.#loaded);
-    const loaded = this.#loaded !== undefined;
-    if (loaded !== this.#state.loaded) this.#handle({ kind: "kernel", loaded });
+    const event = this.#kernelEvent();
+    const { loaded, device } = this.#state;
+    if (event.loaded !== loaded || event.device !== device) this.#handle(event);
   }
 
   async #load(request: Extract<ControlRequest, { verb: "load" }>): Promise<LoadReport> {
@@ -510,17 +515,17 @@ class LiveUpdateDaemon {
       this.#loaded = report.kernel;
       this.#write({ loaded: report.kernel });
       this.#record({ what: "loaded", detail: `${kernel}, ${report.kernel.version ?? "unknown"}` });
-      this.#handle({ kind: "kernel", loaded: true });
+      this.#handle(this.#kernelEvent());
     }
     return report;
   }
 
-  #unload(): string | undefined {
+  #unload(): ReturnType<typeof unloadTarget> {
     const problem = unloadTarget();
     if (problem !== undefined) return problem;
     this.#loaded = undefined;
     this.#record({ what: "unloaded" });
-    this.#handle({ kind: "kernel", loaded: false });
+    this.#handle(this.#kernelEvent());
     return undefined;
   }
 

@@ -89,6 +89,8 @@ export interface DaemonState {
   readonly subscriptions: ReadonlyMap<string, Subscription>;
   /** A kernel is loaded. */
   readonly loaded: boolean;
+  /** This kernel has live update, and has it on. */
+  readonly device: boolean;
   readonly update: Update | undefined;
   readonly incoming: ReadonlyMap<string, Incoming>;
   /** The registry's session of the last kexec is held. */
@@ -111,6 +113,8 @@ export interface DaemonState {
 export const initialState: DaemonState = {
   subscriptions: new Map(),
   loaded: false,
+  // Until it was looked at: nobody is served before that.
+  device: true,
   update: undefined,
   incoming: new Map(),
   registryHeld: false,
@@ -186,7 +190,7 @@ export type DaemonEvent =
       readonly part: string | undefined;
       readonly request: number | undefined;
     }
-  | { readonly kind: "kernel"; readonly loaded: boolean }
+  | { readonly kind: "kernel"; readonly loaded: boolean; readonly device: boolean }
   | { readonly kind: "update"; readonly order: UpdateOrder }
   | { readonly kind: "operator-aborts"; readonly reason: string }
   | { readonly kind: "operator-finishes"; readonly id: string }

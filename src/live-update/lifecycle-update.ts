@@ -27,6 +27,9 @@ type Of<K extends DaemonEvent["kind"]> = Extract<DaemonEvent, { kind: K }>;
 /** The kernel makes a session in microseconds; a holder that cannot within this is broken. */
 export const CREATION_LIMIT: Milliseconds = 30_000;
 
+export const NO_DEVICE = "this kernel has no /dev/liveupdate, so no update can be";
+export const DEVICE_MEND = "hostler doctor live-update says what it lacks";
+
 /** There is one update at most; undefined when there is none. */
 export function refuseSecondUpdate({ update }: DaemonState): WireError | undefined {
   if (update === undefined) return undefined;
@@ -40,6 +43,10 @@ export function refuseSecondUpdate({ update }: DaemonState): WireError | undefin
 export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError | undefined {
   const second = refuseSecondUpdate(state);
   if (second !== undefined) return second;
+  if (!state.device) {
+    const message = "This kernel has no /dev/liveupdate: no update can be, and no dry run";
+    return { kind: "no-device", message, hint: `${DEVICE_MEND}.` };
+  }
   if (!state.loaded && !order.dryRun) {
     const message = "No kernel is loaded";
     return { kind: "not-loaded", message, hint: "Load one by luoctl load." };

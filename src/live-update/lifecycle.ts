@@ -192,7 +192,7 @@ export const handlers: Handlers = {
   "client-aborts": clientAborts,
   claim,
   "client-finished": clientFinished,
-  kernel: (state, { loaded }) => stay({ ...state, loaded }),
+  kernel: (state, { loaded, device }) => stay({ ...state, loaded, device }),
   update: beginUpdate,
   "operator-aborts": operatorAborts,
   "operator-finishes": operatorFinishes,

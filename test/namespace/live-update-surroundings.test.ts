@@ -36,6 +36,27 @@ skipUnless("luod against all", root, () => {
     expect(before.ended).toBe(false);
   });
 
+  test("no device: a dry run and a kexec are refused, status says it, with the mend", async () => {
+    await using machine = new Machine();
+    await machine.start({ environment: { HOSTLER_ABSENT: "liveupdate" } });
+    await machine.luod.said(
+      /this kernel has no \/dev\/liveupdate, so no update can be: hostler doc/,
+    );
+    const luoctl = async (...words: readonly string[]) => {
+      const argv = [hostler(), "live-update", ...words, "--control-socket", machine.controlSocket];
+      return await runProgram(argv);
+    };
+    const mend = expect.stringContaining("hostler doctor live-update says what it lacks");
+    for (const words of [["kexec", "--dry-run"], ["kexec"]]) {
+      expect(await luoctl(...words)).toMatchObject({ exitCode: 111, stderr: mend });
+    }
+    expect(await luoctl("status")).toMatchObject({ exitCode: 0, stdout: mend });
+    machine.kernel.refuse("unload", "ENOSYS");
+    const { exitCode, stderr } = await luoctl("unload");
+    expect(exitCode).toBe(111);
+    expect(stderr).toMatch(/Cannot unload: .* \(ENOSYS\)\. hostler doctor live-update says/);
+  });
+
   test("a full disk at its start: said with path and mend, 111, and nothing is left", async () => {
     using folder = temporaryFolder();
     mkdirSync(folder.file("disk"));

@@ -53,7 +53,7 @@ export const events: { readonly [K in Kind]: Extract<DaemonEvent, { kind: K }> }
     ...{ id: "vm", part: "", user: 107 },
   },
   "client-finished": { kind: "client-finished", ...ofGreeted, part: undefined },
-  kernel: { kind: "kernel", loaded: false },
+  kernel: { kind: "kernel", loaded: false, device: true },
   update: { kind: "update", order },
   "operator-aborts": { kind: "operator-aborts", reason: "said so" },
   "operator-finishes": { kind: "operator-finishes", id: "vm" },
@@ -156,7 +156,9 @@ const isReady = (subscription: Subscription): DaemonEvent => ({
 });
 
 const beginning = () =>
-  new LiveUpdateLife().subscribe(greeted, bare).tell({ kind: "kernel", loaded: true });
+  new LiveUpdateLife()
+    .subscribe(greeted, bare)
+    .tell({ kind: "kernel", loaded: true, device: true });
 
 const restoring = (stage: "unclaimed" | "claimed" | "finishing") =>
   new LiveUpdateLife().subscribe(greeted).tell({

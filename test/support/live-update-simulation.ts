@@ -184,7 +184,7 @@ export class Simulation {
         unreadable: undefined,
       }),
     );
-    this.handle({ kind: "kernel", loaded: true });
+    this.handle({ kind: "kernel", loaded: true, device: true });
     const sessions = this.kernel.open;
     const update = this.#saved?.update ?? null;
     this.#isTakenBack = true;

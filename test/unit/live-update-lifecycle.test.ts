@@ -235,7 +235,7 @@ describe("deadlines", () => {
     const life = new LiveUpdateLife()
       .subscribe(optional, bare)
       .tell(
-        { kind: "kernel", loaded: true },
+        { kind: "kernel", loaded: true, device: true },
         events.update,
         ...["vm", "vm/log", "db"].map(created),
         ready(bare),
@@ -273,10 +273,16 @@ describe("words that come late", () => {
     const both = [greeted, { ...greeted, id: "vm2", sessions: ["vm2"] }];
     const life = new LiveUpdateLife()
       .subscribe(...both)
-      .tell({ kind: "kernel", loaded: true }, events.update, created("vm"), created("vm2"), {
-        ...events.ready,
-        id: undefined,
-      });
+      .tell(
+        { kind: "kernel", loaded: true, device: true },
+        events.update,
+        created("vm"),
+        created("vm2"),
+        {
+          ...events.ready,
+          id: undefined,
+        },
+      );
     expect(life.said(1)).toEqual(["ERROR"]);
   });
 
@@ -315,6 +321,18 @@ describe("a client that comes again", () => {
   });
 });
 
+describe("an update that cannot be", () => {
+  test("because there is no device: a dry run is refused as well, with the mend", () => {
+    const life = new LiveUpdateLife().tell({ kind: "kernel", loaded: true, device: false });
+    for (const dryRun of [true, false]) {
+      expect(refuseUpdate(life.state, { ...order, dryRun })).toMatchObject({
+        ...{ kind: "no-device", hint: expect.stringContaining("hostler doctor live-update") },
+      });
+    }
+    expect(life.tell({ kind: "update", order: { ...order, dryRun: true } }).effects).toEqual([]);
+  });
+});
+
 describe("what came", () => {
   const policy = (life: LiveUpdateLife) => {
     life.unclaimedTime = 500;
@@ -335,7 +353,8 @@ describe("what came", () => {
       const claimer = { connection: 1, request: 9, bare: bareClaim };
       const life = lives.unclaimed();
       life.tell({ ...events.claim, claimer }, events.retrieved, events.disconnected);
-      return refuseUpdate(life.tell({ kind: "kernel", loaded: true }).state, order)?.kind;
+      return refuseUpdate(life.tell({ kind: "kernel", loaded: true, device: true }).state, order)
+        ?.kind;
     };
     expect(refusal(false)).toBe("unclaimed");
     expect(refusal(true)).toBeUndefined();

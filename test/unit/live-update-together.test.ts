@@ -43,7 +43,7 @@ const created = ids.flatMap((id) =>
 /** A whole update, with one optional client that goes in the middle of it. */
 const history: DaemonEvent[] = [
   ...ids.map(subscribe),
-  { kind: "kernel", loaded: true },
+  { kind: "kernel", loaded: true, device: true },
   { kind: "update", order: { dryRun: false, includeBare: false, discardUnclaimed: false } },
   ...created,
   ready(0),

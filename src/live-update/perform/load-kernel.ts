@@ -97,10 +97,18 @@ const mends: Readonly<Record<string, string>> = {
   ENOKEY: "Sign the kernel with a key that this kernel trusts.",
 };
 
-/** Why it cannot be unloaded; undefined when nothing is loaded any more. */
-export function unloadTarget(): string | undefined {
+const unloadMends: Readonly<Record<string, string>> = {
+  EPERM: "luod needs CAP_SYS_BOOT, and kernel.kexec_load_disabled must be 0.",
+  EBUSY: "A kernel is being loaded: try again.",
+};
+
+/** Why it cannot be unloaded, and the mend; undefined when nothing is loaded any more. */
+export function unloadTarget(): { readonly why: string; readonly mend: string } | undefined {
   const result = unloadKernel();
-  return result < 0 ? `${errnoMessage(-result)} (${errnoName(-result)})` : undefined;
+  if (result >= 0) return undefined;
+  const code = errnoName(-result);
+  const mend = unloadMends[code] ?? "hostler doctor live-update says what this kernel lacks.";
+  return { why: `${errnoMessage(-result)} (${code})`, mend };
 }
 
 /** What is loaded: as we loaded it, or by somebody else; undefined for nothing. */

@@ -1,5 +1,5 @@
 import { existsSync, fstatSync, readSync, writeSync } from "node:fs";
-import { faultKernelSocket } from "../../../ffi/fault-hooks.ts";
+import { faultKernelSocket, isMadeAbsent } from "../../../ffi/fault-hooks.ts";
 import { finishSession, preserveDescriptor, retrieveDescriptor } from "../../../ffi/live-update.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -11,6 +11,7 @@ import { decodeRegistry, encodeEntered, encodeRegistry, type Registry } from "..
 
 /** Whether this kernel has live update, and has it on. */
 export function hasDevice(): boolean {
+  if (isMadeAbsent("liveupdate")) return false;
   return faultKernelSocket() !== undefined || existsSync("/dev/liveupdate");
 }
 
