@@ -58,6 +58,7 @@ import {
 } from "./protocol.ts";
 import { type Registry, updateTimesSchema } from "./registry.ts";
 
+const ROOT = 0;
 /** Milliseconds until the registry is asked for again, when another has the device. */
 const REGISTRY_AGAIN_AFTER = 1_000;
 /** Milliseconds for an update to be taken back when the daemon is stopped. */
@@ -239,7 +240,8 @@ class LiveUpdateDaemon {
     this.#takeBack(outgoing);
     this.#clients = new ClientConnections(this.#loop, {
       path,
-      policy: { ...allowUsers(users), groups },
+      // What came is root's to claim, whoever else may: an operator can always come for it.
+      policy: { ...allowUsers([...new Set([...users, ROOT])]), groups },
       handlers: {
         onEvent: (event) => this.#receive(event),
         onTrouble: (message) => this.#limited.warn(message),

@@ -41,7 +41,7 @@ export const defaultStateDirectory = "/run/luod";
 
 /**
  * Without rules every id is everybody's who may connect. With one, nobody uses an id that no rule
- * gives to him: what is not thought of is refused, and root is no exception.
+ * gives to him: what is not thought of is refused, and root is no exception, but that it may claim.
  */
 export function mayUseId(rules: readonly IdRule[], id: string, user: number): boolean {
   if (rules.length === 0) return true;

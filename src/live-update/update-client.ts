@@ -52,9 +52,23 @@ export interface UpdateClientHandlers {
   onNothing(why: string): void;
   /** It waits, and cannot be had now: it is asked for again. */
   onClaimRefused(error: WireError): void;
+  /**
+   * luod serves this id on no connection of ours: it is tried again. `isFinal`: until its operator
+   * changes something.
+   */
+  onRefused(error: WireError, isFinal: boolean): void;
   /** luod will let go of what was claimed: `finished` was taken. */
   onSettled(): void;
   onTrouble(message: string): void;
+}
+
+/** Refusals that no time mends: of this user, of this version, of what was asked. */
+const finalRefusals: ReadonlySet<string> = new Set(["refused", "version", "request"]);
+
+/** What the claim came to, until it is known that this id takes part. */
+interface Outcome {
+  tell(): void;
+  forget(): void;
 }
 
 /** How far the claim of an earlier update is; "held" until `finished` was called. */
@@ -72,6 +86,12 @@ export class UpdateClient implements Disposable {
   /** Each is called once; without an answer when the connection ended before it came. */
   readonly #answers = new Map<number, (event: ClientEvent | undefined) => void>();
   #connection: LineConnection | undefined;
+  /** It said hello, and was greeted. */
+  #isGreeted = false;
+  /** luod has taken the subscription, or none is wanted, or it may be missed. */
+  #takesPart = false;
+  /** Of a program that must take part nothing is begun before that. */
+  #outcome: Outcome | undefined;
   #claim: Claim = "wanted";
   /** The update that it takes part in. */
   #update: string | undefined;
@@ -138,6 +158,8 @@ export class UpdateClient implements Disposable {
   [Symbol.dispose](): void {
     this.#dialler.stop();
     this.#claimTimer?.[Symbol.dispose]();
+    this.#outcome?.forget();
+    this.#outcome = undefined;
     this.#connection?.finish();
     this.#connection = undefined;
   }
@@ -153,12 +175,17 @@ export class UpdateClient implements Disposable {
         onLine: (body, takeDescriptor) => this.#onLine(body, takeDescriptor),
         onEnd: (reason) => this.#onEnd(reason),
       },
+      // luod says why it refuses, and closes: a hello that is too late must not hide that.
+      takesRest: true,
     });
     this.#connection = connection;
+    this.#isGreeted = false;
+    this.#takesPart = this.#options.subscription?.required !== true;
     const { program } = this.#options;
     const words = `${program} ${hostlerVersion}`.slice(0, limits.textLength);
     this.#ask({ cmd: "HELLO", protocol: PROTOCOL_VERSION, program: words }, (answer) => {
-      if (answer?.event === "HELLO") this.#introduce();
+      this.#isGreeted = answer?.event === "HELLO";
+      if (this.#isGreeted) this.#introduce();
       else if (answer !== undefined) this.#leave(answer);
     });
   }
@@ -182,7 +209,16 @@ export class UpdateClient implements Disposable {
       this.#unknownUpdate = undefined;
       this.#lastTrouble = "";
       this.#dialler.succeed();
+      this.#takesPart = true;
+      const outcome = this.#outcome;
+      this.#outcome = undefined;
+      outcome?.tell();
     });
+  }
+
+  #settleClaim(outcome: Outcome): void {
+    if (this.#takesPart) outcome.tell();
+    else this.#outcome = outcome;
   }
 
   #askForClaim(): void {
@@ -194,8 +230,14 @@ export class UpdateClient implements Disposable {
 
   /** Refused: it may be another's fault that passes. */
   #leave(answer: ClientEvent): void {
-    const why = answer.event === "ERROR" ? describeError(answer.error) : answer.event;
-    this.#tellTrouble(`luod refuses ${this.#options.id}: ${why}; it is tried again`);
+    const error: WireError =
+      answer.event === "ERROR"
+        ? answer.error
+        : { kind: "answer", message: `It answers ${answer.event}` };
+    this.#handlers.onRefused(error, finalRefusals.has(error.kind));
+    this.#tellTrouble(
+      `luod refuses ${this.#options.id}: ${describeError(error)}; it is tried again`,
+    );
     this.#connection?.close();
     this.#onEnd("refused");
   }
@@ -211,9 +253,13 @@ export class UpdateClient implements Disposable {
       return;
     }
     const before = this.#claim;
-    this.#claim = "settled";
-    if (before === "wanted") this.#handlers.onNothing(error.message);
-    else if (before === "finishing") this.#handlers.onSettled();
+    const tell = () => {
+      this.#claim = "settled";
+      if (before === "wanted") this.#handlers.onNothing(error.message);
+      else if (before === "finishing") this.#handlers.onSettled();
+    };
+    if (before === "wanted") this.#settleClaim({ tell, forget: () => {} });
+    else tell();
   }
 
   #onLine(body: unknown, takeDescriptor: () => SessionDescriptor | undefined): void {
@@ -248,6 +294,8 @@ export class UpdateClient implements Disposable {
     if (request !== undefined && onAnswer !== undefined) {
       this.#answers.delete(request);
       onAnswer(event);
+    } else if (event.event === "ERROR" && !this.#isGreeted) {
+      this.#leave(event);
     } else if (event.event === "ERROR") {
       this.#tellTrouble(`luod refuses: ${describeError(event.error)}`);
     }
@@ -272,8 +320,11 @@ export class UpdateClient implements Disposable {
       return;
     }
     if (this.#claim === "wanted") {
-      this.#claim = "held";
-      this.#handlers.onClaimed(session);
+      const tell = () => {
+        this.#claim = "held";
+        this.#handlers.onClaimed(session);
+      };
+      this.#settleClaim({ tell, forget: () => session.close() });
       return;
     }
     // Claimed again by a new connection: what it held was retrieved by the first.
@@ -301,6 +352,8 @@ export class UpdateClient implements Disposable {
 
   #onEnd(reason: string): void {
     this.#connection = undefined;
+    this.#outcome?.forget();
+    this.#outcome = undefined;
     const answers = [...this.#answers.values()];
     this.#answers.clear();
     if (this.#update !== undefined) {

@@ -40,12 +40,18 @@ export class LineConnection implements Disposable {
   constructor(
     loop: EventLoop,
     socket: OwnedDescriptor,
-    options: { readonly limits: LineLimits; readonly handlers: LineHandlers },
+    options: {
+      readonly limits: LineLimits;
+      readonly handlers: LineHandlers;
+      /** As for a stream: what a peer said before it was gone is taken, also when a send fails. */
+      readonly takesRest?: boolean;
+    },
   ) {
     this.#limits = options.limits;
     this.#handlers = options.handlers;
     this.#stream = new StreamConnection(loop, socket, {
       queuedBytes: options.limits.queuedBytes,
+      takesRest: options.takesRest ?? false,
       handlers: {
         onBytes: (bytes, descriptors) => this.#onBytes(bytes, descriptors),
         onEnd: (reason) => this.#end(reason, false),

@@ -11,8 +11,11 @@ import {
   writeSync,
 } from "node:fs";
 import { allProcesses } from "../../src/process/perform/process-table.ts";
+import { hostlerWithFaults } from "../support/binary.ts";
 import { compileProgram, Host, stateOfProcess } from "../support/carrying.ts";
-import type { Program } from "../support/program.ts";
+import { LineClient } from "../support/live-update-daemon.ts";
+import { type Program, runProgram } from "../support/program.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(90_000);
@@ -180,7 +183,7 @@ test("a claim that is refused for too long ends it, and says why", async () => {
   const words = ["--id", "db", "--wait", "100ms", "--", carried];
   const { exitCode, stderr } = await host.client("run", words).ended();
   expect(exitCode).toBe(111);
-  expect(stderr).toMatch(/db: Cannot retrieve db: .*, for 100 ms: memory of an earlier kernel/);
+  expect(stderr).toMatch(/db: Cannot retrieve db: .* \(for 100 ms\)\. The program is not started/);
 });
 
 describe("an update that ends", () => {
@@ -421,15 +424,68 @@ describe("without luod", () => {
   });
 });
 
-test("two of one id: the second is told, and takes its place when the first ends", async () => {
+test("two of one id: the second waits, and takes its place when the first ends", async () => {
   const first = await startSubscribed([]);
-  const second = await start([]);
-  await second.run.said(/The id db is subscribed by another connection/);
+  const second = host.client("run", ["--id", "db", "--", carried]);
+  await second.said(/The id db is subscribed by another connection/);
+  const late = await host.client("run", ["--id", "db", "--wait", "100ms", "--", carried]).ended();
+  expect(late).toMatchObject({ exitCode: 111, stdout: "" });
+  expect(late.stderr).toContain("subscribed by another connection");
+  expect(late.stderr).toContain("The program is not started: memory of an earlier kernel may wait");
+  const optional = await start([], { flags: ["--optional"] });
+  optional.run.kill("SIGTERM");
+  await optional.run.ended();
+  expect(second.output.stdout).toBe("");
   first.run.kill("SIGTERM");
   await first.run.ended();
+  const [, number = ""] = await second.said(/^pid (\d+)$/m);
+  host.noteGroup(Number(number));
+  await second.said(/^up$/m);
   await host.subscribed("db");
-  second.run.kill("SIGTERM");
-  expect((await second.run.ended()).exitCode).toBe(7);
+  second.kill("SIGTERM");
+  expect((await second.ended()).exitCode).toBe(7);
+});
+
+test("one that has memory waits for its id with it, and loses nothing", async () => {
+  await startSubscribed([]);
+  await host.enterNextKernel();
+  const taker = await LineClient.connect(host.socket);
+  await taker.hello();
+  expect((await taker.ask({ cmd: "SUBSCRIBE", id: "db" })).event).toBe("OK");
+  const run = host.client("run", ["--id", "db", "--", carried]);
+  await run.said(/The id db is subscribed by another connection/);
+  expect(run.output.stdout).toBe("");
+  taker[Symbol.dispose]();
+  await run.said(/restores 2 files/);
+  const [, number = ""] = await run.said(/^pid (\d+)$/m);
+  host.noteGroup(Number(number));
+});
+
+skipUnless("another user", [root, program("setpriv", "util-linux")], () => {
+  test("one whose user luod refuses fails at once; an optional one is started", async () => {
+    await host.endProcesses();
+    await host.startLuod("--allow-uid", "65533");
+    for (const path of [host.folder.path, host.socket]) chmodSync(path, 0o777);
+    const asNobody = async (what: string, words: readonly string[]) => {
+      const change = ["setpriv", "--reuid=65534", "--clear-groups"];
+      const argv = [hostlerWithFaults(), "live-update", what, "--socket", host.socket, ...words];
+      return await runProgram([...change, ...argv], { environment: host.kernel.environment });
+    };
+    const mend = expect.stringContaining("or start luod with --allow-uid 65534 as well.");
+    const run = await asNobody("run", ["--id", "db", "--", "echo", "it runs"]);
+    expect(run).toMatchObject({ exitCode: 111, stdout: "", stderr: mend });
+    const hold = await asNobody("hold", ["--id", "db", "--once", host.folder.path]);
+    expect(hold).toMatchObject({ exitCode: 111, stdout: mend });
+    const optional = await asNobody("run", ["--id", "db", "--optional", "--", "echo", "it runs"]);
+    expect(optional).toMatchObject({ exitCode: 0, stdout: "it runs\n" });
+    // Root comes to whatever luod, but takes no id that a rule gives to another.
+    await startSubscribed([]);
+    await host.endProcesses();
+    await host.startLuod("--allow-id", "db=65533");
+    const refused = await host.client("run", ["--id", "db", "--", "echo", "it runs"]).ended();
+    expect(refused).toMatchObject({ exitCode: 111, stdout: "" });
+    expect(refused.stderr).toContain("User 0 may not use the id db");
+  });
 });
 
 test("an id that cannot be, and two words that contradict each other", async () => {

@@ -90,15 +90,19 @@ export class ClientConnections {
     }
     const { expected, received } = refusal;
     this.#handlers.onTrouble(`refused a client: expected ${expected}; received ${received}`);
-    lines.send({ event: "ERROR", error: { kind: "refused", message: "Refused", ...refusal } });
+    lines.send({ event: "ERROR", error: refusal });
     this.#letGo(lines);
   }
 
-  #refusePeer(peer: Peer): { readonly expected: string; readonly received: string } | undefined {
+  #refusePeer(peer: Peer): WireError | undefined {
     if (this.#clients.size >= limits.connections) {
-      return { expected: `at most ${limits.connections} clients`, received: "one more" };
+      const expected = `at most ${limits.connections} clients`;
+      return { kind: "limit", message: "Refused", expected, received: "one more" };
     }
-    return refusePeer(peer, this.#policy);
+    const refusal = refusePeer(peer, this.#policy);
+    if (refusal === undefined) return undefined;
+    const hint = `Run this as one of these, or start luod with --allow-uid ${peer.user} as well.`;
+    return { kind: "refused", message: "luod is not for this user", ...refusal, hint };
   }
 
   #gone(number: number): void {
@@ -121,10 +125,13 @@ export class ClientConnections {
 
   #onMessage(client: Client, message: ClientMessage): void {
     const id = message.cmd === "HELLO" ? undefined : message.id;
-    if (id !== undefined && !this.#handlers.mayUse(id, client.peer.user)) {
+    const { user } = client.peer;
+    const isClaim = message.cmd === "CLAIM" || message.cmd === "FINISHED";
+    const mayClaim = isClaim && user === 0;
+    if (id !== undefined && !mayClaim && !this.#handlers.mayUse(id, user)) {
       const error = {
         kind: "refused",
-        message: `User ${client.peer.user} may not use the id ${id}`,
+        message: `User ${user} may not use the id ${id}`,
         hint: "The daemon's --allow-id says whose it is.",
       };
       this.#refuse(client, message.request, error);

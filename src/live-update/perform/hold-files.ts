@@ -61,7 +61,7 @@ export class FileHolder implements Disposable {
   /** Whether it is known what an earlier kernel left, and all of it is in its place. */
   #isRestored = false;
   #preservation: PreservationRequest | undefined;
-  /** Why what waits could not be claimed. */
+  /** Why what waits could not be claimed, or luod does not take this id. */
   #refusal: string | undefined;
 
   constructor(loop: EventLoop, options: HoldOptions, say: Say) {
@@ -82,6 +82,7 @@ export class FileHolder implements Disposable {
           this.#refusal = describeError(error);
           this.#trouble(`cannot claim yet: ${this.#refusal}`);
         },
+        onRefused: (error, isFinal) => this.#onRefused(describeError(error), isFinal),
         onSettled: () => this.#onSettled(),
         onTrouble: (message) => this.#trouble(message),
       },
@@ -95,7 +96,7 @@ export class FileHolder implements Disposable {
     }
     const text = `${once ? "restores" : "holds"} ${paths.join(", ")}`;
     this.#say({ what: once ? "restores" : "holds", text, names: paths });
-    if (once) this.#timer = this.#loop.wakeAfter(wait, () => this.#endUnanswered());
+    if (once) this.#timer = this.#loop.wakeAfter(wait, () => this.#endLate());
     this.#keepWatchdog();
     this.#client.start();
     return await this.#ended.promise;
@@ -116,12 +117,21 @@ export class FileHolder implements Disposable {
     this.#watchdog = this.#loop.wakeAfter(watchdog / 2, () => this.#keepWatchdog());
   }
 
-  #endUnanswered(): void {
+  /** Before it is known what waits nothing is held yet: there is no use of waiting. */
+  #onRefused(why: string, isFinal: boolean): void {
+    this.#refusal = `luod refuses ${this.#options.id}: ${why}`;
+    if (isFinal && !this.#isRestored) this.#endUnanswered(this.#refusal);
+  }
+
+  #endUnanswered(unclaimed: string): void {
+    this.#say({ what: "ends", text: `nothing was restored: ${unclaimed}` });
+    this.#ended.resolve(ExitCode.refused);
+  }
+
+  #endLate(): void {
     const { socket, wait } = this.#options;
     const unclaimed = this.#refusal ?? `no answer of luod at ${socket}`;
-    const text = `nothing was restored: ${unclaimed}, for ${formatDuration(wait)}`;
-    this.#say({ what: "ends", text });
-    this.#ended.resolve(ExitCode.refused);
+    this.#endUnanswered(`${unclaimed} (for ${formatDuration(wait)})`);
   }
 
   // After a kexec.

@@ -85,7 +85,7 @@ export class ProgramRunner implements Disposable {
   #program: Program | undefined;
   #isStarted = false;
   #isServing = false;
-  /** Why what waits could not be claimed. */
+  /** Why what waits could not be claimed, or luod does not take this id. */
   #refusal: string | undefined;
   /** While what was restored is not finished: this process's end is the program's end. */
   #restoring: Guard | undefined;
@@ -117,6 +117,7 @@ export class ProgramRunner implements Disposable {
           this.#refusal = describeError(error);
           this.#trouble(`cannot claim yet: ${this.#refusal}`);
         },
+        onRefused: (error, isFinal) => this.#onRefused(describeError(error), isFinal),
         onSettled: () => this.#onSettled(),
         onTrouble: (message) => this.#trouble(message),
       },
@@ -128,7 +129,7 @@ export class ProgramRunner implements Disposable {
     for (const signal of endingSignals) process.on(signal, () => this.#onEndingSignal(signal));
     for (const signal of otherSignals) process.on(signal, () => this.#pass(signal));
     this.#keepWatchdog();
-    this.#wake(this.#options.wait, () => this.#startWithoutLuod());
+    this.#wake(this.#options.wait, () => this.#startWithoutLuod({ kind: "waited" }));
     this.#client.start();
     return await this.#ended.promise;
   }
@@ -157,15 +158,24 @@ export class ProgramRunner implements Disposable {
     this.#wake(watchdog / 2, () => this.#keepWatchdog());
   }
 
+  /** One that runs goes on: it is tried again. One that is to begin has no use of waiting. */
+  #onRefused(why: string, isFinal: boolean): void {
+    this.#refusal = `luod refuses ${this.#options.id}: ${why}`;
+    if (isFinal) this.#startWithoutLuod({ kind: "refused" });
+  }
+
   /** Whether memory waits cannot be known: one that must not lose it does not start without. */
-  #startWithoutLuod(): void {
+  #startWithoutLuod(cause: { readonly kind: "waited" | "refused" }): void {
     if (this.#program !== undefined) return;
     const { wait, socket, required } = this.#options;
     const unclaimed = this.#refusal ?? `no answer of luod at ${socket}`;
-    const what = `${unclaimed}, for ${formatDuration(wait)}`;
+    const what =
+      cause.kind === "refused" ? unclaimed : `${unclaimed} (for ${formatDuration(wait)})`;
     if (required) {
-      const mend = "Start luod, or say --optional to start without it.";
-      this.#end(ExitCode.refused, `${what}: memory of an earlier kernel may wait there. ${mend}`);
+      const begin = this.#refusal === undefined ? "Start luod, or say" : "Say";
+      const mend = `${begin} --optional to start without it.`;
+      const risk = "memory of an earlier kernel may wait there";
+      this.#end(ExitCode.refused, `${what}. The program is not started: ${risk}. ${mend}`);
       return;
     }
     this.#trouble(`${what}: starts without; memory that waits there would be claimed next time`);
