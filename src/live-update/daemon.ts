@@ -278,12 +278,15 @@ class LiveUpdateDaemon {
     const registry = this.#registry;
     if (registry !== undefined) {
       const followed = v.parse(updateTimesSchema, registry);
-      this.#saved = { ...this.#saved, followed, offered_at_ms: this.#offeredAt() };
+      const offered = this.#saved.offered_monotonic_ms ?? monotonicNow();
+      const times = { offered_at_ms: this.#offeredAt(), offered_monotonic_ms: offered };
+      this.#saved = { ...this.#saved, followed, ...times };
     }
     return restoredEvent(registry, {
       saved: this.#saved,
       retrieved,
       registryHeld: this.#registryHeld,
+      offeredAt: this.#saved.offered_monotonic_ms ?? undefined,
       unreadable: this.#unreadable,
     });
   }

@@ -29,8 +29,12 @@ const policyEnd = ({ now, unclaimedTime }: Context): MonotonicTime | undefined =
 
 export function restored(state: DaemonState, event: Of<"restored">, context: Context): Decision {
   const incoming = new Map<string, Incoming>();
+  const { offeredAt = context.now } = event;
   for (const session of event.sessions) {
-    const finishBy = session.stage === "finishing" ? undefined : policyEnd(context);
+    // A daemon that is started again gives nobody a new time; who had claimed has to come again.
+    const since = session.stage === "unclaimed" ? offeredAt : context.now;
+    const end = policyEnd({ ...context, now: since });
+    const finishBy = session.stage === "finishing" ? undefined : end;
     const empty = { waiting: [], holders: [], forsaken: false, reason: undefined };
     incoming.set(session.name, { ...session, ...empty, finishBy });
   }

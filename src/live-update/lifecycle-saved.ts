@@ -1,3 +1,4 @@
+import type { MonotonicTime } from "../units/units.ts";
 import type { DaemonEvent, DaemonState, Update } from "./lifecycle-state.ts";
 import { OWN_SESSION } from "./protocol.ts";
 import type { Registry } from "./registry.ts";
@@ -67,10 +68,11 @@ export function restoredEvent(
     /** Sessions that the holder has retrieved. */
     readonly retrieved: ReadonlySet<string>;
     readonly registryHeld: boolean;
+    readonly offeredAt: MonotonicTime | undefined;
     readonly unreadable: string | undefined;
   },
 ): Restored {
-  const { saved, retrieved, registryHeld, unreadable } = known;
+  const { saved, retrieved, registryHeld, offeredAt, unreadable } = known;
   const settled = new Set(saved.settled);
   const finishing = new Set(saved.finishing);
   const leftOut = (registry?.left_out ?? []).map((name) => {
@@ -85,6 +87,7 @@ export function restoredEvent(
     kind: "restored",
     from: registry?.update,
     registryHeld,
+    offeredAt,
     unreadable,
     sessions: [...leftOut, ...own].filter(({ name }) => !settled.has(name)),
   };

@@ -212,6 +212,8 @@ export type DaemonEvent =
       readonly from: string | undefined;
       readonly sessions: readonly Pick<Incoming, "name" | "id" | "part" | "user" | "stage">[];
       readonly registryHeld: boolean;
+      /** When a daemon of this boot offered them first; undefined for now. */
+      readonly offeredAt: MonotonicTime | undefined;
       /** Why the registry is not understood: what it speaks of is left alone. */
       readonly unreadable: string | undefined;
     }

@@ -486,6 +486,24 @@ skipUnless("luod: what came", root, () => {
     expect((await machine.status()).phase).toBe("idle");
   });
 
+  test("is finished after that time from the first offer, over restarts of luod", async () => {
+    await using machine = await restoring();
+    const path = `${machine.stateDirectory}/state.json`;
+    const offered = () => JSON.parse(readFileSync(path, "utf8")).offered_monotonic_ms as number;
+    const first = offered();
+    await machine.kill();
+    await machine.start({ flags: ["--unclaimed", "1h"] });
+    expect(offered()).toBe(first);
+    const sessions = await machine.ask<SessionSummary[]>("sessions");
+    for (const { finish_in_ms: left } of sessions) expect(left).toBeLessThan(3_600_000);
+    // As one that was offered an hour ago.
+    await machine.kill();
+    const saved = JSON.parse(readFileSync(path, "utf8"));
+    writeFileSync(path, JSON.stringify({ ...saved, offered_monotonic_ms: first - 3_600_000 }));
+    await machine.start({ flags: ["--unclaimed", "1h"] });
+    await nothingIsOpen(machine);
+  });
+
   test("is finished by the operator, whoever waits for it", async () => {
     await using machine = await restoring();
     expect(await refusalOf(machine.ask("finish", { client: "nobody" }))).toMatchObject({

@@ -67,7 +67,13 @@ export const events: { readonly [K in Kind]: Extract<DaemonEvent, { kind: K }> }
   "kernel-refused": { kind: "kernel-refused", refusal },
   restored: {
     kind: "restored",
-    ...{ from: "u0", sessions: [], registryHeld: true, unreadable: undefined },
+    ...{
+      from: "u0",
+      sessions: [],
+      registryHeld: true,
+      offeredAt: undefined,
+      unreadable: undefined,
+    },
   },
   "left-behind": { kind: "left-behind", update: "u0", sessions: ["vm"] },
   retrieved: { kind: "retrieved", session: "vm" },

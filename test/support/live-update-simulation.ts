@@ -181,6 +181,7 @@ export class Simulation {
         saved,
         retrieved: new Set(names.filter((name) => this.kernel.retrieved(name))),
         registryHeld: held !== undefined,
+        offeredAt: undefined,
         unreadable: undefined,
       }),
     );

@@ -348,6 +348,23 @@ describe("what came", () => {
     expect(life.done("finish-session")).toEqual(["vm"]);
   });
 
+  test("has the policy's time from its first offer, whatever daemon made that", () => {
+    const life = policy(new LiveUpdateLife());
+    const names = ["old", "claimed"] as const;
+    const sessions = names.map((id) => ({
+      ...{ name: id, id, part: "", user: 107 },
+      stage: id === "old" ? ("unclaimed" as const) : ("claimed" as const),
+    }));
+    life.tell({ ...events.restored, sessions, offeredAt: life.now - 400 });
+    life.pass(99);
+    expect(life.done("finish-session")).toEqual([]);
+    life.pass(1);
+    expect(life.done("finish-session")).toEqual(["old"]);
+    // Its client lost the connection with the daemon before this one, and may come again.
+    life.pass(400);
+    expect(life.done("finish-session")).toEqual(["claimed"]);
+  });
+
   test("hinders a kexec when its client is gone without FINISHED; a bare one's does not", () => {
     const refusal = (bareClaim: boolean) => {
       const claimer = { connection: 1, request: 9, bare: bareClaim };
@@ -398,7 +415,7 @@ describe("what is saved", () => {
       sessions: ["a", "b", "c"].map((id) => ({ name: id, id, part: "", user: 1 })),
       left_out: ["d"],
     };
-    const found = { registryHeld: true, unreadable: undefined };
+    const found = { registryHeld: true, offeredAt: undefined, unreadable: undefined };
     const first = restoredEvent(registry, {
       ...{ ...found, saved: { settled: [], finishing: [] }, retrieved: new Set(["b"]) },
     });

@@ -33,6 +33,8 @@ const stateSchema = v.object({
   followed: v.nullable(updateTimesSchema),
   /** Wall clock in milliseconds: when sessions were first offered, and last claimed. */
   offered_at_ms: v.nullable(v.number()),
+  /** The first of these by CLOCK_MONOTONIC, in milliseconds: to decide by. */
+  offered_monotonic_ms: v.optional(v.nullable(v.number()), null),
   claimed_at_ms: v.nullable(v.number()),
 });
 export type SavedState = v.InferOutput<typeof stateSchema>;
@@ -49,6 +51,7 @@ export const emptyState = (boot: string): SavedState => ({
   given: [],
   followed: null,
   offered_at_ms: null,
+  offered_monotonic_ms: null,
   claimed_at_ms: null,
 });
 
