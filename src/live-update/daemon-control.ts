@@ -28,8 +28,8 @@ export interface Commanded {
   load(request: Of<"load">): Promise<LoadReport>;
   /** Why it cannot be unloaded, and the mend; undefined when it was. */
   unload(): { readonly why: string; readonly mend: string } | undefined;
-  /** Begins an update: the call is answered when it has ended in this kernel. */
-  begin(order: Of<"kexec">, way: EntryWay, call: ControlCall): void;
+  /** Begins an update, or says why not: the call is answered when it has ended in this kernel. */
+  begin(order: Of<"kexec">, way: EntryWay, call: ControlCall): WireError | undefined;
   /** Calls after every turn, until disposed. */
   onTurn(call: () => void): Disposable;
 }
@@ -120,13 +120,13 @@ function begin(daemon: Commanded, request: Of<"kexec">, call: ControlCall): void
   if (refuseWhileLoading(daemon, call)) return;
   // Looking may change the state: others load and unload kernels as well.
   statusOf(daemon);
-  const refusal = refuseUpdate(daemon.state, {
+  const order = {
     dryRun: request.dry_run,
     includeBare: request.include_bare,
     discardUnclaimed: request.discard_unclaimed,
-  });
-  if (refusal === undefined) daemon.begin(request, request.by, call);
-  else refuse(daemon, call, refusal);
+  };
+  const refusal = refuseUpdate(daemon.state, order) ?? daemon.begin(request, request.by, call);
+  if (refusal !== undefined) refuse(daemon, call, refusal);
 }
 
 function abort(daemon: Commanded, request: Of<"abort">, call: ControlCall): void {

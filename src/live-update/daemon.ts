@@ -34,7 +34,7 @@ import {
   type Outcome,
   type Update,
 } from "./lifecycle-state.ts";
-import { DEVICE_MEND, NO_DEVICE } from "./lifecycle-update.ts";
+import { DEVICE_MEND, NO_DEVICE, refuseUpdate } from "./lifecycle-update.ts";
 import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
 import { ClientConnections } from "./perform/client-connections.ts";
 import { AlreadyRunning, bootTime, takeDaemonLock, takeKernelLock } from "./perform/daemon-lock.ts";
@@ -55,6 +55,7 @@ import {
   type LoadedKernel,
   type LoadReport,
   OWN_SESSION,
+  type WireError,
 } from "./protocol.ts";
 import { type Registry, updateTimesSchema } from "./registry.ts";
 
@@ -337,17 +338,27 @@ class LiveUpdateDaemon {
 
   #decideTogether(events: readonly DaemonEvent[]): void {
     const before = this.#state;
-    const context = this.#context();
-    const decided = events.map((event) => {
-      const { state, effects } = step(this.#state, event, context);
-      this.#state = state;
-      return { update: state.update?.id, effects };
-    });
-    this.#save(before);
+    let decided = this.#stepThrough(events);
+    const problem = this.#save(before);
+    if (problem !== this.#state.unsaved) {
+      // Nothing of it is done yet, and deciding is pure: it is decided again, knowing that.
+      this.#state = before;
+      decided = this.#stepThrough([{ kind: "state-file", problem }, ...events]);
+      this.#save(before);
+    }
     for (const { update, effects } of decided) {
       this.#decidedUpdate = update;
       for (const effect of effects) this.#performer.perform(effect);
     }
+  }
+
+  #stepThrough(events: readonly DaemonEvent[]) {
+    const context = this.#context();
+    return events.map((event) => {
+      const { state, effects } = step(this.#state, event, context);
+      this.#state = state;
+      return { update: state.update?.id, effects };
+    });
   }
 
   #context(): Context {
@@ -362,24 +373,33 @@ class LiveUpdateDaemon {
     };
   }
 
-  /** Before anything is done of it, what the next daemon would have to know is written down. */
-  #save(before: DaemonState): void {
+  /**
+   * Before anything is done of it, what the next daemon would have to know is written down.
+   * @returns why it is not
+   */
+  #save(before: DaemonState): string | undefined {
     const { update, incoming, last } = this.#state;
     const isSame =
       before.update?.id === update?.id &&
       before.update?.commit === update?.commit &&
       before.incoming === incoming &&
       before.last === last;
-    if (isSame && before.loaded === this.#state.loaded) return;
+    if (isSame && before.loaded === this.#state.loaded) return this.#state.unsaved;
     const { settled, finishing, ...decided } = savedDecisions(this.#state, this.#registry);
     // What the daemon before this one was at stays written until it is taken back.
     const own = this.#isTakenBack ? decided : {};
-    this.#write({ loaded: this.#loaded ?? null, settled, finishing, ...own });
+    return this.#write({ loaded: this.#loaded ?? null, settled, finishing, ...own });
   }
 
-  #write(change: Partial<SavedState>): void {
+  #write(change: Partial<SavedState>): string | undefined {
     this.#saved = { ...this.#saved, ...change };
-    this.#stateFile.write(this.#saved);
+    return this.#stateFile.write(this.#saved);
+  }
+
+  /** As `#write`, for what no decision is about. */
+  #note(change: Partial<SavedState>): void {
+    const problem = this.#write(change);
+    if (problem !== this.#state.unsaved) this.#handle({ kind: "state-file", problem });
   }
 
   #setTimer(): void {
@@ -411,7 +431,7 @@ class LiveUpdateDaemon {
 
   #noteClaim(): void {
     this.#claims += 1;
-    this.#write({ claimed_at_ms: Date.now() });
+    this.#note({ claimed_at_ms: Date.now() });
   }
 
   /** An update ended in this kernel: whoever ordered it is told. */
@@ -475,6 +495,7 @@ class LiveUpdateDaemon {
 
   #sources(): StatusSources {
     this.#noticeKernel();
+    if (this.#state.unsaved !== undefined) this.#note({});
     const { followed } = this.#saved;
     const blackout =
       followed === null
@@ -492,7 +513,9 @@ class LiveUpdateDaemon {
   /** What hinders now, for whoever asks. */
   #troubles(): string[] {
     const { silence } = this.#holder;
+    const { unsaved } = this.#state;
     return [
+      ...(unsaved === undefined ? [] : [unsaved]),
       ...(this.#state.device ? [] : [`${NO_DEVICE}: ${DEVICE_MEND}`]),
       ...(silence === undefined ? [] : [silence]),
     ];
@@ -518,7 +541,7 @@ class LiveUpdateDaemon {
     });
     if (report.kernel !== null) {
       this.#loaded = report.kernel;
-      this.#write({ loaded: report.kernel });
+      this.#note({ loaded: report.kernel });
       this.#record({ what: "loaded", detail: `${kernel}, ${report.kernel.version ?? "unknown"}` });
       this.#handle(this.#kernelEvent());
     }
@@ -534,17 +557,20 @@ class LiveUpdateDaemon {
     return undefined;
   }
 
-  #begin(order: KexecOrder, way: EntryWay, call: ControlCall): void {
+  /** @returns why it has not begun: what it would be known by could not be written */
+  #begin(asked: KexecOrder, way: EntryWay, call: ControlCall): WireError | undefined {
     this.#way = resolveWay(way === "auto" ? this.#options.by : way);
     this.#caller = call;
-    this.#handle({
-      kind: "update",
-      order: {
-        dryRun: order.dry_run,
-        includeBare: order.include_bare,
-        discardUnclaimed: order.discard_unclaimed,
-      },
-    });
+    const order = {
+      dryRun: asked.dry_run,
+      includeBare: asked.include_bare,
+      discardUnclaimed: asked.discard_unclaimed,
+    };
+    this.#handle({ kind: "update", order });
+    const isBegun = this.#caller !== call || this.#state.update !== undefined;
+    if (isBegun) return undefined;
+    this.#caller = undefined;
+    return refuseUpdate(this.#state, order);
   }
 
   /**

@@ -102,6 +102,8 @@ export interface DaemonState {
    * oldest first: what of them comes over a kexec all the same is nobody's.
    */
   readonly given: readonly string[];
+  /** Why the state file cannot be written, and the mend, when that is so. */
+  readonly unsaved: string | undefined;
   /** The update that this kernel came from. */
   readonly restoredFrom: string | undefined;
   /** What the last update without a new kernel came to. */
@@ -120,6 +122,7 @@ export const initialState: DaemonState = {
   registryHeld: false,
   unreadable: undefined,
   given: [],
+  unsaved: undefined,
   restoredFrom: undefined,
   last: undefined,
 };
@@ -191,6 +194,8 @@ export type DaemonEvent =
       readonly request: number | undefined;
     }
   | { readonly kind: "kernel"; readonly loaded: boolean; readonly device: boolean }
+  /** The state file can, or cannot, be written: with its mend. */
+  | { readonly kind: "state-file"; readonly problem: string | undefined }
   | { readonly kind: "update"; readonly order: UpdateOrder }
   | { readonly kind: "operator-aborts"; readonly reason: string }
   | { readonly kind: "operator-finishes"; readonly id: string }

@@ -47,6 +47,10 @@ export function refuseUpdate(state: DaemonState, order: UpdateOrder): WireError 
     const message = "This kernel has no /dev/liveupdate: no update can be, and no dry run";
     return { kind: "no-device", message, hint: `${DEVICE_MEND}.` };
   }
+  if (state.unsaved !== undefined) {
+    const message = "An update cannot begin that a luod after this one would know nothing of";
+    return { kind: "unsaved", message, hint: state.unsaved };
+  }
   if (!state.loaded && !order.dryRun) {
     const message = "No kernel is loaded";
     return { kind: "not-loaded", message, hint: "Load one by luoctl load." };
@@ -580,6 +584,21 @@ export function updateTime(state: DaemonState, context: Context): Decision {
     }
   }
   return decision;
+}
+
+/**
+ * A daemon after this one goes by the state file. What cannot be written there must not go on: it
+ * is taken back, as long as the kernel is not being entered.
+ */
+export function stateFileChanged(
+  state: DaemonState,
+  { problem }: Of<"state-file">,
+  context: Context,
+): Decision {
+  const known = { ...state, unsaved: problem };
+  const isOver = state.update?.phase === "aborting" || state.update?.commit === "kernel";
+  if (problem === undefined || isOver) return stay(known);
+  return abort(stay(known), "aborted", `luod cannot go on with it: ${problem}`, context);
 }
 
 /** What a daemon that was killed left of an update: it is taken back. */

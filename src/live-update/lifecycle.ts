@@ -37,6 +37,7 @@ import {
   sessionCreated,
   sessionDropped,
   sessionRefused,
+  stateFileChanged,
   updateDeadline,
   updateTime,
 } from "./lifecycle-update.ts";
@@ -193,6 +194,7 @@ export const handlers: Handlers = {
   claim,
   "client-finished": clientFinished,
   kernel: (state, { loaded, device }) => stay({ ...state, loaded, device }),
+  "state-file": stateFileChanged,
   update: beginUpdate,
   "operator-aborts": operatorAborts,
   "operator-finishes": operatorFinishes,

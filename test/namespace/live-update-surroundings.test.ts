@@ -1,6 +1,6 @@
 /** luod in surroundings that are against it. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, unlinkSync } from "node:fs";
+import { mkdirSync, rmSync, unlinkSync } from "node:fs";
 import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
 import { RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
@@ -8,7 +8,7 @@ import { Machine } from "../support/live-update-daemon.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
-import { waitFor } from "../support/wait-for.ts";
+import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
@@ -73,6 +73,43 @@ skipUnless("luod against all", root, () => {
       `the lock of the state directory ${folder.file("disk")}/lock: expected`,
     );
     expect(stderr).toContain("Make room there (df and df -i say how much there is)");
+  });
+
+  test("a full disk while it runs: no update begins, and one under way ends", async () => {
+    await using machine = new Machine();
+    const { stateDirectory } = machine;
+    mkdirSync(stateDirectory);
+    const mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", stateDirectory];
+    expect((await runProgram(mount)).exitCode).toBe(0);
+    const filler = `${stateDirectory}/filler`;
+    const fill = () => runProgram(["dd", "if=/dev/zero", `of=${filler}`, "bs=4k", "count=64"]);
+    try {
+      await machine.start();
+      const client = await machine.client();
+      await client.ask({ cmd: "SUBSCRIBE", id: "vm" });
+      await machine.load();
+      await machine.status();
+      await fill();
+      const words = `Cannot write ${stateDirectory}/state.json: expected room on its file system`;
+      const order = { dry_run: true, include_bare: false, discard_unclaimed: false, by: "reboot" };
+      const error = await rejectionOf(machine.ask("kexec", order));
+      expect(JSON.stringify(error)).toContain("a luod after this one would know nothing of");
+      expect((await machine.status()).troubles).toEqual([expect.stringContaining(words)]);
+      expect(machine.kernel.outgoing).toEqual([]);
+      rmSync(filler);
+      expect((await machine.status()).troubles).toEqual([]);
+      const { ended } = await machine.kexec();
+      (await client.given("START_PRESERVATION")).session.close();
+      // What was decided last is written; the entry into the kernel cannot be any more.
+      await fill();
+      await client.ask({ cmd: "READY" });
+      expect((await client.heard("ABORTED")).reason).toContain(words);
+      expect((await ended).outcome).toBe("aborted");
+      expect(machine.kernel.ended).toBeUndefined();
+      expect(machine.kernel.outgoing).toEqual([]);
+    } finally {
+      await runProgram(["umount", "--lazy", stateDirectory]);
+    }
   });
 
   test("who reads its events late gets all that were kept, and then its answer", async () => {

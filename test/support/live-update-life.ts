@@ -54,6 +54,7 @@ export const events: { readonly [K in Kind]: Extract<DaemonEvent, { kind: K }> }
   },
   "client-finished": { kind: "client-finished", ...ofGreeted, part: undefined },
   kernel: { kind: "kernel", loaded: false, device: true },
+  "state-file": { kind: "state-file", problem: "no room" },
   update: { kind: "update", order },
   "operator-aborts": { kind: "operator-aborts", reason: "said so" },
   "operator-finishes": { kind: "operator-finishes", id: "vm" },

@@ -501,6 +501,21 @@ export class Simulation {
     }
   }
 
+  /** For a while the daemon can write nothing of what it decides. */
+  #fillDisk(): void {
+    const { update } = this.#state;
+    const isLate = update?.commit === "kernel";
+    const generation = this.#generation;
+    this.handle({ kind: "state-file", problem: "no room" });
+    const now = this.#state.update;
+    const goesOn = now !== undefined && now.id === update?.id && now.phase !== "aborting";
+    if (goesOn && !isLate && !this.#isDying) throw new Error("an update goes on that is not saved");
+    if (!this.#isDying && this.#order(true)) throw new Error("an update begins that is not saved");
+    this.agenda.after(this.chance.below(500) + 1, () => {
+      if (generation === this.#generation) this.handle({ kind: "state-file", problem: undefined });
+    });
+  }
+
   /** @returns false when it is refused */
   #order(dryRun: boolean): boolean {
     const order = { dryRun, includeBare: this.chance.happens(0.5), discardUnclaimed: false };
@@ -515,6 +530,7 @@ export class Simulation {
       const what = this.chance.random();
       if (what < this.trouble) this.#abort();
       else if (what < 2 * this.trouble) this.#crash();
+      else if (what < 3 * this.trouble) this.#fillDisk();
       else this.#order(this.chance.happens(0.2));
       this.#operate();
     });

@@ -77,6 +77,13 @@ const decisions: { readonly [K in Kind]: Row } = {
     claimed: { ignored: "it was known that none is loaded" },
     finishing: { ignored: "it was known that none is loaded" },
   },
+  "state-file": {
+    otherwise: "=",
+    preserving: "aborting:",
+    barrier: "aborting: ABORTED hang-up drop-session drop-session",
+    registry: "aborting: ABORTED hang-up drop-session drop-session",
+    preparation: "aborting: ABORTED hang-up drop-session drop-session drop-session",
+  },
   update: {
     otherwise: { ignored: "refused before: another is under way, or no kernel is loaded" },
     loaded: "preserving: create-session create-session",
@@ -330,6 +337,20 @@ describe("an update that cannot be", () => {
       });
     }
     expect(life.tell({ kind: "update", order: { ...order, dryRun: true } }).effects).toEqual([]);
+  });
+});
+
+describe("a state file that cannot be written", () => {
+  test("nothing begins until it can, and a commit does not reach the kernel", () => {
+    const life = lives.loaded().tell(events["state-file"]);
+    expect(refuseUpdate(life.state, order)).toMatchObject({ kind: "unsaved", hint: "no room" });
+    expect(refuseUpdate(life.state, { ...order, dryRun: true })?.kind).toBe("unsaved");
+    life.tell({ kind: "state-file", problem: undefined });
+    expect(refuseUpdate(life.state, order)).toBeUndefined();
+    // The daemon decides again what it could not write, with this before it.
+    const late = lives.preparation().tell(events["state-file"], events.prepared);
+    expect(late.done("enter-kernel")).toEqual([]);
+    expect(late.phase).toBe("aborting");
   });
 });
 

@@ -1,6 +1,7 @@
 import { readFileSync, renameSync } from "node:fs";
 import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
+import { withFile } from "../../journal/file-refused.ts";
 import { loadedKernelSchema } from "../protocol.ts";
 import { type Registry, registrySchema, updateTimesSchema } from "../registry.ts";
 
@@ -121,24 +122,27 @@ export class StateFile {
     this.#onTrouble = onTrouble;
   }
 
-  write(state: SavedState): void {
+  /** @returns why it could not be written, and the mend; tried again at each change */
+  write(state: SavedState): string | undefined {
     const text = JSON.stringify(state);
-    if (text !== this.#written && this.writeBeside(this.#path, `${text}\n`)) this.#written = text;
+    if (text === this.#written) return undefined;
+    const problem = this.writeBeside(this.#path, `${text}\n`);
+    if (problem === undefined) this.#written = text;
+    return problem;
   }
 
-  /** Another file of the same kind. @returns whether it was written; what hinders is told once. */
-  writeBeside(path: string, text: string): boolean {
+  /** Another file of the same kind. What hinders is logged once. @returns as `write` */
+  writeBeside(path: string, text: string): string | undefined {
     try {
-      writeDurably(path, text);
+      const otherwise = "start luod with another --state-directory";
+      withFile({ what: "write", path, otherwise }, () => writeDurably(path, text));
       this.#failed = false;
-      return true;
+      return undefined;
     } catch (error) {
-      if (!this.#failed) {
-        const { message } = error as Error;
-        this.#onTrouble(`cannot write ${path}: ${message}; tried again at each change`);
-      }
+      const { message } = error as Error;
+      if (!this.#failed) this.#onTrouble(`${message} It is tried again at each change.`);
       this.#failed = true;
-      return false;
+      return message;
     }
   }
 }
