@@ -209,12 +209,17 @@ export function wholeNumber(
 }
 
 /** Reads a duration, such as "30s". @throws UsageError */
-export function durationArgument(name: string, text: string): number {
+export function durationArgument(
+  name: string,
+  text: string,
+  most: { readonly duration: number; readonly text: string } = longestWait,
+): number {
   const duration = parseDuration(text);
-  if (duration !== undefined && duration > 0 && duration <= LONGEST_WAIT) return duration;
+  if (duration !== undefined && duration > 0 && duration <= most.duration) return duration;
+  const example = "a duration such as 500ms, 30s or 2min";
   throw new UsageError(
-    `Expected a duration such as 500ms, 30s or 2min after ${name}, at most 24h, received ${text}`,
+    `Expected ${example} after ${name}, more than 0 and at most ${most.text}, received ${text}`,
   );
 }
 
-const LONGEST_WAIT = 24 * 3_600_000;
+const longestWait = { duration: 24 * 3_600_000, text: "24h" };

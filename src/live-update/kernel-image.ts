@@ -244,9 +244,19 @@ function describeFile(bytes: Buffer): string {
   }
   const packing = packingOf(bytes);
   if (packing !== undefined) return `a file packed by ${packing}`;
+  return isText(bytes.subarray(0, 4096)) ? "a text file" : "a file that is no kernel";
+}
+
+/** UTF-8 without the control characters that no text has; its last character may be cut. */
+function isText(bytes: Uint8Array): boolean {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
+  } catch {
+    return false;
+  }
   // biome-ignore lint/suspicious/noControlCharactersInRegex: it is about control characters.
-  const isText = !/[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(bytes.toString("latin1", 0, 4096));
-  return isText ? "a text file" : "a file that is no kernel";
+  return !/[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]/.test(text);
 }
 
 function hasText(bytes: Buffer, offset: number, text: string): boolean {

@@ -411,6 +411,24 @@ function hasCrossed(
   return state.last !== undefined && !takesPartWith;
 }
 
+/** A word about an update that luod has not asked this client for. */
+function refuseUnasked(
+  state: DaemonState,
+  event: { readonly connection: number; readonly request: number | undefined } & {
+    readonly id: string | undefined;
+  },
+  word: "READY" | "PROGRESS" | "ABORT",
+): DaemonEffect[] {
+  const { connection, request, id } = event;
+  const error = {
+    kind: "not-asked",
+    message: `${word} without a START_PRESERVATION`,
+    expected: `${word} after START_PRESERVATION, with an id where there are several`,
+    received: `${word} for ${id ?? "the only id of this connection"}`,
+  };
+  return refuse({ connection, request, bare: isBare(state, connection) }, error);
+}
+
 export function clientReady(state: DaemonState, event: Of<"ready">, context: Context): Decision {
   const { connection, request, bytes } = event;
   const { update } = state;
@@ -420,16 +438,7 @@ export function clientReady(state: DaemonState, event: Of<"ready">, context: Con
     if (isOfAnother || hasCrossed(state, participant, connection)) {
       return { state, effects: answer(connection, request) };
     }
-    const error = {
-      kind: "not-asked",
-      message: "READY without a START_PRESERVATION",
-      expected: "READY after START_PRESERVATION, with an id where there are several",
-      received: `READY for ${event.id ?? "the only id of this connection"}`,
-    };
-    return {
-      state,
-      effects: refuse({ connection, request, bare: isBare(state, connection) }, error),
-    };
+    return { state, effects: refuseUnasked(state, event, "READY") };
   }
   const readyAfter = context.now - (participant.begun ?? context.now);
   const change = { stage: "ready" as const, readyAfter, bytes: bytes ?? participant.bytes };
@@ -449,7 +458,10 @@ export function clientProgress(
   const { update } = state;
   const participant = update === undefined ? undefined : participantOf(update, event);
   const effects = answer(event.connection, event.request);
-  if (!isUnderWay(update) || participant?.stage !== "preserving") return { state, effects };
+  if (!isUnderWay(update) || participant?.stage !== "preserving") {
+    if (hasCrossed(state, participant, event.connection)) return { state, effects };
+    return { state, effects: refuseUnasked(state, event, "PROGRESS") };
+  }
   const bytes = event.bytes ?? participant.bytes;
   const next = withParticipant(
     update,
@@ -470,7 +482,8 @@ export function clientAborts(
   const participant = update === undefined ? undefined : participantOf(update, event);
   const effects = answer(event.connection, event.request);
   if (!isUnderWay(update) || participant === undefined || !takesPart(participant)) {
-    return { state, effects };
+    if (hasCrossed(state, participant, event.connection)) return { state, effects };
+    return { state, effects: refuseUnasked(state, event, "ABORT") };
   }
   return fail({ state, effects }, participant, `it aborts: ${event.reason}`, context);
 }

@@ -137,11 +137,14 @@ function renew(
   return { ...update, participants };
 }
 
-/** Why there is nothing of that update: its part in it ended with its former connection, or all. */
+/**
+ * Why there is nothing of that update: its part in it ended with its former connection, or all. The
+ * last one alone is remembered; whatever the others came to, nothing of them is kept.
+ */
 function whyOver(state: DaemonState, update: string): string {
   if (state.last?.id === update) return state.last.reason;
-  const end = state.update?.id === update ? state.update.end : undefined;
-  return end?.reason ?? "its connection ended";
+  if (state.update?.id === update) return state.update.end?.reason ?? "its connection ended";
+  return "no such update is known";
 }
 
 function unsubscribe(state: DaemonState, event: Of<"unsubscribe">, context: Context): Decision {

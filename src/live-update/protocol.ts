@@ -109,6 +109,8 @@ export const clientMessageSchema = v.variant("cmd", [
     id: name,
     /** One that is not required may fail, and the update goes on without it. */
     required: v.optional(v.boolean()),
+    /** The same, by its other word. */
+    optional: v.optional(v.boolean()),
     deadline_ms: v.optional(
       v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(limits.longestDeadline)),
     ),

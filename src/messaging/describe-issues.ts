@@ -11,9 +11,25 @@ export interface Finding {
   readonly received: string;
 }
 
+/** Where valibot names no expectation, and its message repeats what was received. */
+const expectations: Readonly<Record<string, string>> = {
+  safe_integer: "a whole number",
+  integer: "a whole number",
+  finite: "a finite number",
+};
+
+function wantedBy(issue: v.BaseIssue<unknown>): string {
+  const { expected, received, path } = issue;
+  // A member that is missing is "expected" by its own name, in quotes, in the place of itself.
+  const key = path?.at(-1)?.key;
+  const isMissing = received === "undefined" && expected === `"${String(key)}"`;
+  if (isMissing) return "a value";
+  return expected ?? expectations[issue.type] ?? issue.message;
+}
+
 function findingOf(issue: v.BaseIssue<unknown>): Finding {
   const path = issue.path?.map((item) => String(item.key)).join(".") ?? "";
-  const wanted = issue.expected ?? issue.message;
+  const wanted = wantedBy(issue);
   return {
     expected: (path === "" ? wanted : `${wanted} in ${path}`).slice(0, LONGEST_PART),
     received: issue.received.slice(0, LONGEST_PART),

@@ -121,6 +121,38 @@ skipUnless("names", root, () => {
   });
 });
 
+skipUnless("words", root, () => {
+  test("READY, PROGRESS and ABORT that nobody asked for are refused alike", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    const client = await machine.client();
+    for (const cmd of ["READY", "PROGRESS", "ABORT"]) {
+      const { event, error } = await client.ask({ cmd });
+      expect([cmd, event, error?.kind]).toEqual([cmd, "ERROR", "not-asked"]);
+      expect(error?.message).toBe(`${cmd} without a START_PRESERVATION`);
+    }
+  });
+
+  test("optional is the opposite of required; both at once may not contradict", async () => {
+    await using machine = new Machine();
+    await machine.start();
+    const client = await machine.client();
+    const asked = async (words: object) => {
+      const { event, error } = await client.ask({ cmd: "SUBSCRIBE", id: "vm", ...words });
+      if (event !== "OK") return error?.kind;
+      const [one] = await machine.ask<readonly { readonly required: boolean }[]>("list");
+      return one?.required;
+    };
+    expect(await asked({})).toBe(true);
+    expect(await asked({ optional: true })).toBe(false);
+    expect(await asked({ optional: false })).toBe(true);
+    expect(await asked({ required: false })).toBe(false);
+    expect(await asked({ required: false, optional: true })).toBe(false);
+    expect(await asked({ required: true, optional: true })).toBe("request");
+    expect(await asked({ required: false, optional: false })).toBe("request");
+  });
+});
+
 skipUnless("who may", root, () => {
   test("another user claims nothing of it, root does; a stranger does not connect", async () => {
     await using machine = new Machine();

@@ -28,6 +28,17 @@ test("says what was expected, where, and what came", () => {
   );
 });
 
+test("says in words what valibot says in its own", () => {
+  const whole = v.object({ many: v.pipe(v.number(), v.safeInteger()), id: v.string() });
+  const told = (value: unknown) => {
+    const parsed = v.safeParse(whole, value);
+    return parsed.success ? "" : describeIssues(parsed.issues);
+  };
+  expect(told({ many: 1.5, id: "a" })).toBe("expected a whole number in many, received 1.5");
+  expect(told({ many: 1 })).toBe("expected a value in id, received undefined");
+  expect(told({ many: 1, id: 2 })).toBe("expected string in id, received 2");
+});
+
 test("tells three findings, and how many there are besides", () => {
   expect(describeIssues(issuesOf({ name: 1, signal: "x", deep: 3, more: 4 }))).toBe(
     'expected string in name, received 1; expected number in signal, received "x"; ' +

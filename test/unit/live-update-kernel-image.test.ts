@@ -135,6 +135,8 @@ describe("what is no kernel is named", () => {
     ["an EFI or DOS program without a kernel", makeEfiProgram(".text")],
     ["an EFI or DOS program without a kernel", Buffer.from("MZ")],
     ["a file packed by zstd", Bun.zstdCompressSync(Buffer.from("kernel"))],
+    ["a text file", Buffer.from("größer\n".repeat(600))],
+    ["a file that is no kernel", Buffer.from("what \xff begins like text", "latin1")],
     ["a file that is no kernel", Buffer.alloc(4096)],
   ];
   test.each(files)("%s, case %#", (found, file) => {

@@ -50,11 +50,19 @@ const decisions: { readonly [K in Kind]: Row } = {
     aborting: "= OK",
   },
   progress: {
-    otherwise: { ignored: "nobody is asked for it, or its sessions are being made" },
+    otherwise: "= ERROR",
     barrier: "=",
+    registry: { ignored: "it is ready: its word comes late" },
+    preparation: { ignored: "it is ready: its word comes late" },
+    kernel: { ignored: "it is ready: its word comes late" },
+    aborting: { ignored: "it crossed our word, that the update is aborted" },
   },
   "client-aborts": {
-    otherwise: "= OK",
+    otherwise: "= ERROR",
+    registry: "= OK",
+    preparation: "= OK",
+    kernel: "= OK",
+    aborting: "= OK",
     preserving: "aborting: OK",
     barrier: "aborting: OK ABORTED hang-up drop-session drop-session",
   },
@@ -312,6 +320,12 @@ describe("a client that comes again", () => {
     const life = lives.barrier().tell(events.disconnected, dropped("vm"), again("u1"));
     expect(life.said(7)).toEqual(["OK", "ABORTED"]);
     expect(JSON.stringify(life.effects)).toContain("vm is required: its connection ended");
+  });
+
+  test("with an update that is not known is told so, and that nothing is kept of it", () => {
+    const life = lives.loaded().tell(events.disconnected, again("never"));
+    expect(life.said(7)).toEqual(["OK", "ABORTED"]);
+    expect(JSON.stringify(life.effects)).toContain("no such update is known");
   });
 
   test("while it is committed: is part of it, and told when the kernel refuses", () => {

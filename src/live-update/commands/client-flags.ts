@@ -40,11 +40,10 @@ export function readClientFlags(flags: ClientFlags): ClientChoices {
   if (optional && required) {
     throw new UsageError("Expected --required or --optional, received both");
   }
-  const deadline = durationArgument("--deadline", flags.deadline);
-  if (deadline > limits.longestDeadline || deadline < 1) {
-    throw new UsageError(
-      `Expected at least 1ms and at most 1h after --deadline, received ${flags.deadline}`,
-    );
+  const most = { duration: limits.longestDeadline, text: "1h" };
+  const deadline = durationArgument("--deadline", flags.deadline, most);
+  if (deadline < 1) {
+    throw new UsageError(`Expected at least 1ms after --deadline, received ${flags.deadline}`);
   }
   return {
     id,

@@ -137,8 +137,8 @@ export class ClientConnections {
       this.#refuse(client, message.request, error);
       return;
     }
-    const tooLong = message.cmd === "SUBSCRIBE" ? refuseSessions(message) : undefined;
-    if (tooLong !== undefined) this.#refuse(client, message.request, tooLong);
+    const refusal = message.cmd === "SUBSCRIBE" ? refuseSubscription(message) : undefined;
+    if (refusal !== undefined) this.#refuse(client, message.request, refusal);
     else if (message.cmd === "HELLO") this.#greet(client, message);
     else this.#handlers.onEvent(this.#eventOf(client, message));
   }
@@ -204,7 +204,7 @@ export class ClientConnections {
       user: peer.user,
       processId: peer.processId,
       bare: !greeted,
-      required: greeted ? (message.required ?? true) : true,
+      required: greeted ? (message.required ?? message.optional !== true) : true,
       deadline: (greeted ? message.deadline_ms : undefined) ?? limits.deadline,
       sessions: [...new Set(parts.map((part) => sessionNameOf(id, part)))],
     };
@@ -283,6 +283,17 @@ function requestOf(body: unknown): number | undefined {
   const request = (body as { request?: unknown } | null)?.request;
   const isNumber = typeof request === "number" && Number.isSafeInteger(request) && request >= 0;
   return isNumber ? request : undefined;
+}
+
+function refuseSubscription(message: Of<"SUBSCRIBE">): WireError | undefined {
+  const { required, optional } = message;
+  if (required !== undefined && required === optional) {
+    const expected = "required or optional, or one as the other's opposite";
+    const received = `${required} for both`;
+    const text = `The request is wrong: expected ${expected}, received ${received}`;
+    return { kind: "request", message: text, expected, received };
+  }
+  return refuseSessions(message);
 }
 
 /** Every session needs a name that the kernel takes, and a registry can tell apart. */
