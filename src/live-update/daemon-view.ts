@@ -108,19 +108,25 @@ export interface StatusSources {
 export function describeStatus(state: DaemonState, sources: StatusSources): Status {
   const { loaded, policy, blackout, now, troubles } = sources;
   const incoming = [...state.incoming.values()];
-  const { last } = state;
   return {
     phase: phaseOf(state),
     loaded: loaded ?? null,
     clients: state.subscriptions.size,
     update: state.update === undefined ? null : describeUpdate(state, state.update, now),
-    last: last === undefined ? null : { id: last.id, outcome: last.outcome, detail: last.reason },
+    last: describeLast(state, blackout),
     unclaimed: incoming.filter(({ stage }) => stage === "unclaimed").length,
     claimed: incoming.filter(({ stage }) => stage === "claimed").length,
     unclaimed_policy: describePolicy(policy),
     blackout: blackout ?? null,
     troubles: [...troubles],
   };
+}
+
+/** The last one that ended in this kernel; before one has, that which this kernel came of. */
+function describeLast({ last }: DaemonState, blackout: Blackout | undefined): Status["last"] {
+  if (last !== undefined) return { id: last.id, outcome: last.outcome, detail: last.reason };
+  if (blackout === undefined) return null;
+  return { id: blackout.update, outcome: "entered", detail: "this kernel came of it" };
 }
 
 export function describePolicy(policy: UnclaimedPolicy): string {

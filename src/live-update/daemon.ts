@@ -38,7 +38,7 @@ import { DEVICE_MEND, NO_DEVICE, refuseUpdate } from "./lifecycle-update.ts";
 import { type DaemonOptions, type EntryWay, mayUseId } from "./options.ts";
 import { ClientConnections } from "./perform/client-connections.ts";
 import { AlreadyRunning, bootTime, takeDaemonLock, takeKernelLock } from "./perform/daemon-lock.ts";
-import { isSystemStopping, resolveWay } from "./perform/enter-kernel.ts";
+import { isSystemStopping, lookAtHooks, resolveWay } from "./perform/enter-kernel.ts";
 import { currentlyLoaded, loadTarget, unloadTarget } from "./perform/load-kernel.ts";
 import { Performer } from "./perform/performer.ts";
 import { hasDevice, Sessions } from "./perform/sessions.ts";
@@ -260,6 +260,10 @@ class LiveUpdateDaemon {
     this.#notifier.tell("READY=1", `STATUS=listening at ${path}`);
     this.#keepWatchdog();
     this.#logger.info(`listening at ${path}`);
+    for (const problem of lookAtHooks(this.#options.kexecHooks)) {
+      const mend = "Until that is mended, every kexec is rolled back";
+      this.#logger.warn(`a kexec hook cannot be run: ${problem}. ${mend}`);
+    }
     if (!this.#state.device) this.#logger.warn(`${NO_DEVICE}: ${DEVICE_MEND}`);
   }
 

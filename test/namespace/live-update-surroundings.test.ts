@@ -57,6 +57,21 @@ skipUnless("luod against all", root, () => {
     expect(stderr).toMatch(/Cannot unload: .* \(ENOSYS\)\. hostler doctor live-update says/);
   });
 
+  test("a kexec hook that cannot be run: a warning at its start, for each", async () => {
+    await using machine = new Machine();
+    const missing = machine.folder.file("missing");
+    const flags = [missing, machine.folder.path, "/bin/true"].flatMap((hook) => [
+      ...["--kexec-hook", hook],
+    ]);
+    await machine.start({ flags });
+    await machine.luod.said(/: expected a file\. Until/);
+    const { stderr } = machine.luod.output;
+    expect(stderr.match(/a kexec hook cannot be run: .*/g)).toEqual([
+      expect.stringContaining(`${missing}: ENOENT. Until that is mended`),
+      expect.stringContaining(`${machine.folder.path}: expected a file`),
+    ]);
+  });
+
   test("a full disk at its start: said with path and mend, 111, and nothing is left", async () => {
     using folder = temporaryFolder();
     mkdirSync(folder.file("disk"));

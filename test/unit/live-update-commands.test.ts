@@ -175,9 +175,23 @@ describe("for people", () => {
       "kernel       none is loaded",
       "clients      0",
       "last update  -",
-      "restored     0 sessions claimed, 0 unclaimed",
+      "restored     nothing",
       "unclaimed    keep",
       "",
+    ]);
+  });
+
+  test("status of one that is hindered, after an update of which all is settled", () => {
+    const last = { id: "u-6", outcome: "entered", detail: "this kernel came of it" };
+    const text = renderStatus({ ...idleStatus, last, blackout, troubles: ["one", "two"] });
+    expect(text.split("\n").slice(0, 7)).toEqual([
+      "phase        idle",
+      "trouble      one",
+      "trouble      two",
+      "kernel       none is loaded",
+      "clients      0",
+      "last update  u-6: entered: this kernel came of it",
+      "restored     nothing waits any more: every session is settled",
     ]);
   });
 

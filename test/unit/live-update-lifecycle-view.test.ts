@@ -119,6 +119,7 @@ describe("blackout", () => {
     const blackout = measureBlackout({ ...times, entered_at_ms: null }, restoration);
     const { state } = lives.loaded();
     const status = describeStatus(state, { ...sources, blackout });
+    expect(status.last).toMatchObject({ id: "u1", outcome: "entered" });
     const metrics = listMetrics(state, status, { updates: new Map([["aborted", 3]]), claims: 7 });
     for (const metric of metrics) v.parse(metricSchema, metric);
     const samplesOf = (end: string) => metrics.find(({ name }) => name.endsWith(end))?.samples;

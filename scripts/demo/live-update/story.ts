@@ -233,7 +233,8 @@ class Story {
     const table = await this.#startDatabase();
     await this.#askRows("it answers as before");
     const away = formatSeconds(performance.now() - lastAnswer);
-    report.say(`It was away for ${away}; step 9 has the parts of that.`);
+    report.say(`It was away for ${away}, from its last answer before the kexec to this one. The`);
+    report.say("total of step 9 is luod's part: from the accepted command to the last claim.");
     const found = await this.#hashOf(table);
     report.check("its table is the same, byte for byte", found === hash, found);
     const { lines } = await this.#type("ask 'SET new in-the-new-kernel' 'GET new'");

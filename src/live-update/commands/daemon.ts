@@ -94,8 +94,8 @@ function readUnclaimed(text: string): UnclaimedPolicy {
 }
 
 /**
- * Whether it is there is not looked at: a hook that went missing must keep nobody from a kexec's
- * restored sessions, and stands in the way of the next kexec alone.
+ * One that is not there is no error: a hook that went missing must keep nobody from a kexec's
+ * restored sessions, and stands in the way of the next kexec alone. luod warns of it.
  */
 function readHook(path: string): string {
   if (isAbsolute(path)) return path;

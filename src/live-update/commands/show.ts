@@ -98,11 +98,20 @@ export function renderStatus(status: Status): string {
     ["clients", String(status.clients)],
     ...(update === null ? [] : [["update", updateText(update)]]),
     ["last update", last === null ? "-" : lastText(last)],
-    ["restored", `${counted(status.claimed, "session")} claimed, ${status.unclaimed} unclaimed`],
+    ["restored", restoredText(status)],
     ["unclaimed", status.unclaimed_policy],
   ];
   const table = blackout === null ? "" : `\n${renderBlackout(blackout)}`;
   return `${alignColumns(rows).join("\n")}\n${table}`;
+}
+
+/** What came over a kexec, and is not settled yet. */
+function restoredText({ phase, claimed, unclaimed, blackout }: Status): string {
+  if (claimed + unclaimed > 0) {
+    return `${counted(claimed, "session")} claimed, ${unclaimed} unclaimed`;
+  }
+  if (phase === "restoring") return "nothing waits for a client; what is left is being finished";
+  return blackout === null ? "nothing" : "nothing waits any more: every session is settled";
 }
 
 function kernelRows({ loaded }: Status): string[][] {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { faultKernelSocket } from "../../../ffi/fault-hooks.ts";
 import { isKernelLoaded, rebootInto, syncFilesystems } from "../../../ffi/kexec.ts";
 import { kill } from "../../../ffi/process.ts";
@@ -27,6 +27,20 @@ export async function runHooks(hooks: readonly string[]): Promise<string | undef
     if (problem !== undefined) return problem;
   }
   return undefined;
+}
+
+/** Why these hooks would fail, as far as it can be seen without running them. */
+export function lookAtHooks(hooks: readonly string[]): string[] {
+  return hooks.flatMap((hook) => {
+    try {
+      if (!statSync(hook).isFile()) return [`${hook}: expected a file`];
+      accessSync(hook, constants.X_OK);
+      return [];
+    } catch (error) {
+      const { code = "error" } = error as { code?: string };
+      return [`${hook}: ${code}`];
+    }
+  });
 }
 
 async function runHook(hook: string): Promise<string | undefined> {
