@@ -249,6 +249,8 @@ describe("an update that ends", () => {
 describe("a program that dies", () => {
   test("while it is preserved: the update is rolled back, its status is ours", async () => {
     const { run, processId } = await startSubscribed([]);
+    // Its memory may be ready before its death is seen; nothing is entered meanwhile.
+    await holdBarrier();
     using held = host.kernel.hold("preserve");
     const kexec = host.beginKexec();
     await waitFor("the first file to be preserved", () => held.waiting > 0);
