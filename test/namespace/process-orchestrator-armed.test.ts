@@ -210,6 +210,7 @@ skipUnless("an armed restart", root, () => {
     await running.orchestrator.client.request("signal", { name: "it", signal: Signal.SIGHUP });
     await waitFor("the signal to be heard", () => existsSync(heard));
     await expectMade(running, it, first);
+    await it.started(2);
     expect(await running.orchestrator.stop()).toBe(0);
     it.expectNobody(2);
   });
@@ -392,7 +393,8 @@ skipUnless("an agent that holds an armed start is killed", root, () => {
     await waitFor("it to be known, or gone", async () => {
       const { phase, pid } = await orchestrator.summary("it");
       const { alive } = it.child;
-      return phase === "waiting" ? alive.length === 0 : phase === "ready" && alive[0] === pid;
+      const isKnown = phase === "ready" && alive[0] === pid && it.starts === 2;
+      return phase === "waiting" ? alive.length === 0 : isKnown;
     });
     await stopIt(orchestrator);
     await waitFor("the stop of the other", () => other.child.alive.length === 0);
@@ -437,6 +439,7 @@ skipUnless("an orchestrator that has armed its agent is killed", root, () => {
     process.kill(orchestrator.program.processId, "SIGSTOP");
     process.kill(first, "SIGKILL");
     const made = await it.inPlaceOf(first);
+    await it.started(2);
     orchestrator.program.kill("SIGKILL");
     await orchestrator.program.ended();
     await using next = await startNext(running, folder, it);
