@@ -2,7 +2,7 @@
  * What came over a kexec, while whoever keeps it is killed at every point: the first word is
  * "before" or "after" it.
  */
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Program } from "../../support/program.ts";
 import { waitFor } from "../../support/wait-for.ts";
 import { type custodyCases, killPointsAfter } from "./live-update-cases.ts";
@@ -119,14 +119,13 @@ async function keepForever(): Promise<string> {
   return told;
 }
 
-/** A following luod is told another policy. */
+/** A following luod is told another policy, whose time began when the sessions were offered. */
 async function finishAfter(): Promise<string> {
-  await withLuod("--unclaimed", "6s");
+  const [uptime = "0"] = readFileSync("/proc/uptime", "latin1").split(" ");
+  await withLuod("--unclaimed", `${Math.ceil(Number(uptime)) + 8}s`);
   requireMatch(await command("sessions"), /policy +policy +incoming +unclaimed +0 +in /);
-  await waitFor("the policy's time", async () => {
-    const sessions = await ask((client) => client.sessions());
-    return sessions.length === 0;
-  });
+  const isSettled = async () => (await ask((client) => client.sessions())).length === 0;
+  await waitFor("the policy's time", isSettled, 180_000);
   const lines = await claim([{ id: "policy", kib: 16 }]);
   return requireLines(lines, [/^cast refused policy .*"kind": "unknown"/, /^cast over 1$/]);
 }
