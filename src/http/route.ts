@@ -79,17 +79,32 @@ export interface CallRecord {
   readonly after?: unknown;
   /** "done", or the title of the problem. */
   readonly result: string;
+  /** So many refusals like this one, which were not recorded by themselves; absent for one call. */
+  readonly count?: number;
+}
+
+/** A route as its makers and clients see it: it knows the types of its schemas. */
+export interface DefinedRoute<Input extends v.GenericSchema, Output extends v.GenericSchema>
+  extends Route {
+  readonly input: Input;
+  readonly output: Output;
+}
+
+export interface DefinedStream<Input extends v.GenericSchema, Output extends v.GenericSchema>
+  extends StreamRoute {
+  readonly input: Input;
+  readonly output: Output;
 }
 
 /** Makes a route whose `run` knows the types of its schemas. */
 export function defineRoute<Input extends v.GenericSchema, Output extends v.GenericSchema>(
   route: Route<Input, Output>,
-): Route {
-  return route as unknown as Route;
+): DefinedRoute<Input, Output> {
+  return route as unknown as DefinedRoute<Input, Output>;
 }
 
-export function defineStream<Input extends v.GenericSchema>(
-  route: StreamRoute<Input>,
-): StreamRoute {
-  return route as unknown as StreamRoute;
+export function defineStream<Input extends v.GenericSchema, Output extends v.GenericSchema>(
+  route: StreamRoute<Input> & { readonly output: Output },
+): DefinedStream<Input, Output> {
+  return route as unknown as DefinedStream<Input, Output>;
 }

@@ -44,6 +44,16 @@ export const exceptions: readonly ImportException[] = [
     to: "ffi/",
     reason: "it decides nothing: it is one effect, performed in a process of its own",
   },
+  {
+    from: "src/http/problem.ts",
+    to: "src/messaging/describe-issues.ts",
+    reason: "a wrong request is refused in the same words, whatever socket it came by",
+  },
+  {
+    from: "src/http/problem.ts",
+    to: "src/messaging/control-server.ts",
+    reason: "a type alone: one refusal is told over HTTPS and over the control socket",
+  },
 ];
 
 export interface Import {
