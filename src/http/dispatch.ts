@@ -111,6 +111,13 @@ export class Dispatcher implements Disposable {
     return { kind: "open", events: this.#events(route, call, parsed.output, asked.after) };
   }
 
+  /** @throws ProblemError request, for what this schema does not take */
+  parseInput(schema: v.GenericSchema, input: unknown): unknown {
+    const parsed = v.safeParse(schema, input);
+    if (parsed.success) return parsed.output;
+    throw refuseIssues(parsed.issues);
+  }
+
   async *#events(
     route: StreamRoute,
     call: Call,

@@ -23,6 +23,8 @@ export interface HttpLimits {
   /** What a client of a stream has yet to take; one that is further behind is dropped. */
   readonly streamQueueBytes: Bytes;
   readonly streamHeartbeat: Milliseconds;
+  /** A client of a stream that takes nothing for so long, while there is something, is dropped. */
+  readonly streamStallTime: Milliseconds;
   readonly webSockets: number;
   readonly webSocketsPerPrincipal: number;
   readonly webSocketMessageBytes: Bytes;
@@ -43,6 +45,7 @@ export const defaultHttpLimits: HttpLimits = {
   streamsPerPrincipal: 32,
   streamQueueBytes: 256 * 1024,
   streamHeartbeat: 15_000,
+  streamStallTime: 30_000,
   webSockets: 4_096,
   webSocketsPerPrincipal: 32,
   webSocketMessageBytes: 1024 * 1024,
