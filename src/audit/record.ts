@@ -22,10 +22,13 @@ const time = v.pipe(
 );
 const text = v.pipe(v.string(), v.maxBytes(auditLimits.textBytes));
 const beginning = { sequence, time } as const;
+/** The end of a line, in the order in which it is written. */
 const chained = { previous: hash, hash } as const;
-const signable = {
+const signed = {
+  previous: hash,
   key: v.optional(v.pipe(v.string(), v.regex(/^[\w-]{43}$/, "an Ed25519 key"))),
   signature: v.optional(v.pipe(v.string(), v.regex(/^[\w-]{86}$/, "an Ed25519 signature"))),
+  hash,
 } as const;
 
 const callSchema = v.strictObject({
@@ -47,22 +50,19 @@ const segmentSchema = v.strictObject({
   /** The log's age in milliseconds, by which retention goes: here, and where the last one ended. */
   elapsed: count,
   closed: count,
-  ...signable,
-  ...chained,
+  ...signed,
 });
 /** A process began to write. */
 const openedSchema = v.strictObject({
   ...beginning,
   kind: v.literal("opened"),
-  ...signable,
-  ...chained,
+  ...signed,
 });
 /** A signature in between. */
 const checkpointSchema = v.strictObject({
   ...beginning,
   kind: v.literal("checkpoint"),
-  ...signable,
-  ...chained,
+  ...signed,
 });
 /** A last line that a power cut had cut short was taken off. */
 const cutShortSchema = v.strictObject({
@@ -70,8 +70,7 @@ const cutShortSchema = v.strictObject({
   kind: v.literal("cut-short"),
   bytes: count,
   sha256: hash,
-  ...signable,
-  ...chained,
+  ...signed,
 });
 /** The anchor of what retention dropped: all records up to `last`, whose hash was `head`. */
 const droppedSchema = v.strictObject({
@@ -83,8 +82,7 @@ const droppedSchema = v.strictObject({
   segments: count,
   bytes: count,
   reason: v.picklist(["age", "size"]),
-  ...signable,
-  ...chained,
+  ...signed,
 });
 const recordSchema = v.variant("kind", [
   callSchema,

@@ -1,5 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, read as readBytes, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { FileRefused } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
 import { auditLimits } from "./limits.ts";
 
@@ -18,7 +19,7 @@ export function segmentName(first: number): string {
 
 /**
  * The segments of a folder, the oldest first. Other files are none of the log's.
- * @throws Error (ENOENT, EACCES …); RangeError for more than a log can have
+ * @throws Error (ENOENT, EACCES …); FileRefused for more than a log can have
  */
 export function listSegments(directory: string): SegmentFile[] {
   const segments = readdirSync(directory).flatMap((name) => {
@@ -26,7 +27,7 @@ export function listSegments(directory: string): SegmentFile[] {
     return digits === undefined ? [] : [{ name, path: join(directory, name), first: +digits }];
   });
   if (segments.length > auditLimits.segments) {
-    throw new RangeError(
+    throw new FileRefused(
       `Expected at most ${auditLimits.segments} segments in ${directory}, ` +
         `received ${segments.length}`,
     );
@@ -34,22 +35,17 @@ export function listSegments(directory: string): SegmentFile[] {
   return segments.toSorted((one, other) => one.first - other.first);
 }
 
-/** A segment that is no file: a FIFO would let its reader wait for ever. */
-export class NotAFile extends Error {
-  override readonly name = "NotAFile";
-}
-
 /** A segment that is open for reading; `using` closes it. */
 export class OpenSegment implements Disposable {
   readonly #file: number;
 
-  /** @throws Error (ENOENT, ELOOP …); NotAFile */
+  /** @throws Error (ENOENT, ELOOP …); FileRefused: a FIFO would let its reader wait for ever */
   constructor(path: string) {
     const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
     this.#file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     if (fstatSync(this.#file).isFile()) return;
     closeSync(this.#file);
-    throw new NotAFile(`Expected a file at ${path}, received something else`);
+    throw new FileRefused(`Cannot read ${path}: expected a file, received something else`);
   }
 
   get size(): number {

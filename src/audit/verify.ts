@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { refusalCode } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
 import { Chain, type Fault } from "./chain.ts";
@@ -75,6 +76,8 @@ class Pass {
   #records = 0;
   #bytes = 0;
   #bytesBefore = 0;
+  /** What there was to read when it began. */
+  readonly #total: Bytes;
   #first: number | null = null;
   #previous: string | undefined;
   #dropped: DroppedRecord | undefined;
@@ -87,6 +90,7 @@ class Pass {
     this.#options = options;
     this.#segments = segments;
     this.#chain = new Chain(options.keys === undefined ? {} : { keys: options.keys });
+    this.#total = options.progress === undefined ? 0 : sizeOf(segments);
     this.#wanted = new Set(options.heads?.map((head) => head.sequence) ?? []);
   }
 
@@ -133,7 +137,7 @@ class Pass {
         if (record !== undefined) this.#noteRecord(record);
       }
       this.#bytes = this.#bytesBefore + reader.position;
-      this.#options.progress?.({ bytes: this.#bytes, of: this.#bytesBefore + segment.size });
+      this.#options.progress?.({ bytes: this.#bytes, of: Math.max(this.#total, this.#bytes) });
     }
     this.#bytesBefore += reader.position;
     this.#bytes = this.#bytesBefore;
@@ -212,10 +216,11 @@ class Pass {
     });
   }
 
-  /** A chain that anybody can make has no signature. */
+  /** A chain that anybody can make has no signature; nothing is what a log begins with. */
   #checkSigned(): void {
     const { keys } = this.#options;
     if (keys === undefined || this.#signed !== null || this.#faultCount > 0) return;
+    if (this.#records === 0) return;
     this.#note({
       file: this.#segments[0]?.name ?? "",
       line: 0,
@@ -265,4 +270,9 @@ class Pass {
     this.#faultCount += 1;
     if (this.#faults.length < auditLimits.faults) this.#faults.push(fault);
   }
+}
+
+function sizeOf(segments: readonly SegmentFile[]): Bytes {
+  const sizes = segments.map(({ path }) => statSync(path, { throwIfNoEntry: false })?.size ?? 0);
+  return sizes.reduce((sum, size) => sum + size, 0);
 }

@@ -196,7 +196,7 @@ describe("refused", () => {
     expect(await rejectionOf(verified(directory))).toMatchObject({ code: "ELOOP" });
     rmSync(`${directory}/segment-0000000000000099.jsonl`);
     mkdirSync(`${directory}/segment-0000000000000099.jsonl`);
-    expect(await rejectionOf(verified(directory))).toMatchObject({ name: "NotAFile" });
+    expect(await rejectionOf(verified(directory))).toMatchObject({ name: "FileRefused" });
   });
 
   test.each([{ age: 1 }, { size: 1 }, { segmentBytes: 1 }])("too little: %o", async (options) => {
