@@ -34,6 +34,10 @@ export const root: Command = defineCommand({
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
     },
+    audit: {
+      description: "Show the log of who did what, and prove that nobody has changed it",
+      load: async () => (await import("../authority/commands/audit-command.ts")).auditCommand,
+    },
     install: {
       description: "Put this program, its other names and its systemd units in their places",
       load: async () => (await import("../install/command.ts")).installCommand,
