@@ -27,8 +27,11 @@ export interface Store extends AsyncDisposable {
    * The latest entry of each key that matches, then `synced`, then what changes. Several changes
    * of one key may be told as one, the latest. `reset`: what was told before no longer holds
    * (the store was restored, or was away for longer than it remembers); everything follows anew,
-   * up to the next `synced`. It ends with `signal` alone: while the store is away it waits.
+   * up to the next `synced`. It ends with `signal`, or with the store, alone: while the store is
+   * away it waits. A first list may leave out deletions. What retention removes is told by no
+   * event: who watches a bucket with bounds keeps bounds of its own.
    * @param pattern "" for all keys, "a.b" for one, "a.b." for those that begin so
+   * @throws StoreError refused, denied; unavailable when there are too many watchers
    */
   watch(bucket: string, pattern: string, options?: WatchOptions): AsyncIterable<WatchEvent>;
   /** How the link to the store is, from now on, the present state first. */
@@ -60,13 +63,17 @@ export interface PutOptions {
   /**
    * The revision that the key must have now: 0 for a key that must not be there (never, or
    * deleted). Absent: whatever it has. A repetition with the write id of the entry that is there
-   * is answered with that entry's revision, whatever it expects.
+   * is answered with that entry's revision, whatever it expects. Without it a repetition may come
+   * after another's write, and take its place: a key without `expect` has one writer.
    */
   readonly expect?: Revision;
 }
 
 export interface WatchOptions {
-  /** Entries up to this revision are known, and not told again. */
+  /**
+   * Entries up to this revision are known, and not told again: of a `synced`, or of the last entry
+   * that was told behind it. One that the store cannot answer for is answered with `reset`.
+   */
   readonly since?: Revision;
   readonly signal?: AbortSignal;
 }
@@ -88,9 +95,15 @@ export interface Capabilities {
 /** How entries of a bucket are kept; every bucket has bounds. */
 export interface BucketDefinition {
   readonly name: string;
-  /** Entries that were not written for so long go; a bucket of facts has "forever". */
+  /**
+   * Entries that were not written for so long go; a bucket of facts has "forever". The embedded
+   * store counts the time that it ran itself, so that no wall clock can make it forget.
+   */
   readonly age: Milliseconds | "forever";
-  /** Bytes of keys and values. Over it the oldest go; where nothing may go, writes are refused. */
+  /**
+   * Bytes of keys and values. Over it deletions go first, the oldest before others; then, of an
+   * expendable bucket, the oldest entries. Where nothing may go, a write is refused: `full`.
+   */
   readonly size: Bytes;
   /** May lose its oldest entries when the disk fills; commits, verdicts and the like may not. */
   readonly expendable: boolean;
@@ -107,8 +120,10 @@ export type StoreProblem =
   | { readonly kind: "unavailable" }
   /** The key, the value or the bucket is not one that a store takes. */
   | { readonly kind: "refused"; readonly expected: string; readonly received: string }
-  /** No room on the disk, or in a bucket that may lose nothing. */
-  | { readonly kind: "full" };
+  /** No room on the disk, or in a bucket that may lose nothing. Nothing was written. */
+  | { readonly kind: "full" }
+  /** What is stored is not what was written: nothing is answered until a backup is restored. */
+  | { readonly kind: "damaged" };
 
 /** A store did not do what it was asked. */
 export class StoreError extends Error {
@@ -139,8 +154,73 @@ export function isBucket(text: string): boolean {
   return text.length <= storeLimits.bucketBytes && /^[a-z][a-z0-9-]*$/.test(text);
 }
 
+/** What `watch` takes: "", a key, or the beginning of one up to a dot. */
+export function isPattern(text: string): boolean {
+  return text === "" || isKey(text.endsWith(".") ? text.slice(0, -1) : text);
+}
+
+export function isWriteId(text: string): boolean {
+  return /^[\w-]+$/.test(text) && text.length <= storeLimits.writeIdBytes;
+}
+
 /** @returns whether a key matches a pattern of `watch` */
 export function matchesPattern(key: string, pattern: string): boolean {
   if (pattern === "") return true;
   return pattern.endsWith(".") ? key.startsWith(pattern) : key === pattern;
 }
+
+/** UTF-8 of key and value: what a bucket's size counts. */
+export function entryBytes(entry: { readonly key: string; readonly value: string }): Bytes {
+  return entry.key.length + Buffer.byteLength(entry.value);
+}
+
+/** A write as it comes in. */
+export interface Write {
+  readonly bucket: string;
+  readonly key: string;
+  readonly value: string;
+  readonly options: PutOptions;
+}
+
+/** @throws StoreError refused, for what no store takes */
+export function checkWrite(write: Write): void {
+  checkKey(write.bucket, write.key);
+  const { writeId, expect } = write.options;
+  if (!isWriteId(writeId)) {
+    throw refused(`letters, digits, "-" and "_", up to ${storeLimits.writeIdBytes}`, "a write id");
+  }
+  if (expect !== undefined && !(Number.isSafeInteger(expect) && expect >= 0)) {
+    throw refused("a revision, or 0", `expect ${expect}`);
+  }
+  const bytes = Buffer.byteLength(write.value);
+  if (bytes > storeLimits.valueBytes) {
+    throw refused(`a value of at most ${storeLimits.valueBytes} bytes`, `one of ${bytes}`);
+  }
+  if (!write.value.isWellFormed()) throw refused("text", "half of a surrogate pair");
+}
+
+/** @throws StoreError refused */
+export function checkKey(bucket: string, key: string): void {
+  checkBucket(bucket);
+  if (!isKey(key)) throw refused("words with dots between them as the key", quote(key));
+}
+
+/** @throws StoreError refused */
+export function checkPattern(bucket: string, pattern: string): void {
+  checkBucket(bucket);
+  if (!isPattern(pattern)) {
+    throw refused('a key, the beginning of one with its dot, or ""', quote(pattern));
+  }
+}
+
+function checkBucket(bucket: string): void {
+  if (!isBucket(bucket)) throw refused('lower-case letters, digits and "-"', quote(bucket));
+}
+
+/** A StoreError for what the caller has to change. */
+export function refused(expected: string, received: string): StoreError {
+  const message = `The store refuses this: expected ${expected}, received ${received}.`;
+  return new StoreError(message, { kind: "refused", expected, received });
+}
+
+const quote = (text: string) => JSON.stringify(text.slice(0, 64));
