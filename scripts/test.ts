@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { buildAll, readCommit } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
 import { findLiveUpdateKernel, makeLiveUpdateKernel } from "./guest-kernel.ts";
+import { fetchNatsServers } from "./nats-server.ts";
 import {
   ensureDependencies,
   ensureSystemPackages,
@@ -67,6 +68,7 @@ async function main(): Promise<number> {
   await preparePackages(plan.map(({ suite }) => suite));
   await withStep("build", buildAll);
   if (plan.some(({ files }) => files.some(isAboutLiveUpdateGuests))) await prepareGuestKernel();
+  if (plan.some(({ files }) => files.some(isAboutNats))) await fetchNatsServers();
   if (isWhole) results.push(...(await runChecks()));
   const scratch = mkdtempSync(join(tmpdir(), "hostler-test-"));
   try {
@@ -95,6 +97,10 @@ async function preparePackages(chosen: readonly Suite[]): Promise<void> {
 
 function isAboutLiveUpdateGuests(path: string): boolean {
   return path.startsWith("test/machine/live-update");
+}
+
+function isAboutNats(path: string): boolean {
+  return path.startsWith("test/namespace/store-nats");
 }
 
 /** Minutes of work once, so it is done here, where it is seen, and not within a test. */

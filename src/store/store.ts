@@ -87,8 +87,11 @@ export type WatchEvent =
 export type LinkState = "up" | "down" | "stale";
 
 export interface Capabilities {
-  /** When a write is acknowledged: after fsync, or up to an interval before it. */
-  readonly acknowledgement: "fsync" | "interval" | "memory" | "unknown";
+  /**
+   * When a write is acknowledged: after fsync; when a majority of three or more servers has it,
+   * each up to an interval before its fsync; or up to an interval before it.
+   */
+  readonly acknowledgement: "fsync" | "replicated" | "interval" | "memory" | "unknown";
   readonly server: string;
 }
 
