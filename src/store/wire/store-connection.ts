@@ -43,11 +43,13 @@ export interface StoreConnectionOptions {
   readonly onFailure: (failure: unknown) => void;
   /** Called once, when it is over, with the reason for people. */
   readonly onEnd?: (reason: string) => void;
+  /** The clock; the machine's own when absent. */
+  readonly now?: () => MonotonicTime;
 }
 
 interface OpenWatch {
   readonly stop: AbortController;
-  /** Settled when the connection is no longer behind, or has ended. */
+  /** Entries that go out in one message. */
   readonly batch: Entry[];
   batchBytes: Bytes;
   flushing: boolean;
@@ -65,13 +67,16 @@ export class StoreConnection implements Disposable {
   #phase: "hello" | "open" | "ended" = "hello";
   #openRequests = 0;
   #openBytes: Bytes = 0;
-  #lastWord: MonotonicTime = monotonicNow();
+  readonly #now: () => MonotonicTime;
+  #lastWord: MonotonicTime;
   #silence: Disposable;
   /** While more than `behindBytes` wait: whoever waits for less, and the moment of giving up. */
   #behind: { readonly over: PromiseWithResolvers<void>; readonly timer: Disposable } | undefined;
 
   constructor(options: StoreConnectionOptions) {
     this.#options = options;
+    this.#now = options.now ?? monotonicNow;
+    this.#lastWord = this.#now();
     this.#silence = options.loop.wakeAfter(limits.helloTime, () => {
       if (this.#phase === "hello") this.#violate("a hello within 10 s", "none");
     });
@@ -86,7 +91,7 @@ export class StoreConnection implements Disposable {
   /** A message came. */
   receive(message: string | Uint8Array): void {
     if (this.#phase === "ended") return;
-    this.#lastWord = monotonicNow();
+    this.#lastWord = this.#now();
     if (typeof message !== "string") {
       this.#violate("text", "bytes");
       return;
@@ -153,7 +158,7 @@ export class StoreConnection implements Disposable {
   #watchSilence(): void {
     const end = this.#lastWord + limits.silence;
     this.#silence = this.#options.loop.wakeAt(end, () => {
-      if (monotonicNow() - this.#lastWord < limits.silence) this.#watchSilence();
+      if (this.#now() - this.#lastWord < limits.silence) this.#watchSilence();
       else this.end(closeCodes.silent, "nothing was said for too long");
     });
   }
