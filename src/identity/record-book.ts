@@ -1,0 +1,224 @@
+import * as v from "valibot";
+import { type Entry, type Revision, type Store, StoreError } from "../store/store.ts";
+import { IdentityRefusal } from "./refusal.ts";
+
+/** Attempts to write a record that others change too, or whose answer is lost. */
+const MOST_ATTEMPTS = 16;
+
+interface Kept<Record> {
+  readonly record: Record;
+  readonly revision: Revision;
+}
+
+export interface RecordBookOptions<Record> {
+  readonly store: Store;
+  readonly bucket: string;
+  readonly schema: v.GenericSchema<unknown, Record>;
+  readonly signal: AbortSignal;
+  newWriteId(): string;
+  /** A record has come, has changed, or is gone (undefined): by us, or by another. */
+  onChange(key: string, record: Record | undefined): void | Promise<void>;
+  /** The store was restored: everything was told anew. */
+  onReset(): void;
+  onTrouble(message: string): void;
+}
+
+/** What a change decides: the record as it shall be ("same": as it is), and what comes of it. */
+export interface Decision<Record, Result> {
+  readonly record: Record | "same" | "gone";
+  readonly result: Result;
+  /** Done before the record is written, each time that it is tried. */
+  readonly before?: () => Promise<void>;
+}
+
+/**
+ * Records of one kind: a copy of a bucket in memory, that follows it, and changes that are written
+ * with the revision that they were decided on. A write whose answer was lost is repeated with its
+ * write id, so that it is never done twice.
+ */
+export class RecordBook<Record> {
+  readonly #options: RecordBookOptions<Record>;
+  #kept = new Map<string, Kept<Record>>();
+  /** Keys whose record this version does not understand; nobody writes over them. */
+  readonly #foreign = new Set<string>();
+  readonly #synced = Promise.withResolvers<void>();
+  #following: Promise<void> = Promise.resolve();
+
+  private constructor(options: RecordBookOptions<Record>) {
+    this.#options = options;
+  }
+
+  /** Returns when all records are here. @throws StoreError */
+  static async open<Record>(options: RecordBookOptions<Record>): Promise<RecordBook<Record>> {
+    const book = new RecordBook(options);
+    book.#following = book.#follow();
+    await book.#synced.promise;
+    return book;
+  }
+
+  get(key: string): Record | undefined {
+    return this.#kept.get(key)?.record;
+  }
+
+  /** Of the record that is here; 0 when there is none. */
+  revisionOf(key: string): Revision {
+    return this.#kept.get(key)?.revision ?? 0;
+  }
+
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  entries(): readonly (readonly [string, Record])[] {
+    return [...this.#kept]
+      .map(([key, { record }]) => [key, record] as const)
+      .toSorted(([left], [right]) => (left < right ? -1 : 1));
+  }
+
+  /** Returns when nothing follows the bucket any more. */
+  async closed(): Promise<void> {
+    await this.#following;
+  }
+
+  /**
+   * Decides on the record that is there, and writes what was decided; again when somebody else was
+   * faster. Durable when it returns.
+   * @throws IdentityRefusal contended, unavailable; whatever `decide` throws
+   */
+  async change<Result>(
+    key: string,
+    decide: (present: Record | undefined) => Decision<Record, Result>,
+  ): Promise<Result> {
+    for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt += 1) {
+      if (this.#foreign.has(key)) throw this.#foreignRefusal(key);
+      const kept = this.#kept.get(key);
+      const decision = decide(kept?.record);
+      await decision.before?.();
+      if (decision.record === "same") return decision.result;
+      if (await this.#write(key, decision.record, kept?.revision ?? 0)) return decision.result;
+    }
+    throw new IdentityRefusal("contended", {
+      expected: `to write ${key} in ${MOST_ATTEMPTS} attempts`,
+      received: "a change by somebody else each time",
+    });
+  }
+
+  /** @returns the revision with which the record was written, whatever was there */
+  async put(key: string, record: Record): Promise<Revision> {
+    const writeId = this.#options.newWriteId();
+    const text = JSON.stringify(record);
+    const revision = await this.#repeat(() => {
+      return this.#options.store.put(this.#options.bucket, key, text, { writeId });
+    });
+    await this.#keep(key, { record, revision });
+    return revision;
+  }
+
+  /** @returns false when another write came before it; the copy here is then as the store has it */
+  async #write(key: string, record: Record | "gone", expect: Revision): Promise<boolean> {
+    const { store, bucket } = this.#options;
+    const options = { writeId: this.#options.newWriteId(), expect };
+    const text = record === "gone" ? "" : JSON.stringify(record);
+    try {
+      const revision = await this.#repeat(() => {
+        return record === "gone"
+          ? store.delete(bucket, key, options)
+          : store.put(bucket, key, text, options);
+      });
+      await this.#keep(key, record === "gone" ? undefined : { record, revision });
+      return true;
+    } catch (error) {
+      if (!(error instanceof StoreError) || error.problem.kind !== "conflict") throw error;
+    }
+    const entry = await this.#repeat(() => store.get(bucket, key));
+    if (entry === undefined) this.#kept.delete(key);
+    else await this.#take(entry);
+    return entry?.writeId === options.writeId;
+  }
+
+  /** An ambiguous write is repeated: with its write id it lands once. */
+  async #repeat<Result>(act: () => Promise<Result>): Promise<Result> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await act();
+      } catch (error) {
+        if (!(error instanceof StoreError)) throw error;
+        if (error.problem.kind === "ambiguous" && attempt < MOST_ATTEMPTS) continue;
+        if (error.problem.kind === "conflict") throw error;
+        throw unavailable(error);
+      }
+    }
+  }
+
+  async #follow(): Promise<void> {
+    const { store, bucket, signal, onReset, onTrouble } = this.#options;
+    try {
+      let fresh: Set<string> | undefined;
+      for await (const event of store.watch(bucket, "", { signal })) {
+        switch (event.kind) {
+          case "entry":
+            fresh?.add(event.entry.key);
+            await this.#take(event.entry);
+            break;
+          case "reset":
+            fresh = new Set();
+            break;
+          case "synced":
+            if (fresh !== undefined) await this.#forgetAllBut(fresh);
+            if (fresh !== undefined) onReset();
+            fresh = undefined;
+            this.#synced.resolve();
+            break;
+        }
+      }
+    } catch (error) {
+      this.#synced.reject(error);
+      if (!signal.aborted) onTrouble(`cannot follow ${bucket}: ${(error as Error).message}`);
+    }
+  }
+
+  async #forgetAllBut(fresh: ReadonlySet<string>): Promise<void> {
+    for (const key of [...this.#kept.keys()]) {
+      if (!fresh.has(key)) await this.#keep(key, undefined);
+    }
+  }
+
+  async #take(entry: Entry): Promise<void> {
+    const { schema, bucket, onTrouble } = this.#options;
+    // Our own write, which was told before the store's word of it came.
+    const present = this.#kept.get(entry.key);
+    if (present?.revision === entry.revision) return;
+    if (entry.operation === "delete") {
+      this.#foreign.delete(entry.key);
+      await this.#keep(entry.key, undefined);
+      return;
+    }
+    const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), entry.value);
+    if (parsed.success) {
+      this.#foreign.delete(entry.key);
+      await this.#keep(entry.key, { record: parsed.output, revision: entry.revision });
+      return;
+    }
+    this.#foreign.add(entry.key);
+    await this.#keep(entry.key, undefined);
+    onTrouble(`${bucket}/${entry.key} is a record of another version, or damaged; left as it is`);
+  }
+
+  async #keep(key: string, kept: Kept<Record> | undefined): Promise<void> {
+    if (kept === undefined) this.#kept.delete(key);
+    else this.#kept.set(key, kept);
+    await this.#options.onChange(key, kept?.record);
+  }
+
+  #foreignRefusal(key: string): IdentityRefusal {
+    return new IdentityRefusal("unavailable", {
+      expected: "a record of version 1",
+      received: `another one at ${this.#options.bucket}/${key}`,
+    });
+  }
+}
+
+function unavailable(cause: StoreError): IdentityRefusal {
+  const what = { expected: "that the store takes the change", received: cause.problem.kind };
+  return new IdentityRefusal("unavailable", what, { cause });
+}
