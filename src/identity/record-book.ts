@@ -41,6 +41,10 @@ export class RecordBook<Record> {
   #kept = new Map<string, Kept<Record>>();
   /** Keys whose record this version does not understand; nobody writes over them. */
   readonly #foreign = new Set<string>();
+  /** Our own writes that the store's word of it still follows: what is older is late. */
+  readonly #gone = new Map<string, Revision>();
+  /** Keys that a restored store has not told yet: what it tells of them counts, however old. */
+  readonly #unsure = new Set<string>();
   readonly #synced = Promise.withResolvers<void>();
   #following: Promise<void> = Promise.resolve();
 
@@ -125,14 +129,18 @@ export class RecordBook<Record> {
           ? store.delete(bucket, key, options)
           : store.put(bucket, key, text, options);
       });
+      if (record === "gone") this.#gone.set(key, revision);
       await this.#keep(key, record === "gone" ? undefined : { record, revision });
       return true;
     } catch (error) {
       if (!(error instanceof StoreError) || error.problem.kind !== "conflict") throw error;
     }
     const entry = await this.#repeat(() => store.get(bucket, key));
-    if (entry === undefined) this.#kept.delete(key);
+    // It is the latest, whatever was known: a restored store has older ones.
+    if (this.#kept.get(key)?.revision !== entry?.revision) this.#unsure.add(key);
+    if (entry === undefined) await this.#keep(key, undefined);
     else await this.#take(entry);
+    this.#unsure.delete(key);
     return entry?.writeId === options.writeId;
   }
 
@@ -162,11 +170,14 @@ export class RecordBook<Record> {
             break;
           case "reset":
             fresh = new Set();
+            this.#gone.clear();
+            for (const key of this.#kept.keys()) this.#unsure.add(key);
             break;
           case "synced":
             if (fresh !== undefined) await this.#forgetAllBut(fresh);
             if (fresh !== undefined) onReset();
             fresh = undefined;
+            this.#unsure.clear();
             this.#synced.resolve();
             break;
         }
@@ -178,16 +189,20 @@ export class RecordBook<Record> {
   }
 
   async #forgetAllBut(fresh: ReadonlySet<string>): Promise<void> {
-    for (const key of [...this.#kept.keys()]) {
+    for (const key of [...this.#unsure]) {
       if (!fresh.has(key)) await this.#keep(key, undefined);
     }
   }
 
   async #take(entry: Entry): Promise<void> {
     const { schema, bucket, onTrouble } = this.#options;
-    // Our own write, which was told before the store's word of it came.
-    const present = this.#kept.get(entry.key);
-    if (present?.revision === entry.revision) return;
+    const { key, revision } = entry;
+    // Our own write, or one before it, whose word comes late.
+    const known = this.#kept.get(key)?.revision ?? this.#gone.get(key) ?? 0;
+    if (!this.#unsure.has(key) && revision <= known) {
+      if (revision === known) this.#gone.delete(key);
+      return;
+    }
     if (entry.operation === "delete") {
       this.#foreign.delete(entry.key);
       await this.#keep(entry.key, undefined);
@@ -205,6 +220,7 @@ export class RecordBook<Record> {
   }
 
   async #keep(key: string, kept: Kept<Record> | undefined): Promise<void> {
+    this.#unsure.delete(key);
     if (kept === undefined) this.#kept.delete(key);
     else this.#kept.set(key, kept);
     await this.#options.onChange(key, kept?.record);

@@ -24,19 +24,10 @@ import {
   statementSchema,
   tokenIdSchema,
 } from "./protocol.ts";
+import { identityPaths } from "./protocol-paths.ts";
 import { IdentityRefusal } from "./refusal.ts";
 
-/** What an authority can be asked. Paths and names are the wire: never used for something else. */
-export const paths = {
-  challenges: "/v1/challenges",
-  enrolments: "/v1/enrolments",
-  sessions: "/v1/sessions",
-  statement: "/v1/statement",
-  key: "/v1/session/key",
-  pins: "/v1/session/pins",
-  close: "/v1/session/close",
-} as const;
-
+/** What an authority can be asked. Names are the wire: never used for something else. */
 const nothing = v.object({});
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
@@ -132,7 +123,7 @@ function openRoutes({ core, enrolments, hosts, certificates }: Authority): Route
     defineRoute({
       name: "identity.challenge",
       method: "POST",
-      path: paths.challenges,
+      path: identityPaths.challenges,
       summary: "A nonce to sign, good once and for 30 seconds",
       permission: "anyone",
       mutates: false,
@@ -143,7 +134,7 @@ function openRoutes({ core, enrolments, hosts, certificates }: Authority): Route
     defineRoute({
       name: "identity.enrol",
       method: "POST",
-      path: paths.enrolments,
+      path: identityPaths.enrolments,
       summary: "Lets a host in by its token, and binds the token to the host's key",
       permission: "anyone",
       mutates: true,
@@ -158,7 +149,7 @@ function openRoutes({ core, enrolments, hosts, certificates }: Authority): Route
     defineRoute({
       name: "identity.session.open",
       method: "POST",
-      path: paths.sessions,
+      path: identityPaths.sessions,
       summary: "Opens a session for who signs with an enrolled key",
       permission: "anyone",
       // The audit log has what people and hosts change; that a host is here is an event.
@@ -170,7 +161,7 @@ function openRoutes({ core, enrolments, hosts, certificates }: Authority): Route
     defineRoute({
       name: "identity.statement",
       method: "GET",
-      path: paths.statement,
+      path: identityPaths.statement,
       summary: "Which certificates to trust, signed by the authority's key",
       permission: "anyone",
       mutates: false,
@@ -216,7 +207,7 @@ function sessionRoutes({ hosts, sessions }: Authority): Route[] {
     defineRoute({
       name: "identity.key.rotate",
       method: "POST",
-      path: paths.key,
+      path: identityPaths.key,
       summary: "Announces the host's next key; both open sessions until it was used",
       permission: "host",
       mutates: true,
@@ -233,7 +224,7 @@ function sessionRoutes({ hosts, sessions }: Authority): Route[] {
     defineRoute({
       name: "identity.pins.confirm",
       method: "POST",
-      path: paths.pins,
+      path: identityPaths.pins,
       summary: "The host says which certificates it trusts by now",
       permission: "host",
       mutates: false,
@@ -247,7 +238,7 @@ function sessionRoutes({ hosts, sessions }: Authority): Route[] {
     defineRoute({
       name: "identity.session.close",
       method: "POST",
-      path: paths.close,
+      path: identityPaths.close,
       summary: "Ends the host's session",
       permission: "host",
       mutates: false,

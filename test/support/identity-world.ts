@@ -19,6 +19,7 @@ import {
 } from "../../src/store/store.ts";
 import { SeededChance } from "./chance.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
+import { waitFor } from "./wait-for.ts";
 
 /** What a store can do to a write, once: none of it, all but its answer, or another one before. */
 export type StoreFault = "unavailable" | "ambiguous-absent" | "ambiguous-landed" | "conflict";
@@ -28,6 +29,8 @@ export class FaultyStore implements Store {
   readonly capabilities = { acknowledgement: "memory", server: "test" } as const;
   readonly faults: StoreFault[] = [];
   writes = 0;
+  /** Watchers are told nothing until it is released. */
+  #isHeld = false;
   #entries = new Map<string, Entry>();
   #revision: Revision = 0;
   readonly #watchers = new Set<{ told: WatchEvent[]; wake: () => void }>();
@@ -53,7 +56,7 @@ export class FaultyStore implements Store {
     this.#watchers.add(watcher);
     signal?.addEventListener("abort", () => watcher.wake());
     while (signal?.aborted !== true) {
-      const event = watcher.told.shift();
+      const event = this.#isHeld ? undefined : watcher.told.shift();
       if (event === undefined) {
         const { promise, resolve } = Promise.withResolvers<void>();
         watcher.wake = resolve;
@@ -72,6 +75,17 @@ export class FaultyStore implements Store {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  /** Returns when the watchers were told all that was held up. */
+  async release(): Promise<void> {
+    this.#isHeld = false;
+    this.#tell([]);
+    await waitFor("all watchers", () => [...this.#watchers].every(({ told }) => told.length === 0));
+  }
 
   /** A backup: what there is now. */
   backup(): ReadonlyMap<string, Entry> {
@@ -311,4 +325,3 @@ export class IdentityWorld implements AsyncDisposable {
     this.folder[Symbol.dispose]();
   }
 }
-
