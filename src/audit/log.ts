@@ -354,12 +354,15 @@ function busy(): AuditError {
 }
 
 /** @throws RangeError: whoever reads the configuration has looked before */
-function checkOptions({ age, size, segmentBytes }: AuditOptions): void {
-  const bounds = { age, size, segmentBytes };
-  const least = { ...auditLeast, segmentBytes: auditLimits.lineBytes };
-  for (const name of ["age", "size", "segmentBytes"] as const) {
-    const value = bounds[name];
-    if (value === undefined || value >= least[name]) continue;
-    throw new RangeError(`Expected ${name} of at least ${least[name]}, received ${value}`);
-  }
+function checkOptions({ age, size = auditDefaults.size, segmentBytes }: AuditOptions): void {
+  const { lineBytes } = auditLimits;
+  checkRange("age", age, auditLeast.age, Number.POSITIVE_INFINITY);
+  checkRange("size", size, auditLeast.size, Number.POSITIVE_INFINITY);
+  // The segment that is written never goes: it must be a small part of the whole.
+  checkRange("segmentBytes", segmentBytes, lineBytes, size / 4);
+}
+
+function checkRange(name: string, value: number | undefined, least: number, most: number): void {
+  if (value === undefined || (value >= least && value <= most)) return;
+  throw new RangeError(`Expected ${name} from ${least} to ${most}, received ${value}`);
 }

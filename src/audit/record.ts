@@ -20,7 +20,8 @@ const time = v.pipe(
   v.string(),
   v.regex(/^(\d{4}|[+-]\d{6})-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, "a time in UTC"),
 );
-const text = v.pipe(v.string(), v.maxBytes(auditLimits.textBytes));
+/** Letters are no more than bytes; counting those of each line would take longer than its hash. */
+const text = v.pipe(v.string(), v.maxLength(auditLimits.textBytes));
 const beginning = { sequence, time } as const;
 /** The end of a line, in the order in which it is written. */
 const chained = { previous: hash, hash } as const;

@@ -1,10 +1,11 @@
 /** A writer of the audit log that is killed at each of its kill points, and one on a full disk. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { AuditWriter, writtenHeads } from "../support/audit-writer.ts";
-import { hostler } from "../support/binary.ts";
+import { hostler, repositoryRoot } from "../support/binary.ts";
 import { runProgram } from "../support/program.ts";
-import { root, skipUnless } from "../support/skips.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 setDefaultTimeout(120_000);
@@ -84,6 +85,30 @@ test("a second writer is refused while the first one lives, and not after it", a
   await first.ended();
   expect(writtenHeads(await writer.run(["append"]))).toHaveLength(1);
   expect(await verify(writer, writtenHeads(first.output))).toMatchObject(intact);
+});
+
+skipUnless("an fsync that fails", program("gcc", "gcc"), () => {
+  test("nothing more is taken before it is opened anew; what was answered is there", async () => {
+    using folder = temporaryFolder();
+    const writer = await AuditWriter.make(folder);
+    const source = join(repositoryRoot, "test/support/programs/failing-fsync.c");
+    const library = folder.file("failing-fsync.so");
+    const words = ["gcc", "-shared", "-fPIC", "-O", "-o", library, source];
+    expect(await runProgram(words)).toMatchObject({ exitCode: 0, stderr: "" });
+    const environment = { LD_PRELOAD: library, NO_FSYNC: folder.file("no-fsync") };
+    const steps = ["append:2", "no-fsync", "append", "admit", "fsync", "append", "admit"];
+    const result = await writer.run(steps, { environment });
+    expect(result).toMatchObject({ exitCode: 0, stderr: "" });
+    const said = result.stdout.split("\n").map((line) => line.split(":")[0]?.split(" ")[0]);
+    const refused = Array(4).fill("refused");
+    expect(said).toEqual(["opened", "written", "written", ...refused, "closed", ""]);
+    expect(result.stdout).toContain("refused failed: Cannot sync the audit log");
+    expect(result.stdout).toContain("takes nothing more before it is opened anew");
+    const again = await writer.run(["append"], { environment });
+    const heads = [...writtenHeads(result), ...writtenHeads(again)];
+    expect(heads).toHaveLength(3);
+    expect(await verify(writer, heads)).toMatchObject(intact);
+  });
 });
 
 skipUnless("a full disk", root, () => {

@@ -10,6 +10,7 @@ export interface WriterOptions extends Omit<AuditOptions, "directory" | "signer"
   readonly directory?: string;
   /** "audit-written#2": where it is killed. */
   readonly killAt?: string;
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export class AuditWriter {
@@ -42,7 +43,7 @@ export class AuditWriter {
   }
 
   #start(steps: readonly string[], options: WriterOptions) {
-    const { killAt, directory = this.directory, ...rest } = options;
+    const { killAt, environment, directory = this.directory, ...rest } = options;
     return {
       argv: [hostlerWithFaults(), "run", this.#story, ...steps],
       environment: {
@@ -50,6 +51,7 @@ export class AuditWriter {
         AUDIT_OPTIONS: JSON.stringify({ directory, ...rest }),
         AUDIT_KEY: this.#privateKey,
         ...(killAt !== undefined && { HOSTLER_KILL_AT: killAt }),
+        ...environment,
       },
     };
   }

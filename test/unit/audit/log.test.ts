@@ -1,5 +1,5 @@
 /** The writer: what it writes, when it answers, and what it refuses. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { appendFileSync, chmodSync, mkdirSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { auditLimits } from "../../../src/audit/limits.ts";
 import { AuditLog } from "../../../src/audit/log.ts";
@@ -7,6 +7,9 @@ import { verifyAudit } from "../../../src/audit/verify.ts";
 import { callOf, LogFiles, testSigner, verified, writeCalls } from "../../support/audit.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { rejectionOf } from "../../support/wait-for.ts";
+
+// Many small files: on a loaded machine it takes its time.
+setDefaultTimeout(60_000);
 
 const { signer, keys } = testSigner();
 
@@ -199,7 +202,10 @@ describe("refused", () => {
     expect(await rejectionOf(verified(directory))).toMatchObject({ name: "FileRefused" });
   });
 
-  test.each([{ age: 1 }, { size: 1 }, { segmentBytes: 1 }])("too little: %o", async (options) => {
+  test.each([
+    ...[{ age: 1 }, { age: Number.NaN }, { size: 1 }, { segmentBytes: 1 }],
+    { segmentBytes: 1024 ** 2, size: 2 * 1024 ** 2 },
+  ])("out of bounds: %o", async (options) => {
     using folder = temporaryFolder();
     const error = await rejectionOf(AuditLog.open({ directory: folder.path, ...options }));
     expect(error).toBeInstanceOf(RangeError);

@@ -1,10 +1,13 @@
 /** Reading: filters, both directions, over segments, and while somebody writes. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { AuditLog } from "../../../src/audit/log.ts";
 import { followAudit, matchesText, type ReadOptions, readAudit } from "../../../src/audit/read.ts";
 import { callOf, LogFiles, testSigner, writeCalls } from "../../support/audit.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { withDeadline } from "../../support/wait-for.ts";
+
+// Many small files: on a loaded machine it takes its time.
+setDefaultTimeout(60_000);
 
 const { signer } = testSigner();
 

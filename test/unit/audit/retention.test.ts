@@ -1,5 +1,5 @@
 /** What goes, when, and that the rest still verifies. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { noHash } from "../../../src/audit/hash.ts";
 import { auditLimits } from "../../../src/audit/limits.ts";
 import { AuditLog } from "../../../src/audit/log.ts";
@@ -15,6 +15,9 @@ import {
   writeCalls,
 } from "../../support/audit.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
+
+// Many small files: on a loaded machine it takes its time.
+setDefaultTimeout(60_000);
 
 const { signer, keys } = testSigner();
 const day = 24 * 3_600_000;

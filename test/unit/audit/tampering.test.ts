@@ -1,5 +1,5 @@
 /** Every way in which somebody can change a log, and that it is found and named. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { noHash } from "../../../src/audit/hash.ts";
 import { AuditLog } from "../../../src/audit/log.ts";
 import { verifyAudit } from "../../../src/audit/verify.ts";
@@ -11,8 +11,12 @@ import {
   verified,
   writeCalls,
 } from "../../support/audit.ts";
+import { SeededChance } from "../../support/chance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
 import { rejectionOf } from "../../support/wait-for.ts";
+
+// Many small files: on a loaded machine it takes its time.
+setDefaultTimeout(60_000);
 
 const { signer, keys } = testSigner();
 
@@ -62,7 +66,7 @@ describe("one byte", () => {
         }
         if (original[at] === 0x0a) line += 1;
       }
-    }, 60_000);
+    });
   }
 
   test("put in, and taken out, at every place", async () => {
@@ -82,7 +86,7 @@ describe("one byte", () => {
     }
     files.write(0, Buffer.concat([original, Buffer.from("x")]));
     expect((await verified(folder.path)).verdict).toBe("broken");
-  }, 60_000);
+  });
 
   test("it opens no more, and says what to do", async () => {
     using folder = temporaryFolder();
@@ -118,7 +122,7 @@ describe("cut off", () => {
         cutShort: 0,
       });
     }
-  }, 60_000);
+  });
 
   test.each([1, 40, 700, 1_100])(
     "%d bytes less: what is left goes on, with a note",
@@ -311,6 +315,42 @@ describe("segments", () => {
   });
 });
 
+test.each(Array.from({ length: 8 }, (_, seed) => seed))("any edit, seed %d", async (seed) => {
+  using folder = temporaryFolder();
+  const files = await largeLog(folder);
+  const chance = new SeededChance(seed);
+  for (let round = 0; round < 100; round += 1) {
+    const index = chance.below(files.names.length);
+    const original = files.bytes(index);
+    const [from, to] = [chance.below(original.length), chance.below(original.length)].toSorted(
+      (one, other) => one - other,
+    );
+    const piece = original.subarray(from, to);
+    const edit = chance.pick(["cut out", "doubled", "reversed", "random", "of another"]);
+    const other = files.bytes(chance.below(files.names.length));
+    const put = {
+      "cut out": Buffer.alloc(0),
+      doubled: Buffer.concat([piece, piece]),
+      reversed: Buffer.from(piece).reverse(),
+      random: Buffer.from(piece).map(() => chance.below(256)),
+      "of another": other.subarray(from, to),
+    }[edit];
+    const edited = Buffer.concat([original.subarray(0, from), put, original.subarray(to)]);
+    files.write(index, edited);
+    const { verdict } = await verified(folder.path);
+    // Nothing but the end of the last segment may be away; a piece that reads the same is no edit.
+    const isEnd = index === files.names.length - 1;
+    const isCut = isEnd && original.subarray(0, edited.length).equals(edited);
+    const isSame = edited.equals(original) || isCut;
+    expect({ round, edit, verdict }).toEqual({
+      round,
+      edit,
+      verdict: isSame ? "intact" : "broken",
+    });
+    files.restore();
+  }
+});
+
 describe("without the key", () => {
   test("a whole chain made anew has hashes that fit, and no signature", async () => {
     using folder = temporaryFolder();
@@ -363,5 +403,40 @@ describe("without the key", () => {
       verdict: "broken",
       heads: [{ status: "missing" }],
     });
+  });
+});
+
+describe("while somebody writes", () => {
+  /** Verifies, and once, when the whole file has been read, does something to it. */
+  async function verifiedDuring(directory: string, act: () => void) {
+    let passes = 0;
+    const progress = () => {
+      passes += 1;
+      if (passes === 1) act();
+    };
+    return { ...(await verifyAudit({ directory, progress })), passes };
+  }
+
+  test("what is taken back from under a reader is no fault", async () => {
+    using folder = temporaryFolder();
+    const files = await smallLog(folder);
+    const torn = files.bytes(0).subarray(0, -150);
+    // What the next writer makes of it: the piece is gone, and other lines stand there.
+    files.write(0, torn);
+    await writeCalls({ directory: folder.path, signer }, 2);
+    const repaired = new LogFiles(folder.path).bytes(0);
+    files.write(0, torn);
+    const found = await verifiedDuring(folder.path, () => files.write(0, repaired));
+    expect(found).toMatchObject({ verdict: "intact", cutShort: 0, records: 10 });
+    expect(found.passes).toBeGreaterThan(2);
+  });
+
+  test("what was changed stays a fault, however much is written", async () => {
+    using folder = temporaryFolder();
+    const files = await smallLog(folder);
+    const changed = Buffer.from(files.bytes(0).toString().replace("alice", "Alice"));
+    files.write(0, changed.subarray(0, -200));
+    const found = await verifiedDuring(folder.path, () => files.write(0, changed));
+    expect(found).toMatchObject({ verdict: "broken", faultCount: 1 });
   });
 });
