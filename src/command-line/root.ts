@@ -34,6 +34,14 @@ export const root: Command = defineCommand({
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
     },
+    identity: {
+      description: "Say who hosts and operators are, let them in, and end it",
+      load: async () => (await import("../authority/command.ts")).identityCommand,
+    },
+    store: {
+      description: "Look after what an authority remembers: its size, backups, a restore",
+      load: async () => (await import("../authority/command.ts")).storeCommand,
+    },
     audit: {
       description: "Show the log of who did what, and prove that nobody has changed it",
       load: async () => (await import("../authority/commands/audit-command.ts")).auditCommand,

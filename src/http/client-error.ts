@@ -34,6 +34,13 @@ export class HttpUnreachable extends Error {
 export class HttpPinRefused extends Error {
   override readonly name = "HttpPinRefused";
   readonly exitCode = ExitCode.refused;
+  /** SHA-256 of the certificate that was shown, in hex; undefined where there was none. */
+  readonly received: string | undefined;
+
+  constructor(message: string, options: ErrorOptions & { readonly received?: string } = {}) {
+    super(message, options);
+    this.received = options.received;
+  }
 }
 
 /** What answered is no server of ours, or another version of it. */

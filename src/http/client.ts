@@ -11,9 +11,9 @@ import {
 } from "./client-error.ts";
 import { EventReader, type RawEvent } from "./event-reader.ts";
 import { isLoopback } from "./loopback.ts";
-import { PinnedCertificates } from "./pinned-connection.ts";
+import { PinnedCertificates, type PinnedTls } from "./pinned-connection.ts";
 import { kindOf, outputMismatch, type ProblemKind, problemSchema } from "./problem.ts";
-import type { DefinedRoute, DefinedStream, StreamEvent } from "./route.ts";
+import type { RouteDefinition, StreamDefinition, StreamEvent } from "./route.ts";
 import { PROBLEM_EVENT } from "./stream.ts";
 
 export interface HttpClientOptions {
@@ -117,6 +117,11 @@ export class HttpClient {
     return this.#pinned?.seen;
   }
 
+  /** What Bun's own WebSocket takes to trust the same certificates; known after `connect`. */
+  get tls(): PinnedTls | undefined {
+    return this.#pinned?.tls;
+  }
+
   /**
    * Learns the server's certificate where a pin alone is known.
    * @throws HttpPinRefused, HttpUnreachable
@@ -130,7 +135,7 @@ export class HttpClient {
    * @throws HttpRefusal, HttpUnreachable, HttpPinRefused, HttpAnswerRefused
    */
   async call<Input extends v.GenericSchema, Output extends v.GenericSchema>(
-    route: DefinedRoute<Input, Output>,
+    route: RouteDefinition<Input, Output>,
     input: v.InferInput<Input>,
     options: { readonly signal?: AbortSignal } = {},
   ): Promise<v.InferOutput<Output>> {
@@ -153,12 +158,34 @@ export class HttpClient {
   }
 
   /**
+   * Asks without a schema, and gives whatever status it has.
+   * @throws HttpUnreachable, HttpPinRefused, HttpAnswerRefused
+   */
+  async exchange(asked: {
+    readonly method: "GET" | "POST";
+    readonly path: string;
+    /** JSON. */
+    readonly body?: unknown;
+  }): Promise<{ readonly status: number; readonly body: unknown }> {
+    const { answerTime, answerBytes } = this.#limits;
+    const signal = AbortSignal.timeout(answerTime);
+    const { method, path, body } = asked;
+    const sent = body === undefined ? {} : { body: JSON.stringify(body) };
+    const ask: Ask = { method, path, ...sent, mutates: method !== "GET", signal };
+    return await this.#within(signal, ask, async () => {
+      const response = await this.#fetch(ask);
+      const bytes = await readAnswer(response, answerBytes);
+      return { status: response.status, body: parseAnswer(bytes) };
+    });
+  }
+
+  /**
    * Events of a stream, as they come. A connection that is lost is opened anew, after the event
    * that was seen last; it ends with its signal, when the server has no more, or by a refusal.
    * @throws HttpRefusal, HttpPinRefused, HttpAnswerRefused
    */
   async *stream<Input extends v.GenericSchema, Output extends v.GenericSchema>(
-    route: DefinedStream<Input, Output>,
+    route: StreamDefinition<Input, Output>,
     input: v.InferInput<Input>,
     options: StreamOptions,
   ): AsyncGenerator<StreamEvent & { readonly data: v.InferOutput<Output> }> {
@@ -184,7 +211,7 @@ export class HttpClient {
   }
 
   async *#streamOnce(
-    route: DefinedStream<v.GenericSchema, v.GenericSchema>,
+    route: StreamDefinition<v.GenericSchema, v.GenericSchema>,
     input: unknown,
     options: Omit<StreamOptions, "after"> & { readonly after: string | undefined },
   ): AsyncGenerator<RawEvent> {
@@ -397,7 +424,7 @@ function problemOf(text: string): HttpRefusal {
 }
 
 function readEvent<Output extends v.GenericSchema>(
-  route: DefinedStream<v.GenericSchema, Output>,
+  route: StreamDefinition<v.GenericSchema, Output>,
   event: RawEvent,
 ): v.InferOutput<Output> {
   const data = parseAnswer(new TextEncoder().encode(event.data));

@@ -23,6 +23,11 @@ const LONGEST_OBJECT = 300;
 
 export interface DispatcherOptions {
   /**
+   * Whether a mutating call could be recorded, before it is carried out. What it throws is put
+   * into our words by `translate`, and refuses the call.
+   */
+  readonly admit?: () => void;
+  /**
    * Told of every mutating call, refused ones too. The answer waits for it: who is told "done"
    * can rely on the record.
    */
@@ -55,6 +60,8 @@ export class Dispatcher implements Disposable {
     if (!parsed.success) {
       return this.refuse(route, caller, { input, refusal: refuseIssues(parsed.issues) });
     }
+    const unwritable = route.mutates ? this.#refuseUnwritable(route) : undefined;
+    if (unwritable !== undefined) return { kind: "refused", refusal: unwritable };
     const changes: Parameters<Call["changed"]>[0][] = [];
     const call: Call = {
       ...caller,
@@ -73,6 +80,17 @@ export class Dispatcher implements Disposable {
     const base = recordBase(route, caller);
     const records = told.map((change) => ({ ...base, ...change, result }));
     return (await this.#record(records)) ? outcome : unrecorded(outcome);
+  }
+
+  /** What cannot be recorded is not done; its refusal cannot be recorded either. */
+  #refuseUnwritable(route: Route): ProblemError | undefined {
+    try {
+      this.#options.admit?.();
+      return undefined;
+    } catch (failure) {
+      const detail = `${route.name} is refused: ${(failure as Error).message}`;
+      return this.#options.translate?.(failure) ?? new ProblemError("unavailable", detail);
+    }
   }
 
   /**

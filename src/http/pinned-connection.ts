@@ -75,6 +75,7 @@ export class PinnedCertificates {
     return new HttpPinRefused(
       `Refused ${this.#url.origin}: expected a certificate with the pin ` +
         `${[...this.#pins].join(" or ")}, received one with ${pin}`,
+      { received: pin },
     );
   }
 

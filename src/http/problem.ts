@@ -72,6 +72,9 @@ export interface ProblemOptions extends ErrorOptions {
   readonly hint?: string | undefined;
   /** When it may be asked again: the Retry-After header. */
   readonly retryAfter?: Milliseconds | undefined;
+  /** A narrower type than the kind's, and its title: of the room that refuses. */
+  readonly type?: string;
+  readonly title?: string;
 }
 
 /** What a route throws to refuse; `detail` is for people, and holds no secret. */
@@ -84,18 +87,26 @@ export class ProblemError extends Error {
 
   constructor(kind: ProblemKind, detail: string, options: ProblemOptions = {}) {
     super(detail, options.cause === undefined ? {} : { cause: options.cause });
-    const { expected, received, hint } = options;
+    const { expected, received, hint, type = `${TYPE_PREFIX}${kind}` } = options;
     this.kind = kind;
     this.retryAfter = options.retryAfter;
     this.problem = {
-      type: `${TYPE_PREFIX}${kind}`,
+      type,
       ...problemKinds[kind],
+      ...(options.title !== undefined && { title: options.title }),
       detail: detail.slice(0, LONGEST_DETAIL),
       ...(expected !== undefined && { expected: expected.slice(0, LONGEST_DETAIL) }),
       ...(received !== undefined && { received: received.slice(0, LONGEST_DETAIL) }),
       ...(hint !== undefined && { hint: hint.slice(0, LONGEST_DETAIL) }),
     };
   }
+}
+
+/** The refusal of another room, with its own type and title. */
+export function refuseAs(problem: Problem, cause: Error): ProblemError {
+  const kinds = Object.keys(problemKinds) as ProblemKind[];
+  const kind = kinds.find((name) => problemKinds[name].status === problem.status) ?? "request";
+  return new ProblemError(kind, problem.detail, { ...problem, cause });
 }
 
 /** The refusal of what a schema found wrong. */

@@ -96,6 +96,16 @@ export interface DefinedStream<Input extends v.GenericSchema, Output extends v.G
   readonly output: Output;
 }
 
+/** What a client knows of a route. */
+export type RouteDefinition<Input extends v.GenericSchema, Output extends v.GenericSchema> = Omit<
+  DefinedRoute<Input, Output>,
+  "run"
+>;
+export type StreamDefinition<Input extends v.GenericSchema, Output extends v.GenericSchema> = Omit<
+  DefinedStream<Input, Output>,
+  "stream"
+>;
+
 /** Makes a route whose `run` knows the types of its schemas. */
 export function defineRoute<Input extends v.GenericSchema, Output extends v.GenericSchema>(
   route: Route<Input, Output>,

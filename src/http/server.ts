@@ -52,6 +52,7 @@ export interface HttpServerOptions {
   readonly authenticate: Authenticate;
   /** Absent: no browser can log in. */
   readonly browserSessions?: BrowserSessions;
+  readonly admit?: DispatcherOptions["admit"];
   readonly onRecord: DispatcherOptions["onRecord"];
   readonly translate?: DispatcherOptions["translate"];
   readonly limits?: Partial<HttpLimits>;
@@ -115,8 +116,9 @@ export class HttpServer implements AsyncDisposable {
     };
     this.#log = new LimitedLogger(options.logger, clock);
     const onBug = (message: string, failure: unknown) => this.#onBug(message, failure);
-    const { onRecord, translate } = options;
+    const { admit, onRecord, translate } = options;
     this.dispatcher = new Dispatcher({
+      ...(admit !== undefined && { admit }),
       onRecord,
       onBug,
       clock,

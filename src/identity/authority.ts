@@ -151,6 +151,12 @@ export class Authority implements AsyncDisposable {
     return { principal, signal: this.sessions.signal(id) };
   }
 
+  /** A connection of this session said something: whoever has the session is there. */
+  heard(session: string): void {
+    const use = this.sessions.heard(session);
+    if (use?.kind === "clone") this.#report(use.facts);
+  }
+
   /** Aborted when the session ends, revocation included; at once for one that is none. */
   sessionSignal(session: string): AbortSignal {
     return this.sessions.signal(session);

@@ -3,6 +3,7 @@ import {
   createPublicKey,
   generateKeyPairSync,
   type KeyObject,
+  sign,
 } from "node:crypto";
 import {
   closeSync,
@@ -48,6 +49,11 @@ export class IdentityKey {
   /** @returns base64url */
   sign(text: string): string {
     return signText(text, this.#key);
+  }
+
+  /** Signs for another room, whose texts begin with their own purpose. @returns 64 bytes */
+  signBytes(bytes: Uint8Array): Uint8Array {
+    return sign(null, bytes, this.#key);
   }
 }
 

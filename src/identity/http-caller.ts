@@ -35,8 +35,8 @@ export class WrongPin extends Error {
   override readonly name = "WrongPin";
   readonly received: string;
 
-  constructor(received: string) {
-    super(`The server shows the certificate ${received}, which is not trusted`);
+  constructor(received: string, options?: ErrorOptions) {
+    super(`The server shows the certificate ${received}, which is not trusted`, options);
     this.received = received;
   }
 }

@@ -23,6 +23,8 @@ export interface SessionView {
 
 interface Open {
   readonly facts: SessionFacts;
+  /** Of its token. */
+  readonly hash: string;
   readonly ending: AbortController;
 }
 
@@ -51,13 +53,19 @@ export class Sessions {
         received: "one more",
       });
     }
-    this.#open.set(facts.id, { facts, ending: new AbortController() });
+    this.#open.set(facts.id, { facts, hash, ending: new AbortController() });
     const { host, id, from } = facts;
     this.#core.events.add({ kind: "session-opened", host, session: id, from });
   }
 
   use(hash: string): ReturnType<SessionBook["use"]> {
     return this.#book.use(hash, this.#now());
+  }
+
+  /** A connection of this session said something, which counts as a use of its token. */
+  heard(session: string): ReturnType<SessionBook["use"]> | undefined {
+    const open = this.#open.get(session);
+    return open === undefined ? undefined : this.use(open.hash);
   }
 
   facts(session: string): SessionFacts | undefined {

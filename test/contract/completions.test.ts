@@ -82,7 +82,7 @@ function cases(shell: Shell): void {
   const expected: [string[], string[]][] = [
     [
       ["hostler", ""],
-      ["process", "live-update", "doctor", "install", "completions"],
+      ["process", "live-update", "doctor", "identity", "store", "audit", "install", "completions"],
     ],
     [["hostler", "pro"], ["process"]],
     [

@@ -69,8 +69,7 @@ const verifyCommand = defineCommand({
       ["hostler audit verify", "The chain, and the signatures by the keys that it names itself"],
       [
         "hostler audit verify --key audit.pub --head 4711:3f…",
-        "Also by a key, and by a head that was noted elsewhere: nothing else finds a log that " +
-          "somebody with the key made anew, or that was cut off at its end",
+        "Also who signed it, and that it still has the record that was noted as its head",
       ],
     ],
     exitCodes: {

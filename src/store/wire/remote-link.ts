@@ -21,10 +21,12 @@ export interface RemoteLinkOptions {
   /** Credentials, asked for anew for each attempt. A rejection is a failed attempt. */
   readonly headers?: () => Promise<Readonly<Record<string, string>>>;
   /** The pins of a server: of what it shows, and what must be found in it. */
-  readonly tls?: {
-    readonly ca?: readonly string[];
-    readonly checkServerIdentity?: (host: string, certificate: unknown) => Error | undefined;
-  };
+  readonly tls?:
+    | {
+        readonly ca?: readonly string[];
+        readonly checkServerIdentity?: (host: string, certificate: never) => Error | undefined;
+      }
+    | undefined;
   /** Said to the server, for its people. */
   readonly program?: string;
   /** Without a word for so long, the link is stale. A ping goes out at a third of it. */

@@ -11,6 +11,8 @@ import { callOf } from "../audit.ts";
 
 const options = JSON.parse(process.env["AUDIT_OPTIONS"] ?? "{}") as AuditOptions;
 const keyFile = process.env["AUDIT_KEY"];
+/** While it is there, fsync fails: failing-fsync.c. */
+const noFsync = process.env["NO_FSYNC"] ?? "";
 const filler = `${options.directory}/filler`;
 
 function say(line: string): void {
@@ -52,6 +54,8 @@ async function step(log: AuditLog, word: string): Promise<void> {
   const [name, count = "1"] = word.split(":");
   if (name === "fill") fill();
   else if (name === "free") rmSync(filler);
+  else if (name === "no-fsync") closeSync(openSync(noFsync, "w"));
+  else if (name === "fsync") rmSync(noFsync);
   else if (name === "wait") {
     say("waiting");
     setInterval(() => {}, 1_000_000);

@@ -1,0 +1,119 @@
+import * as v from "valibot";
+import { HttpClient } from "../http/client.ts";
+import type { RouteDefinition, StreamDefinition, StreamEvent } from "../http/route.ts";
+import {
+  type ControlClient,
+  ControlRefusal,
+  ControlUnreachable,
+  connectControl,
+} from "../messaging/control-client.ts";
+import { describeIssues } from "../messaging/describe-issues.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { hostlerVersion } from "../units/version.ts";
+import { streamItemSchema } from "./protocol.ts";
+
+/** An authority is away, refused, or is not understood; the message has the mend. */
+export class AuthorityError extends Error {
+  override readonly name = "AuthorityError";
+  readonly exitCode = ExitCode.refused;
+}
+
+/** Where an authority is reached: here, or elsewhere by TLS, pins and an operator's token. */
+export type AuthorityPlace =
+  | { readonly kind: "control"; readonly path: string }
+  | {
+      readonly kind: "https";
+      readonly url: string;
+      readonly pins: readonly string[];
+      readonly token: string;
+    };
+
+/** A client of an authority; the same routes are called whichever way it is reached. */
+export class AuthorityClient implements Disposable {
+  readonly #way: ControlClient | HttpClient;
+
+  private constructor(way: ControlClient | HttpClient) {
+    this.#way = way;
+  }
+
+  /** @throws AuthorityError when nobody answers there; HttpPinRefused … */
+  static async connect(place: AuthorityPlace): Promise<AuthorityClient> {
+    if (place.kind === "https") {
+      const { url, pins, token } = place;
+      const client = new HttpClient({ url, pins, token: () => token });
+      await client.connect();
+      return new AuthorityClient(client);
+    }
+    try {
+      return new AuthorityClient(await connectControl(place.path));
+    } catch (error) {
+      throw translate(error, place.path);
+    }
+  }
+
+  /** @throws AuthorityError, or what the HTTP client throws: each has its mend */
+  async call<Input extends v.GenericSchema, Output extends v.GenericSchema>(
+    route: RouteDefinition<Input, Output>,
+    input: v.InferInput<Input>,
+  ): Promise<v.InferOutput<Output>> {
+    const way = this.#way;
+    if (way instanceof HttpClient) return await way.call(route, input);
+    try {
+      return understood(route.output, await way.request(route.name, { input }));
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** Events as they come, until `signal`, or until the authority has no more. */
+  async *stream<Input extends v.GenericSchema, Output extends v.GenericSchema>(
+    route: StreamDefinition<Input, Output>,
+    input: v.InferInput<Input>,
+    options: { readonly after?: string | undefined; readonly signal: AbortSignal },
+  ): AsyncGenerator<StreamEvent & { readonly data: v.InferOutput<Output> }> {
+    const { after, signal } = options;
+    const last = after === undefined ? {} : { after };
+    const way = this.#way;
+    if (way instanceof HttpClient) {
+      yield* way.stream(route, input, { ...last, signal });
+      return;
+    }
+    try {
+      for await (const item of way.stream(route.name, { input, ...last })) {
+        const { id, event, data } = understood(streamItemSchema, item);
+        yield { id, event, data: understood(route.output, data) };
+      }
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    if (!(this.#way instanceof HttpClient)) this.#way.close();
+  }
+}
+
+function understood<T extends v.GenericSchema>(schema: T, answer: unknown): v.InferOutput<T> {
+  const outcome = v.safeParse(schema, answer);
+  if (outcome.success) return outcome.output;
+  throw new AuthorityError(
+    `The authority's answer is not understood: ${describeIssues(outcome.issues)}. This is ` +
+      `hostler ${hostlerVersion}; the authority may be of another version: restart it`,
+  );
+}
+
+function translate(error: unknown, path?: string): unknown {
+  if (error instanceof ControlRefusal) {
+    const { message, hint } = error.error;
+    return new AuthorityError(hint === undefined ? message : `${message}. ${hint}`);
+  }
+  if (!(error instanceof ControlUnreachable)) return error;
+  const { code } = error;
+  if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {
+    return new AuthorityError(
+      `No authority runs at ${path}. Start it by hostler identity authority, give its ` +
+        "--control-socket, or ask one elsewhere by --authority, --pin and --token-file",
+    );
+  }
+  return new AuthorityError(error.message);
+}

@@ -1,0 +1,80 @@
+import { readFileSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import { printJson, printText } from "../../command-line/output.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { FileRefused, withFile } from "../../journal/file-refused.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { AuthorityClient, type AuthorityPlace } from "../client.ts";
+
+/** How each command of an operator says which authority it asks. */
+export interface ClientFlags {
+  readonly "control-socket": string;
+  readonly authority: string | undefined;
+  readonly pin: readonly string[];
+  readonly "token-file": string | undefined;
+  readonly json: boolean;
+}
+
+/** Bytes of a token's file. */
+const TOKEN_FILE_LIMIT = 4_096;
+
+/** @throws UsageError, FileRefused */
+export function placeOf(flags: ClientFlags): AuthorityPlace {
+  const { authority, pin, "token-file": file } = flags;
+  if (authority === undefined) {
+    if (pin.length > 0 || file !== undefined) {
+      throw new UsageError("Expected --authority beside --pin and --token-file, received none");
+    }
+    return { kind: "control", path: resolve(flags["control-socket"]) };
+  }
+  if (pin.length === 0 || file === undefined) {
+    throw new UsageError(
+      "Expected --pin and --token-file beside --authority, because names and clocks prove nothing",
+    );
+  }
+  const wrong = pin.find((hash) => !/^[0-9a-f]{64}$/i.test(hash));
+  if (wrong !== undefined) {
+    throw new UsageError(`Expected 64 hexadecimal digits after --pin, received ${wrong}`);
+  }
+  const pins = pin.map((hash) => hash.toLowerCase());
+  return { kind: "https", url: authority, pins, token: readTokenFile(file) };
+}
+
+/**
+ * A token on the command line would stand in the list of processes, and one in a file that others
+ * can read is theirs.
+ * @throws FileRefused
+ */
+export function readTokenFile(given: string): string {
+  const path = resolve(given);
+  const file = { what: "read the token", path, otherwise: "give another --token-file" };
+  return withFile(file, () => {
+    const status = statSync(path);
+    if (status.isFile() && (status.mode & 0o077) !== 0) {
+      throw new FileRefused(
+        `Cannot read the token ${path}: expected a file that its owner alone may read, received ` +
+          `mode ${(status.mode & 0o777).toString(8).padStart(4, "0")}. Run chmod 600 ${path}.`,
+      );
+    }
+    if (status.size > TOKEN_FILE_LIMIT) {
+      throw new FileRefused(
+        `Cannot read the token ${path}: expected at most ${TOKEN_FILE_LIMIT} bytes, received ` +
+          `${status.size}. Give the file that the token was written into.`,
+      );
+    }
+    return readFileSync(path, "utf8").trim();
+  });
+}
+
+/** Asks for something, and prints it as JSON or for people. */
+export async function show<T>(
+  flags: ClientFlags,
+  ask: (client: AuthorityClient) => Promise<T>,
+  render: (answer: T) => string,
+): Promise<number> {
+  using client = await AuthorityClient.connect(placeOf(flags));
+  const answer = await ask(client);
+  if (flags.json) await printJson(answer);
+  else await printText(render(answer));
+  return ExitCode.done;
+}

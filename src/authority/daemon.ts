@@ -1,0 +1,324 @@
+import { createPublicKey, randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { AuditLog } from "../audit/log.ts";
+import { monotonicNow } from "../event-loop/clock.ts";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { MetricsRegistry } from "../http/metrics.ts";
+import { ProblemError } from "../http/problem.ts";
+import type { Authenticated } from "../http/request-handler.ts";
+import { HttpServer } from "../http/server.ts";
+import { Authority } from "../identity/authority.ts";
+import type { IdentityEvent } from "../identity/event-book.ts";
+import { identityBuckets } from "../identity/records.ts";
+import { withFile } from "../journal/file-refused.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import { makeSocketFolder } from "../messaging/listener.ts";
+import { allowUsers } from "../messaging/peer.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { EmbeddedStore } from "../store/embedded-store.ts";
+import { machineClocks } from "../store/verify.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import type { Milliseconds } from "../units/units.ts";
+import { hostlerVersion } from "../units/version.ts";
+import { OperatorCookies } from "./browser-sessions.ts";
+import { ControlRoutes } from "./control.ts";
+import {
+  type AuthorityOptions,
+  addressOf,
+  certificateNames,
+  type ListenPlace,
+  presenceBucket,
+} from "./options.ts";
+import { passStep, readBootId } from "./perform.ts";
+import {
+  type AuthorityRequest,
+  controlRequestSchema,
+  defaultControlSocket,
+  places,
+} from "./protocol.ts";
+import { authorityRoutes } from "./routes.ts";
+import { StoreService } from "./store-service.ts";
+import { translateRefusal } from "./translate.ts";
+
+/** How often what is too old or too much goes, and the growth is noted. */
+const TEND_EVERY: Milliseconds = 60_000;
+
+/** Events that an operator should see without asking. */
+const loud = new Set<IdentityEvent["kind"]>(["host-clone", "token-stolen"]);
+
+/** What the daemon is made of; each part is opened after the ones that it stands on. */
+interface Parts {
+  readonly store: EmbeddedStore;
+  readonly authority: Authority;
+  readonly audit: AuditLog;
+  readonly service: StoreService;
+}
+
+/** Serves identity, the store and the audit log by TLS, and by a control socket for this host. */
+class AuthorityDaemon {
+  readonly #options: AuthorityOptions;
+  readonly #logger: Logger;
+  readonly #loop: EventLoop;
+  readonly #notifier = new ServiceNotifier();
+  readonly #metrics = new MetricsRegistry();
+  readonly #parts: Parts;
+  readonly #cookies: OperatorCookies;
+  readonly #servers: HttpServer[] = [];
+  readonly #timers = new Map<string, Disposable>();
+  #control: ControlServer<AuthorityRequest> | undefined;
+  /** Control calls that are being answered. */
+  readonly #calls = new Set<Promise<void>>();
+
+  constructor(
+    options: AuthorityOptions,
+    parts: Parts & { readonly logger: Logger; readonly loop: EventLoop },
+  ) {
+    this.#options = options;
+    this.#logger = parts.logger;
+    this.#loop = parts.loop;
+    this.#parts = parts;
+    const { authority } = parts;
+    this.#cookies = new OperatorCookies((token) => authority.admit(token), monotonicNow);
+    authority.onEvent((event) => this.#tell(event));
+    authority.onServe((served) => {
+      for (const server of this.#servers) server.replaceCertificate(served);
+    });
+  }
+
+  /** How hosts reach it; known when it listens. */
+  get address(): string {
+    if (this.#options.address !== undefined) return this.#options.address;
+    const [first] = this.#options.listen;
+    if (first === undefined) throw new Error("An authority listens nowhere");
+    return addressOf({ ...first, port: this.#servers[0]?.port ?? first.port });
+  }
+
+  /** @throws ListenRefused, SocketPathError */
+  open(): void {
+    for (const place of this.#options.listen) this.#servers.push(this.#serve(place));
+    const [server] = this.#servers;
+    if (server === undefined) throw new Error("An authority listens nowhere");
+    const { authority } = this.#parts;
+    const routes = [...authority.routes, ...authorityRoutes(this.#parts.store)];
+    const control = new ControlRoutes(server.dispatcher, { routes, streams: authority.streams });
+    this.#makeDefaultFolder();
+    this.#control = new ControlServer(this.#loop, {
+      path: this.#options.controlSocket,
+      onRemoved: () => this.#makeDefaultFolder(),
+      policy: allowUsers(this.#options.commandUsers),
+      limits: defaultControlLimits,
+      schema: controlRequestSchema,
+      onRequest: (request, call) => {
+        const answer = control.answer(request, call).finally(() => this.#calls.delete(answer));
+        this.#calls.add(answer);
+      },
+      onTrouble: (message) => this.#logger.warn(message),
+    });
+    this.#measure();
+    this.#tend();
+    this.#passTime();
+    this.#keepWatchdog();
+    for (const { url } of this.#servers) this.#logger.info(`listening at ${url}`);
+    this.#notifier.tell("READY=1", `STATUS=listening at ${server.url}`);
+  }
+
+  /** The folder of another socket is its chooser's: a slip of the pen makes none. */
+  #makeDefaultFolder(): void {
+    const { controlSocket } = this.#options;
+    if (controlSocket === defaultControlSocket) makeSocketFolder(controlSocket);
+  }
+
+  #serve(listen: ListenPlace): HttpServer {
+    const { authority, audit, store, service } = this.#parts;
+    return HttpServer.start({
+      listen,
+      certificate: authority.served,
+      routes: [...authority.routes, ...authorityRoutes(store)],
+      streams: authority.streams,
+      webSockets: [service.route()],
+      authenticate: (credentials) => this.#authenticate(credentials),
+      browserSessions: this.#cookies,
+      admit: () => audit.admit(),
+      onRecord: async (record) => {
+        await audit.append(record);
+      },
+      translate: translateRefusal,
+      health: () => this.#troubles(),
+      // A daemon has one registry, and each server counts in its own.
+      ...(this.#servers.length === 0 && { metrics: this.#metrics }),
+      title: "hostler authority",
+      version: hostlerVersion,
+      logger: this.#logger,
+      loop: this.#loop,
+    });
+  }
+
+  #authenticate(credentials: { readonly kind: string; readonly token?: string }): Authenticated {
+    const { kind, token = "" } = credentials;
+    if (kind === "none") return { principal: { kind: "anonymous" } };
+    const { authority } = this.#parts;
+    const admitted = kind === "cookie" ? this.#cookies.find(token) : authority.admit(token);
+    if (admitted !== undefined) return admitted;
+    throw new ProblemError("unauthenticated", "This token counts for nobody, or no more", {
+      expected: "the token of an operator, or of an open session",
+      received: "another one",
+      hint: "Log in again, or open a session anew",
+    });
+  }
+
+  /** What keeps it from working, for /healthz. */
+  #troubles(): readonly string[] {
+    try {
+      this.#parts.audit.admit();
+      return [];
+    } catch (error) {
+      return [(error as Error).message];
+    }
+  }
+
+  #measure(): void {
+    const { authority, store, audit } = this.#parts;
+    const gauges = {
+      hostler_identity_hosts: ["Hosts, revoked ones too", () => authority.hosts.list().length],
+      hostler_identity_sessions: ["Open sessions", () => authority.sessions.of().length],
+      hostler_store_database_bytes: ["Of the database", () => store.usage().database.bytes],
+      hostler_audit_bytes: ["Of the audit log", () => audit.size],
+    } as const;
+    for (const [name, [help, read]] of Object.entries(gauges)) {
+      this.#metrics.gauge({ name, help }, read);
+    }
+  }
+
+  #tell(event: IdentityEvent): void {
+    const { kind, sequence: _sequence, time: _time, ...words } = event;
+    const said = Object.entries(words).map(([name, value]) => `${name} ${String(value)}`);
+    const line = `${kind}: ${said.join(", ")}`;
+    if (loud.has(kind)) this.#logger.warn(line);
+    else this.#logger.debug(line);
+    // What was just added may end before what was waited for.
+    this.#passTime();
+  }
+
+  #wake(name: string, wait: Milliseconds, call: () => void): void {
+    this.#timers.get(name)?.[Symbol.dispose]();
+    this.#timers.set(name, this.#loop.wakeAfter(wait, call));
+  }
+
+  #passTime(): void {
+    const next = this.#parts.authority.passTime();
+    if (next === undefined) return;
+    this.#wake("time", Math.max(0, next - monotonicNow()), () => this.#passTime());
+  }
+
+  #tend(): void {
+    void this.#parts.store
+      .tend()
+      .catch((error: Error) => this.#logger.warn(`cannot tidy the store: ${error.message}`))
+      .then(() => this.#wake("tend", TEND_EVERY, () => this.#tend()));
+  }
+
+  #keepWatchdog(): void {
+    const interval = this.#notifier.watchdog;
+    if (interval === undefined) return;
+    this.#notifier.tell("WATCHDOG=1");
+    this.#wake("watchdog", interval / 2, () => this.#keepWatchdog());
+  }
+
+  /** Nothing is taken any more; what is being answered is answered. */
+  async stop(): Promise<void> {
+    this.#notifier.tell("STOPPING=1");
+    for (const timer of this.#timers.values()) timer[Symbol.dispose]();
+    await Promise.all(this.#calls);
+    this.#control?.[Symbol.dispose]();
+    for (const server of this.#servers) await server[Symbol.asyncDispose]();
+    this.#logger.info("stopped");
+  }
+}
+
+async function openParts(
+  options: AuthorityOptions,
+  around: {
+    readonly loop: EventLoop;
+    readonly logger: Logger;
+    readonly owned: AsyncDisposableStack;
+    readonly address: () => string;
+    readonly onFailure: (failure: unknown) => void;
+  },
+): Promise<Parts> {
+  const { loop, logger, owned, address, onFailure } = around;
+  const folder = options.stateDirectory;
+  const otherwise = "choose another by --state-directory";
+  withFile({ what: "make the state directory", path: folder, otherwise }, () => {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  });
+  const store = owned.use(
+    EmbeddedStore.open({
+      folder: join(folder, places.store),
+      buckets: [...identityBuckets, presenceBucket],
+      clocks: machineClocks(monotonicNow),
+    }),
+  );
+  // The service asks identity, and identity asks the service; neither serves before both are here.
+  const onWord = (session: string) => authority.heard(session);
+  const service = new StoreService(store, { loop, onFailure, onWord });
+  const authority: Authority = owned.use(
+    await Authority.open({
+      folder: join(folder, places.identity),
+      get address() {
+        return address();
+      },
+      names: certificateNames(options),
+      store,
+      ledger: store.ledger,
+      clock: { boot: readBootId(), monotonic: monotonicNow, wall: () => Date.now() },
+      random: (bytes) => randomBytes(bytes),
+      answersPing: (session) => service.answersPing(session),
+      onStep: (step) => passStep("authority", step),
+      onTrouble: (message) => logger.warn(message),
+    }),
+  );
+  const { key } = authority.core;
+  const publicKey = createPublicKey({
+    key: Buffer.from(key.publicKey, "base64"),
+    format: "der",
+    type: "spki",
+  });
+  const audit = owned.use(
+    await AuditLog.open({
+      directory: join(folder, places.audit),
+      signer: { publicKey, sign: (bytes) => key.signBytes(bytes) },
+    }),
+  );
+  return { store, authority, audit, service };
+}
+
+/**
+ * Runs the daemon until SIGTERM or SIGINT.
+ * @throws FileRefused, AuditError, ListenRefused, SocketPathError
+ */
+export async function runAuthority(options: AuthorityOptions): Promise<number> {
+  const logger = createLogger("authority");
+  ignoreSignals((message) => logger.warn(message));
+  await using owned = new AsyncDisposableStack();
+  const loop = owned.use(new EventLoop(startWorker));
+  const ended = Promise.withResolvers<number>();
+  const onFailure = (failure: unknown) => {
+    logger.error("stopped by a bug", { failure });
+    ended.resolve(ExitCode.bug);
+  };
+  loop.onFailure(onFailure);
+  let daemon: AuthorityDaemon | undefined;
+  const address = () => daemon?.address ?? "";
+  const parts = await openParts(options, { loop, logger, owned, address, onFailure });
+  daemon = new AuthorityDaemon(options, { ...parts, logger, loop });
+  owned.defer(() => daemon?.stop());
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.once(signal, () => ended.resolve(ExitCode.done));
+  }
+  daemon.open();
+  return await ended.promise;
+}

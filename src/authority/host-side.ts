@@ -1,0 +1,81 @@
+import { HttpClient } from "../http/client.ts";
+import { HttpPinRefused } from "../http/client-error.ts";
+import { HostIdentity } from "../identity/host.ts";
+import {
+  type HttpAnswer,
+  type HttpCaller,
+  type HttpRequest,
+  WrongPin,
+} from "../identity/http-caller.ts";
+import { passStep, readBootId } from "./perform.ts";
+
+/** A host's identity, whose authority is reached by the pinned client. */
+export function openHost(folder: string): HostIdentity {
+  return new HostIdentity({
+    folder,
+    boot: readBootId(),
+    caller: new PinnedCaller(),
+    onStep: (step) => passStep("host", step),
+  });
+}
+
+/** Clients that are kept, each with the certificate that it knows; a host has one authority. */
+const KEPT_CLIENTS = 4;
+/** No certificate has this hash: whoever is asked by it shows its own. */
+const NOBODY = "0".repeat(64);
+
+interface KeptClient {
+  readonly client: HttpClient;
+  bearer: string | undefined;
+}
+
+/** The identity's calls, over TLS to whoever shows a certificate with one of the pins. */
+class PinnedCaller implements HttpCaller {
+  readonly #clients = new Map<
+    string,
+    { readonly client: HttpClient; bearer: string | undefined }
+  >();
+
+  async call(request: HttpRequest): Promise<HttpAnswer> {
+    const { address, method, path, body, bearer } = request;
+    const pins = request.pins === "any" ? [await shownBy(address)] : request.pins;
+    const kept = this.#clientOf(address, pins);
+    kept.bearer = bearer;
+    try {
+      const answer = await kept.client.exchange({
+        method,
+        path,
+        ...(body !== undefined && { body }),
+      });
+      return { ...answer, certificate: kept.client.certificateHash ?? "" };
+    } catch (error) {
+      if (!(error instanceof HttpPinRefused) || error.received === undefined) throw error;
+      throw new WrongPin(error.received, { cause: error });
+    }
+  }
+
+  #clientOf(url: string, pins: readonly string[]): KeptClient {
+    const key = `${url} ${pins.join(" ")}`;
+    const found = this.#clients.get(key);
+    if (found !== undefined) return found;
+    const [oldest] = this.#clients.keys();
+    if (this.#clients.size >= KEPT_CLIENTS && oldest !== undefined) this.#clients.delete(oldest);
+    const kept: KeptClient = {
+      client: new HttpClient({ url, pins, token: () => kept.bearer }),
+      bearer: undefined,
+    };
+    this.#clients.set(key, kept);
+    return kept;
+  }
+}
+
+/** The pin of whoever answers there. @throws HttpUnreachable */
+async function shownBy(url: string): Promise<string> {
+  try {
+    await new HttpClient({ url, pins: [NOBODY] }).connect();
+  } catch (error) {
+    if (error instanceof HttpPinRefused && error.received !== undefined) return error.received;
+    throw error;
+  }
+  throw new Error("A certificate has the hash of nobody's");
+}

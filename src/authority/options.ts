@@ -1,0 +1,50 @@
+import type { BucketDefinition } from "../store/store.ts";
+
+/** What an authority was told when it was started. */
+export interface AuthorityOptions {
+  /** TLS addresses; the first is the one whose port tokens tell, unless `address` is given. */
+  readonly listen: readonly ListenPlace[];
+  /** How hosts reach it: "https://NAME:PORT"; undefined: the first of `listen`. */
+  readonly address: string | undefined;
+  readonly stateDirectory: string;
+  readonly controlSocket: string;
+  /** Users who may command over the control socket. */
+  readonly commandUsers: readonly number[];
+}
+
+export interface ListenPlace {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/**
+ * That a host is there: each writes its own key, the host's name. It is gone with the authority's
+ * process, because nothing may be decided by it.
+ */
+export const presenceBucket: BucketDefinition = {
+  name: "host-presence",
+  age: 24 * 3_600_000,
+  size: 16 * 1024 * 1024,
+  expendable: true,
+  volatile: true,
+};
+
+/** "127.0.0.1:7443" or "[::1]:7443"; undefined for anything else. */
+export function parseListen(text: string): ListenPlace | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+)):(\d{1,5})$/i.exec(text);
+  const hostname = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  return hostname === undefined || port > 65_535 ? undefined : { hostname, port };
+}
+
+/** A place as a URL has it. */
+export function addressOf({ hostname, port }: ListenPlace): string {
+  return `https://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+}
+
+/** Names for its certificate: hosts go by the hash alone, other tools by these. */
+export function certificateNames(options: AuthorityOptions): readonly string[] {
+  const own = options.listen.map(({ hostname }) => hostname);
+  const told = options.address === undefined ? [] : [new URL(options.address).hostname];
+  return [...new Set([...told, ...own].map((name) => name.replace(/^\[|\]$/g, "")))];
+}
