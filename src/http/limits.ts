@@ -29,7 +29,14 @@ export interface HttpLimits {
   readonly webSocketsPerPrincipal: number;
   readonly webSocketMessageBytes: Bytes;
   readonly webSocketQueueBytes: Bytes;
-  /** Descriptors that are kept for the rest of the daemon: see `DescriptorGuard`. */
+  /** Connections over TLS; fewer where the limit of descriptors allows no more. */
+  readonly connections: number;
+  readonly connectionsPerAddress: number;
+  /** Connections on which no request has come yet; the oldest goes for one more. */
+  readonly unproven: number;
+  readonly unprovenPerAddress: number;
+  readonly unprovenTime: Milliseconds;
+  /** Descriptors that are left to the rest of the daemon. */
   readonly reservedDescriptors: number;
 }
 
@@ -50,5 +57,10 @@ export const defaultHttpLimits: HttpLimits = {
   webSocketsPerPrincipal: 32,
   webSocketMessageBytes: 1024 * 1024,
   webSocketQueueBytes: 16 * 1024 * 1024,
+  connections: 8_192,
+  connectionsPerAddress: 4_096,
+  unproven: 1_024,
+  unprovenPerAddress: 128,
+  unprovenTime: 10_000,
   reservedDescriptors: 256,
 };

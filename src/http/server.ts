@@ -6,6 +6,7 @@ import type { Logger } from "../logging/logger.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { Dispatcher, type DispatcherOptions } from "./dispatch.ts";
+import { Front } from "./front.ts";
 import { defaultHttpLimits, type HttpLimits } from "./limits.ts";
 import { isLoopback } from "./loopback.ts";
 import { MetricsRegistry } from "./metrics.ts";
@@ -77,6 +78,9 @@ export class ListenRefused extends Error {
 /** TLS 1.3, as BoringSSL has it: SSL_CTX_set_min_proto_version takes the number of the wire. */
 const TLS_1_3 = 0x0304;
 
+/** Time for what was on its way to a listener when another one took its place. */
+const RETIRE_DELAY: Milliseconds = 1_000;
+
 interface SocketData {
   readonly admitted: Admitted;
   handlers: WebSocketHandlers | undefined;
@@ -94,13 +98,20 @@ export class HttpServer implements AsyncDisposable {
   readonly dispatcher: Dispatcher;
   readonly metrics: MetricsRegistry;
   #listener: Listener | undefined;
+  /** Before every listener with TLS. */
+  #front: Front | undefined;
+  readonly #retiring = new Map<Listener, Disposable>();
   /** Listeners that take nobody new, and end with their last request. */
   readonly #retired = new Set<Listener>();
 
   /** @throws ListenRefused */
   static start(options: HttpServerOptions): HttpServer {
     const server = new HttpServer(options);
-    server.#listener = server.#listen(options.certificate);
+    const { listen, certificate } = options;
+    const isFronted = certificate !== undefined && !("unix" in listen);
+    const behind = { hostname: "127.0.0.1", port: 0 };
+    server.#listener = server.#listen(isFronted ? behind : listen, certificate);
+    if (isFronted) server.#openFront(listen);
     return server;
   }
 
@@ -136,9 +147,31 @@ export class HttpServer implements AsyncDisposable {
     });
   }
 
+  #openFront(listen: { readonly hostname: string; readonly port: number }): void {
+    const { loop } = this.#options;
+    const innerPort = () => this.#listener?.port ?? 0;
+    try {
+      this.#front = new Front({ ...listen, limits: this.#limits, innerPort, loop });
+    } catch (failure) {
+      void this.#listener?.stop(true);
+      throw cannotListen(listen, failure);
+    }
+    const front = this.#front;
+    const { metrics } = this;
+    const name = "hostler_http_connections";
+    metrics.gauge({ name, help: "Connections over TLS that are open" }, () => front.open);
+    metrics.gauge(
+      {
+        name: "hostler_http_connections_ended",
+        help: "Connections that were ended to make room, or because nothing was asked in time",
+      },
+      () => front.ended,
+    );
+  }
+
   /** The port it listens at: the one that was chosen where 0 was asked for. */
   get port(): number {
-    return this.#listener?.port ?? 0;
+    return this.#front?.port ?? this.#listener?.port ?? 0;
   }
 
   /** "https://127.0.0.1:8443", or "unix:/run/x.sock". */
@@ -152,13 +185,20 @@ export class HttpServer implements AsyncDisposable {
   /**
    * New connections get this certificate. What is open goes on with the one it began with, until
    * it ends by itself: a session is a token of the server's, and was proven to a certificate when
-   * it was opened; ending sessions is revocation, and identity's.
-   * @throws ListenRefused
+   * it was opened; ending sessions is revocation, and identity's. No connection is lost: what the
+   * front passed to the old listener, that one still takes.
+   * @throws Error for a server without TLS; whatever a wrong certificate gives: nothing changes
    */
   replaceCertificate(certificate: ServerCertificate): void {
+    if (this.#front === undefined) throw new Error("There is no certificate to replace");
     const old = this.#listener;
-    this.#listener = this.#listen(certificate);
-    if (old !== undefined) this.#retire(old);
+    this.#listener = this.#listen({ hostname: "127.0.0.1", port: 0 }, certificate);
+    if (old === undefined) return;
+    const wake = this.#options.loop.wakeAfter(RETIRE_DELAY, () => {
+      this.#retiring.delete(old);
+      this.#retire(old);
+    });
+    this.#retiring.set(old, wake);
   }
 
   #retire(listener: Listener): void {
@@ -166,19 +206,14 @@ export class HttpServer implements AsyncDisposable {
     void listener.stop().then(() => this.#retired.delete(listener));
   }
 
-  #listen(certificate: ServerCertificate | undefined): Listener {
-    const { listen } = this.#options;
+  #listen(listen: ListenAddress, certificate: ServerCertificate | undefined): Listener {
     const limits = this.#limits;
     if ("unix" in listen) removeStale(listen.unix);
-    const place =
-      "unix" in listen
-        ? { unix: listen.unix }
-        : { hostname: listen.hostname, port: this.port || listen.port, reusePort: true };
     // The mode counts from the first moment on, for who may connect to a Unix socket.
     const mask = process.umask(0o177);
     try {
       return Bun.serve<SocketData>({
-        ...place,
+        ...listen,
         ...(certificate !== undefined && { tls: tlsOptions(certificate) }),
         idleTimeout: Math.ceil(limits.idleTime / 1_000),
         // Ours counts, refuses in our words, and tells the audit log.
@@ -189,10 +224,7 @@ export class HttpServer implements AsyncDisposable {
         websocket: this.#webSocketOptions(),
       } as Bun.Serve.Options<SocketData>);
     } catch (failure) {
-      const where = "unix" in listen ? listen.unix : `${listen.hostname}:${listen.port}`;
-      throw new ListenRefused(`Cannot listen at ${where}: ${(failure as Error).message}`, {
-        cause: failure,
-      });
+      throw cannotListen(listen, failure);
     } finally {
       process.umask(mask);
     }
@@ -201,7 +233,8 @@ export class HttpServer implements AsyncDisposable {
   async #onRequest(request: Request, server: Listener): Promise<Response | undefined> {
     const upgrade = (admitted: Admitted) =>
       server.upgrade(request, { data: { admitted, handlers: undefined } });
-    return await this.#handler.handle({ request, origin: originOf(request, server), upgrade });
+    const origin = originOf(request, server, this.#front);
+    return await this.#handler.handle({ request, origin, upgrade });
   }
 
   #onServeError(failure: Error): Response {
@@ -287,6 +320,12 @@ export class HttpServer implements AsyncDisposable {
    * answered; at the end of `grace` the connections are closed.
    */
   async stop(grace: Milliseconds = 5_000): Promise<void> {
+    this.#front?.stopListening();
+    for (const [listener, wake] of this.#retiring) {
+      wake[Symbol.dispose]();
+      this.#retire(listener);
+    }
+    this.#retiring.clear();
     if (this.#listener !== undefined) this.#retire(this.#listener);
     this.#listener = undefined;
     this.#stopping.abort(new ProblemError("ended", "The server stops", { retryAfter: 1_000 }));
@@ -296,6 +335,7 @@ export class HttpServer implements AsyncDisposable {
     if ((await Promise.race([ended, late.promise])) === "late") {
       await Promise.all([...this.#retired].map((listener) => listener.stop(true)));
     }
+    this.#front?.[Symbol.dispose]();
     await this.dispatcher.finish();
     this.#log[Symbol.dispose]();
   }
@@ -353,10 +393,19 @@ function tlsOptions({ certificate, key }: ServerCertificate): Bun.TLSOptions {
   return { cert: certificate, key, minVersion: TLS_1_3 } as Bun.TLSOptions;
 }
 
-function originOf(request: Request, server: Listener): Origin {
+function originOf(request: Request, server: Listener, front: Front | undefined): Origin {
   const peer = server.requestIP(request);
   if (peer === null) return { address: undefined, from: "unix socket" };
+  const fronted = front?.prove(peer.port);
+  if (fronted !== undefined) return fronted;
+  // A process of this host went around the front: it comes from where it seems to.
   return { address: peer.address, from: joinAddress(peer) };
+}
+
+function cannotListen(listen: ListenAddress, failure: unknown): ListenRefused {
+  const where = "unix" in listen ? listen.unix : `${listen.hostname}:${listen.port}`;
+  const said = `Cannot listen at ${where}: ${(failure as Error).message}`;
+  return new ListenRefused(said, { cause: failure });
 }
 
 function joinAddress({ address, port }: { readonly address: string; readonly port: number }) {

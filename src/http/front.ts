@@ -1,0 +1,330 @@
+import { readFileSync } from "node:fs";
+import { monotonicNow } from "../event-loop/clock.ts";
+import type { EventLoop } from "../event-loop/event-loop.ts";
+import type { MonotonicTime } from "../units/units.ts";
+import type { HttpLimits } from "./limits.ts";
+import { rateKeyOf } from "./rate-limiter.ts";
+
+export type FrontLimits = Pick<
+  HttpLimits,
+  | "connections"
+  | "connectionsPerAddress"
+  | "unproven"
+  | "unprovenPerAddress"
+  | "unprovenTime"
+  | "reservedDescriptors"
+>;
+
+/** A connection, and both ends of its way to the listener behind. */
+const DESCRIPTORS_EACH = 3;
+
+/** One direction: what a socket has yet to take, and whose reading waits for that. */
+interface Side {
+  readonly socket: Bun.Socket<undefined>;
+  unsent: Uint8Array | undefined;
+  /** It ends when it has taken what is unsent. */
+  isEnding: boolean;
+}
+
+interface Connection {
+  readonly address: string;
+  /** "192.0.2.1:40112". */
+  readonly from: string;
+  readonly began: MonotonicTime;
+  readonly client: Side;
+  /** silent: not a byte came; joined: what comes is passed on to the listener behind. */
+  state:
+    | { phase: "silent" }
+    | { phase: "joining"; first: Uint8Array }
+    | { phase: "joined"; inner: Side; innerPort: number }
+    | { phase: "ended" };
+  isProven: boolean;
+}
+
+/**
+ * Stands before the TLS listener, and decides who may hold a connection. Measured on Bun 1.4.5:
+ * Bun.serve has no limit of connections and no way to tell one apart before its first request; at
+ * the end of the descriptors it turns in circles at 100 % of a processor and serves nobody; and a
+ * listener that was stopped never ends what is half open. Here every connection is counted when
+ * the kernel hands it over. Where there is no room, the oldest of those that have not asked
+ * anything yet goes: whoever means it asks within milliseconds.
+ *
+ * It passes bytes alone, and knows nothing of TLS: it cannot read what it carries.
+ */
+export class Front implements Disposable {
+  readonly #loop: EventLoop;
+  readonly #limits: FrontLimits;
+  readonly #innerPort: () => number;
+  readonly #listener: Bun.TCPSocketListener<undefined>;
+  readonly #connections = new Map<Bun.Socket<undefined>, Connection>();
+  /** Oldest first. */
+  readonly #unproven = new Set<Connection>();
+  readonly #byAddress = new Map<string, Set<Connection>>();
+  readonly #byInnerPort = new Map<number, Connection>();
+  #wake: Disposable | undefined;
+  #ended = 0;
+
+  /** @param options.innerPort the listener behind, on 127.0.0.1; asked for each connection */
+  constructor(options: {
+    readonly hostname: string;
+    readonly port: number;
+    readonly limits: FrontLimits;
+    readonly innerPort: () => number;
+    readonly loop: EventLoop;
+  }) {
+    this.#loop = options.loop;
+    this.#limits = withinDescriptors(options.limits, descriptorLimit());
+    this.#innerPort = options.innerPort;
+    this.#listener = Bun.listen<undefined>({
+      hostname: options.hostname,
+      port: options.port,
+      socket: {
+        open: (socket) => this.#onOpen(socket),
+        data: (socket, bytes) => this.#onClientData(socket, bytes),
+        drain: (socket) => this.#onClientDrain(socket),
+        close: (socket) => this.#onClientClose(socket),
+        error: () => {},
+      },
+    });
+  }
+
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  get open(): number {
+    return this.#connections.size;
+  }
+
+  /** Connections that were ended to make room, or because nothing was asked in time. */
+  get ended(): number {
+    return this.#ended;
+  }
+
+  /**
+   * A request came whole from this port of the listener behind: the connection is no half-open
+   * one any more.
+   * @returns where it comes from; undefined for who reached the listener behind by itself
+   */
+  prove(innerPort: number): Pick<Connection, "address" | "from"> | undefined {
+    const connection = this.#byInnerPort.get(innerPort);
+    if (connection === undefined) return undefined;
+    connection.isProven = true;
+    this.#unproven.delete(connection);
+    return connection;
+  }
+
+  #onOpen(socket: Bun.Socket<undefined>): void {
+    const { remoteAddress } = socket;
+    const address = rateKeyOf(remoteAddress);
+    const host = remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress;
+    const connection: Connection = {
+      address: remoteAddress,
+      from: `${host}:${socket.remotePort}`,
+      began: monotonicNow(),
+      client: { socket, unsent: undefined, isEnding: false },
+      state: { phase: "silent" },
+      isProven: false,
+    };
+    if (!this.#makeRoom(address)) {
+      this.#ended += 1;
+      socket.terminate();
+      return;
+    }
+    socket.setNoDelay(true);
+    const own = this.#byAddress.get(address) ?? new Set();
+    this.#byAddress.set(address, own.add(connection));
+    this.#connections.set(socket, connection);
+    this.#unproven.add(connection);
+    this.#wakeForOldest();
+  }
+
+  /** @returns whether one more may come from this address */
+  #makeRoom(address: string): boolean {
+    const limits = this.#limits;
+    const own = this.#byAddress.get(address) ?? new Set();
+    const ownUnproven = [...own].filter(({ isProven }) => !isProven);
+    const isOwnFull =
+      own.size >= limits.connectionsPerAddress || ownUnproven.length >= limits.unprovenPerAddress;
+    if (isOwnFull && !this.#evict(ownUnproven[0])) return false;
+    const isFull =
+      this.#connections.size >= limits.connections || this.#unproven.size >= limits.unproven;
+    return !isFull || this.#evict(this.#unproven.values().next().value);
+  }
+
+  #evict(connection: Connection | undefined): boolean {
+    if (connection === undefined) return false;
+    this.#ended += 1;
+    this.#end(connection);
+    return true;
+  }
+
+  #wakeForOldest(): void {
+    const oldest = this.#unproven.values().next().value;
+    if (this.#wake !== undefined || oldest === undefined) return;
+    const { unprovenTime } = this.#limits;
+    this.#wake = this.#loop.wakeAt(oldest.began + unprovenTime, () => {
+      this.#wake = undefined;
+      const now = monotonicNow();
+      for (const connection of this.#unproven) {
+        if (connection.began + unprovenTime > now) break;
+        this.#evict(connection);
+      }
+      this.#wakeForOldest();
+    });
+  }
+
+  #onClientData(socket: Bun.Socket<undefined>, bytes: Uint8Array): void {
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) return;
+    const { state } = connection;
+    if (state.phase === "joined") {
+      pass(state.inner, bytes, connection.client.socket);
+    } else if (state.phase === "silent") {
+      connection.state = { phase: "joining", first: bytes };
+      socket.pause();
+      void this.#join(connection);
+    } else if (state.phase === "joining") {
+      state.first = Buffer.concat([state.first, bytes]);
+    }
+  }
+
+  async #join(connection: Connection): Promise<void> {
+    try {
+      await Bun.connect<undefined>({
+        hostname: "127.0.0.1",
+        port: this.#innerPort(),
+        socket: {
+          open: (inner) => this.#onInnerOpen(connection, inner),
+          data: (inner, bytes) => pass(connection.client, bytes, inner),
+          drain: () => {
+            const { state, client } = connection;
+            if (state.phase === "joined") flush(state.inner, client.socket);
+          },
+          close: () => this.#onInnerClose(connection),
+          error: () => {},
+          connectError: () => {},
+        },
+      });
+    } catch {
+      // The listener behind is being stopped.
+      this.#end(connection);
+    }
+  }
+
+  #onInnerOpen(connection: Connection, socket: Bun.Socket<undefined>): void {
+    const { state, client } = connection;
+    if (state.phase !== "joining") {
+      socket.terminate();
+      return;
+    }
+    socket.setNoDelay(true);
+    const inner: Side = { socket, unsent: undefined, isEnding: false };
+    const innerPort = socket.localPort;
+    this.#byInnerPort.set(innerPort, connection);
+    connection.state = { phase: "joined", inner, innerPort };
+    pass(inner, state.first, client.socket);
+    if (inner.unsent === undefined) client.socket.resume();
+  }
+
+  #onClientDrain(socket: Bun.Socket<undefined>): void {
+    const connection = this.#connections.get(socket);
+    if (connection?.state.phase === "joined") {
+      flush(connection.client, connection.state.inner.socket);
+    } else if (connection !== undefined) {
+      flush(connection.client, undefined);
+    }
+  }
+
+  #onClientClose(socket: Bun.Socket<undefined>): void {
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) return;
+    if (connection.state.phase === "joined") finish(connection.state.inner);
+    this.#forget(connection);
+  }
+
+  #onInnerClose(connection: Connection): void {
+    if (connection.state.phase !== "joined") return;
+    this.#byInnerPort.delete(connection.state.innerPort);
+    connection.state = { phase: "ended" };
+    finish(connection.client);
+  }
+
+  #end(connection: Connection): void {
+    const { state, client } = connection;
+    if (state.phase === "joined") state.inner.socket.terminate();
+    this.#forget(connection);
+    client.socket.terminate();
+  }
+
+  #forget(connection: Connection): void {
+    const { state, client } = connection;
+    if (state.phase === "joined") this.#byInnerPort.delete(state.innerPort);
+    connection.state = { phase: "ended" };
+    this.#connections.delete(client.socket);
+    this.#unproven.delete(connection);
+    const key = rateKeyOf(connection.address);
+    const own = this.#byAddress.get(key);
+    own?.delete(connection);
+    if (own?.size === 0) this.#byAddress.delete(key);
+  }
+
+  /** Takes nobody new; what is open goes on. */
+  stopListening(): void {
+    this.#listener.stop();
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener.stop();
+    this.#wake?.[Symbol.dispose]();
+    for (const connection of [...this.#connections.values()]) this.#end(connection);
+  }
+}
+
+/** Where the limit of open files allows fewer connections, it decides. */
+export function withinDescriptors(limits: FrontLimits, descriptors: number): FrontLimits {
+  const room = Math.max(
+    1,
+    Math.floor((descriptors - limits.reservedDescriptors) / DESCRIPTORS_EACH),
+  );
+  const connections = Math.min(limits.connections, room);
+  // Half of the room is theirs at most, so that who is known stays.
+  const unproven = Math.min(limits.unproven, Math.max(1, Math.floor(connections / 2)));
+  return { ...limits, connections, unproven };
+}
+
+/** The soft limit of open files; Bun raises its own to the hard one. proc_pid_limits(5). */
+function descriptorLimit(): number {
+  const line = /^Max open files +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+  return line === null ? 1_024 : Number(line[1]);
+}
+
+/** Hands bytes on; whoever sends more than is taken waits, so that nothing is heaped up here. */
+function pass(to: Side, bytes: Uint8Array, from: Bun.Socket<undefined>): void {
+  if (to.unsent !== undefined) {
+    to.unsent = Buffer.concat([to.unsent, bytes]);
+    return;
+  }
+  const sent = Math.max(0, to.socket.write(bytes));
+  if (sent >= bytes.length) return;
+  to.unsent = Uint8Array.from(bytes.subarray(sent));
+  from.pause();
+}
+
+function flush(side: Side, from: Bun.Socket<undefined> | undefined): void {
+  if (side.unsent !== undefined) {
+    const sent = Math.max(0, side.socket.write(side.unsent));
+    if (sent < side.unsent.length) {
+      side.unsent = side.unsent.subarray(sent);
+      return;
+    }
+    side.unsent = undefined;
+    from?.resume();
+  }
+  if (side.isEnding) side.socket.end();
+}
+
+function finish(side: Side): void {
+  side.isEnding = true;
+  if (side.unsent === undefined) side.socket.end();
+}
