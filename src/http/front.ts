@@ -62,6 +62,7 @@ export class Front implements Disposable {
   readonly #byAddress = new Map<string, Set<Connection>>();
   readonly #byInnerPort = new Map<number, Connection>();
   #wake: Disposable | undefined;
+  #drained: PromiseWithResolvers<void> | undefined;
   #ended = 0;
 
   /** @param options.innerPort the listener behind, on 127.0.0.1; asked for each connection */
@@ -267,11 +268,20 @@ export class Front implements Disposable {
     const own = this.#byAddress.get(key);
     own?.delete(connection);
     if (own?.size === 0) this.#byAddress.delete(key);
+    if (this.#connections.size === 0) this.#drained?.resolve();
   }
 
   /** Takes nobody new; what is open goes on. */
   stopListening(): void {
     this.#listener.stop();
+  }
+
+  /** Resolves when every connection has ended, and what was sent on it has been taken. */
+  drained(): Promise<void> {
+    for (const connection of [...this.#unproven]) this.#end(connection);
+    if (this.#connections.size === 0) return Promise.resolve();
+    this.#drained ??= Promise.withResolvers<void>();
+    return this.#drained.promise;
   }
 
   [Symbol.dispose](): void {

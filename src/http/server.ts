@@ -331,7 +331,9 @@ export class HttpServer implements AsyncDisposable {
     this.#stopping.abort(new ProblemError("ended", "The server stops", { retryAfter: 1_000 }));
     const late = Promise.withResolvers<"late">();
     using _deadline = this.#options.loop.wakeAfter(grace, () => late.resolve("late"));
-    const ended = Promise.all([...this.#retired].map((listener) => listener.stop()));
+    const ended = Promise.all([...this.#retired].map((listener) => listener.stop())).then(() =>
+      this.#front?.drained(),
+    );
     if ((await Promise.race([ended, late.promise])) === "late") {
       await Promise.all([...this.#retired].map((listener) => listener.stop(true)));
     }

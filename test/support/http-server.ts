@@ -96,6 +96,7 @@ export function startTestServer(options: Partial<HttpServerOptions> = {}): TestS
     if (principal === undefined) throw new ProblemError("unauthenticated", "No such token");
     const session = sessions.get(credentials.token) ?? new AbortController();
     sessions.set(credentials.token, session);
+    if (session.signal.aborted) throw new ProblemError("unauthenticated", "It was revoked");
     return { principal, signal: session.signal };
   };
   const write = (lines: string) => log.push(lines) > 0;

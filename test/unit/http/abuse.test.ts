@@ -1,0 +1,213 @@
+/** What clients do that mean harm, or speak something else: a server goes on serving others. */
+import { describe, expect, test } from "bun:test";
+import { connect, type Socket } from "node:net";
+import { connect as connectTls, type TLSSocket } from "node:tls";
+import { withinDescriptors } from "../../../src/http/front.ts";
+import { defaultHttpLimits } from "../../../src/http/limits.ts";
+import { ListenRefused } from "../../../src/http/server.ts";
+import { startTestServer, type TestServer, whoAmI } from "../../support/http-server.ts";
+import { waitFor, withDeadline } from "../../support/wait-for.ts";
+
+const MEBIBYTE = 1024 * 1024;
+
+function ended(socket: Socket): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let received = "";
+  socket.on("data", (bytes) => {
+    received += String(bytes);
+  });
+  socket.on("error", () => {});
+  socket.once("close", () => resolve(received));
+  return withDeadline("the end of the connection", promise);
+}
+
+async function openTls(given: TestServer, version?: "TLSv1.2"): Promise<TLSSocket> {
+  const socket = connectTls({
+    host: "127.0.0.1",
+    port: given.server.port,
+    rejectUnauthorized: false,
+    ...(version !== undefined && { maxVersion: version }),
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  socket.once("secureConnect", resolve);
+  socket.once("error", reject);
+  socket.once("close", () => reject(new Error("closed before the handshake was over")));
+  await promise;
+  return socket;
+}
+
+/** Sends so much, or until the connection ends. @returns bytes that were sent, and the answer */
+async function pour(
+  socket: TLSSocket,
+  options: { readonly head: string; readonly bytes: number; readonly chunked: boolean },
+): Promise<{ readonly sent: number; readonly answer: string }> {
+  const { head, bytes, chunked } = options;
+  let isOver = false;
+  const answer = ended(socket).finally(() => {
+    isOver = true;
+  });
+  socket.write(head);
+  const piece = Buffer.alloc(MEBIBYTE);
+  const framed = Buffer.concat([Buffer.from("100000\r\n"), piece, Buffer.from("\r\n")]);
+  let sent = 0;
+  while (sent < bytes && !isOver) {
+    const wasTaken = socket.write(chunked ? framed : piece);
+    sent += MEBIBYTE;
+    if (wasTaken) continue;
+    const drained = Promise.withResolvers<void>();
+    socket.once("drain", drained.resolve);
+    await Promise.race([drained.promise, answer]);
+    socket.removeListener("drain", drained.resolve);
+  }
+  return { sent, answer: await answer };
+}
+
+describe("TLS", () => {
+  test("is not spoken below 1.3", async () => {
+    await using given = startTestServer();
+    const failure = await openTls(given, "TLSv1.2").then(
+      () => undefined,
+      (reason: Error) => reason,
+    );
+    expect(failure).toBeInstanceOf(Error);
+    (await openTls(given)).destroy();
+  });
+
+  test("is asked of who speaks plain HTTP: it is cut off, and others are served", async () => {
+    await using given = startTestServer();
+    const socket = connect(given.server.port, "127.0.0.1");
+    socket.write("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect(await ended(socket)).not.toContain("HTTP/1.1");
+    expect((await given.client().call(whoAmI, {})).who).toEqual({ kind: "anonymous" });
+  });
+
+  test.each(["0.0.0.0", "192.0.2.1", "localhost", "::"])("is not left out at %s", (hostname) => {
+    const listen = { hostname, port: 0 };
+    const start = () => startTestServer({ listen, certificate: undefined as never });
+    expect(start).toThrow(ListenRefused);
+    expect(start).toThrow("expected a certificate, or a loopback address");
+  });
+
+  test("a port that somebody has is refused", async () => {
+    await using given = startTestServer();
+    const listen = { hostname: "127.0.0.1", port: given.server.port };
+    expect(() => startTestServer({ listen })).toThrow(ListenRefused);
+  });
+});
+
+describe("a body of 1 GB", () => {
+  const path = "/v1/things/a";
+  const common = `PUT ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n`;
+  const authorization = "Authorization: Bearer admin-token\r\n";
+  test.each([
+    ["announced", `${common}${authorization}Content-Length: 1000000000\r\n\r\n`, false],
+    ["in chunks", `${common}${authorization}Transfer-Encoding: chunked\r\n\r\n`, true],
+  ] as const)("%s is refused before it is there", async (_name, head, chunked) => {
+    await using given = startTestServer();
+    const before = process.memoryUsage.rss();
+    const socket = await openTls(given);
+    const { sent, answer } = await pour(socket, { head, bytes: 1_000 * MEBIBYTE, chunked });
+    expect(answer).toContain("413");
+    expect(answer).toContain("urn:hostler:problem:too-large");
+    expect(sent).toBeLessThan(64 * MEBIBYTE);
+    expect(process.memoryUsage.rss() - before).toBeLessThan(128 * MEBIBYTE);
+    expect(given.records[0]?.result).toBe("The request is too large");
+  });
+
+  test("of one without credentials is not read at all", async () => {
+    await using given = startTestServer();
+    const socket = await openTls(given);
+    const head = `${common}Transfer-Encoding: chunked\r\n\r\n`;
+    const answered = await pour(socket, { head, bytes: 1_000 * MEBIBYTE, chunked: true });
+    expect(answered.answer).toContain("401");
+    expect(answered.sent).toBeLessThan(64 * MEBIBYTE);
+  });
+});
+
+test("headers that are too long are refused", async () => {
+  await using given = startTestServer();
+  const socket = await openTls(given);
+  socket.write(`GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ${"x".repeat(64 * 1024)}\r\n\r\n`);
+  expect(await ended(socket)).toContain("431");
+});
+
+describe("half-open connections", () => {
+  test("10,000 of one address leave others, and itself, served; all of them end", async () => {
+    await using given = startTestServer({ limits: { unprovenTime: 2_000 } });
+    const sockets: Socket[] = [];
+    let closed = 0;
+    for (let count = 0; count < 10_000; count += 1) {
+      const socket = connect(given.server.port, "127.0.0.1");
+      socket.on("error", () => {});
+      socket.once("close", () => {
+        closed += 1;
+      });
+      // Each third says half of a hello.
+      if (count % 3 === 0) socket.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
+      sockets.push(socket);
+      if (count % 500 === 499) {
+        const told = await given.client().call(whoAmI, {});
+        expect(told.who).toEqual({ kind: "anonymous" });
+      }
+    }
+    await waitFor("the front to have ended all but its share", () => closed >= 10_000 - 128);
+    const text = await metricsOf(given);
+    expect(numberIn(text, "hostler_http_connections")).toBeLessThanOrEqual(130);
+    await waitFor("the rest to end by time", () => closed === 10_000);
+    for (const socket of sockets) socket.destroy();
+  }, 60_000);
+
+  test("a client that asked once is not ended to make room", async () => {
+    const limits = { unproven: 2, unprovenPerAddress: 2, connections: 4 };
+    await using given = startTestServer({ limits });
+    const known = await openTls(given);
+    known.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
+    let received = "";
+    known.on("data", (bytes) => {
+      received += String(bytes);
+    });
+    await waitFor("the first answer", () => received.includes("anonymous"));
+    const halves = Array.from({ length: 20 }, () => connect(given.server.port, "127.0.0.1"));
+    await Promise.all(halves.slice(0, 18).map(ended));
+    received = "";
+    known.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
+    await waitFor("the second answer", () => received.includes("anonymous"));
+    for (const half of halves) half.destroy();
+    known.destroy();
+  });
+
+  test("connections that asked once have a limit too", async () => {
+    await using given = startTestServer({ limits: { connectionsPerAddress: 3 } });
+    const known = await Promise.all([1, 2, 3].map(() => openTls(given)));
+    for (const socket of known) {
+      let received = "";
+      socket.on("data", (bytes) => {
+        received += String(bytes);
+      });
+      socket.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
+      await waitFor("an answer", () => received.includes("anonymous"));
+    }
+    expect(await ended(connect(given.server.port, "127.0.0.1"))).toBe("");
+    for (const socket of known) socket.destroy();
+  });
+
+  test("fewer descriptors allow fewer connections", () => {
+    const limits = withinDescriptors(defaultHttpLimits, 1_024);
+    expect(limits).toMatchObject({ connections: 256, unproven: 128 });
+    expect(withinDescriptors(defaultHttpLimits, 524_288)).toMatchObject({
+      connections: defaultHttpLimits.connections,
+    });
+  });
+});
+
+async function metricsOf(given: TestServer): Promise<string> {
+  const response = await fetch(`${given.server.url}/metrics`, {
+    headers: { authorization: "Bearer view-token" },
+    tls: { ca: given.certificate.certificate, checkServerIdentity: () => undefined },
+  });
+  return await response.text();
+}
+
+function numberIn(text: string, name: string): number {
+  return Number(new RegExp(`^${name} (\\S+)$`, "m").exec(text)?.[1]);
+}
