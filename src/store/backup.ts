@@ -1,10 +1,10 @@
 import { existsSync, linkSync, renameSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
-import { FileRefused, refusalCode, withFile } from "../journal/file-refused.ts";
+import { FileRefused, refusalCode } from "../journal/file-refused.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { Database, type StoredEntry } from "./database.ts";
-import { nextTurn, syncFile, syncFolder } from "./files.ts";
+import { nextTurn, syncFile, syncFolder, withDatabase } from "./files.ts";
 import { passStep } from "./kill-points.ts";
 import type { Spending } from "./ledger.ts";
 import type { Revision } from "./store.ts";
@@ -12,7 +12,7 @@ import { removeDatabase } from "./store-folder.ts";
 
 const copyLimits = {
   /** Entries that are copied in one turn. */
-  entriesAtOnce: 128,
+  entriesAtOnce: 256,
 } as const;
 
 const revision = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
@@ -62,15 +62,15 @@ export async function copyInTurns(
   const partial = `${file}.${process.pid}.partial`;
   removeDatabase(partial);
   try {
-    const copy = withFile(place, () => new DatabaseCopy(source, partial, facts.spent));
+    const copy = withDatabase(place, () => new DatabaseCopy(source, partial, facts.spent));
     try {
-      while (withFile(place, () => copy.someMore(copyLimits.entriesAtOnce))) {
+      while (withDatabase(place, () => copy.someMore(copyLimits.entriesAtOnce))) {
         await nextTurn();
         checkUsable();
       }
-      const manifest = withFile(place, () => copy.finishBackup(facts));
+      const manifest = withDatabase(place, () => copy.finishBackup(facts));
       passStep("backup:copied");
-      withFile(place, () => publish(partial, file));
+      withDatabase(place, () => publish(partial, file));
       return { file, ...manifest };
     } finally {
       copy[Symbol.dispose]();

@@ -146,12 +146,13 @@ export class Database implements Disposable {
   }
 
   /**
-   * SQLite's own check, and the checksum of every entry.
+   * SQLite's own check, indexes included (a key that an index does not have would be free to be
+   * written), and the checksum of every entry.
    * @throws DatabaseDamaged
    */
   check(): void {
     try {
-      const [found] = this.#query("PRAGMA quick_check(1)").values() as string[][];
+      const [found] = this.#query("PRAGMA integrity_check(1)").values() as string[][];
       if (found?.[0] !== "ok") throw new DatabaseDamaged(String(found?.[0]));
       for (const _entry of this.entries()) {
         // Reading one checks it.
@@ -435,10 +436,13 @@ function asDamage(error: unknown): unknown {
 
 /** @returns whether an error says that there is no room */
 export function isNoRoom(error: unknown): boolean {
-  return ["SQLITE_FULL", "ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "");
+  // SHMSIZE: the index of the write-ahead log could not be made larger.
+  const codes = ["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "ENOSPC", "EDQUOT"];
+  return codes.includes(codeOf(error) ?? "");
 }
 
-function codeOf(error: unknown): string | undefined {
+/** Of SQLite or of the kernel. */
+export function codeOf(error: unknown): string | undefined {
   const { code } = error as { readonly code?: unknown };
   return typeof code === "string" ? code : undefined;
 }

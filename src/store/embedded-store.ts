@@ -1,10 +1,9 @@
 import { existsSync, rmSync } from "node:fs";
-import { withFile } from "../journal/file-refused.ts";
 import type { Bytes, Milliseconds } from "../units/units.ts";
 import { admit } from "./admission.ts";
 import { type BackupReport, copyInTurns } from "./backup.ts";
 import { Database, type DatabaseFormat, isDamage, isNoRoom } from "./database.ts";
-import { nextTurn } from "./files.ts";
+import { nextTurn, withDatabase } from "./files.ts";
 import { type Incarnation, incarnationLimits, writeIncarnation } from "./incarnation.ts";
 import { passStep } from "./kill-points.ts";
 import type { Ledger } from "./ledger.ts";
@@ -120,8 +119,8 @@ export class EmbeddedStore implements Store {
   #sampledAt: Milliseconds;
 
   /**
-   * Opens the store of a folder, or makes it. Everything in it is checked first, which takes some
-   * 2 s for each million entries.
+   * Opens the store of a folder, or makes it. Everything in it is checked first, which takes
+   * some 10 s for each million entries (two busy processors).
    * @throws FileRefused: another process has it; it is damaged (with the way to restore) …
    */
   static open(options: EmbeddedStoreOptions): EmbeddedStore {
@@ -130,7 +129,7 @@ export class EmbeddedStore implements Store {
     const owned = new DisposableStack();
     try {
       owned.use(lockFolder(options.folder));
-      return withFile(file, () => withReserve(paths, () => openWith(options, paths, owned)));
+      return withDatabase(file, () => withReserve(paths, () => openWith(options, paths, owned)));
     } catch (error) {
       owned.dispose();
       throw error;
@@ -225,33 +224,38 @@ export class EmbeddedStore implements Store {
   async tend(): Promise<void> {
     if (this.#isTending) return;
     this.#isTending = true;
+    this.#expireVolatile();
     try {
-      this.#tendOnce();
       while (!this.#isUnusable() && this.#retention.expire(this.#clock())) await nextTurn();
       for (let round = 0; round < retentionLimits.rounds; round += 1) {
         if (this.#isUnusable()) return;
         const excess = this.#retention.excess();
-        if (excess === 0) {
-          this.#retention.keepReserve();
-          return;
-        }
-        if (this.#retention.relieve(excess) === 0) return;
+        if (excess === 0 || this.#relieve(excess) === 0) break;
         await nextTurn();
       }
+      this.#retention.keepReserve();
+      this.#note();
     } catch (error) {
-      throw this.#translate(error, "write");
+      this.#database.rollback();
+      // On a full disk nothing can be noted; who writes is told so.
+      if (!isNoRoom(error)) throw this.#translate(error, "write");
     } finally {
       this.#isTending = false;
     }
   }
 
-  #tendOnce(): void {
-    if (this.#isUnusable()) return;
+  #expireVolatile(): void {
     const clock = this.#clock();
     for (const [name, table] of this.#volatile) {
       const age = this.#definition(name).age;
       if (age !== "forever") table.expire(clock - age);
     }
+  }
+
+  /** Notes the clock, and once an hour how much there is. */
+  #note(): void {
+    if (this.#isUnusable()) return;
+    const clock = this.#clock();
     this.#database.begin();
     this.#database.setMeta("clock", `${clock}`);
     if (clock - this.#sampledAt >= retentionLimits.sampleEvery) {
@@ -437,26 +441,37 @@ export class EmbeddedStore implements Store {
 
   /** Once more, with the oldest expendable entries gone, when the disk was full. */
   #transact(batch: readonly Waiting[]): Outcome[] {
+    const excess = this.#retention.excess();
+    if (excess > 0) this.#relieve(excess);
     try {
       return this.#transactOnce(batch);
     } catch (error) {
       if (!isNoRoom(error)) throw error;
-      this.#retention.giveReserve();
       const wanted = 2 * batch.reduce((sum, { bytes }) => sum + bytes, 0);
       if (this.#relieve(wanted) === 0) throw error;
       return this.#transactOnce(batch);
-    } finally {
-      this.#retention.keepReserve();
     }
   }
 
-  /** @returns the bytes that went; 0 when even that has no room */
+  /** @returns the bytes that went; 0 when nothing may, or even that has no room */
   #relieve(wanted: Bytes): Bytes {
+    const retention = this.#retention;
+    if (!retention.hasExpendable()) return 0;
     try {
-      return this.#retention.relieve(wanted);
+      return retention.relieve(wanted);
+    } catch (error) {
+      if (!isNoRoom(error)) throw error;
+    }
+    // To remove something needs room too.
+    retention.giveReserve();
+    try {
+      this.#database.checkpoint();
+      return retention.relieve(wanted);
     } catch (error) {
       if (isNoRoom(error)) return 0;
       throw error;
+    } finally {
+      retention.keepReserve();
     }
   }
 

@@ -1,7 +1,7 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
-import { FileRefused, withFile } from "../journal/file-refused.ts";
+import { FileRefused } from "../journal/file-refused.ts";
 import { Database, DatabaseDamaged, databaseFormats, UnknownFormat } from "./database.ts";
-import { syncFolder } from "./files.ts";
+import { syncFolder, withDatabase } from "./files.ts";
 import {
   firstIncarnation,
   type Incarnation,
@@ -52,12 +52,12 @@ function readyIncarnation(paths: StorePaths, found: Incarnation | undefined): In
     path: paths.folder,
     otherwise: "give another folder",
   };
-  if (found === undefined) return withFile(file, () => createStore(paths, firstIncarnation()));
+  if (found === undefined) return withDatabase(file, () => createStore(paths, firstIncarnation()));
   switch (found.state) {
     case "creating":
-      return withFile(file, () => createStore(paths, found));
+      return withDatabase(file, () => createStore(paths, found));
     case "restoring":
-      return withFile({ ...file, what: "finish restoring" }, () => finishRestore(paths, found));
+      return withDatabase({ ...file, what: "finish restoring" }, () => finishRestore(paths, found));
     case "ready":
       // Of a restore that ended before it had decided anything.
       removeDatabase(paths.restoring);

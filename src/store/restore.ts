@@ -1,9 +1,9 @@
 import { existsSync, rmSync } from "node:fs";
-import { FileRefused, withFile } from "../journal/file-refused.ts";
+import { FileRefused } from "../journal/file-refused.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { checkManifest, DatabaseCopy, type Manifest } from "./backup.ts";
 import { Database } from "./database.ts";
-import { syncFolder } from "./files.ts";
+import { syncFolder, withDatabase } from "./files.ts";
 import {
   firstIncarnation,
   type Incarnation,
@@ -55,7 +55,7 @@ export function restore(options: RestoreOptions): RestoreReport {
   const paths = pathsOf(options.folder);
   using _lock = lockFolder(options.folder);
   const place = { what: "restore", path: options.folder, otherwise: "give another folder" };
-  return withFile(place, () => restoreLocked(paths, options));
+  return withDatabase(place, () => restoreLocked(paths, options));
 }
 
 function restoreLocked(paths: StorePaths, options: RestoreOptions): RestoreReport {

@@ -185,10 +185,17 @@ export class Retention {
     return gone;
   }
 
+  /** Whether there is anything that may go for the disk's sake. */
+  hasExpendable(): boolean {
+    return this.#buckets.some(({ name, expendable }) => {
+      return expendable && this.count(name).entries > 0;
+    });
+  }
+
   /** Room for removing entries when the disk is full; made when there is enough, or not at all. */
   keepReserve(): void {
     const { reserveBytes } = retentionLimits;
-    if (existsSync(this.#paths.reserve) || this.disk().free < 4 * reserveBytes) return;
+    if (existsSync(this.#paths.reserve) || this.disk().free < reserveBytes) return;
     try {
       writeFileSync(this.#paths.reserve, new Uint8Array(reserveBytes), { mode: 0o600 });
     } catch (error) {
