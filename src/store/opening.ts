@@ -1,6 +1,6 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { FileRefused } from "../journal/file-refused.ts";
-import { Database, DatabaseDamaged, databaseFormats, UnknownFormat } from "./database.ts";
+import { Database, DatabaseDamaged, databaseFormats, isNoRoom, UnknownFormat } from "./database.ts";
 import { syncFolder, withDatabase } from "./files.ts";
 import {
   firstIncarnation,
@@ -11,6 +11,7 @@ import {
 import { passStep } from "./kill-points.ts";
 import { Ledger } from "./ledger.ts";
 import { removeDatabase, type StorePaths } from "./store-folder.ts";
+import { checkWriteAheadLog } from "./write-ahead-log.ts";
 
 /** What a store's folder holds, whole and checked. */
 export interface OpenedFolder {
@@ -130,13 +131,26 @@ function openDatabase(paths: StorePaths, incarnation: Incarnation): Database {
   }
   let database: Database | undefined;
   try {
+    // Before SQLite reads it, and leaves out what it takes for the rest of a crash.
+    checkWriteAheadLog(paths.writeAheadLog);
     database = Database.open(paths.database);
     database.check();
     checkIncarnation(database, incarnation);
+    emptyLog(database);
     return database;
   } catch (error) {
     database?.[Symbol.dispose]();
     throw refusalOf(paths.database, error);
+  }
+}
+
+/** So that the rest of one crash is gone before the next: two could pass for lost commits. */
+function emptyLog(database: Database): void {
+  try {
+    database.checkpoint();
+  } catch (error) {
+    // The log has it as well as the database would.
+    if (!isNoRoom(error)) throw error;
   }
 }
 
