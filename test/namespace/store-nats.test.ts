@@ -3,6 +3,7 @@ import { afterAll } from "bun:test";
 import { natsReleases } from "../../scripts/nats-server.ts";
 import { NatsStore } from "../../src/store/nats/nats-store.ts";
 import type { BucketDefinition } from "../../src/store/store.ts";
+import { startCuttingProxy } from "../support/cutting-proxy.ts";
 import { testEventLoop } from "../support/event-loop.ts";
 import { natsServer, startNatsServer } from "../support/nats-server.ts";
 import { skipUnless } from "../support/skips.ts";
@@ -19,9 +20,11 @@ async function makeHarness(
   await using stack = new AsyncDisposableStack();
   const folder = stack.use(temporaryFolder());
   const server = stack.use(await startNatsServer({ release, folder: folder.path }));
+  const proxy = await startCuttingProxy({ listen: 0, target: () => server.port });
+  stack.use(proxy);
   const connect = async () => {
     const store = new NatsStore(loop, {
-      servers: [server.address],
+      servers: [`nats://127.0.0.1:${proxy.place}`],
       credentials: { kind: "none" },
       buckets,
       role: "owner",
@@ -34,11 +37,6 @@ async function makeHarness(
   };
   const store = stack.use(await connect());
   const owned = stack.move();
-  const away = (leave: NodeJS.Signals, comeBack: NodeJS.Signals) => ({
-    name: leave,
-    leave: async () => server.kill(leave),
-    comeBack: async () => server.kill(comeBack),
-  });
   return {
     store,
     another: connect,
@@ -47,7 +45,18 @@ async function makeHarness(
       await server.start();
       return store;
     },
-    away: [away("SIGSTOP", "SIGCONT")],
+    away: [
+      {
+        name: "SIGSTOP",
+        leave: async () => server.kill("SIGSTOP"),
+        comeBack: async () => server.kill("SIGCONT"),
+      },
+      {
+        name: "partition",
+        leave: async () => proxy.cut(),
+        comeBack: async () => proxy.mend(),
+      },
+    ],
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
@@ -58,7 +67,7 @@ for (const release of natsReleases) {
     describeStore("conformance", (buckets) => makeHarness(release, buckets), {
       another: true,
       restart: true,
-      away: ["SIGSTOP"],
+      away: ["SIGSTOP", "partition"],
     });
   });
 }

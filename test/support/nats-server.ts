@@ -33,8 +33,8 @@ export interface NatsServer extends AsyncDisposable {
   kill(signal: NodeJS.Signals): void;
   /** Ends it (SIGKILL). */
   stop(): Promise<void>;
-  /** Starts it again at the same ports, with these lines in place of the former. */
-  start(lines?: readonly string[]): Promise<void>;
+  /** Starts it again at the same ports, with these in place of the former. */
+  start(changes?: Partial<Pick<NatsServerOptions, "lines" | "syncs">>): Promise<void>;
 }
 
 interface Ports {
@@ -44,14 +44,14 @@ interface Ports {
 
 /** Starts one, on ports that it chooses; they stay its own when it is started again. */
 export async function startNatsServer(options: NatsServerOptions): Promise<NatsServer> {
-  const { release, folder, syncs = false } = options;
+  const { release, folder } = options;
   const program = findNatsServer(release);
   if (program === undefined) throw new Error(`No nats-server of ${release.suite}`);
   const data = join(folder, "jetstream");
   const configuration = join(folder, "nats-server.conf");
   let ports: Ports | undefined;
   let running: Program | undefined;
-  const run = async (lines: readonly string[]) => {
+  const run = async ({ lines = [], syncs = false }: Partial<NatsServerOptions>) => {
     const [listen, monitoring] = [portOf(ports?.nats[0]), portOf(ports?.monitoring[0])];
     const sync = syncs ? ", sync_interval: always" : "";
     const text = [
@@ -72,7 +72,7 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
     });
     rmSync(file, { force: true });
   };
-  await run(options.lines ?? []);
+  await run(options);
   const now = () => {
     if (running === undefined || ports === undefined) throw new Error("It was not started");
     return { running, ports };
@@ -91,7 +91,7 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
     },
     kill: (signal) => now().running.kill(signal),
     stop: () => now().running[Symbol.asyncDispose]() as Promise<void>,
-    start: (lines = options.lines ?? []) => run(lines),
+    start: (changes = {}) => run({ ...options, ...changes }),
     [Symbol.asyncDispose]: () => now().running[Symbol.asyncDispose]() as Promise<void>,
   };
 }

@@ -9,15 +9,10 @@ import {
   storeLimits,
   type WatchEvent,
 } from "../../src/store/store.ts";
+import { conformanceBuckets } from "./store-buckets.ts";
 import { rejectionOf, withDeadline } from "./wait-for.ts";
 
-/** The buckets that a store of the suite has. */
-export const conformanceBuckets: readonly BucketDefinition[] = [
-  { name: "facts", age: "forever", size: 4 * 1024 ** 2, expendable: false, volatile: false },
-  { name: "records", age: 3_600_000, size: 64 * 1024, expendable: true, volatile: false },
-  { name: "beats", age: 3_600_000, size: 1024 ** 2, expendable: true, volatile: true },
-  { name: "few", age: "forever", size: 4_096, expendable: false, volatile: false },
-];
+export { conformanceBuckets };
 
 /** A store to test, and what can be done to it. What cannot be is left out. */
 export interface StoreHarness extends AsyncDisposable {

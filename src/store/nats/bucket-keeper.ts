@@ -80,7 +80,7 @@ export class BucketKeeper {
   /** @throws StoreError refused, while what is acknowledged could be lost */
   checkWritable(bucket: string): void {
     const { refusal } = this.#kept(bucket);
-    if (refusal !== undefined) throw refused("acknowledgements that are durable", refusal);
+    if (refusal !== undefined) throw refused("a bucket that can be relied upon", refusal);
   }
 
   /** What came, or was written: the highest revision is remembered. */
@@ -106,9 +106,12 @@ export class BucketKeeper {
     const refusals: string[] = [];
     const rewound: string[] = [];
     for (const kept of this.#buckets.values()) {
-      const found = await this.#make(stream, kept.definition);
-      if (await isRewound(stream, kept, found)) rewound.push(kept.definition.name);
-      this.#judge(kept, found, { server, monitored });
+      const found = await this.#make(stream, kept.definition).catch(refusalIn);
+      if (typeof found === "string") kept.refusal = found;
+      else {
+        if (await isRewound(stream, kept, found)) rewound.push(kept.definition.name);
+        this.#judge(kept, found, { server, monitored });
+      }
       if (kept.refusal !== undefined) refusals.push(kept.refusal);
     }
     return { refusals, rewound };
@@ -191,6 +194,13 @@ async function isRewound(stream: JetStream, kept: Kept, found: StreamInfo): Prom
   }
   kept.anchor = undefined;
   return true;
+}
+
+/** What no second try makes better, for people. @throws any other error as it is */
+function refusalIn(error: unknown): string {
+  const kind = error instanceof StoreError ? error.problem.kind : undefined;
+  if (kind === "refused" || kind === "denied") return (error as StoreError).message;
+  throw error;
 }
 
 function absent(bucket: string): never {

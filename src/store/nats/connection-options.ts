@@ -58,13 +58,17 @@ const CONNECT_TIME: Milliseconds = 10_000;
 const PING: Milliseconds = 60_000;
 
 /** @throws StoreError refused, FileRefused */
-export function optionsOf(address: NatsAddress, waits: ReconnectWaits): NodeConnectionOptions {
+export function optionsOf(
+  address: NatsAddress,
+  waits: ReconnectWaits,
+  onTrouble: (message: string) => void,
+): NodeConnectionOptions {
   const { servers, credentials, tls, inboxPrefix, program } = address;
   if (servers.length === 0) throw refused("an address of a NATS server", "none");
   const isPlain = servers.every(isLoopback) && tls === undefined;
   const remote = servers.find((server) => !isLoopback(server) && !server.startsWith("tls://"));
   if (remote !== undefined) throw refused("tls:// off loopback", remote.slice(0, 200));
-  const authenticator = authenticatorOf(credentials);
+  const authenticator = authenticatorOf(credentials, onTrouble);
   return {
     servers: [...servers],
     ...(program !== undefined && { name: program }),

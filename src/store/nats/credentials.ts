@@ -19,27 +19,63 @@ export type Credentials =
 const makers: Readonly<
   Record<Exclude<Credentials["kind"], "none">, (secret: Uint8Array) => Authenticator>
 > = {
-  nkey: nkeyAuthenticator,
+  nkey: (secret) => nkeyAuthenticator(new TextEncoder().encode(textOf(secret))),
   jwt: credsAuthenticator,
-  token: (secret) => tokenAuthenticator(new TextDecoder().decode(secret)),
+  token: (secret) => tokenAuthenticator(textOf(secret)),
 };
+
+const textOf = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
 
 /** Bytes of a file with credentials. */
 const LONGEST_SECRET = 64 * 1024;
 
 /**
  * The files are read anew for each connection: who replaced one need not restart anything.
- * @throws FileRefused now, when a file is not there, is empty, or others may read it
+ * @param onTrouble told when a file cannot be used any more; the server is shown none then
+ * @throws FileRefused now, when a file is not there, says nothing, or others may read it
  */
-export function authenticatorOf(credentials: Credentials): Authenticator | undefined {
+export function authenticatorOf(
+  credentials: Credentials,
+  onTrouble: (message: string) => void,
+): Authenticator | undefined {
   if (credentials.kind === "none") return undefined;
   const { kind, file } = credentials;
-  readSecret(file);
-  return (nonce) => makers[kind](readSecret(file))(nonce);
+  const answer: Authenticator = (nonce) => makers[kind](readSecret(file))(nonce);
+  refuseContent(credentials, answer);
+  return (nonce) => {
+    try {
+      return answer(nonce);
+    } catch (error) {
+      // Whoever calls this is the parser of the client, which an error would end for good.
+      onTrouble(error instanceof Error ? error.message : `The credentials in ${file} are none`);
+      return undefined;
+    }
+  };
+}
+
+/** @throws FileRefused */
+function refuseContent(
+  { kind, file }: Exclude<Credentials, { kind: "none" }>,
+  answer: Authenticator,
+): void {
+  try {
+    answer("a nonce");
+  } catch (error) {
+    if (error instanceof FileRefused) throw error;
+    const expected = { nkey: "a seed, SU…", jwt: "a file of nsc", token: "a token" }[kind];
+    // Without its cause: what the client says of a secret may hold some of it.
+    throw refusedContent(file, expected);
+  }
+}
+
+function refusedContent(file: string, expected: string): FileRefused {
+  return new FileRefused(
+    `Cannot use the credentials in ${file}: expected ${expected}, received something else.`,
+  );
 }
 
 /**
- * What is in a file that nobody but its owner may read, less spaces and newlines at its ends.
+ * What is in a file that nobody but its owner may read.
  * @throws FileRefused
  */
 export function readSecret(path: string): Uint8Array {
@@ -55,9 +91,8 @@ export function readSecret(path: string): Uint8Array {
       closeSync(descriptor);
     }
   });
-  const text = bytes.toString("utf8").trim();
-  refuseSize(path, text.length);
-  return new TextEncoder().encode(text);
+  refuseSize(path, textOf(bytes).length);
+  return new Uint8Array(bytes);
 }
 
 function refuseMode(path: string, mode: number): void {

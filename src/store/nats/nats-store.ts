@@ -61,6 +61,7 @@ export class NatsStore implements Store {
   #connection: NatsConnection | undefined;
   #stream: JetStream | undefined;
   #isClosed = false;
+  #lastTrouble: string | undefined;
   #timer: Disposable | undefined;
   #lastWord = monotonicNow();
   #consumers = 0;
@@ -77,7 +78,7 @@ export class NatsStore implements Store {
     this.#deadline = options.deadline ?? usualDeadline;
     this.#keeper = new BucketKeeper({ ...options, deadline: this.#deadline });
     this.#ready.promise.catch(() => {});
-    connect(optionsOf(options, this.#waits)).then(
+    connect(optionsOf(options, this.#waits, (message) => this.#trouble(message))).then(
       (connection) => this.#connected(connection),
       (error: unknown) => this.#ready.reject(error),
     );
@@ -138,15 +139,17 @@ export class NatsStore implements Store {
     this.#keeper.prepare(stream, facts).then(
       ({ refusals, rewound }) => {
         for (const bucket of rewound) this.#rewound(bucket);
-        for (const refusal of refusals) this.#options.onTrouble?.(refusal);
+        this.#lastTrouble = undefined;
+        for (const refusal of refusals) this.#trouble(refusal);
         const [first] = refusals;
         if (first === undefined) this.#ready.resolve();
-        else this.#ready.reject(refused("acknowledgements that are durable", first));
+        else this.#ready.reject(refused("a bucket that can be relied upon", first));
         for (const watch of this.#watches.keys()) watch.begin(connection, stream);
         this.#board.set("up");
       },
-      () => {
+      (error: unknown) => {
         if (this.#isClosed) return;
+        this.#trouble(error instanceof Error ? error.message : String(error));
         this.#loop.wakeAfter(AGAIN, () => {
           if (!connection.isClosed() && this.#board.state === "down") this.#prepare();
         });
@@ -154,9 +157,16 @@ export class NatsStore implements Store {
     );
   }
 
+  /** What is said again and again is told once. */
+  #trouble(message: string): void {
+    if (message === this.#lastTrouble) return;
+    this.#lastTrouble = message;
+    this.#options.onTrouble?.(message);
+  }
+
   #rewound(bucket: string): void {
     const said = `The bucket ${bucket} of NATS was put back to an older state: its revisions begin`;
-    this.#options.onTrouble?.(`${said} again, and who watches it lists it anew`);
+    this.#trouble(`${said} again, and who watches it lists it anew`);
     for (const [watch, place] of this.#watches) if (place === bucket) watch.forget();
   }
 

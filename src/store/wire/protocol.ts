@@ -176,8 +176,8 @@ export type ServerMessage = v.InferOutput<typeof serverMessageSchema>;
 export type Welcome = Extract<ServerMessage, { kind: "welcome" }>;
 
 export function toWireEntry(entry: Entry): WireEntry {
-  const { writeId: write_id, ...same } = entry;
-  return { ...same, write_id };
+  const { bucket, key, revision, operation, value, writeId, time } = entry;
+  return { bucket, key, revision, operation, value, write_id: writeId, time };
 }
 
 export function fromWireEntry({ write_id, ...same }: WireEntry): Entry {

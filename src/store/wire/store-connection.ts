@@ -262,7 +262,8 @@ export class StoreConnection implements Disposable {
         this.#batch(id, watch, event.entry);
       } else {
         this.#flush(id, watch);
-        this.#send({ ...event, id });
+        if (event.kind === "reset") this.#send({ kind: "reset", id });
+        else this.#send({ kind: "synced", id, revision: event.revision });
       }
       // Until the client has read, the store coalesces for it.
       if (this.#behind !== undefined) {
