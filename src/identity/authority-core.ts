@@ -72,8 +72,8 @@ export const authoritySteps = [
   "host-stored",
   "operator-tokens-spent",
   "operator-stored",
-  "certificate-written",
   "pins-stored",
+  "certificate-written",
 ] as const;
 export type AuthorityStep = (typeof authoritySteps)[number];
 

@@ -1,9 +1,10 @@
 import { join } from "node:path";
+import type { Revision } from "../store/store.ts";
 import type { MonotonicTime } from "../units/units.ts";
 import type { AuthorityCore } from "./authority-core.ts";
 import { type AuthorityFacts, readAuthorityFile, writeAuthorityFile } from "./authority-file.ts";
 import { makeServerCertificate, type ServerCertificate } from "./certificate.ts";
-import { stepCertificate } from "./lifecycle-certificate.ts";
+import { type CertificateState, stepCertificate } from "./lifecycle-certificate.ts";
 import { limits, PROTOCOL_VERSION, type Statement, statementText } from "./protocol.ts";
 import type { RecordBook } from "./record-book.ts";
 import type { PinsRecord } from "./records.ts";
@@ -43,8 +44,9 @@ export class Certificates {
     const facts = present ?? (await Certificates.#first(core));
     const certificates = new Certificates(core, { path, pins, facts });
     // A file that is new has a serial that the store vouches for: hosts may know later ones.
-    if (present === undefined) await certificates.#announce();
-    else if (!certificates.#isStored()) await certificates.#storePins();
+    if (present === undefined) await certificates.#announce(facts.certificates);
+    // Killed between the two, or an older backup: the file is what counts.
+    else if (!certificates.#isStored()) await certificates.#storePins(facts.certificates);
     return certificates;
   }
 
@@ -83,7 +85,7 @@ export class Certificates {
     );
     const last = this.#statement;
     if (last?.serial === this.#facts.serial && issued - last.issued < SIGN_EVERY) return last;
-    if (issued - this.#facts.time >= JOURNAL_EVERY) this.#write({ ...this.#facts, time: issued });
+    if (issued - this.#facts.time >= JOURNAL_EVERY) this.#journalTime(issued);
     const said = {
       authority: this.#core.key.fingerprint,
       serial: this.#facts.serial,
@@ -108,8 +110,7 @@ export class Certificates {
           received: `one to ${this.announced}`,
         });
       }
-      this.#facts = { ...this.#facts, certificates: step.state };
-      await this.#announce();
+      await this.#announce(step.state);
       this.#core.events.add({ kind: "certificate-announced", pin: next.pin });
       return next.pin;
     });
@@ -140,30 +141,41 @@ export class Certificates {
               : "none",
         });
       }
-      this.#facts = { ...this.#facts, certificates: step.state };
+      await this.#announce(step.state);
       const until = this.#core.options.clock.monotonic() + limits.nonceLifetime;
       this.#before = { pin: old, until };
-      await this.#announce();
       this.#core.events.add({ kind: "certificate-finished", pin: this.served.pin });
       for (const listener of [...this.#onServe]) listener(this.served);
       return this.served.pin;
     });
   }
 
-  /** Gives what is trusted a serial above all before it, also after an older backup. */
-  async #announce(): Promise<void> {
-    this.#write({ ...this.#facts, serial: this.#facts.serial + 1 });
+  /**
+   * From now on this is what is shown and announced, with a serial above all before it. The store
+   * comes first: when it does not answer, nothing has changed.
+   */
+  async #announce(certificates: CertificateState<ServerCertificate>): Promise<void> {
+    const revision = await this.#storePins(certificates);
+    // Revisions of a store are never used again; serials here were, when this file was lost.
+    const serial = Math.max(this.#facts.serial + 1, revision);
+    this.#write({ ...this.#facts, certificates, serial });
     this.#core.step("certificate-written");
-    await this.#storePins();
   }
 
-  async #storePins(): Promise<void> {
-    const { current, next } = this.#facts.certificates;
+  async #storePins({ current, next }: CertificateState<ServerCertificate>): Promise<Revision> {
     const record = { version: 1 as const, current: current.pin, next: next?.pin ?? null };
     const revision = await this.#pins.put("pins", record);
     this.#core.step("pins-stored");
-    // Revisions of a store are never used again; a serial here was, when this file was lost.
-    if (revision > this.#facts.serial) this.#write({ ...this.#facts, serial: revision });
+    return revision;
+  }
+
+  /** A full disk does not keep hosts out: the time is journaled when there is room again. */
+  #journalTime(time: number): void {
+    try {
+      this.#write({ ...this.#facts, time });
+    } catch (error) {
+      this.#core.options.onTrouble(`${(error as Error).message} Going on without it.`);
+    }
   }
 
   #isStored(): boolean {

@@ -43,8 +43,8 @@ export class HostRefused extends Error {
   readonly exitCode = ExitCode.refused;
   readonly kind: HostRefusalKind;
 
-  constructor(kind: HostRefusalKind, message: string) {
-    super(message);
+  constructor(kind: HostRefusalKind, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.kind = kind;
   }
 }
@@ -226,8 +226,9 @@ export class HostIdentity {
       try {
         return await this.#openOnce(journal, key);
       } catch (error) {
-        if (!(error instanceof WrongPin)) throw error;
-        await this.#recover(journal, error);
+        const wrong = error instanceof HostRefused ? error.cause : undefined;
+        if (!(wrong instanceof WrongPin)) throw error;
+        await this.#recover(journal, wrong);
         return this.#openOnce(this.#enrolled(), key);
       }
     });
@@ -259,15 +260,7 @@ export class HostIdentity {
     const answer = await this.#ask({ address, method: "GET", path, pins: "any" });
     const statement = parse(statementSchema, answer);
     const learned = this.#take(journal, statement);
-    if (!learned.pins.includes(wrong.received)) {
-      throw new HostRefused(
-        "wrong-pin",
-        `Expected a certificate of authority ${shortFingerprint(journal.authority)} ` +
-          `(${learned.pins.map(shortFingerprint).join(", ")}), received ` +
-          `${shortFingerprint(wrong.received)} at ${address}. Somebody stands between this host ` +
-          "and its authority, or another server has its address.",
-      );
-    }
+    if (!learned.pins.includes(wrong.received)) throw wrongPin(address, learned.pins, wrong);
     this.#write(learned);
   }
 
@@ -387,7 +380,11 @@ export class HostIdentity {
   }
 
   async #ask(request: HttpRequest): Promise<HttpAnswer> {
-    const answer = await this.#options.caller.call(request);
+    const { address, pins } = request;
+    const answer = await this.#options.caller.call(request).catch((error: unknown) => {
+      if (error instanceof WrongPin && pins !== "any") throw wrongPin(address, pins, error);
+      throw error;
+    });
     if (answer.status >= 200 && answer.status < 300) return answer;
     throw refusalOf(request, answer);
   }
@@ -422,6 +419,18 @@ function readToken(text: string): EnrolmentToken {
   throw new HostRefused(
     "bad-token",
     `Expected ${parsed.expected}, received ${parsed.received}. Copy the whole line once more.`,
+  );
+}
+
+function wrongPin(address: string, pins: readonly string[], cause: WrongPin): HostRefused {
+  const expected = pins.map(shortFingerprint).join(" or ");
+  return new HostRefused(
+    "wrong-pin",
+    `Expected the certificate ${expected} at ${address}, received ` +
+      `${shortFingerprint(cause.received)}. The token is older than a rotation (make a new one: ` +
+      "hostler identity token create), or another server has that address, or somebody stands " +
+      "in between.",
+    { cause },
   );
 }
 

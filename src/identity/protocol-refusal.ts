@@ -3,7 +3,7 @@ import * as v from "valibot";
 /** What identity says no to, by kind: how it is told to programs, and what people do about it. */
 interface RefusalWords {
   /** As HTTP has it: RFC 9110, section 15. */
-  readonly status: number;
+  readonly status: 403 | 404 | 409 | 503;
   readonly title: string;
   readonly mend: string;
 }

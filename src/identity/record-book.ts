@@ -182,6 +182,9 @@ export class RecordBook<Record> {
             break;
         }
       }
+      // Whoever waits for the first list would wait for ever; later nobody listens any more.
+      this.#synced.reject(new Error(`The store was closed while ${bucket} was read`));
+      if (!signal.aborted) onTrouble(`nobody tells of ${bucket} any more: the store was closed`);
     } catch (error) {
       this.#synced.reject(error);
       if (!signal.aborted) onTrouble(`cannot follow ${bucket}: ${(error as Error).message}`);

@@ -60,7 +60,9 @@ describe("enrolment", () => {
     using host = new TestHost(world);
     const token = await world.token("web-1");
     host.between = { pin: "1".repeat(64), answer: () => ({}) };
-    expect((await rejectionOf(host.identity().enrol({ token }))).message).toContain("not trusted");
+    const refused = await refusalOf(host.identity().enrol({ token }));
+    expect(refused.kind).toBe("wrong-pin");
+    expect(refused.message).toContain("received 1111 1111 1111 1111");
     expect(JSON.stringify(host.requests)).not.toContain("secret");
   });
 
@@ -233,6 +235,30 @@ describe("the authority's certificate", () => {
     expect(unpinned.map(({ path, body, bearer }) => ({ path, body, bearer }))).toEqual([
       { path: "/v1/statement", body: undefined, bearer: undefined },
     ]);
+  });
+
+  test("stays as it is while the store does not answer", async () => {
+    await using world = await IdentityWorld.open();
+    using host = new TestHost(world);
+    await host.enrol("web-1");
+    const served: string[] = [];
+    world.authority.onServe(({ pin }) => served.push(pin));
+    const before = world.authority.certificates.statement();
+    world.store.faults.push("unavailable");
+    expect(await world.refusal("identity.certificates.rotate", {})).toBe("unavailable");
+    expect(world.authority.certificates.statement()).toEqual(before);
+    await rotate(world);
+    const announced = world.authority.certificates.announced ?? "";
+    world.store.faults.push("unavailable");
+    expect(await world.refusal("identity.certificates.finish", { force: true })).toBe(
+      "unavailable",
+    );
+    expect({ served, shown: world.authority.served.pin }).toEqual({
+      served: [],
+      shown: before.pins[0] ?? "",
+    });
+    await finish(world, true);
+    expect(served).toEqual([announced]);
   });
 
   test("of somebody in between is a wrong pin, whatever they say", async () => {
