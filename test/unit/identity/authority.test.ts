@@ -535,13 +535,20 @@ describe("the store", () => {
     world.store.hold();
     await host.identity().rotateKey();
     await world.done("identity.hosts.revoke", { name: "web-1" });
-    const kinds = world.kinds().length;
+    const { hosts } = world.authority;
+    const told: unknown[] = [];
+    const onRecord = hosts.onRecord.bind(hosts);
+    hosts.onRecord = (name, record) => {
+      told.push(record?.state.phase);
+      onRecord(name, record);
+    };
     await world.store.release();
+    expect(told).toEqual([]);
     expect(await show(world, "web-1")).toMatchObject({ phase: "revoked" });
-    expect(world.kinds()).toHaveLength(kinds);
     world.store.hold();
     await world.done("identity.hosts.remove", { name: "web-1" });
     await world.store.release();
+    expect(told).toEqual([undefined]);
     expect(await world.refusal("identity.hosts.show", { name: "web-1" })).toBe("not-found");
   });
 

@@ -60,6 +60,33 @@ describe("a key", () => {
     expect(readdirSync(folder.path)).toEqual(["key.pem"]);
   });
 
+  test("is one, however many processes begin at once", async () => {
+    using folder = temporaryFolder();
+    const path = folder.file("identity/key.pem");
+    const room = new URL("../../../src/identity/host-key.ts", import.meta.url).pathname;
+    const source = `
+      const { openKey } = await import(${JSON.stringify(room)});
+      process.stdin.once("data", () => {
+        console.log(openKey(${JSON.stringify(path)}).fingerprint);
+        process.stdin.destroy();
+      });
+      console.log("ready");`;
+    const children = Array.from({ length: 4 }, () => {
+      return Bun.spawn([process.execPath, "-e", source], { stdin: "pipe", stdout: "pipe" });
+    });
+    const readers = children.map(({ stdout }) => stdout.pipeThrough(new TextDecoderStream()));
+    const lines = readers.map((reader) => reader[Symbol.asyncIterator]());
+    for (const line of lines) expect((await line.next()).value).toBe("ready\n");
+    for (const { stdin } of children) {
+      stdin.write("go");
+      stdin.flush();
+    }
+    const prints = await Promise.all(lines.map(async (line) => (await line.next()).value));
+    await Promise.all(children.map(({ exited }) => exited));
+    expect(new Set(prints)).toEqual(new Set([`${readKey(path)?.fingerprint}\n`]));
+    expect(readdirSync(join(path, ".."))).toEqual(["key.pem"]);
+  });
+
   test("is refused with another mode, owner, kind or content, and never replaced", () => {
     using folder = temporaryFolder();
     chmodSync(folder.path, 0o700);

@@ -10,7 +10,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { hostSteps } from "../../../src/identity/host.ts";
-import { limits } from "../../../src/identity/protocol.ts";
+import type { HttpRequest } from "../../../src/identity/http-caller.ts";
+import { limits, statementText } from "../../../src/identity/protocol.ts";
+import { identityPaths } from "../../../src/identity/protocol-paths.ts";
 import { releaseTime } from "../../../src/identity/trusted-time.ts";
 import { bootOf, TestHost } from "../../support/identity-host.ts";
 import { IdentityWorld, Killed } from "../../support/identity-world.ts";
@@ -64,6 +66,27 @@ describe("enrolment", () => {
     expect(refused.kind).toBe("wrong-pin");
     expect(refused.message).toContain("received 1111 1111 1111 1111");
     expect(JSON.stringify(host.requests)).not.toContain("secret");
+  });
+
+  test("whoever has the server's TLS key alone is not taken for the authority", async () => {
+    await using world = await IdentityWorld.open();
+    await using evil = await IdentityWorld.open({ seed: 9 });
+    using host = new TestHost(world);
+    const token = await world.token("web-1");
+    const { served, core, id } = world.authority;
+    // Everything is as it should be, but for the key.
+    const said = { ...evil.authority.certificates.statement(), authority: id, pins: [served.pin] };
+    const statement = { ...said, signature: evil.authority.core.key.sign(statementText(said)) };
+    const authority_key = evil.authority.core.key.publicKey;
+    const enrolled = { version: 1, host: "web-1", authority_key, statement };
+    const answer = ({ path }: HttpRequest) => {
+      return path === identityPaths.challenges ? core.challenge() : enrolled;
+    };
+    host.between = { pin: served.pin, answer };
+    expect((await refusalOf(host.identity().enrol({ token }))).kind).toBe("other-authority");
+    host.between = { pin: served.pin, answer: () => evil.authority.core.challenge() };
+    expect((await refusalOf(host.identity().enrol({ token }))).kind).toBe("other-authority");
+    expect(host.identity().journal()).toBeUndefined();
   });
 
   test("at another authority is refused while the host is enrolled", async () => {
