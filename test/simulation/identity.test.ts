@@ -6,7 +6,7 @@ const everything = process.env["HOSTLER_TEST_ALL"] === "1";
 const chosen = process.env["HOSTLER_SIMULATION_SEED"];
 const seeds =
   chosen === undefined
-    ? Array.from({ length: everything ? 600 : 30 }, (_value, seed) => seed)
+    ? Array.from({ length: everything ? 300 : 30 }, (_value, seed) => seed)
     : [Number.parseInt(chosen, 10)];
 
 test(`${seeds.length} seeds`, async () => {

@@ -99,6 +99,12 @@ export class FaultyStore implements Store {
     this.#tell([{ kind: "reset" }, ...this.#listing()]);
   }
 
+  /** Another store, empty, whose revisions begin at the beginning. */
+  beginAnew(): void {
+    this.#entries = new Map();
+    this.#revision = 0;
+  }
+
   /** All that is stored, as text: nobody should find a secret in it. */
   text(): string {
     return JSON.stringify([...this.#entries.values()]);

@@ -1,5 +1,6 @@
 /** Hosts, tokens and operators at an authority, with its routes as they are served. */
 import { describe, expect, test } from "bun:test";
+import { rmSync } from "node:fs";
 import type { Principal } from "../../../src/http/principal.ts";
 import { authoritySteps } from "../../../src/identity/authority-core.ts";
 import { limits } from "../../../src/identity/protocol.ts";
@@ -217,6 +218,23 @@ describe("a restored older backup", () => {
     world.store.restore(backup);
     await promise;
     expect(world.authority.authenticate(session.bearer)).toBeUndefined();
+  });
+
+  test("nor a new store, nor a lost file, lets the serial go back", async () => {
+    await using world = await IdentityWorld.open();
+    for (const _rotation of [1, 2, 3]) {
+      await world.done("identity.certificates.rotate");
+      await world.done("identity.certificates.finish");
+    }
+    const { serial } = world.authority.certificates.statement();
+    rmSync(world.folder.file("authority/authority.json"));
+    await world.restart();
+    const lost = world.authority.certificates.statement().serial;
+    expect(lost).toBeGreaterThan(serial);
+    world.store.beginAnew();
+    await world.restart();
+    await world.done("identity.certificates.rotate");
+    expect(world.authority.certificates.statement().serial).toBeGreaterThan(lost);
   });
 
   test("does not let the serial of statements go back", async () => {

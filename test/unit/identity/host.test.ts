@@ -68,7 +68,7 @@ describe("enrolment", () => {
     expect(JSON.stringify(host.requests)).not.toContain("secret");
   });
 
-  test("whoever has the server's TLS key alone is not taken for the authority", async () => {
+  test("whoever has the TLS key alone is not taken for the authority", async () => {
     await using world = await IdentityWorld.open();
     await using evil = await IdentityWorld.open({ seed: 9 });
     using host = new TestHost(world);
