@@ -52,6 +52,8 @@ export class Hosts {
   readonly #certificates: Certificates;
   /** Which host a key is, of revoked ones too: two hosts never have the same. */
   readonly #byKey = new Map<string, string>();
+  /** The same the other way round, so that a change looks at one host alone. */
+  readonly #keysOf = new Map<string, readonly string[]>();
 
   constructor(
     core: AuthorityCore,
@@ -67,8 +69,10 @@ export class Hosts {
   /** A record has changed, here or elsewhere: sessions of keys that it does not have end. */
   onRecord(name: string, record: HostRecord | undefined): void {
     const keys = record === undefined ? [] : fingerprintsOf(record.state);
-    for (const [key, host] of [...this.#byKey]) if (host === name) this.#byKey.delete(key);
+    for (const key of this.#keysOf.get(name) ?? []) this.#byKey.delete(key);
     for (const key of keys) this.#byKey.set(key, name);
+    if (keys.length === 0) this.#keysOf.delete(name);
+    else this.#keysOf.set(name, keys);
     const isLive = record !== undefined && record.state.phase !== "revoked";
     const good = isLive ? keys : [];
     const reason = isLive ? reasonOfOtherKey(record.state) : "revoked";

@@ -171,6 +171,7 @@ export class RecordBook<Record> {
           case "reset":
             fresh = new Set();
             this.#gone.clear();
+            this.#foreign.clear();
             for (const key of this.#kept.keys()) this.#unsure.add(key);
             break;
           case "synced":

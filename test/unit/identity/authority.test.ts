@@ -6,7 +6,7 @@ import { authoritySteps } from "../../../src/identity/authority-core.ts";
 import { limits } from "../../../src/identity/protocol.ts";
 import { bootOf, TestHost } from "../../support/identity-host.ts";
 import { IdentityWorld, Killed, localRoot } from "../../support/identity-world.ts";
-import { rejectionOf } from "../../support/wait-for.ts";
+import { rejectionOf, waitFor } from "../../support/wait-for.ts";
 
 interface HostShown {
   phase: string;
@@ -572,6 +572,7 @@ describe("the store", () => {
 
   test("a record of another version is told of, and left as it is", async () => {
     await using world = await IdentityWorld.open();
+    const backup = world.store.backup();
     const later = '{"version":2}';
     await world.store.put("identity-hosts", "web-1", later, { writeId: "later" });
     await world.restart();
@@ -581,6 +582,11 @@ describe("the store", () => {
     expect((await kindOf(host.identity().enrol({ token }))).kind).toBe("unavailable");
     const entry = await world.store.get("identity-hosts", "web-1");
     expect(entry?.value).toBe(later);
+    // A backup from before it has nothing against another one.
+    world.store.restore(backup);
+    await waitFor("the restore", () => world.troubles.join().includes("restored"));
+    const fresh = await world.token("web-1");
+    expect(await host.identity().enrol({ token: fresh })).toEqual({ host: "web-1" });
   });
 });
 
