@@ -2,6 +2,7 @@ import { existsSync, rmSync } from "node:fs";
 import type { Bytes, Milliseconds } from "../units/units.ts";
 import { admit } from "./admission.ts";
 import { type BackupReport, copyInTurns } from "./backup.ts";
+import type { StoreClocks } from "./clocks.ts";
 import { Database, type DatabaseFormat, isDamage, isNoRoom } from "./database.ts";
 import { nextTurn, withDatabase } from "./files.ts";
 import { type Incarnation, incarnationLimits, writeIncarnation } from "./incarnation.ts";
@@ -47,14 +48,6 @@ export interface EmbeddedStoreOptions {
   /** Bytes that the database may take; without it, what the file system has. */
   readonly budget?: Bytes;
   readonly clocks: StoreClocks;
-}
-
-/** The clocks that a store reads; arguments, so that tests can set them. */
-export interface StoreClocks {
-  /** Milliseconds since 1970: for people. */
-  readonly wall: () => Milliseconds;
-  /** Milliseconds of a clock that nobody sets: by it entries grow old. */
-  readonly monotonic: () => Milliseconds;
 }
 
 /** How much of the disk a bucket has, and how it grows. */

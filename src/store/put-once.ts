@@ -1,3 +1,4 @@
+import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { type PutOptions, type Revision, type Store, StoreError } from "./store.ts";
 
@@ -16,7 +17,7 @@ export interface OneWrite {
 export interface Patience {
   /** Ends the waiting: what is known then is told as `ambiguous` or `unavailable`. */
   readonly signal: AbortSignal;
-  /** Waits between two tries; EventLoop.wakeAfter. */
+  /** Waits between two tries, at most until the signal. */
   readonly wait: (duration: Milliseconds, signal: AbortSignal) => Promise<void>;
 }
 
@@ -79,4 +80,19 @@ async function tryOnce(
 function mayPass(error: unknown): error is StoreError {
   if (!(error instanceof StoreError)) return false;
   return error.problem.kind === "ambiguous" || error.problem.kind === "unavailable";
+}
+
+/** Patience for so long, on the monotonic clock; disposing it lets go of its timer. */
+export function patienceFor(loop: EventLoop, duration: Milliseconds): Patience & Disposable {
+  const end = new AbortController();
+  const timer = loop.wakeAfter(duration, () => end.abort());
+  const wait = async (pause: Milliseconds, signal: AbortSignal) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const onAbort = () => resolve();
+    signal.addEventListener("abort", onAbort);
+    using _pause = loop.wakeAfter(pause, resolve);
+    await promise;
+    signal.removeEventListener("abort", onAbort);
+  };
+  return { signal: end.signal, wait, [Symbol.dispose]: () => timer[Symbol.dispose]() };
 }

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { FileRefused } from "../journal/file-refused.ts";
-import type { Bytes, Milliseconds } from "../units/units.ts";
+import type { Bytes } from "../units/units.ts";
 import { type BackupReport, checkManifest } from "./backup.ts";
 import { Database, type DatabaseFormat } from "./database.ts";
 import { EmbeddedStore, type EmbeddedStoreOptions, type StoreUsage } from "./embedded-store.ts";
@@ -71,9 +71,4 @@ export async function storageOf(options: EmbeddedStoreOptions): Promise<StoreUsa
 export async function backupOf(options: EmbeddedStoreOptions, file: string): Promise<BackupReport> {
   await using store = EmbeddedStore.open(options);
   return await store.backup(file);
-}
-
-/** The clocks of this machine. */
-export function machineClocks(monotonic: () => Milliseconds): EmbeddedStoreOptions["clocks"] {
-  return { wall: () => Date.now(), monotonic };
 }

@@ -4,7 +4,7 @@
  * as that hostler did.
  */
 import { Database as Sqlite } from "bun:sqlite";
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { metaBucket } from "../../src/store/collection.ts";
@@ -15,6 +15,8 @@ import { verifyBackup } from "../../src/store/verify.ts";
 import { openStore, putOne } from "../support/embedded-store.ts";
 import { conformanceBuckets, problemOf, WatchReader } from "../support/store-conformance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 const golden = readFileSync(join(import.meta.dirname, "store-format-1.sql"), "utf8");
 /** Format 2 adds this to it, and nothing else. */

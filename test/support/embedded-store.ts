@@ -1,14 +1,10 @@
 /** An embedded store in a folder of the test's own, with clocks that the test sets. */
+import type { StoreClocks } from "../../src/store/clocks.ts";
 import { EmbeddedStore, type EmbeddedStoreOptions } from "../../src/store/embedded-store.ts";
 import type { BucketDefinition } from "../../src/store/store.ts";
 import { conformanceBuckets, freshWriteId } from "./store-conformance.ts";
 
-export interface TestClocks {
-  wall: () => number;
-  monotonic: () => number;
-}
-
-export function testClocks(): TestClocks & { pass: (milliseconds: number) => void } {
+export function testClocks(): StoreClocks & { pass: (milliseconds: number) => void } {
   let passed = 0;
   return {
     wall: () => Date.now() + passed,

@@ -1,5 +1,5 @@
 /** What every store does: one suite over memory, the embedded one, a wire, and NATS. */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   type BucketDefinition,
   type Entry,
@@ -144,6 +144,7 @@ export function describeStore(
   makeStore: MakeStore,
   abilities: HarnessAbilities = {},
 ): void {
+  setDefaultTimeout(60_000);
   describe(name, () => {
     let harness: StoreHarness;
     let store: Store;

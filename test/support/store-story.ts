@@ -3,6 +3,7 @@
  * build for fault tests. Says a line for everything that was acknowledged: "PUT KEY REVISION",
  * "SPENT ID", and "DONE".
  */
+import { machineClocks } from "../../src/store/clocks.ts";
 import { EmbeddedStore } from "../../src/store/embedded-store.ts";
 import { newWriteId } from "../../src/store/put-once.ts";
 import { restore } from "../../src/store/restore.ts";
@@ -16,8 +17,7 @@ function say(line: string): void {
 }
 
 function open(): EmbeddedStore {
-  const clocks = { wall: () => Date.now(), monotonic: () => performance.now() };
-  return EmbeddedStore.open({ folder, buckets: conformanceBuckets, clocks });
+  return EmbeddedStore.open({ folder, buckets: conformanceBuckets, clocks: machineClocks });
 }
 
 async function put(store: EmbeddedStore, key: string, value = key): Promise<void> {

@@ -1,5 +1,5 @@
 /** A restored older backup repeats no revision, reuses no address, and accepts no spent token. */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   copyFileSync,
   cpSync,
@@ -19,6 +19,8 @@ import { openStore, putOne, testClocks } from "../../support/embedded-store.ts";
 import { conformanceBuckets, freshWriteId, WatchReader } from "../../support/store-conformance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
 import { rejectionOf } from "../../support/wait-for.ts";
+
+setDefaultTimeout(60_000);
 
 let folder: TemporaryFolder;
 let place: string;

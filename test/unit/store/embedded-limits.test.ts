@@ -1,5 +1,7 @@
 /** The embedded store's bounds, its retention, and what becomes of what grows old. */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+
+import { Database as Sqlite } from "bun:sqlite";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { Database } from "../../../src/store/database.ts";
 import { type EmbeddedStore, embeddedLimits } from "../../../src/store/embedded-store.ts";
@@ -9,6 +11,8 @@ import { storeLimits } from "../../../src/store/store.ts";
 import { bucket, openStore, putOne, testClocks } from "../../support/embedded-store.ts";
 import { freshWriteId, problemOf, WatchReader } from "../../support/store-conformance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 let folder: TemporaryFolder;
 let place: string;
@@ -275,4 +279,37 @@ test("files are the owner's alone", async () => {
   }
   expect(statSync(place).mode & 0o777).toBe(0o700);
   expect(existsSync(`${place}/store.db-wal`)).toBe(true);
+});
+
+describe("what SQLite cannot do", () => {
+  test("a commit that cannot be written through is ambiguous, and the store stops", async () => {
+    store = openStore(place, { buckets });
+    const before = await putOne(store, "facts", "a", "1");
+    const failure = Object.assign(new Error("disk I/O error"), { code: "SQLITE_IOERR_FSYNC" });
+    const commit = spyOn(Database.prototype, "commit").mockImplementationOnce(() => {
+      throw failure;
+    });
+    const [first, second] = await Promise.all([
+      problemOf(putOne(store, "facts", "a", "2")),
+      problemOf(putOne(store, "facts", "b", "2")),
+    ]);
+    commit.mockRestore();
+    expect([first, second]).toEqual([{ kind: "ambiguous" }, { kind: "ambiguous" }]);
+    expect(await problemOf(putOne(store, "facts", "a", "3"))).toEqual({ kind: "unavailable" });
+    expect(await problemOf(store.get("facts", "a"))).toEqual({ kind: "unavailable" });
+    await store[Symbol.asyncDispose]();
+    store = openStore(place, { buckets });
+    expect((await store.get("facts", "a"))?.revision).toBe(before);
+    await putOne(store, "facts", "a", "4");
+  });
+
+  test("a database that another program writes is unavailable for as long", async () => {
+    store = openStore(place, { buckets });
+    using other = new Sqlite(`${place}/store.db`);
+    other.run("BEGIN IMMEDIATE");
+    expect(await problemOf(putOne(store, "facts", "a", "1"))).toEqual({ kind: "unavailable" });
+    expect(await store.get("facts", "a")).toBeUndefined();
+    other.run("ROLLBACK");
+    await putOne(store, "facts", "a", "1");
+  });
 });

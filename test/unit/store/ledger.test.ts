@@ -1,9 +1,11 @@
 /** What was spent once stays spent, whatever is cut short, damaged, settled or fenced. */
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { appendFileSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { Ledger, ledgerLimits } from "../../../src/store/ledger.ts";
 import { problemOf } from "../../support/store-conformance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 let folder: TemporaryFolder;
 let path: string;
@@ -111,7 +113,7 @@ describe("limits", () => {
     expect(ledger.isSpent(token("more"))).toBe(false);
     await ledger.settle("token", 11);
     expect(await ledger.spend(token("more", 11))).toBe(true);
-  }, 60_000);
+  });
 
   test("of spendings that wait", async () => {
     using ledger = new Ledger(path, 0);

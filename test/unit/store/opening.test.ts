@@ -1,7 +1,7 @@
 /** What a store's folder may hold, and what is refused with the way to mend it. */
 
 import { Database as Sqlite } from "bun:sqlite";
-import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   copyFileSync,
@@ -21,6 +21,8 @@ import { verifyStore } from "../../../src/store/verify.ts";
 import { bucket, openStore, putOne } from "../../support/embedded-store.ts";
 import { problemOf, WatchReader } from "../../support/store-conformance.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 let folder: TemporaryFolder;
 let place: string;

@@ -1,7 +1,8 @@
 /** A write that is ambiguous is read back by its write id, and lands once. */
 import { describe, expect, test } from "bun:test";
+import { EventLoop } from "../../../src/event-loop/event-loop.ts";
 import { MemoryStore } from "../../../src/store/memory-store.ts";
-import { newWriteId, putOnce, putOnceLimits } from "../../../src/store/put-once.ts";
+import { newWriteId, patienceFor, putOnce, putOnceLimits } from "../../../src/store/put-once.ts";
 import { isWriteId, type Store, StoreError, type StoreProblem } from "../../../src/store/store.ts";
 import { bucket } from "../../support/embedded-store.ts";
 import { problemOf } from "../../support/store-conformance.ts";
@@ -97,6 +98,20 @@ describe("putOnce", () => {
     await putOnce(store, write, waiting);
     expect(waiting.waited.slice(0, 3)).toEqual([50, 100, 200]);
     expect(Math.max(...waiting.waited)).toBe(putOnceLimits.longestWait);
+  });
+
+  test("patience ends by the monotonic clock, also in the middle of a pause", async () => {
+    using loop = new EventLoop(() => {
+      throw new Error("This test needs a kernel with IOCB_CMD_POLL.");
+    });
+    const { store, puts } = fated(Array(9).fill("unavailable"));
+    using short = patienceFor(loop, 60);
+    expect((await problemOf(putOnce(store, write, short))).kind).toBe("unavailable");
+    expect(puts()).toBe(2);
+    using enough = patienceFor(loop, 20_000);
+    const later = fated(["unavailable", "lost, ambiguous"]);
+    await putOnce(later.store, write, enough);
+    expect(later.puts()).toBe(3);
   });
 
   test("write ids are ones", () => {

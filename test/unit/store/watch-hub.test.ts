@@ -1,10 +1,12 @@
 /** Watchers: what waits for a slow one, how many there may be, and when one lists again. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { MemoryTable } from "../../../src/store/memory-table.ts";
 import type { Entry, WatchEvent } from "../../../src/store/store.ts";
 import { WatchHub, watchLimits } from "../../../src/store/watch-hub.ts";
 import { bucket } from "../../support/embedded-store.ts";
 import { problemOf } from "../../support/store-conformance.ts";
+
+setDefaultTimeout(60_000);
 
 /** A table with its hub, and how often the table was read. */
 function world(options: { size?: number } = {}) {

@@ -1,10 +1,12 @@
 /** Acknowledged writes that a changed byte of the log would silently take back. */
-import { afterEach, beforeEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { EmbeddedStore } from "../../../src/store/embedded-store.ts";
 import { checkWriteAheadLog } from "../../../src/store/write-ahead-log.ts";
 import { openStore, putOne } from "../../support/embedded-store.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 const pageBytes = 4_096;
 const frameBytes = 24 + pageBytes;
