@@ -516,6 +516,16 @@ const restoreCommand = defineCommand({
   run: async (args) => await (await import("./commands/store.ts")).runRestore(args),
 });
 
+const upgradeCommand = defineCommand({
+  meta: {
+    name: "upgrade",
+    description: "Take the newest format of the database into use; an older hostler cannot read it",
+    examples: [["hostler store upgrade", "When the new version of hostler is there to stay"]],
+  },
+  args: { ...clientFlags, ...jsonFlag },
+  run: async (args) => await (await import("./commands/store.ts")).runUpgrade(args),
+});
+
 const verifyCommand = defineCommand({
   meta: {
     name: "verify",
@@ -532,5 +542,11 @@ export const storeCommand: Command = defineCommand({
     description: "Look after what an authority remembers: its size, backups, a restore",
     examples: [["hostler store storage", "What is stored, and when it fills"]],
   },
-  subCommands: subCommandsOf(storageCommand, backupCommand, restoreCommand, verifyCommand),
+  subCommands: subCommandsOf(
+    storageCommand,
+    backupCommand,
+    restoreCommand,
+    verifyCommand,
+    upgradeCommand,
+  ),
 });

@@ -19,8 +19,8 @@ import { ControlServer, defaultControlLimits } from "../messaging/control-server
 import { makeSocketFolder } from "../messaging/listener.ts";
 import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { machineClocks } from "../store/clocks.ts";
 import { EmbeddedStore } from "../store/embedded-store.ts";
-import { machineClocks } from "../store/verify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
@@ -259,7 +259,7 @@ async function openParts(
     EmbeddedStore.open({
       folder: join(folder, places.store),
       buckets: [...identityBuckets, presenceBucket],
-      clocks: machineClocks(monotonicNow),
+      clocks: machineClocks,
     }),
   );
   // The service asks identity, and identity asks the service; neither serves before both are here.
@@ -320,5 +320,20 @@ export async function runAuthority(options: AuthorityOptions): Promise<number> {
     process.once(signal, () => ended.resolve(ExitCode.done));
   }
   daemon.open();
+  const stopping = new AbortController();
+  owned.defer(() => stopping.abort());
+  void followStore(parts.store, stopping.signal).then((isLost) => {
+    if (isLost) ended.resolve(ExitCode.refused);
+    if (isLost) logger.error("the disk refused to keep a write: stopped, to be started anew");
+  });
   return await ended.promise;
+}
+
+/**
+ * Whether the store was lost before the signal. After an fsync that failed nobody knows what is on
+ * the disk (fsync(2), NOTES), and only what is opened anew is known.
+ */
+async function followStore(store: EmbeddedStore, signal: AbortSignal): Promise<boolean> {
+  for await (const state of store.link(signal)) if (state === "down") return !signal.aborted;
+  return false;
 }

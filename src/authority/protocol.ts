@@ -85,6 +85,16 @@ export const authorityApi = {
     input: v.strictObject({ file: v.pipe(v.string(), v.maxLength(4_000)) }),
     output: v.strictObject({ file: v.string(), entries: count, sha256: v.string() }),
   },
+  upgrade: {
+    name: "store.upgrade",
+    method: "POST",
+    path: "/v1/store/upgrade",
+    summary: "Takes the newest format of the database into use, for good",
+    permission: "admin",
+    mutates: true,
+    input: v.object({}),
+    output: v.strictObject({ before: count, format: count }),
+  },
   presence: {
     name: "identity.presence",
     method: "POST",

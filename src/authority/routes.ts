@@ -2,6 +2,7 @@ import { isAbsolute } from "node:path";
 import * as v from "valibot";
 import { ProblemError } from "../http/problem.ts";
 import { defineRoute, type Route } from "../http/route.ts";
+import { newestFormat } from "../store/database.ts";
 import type { EmbeddedStore, StoreUsage } from "../store/embedded-store.ts";
 import type { Growth } from "../store/usage.ts";
 import { presenceBucket } from "./options.ts";
@@ -30,6 +31,15 @@ export function authorityRoutes(store: EmbeddedStore): readonly Route[] {
         const { entries, sha256 } = await store.backup(file);
         call.changed({ object: "backup", after: { file, sha256 } });
         return { file, entries, sha256 };
+      },
+    }),
+    defineRoute({
+      ...authorityApi.upgrade,
+      async run(call) {
+        const before = store.usage().database.format;
+        await store.commitFormat(newestFormat);
+        call.changed({ object: "database format", before, after: newestFormat });
+        return { before, format: newestFormat };
       },
     }),
     defineRoute({

@@ -9,6 +9,7 @@ import { type Entry, entryBytes, type Revision } from "./store.ts";
  */
 export const databaseFormats = { oldest: 1, newest: 2 } as const;
 export type DatabaseFormat = 1 | 2;
+export const newestFormat: DatabaseFormat = 2;
 
 /** "hstl": PRAGMA application_id, so that file(1) and we know whose database it is. */
 const applicationId = 0x6873746c;

@@ -27,6 +27,17 @@ export async function runBackup(flags: ClientFlags & { readonly file: string }):
   );
 }
 
+export async function runUpgrade(flags: ClientFlags): Promise<number> {
+  return await show(
+    flags,
+    (client) => client.call(authorityApi.upgrade, {}),
+    ({ before, format }) =>
+      before === format
+        ? `the database has format ${format}, the newest, already\n`
+        : `the database has format ${format} in place of ${before}\n`,
+  );
+}
+
 export async function runRestore(
   flags: OfflineFlags & { readonly file: string; readonly "without-ledger": boolean },
 ): Promise<number> {
