@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
-import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
-import type { MonotonicTime } from "../units/units.ts";
+import { AgingSet } from "./aging-set.ts";
 import type { HttpLimits } from "./limits.ts";
 import { rateKeyOf } from "./rate-limiter.ts";
 
@@ -13,6 +12,7 @@ export type FrontLimits = Pick<
   | "unprovenPerAddress"
   | "unprovenTime"
   | "reservedDescriptors"
+  | "idleTime"
 >;
 
 /** A connection, and both ends of its way to the listener behind. */
@@ -30,7 +30,6 @@ interface Connection {
   readonly address: string;
   /** "192.0.2.1:40112". */
   readonly from: string;
-  readonly began: MonotonicTime;
   readonly client: Side;
   /** silent: not a byte came; joined: what comes is passed on to the listener behind. */
   state:
@@ -52,16 +51,15 @@ interface Connection {
  * It passes bytes alone, and knows nothing of TLS: it cannot read what it carries.
  */
 export class Front implements Disposable {
-  readonly #loop: EventLoop;
   readonly #limits: FrontLimits;
   readonly #innerPort: () => number;
   readonly #listener: Bun.TCPSocketListener<undefined>;
   readonly #connections = new Map<Bun.Socket<undefined>, Connection>();
-  /** Oldest first. */
-  readonly #unproven = new Set<Connection>();
+  readonly #unproven: AgingSet<Connection>;
+  /** Those whose client has something to take; Bun.serve waits for such a one without end. */
+  readonly #stalled: AgingSet<Connection>;
   readonly #byAddress = new Map<string, Set<Connection>>();
   readonly #byInnerPort = new Map<number, Connection>();
-  #wake: Disposable | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
   #ended = 0;
 
@@ -73,8 +71,10 @@ export class Front implements Disposable {
     readonly innerPort: () => number;
     readonly loop: EventLoop;
   }) {
-    this.#loop = options.loop;
     this.#limits = withinDescriptors(options.limits, descriptorLimit());
+    const onExpired = (connection: Connection) => void this.#evict(connection);
+    this.#unproven = new AgingSet(options.loop, this.#limits.unprovenTime, onExpired);
+    this.#stalled = new AgingSet(options.loop, this.#limits.idleTime, onExpired);
     this.#innerPort = options.innerPort;
     this.#listener = Bun.listen<undefined>({
       hostname: options.hostname,
@@ -116,13 +116,13 @@ export class Front implements Disposable {
   }
 
   #onOpen(socket: Bun.Socket<undefined>): void {
-    const { remoteAddress } = socket;
+    // On an address of both kinds, IPv4 is shown as "::ffff:192.0.2.1".
+    const remoteAddress = socket.remoteAddress.replace(/^::ffff:(?=[\d.]+$)/i, "");
     const address = rateKeyOf(remoteAddress);
     const host = remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress;
     const connection: Connection = {
       address: remoteAddress,
       from: `${host}:${socket.remotePort}`,
-      began: monotonicNow(),
       client: { socket, unsent: undefined, isEnding: false },
       state: { phase: "silent" },
       isProven: false,
@@ -137,7 +137,6 @@ export class Front implements Disposable {
     this.#byAddress.set(address, own.add(connection));
     this.#connections.set(socket, connection);
     this.#unproven.add(connection);
-    this.#wakeForOldest();
   }
 
   /** @returns whether one more may come from this address */
@@ -150,7 +149,7 @@ export class Front implements Disposable {
     if (isOwnFull && !this.#evict(ownUnproven[0])) return false;
     const isFull =
       this.#connections.size >= limits.connections || this.#unproven.size >= limits.unproven;
-    return !isFull || this.#evict(this.#unproven.values().next().value);
+    return !isFull || this.#evict(this.#unproven.oldest);
   }
 
   #evict(connection: Connection | undefined): boolean {
@@ -158,21 +157,6 @@ export class Front implements Disposable {
     this.#ended += 1;
     this.#end(connection);
     return true;
-  }
-
-  #wakeForOldest(): void {
-    const oldest = this.#unproven.values().next().value;
-    if (this.#wake !== undefined || oldest === undefined) return;
-    const { unprovenTime } = this.#limits;
-    this.#wake = this.#loop.wakeAt(oldest.began + unprovenTime, () => {
-      this.#wake = undefined;
-      const now = monotonicNow();
-      for (const connection of this.#unproven) {
-        if (connection.began + unprovenTime > now) break;
-        this.#evict(connection);
-      }
-      this.#wakeForOldest();
-    });
   }
 
   #onClientData(socket: Bun.Socket<undefined>, bytes: Uint8Array): void {
@@ -197,7 +181,11 @@ export class Front implements Disposable {
         port: this.#innerPort(),
         socket: {
           open: (inner) => this.#onInnerOpen(connection, inner),
-          data: (inner, bytes) => pass(connection.client, bytes, inner),
+          data: (inner, bytes) => {
+            pass(connection.client, bytes, inner);
+            const isStalled = connection.client.unsent !== undefined;
+            if (isStalled && !this.#stalled.has(connection)) this.#stalled.add(connection);
+          },
           drain: () => {
             const { state, client } = connection;
             if (state.phase === "joined") flush(state.inner, client.socket);
@@ -230,11 +218,11 @@ export class Front implements Disposable {
 
   #onClientDrain(socket: Bun.Socket<undefined>): void {
     const connection = this.#connections.get(socket);
-    if (connection?.state.phase === "joined") {
-      flush(connection.client, connection.state.inner.socket);
-    } else if (connection !== undefined) {
-      flush(connection.client, undefined);
-    }
+    if (connection === undefined) return;
+    const { state, client } = connection;
+    flush(client, state.phase === "joined" ? state.inner.socket : undefined);
+    if (client.unsent === undefined) this.#stalled.delete(connection);
+    else this.#stalled.add(connection);
   }
 
   #onClientClose(socket: Bun.Socket<undefined>): void {
@@ -249,6 +237,10 @@ export class Front implements Disposable {
     this.#byInnerPort.delete(connection.state.innerPort);
     connection.state = { phase: "ended" };
     finish(connection.client);
+    if (!this.#connections.has(connection.client.socket)) return;
+    // What it has yet to take may stay so for ever: it counts as half open from here on.
+    connection.isProven = false;
+    this.#unproven.add(connection);
   }
 
   #end(connection: Connection): void {
@@ -264,6 +256,7 @@ export class Front implements Disposable {
     connection.state = { phase: "ended" };
     this.#connections.delete(client.socket);
     this.#unproven.delete(connection);
+    this.#stalled.delete(connection);
     const key = rateKeyOf(connection.address);
     const own = this.#byAddress.get(key);
     own?.delete(connection);
@@ -286,8 +279,9 @@ export class Front implements Disposable {
 
   [Symbol.dispose](): void {
     this.#listener.stop();
-    this.#wake?.[Symbol.dispose]();
     for (const connection of [...this.#connections.values()]) this.#end(connection);
+    this.#unproven[Symbol.dispose]();
+    this.#stalled[Symbol.dispose]();
   }
 }
 

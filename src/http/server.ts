@@ -1,4 +1,4 @@
-import { statSync, unlinkSync } from "node:fs";
+import { readFileSync, statSync, unlinkSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
@@ -423,9 +423,26 @@ function sendOn(
   return sent < 0 ? "queued" : "closed";
 }
 
-/** A socket that nobody listens at is left over of a server that was killed. */
+/**
+ * A socket that nobody listens at is left over of a server that was killed.
+ * @throws ListenRefused for one of a server that lives
+ */
 function removeStale(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isSocket() === true) unlinkSync(path);
+  if (statSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return;
+  if (isListening(path)) {
+    throw new ListenRefused(`Cannot listen at ${path}: somebody listens there`);
+  }
+  unlinkSync(path);
+}
+
+/** /proc/net/unix: unix(7); the fourth word has __SO_ACCEPTCON, 1 << 16, of a listener. */
+function isListening(path: string): boolean {
+  return readFileSync("/proc/net/unix", "utf8")
+    .split("\n")
+    .some((line) => {
+      const [, , , flags = "0", , , , named] = line.trim().split(/\s+/);
+      return named === path && (Number.parseInt(flags, 16) & 0x1_0000) !== 0;
+    });
 }
 
 function describeCauses(failure: Error): string {

@@ -1,12 +1,17 @@
 /** What clients do that mean harm, or speak something else: a server goes on serving others. */
 import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
+import * as v from "valibot";
+import type { HttpRefusal } from "../../../src/http/client-error.ts";
 import { withinDescriptors } from "../../../src/http/front.ts";
 import { defaultHttpLimits } from "../../../src/http/limits.ts";
+import { defineRoute } from "../../../src/http/route.ts";
 import { ListenRefused } from "../../../src/http/server.ts";
 import { startTestServer, type TestServer, whoAmI } from "../../support/http-server.ts";
-import { waitFor, withDeadline } from "../../support/wait-for.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
+import { rejectionOf, waitFor, withDeadline } from "../../support/wait-for.ts";
 
 const MEBIBYTE = 1024 * 1024;
 
@@ -191,6 +196,28 @@ describe("half-open connections", () => {
     for (const socket of known) socket.destroy();
   });
 
+  test("one that takes nothing of its answer is ended as well", async () => {
+    const big = defineRoute({
+      ...whoAmI,
+      name: "test.big",
+      output: v.string(),
+      run: () => "x".repeat(40 * MEBIBYTE),
+    });
+    const limits = { unprovenTime: 500, idleTime: 1_000 };
+    await using given = startTestServer({ routes: [big], limits });
+    const socket = await openTls(given);
+    socket.pause();
+    socket.on("error", () => {});
+    socket.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
+    const open = async () => numberIn(await metricsOf(given), "hostler_http_connections");
+    await waitFor("the request", async () => {
+      return (await metricsOf(given)).includes('route="test.big",status="200"');
+    });
+    // The one that asks is left.
+    await waitFor("its end", async () => (await open()) === 1);
+    socket.destroy();
+  }, 40_000);
+
   test("fewer descriptors allow fewer connections", () => {
     const limits = withinDescriptors(defaultHttpLimits, 1_024);
     expect(limits).toMatchObject({ connections: 256, unproven: 128 });
@@ -211,3 +238,88 @@ async function metricsOf(given: TestServer): Promise<string> {
 function numberIn(text: string, name: string): number {
   return Number(new RegExp(`^${name} (\\S+)$`, "m").exec(text)?.[1]);
 }
+
+describe("slowness", () => {
+  const waiting: (() => void)[] = [];
+  const wait = defineRoute({
+    name: "test.wait",
+    method: "POST",
+    path: "/v1/wait",
+    summary: "Waits",
+    permission: "anyone",
+    mutates: false,
+    input: v.object({ a: v.optional(v.string()) }),
+    output: v.object({}),
+    run: async (call) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      waiting.push(resolve);
+      call.signal.addEventListener("abort", () => resolve(), { once: true });
+      await promise;
+      call.signal.throwIfAborted();
+      return {};
+    },
+  });
+
+  test("of a body has an end", async () => {
+    await using given = startTestServer({ routes: [wait], limits: { requestTime: 100 } });
+    const socket = await openTls(given);
+    const head = "POST /v1/wait HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    socket.write(`${head}Content-Length: 100\r\n\r\n{`);
+    const answer = await ended(socket);
+    expect(answer).toContain("408");
+    expect(answer).toContain("took longer than 100 ms");
+  });
+
+  test("of a handler is ended by its signal", async () => {
+    await using given = startTestServer({ routes: [wait], limits: { requestTime: 50 } });
+    const refusal = (await rejectionOf(given.client().call(wait, {}))) as HttpRefusal;
+    expect(refusal.kind).toBe("slow");
+  });
+
+  test("of many handlers leaves no more than the limit running", async () => {
+    await using given = startTestServer({ routes: [wait], limits: { concurrentRequests: 2 } });
+    waiting.splice(0);
+    const running = [1, 2].map(() => given.client().call(wait, {}));
+    await waitFor("two calls", () => waiting.length === 2);
+    const refusal = (await rejectionOf(given.client().call(wait, {}))) as HttpRefusal;
+    expect(refusal.kind).toBe("unavailable");
+    for (const go of waiting.splice(0)) go();
+    expect(await Promise.all(running)).toEqual([{}, {}]);
+  });
+
+  test("of a client that went is told to the handler", async () => {
+    await using given = startTestServer({ routes: [wait] });
+    waiting.splice(0);
+    const gone = new AbortController();
+    const asked = rejectionOf(given.client().call(wait, {}, { signal: gone.signal }));
+    await waitFor("the call", () => waiting.length === 1);
+    gone.abort();
+    expect(await asked).toBeInstanceOf(Error);
+    await waitFor("it to be over", async () => {
+      return numberIn(await metricsOf(given), "hostler_http_requests_running") === 1;
+    });
+  });
+});
+
+describe("a Unix socket", () => {
+  test("of a server that lives is left to it", async () => {
+    using folder = temporaryFolder();
+    const listen = { unix: folder.file("http.sock") };
+    const options = { listen, certificate: undefined as never };
+    await using given = startTestServer(options);
+    expect(() => startTestServer(options)).toThrow("somebody listens there");
+    expect((await given.client().call(whoAmI, {})).from).toBe("unix socket");
+  });
+
+  test("of one that was killed is taken over", async () => {
+    using folder = temporaryFolder();
+    const unix = folder.file("http.sock");
+    const source = `Bun.serve({ unix: ${JSON.stringify(unix)}, fetch: () => new Response() })`;
+    const killed = Bun.spawn([process.execPath, "-e", source]);
+    await waitFor("its socket", () => existsSync(unix));
+    killed.kill("SIGKILL");
+    await killed.exited;
+    await using given = startTestServer({ listen: { unix }, certificate: undefined as never });
+    expect((await given.client().call(whoAmI, {})).from).toBe("unix socket");
+  });
+});

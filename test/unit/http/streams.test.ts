@@ -299,6 +299,46 @@ describe("a WebSocket", () => {
     expect(given.log.join("")).toContain("broken");
   });
 
+  test("has a limit for each principal, and for what it has yet to take", async () => {
+    const limits = { webSocketsPerPrincipal: 1, webSocketQueueBytes: 64 * 1024 };
+    let answers: string[] = [];
+    const pour = defineWebSocket({
+      ...echo,
+      name: "test.pour",
+      path: "/v1/pour",
+      input: v.object({}),
+      open: (socket) => ({
+        message: () => {
+          const piece = "x".repeat(60_000);
+          for (let count = 0; count < 500; count += 1) answers.push(socket.send(piece));
+        },
+        close: () => {},
+      }),
+    });
+    await using given = start({ webSockets: [pour], limits });
+    const first = await given.client(viewer).webSocket("/v1/pour");
+    const end = closeOf(first);
+    await waitFor("it to be open", () => first.readyState === WebSocket.OPEN);
+    expect(await closeOf(await given.client(viewer).webSocket("/v1/pour"))).toBe(1006);
+    answers = [];
+    first.send("go");
+    await end;
+    expect(answers.at(-1)).toBe("closed");
+    await waitFor("its place to be free", async () => (await openOf(given, "web_sockets")) === 0);
+  });
+
+  test("of a browser is opened for its own pages alone", async () => {
+    await using given = start();
+    const upgrade = (origin: string) =>
+      fetch(`${given.server.url}/v1/echo/hall`, {
+        headers: { cookie: "__Host-hostler=cookie-token", origin },
+        tls: { ca: given.certificate.certificate, checkServerIdentity: () => undefined },
+      });
+    expect((await upgrade("https://evil.example")).status).toBe(403);
+    // It comes as far as being told that it is no WebSocket.
+    expect((await upgrade(given.server.url)).status).toBe(400);
+  });
+
   test("is told that the server stops", async () => {
     await using given = start();
     const socket = await given.client(viewer).webSocket("/v1/echo/hall");
