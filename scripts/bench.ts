@@ -4,16 +4,20 @@ import { benchLiveUpdate } from "./bench/live-update.ts";
 import * as liveUpdateReport from "./bench/live-update-report.ts";
 import { benchProcess } from "./bench/process.ts";
 import * as processReport from "./bench/report.ts";
+import { benchStore } from "./bench/store.ts";
+import * as storeReport from "./bench/store-report.ts";
 import { type Place, writeReadme } from "./bench/tables.ts";
 import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--seed N]
                          [--only PART-OF-ROW …] [--against FILE]
        run bench live-update [--quick] [--json] [--write-readme] [--seed N]
+       run bench store [--quick] [--json] [--write-readme] [--seed N]
 
   process       from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
   live-update   from the command to the call that enters the next kernel, and from CLAIM to the
                 session: luod beside a floor in C (5 minutes)
+  store         puts, watches and 2,000 watchers: the embedded store beside NATS (5 minutes)
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
@@ -41,6 +45,11 @@ async function measure(name: string, options: Options): Promise<Report> {
     const result = await benchLiveUpdate(options);
     return { place, markdown: formatMarkdown(result), json: formatJson(result) };
   }
+  if (name === "store") {
+    const { formatJson, formatMarkdown, place } = storeReport;
+    const result = await benchStore(options);
+    return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+  }
   const { formatJson, formatMarkdown, place } = processReport;
   const result = await benchProcess(options);
   return { place, markdown: formatMarkdown(result), json: formatJson(result) };
@@ -63,7 +72,7 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
-  const isKnown = name === "process" || name === "live-update";
+  const isKnown = ["process", "live-update", "store"].includes(name);
   if (!isKnown || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
   const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isSafeInteger(seed)) throw new ScriptError(usage, { exitCode: 100 });

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:tes
 import { cpSync, rmSync, writeFileSync } from "node:fs";
 import { nkeys } from "@nats-io/transport-node";
 import { natsReleases } from "../../scripts/nats-server.ts";
-import { NatsStore, type NatsStoreOptions } from "../../src/store/nats/nats-store.ts";
+import { NatsStore, type NatsStoreOptions, natsLimits } from "../../src/store/nats/nats-store.ts";
 import type { BucketDefinition, LinkState } from "../../src/store/store.ts";
 import { testEventLoop } from "../support/event-loop.ts";
 import { makeNatsOperator } from "../support/nats-jwt.ts";
@@ -233,6 +233,21 @@ for (const release of natsReleases) {
       });
     });
 
+    test("more watches than the 1,000 that 2.15 has by default", async () => {
+      const store = open(await serve({ release }), { deadline: 20_000 });
+      await store.ready();
+      const end = new AbortController();
+      const first = async (index: number) => {
+        const events = store.watch("facts", `k.${index}`, { signal: end.signal });
+        for await (const event of events) return event.kind;
+        return "none";
+      };
+      const kinds = await Promise.all(Array.from({ length: 1_100 }, (_, index) => first(index)));
+      expect(new Set(kinds)).toEqual(new Set(["synced"]));
+      expect(troubles).toEqual([]);
+      end.abort();
+    });
+
     test("a write that was lost on the way is found by its write id", async () => {
       const server = await serve({ release });
       const store = open(server, { deadline: 500, staleAfter: 300 });
@@ -405,5 +420,10 @@ describe("a NATS that is not there", () => {
     );
     expect((await problemOf(put(store, "a", "1"))).kind).toBe("unavailable");
     expect((await problemOf(store.get("facts", "a"))).kind).toBe("unavailable");
+    const open = Array.from({ length: natsLimits.openRequests }, () =>
+      store.get("facts", "a").catch(() => {}),
+    );
+    expect((await problemOf(store.get("facts", "a"))).kind).toBe("refused");
+    await Promise.all(open);
   });
 });

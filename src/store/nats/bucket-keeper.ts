@@ -146,7 +146,9 @@ export class BucketKeeper {
       const fixed = differences.find(isFixed);
       if (fixed !== undefined) throw otherStream(definition.name, fixed);
       if (differences.length === 0) return found;
-      await stream.update({ ...found.config, ...wanted });
+      // What the server lets nobody change stays as it is.
+      const { max_consumers: kept = -1 } = found.config;
+      await stream.update({ ...found.config, ...wanted, max_consumers: Number(kept) });
     }
     return (await stream.info(definition.name)) ?? absent(definition.name);
   }

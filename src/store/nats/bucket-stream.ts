@@ -16,7 +16,12 @@ export interface StreamConfig {
   readonly allow_direct: true;
   readonly allow_rollup_hdrs: true;
   readonly deny_delete: true;
+  /** Each watch is a consumer. Said, because 2.15 has 1,000 where nothing is; it never changes. */
+  readonly max_consumers: number;
 }
+
+/** Watches of one bucket, over all clients. */
+export const mostConsumers = 65_536;
 
 export const streamOf = (bucket: string) => `KV_${bucket}`;
 export const subjectOf = (bucket: string, key: string) => `$KV.${bucket}.${key}`;
@@ -47,6 +52,7 @@ export function configOf(bucket: BucketDefinition, replicas: number): StreamConf
     allow_direct: true,
     allow_rollup_hdrs: true,
     deny_delete: true,
+    max_consumers: mostConsumers,
   };
 }
 

@@ -9,7 +9,6 @@ import * as v from "valibot";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { type Entry, type Revision, StoreError, type StoreProblem } from "../store.ts";
-import { limits } from "../wire/protocol.ts";
 import { type StreamConfig, streamOf, subjectOf } from "./bucket-stream.ts";
 
 /**
@@ -153,11 +152,6 @@ export class JetStream {
     data: string,
     { what, head }: { readonly what: string; readonly head?: ReturnType<typeof headers> },
   ): Promise<Msg> {
-    if (this.#open.size >= limits.openRequests) {
-      const expected = `at most ${limits.openRequests} open requests`;
-      const problem = { kind: "refused", expected, received: "one more" } as const;
-      throw new StoreError(`Cannot ${what}: too many requests wait for an answer`, problem);
-    }
     const options = { timeout: this.#deadline, ...(head !== undefined && { headers: head }) };
     const { promise, resolve, reject } = Promise.withResolvers<Msg>();
     this.#open.add(reject);

@@ -65,6 +65,7 @@ export class NatsStore implements Store {
   #timer: Disposable | undefined;
   #lastWord = monotonicNow();
   #consumers = 0;
+  #requests = 0;
   readonly #name = crypto.randomUUID().replaceAll("-", "");
 
   /**
@@ -195,6 +196,7 @@ export class NatsStore implements Store {
     checkKey(bucket, key);
     this.#keeper.definition(bucket);
     const what = `get ${bucket} ${key}`;
+    using _open = this.#open(what);
     const end = monotonicNow() + this.#deadline;
     for (;;) {
       const stream = await this.#whenUp(what, end);
@@ -226,6 +228,7 @@ export class NatsStore implements Store {
     const { bucket, key } = place;
     this.#keeper.definition(bucket);
     const what = `${value === undefined ? "delete" : "put"} ${bucket} ${key}`;
+    using _open = this.#open(what);
     const stream = await this.#whenUp(what, monotonicNow() + this.#deadline);
     this.#keeper.checkWritable(bucket);
     let { expect } = options;
@@ -266,6 +269,7 @@ export class NatsStore implements Store {
         inboxPrefix: this.#options.inboxPrefix,
         consumerName: () => `hostler-${this.#name}-${++this.#consumers}`,
         look: (known) => this.#look(bucket, known),
+        onTrouble: (message) => this.#trouble(message),
         onEntry: (entry) => this.#keeper.saw(entry),
       },
     );
@@ -285,6 +289,21 @@ export class NatsStore implements Store {
       this.#watches.delete(watch);
       watch.stop();
     }
+  }
+
+  /** Counts a request until it is disposed. @throws StoreError refused */
+  #open(what: string): Disposable {
+    if (this.#requests >= natsLimits.openRequests) {
+      const expected = `at most ${natsLimits.openRequests} open requests`;
+      const problem = { kind: "refused", expected, received: "one more" } as const;
+      throw new StoreError(`Cannot ${what}: too many requests wait for an answer`, problem);
+    }
+    this.#requests += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#requests -= 1;
+      },
+    };
   }
 
   async #look(

@@ -33,6 +33,8 @@ export interface NatsWatchOptions {
   readonly consumerName: () => string;
   /** What the stream has: its last revision, and whether this one still holds. */
   readonly look: (since: Revision | undefined) => Promise<{ last: Revision; vouched: boolean }>;
+  /** Told why it could not begin; it tries again. */
+  readonly onTrouble: (message: string) => void;
   /** Each entry that came: the store remembers the latest. */
   readonly onEntry: (entry: Entry) => void;
 }
@@ -84,10 +86,13 @@ export class NatsWatch {
     const attempt = ++this.#attempt;
     this.#open(attempt, connection, stream).catch((error: unknown) => {
       if (attempt !== this.#attempt || this.#phase === "ended") return;
-      if (error instanceof StoreError && isFinal(error)) {
+      // What no second try makes better.
+      if (error instanceof StoreError && error.problem.kind === "denied") {
         this.#finish(error);
         return;
       }
+      const isLost = error instanceof StoreError && error.problem.kind === "ambiguous";
+      if (!isLost) this.#options.onTrouble(error instanceof Error ? error.message : String(error));
       // The server may be about to have it: whoever reconnects begins at once.
       this.#again = this.#options.loop.wakeAfter(AGAIN, () => this.begin(connection, stream));
     });
@@ -233,11 +238,6 @@ export class NatsWatch {
   stop(): void {
     this.#finish();
   }
-}
-
-/** What no second try makes better. */
-function isFinal({ problem }: StoreError): boolean {
-  return problem.kind === "denied" || problem.kind === "refused";
 }
 
 interface Delivery {
