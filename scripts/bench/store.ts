@@ -76,7 +76,7 @@ interface Plan {
   readonly fanPuts: number;
 }
 
-const whole: Plan = { slice: 1_000, rounds: 7, heard: 100, fanRounds: 2, fanPuts: 4 };
+const whole: Plan = { slice: 1_000, rounds: 5, heard: 100, fanRounds: 2, fanPuts: 3 };
 const brief: Plan = { slice: 300, rounds: 3, heard: 50, fanRounds: 1, fanPuts: 3 };
 
 /** Measures everything; at most five minutes, with `quick` two. */
