@@ -64,6 +64,10 @@ const authorityCommand = defineCommand({
         "hostler identity authority --listen 0.0.0.0:7443 --address https://control.example:7443",
         "For hosts elsewhere, which reach it by that address",
       ],
+      [
+        "hostler identity authority --retain audit=17520h,2GiB",
+        "Keep who did what for two years, and at most 2 GiB of it",
+      ],
     ],
     exitCodes: { 111: "another one runs here, or the system refused" },
   },
@@ -95,6 +99,12 @@ const authorityCommand = defineCommand({
       repeatable: true,
       valueHint: "uid",
       description: "A user who may command here, by number; its own when none is given",
+    },
+    retain: {
+      type: "string",
+      repeatable: true,
+      valueHint: "name=age,size",
+      description: "Keep a bucket, or the audit log, for so long and so much (store storage)",
     },
     ...logFlags,
   },

@@ -11,7 +11,6 @@ import type { Authenticated } from "../http/request-handler.ts";
 import { HttpServer } from "../http/server.ts";
 import { Authority } from "../identity/authority.ts";
 import type { IdentityEvent } from "../identity/event-book.ts";
-import { identityBuckets } from "../identity/records.ts";
 import { withFile } from "../journal/file-refused.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
@@ -26,13 +25,7 @@ import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { OperatorCookies } from "./browser-sessions.ts";
 import { ControlRoutes } from "./control.ts";
-import {
-  type AuthorityOptions,
-  addressOf,
-  certificateNames,
-  type ListenPlace,
-  presenceBucket,
-} from "./options.ts";
+import { type AuthorityOptions, addressOf, certificateNames, type ListenPlace } from "./options.ts";
 import { passStep, readBootId } from "./perform.ts";
 import {
   type AuthorityRequest,
@@ -103,7 +96,7 @@ class AuthorityDaemon {
     const [server] = this.#servers;
     if (server === undefined) throw new Error("An authority listens nowhere");
     const { authority } = this.#parts;
-    const routes = [...authority.routes, ...authorityRoutes(this.#parts.store)];
+    const routes = [...authority.routes, ...this.#ownRoutes()];
     const control = new ControlRoutes(server.dispatcher, { routes, streams: authority.streams });
     this.#makeDefaultFolder();
     this.#control = new ControlServer(this.#loop, {
@@ -133,11 +126,11 @@ class AuthorityDaemon {
   }
 
   #serve(listen: ListenPlace): HttpServer {
-    const { authority, audit, store, service } = this.#parts;
+    const { authority, audit, service } = this.#parts;
     return HttpServer.start({
       listen,
       certificate: authority.served,
-      routes: [...authority.routes, ...authorityRoutes(store)],
+      routes: [...authority.routes, ...this.#ownRoutes()],
       streams: authority.streams,
       webSockets: [service.route()],
       authenticate: (credentials) => this.#authenticate(credentials),
@@ -155,6 +148,12 @@ class AuthorityDaemon {
       logger: this.#logger,
       loop: this.#loop,
     });
+  }
+
+  #ownRoutes() {
+    const { store, audit } = this.#parts;
+    const { size } = this.#options.retention.audit;
+    return authorityRoutes({ store, auditUse: () => ({ bytes: audit.size, size }) });
   }
 
   #authenticate(credentials: { readonly kind: string; readonly token?: string }): Authenticated {
@@ -258,7 +257,7 @@ async function openParts(
   const store = owned.use(
     EmbeddedStore.open({
       folder: join(folder, places.store),
-      buckets: [...identityBuckets, presenceBucket],
+      buckets: options.retention.buckets,
       clocks: machineClocks,
     }),
   );
@@ -290,6 +289,7 @@ async function openParts(
   const audit = owned.use(
     await AuditLog.open({
       directory: join(folder, places.audit),
+      ...options.retention.audit,
       signer: { publicKey, sign: (bytes) => key.signBytes(bytes) },
     }),
   );

@@ -1,4 +1,6 @@
+import { identityBuckets } from "../identity/records.ts";
 import type { BucketDefinition } from "../store/store.ts";
+import type { Retention } from "./retention.ts";
 
 /** What an authority was told when it was started. */
 export interface AuthorityOptions {
@@ -10,6 +12,7 @@ export interface AuthorityOptions {
   readonly controlSocket: string;
   /** Users who may command over the control socket. */
   readonly commandUsers: readonly number[];
+  readonly retention: Retention;
 }
 
 export interface ListenPlace {
@@ -28,6 +31,9 @@ export const presenceBucket: BucketDefinition = {
   expendable: true,
   volatile: true,
 };
+
+/** All that an authority keeps, with the usual bounds. */
+export const usualBuckets: readonly BucketDefinition[] = [...identityBuckets, presenceBucket];
 
 /** "127.0.0.1:7443" or "[::1]:7443"; undefined for anything else. */
 export function parseListen(text: string): ListenPlace | undefined {

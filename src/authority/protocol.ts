@@ -59,6 +59,7 @@ export const usageSchema = v.strictObject({
   ),
   database: v.strictObject({ bytes: count, format: count, ...growth }),
   disk: v.strictObject({ total: count, free: count }),
+  audit: v.strictObject({ bytes: count, size: count }),
   ledger_entries: count,
 });
 export type Usage = v.InferOutput<typeof usageSchema>;

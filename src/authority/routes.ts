@@ -5,13 +5,22 @@ import { defineRoute, type Route } from "../http/route.ts";
 import { newestFormat } from "../store/database.ts";
 import type { EmbeddedStore, StoreUsage } from "../store/embedded-store.ts";
 import type { Growth } from "../store/usage.ts";
+import type { Bytes } from "../units/units.ts";
 import { presenceBucket } from "./options.ts";
 import { authorityApi, type Presence, presenceSchema } from "./protocol.ts";
 
 /** What an authority can be asked beside identity: about its store, and about who is there. */
-export function authorityRoutes(store: EmbeddedStore): readonly Route[] {
+export function authorityRoutes(parts: {
+  readonly store: EmbeddedStore;
+  /** What the audit log takes, and may take. */
+  readonly auditUse: () => { readonly bytes: Bytes; readonly size: Bytes };
+}): readonly Route[] {
+  const { store, auditUse } = parts;
   return [
-    defineRoute({ ...authorityApi.usage, run: () => viewOf(store.usage()) }),
+    defineRoute({
+      ...authorityApi.usage,
+      run: () => ({ ...viewOf(store.usage()), audit: auditUse() }),
+    }),
     defineRoute({
       ...authorityApi.backup,
       async run(call, { file }) {

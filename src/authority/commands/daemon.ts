@@ -4,8 +4,9 @@ import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { addressSchema } from "../../identity/protocol.ts";
 import { configureLogging } from "../../logging/logger.ts";
-import { type AuthorityOptions, type ListenPlace, parseListen } from "../options.ts";
+import { type AuthorityOptions, type ListenPlace, parseListen, usualBuckets } from "../options.ts";
 import { defaultListen } from "../protocol.ts";
+import { type Retention, readRetention } from "../retention.ts";
 
 export interface AuthorityFlags {
   readonly listen: readonly string[];
@@ -13,6 +14,7 @@ export interface AuthorityFlags {
   readonly "state-directory": string;
   readonly "control-socket": string;
   readonly "command-uid": readonly string[];
+  readonly retain: readonly string[];
   readonly "log-json": boolean;
   readonly verbose: boolean;
 }
@@ -53,7 +55,14 @@ export function readFlags(flags: AuthorityFlags, ownUser: number): AuthorityOpti
     stateDirectory: resolve(flags["state-directory"]),
     controlSocket: resolve(flags["control-socket"]),
     commandUsers: users.length === 0 ? [ownUser] : users,
+    retention: readRetain(flags.retain),
   };
+}
+
+function readRetain(given: readonly string[]): Retention {
+  const read = readRetention(usualBuckets, given);
+  if ("retention" in read) return read.retention;
+  throw new UsageError(`Expected ${read.expected}, after --retain, received ${read.received}`);
 }
 
 function readListen(text: string): ListenPlace {

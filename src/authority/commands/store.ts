@@ -79,12 +79,13 @@ export function renderUsage(usage: Usage): string {
     formatBytes(Math.max(0, Math.round(bucket.bytes_per_day))),
     fullText(bucket.full_after_ms, now),
   ]);
-  const { database, disk, ledger_entries } = usage;
+  const { database, disk, audit, ledger_entries } = usage;
   return (
     `${renderTable(columns, rows)}\n` +
     `database  ${formatBytes(database.bytes)}, format ${database.format}\n` +
     `disk      ${formatBytes(disk.free)} of ${formatBytes(disk.total)} free; full ` +
     `${fullText(database.full_after_ms, now)}\n` +
+    `audit     ${formatBytes(audit.bytes)} of ${formatBytes(audit.size)}\n` +
     `spent     ${ledger_entries} things\n`
   );
 }
