@@ -288,7 +288,7 @@ const operatorCommand = defineCommand({
           type: "string",
           valueHint: "duration",
           default: "0s",
-          description: "How long the old token is good beside the new one",
+          description: "How long the old token is good beside the new one, at most 720h",
         },
         ...clientFlags,
         ...jsonFlag,

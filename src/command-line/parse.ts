@@ -1,5 +1,5 @@
 import { nearest } from "../units/nearest.ts";
-import { parseDuration } from "../units/units.ts";
+import { type Milliseconds, parseDuration } from "../units/units.ts";
 import type { ArgumentDefinition, ArgumentDefinitions } from "./definition.ts";
 import { UsageError } from "./usage-error.ts";
 
@@ -208,18 +208,23 @@ export function wholeNumber(
   );
 }
 
-/** Reads a duration, such as "30s". @throws UsageError */
+/**
+ * Reads a duration, such as "30s"; without a range one that is longer than nothing, up to a day.
+ * @throws UsageError
+ */
 export function durationArgument(
   name: string,
   text: string,
-  most: { readonly duration: number; readonly text: string } = longestWait,
-): number {
+  range: { readonly least?: Milliseconds; readonly most?: Milliseconds } = {},
+): Milliseconds {
+  const { least = Number.MIN_VALUE, most = LONGEST_WAIT } = range;
   const duration = parseDuration(text);
-  if (duration !== undefined && duration > 0 && duration <= most.duration) return duration;
+  if (duration !== undefined && duration >= least && duration <= most) return duration;
   const example = "a duration such as 500ms, 30s or 2min";
+  const shortest = least === 0 ? "" : "more than 0 and ";
   throw new UsageError(
-    `Expected ${example} after ${name}, more than 0 and at most ${most.text}, received ${text}`,
+    `Expected ${example} after ${name}, ${shortest}at most ${most / 3_600_000}h, received ${text}`,
   );
 }
 
-const longestWait = { duration: 24 * 3_600_000, text: "24h" };
+const LONGEST_WAIT: Milliseconds = 24 * 3_600_000;

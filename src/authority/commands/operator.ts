@@ -3,6 +3,7 @@ import { renderTable } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { type Role, type SpecialPermission, specialPermissions } from "../../http/principal.ts";
 import { identityApi, type OperatorView } from "../../identity/api.ts";
+import { limits } from "../../identity/protocol.ts";
 import { type ClientFlags, show } from "./client-flags.ts";
 import { listText, timeText } from "./words.ts";
 
@@ -35,7 +36,8 @@ export async function runRotate(
   flags: OperatorFlags & { readonly overlap: string },
 ): Promise<number> {
   const { operator: name } = flags;
-  const overlap = durationArgument("--overlap", flags.overlap);
+  const range = { least: 0, most: limits.longestOverlap };
+  const overlap = Math.ceil(durationArgument("--overlap", flags.overlap, range));
   return await show(
     flags,
     (client) => client.call(identityApi.operatorsRotate, { name, overlap }),

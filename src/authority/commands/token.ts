@@ -1,6 +1,7 @@
 import { durationArgument } from "../../command-line/parse.ts";
 import { renderTable } from "../../command-line/table.ts";
 import { identityApi, type TokenView } from "../../identity/api.ts";
+import { limits } from "../../identity/protocol.ts";
 import { type ClientFlags, show } from "./client-flags.ts";
 import { agoText, timeText } from "./words.ts";
 
@@ -13,7 +14,8 @@ interface CreateFlags extends ClientFlags {
 /** The token alone on stdout, so that it goes into a file by `>`. */
 export async function runCreate(flags: CreateFlags): Promise<number> {
   const { host, replace } = flags;
-  const lifetime = durationArgument("--expires", flags.expires);
+  const most = limits.longestTokenLifetime;
+  const lifetime = Math.ceil(durationArgument("--expires", flags.expires, { most }));
   return await show(
     flags,
     (client) => client.call(identityApi.tokensCreate, { host, lifetime, replace }),

@@ -40,8 +40,8 @@ export function readClientFlags(flags: ClientFlags): ClientChoices {
   if (optional && required) {
     throw new UsageError("Expected --required or --optional, received both");
   }
-  const most = { duration: limits.longestDeadline, text: "1h" };
-  const deadline = durationArgument("--deadline", flags.deadline, most);
+  const most = limits.longestDeadline;
+  const deadline = durationArgument("--deadline", flags.deadline, { most });
   if (deadline < 1) {
     throw new UsageError(`Expected at least 1ms after --deadline, received ${flags.deadline}`);
   }

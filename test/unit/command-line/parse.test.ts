@@ -118,4 +118,11 @@ describe("numbers and durations", () => {
   });
 
   test("1.5s is", () => expect(durationArgument("--timeout", "1.5s")).toBe(1_500));
+
+  test("another range: its ends are in it, and it is told", () => {
+    const week = { least: 0, most: 168 * 3_600_000 };
+    expect(durationArgument("--expires", "168h", week)).toBe(week.most);
+    expect(durationArgument("--expires", "0s", week)).toBe(0);
+    expect(() => durationArgument("--expires", "169h", week)).toThrow("at most 168h");
+  });
 });
