@@ -20,6 +20,7 @@ import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { machineClocks } from "../store/clocks.ts";
 import { EmbeddedStore } from "../store/embedded-store.ts";
+import { limits as storeWireLimits } from "../store/wire/protocol.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
@@ -140,6 +141,8 @@ class AuthorityDaemon {
         await audit.append(record);
       },
       translate: translateRefusal,
+      // A message of the store can be longer than what a browser would send.
+      limits: { webSocketMessageBytes: storeWireLimits.messageBytes },
       health: () => this.#troubles(),
       // A daemon has one registry, and each server counts in its own.
       ...(this.#servers.length === 0 && { metrics: this.#metrics }),
