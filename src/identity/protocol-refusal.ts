@@ -98,7 +98,7 @@ export const refusals = {
   unavailable: {
     status: 503,
     title: "The store does not answer",
-    mend: "Try again; hostler store status says what it lacks",
+    mend: "Try again; hostler store storage says what it lacks",
   },
 } as const satisfies Readonly<Record<string, RefusalWords>>;
 export type RefusalKind = keyof typeof refusals;
