@@ -58,6 +58,11 @@ const systemPackages = {
     { name: "libelf-dev", shownBy: "/usr/include/libelf.h" },
     { name: "xz-utils", shownBy: "/usr/bin/xz" },
   ],
+  // Clocks that are wrong, and hosts in networks of their own.
+  authority: [
+    { name: "faketime", shownBy: "/usr/bin/faketime" },
+    { name: "iproute2", shownBy: "/sbin/ip" },
+  ],
   images: [
     { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
     { name: "checkpolicy", shownBy: "/usr/bin/checkmodule" },
