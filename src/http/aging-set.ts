@@ -21,10 +21,6 @@ export class AgingSet<Thing> implements Disposable {
     return this.#things.size;
   }
 
-  get oldest(): Thing | undefined {
-    return this.#things.keys().next().value;
-  }
-
   has(thing: Thing): boolean {
     return this.#things.has(thing);
   }

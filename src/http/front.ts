@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import { AgingSet } from "./aging-set.ts";
+import { HalfOpenConnections } from "./half-open.ts";
 import type { HttpLimits } from "./limits.ts";
 import { rateKeyOf } from "./rate-limiter.ts";
 
@@ -37,7 +38,6 @@ interface Connection {
     | { phase: "joining"; first: Uint8Array }
     | { phase: "joined"; inner: Side; innerPort: number }
     | { phase: "ended" };
-  isProven: boolean;
 }
 
 /**
@@ -45,8 +45,8 @@ interface Connection {
  * Bun.serve has no limit of connections and no way to tell one apart before its first request; at
  * the end of the descriptors it turns in circles at 100 % of a processor and serves nobody; and a
  * listener that was stopped never ends what is half open. Here every connection is counted when
- * the kernel hands it over. Where there is no room, the oldest of those that have not asked
- * anything yet goes: whoever means it asks within milliseconds.
+ * the kernel hands it over. Where there is no room, one of those goes that have not asked anything
+ * yet: the oldest of whoever has the most of them.
  *
  * It passes bytes alone, and knows nothing of TLS: it cannot read what it carries.
  */
@@ -58,6 +58,7 @@ export class Front implements Disposable {
   readonly #unproven: AgingSet<Connection>;
   /** Those whose client has something to take; Bun.serve waits for such a one without end. */
   readonly #stalled: AgingSet<Connection>;
+  readonly #halfOpen = new HalfOpenConnections<Connection>();
   readonly #byAddress = new Map<string, Set<Connection>>();
   readonly #byInnerPort = new Map<number, Connection>();
   #drained: PromiseWithResolvers<void> | undefined;
@@ -110,8 +111,8 @@ export class Front implements Disposable {
   prove(innerPort: number): Pick<Connection, "address" | "from"> | undefined {
     const connection = this.#byInnerPort.get(innerPort);
     if (connection === undefined) return undefined;
-    connection.isProven = true;
     this.#unproven.delete(connection);
+    this.#halfOpen.delete(rateKeyOf(connection.address), connection);
     return connection;
   }
 
@@ -125,7 +126,6 @@ export class Front implements Disposable {
       from: `${host}:${socket.remotePort}`,
       client: { socket, unsent: undefined, isEnding: false },
       state: { phase: "silent" },
-      isProven: false,
     };
     if (!this.#makeRoom(address)) {
       this.#ended += 1;
@@ -137,19 +137,20 @@ export class Front implements Disposable {
     this.#byAddress.set(address, own.add(connection));
     this.#connections.set(socket, connection);
     this.#unproven.add(connection);
+    this.#halfOpen.add(address, connection);
   }
 
   /** @returns whether one more may come from this address */
   #makeRoom(address: string): boolean {
     const limits = this.#limits;
-    const own = this.#byAddress.get(address) ?? new Set();
-    const ownUnproven = [...own].filter(({ isProven }) => !isProven);
+    const own = this.#byAddress.get(address)?.size ?? 0;
     const isOwnFull =
-      own.size >= limits.connectionsPerAddress || ownUnproven.length >= limits.unprovenPerAddress;
-    if (isOwnFull && !this.#evict(ownUnproven[0])) return false;
+      own >= limits.connectionsPerAddress ||
+      this.#halfOpen.countOf(address) >= limits.unprovenPerAddress;
+    if (isOwnFull && !this.#evict(this.#halfOpen.oldestOf(address))) return false;
     const isFull =
       this.#connections.size >= limits.connections || this.#unproven.size >= limits.unproven;
-    return !isFull || this.#evict(this.#unproven.oldest);
+    return !isFull || this.#evict(this.#halfOpen.oldestOfMost());
   }
 
   #evict(connection: Connection | undefined): boolean {
@@ -239,8 +240,8 @@ export class Front implements Disposable {
     finish(connection.client);
     if (!this.#connections.has(connection.client.socket)) return;
     // What it has yet to take may stay so for ever: it counts as half open from here on.
-    connection.isProven = false;
     this.#unproven.add(connection);
+    this.#halfOpen.add(rateKeyOf(connection.address), connection);
   }
 
   #end(connection: Connection): void {
@@ -258,6 +259,7 @@ export class Front implements Disposable {
     this.#unproven.delete(connection);
     this.#stalled.delete(connection);
     const key = rateKeyOf(connection.address);
+    this.#halfOpen.delete(key, connection);
     const own = this.#byAddress.get(key);
     own?.delete(connection);
     if (own?.size === 0) this.#byAddress.delete(key);

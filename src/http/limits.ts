@@ -32,7 +32,7 @@ export interface HttpLimits {
   /** Connections over TLS; fewer where the limit of descriptors allows no more. */
   readonly connections: number;
   readonly connectionsPerAddress: number;
-  /** Connections on which no request has come yet; the oldest goes for one more. */
+  /** Connections on which no request has come yet; for one more goes one of who has the most. */
   readonly unproven: number;
   readonly unprovenPerAddress: number;
   readonly unprovenTime: Milliseconds;
