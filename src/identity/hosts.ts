@@ -151,7 +151,9 @@ export class Hosts {
     const text = sessionText({ ...request, authority: this.#core.key.fingerprint });
     this.#core.checkSignatures({ certificate, signatures: [{ text, signature, spki: key.key }] });
     await this.#refuseSpent(host, key.fingerprint);
-    const answering = await this.#sessions.answering(host, boot);
+    // Who answers says nothing of a boot that is known, and a ping can last ten seconds.
+    const isKnown = this.#records.get(host)?.state.boots.includes(boot) === true;
+    const answering = isKnown ? [] : await this.#sessions.answering(host, boot);
     return this.#core.inTurn(async () => {
       const { key: by, pins } = request;
       await this.#step(host, { kind: "session", key: by, boot, pins, answering });

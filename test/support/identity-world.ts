@@ -215,6 +215,8 @@ export class IdentityWorld implements AsyncDisposable {
   readonly troubles: string[] = [];
   /** Sessions whose connection answers a ping. */
   readonly answering = new Set<string>();
+  /** Sessions whose connection was asked, one for each ping. */
+  readonly pinged: string[] = [];
   /** Records for the audit log, as the dispatcher would have them. */
   readonly audit: unknown[] = [];
   killAt: AuthorityStep | undefined;
@@ -245,7 +247,10 @@ export class IdentityWorld implements AsyncDisposable {
       ledger: this.ledger,
       clock: this.clock,
       random: this.random,
-      answersPing: async (session) => this.answering.has(session),
+      answersPing: async (session) => {
+        this.pinged.push(session);
+        return this.answering.has(session);
+      },
       onStep: (step) => {
         if (step !== this.killAt) return;
         this.killAt = undefined;

@@ -416,6 +416,21 @@ describe("clones", () => {
     expect(world.authority.authenticate(young.bearer)).toBeDefined();
   });
 
+  test("nobody is waited for when the boot id is known: its sessions open at once", async () => {
+    await using world = await IdentityWorld.open();
+    using host = new TestHost(world);
+    const old = await host.enrol("web-1");
+    world.answering.add(old.session);
+    host.reboot("c");
+    await host.identity().openSession();
+    expect(world.pinged).toEqual([old.session]);
+    for (const boot of ["c", "b", "c"]) {
+      host.reboot(boot);
+      await host.identity().openSession();
+    }
+    expect(world.pinged).toEqual([old.session]);
+  });
+
   test("an old session that speaks after a newer boot id opened its own is one", async () => {
     await using world = await IdentityWorld.open();
     using host = new TestHost(world);
