@@ -1,5 +1,4 @@
 import { createPublicKey, randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { AuditLog } from "../audit/log.ts";
 import { monotonicNow } from "../event-loop/clock.ts";
@@ -11,7 +10,7 @@ import type { Authenticated } from "../http/request-handler.ts";
 import { HttpServer } from "../http/server.ts";
 import { Authority } from "../identity/authority.ts";
 import type { IdentityEvent } from "../identity/event-book.ts";
-import { withFile } from "../journal/file-refused.ts";
+import { checkFolder } from "../identity/host-key.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
@@ -253,10 +252,8 @@ async function openParts(
 ): Promise<Parts> {
   const { loop, logger, owned, address, onFailure } = around;
   const folder = options.stateDirectory;
-  const otherwise = "choose another by --state-directory";
-  withFile({ what: "make the state directory", path: folder, otherwise }, () => {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-  });
+  // Identity sees to its own. Who could write in these would let in whom they like.
+  for (const name of ["", places.store, places.audit]) checkFolder(join(folder, name));
   const store = owned.use(
     EmbeddedStore.open({
       folder: join(folder, places.store),

@@ -4,7 +4,14 @@ import { describeIssues } from "../messaging/describe-issues.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { type HostJournal, readHostJournal, writeHostJournal } from "./host-journal.ts";
-import { type IdentityKey, keyPaths, openKey, promoteKey, readKey } from "./host-key.ts";
+import {
+  checkFolder,
+  type IdentityKey,
+  keyPaths,
+  openKey,
+  promoteKey,
+  readKey,
+} from "./host-key.ts";
 import { type HttpAnswer, type HttpCaller, type HttpRequest, WrongPin } from "./http-caller.ts";
 import { takeStatement } from "./pins.ts";
 import {
@@ -397,6 +404,7 @@ export class HostIdentity {
   #enrolled(): HostJournal {
     const journal = this.journal();
     if (journal === undefined) throw this.#notEnrolled();
+    checkFolder(this.#options.folder);
     return journal;
   }
 
