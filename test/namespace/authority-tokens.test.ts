@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { identityPaths } from "../../src/identity/protocol-paths.ts";
-import { TestAuthority } from "../support/authority.ts";
+import { runHostler, TestAuthority } from "../support/authority.ts";
 import { askRaw, RawHost } from "../support/raw-host.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -211,7 +211,6 @@ skipUnless("sessions of a compiled authority", root, () => {
 
 describe("what is typed wrongly", () => {
   test("is told with the exit code of usage, and nobody is asked", async () => {
-    const { runHostler } = await import("../support/authority.ts");
     const cases = [
       ["token", "create", "web-1", "--expires", "soon"],
       ["whoami", "--pin", "ab".repeat(32)],

@@ -113,7 +113,7 @@ export class TestAuthority implements AsyncDisposable {
     ];
     this.#daemon = startProgram([...before, hostler(), ...words], rest);
     this.#programs.push(this.#daemon);
-    const [, address = ""] = await this.#daemon.said(/listening at (https:\S+)/);
+    const [, address = ""] = await this.#daemon.said(/listening at (https:[^\s"]+)/);
     this.#address = address;
   }
 
