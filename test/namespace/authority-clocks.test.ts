@@ -59,6 +59,17 @@ skipUnless("clocks of hosts and of an authority", [root, faketime], () => {
       expect(await authority.eventsOf("host-clone", "token-stolen")).toEqual([]);
     });
 
+    test("of an operator's machine: it is let in, and out when it is revoked", async () => {
+      await using authority = await TestAuthority.start();
+      const alice = await authority.operator("alice", "--role", "operate");
+      alice.options = { environment: wallClockAt(time) };
+      expect(await alice.ask("whoami")).toContain("operator alice");
+      await authority.host("web-1").enrol((await alice.ask("token", "create", "web-1")).trim());
+      expect(await alice.ask("host", "list")).toMatch(/^web-1 +enrolled /m);
+      await authority.ask("operator", "revoke", "alice");
+      expect(await alice.refuses("whoami")).toContain("counts for nobody");
+    });
+
     test("of the authority: the same, and operators, the store and the log go on", async () => {
       await using authority = await TestAuthority.start({ environment: wallClockAt(time) });
       const alice: TestOperator = await authority.operator("alice", "--role", "operate");

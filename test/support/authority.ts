@@ -275,6 +275,8 @@ export class TestOperator {
   readonly file: string;
   readonly #authority: TestAuthority;
   pin: string;
+  /** How its commands run. */
+  options: RunOptions = {};
 
   constructor(authority: TestAuthority, token: string, pin: string) {
     this.#authority = authority;
@@ -290,11 +292,11 @@ export class TestOperator {
   }
 
   async ask(...words: readonly string[]): Promise<string> {
-    return await saysDone(this.words(...words));
+    return await saysDone(this.words(...words), this.options);
   }
 
   async refuses(...words: readonly string[]): Promise<string> {
-    return await saysRefused(this.words(...words));
+    return await saysRefused(this.words(...words), this.options);
   }
 }
 
