@@ -19,6 +19,7 @@ import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { FileRefused, refusalCode, withFile } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
 import { AuditError } from "./audit-error.ts";
+import type { AuditStep } from "./steps.ts";
 
 /**
  * The folder of a log as its one writer has it: what is decided elsewhere is carried out here,
@@ -58,7 +59,7 @@ export class AuditFolder implements Disposable {
   /** Removes a segment; durable with the next `sync`. Nothing when it is gone already. */
   remove(name: string): void {
     rmSync(join(this.path, name), { force: true });
-    killPoint("audit-segment-removed");
+    passStep("segment-removed");
   }
 
   /** Makes names that were added and removed durable. */
@@ -115,7 +116,7 @@ export class SegmentWriter implements Disposable {
     this.#path = join(folder.path, name);
     this.#file = openSync(this.#path, flags, 0o600);
     this.#size = fstatSync(this.#file).size;
-    if (options.isNew) killPoint("audit-segment-made");
+    if (options.isNew) passStep("segment-made");
   }
 
   get size(): Bytes {
@@ -134,7 +135,7 @@ export class SegmentWriter implements Disposable {
     } catch (error) {
       this.#takeBack(error);
     }
-    killPoint("audit-written");
+    passStep("written");
     try {
       fsyncSync(this.#file);
     } catch (error) {
@@ -145,22 +146,22 @@ export class SegmentWriter implements Disposable {
       });
     }
     this.#size += bytes.length;
-    killPoint("audit-synced");
+    passStep("synced");
   }
 
   /** Takes off what a power cut left of a line. @throws Error */
   truncate(size: Bytes): void {
-    killPoint("audit-before-cut");
+    passStep("before-cut");
     ftruncateSync(this.#file, size);
     this.#size = size;
-    killPoint("audit-cut");
+    passStep("cut");
   }
 
   #write(bytes: Uint8Array): void {
     let offset = 0;
     if (faultHooks) {
       offset = writeSync(this.#file, bytes, 0, bytes.length >> 1);
-      killPoint("audit-half-written");
+      passStep("half-written");
     }
     while (offset < bytes.length) offset += writeSync(this.#file, bytes, offset);
   }
@@ -191,6 +192,11 @@ export class SegmentWriter implements Disposable {
   [Symbol.dispose](): void {
     closeSync(this.#file);
   }
+}
+
+/** In the build for fault tests this ends the process when a test named the step. */
+function passStep(step: AuditStep): void {
+  killPoint(`audit-${step}`);
 }
 
 /** What the kernel's refusal to take bytes means for the log. */
