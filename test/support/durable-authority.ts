@@ -52,7 +52,7 @@ export class DurableAuthority implements AsyncDisposable {
     this.socket = this.folder.file("control.sock");
     this.state = this.folder.file("state");
     if (saved === undefined) return;
-    for (const name of ["state", "hosts"]) {
+    for (const name of ["state", "hosts", "backup"]) {
       cpSync(saved.folder.file(name), this.folder.file(name), { recursive: true });
     }
   }
