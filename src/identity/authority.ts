@@ -1,13 +1,12 @@
-import { join } from "node:path";
 import type { Principal } from "../http/principal.ts";
 import type { Route, StreamRoute } from "../http/route.ts";
 import type { MonotonicTime } from "../units/units.ts";
 import { AuthorityCore, type AuthorityOptions } from "./authority-core.ts";
+import { openAuthorityKey } from "./authority-key.ts";
 import type { ServerCertificate } from "./certificate.ts";
 import { Certificates } from "./certificates.ts";
 import { Enrolments } from "./enrolments.ts";
 import type { IdentityEvent } from "./event-book.ts";
-import { openKey } from "./host-key.ts";
 import { Hosts } from "./hosts.ts";
 import type { SessionFacts } from "./lifecycle-session.ts";
 import { OPERATOR_PREFIX, Operators } from "./operators.ts";
@@ -82,7 +81,7 @@ export class Authority implements AsyncDisposable {
    * @throws FileRefused for a key or a file that cannot count; StoreError; IdentityRefusal
    */
   static async open(options: AuthorityOptions): Promise<Authority> {
-    const core = new AuthorityCore(options, openKey(join(options.folder, "authority.pem")));
+    const core = new AuthorityCore(options, await openAuthorityKey(options));
     const closing = new AbortController();
     const base = { store: options.store, signal: closing.signal, ...bookWords(core) };
     const sessions = new Sessions(core);

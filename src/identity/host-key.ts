@@ -74,19 +74,25 @@ export function checkFolder(folder: string): void {
   });
 }
 
-/** @returns undefined when there is no such file. @throws FileRefused for one that cannot count */
-export function readKey(path: string): IdentityKey | undefined {
+/** What can be done about a host's key that is damaged. */
+const hostMend = "Restore it from where it was moved, or remove it and enrol this host again";
+
+/**
+ * @param mend what can be done about a file that holds no key
+ * @returns undefined when there is no such file. @throws FileRefused for one that cannot count
+ */
+export function readKey(path: string, mend = hostMend): IdentityKey | undefined {
   const text = readSecretFile(path, "the key");
-  return text === undefined ? undefined : parseKey(path, text);
+  return text === undefined ? undefined : parseKey(path, text, mend);
 }
 
 /** The key in this file, made when there is none. Two that begin at once get the same. */
-export function openKey(path: string): IdentityKey {
+export function openKey(path: string, mend = hostMend): IdentityKey {
   checkFolder(dirname(path));
-  const present = readKey(path);
+  const present = readKey(path, mend);
   if (present !== undefined) return present;
   makeKey(path);
-  const made = readKey(path);
+  const made = readKey(path, mend);
   if (made !== undefined) return made;
   throw new FileRefused(`Cannot keep the key ${path}: it was removed just now. Try again.`);
 }
@@ -158,9 +164,8 @@ export function readSecretFile(path: string, what: string): string | undefined {
   }
 }
 
-function parseKey(path: string, text: string): IdentityKey {
+function parseKey(path: string, text: string, mend: string): IdentityKey {
   const file = { what: "use the key", path };
-  const mend = "Restore it from where it was moved, or remove it and enrol this host again";
   const key = privateKeyIn(text);
   if (key === undefined) throw refused(file, "a private key in PKCS#8", "something else", mend);
   if (key.asymmetricKeyType === "ed25519") return new IdentityKey(key);

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import * as v from "valibot";
+import { FileRefused } from "../journal/file-refused.ts";
 import { describeIssues } from "../messaging/describe-issues.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
@@ -77,6 +78,8 @@ export interface HostOptions {
   /** /proc/sys/kernel/random/boot_id */
   readonly boot: string;
   readonly build?: Milliseconds;
+  /** Told of what does not keep the host from speaking, and should be mended. */
+  onTrouble?(message: string): void;
   /** Kill points of the build for fault tests. */
   onStep?(step: HostStep): void;
 }
@@ -281,7 +284,7 @@ export class HostIdentity {
     const isNew = learned.serial !== journal.serial;
     // The time alone is worth a write when it has gone on for a day.
     if (!isNew && learned.time - journal.time < 86_400_000) return journal;
-    this.#write(learned);
+    if (!this.#keep(learned)) return journal;
     if (!isNew) return learned;
     await this.#ask({
       address: learned.address,
@@ -401,6 +404,22 @@ export class HostIdentity {
     this.#step("journal-written");
   }
 
+  /**
+   * A disk without room keeps no host from speaking: what cannot be kept was not learned, and is
+   * not confirmed, so that the authority goes on with what this host trusts.
+   * @returns whether it was kept
+   */
+  #keep(journal: HostJournal): boolean {
+    try {
+      this.#write(journal);
+      return true;
+    } catch (error) {
+      if (!(error instanceof FileRefused)) throw error;
+      this.#options.onTrouble?.(`${error.message} Going on with what was known before.`);
+      return false;
+    }
+  }
+
   #enrolled(): HostJournal {
     const journal = this.journal();
     if (journal === undefined) throw this.#notEnrolled();
@@ -463,6 +482,11 @@ function refusalOf(request: HttpRequest, answer: HttpAnswer): HostRefused {
   if (kind !== undefined) {
     const { title, mend } = refusals[kind];
     return new HostRefused(kind, `${request.address} refuses: ${title}. ${mend}.`);
+  }
+  // Of the room that is lacking for the audit log tells the server's own layer, by its status.
+  if (answer.status === refusals.full.status) {
+    const { title, mend } = refusals.full;
+    return new HostRefused("full", `${request.address} refuses: ${title}. ${mend}.`);
   }
   const said = parsed.success ? printable(parsed.output.title) : "something that is no problem";
   return new HostRefused(

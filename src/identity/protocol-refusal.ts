@@ -3,7 +3,7 @@ import * as v from "valibot";
 /** What identity says no to, by kind: how it is told to programs, and what people do about it. */
 interface RefusalWords {
   /** As HTTP has it: RFC 9110, section 15. */
-  readonly status: 403 | 404 | 409 | 503;
+  readonly status: 403 | 404 | 409 | 503 | 507;
   readonly title: string;
   readonly mend: string;
 }
@@ -95,10 +95,15 @@ export const refusals = {
     title: "Somebody else changed it meanwhile",
     mend: "Look at it, and try again",
   },
+  full: {
+    status: 507,
+    title: "The authority has no room",
+    mend: "Nothing was changed; make room on the authority's disk, and ask again",
+  },
   unavailable: {
     status: 503,
     title: "The store does not answer",
-    mend: "Try again; hostler store storage says what it lacks",
+    mend: "Try again; the log of the authority says what its store lacks",
   },
 } as const satisfies Readonly<Record<string, RefusalWords>>;
 export type RefusalKind = keyof typeof refusals;

@@ -87,7 +87,7 @@ export class RecordBook<Record> {
   /**
    * Decides on the record that is there, and writes what was decided; again when somebody else was
    * faster. Durable when it returns.
-   * @throws IdentityRefusal contended, unavailable; whatever `decide` throws
+   * @throws IdentityRefusal contended, full, unavailable; whatever `decide` throws
    */
   async change<Result>(
     key: string,
@@ -240,5 +240,6 @@ export class RecordBook<Record> {
 
 function unavailable(cause: StoreError): IdentityRefusal {
   const what = { expected: "that the store takes the change", received: cause.problem.kind };
-  return new IdentityRefusal("unavailable", what, { cause });
+  const kind = cause.problem.kind === "full" ? "full" : "unavailable";
+  return new IdentityRefusal(kind, what, { cause });
 }

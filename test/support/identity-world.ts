@@ -55,19 +55,22 @@ export class FaultyStore implements Store {
     const watcher = { told: this.#listing(), wake: () => {} };
     this.#watchers.add(watcher);
     signal?.addEventListener("abort", () => watcher.wake());
-    while (signal?.aborted !== true) {
-      const event = this.#isHeld ? undefined : watcher.told.shift();
-      if (event === undefined) {
-        const { promise, resolve } = Promise.withResolvers<void>();
-        watcher.wake = resolve;
-        await promise;
-        continue;
+    try {
+      while (signal?.aborted !== true) {
+        const event = this.#isHeld ? undefined : watcher.told.shift();
+        if (event === undefined) {
+          const { promise, resolve } = Promise.withResolvers<void>();
+          watcher.wake = resolve;
+          await promise;
+          continue;
+        }
+        const isOurs = event.kind !== "entry" || event.entry.bucket === bucket;
+        if (event.kind === "entry" && !matchesPattern(event.entry.key, pattern)) continue;
+        if (isOurs) yield event;
       }
-      const isOurs = event.kind !== "entry" || event.entry.bucket === bucket;
-      if (event.kind === "entry" && !matchesPattern(event.entry.key, pattern)) continue;
-      if (isOurs) yield event;
+    } finally {
+      this.#watchers.delete(watcher);
     }
-    this.#watchers.delete(watcher);
   }
 
   async *link(): AsyncGenerator<"up"> {
