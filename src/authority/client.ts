@@ -105,7 +105,9 @@ function understood<T extends v.GenericSchema>(schema: T, answer: unknown): v.In
 function translate(error: unknown, path?: string): unknown {
   if (error instanceof ControlRefusal) {
     const { message, hint } = error.error;
-    return new AuthorityError(hint === undefined ? message : `${message}. ${hint}`);
+    // Some refusals are whole sentences, and some are the first half of one.
+    const sentence = message.endsWith(".") ? message : `${message}.`;
+    return new AuthorityError(hint === undefined ? message : `${sentence} ${hint}`);
   }
   if (!(error instanceof ControlUnreachable)) return error;
   const { code } = error;

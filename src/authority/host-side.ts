@@ -9,13 +9,17 @@ import {
 } from "../identity/http-caller.ts";
 import { passStep, readBootId } from "./perform.ts";
 
-/** A host's identity, whose authority is reached by the pinned client. */
-export function openHost(folder: string): HostIdentity {
+/**
+ * A host's identity, whose authority is reached by the pinned client.
+ * @param onTrouble told of what does not keep the host from speaking, and should be mended
+ */
+export function openHost(folder: string, onTrouble: (message: string) => void): HostIdentity {
   return new HostIdentity({
     folder,
     boot: readBootId(),
     caller: new PinnedCaller(),
     onStep: (step) => passStep("host", step),
+    onTrouble,
   });
 }
 

@@ -10,8 +10,10 @@ export class HttpRefusal extends Error {
   readonly kind: ProblemKind | undefined;
 
   constructor(problem: Problem) {
-    const hint = problem.hint === undefined ? "" : `. ${problem.hint}`;
-    super(`${problem.detail}${hint}`);
+    const { detail, hint } = problem;
+    // Some details are whole sentences, and some are the first half of one.
+    const sentence = detail.endsWith(".") ? detail : `${detail}.`;
+    super(hint === undefined ? detail : `${sentence} ${hint}`);
     this.problem = problem;
     this.kind = kindOf(problem);
   }

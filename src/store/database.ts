@@ -154,7 +154,8 @@ export class Database implements Disposable {
   check(): void {
     try {
       const [found] = this.#query("PRAGMA integrity_check(1)").values() as string[][];
-      if (found?.[0] !== "ok") throw new DatabaseDamaged(String(found?.[0]));
+      if (found?.[0] !== "ok")
+        throw new DatabaseDamaged(String(found?.[0]).replace(/\s*\n\s*/g, " "));
       for (const _entry of this.entries()) {
         // Reading one checks it.
       }

@@ -4,8 +4,8 @@ import { UsageError } from "../../command-line/usage-error.ts";
 import { type HostIdentity, HostRefused } from "../../identity/host.ts";
 import { shortFingerprint } from "../../identity/protocol.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { openHost } from "../host-side.ts";
 import { readTokenFile } from "./client-flags.ts";
+import { hostIn } from "./host-folder.ts";
 import { timeText } from "./words.ts";
 
 interface HostFlags {
@@ -21,7 +21,7 @@ export async function runEnrol(
 ): Promise<number> {
   const file = flags["token-file"];
   const token = file === "-" ? await readStandardInput() : readTokenFile(file);
-  const identity = openHost(resolve(flags.directory));
+  const identity = hostIn(flags.directory);
   const { host } = await identity.enrol({ token });
   const key = identity.fingerprint() ?? "";
   const address = identity.journal()?.address ?? "";
@@ -46,7 +46,7 @@ async function readStandardInput(): Promise<string> {
 }
 
 export async function runRotate(flags: HostFlags): Promise<number> {
-  const identity = openHost(resolve(flags.directory));
+  const identity = hostIn(flags.directory);
   const before = identity.fingerprint() ?? "";
   const { host, key } = await identity.rotateKey();
   if (flags.json) await printJson({ host, before, key });
@@ -61,7 +61,7 @@ export async function runRotate(flags: HostFlags): Promise<number> {
 /** What is on the disk; nobody is asked. */
 export async function runShow(flags: HostFlags): Promise<number> {
   const folder = resolve(flags.directory);
-  const identity = openHost(folder);
+  const identity = hostIn(folder);
   const journal = identity.journal();
   const key = identity.fingerprint();
   if (journal === undefined) throw notEnrolled(folder, identity);

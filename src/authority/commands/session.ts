@@ -1,8 +1,7 @@
-import { resolve } from "node:path";
 import { printJsonLine, printText } from "../../command-line/output.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { HostLink, type HostLinkEvent } from "../host-link.ts";
-import { openHost } from "../host-side.ts";
+import { hostIn } from "./host-folder.ts";
 
 interface SessionFlags {
   readonly directory: string;
@@ -12,7 +11,7 @@ interface SessionFlags {
 
 /** Stays until SIGTERM or SIGINT, or until the authority refuses. */
 export async function runSession(flags: SessionFlags): Promise<number> {
-  const identity = openHost(resolve(flags.directory));
+  const identity = hostIn(flags.directory);
   const tell = async (event: HostLinkEvent) => {
     if (flags.json) await printJsonLine(event);
     else await printText(`${wordsOf(event)}\n`);
