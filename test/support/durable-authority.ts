@@ -44,6 +44,8 @@ export class DurableAuthority implements AsyncDisposable {
   state: string;
   /** The process that was started last. */
   program: Program | undefined;
+  /** What hosts lived with. */
+  readonly troubles: string[] = [];
   #client: AuthorityClient | undefined;
 
   constructor(saved?: Saved) {
@@ -134,7 +136,7 @@ export class DurableAuthority implements AsyncDisposable {
 
   /** A process of this host, begun anew. */
   host(name: string): HostIdentity {
-    return openHost(this.hostFolder(name));
+    return openHost(this.hostFolder(name), (message) => this.troubles.push(message));
   }
 
   async enrol(name: string): Promise<HostIdentity> {
