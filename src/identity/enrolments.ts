@@ -114,7 +114,12 @@ export class Enrolments {
         });
       }
       const next = { ...present, state: step.state };
-      return { record: next, result: next };
+      // An older backup has it as one that nobody revoked: the ledger says that it is spent.
+      const issued = this.#tokens.revisionOf(id);
+      const before = async () => {
+        await this.#core.options.ledger.spend({ kind: "enrolment", id, issued });
+      };
+      return { record: next, result: next, before };
     });
     this.#core.events.add({ kind: "token-revoked", token: id, host: record.host });
     return this.#view(id, record);
