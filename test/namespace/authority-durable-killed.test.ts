@@ -256,7 +256,7 @@ const certificates = ["a certificate is announced", "a certificate is finished"]
 const spending = [
   ...enrolling,
   ...ending,
-  ...(["a host rotates its key", "a host is revoked"] as const),
+  ...(["a host rotates its key", "a host is revoked", "a token is revoked"] as const),
 ] as const;
 
 /** Acts that pass a step; or why no authority that runs does. */

@@ -12,9 +12,13 @@ import { keyText } from "../../src/audit/signature.ts";
 import { verifyAudit } from "../../src/audit/verify.ts";
 import { AuthorityClient } from "../../src/authority/client.ts";
 import { openHost } from "../../src/authority/host-side.ts";
+import type { EventLoop } from "../../src/event-loop/event-loop.ts";
+import { HttpClient } from "../../src/http/client.ts";
 import type { RouteDefinition } from "../../src/http/route.ts";
 import { identityApi } from "../../src/identity/api.ts";
 import type { HostIdentity } from "../../src/identity/host.ts";
+import { storePath } from "../../src/store/wire/protocol.ts";
+import { RemoteStore } from "../../src/store/wire/remote-store.ts";
 import { hostlerWithFaults } from "./binary.ts";
 import { type Program, type ProgramResult, runProgram, startProgram } from "./program.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
@@ -156,6 +160,21 @@ export class DurableAuthority implements AsyncDisposable {
       if (String(error).includes("counts for nobody")) return "";
       throw error;
     }
+  }
+
+  /** The store, as this host reaches it in a session; closed with `loop`. */
+  async storeOf(name: string, loop: EventLoop): Promise<RemoteStore> {
+    const { bearer, pins, address } = await this.host(name).openSession();
+    const client = new HttpClient({ url: address, pins });
+    await client.connect();
+    const { tls } = client;
+    return new RemoteStore(loop, {
+      address: `${address.replace(/^https/, "wss")}${storePath}`,
+      program: "test",
+      headers: async () => ({ authorization: `Bearer ${bearer}` }),
+      ...(tls !== undefined && { tls }),
+      onFailure: (reason) => this.troubles.push(reason),
+    });
   }
 
   /** The compiled commands, beside a daemon or without one. */
