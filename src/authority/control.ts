@@ -10,6 +10,7 @@ export class ControlRoutes {
   readonly #dispatcher: Dispatcher;
   readonly #routes: ReadonlyMap<string, Route>;
   readonly #streams: ReadonlyMap<string, StreamRoute>;
+  readonly #stopping = new AbortController();
 
   constructor(
     dispatcher: Dispatcher,
@@ -20,8 +21,19 @@ export class ControlRoutes {
     this.#streams = new Map(served.streams.map((stream) => [stream.name, stream]));
   }
 
+  /** What was begun is answered, streams end, and nothing is taken any more. */
+  stop(): void {
+    this.#stopping.abort();
+  }
+
   /** Never rejects: whatever it comes to, the client is told. */
   async answer(request: AuthorityRequest, call: ControlCall): Promise<void> {
+    if (this.#stopping.signal.aborted) {
+      const hint = "Ask again when it is started";
+      const stopping = new ProblemError("unavailable", "The authority is stopping", { hint });
+      call.refuse(toControlError(stopping.problem));
+      return;
+    }
     const gone = new AbortController();
     call.onGone(() => gone.abort());
     const { user, processId } = call.peer;
@@ -32,7 +44,8 @@ export class ControlRoutes {
     };
     const stream = this.#streams.get(request.verb);
     if (stream !== undefined) {
-      await this.#follow(stream, { request, call, caller });
+      const signal = AbortSignal.any([gone.signal, this.#stopping.signal]);
+      await this.#follow(stream, { request, call, caller: { ...caller, signal } });
       return;
     }
     const route = this.#routes.get(request.verb);

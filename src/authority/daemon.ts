@@ -63,6 +63,7 @@ class AuthorityDaemon {
   readonly #servers: HttpServer[] = [];
   readonly #timers = new Map<string, Disposable>();
   #control: ControlServer<AuthorityRequest> | undefined;
+  #controlRoutes: ControlRoutes | undefined;
   /** Control calls that are being answered. */
   readonly #calls = new Set<Promise<void>>();
 
@@ -98,6 +99,7 @@ class AuthorityDaemon {
     const { authority } = this.#parts;
     const routes = [...authority.routes, ...this.#ownRoutes()];
     const control = new ControlRoutes(server.dispatcher, { routes, streams: authority.streams });
+    this.#controlRoutes = control;
     this.#makeDefaultFolder();
     this.#control = new ControlServer(this.#loop, {
       path: this.#options.controlSocket,
@@ -229,10 +231,11 @@ class AuthorityDaemon {
     this.#wake("watchdog", interval / 2, () => this.#keepWatchdog());
   }
 
-  /** Nothing is taken any more; what is being answered is answered. */
+  /** Nothing is taken any more; what is being answered is answered, and streams end. */
   async stop(): Promise<void> {
     this.#notifier.tell("STOPPING=1");
     for (const timer of this.#timers.values()) timer[Symbol.dispose]();
+    this.#controlRoutes?.stop();
     await Promise.all(this.#calls);
     this.#control?.[Symbol.dispose]();
     for (const server of this.#servers) await server[Symbol.asyncDispose]();

@@ -404,10 +404,18 @@ function originOf(request: Request, server: Listener, front: Front | undefined):
   return { address: peer.address, from: joinAddress(peer) };
 }
 
+/** Why the kernel does not let one listen: bind(2), listen(2); with what to do. */
+const listenReasons: Readonly<Record<string, string>> = {
+  EADDRINUSE: "somebody listens there already. Stop it first, or choose another port",
+  EADDRNOTAVAIL: "this host has no such address. Choose one that ip address shows",
+  EACCES: "this user may not. Choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
+};
+
 function cannotListen(listen: ListenAddress, failure: unknown): ListenRefused {
   const where = "unix" in listen ? listen.unix : `${listen.hostname}:${listen.port}`;
-  const said = `Cannot listen at ${where}: ${(failure as Error).message}`;
-  return new ListenRefused(said, { cause: failure });
+  const { code = "", message } = failure as Error & { readonly code?: string };
+  const why = "unix" in listen ? undefined : listenReasons[code];
+  return new ListenRefused(`Cannot listen at ${where}: ${why ?? message}`, { cause: failure });
 }
 
 function joinAddress({ address, port }: { readonly address: string; readonly port: number }) {
