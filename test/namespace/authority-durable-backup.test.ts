@@ -107,9 +107,10 @@ describe("an older backup", () => {
     await authority.stop();
     const restored = await authority.store("restore", file);
     expect(restored).toMatchObject({ exitCode: 0, stderr: "" });
-    expect(restored.stdout).toMatch(
-      /^restored \d+ entries of \S+\nthe former .* kept as \S+\nwhat was spent since .* stays spent\n$/,
-    );
+    const [first, second, ...rest] = restored.stdout.split("\n");
+    expect(first).toMatch(/^restored \d+ entries of \S+$/);
+    expect(second).toMatch(/^the former database is kept as \S+$/);
+    expect(rest).toEqual(["what was spent since the backup stays spent", ""]);
     await authority.start();
     await expectNothingBack(authority, issued);
     for (const token of [issued.unused, issued.revoked]) {

@@ -42,8 +42,8 @@ export interface Saved {
 export class DurableAuthority implements AsyncDisposable {
   readonly folder: TemporaryFolder;
   /** "127.0.0.1:7443": the same after each start. */
-  readonly address: string;
-  readonly socket: string;
+  address: string;
+  socket: string;
   /** Where everything of the authority is. */
   state: string;
   /** The process that was started last. */
