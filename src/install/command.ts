@@ -24,6 +24,7 @@ export const installCommand: Command = defineCommand({
         "all",
         "luod",
         "luoctl",
+        "authority",
         "process",
         "process-orchestrator",
         "process-agent",
@@ -33,8 +34,8 @@ export const installCommand: Command = defineCommand({
       repeatable: true,
       valueHint: "role",
       description:
-        "What this host is to be: all, luod, luoctl, process (process-orchestrator and " +
-        "process-agent), holden-agent, holden-orchestrator",
+        "What this host is to be: all, luod, luoctl, authority, process (process-orchestrator " +
+        "and process-agent), holden-agent, holden-orchestrator",
     },
     prefix: {
       type: "string",

@@ -1,3 +1,4 @@
+import authorityService from "../../images/systemd/hostler-authority.service" with { type: "text" };
 import agentService from "../../images/systemd/hostler-process-agent.service" with { type: "text" };
 import agentSocket from "../../images/systemd/hostler-process-agent.socket" with { type: "text" };
 import orchestratorService from "../../images/systemd/hostler-process-orchestrator.service" with {
@@ -18,6 +19,7 @@ interface Role {
 
 /** The texts of images/systemd, by their names. */
 export const unitTexts: Readonly<Record<string, string>> = {
+  "hostler-authority.service": authorityService,
   "hostler-process-agent.service": agentService,
   "hostler-process-agent.socket": agentSocket,
   "hostler-process-orchestrator.service": orchestratorService,
@@ -31,6 +33,7 @@ const orchestratorUnits = ["hostler-process-orchestrator.service"];
 const roles = {
   luod: { links: [{ folder: "sbin", name: "luod" }, luoctl], units: ["luod.service"] },
   luoctl: { links: [luoctl], units: [] },
+  authority: { links: [], units: ["hostler-authority.service"] },
   process: { links: [], units: [...orchestratorUnits, ...agentUnits] },
   "process-orchestrator": { links: [], units: orchestratorUnits },
   "process-agent": { links: [], units: agentUnits },

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { defaultStateDirectory as authorityStateDirectory } from "../../src/authority/protocol.ts";
 import { SURVIVAL_RELEASE } from "../../src/install/install.ts";
 import { defaultStateDirectory } from "../../src/live-update/options.ts";
 import {
@@ -18,15 +19,24 @@ import { parseUnitFile, type UnitFile } from "../support/unit-file.ts";
 const folder = join(repositoryRoot, "images/systemd");
 const unitNames = readdirSync(folder).filter((name) => /\.(service|socket)$/.test(name));
 const services = unitNames.filter((name) => name.endsWith(".service"));
+/** The authority starts nothing. */
+const parents = services.filter((name) => name !== "hostler-authority.service");
 const processServices = services.filter((name) => name.startsWith("hostler-process-"));
+
+/** luod is silent while sync(2) lasts, and the authority while the disk takes a commit. */
+const watchdogs: Readonly<Record<string, string>> = {
+  "luod.service": "5min",
+  "hostler-authority.service": "30s",
+};
 
 function read(name: string): UnitFile {
   return parseUnitFile(readFileSync(join(folder, name), "utf8"));
 }
 
 describe("systemd units", () => {
-  test("are these four", () => {
+  test("are these five", () => {
     expect(unitNames.toSorted()).toEqual([
+      "hostler-authority.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
@@ -34,7 +44,7 @@ describe("systemd units", () => {
     ]);
   });
 
-  test.each(services)("%s: the death of the daemon is not that of what it started", (name) => {
+  test.each(parents)("%s: the death of the daemon is not that of what it started", (name) => {
     const unit = read(name);
     expect(unit.get("Service.KillMode")).toEqual(["process"]);
   });
@@ -46,16 +56,14 @@ describe("systemd units", () => {
   test.each(services)("%s: is started again at once, for ever", (name) => {
     const unit = read(name);
     expect(unit.get("Service.Restart")).toEqual(["always"]);
-    expect(unit.get("Service.RestartSec")).toEqual(["100ms"]);
+    expect(unit.get("Service.RestartSec")).toEqual([parents.includes(name) ? "100ms" : "1s"]);
     expect(unit.get("Unit.StartLimitIntervalSec")).toEqual(["0"]);
   });
 
   test.each(services)("%s: tells when it is ready, and that it lives", (name) => {
     const unit = read(name);
     expect(unit.get("Service.Type")).toEqual(["notify"]);
-    // luod is silent while sync(2) lasts.
-    const watchdog = name === "luod.service" ? "5min" : "10s";
-    expect(unit.get("Service.WatchdogSec")).toEqual([watchdog]);
+    expect(unit.get("Service.WatchdogSec")).toEqual([watchdogs[name] ?? "10s"]);
   });
 
   test.each(services)("%s: cannot be turned into Bun, and may use bun:ffi", (name) => {
@@ -78,6 +86,27 @@ describe("systemd units", () => {
     const unit = read("hostler-process-agent.socket");
     expect(unit.get("Socket.ListenStream")).toEqual([defaultAgentSocket]);
     expect(unit.get("Socket.SocketMode")).toEqual(["0600"]);
+  });
+
+  test("the authority's state is where it looks for it, for its user alone", () => {
+    const unit = read("hostler-authority.service");
+    expect(`/var/lib/${unit.get("Service.StateDirectory")}`).toBe(authorityStateDirectory);
+    expect(unit.get("Service.StateDirectoryMode")).toEqual(["0700"]);
+    expect(unit.get("Service.UMask")).toEqual(["0077"]);
+    // What others have in /run/hostler stays when it stops.
+    expect([...unit.keys()]).not.toContain("Service.RuntimeDirectory");
+    expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
+  });
+
+  test("the authority has no power of root, and may write a backup where it is told", () => {
+    const unit = read("hostler-authority.service");
+    expect(unit.get("Service.CapabilityBoundingSet")).toEqual([""]);
+    expect(unit.get("Service.NoNewPrivileges")).toEqual(["yes"]);
+    expect(unit.get("Service.ProtectSystem")).toEqual(["full"]);
+    for (const key of ["ProtectHome", "PrivateTmp", "User", "DynamicUser"]) {
+      expect([...unit.keys()]).not.toContain(`Service.${key}`);
+    }
+    expect(unit.get("Service.LimitCORE")).toEqual(["0"]);
   });
 
   test("luod and its holder live until the next kernel is entered", () => {

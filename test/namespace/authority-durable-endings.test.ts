@@ -3,12 +3,16 @@
  * on by themselves with the next one.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { NativeMemory } from "../../ffi/memory.ts";
+import { bindUnix, makeUnixSocket, receiveMessage } from "../../ffi/unix-socket.ts";
 import { AuthorityClient } from "../../src/authority/client.ts";
+import { authorityApi } from "../../src/authority/protocol.ts";
 import { identityApi } from "../../src/identity/api.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { DurableAuthority } from "../support/durable-authority.ts";
 import { startProgram } from "../support/program.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
@@ -101,11 +105,45 @@ describe("SIGTERM", () => {
 
   test("while it starts ends it too", async () => {
     await using authority = new DurableAuthority();
-    const program = authority.launch();
-    program.kill("SIGTERM");
-    const { exitCode, signal } = await program.ended();
+    const started = authority.launch();
+    started.kill("SIGTERM");
+    const { exitCode, signal } = await started.ended();
     expect(exitCode === 0 || signal === "SIGTERM").toBe(true);
     expect(await authority.start()).toBe(true);
+  });
+});
+
+const manager = [root, program("setpriv", "util-linux")];
+skipUnless("an authority under a service manager", manager, () => {
+  test("has no power of root, and tells that it is ready, lives and stops", async () => {
+    await using authority = new DurableAuthority();
+    // As images/systemd/hostler-authority.service has it.
+    const none = ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
+    authority.before = ["setpriv", "--no-new-privs", ...none];
+    const path = authority.folder.file("notify.sock");
+    using socket = makeUnixSocket("datagram");
+    expect(bindUnix(socket, path)).toBe(0);
+    const memory = new NativeMemory(4_096);
+    const next = async (wanted: RegExp) =>
+      await waitFor(`${wanted}`, () => {
+        const message = receiveMessage(socket, memory);
+        if (message.length <= 0) return undefined;
+        const text = new TextDecoder().decode(memory.bytes.slice(0, message.length));
+        return wanted.test(text) && text;
+      });
+    const started = authority.launch(undefined, { NOTIFY_SOCKET: path, WATCHDOG_USEC: "400000" });
+    expect(await next(/^READY=1/)).toContain(`STATUS=listening at ${authority.url}`);
+    const status = readFileSync(`/proc/${started.processId}/status`, "latin1");
+    expect(status).toMatch(/^CapEff:\t0+$/m);
+    await authority.enrol("web-1");
+    await authority.call(identityApi.certificatesRotate, {});
+    const file = authority.folder.file("backup");
+    await authority.call(authorityApi.backup, { file });
+    await next(/^WATCHDOG=1$/);
+    await next(/^WATCHDOG=1$/);
+    const ended = authority.stop();
+    await next(/^STOPPING=1$/);
+    expect(await ended).toMatchObject({ exitCode: 0 });
   });
 });
 

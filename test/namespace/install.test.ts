@@ -139,6 +139,20 @@ describe("hostler install", () => {
     expect(unit).toContain("\nExecStart=/opt/hostler/bin/hostler process agent\n");
   });
 
+  test("an authority is the program and its unit, and goes again", async () => {
+    using image = temporaryFolder();
+    const made = await install(image, ["--role", "authority"]);
+    expect(made).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(made.stdout).toEndWith(`systemctl --root=${image.path} enable hostler-authority\n`);
+    expect(namesOf(image.path)).toEqual([`${UNITS}/hostler-authority.service`, PROGRAM]);
+    const unit = readFileSync(image.file(`${UNITS}/hostler-authority.service`), "utf8");
+    expect(unit).toContain("\nExecStart=/usr/local/bin/hostler identity authority\n");
+    expect(await install(image, ["--role", "authority", "--remove"])).toMatchObject({
+      exitCode: 0,
+    });
+    expect(namesOf(image.path)).toEqual([]);
+  });
+
   test("what another version made is replaced", async () => {
     using image = temporaryFolder();
     put(image.file(LUOD_UNIT), renderUnit("luod.service", "[Service]\n", "/usr/local"));

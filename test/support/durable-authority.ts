@@ -46,6 +46,8 @@ export class DurableAuthority implements AsyncDisposable {
   socket: string;
   /** Where everything of the authority is. */
   state: string;
+  /** Words before the authority's, such as a program that changes how it runs. */
+  before: readonly string[] = [];
   /** The process that was started last. */
   program: Program | undefined;
   /** What hosts lived with. */
@@ -69,7 +71,8 @@ export class DurableAuthority implements AsyncDisposable {
 
   get argv(): readonly string[] {
     return [
-      ...[hostlerWithFaults(), "identity", "authority", "--verbose", "--listen", this.address],
+      ...[...this.before, hostlerWithFaults(), "identity", "authority", "--verbose"],
+      ...["--listen", this.address],
       ...["--state-directory", this.state, "--control-socket", this.socket],
     ];
   }
