@@ -212,7 +212,7 @@ skipUnless("a state directory", root, () => {
     ["others may read it", (state) => chmodSync(state, 0o755), /Run chmod 700 \S+state\.$/m],
     ["it is another user's", (state) => chownSync(state, 65_534, 65_534), /uid 0, received uid/],
     ["its identity is read by others", (s) => chmodSync(join(s, "identity"), 0o750), /chmod 700/],
-    ["its log is written by others", (s) => chmodSync(join(s, "audit"), 0o777), /chmod 0700 it/],
+    ["its log is written by others", (s) => chmodSync(join(s, "audit"), 0o777), /chmod 700/],
     ["its store is written by others", (s) => chmodSync(join(s, "store"), 0o777), /chmod 700/],
     [
       "its key is read by others",
@@ -241,7 +241,7 @@ skipUnless("a state directory", root, () => {
       authority.state = state;
       const { exitCode, stderr } = await authority.refused();
       expect(exitCode).toBe(111);
-      expect(stderr).toContain("Remove that file, or choose another by --state-directory");
+      expect(stderr).toContain("Remove that file, or name another folder");
     }
     rmSync(place);
     mkdirSync(place, { mode: 0o700 });
