@@ -77,14 +77,16 @@ function mostMemory(processId: number): number {
 
 const descriptorsOf = (processId: number) => readdirSync(`/proc/${processId}/fd`).length;
 
-/** What /metrics counts under this name. */
+/** What /metrics counts under this name; asked again where that was too often. */
 async function metric(authority: TestAuthority, token: string, name: string): Promise<number> {
-  const response = await fetch(`${authority.address}/metrics`, {
-    headers: { authorization: `Bearer ${token}` },
-    tls: { rejectUnauthorized: false },
+  return await waitFor(`${name} in /metrics`, async () => {
+    const response = await fetch(`${authority.address}/metrics`, {
+      headers: { authorization: `Bearer ${token}` },
+      tls: { rejectUnauthorized: false },
+    });
+    const [, count] = new RegExp(`^${name} (\\d+)$`, "m").exec(await response.text()) ?? [];
+    return count === undefined ? undefined : Number(count);
   });
-  const line = new RegExp(`^${name} (\\d+)$`, "m").exec(await response.text());
-  return Number(line?.[1] ?? Number.NaN);
 }
 
 skipUnless("what the listener of a compiled authority does not speak", root, () => {
