@@ -86,14 +86,21 @@ export function readKey(path: string, mend = hostMend): IdentityKey | undefined 
   return text === undefined ? undefined : parseKey(path, text, mend);
 }
 
+/**
+ * Attempts to make a key file beside other processes. A rename over what another one is linking
+ * right then has that link fail (ENOENT, link(2)), and its tidying takes the file of the first:
+ * then neither has made the key, and both begin again.
+ */
+const MOST_ATTEMPTS = 16;
+
 /** The key in this file, made when there is none. Two that begin at once get the same. */
 export function openKey(path: string, mend = hostMend): IdentityKey {
   checkFolder(dirname(path));
-  const present = readKey(path, mend);
-  if (present !== undefined) return present;
-  makeKey(path);
-  const made = readKey(path, mend);
-  if (made !== undefined) return made;
+  for (let attempt = 0; attempt <= MOST_ATTEMPTS; attempt += 1) {
+    const present = readKey(path, mend);
+    if (present !== undefined) return present;
+    if (attempt < MOST_ATTEMPTS) makeKey(path);
+  }
   throw new FileRefused(`Cannot keep the key ${path}: it was removed just now. Try again.`);
 }
 
