@@ -2,6 +2,7 @@
  * The authority killed (SIGKILL) at every step of identity, store and audit log that it passes,
  * in every act that passes it: what was answered is there, what was not can be asked again.
  */
+import { Database as Sqlite } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cpSync, existsSync, readdirSync, readFileSync, truncateSync } from "node:fs";
 import { join } from "node:path";
@@ -240,6 +241,22 @@ const acts = {
       expect(verifyBackup(file).entries).toBeGreaterThan(10);
     },
   },
+  "the database's format is raised": {
+    verb: "store.upgrade",
+    prepare: (authority) => {
+      // Taken back to format 1, as an older hostler would have made it.
+      using database = new Sqlite(join(authority.state, "store/store.db"));
+      database.run("ALTER TABLE entries DROP COLUMN checksum");
+      database.run("PRAGMA user_version = 1");
+    },
+    perform: (authority) => authority.call(authorityApi.upgrade, {}),
+    settle: async (authority, answer) => {
+      const formatOf = async () => (await authority.call(authorityApi.usage, {})).database.format;
+      if (answer !== undefined) expect(await formatOf()).toBe(2);
+      await authority.call(authorityApi.upgrade, {});
+      expect(await formatOf()).toBe(2);
+    },
+  },
 } satisfies Record<string, Act>;
 type ActName = keyof typeof acts;
 
@@ -251,7 +268,8 @@ const rotateOperator = async (authority: DurableAuthority, name: string) =>
 const mutating = (Object.keys(acts) as ActName[]).filter((name) => "verb" in acts[name]);
 const enrolling = ["a host is let in", "a host is replaced"] as const;
 const ending = ["an operator's token is rotated", "an operator is revoked"] as const;
-const writing = mutating.filter((name) => name !== "a backup is made");
+const onFiles: readonly ActName[] = ["a backup is made", "the database's format is raised"];
+const writing = mutating.filter((name) => !onFiles.includes(name));
 const certificates = ["a certificate is announced", "a certificate is finished"] as const;
 const spending = [
   ...enrolling,
@@ -291,10 +309,10 @@ const storePassed: Readonly<Record<StoreStep, Passed>> = {
   "spend:written": spending,
   "spend:synced": spending,
   "compact:written": never,
-  "upgrade:column": never,
-  "upgrade:some": never,
-  "upgrade:all": never,
-  "upgrade:done": never,
+  "upgrade:column": ["the database's format is raised"],
+  "upgrade:some": ["the database's format is raised"],
+  "upgrade:all": ["the database's format is raised"],
+  "upgrade:done": ["the database's format is raised"],
   "backup:copied": ["a backup is made"],
   "backup:synced": ["a backup is made"],
   "backup:linked": ["a backup is made"],
