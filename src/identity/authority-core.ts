@@ -16,8 +16,11 @@ export interface Ledger {
 }
 
 export interface Spending {
-  /** enrolment: a token's id. host-key: a fingerprint. operator-token: a hash. */
-  readonly kind: "enrolment" | "host-key" | "operator-token";
+  /**
+   * enrolment: a token's id. host-key: a fingerprint. operator-token: a hash. operator: the name
+   * of one who was revoked.
+   */
+  readonly kind: "enrolment" | "host-key" | "operator-token" | "operator";
   readonly id: string;
   /**
    * The store's revision when it was issued: a ledger that a restore has brought to another

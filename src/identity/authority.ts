@@ -10,6 +10,7 @@ import type { IdentityEvent } from "./event-book.ts";
 import { Hosts } from "./hosts.ts";
 import type { SessionFacts } from "./lifecycle-session.ts";
 import { OPERATOR_PREFIX, Operators } from "./operators.ts";
+import { Reconciler } from "./reconcile.ts";
 import { RecordBook, type RecordBookOptions } from "./record-book.ts";
 import {
   type HostRecord,
@@ -22,6 +23,7 @@ import {
   tokenRecordSchema,
   tokensBucket,
 } from "./records.ts";
+import { IdentityRefusal } from "./refusal.ts";
 import { identityRoutes, identityStreams } from "./routes.ts";
 import { hashOf } from "./secrets.ts";
 import { Sessions } from "./sessions.ts";
@@ -85,6 +87,7 @@ export class Authority implements AsyncDisposable {
     const closing = new AbortController();
     const base = { store: options.store, signal: closing.signal, ...bookWords(core) };
     const sessions = new Sessions(core);
+    const reconciler = new Reconciler(core);
     try {
       // What follows the records comes to be after them; until then there is nothing to end.
       let onHost = (_name: string, _record: HostRecord | undefined) => {};
@@ -92,12 +95,14 @@ export class Authority implements AsyncDisposable {
         ...base,
         bucket: hostsBucket.name,
         schema: hostRecordSchema,
+        reconcile: reconciler.host,
         onChange: (name: string, record: HostRecord | undefined) => onHost(name, record),
       });
       const tokens = await RecordBook.open({
         ...base,
         bucket: tokensBucket.name,
         schema: tokenRecordSchema,
+        reconcile: reconciler.token,
         onChange: () => {},
       });
       const pins = await RecordBook.open({
@@ -111,6 +116,7 @@ export class Authority implements AsyncDisposable {
         ...base,
         bucket: operatorsBucket.name,
         schema: operatorRecordSchema,
+        reconcile: reconciler.operator,
         onChange: (name, record) => operators?.onRecord(name, record),
       });
       operators = new Operators(core, operatorRecords);
@@ -120,6 +126,7 @@ export class Authority implements AsyncDisposable {
       onHost = (name, record) => hosts.onRecord(name, record);
       const enrolments = new Enrolments(core, { tokens, hosts, certificates });
       const books = [hostRecords, tokens, pins, operatorRecords];
+      await writePutRight(core, { hosts: hostRecords, tokens, operators: operatorRecords });
       const parts = { core, hosts, enrolments, operators, certificates, sessions };
       return new Authority({ ...parts, closing, books });
     } catch (error) {
@@ -207,7 +214,32 @@ function bookWords(
   const { onTrouble } = core.options;
   return {
     newWriteId: core.newId,
-    onReset: () => onTrouble("the store was restored, or was away for long; all is read anew"),
+    onReset: (putRight) => {
+      const more = putRight > 0 ? `; ${putRight} spent or revoked since stay so` : "";
+      onTrouble(`the store was restored, or was away for long; all is read anew${more}`);
+    },
     onTrouble,
   };
+}
+
+/** An operator is told once; a store that takes nothing now keeps nobody from starting. */
+async function writePutRight(
+  core: AuthorityCore,
+  books: Readonly<Record<string, Pick<RecordBook<unknown>, "putRight" | "writePutRight">>>,
+): Promise<void> {
+  const { onTrouble } = core.options;
+  const told = Object.entries(books).flatMap(([what, { putRight }]) => {
+    return putRight > 0 ? [`${putRight} of the ${what}`] : [];
+  });
+  if (told.length === 0) return;
+  onTrouble(
+    `spent or revoked since what the store knows: ${told.join(", ")}. They stay so; an older ` +
+      "backup was restored, or the authority was killed meanwhile. See the lists of them",
+  );
+  try {
+    for (const book of Object.values(books)) await book.writePutRight();
+  } catch (error) {
+    if (!(error instanceof IdentityRefusal)) throw error;
+    onTrouble(`the store does not take that now: ${error.message}. It counts nevertheless`);
+  }
 }

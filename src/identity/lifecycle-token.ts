@@ -10,7 +10,7 @@ export type TokenState =
   | { readonly phase: "unused" }
   /** `suspects` are other keys that tried it afterwards: whoever has them has the token too. */
   | { readonly phase: "used"; readonly key: string; readonly suspects: readonly string[] }
-  /** The ledger says that it was used in a time that the store has forgotten. */
+  /** The ledger says that it was used or revoked in a time that the store has forgotten. */
   | { readonly phase: "spent-before"; readonly suspects: readonly string[] }
   | { readonly phase: "revoked" };
 
@@ -36,6 +36,9 @@ export interface TokenStep {
 /** Keys that are remembered of a token in two hands. */
 export const MOST_SUSPECTS = 8;
 
+/** Of one that the store has as unused, and the ledger as spent. */
+export const foundSpent = { phase: "spent-before", suspects: [] } as const satisfies TokenState;
+
 export function stepToken(
   state: TokenState,
   event: TokenEvent,
@@ -45,14 +48,20 @@ export function stepToken(
     case "use":
       return use(state, event, context);
     case "revoke":
-      // A used one has done what it can do: revoking the host is what helps.
-      if (state.phase !== "unused") return { state, granted: false, refused: "wrong-state" };
-      return { state: { phase: "revoked" }, granted: false };
+      return revoke(state);
   }
 }
 
 export function isExpired(terms: TokenTerms, now: Reading): boolean {
   return elapsedSince(terms.made, now) >= terms.lifetime;
+}
+
+function revoke(state: TokenState): TokenStep {
+  const isUnseen = state.phase === "spent-before" && state.suspects.length === 0;
+  // Spent, but by nobody that is known: who revoked it first may have died before the rest of it.
+  if (state.phase === "unused" || isUnseen) return { state: { phase: "revoked" }, granted: false };
+  // A used one has done what it can do: revoking the host is what helps.
+  return { state, granted: false, refused: "wrong-state" };
 }
 
 function use(
@@ -63,7 +72,7 @@ function use(
   switch (state.phase) {
     case "unused":
       // An older backup was restored: whoever used it before is not in it.
-      if (spent) return suspect({ phase: "spent-before", suspects: [] }, key);
+      if (spent) return suspect(foundSpent, key);
       if (isExpired(context, context.now)) {
         return { state, granted: false, refused: "token-expired" };
       }

@@ -1,6 +1,6 @@
 import type { Principal } from "../http/principal.ts";
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
-import { type AuthorityCore, lasting } from "./authority-core.ts";
+import { type AuthorityCore, lasting, type Spending } from "./authority-core.ts";
 import {
   goodTokens,
   type OperatorEvent,
@@ -24,6 +24,8 @@ export interface OperatorView extends OperatorRights {
   readonly by: string;
   readonly added_at: number;
 }
+
+type OperatorSpending = Pick<Spending, "id"> & { readonly kind: "operator-token" | "operator" };
 
 interface Indexed {
   readonly name: string;
@@ -55,7 +57,9 @@ export class Operators {
     }
     for (const hash of good) {
       // An older backup brings back what was replaced or revoked since.
-      if (this.#byHash.has(hash) || (await this.#isSpent(hash))) continue;
+      if (this.#byHash.has(hash) || (await this.#isSpent({ kind: "operator-token", id: hash }))) {
+        continue;
+      }
       // It may have changed once more meanwhile.
       const present = this.#records.get(name);
       if (present === undefined) continue;
@@ -64,9 +68,12 @@ export class Operators {
     }
   }
 
-  async #isSpent(hash: string): Promise<boolean> {
-    const what = { kind: "operator-token", id: hash, ...lasting } as const;
-    return this.#core.options.ledger.isSpent(what);
+  async #isSpent(what: OperatorSpending): Promise<boolean> {
+    return await this.#core.options.ledger.isSpent({ ...what, ...lasting });
+  }
+
+  async #spend(what: OperatorSpending): Promise<void> {
+    await this.#core.options.ledger.spend({ ...what, ...lasting });
   }
 
   /** Whose token this is, and the signal that ends what is done with it. */
@@ -105,7 +112,12 @@ export class Operators {
     const { name, role, special, words } = operator;
     requireRights(by, special);
     return this.#core.inTurn(async () => {
-      if (this.#records.get(name) === undefined && this.#records.size >= limits.operators) {
+      const isNew = this.#records.get(name) === undefined;
+      // An older backup does not know who was made and revoked since.
+      if (isNew && (await this.#isSpent({ kind: "operator", id: name }))) {
+        throw this.#taken(name, "revoked");
+      }
+      if (isNew && this.#records.size >= limits.operators) {
         throw new IdentityRefusal("too-many", {
           expected: `at most ${limits.operators} operators`,
           received: "one more",
@@ -167,10 +179,10 @@ export class Operators {
       // Before the record: killed in between, a token is refused too early, and never too late.
       const before = async () => {
         for (const hash of step.spent) {
-          const what = { kind: "operator-token", id: hash, ...lasting } as const;
-          await this.#core.options.ledger.spend(what);
+          await this.#spend({ kind: "operator-token", id: hash });
           this.#drop(hash);
         }
+        if (event.kind === "revoke") await this.#spend({ kind: "operator", id: name });
         if (step.spent.length > 0) this.#core.step("operator-tokens-spent");
       };
       const { state } = step;
@@ -201,7 +213,9 @@ export class Operators {
 
   #view(name: string, { state, by, added_at }: OperatorRecord): OperatorView {
     const { phase, role, special } = state;
-    const tokens = goodTokens(state, this.#core.now()).length;
+    // Of an older backup's record the ledger can know that its token was replaced since.
+    const good = goodTokens(state, this.#core.now()).filter((hash) => this.#byHash.has(hash));
+    const tokens = good.length;
     return { name, phase, role, special: [...special], tokens, by, added_at };
   }
 
@@ -211,9 +225,15 @@ export class Operators {
     present: OperatorRecord | undefined,
   ): IdentityRefusal {
     if (kind === "not-found") return this.#unknown(name);
-    const expected = kind === "name-taken" ? "a name that nobody has had" : "an active operator";
-    const received = `${name}, who is ${present?.state.phase ?? "unknown"}`;
-    return new IdentityRefusal(kind, { expected, received });
+    const phase = present?.state.phase ?? "unknown";
+    if (kind === "name-taken") return this.#taken(name, phase);
+    const expected = "an active operator";
+    return new IdentityRefusal(kind, { expected, received: `${name}, who is ${phase}` });
+  }
+
+  #taken(name: string, phase: string): IdentityRefusal {
+    const expected = "a name that nobody has had";
+    return new IdentityRefusal("name-taken", { expected, received: `${name}, who is ${phase}` });
   }
 
   #unknown(name: string): IdentityRefusal {

@@ -18,8 +18,16 @@ export interface RecordBookOptions<Record> {
   newWriteId(): string;
   /** A record has come, has changed, or is gone (undefined): by us, or by another. */
   onChange(key: string, record: Record | undefined): void | Promise<void>;
-  /** The store was restored: everything was told anew. */
-  onReset(): void;
+  /**
+   * The record as it is to count, where somebody knows better than the store; the same one when
+   * nobody does.
+   */
+  reconcile?(key: string, record: Record, revision: Revision): Promise<Record>;
+  /**
+   * The store was restored: everything was told anew.
+   * @param putRight records that count otherwise than the store has them
+   */
+  onReset(putRight: number): void;
   onTrouble(message: string): void;
 }
 
@@ -45,6 +53,8 @@ export class RecordBook<Record> {
   readonly #gone = new Map<string, Revision>();
   /** Keys that a restored store has not told yet: what it tells of them counts, however old. */
   readonly #unsure = new Set<string>();
+  /** Keys whose record here counts, and is not the one that the store has. */
+  readonly #putRight = new Set<string>();
   readonly #synced = Promise.withResolvers<void>();
   #following: Promise<void> = Promise.resolve();
 
@@ -77,6 +87,18 @@ export class RecordBook<Record> {
     return [...this.#kept]
       .map(([key, { record }]) => [key, record] as const)
       .toSorted(([left], [right]) => (left < right ? -1 : 1));
+  }
+
+  /** Records that count otherwise than the store has them. */
+  get putRight(): number {
+    return this.#putRight.size;
+  }
+
+  /** Has the store have them as they count. @throws IdentityRefusal as `change` */
+  async writePutRight(): Promise<void> {
+    for (const key of [...this.#putRight]) {
+      await this.change(key, (record) => ({ record: record ?? "same", result: undefined }));
+    }
   }
 
   /** Returns when nothing follows the bucket any more. */
@@ -129,6 +151,7 @@ export class RecordBook<Record> {
           ? store.delete(bucket, key, options)
           : store.put(bucket, key, text, options);
       });
+      this.#putRight.delete(key);
       if (record === "gone") this.#gone.set(key, revision);
       await this.#keep(key, record === "gone" ? undefined : { record, revision });
       return true;
@@ -176,7 +199,7 @@ export class RecordBook<Record> {
             break;
           case "synced":
             if (fresh !== undefined) await this.#forgetAllBut(fresh);
-            if (fresh !== undefined) onReset();
+            if (fresh !== undefined) onReset(this.#putRight.size);
             fresh = undefined;
             this.#unsure.clear();
             this.#synced.resolve();
@@ -215,7 +238,8 @@ export class RecordBook<Record> {
     const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), entry.value);
     if (parsed.success) {
       this.#foreign.delete(entry.key);
-      await this.#keep(entry.key, { record: parsed.output, revision: entry.revision });
+      const record = await this.#reconcile(key, parsed.output, revision);
+      await this.#keep(key, { record, revision });
       return;
     }
     this.#foreign.add(entry.key);
@@ -223,8 +247,16 @@ export class RecordBook<Record> {
     onTrouble(`${bucket}/${entry.key} is a record of another version, or damaged; left as it is`);
   }
 
+  async #reconcile(key: string, told: Record, revision: Revision): Promise<Record> {
+    const record = (await this.#options.reconcile?.(key, told, revision)) ?? told;
+    if (record === told) this.#putRight.delete(key);
+    else this.#putRight.add(key);
+    return record;
+  }
+
   async #keep(key: string, kept: Kept<Record> | undefined): Promise<void> {
     this.#unsure.delete(key);
+    if (kept === undefined) this.#putRight.delete(key);
     if (kept === undefined) this.#kept.delete(key);
     else this.#kept.set(key, kept);
     await this.#options.onChange(key, kept?.record);

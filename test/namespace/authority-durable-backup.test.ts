@@ -83,6 +83,22 @@ async function expectNothingBack(authority: DurableAuthority, issued: Issued): P
   expect(await message(authority.host("web-3-old").openSession())).toMatch(/revoked|unknown|key/);
   expect(await authority.whoHas(issued.alice)).toBe("");
   expect(await authority.whoHas(issued.bob)).toBe("");
+  await expectShown(authority);
+}
+
+/** The lists say what is so, and another token brings nobody back who was revoked. */
+async function expectShown(authority: DurableAuthority): Promise<void> {
+  const { hosts } = await authority.call(identityApi.hostsList, {});
+  const { tokens } = await authority.call(identityApi.tokensList, {});
+  const { operators } = await authority.call(identityApi.operatorsList, {});
+  expect(hosts.find(({ name }) => name === "web-2")).toMatchObject({ phase: "revoked" });
+  expect(tokens.filter(({ phase }) => phase === "unused")).toEqual([]);
+  expect(operators).toEqual([
+    expect.objectContaining({ name: "alice", phase: "active" }),
+    expect.objectContaining({ name: "bob", phase: "revoked", tokens: 0 }),
+  ]);
+  const rotated = authority.call(identityApi.operatorsRotate, { name: "bob", overlap: 0 });
+  expect(await message(rotated)).toContain("bob, who is revoked");
 }
 
 /** The token with the pin of the certificate that is shown now, as a thief would mend it. */
@@ -112,6 +128,7 @@ describe("an older backup", () => {
     expect(second).toMatch(/^the former database is kept as \S+$/);
     expect(rest).toEqual(["what was spent since the backup stays spent", ""]);
     await authority.start();
+    expect(authority.program?.output.stderr).toMatch(/2 of the hosts, 2 of the tokens, 1 of the/);
     await expectNothingBack(authority, issued);
     for (const token of [issued.unused, issued.revoked]) {
       const mended = await withPresentPin(authority, token);

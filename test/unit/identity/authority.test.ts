@@ -199,12 +199,95 @@ describe("a restored older backup", () => {
     });
     world.store.restore(backup);
     await world.restart();
-    expect((await kindOf(host.identity().openSession())).kind).toBe("key-revoked");
+    expect((await kindOf(host.identity().openSession())).kind).toBe("host-revoked");
     expect(world.ledger.spent).toContain(`host-key/${oldKey}`);
     expect(world.authority.authenticate(alice)).toBeUndefined();
     expect(world.authority.authenticate(bob)).toBeUndefined();
     // What was made after the backup is not known; that is for people to do again.
     expect(world.authority.authenticate(newBob.token)).toBeUndefined();
+  });
+
+  /** Hosts, tokens and operators as a backup has them, and what came of them since. */
+  async function outdate(world: IdentityWorld, hosts: { moved: TestHost; gone: TestHost }) {
+    await hosts.gone.enrol("gone");
+    await hosts.moved.enrol("moved");
+    for (const name of ["alice", "bob"]) await addOperator(world, { name, role: "admin" });
+    const { token } = await world.done<{ token: { id: string } }>("identity.tokens.create", {
+      host: "new-1",
+    });
+    const backup = world.store.backup();
+    await addOperator(world, { name: "carol", role: "view" });
+    await hosts.moved.identity().rotateKey();
+    await world.done("identity.operators.rotate", { name: "bob" });
+    await world.done("identity.hosts.revoke", { name: "gone" });
+    await world.done("identity.tokens.revoke", { id: token.id });
+    for (const name of ["alice", "carol"]) {
+      await world.done("identity.operators.revoke", { name });
+    }
+    return backup;
+  }
+
+  async function expectShown(world: IdentityWorld): Promise<void> {
+    for (const name of ["gone", "moved"]) {
+      expect(await show(world, name)).toMatchObject({ phase: "revoked" });
+    }
+    const { tokens } = await world.done<{ tokens: { host: string }[] }>("identity.tokens.list");
+    expect(tokens.find(({ host }) => host === "new-1")).toMatchObject({ phase: "spent-before" });
+    const { operators } = await world.done<{ operators: object[] }>("identity.operators.list");
+    expect(operators).toEqual([
+      expect.objectContaining({ name: "alice", phase: "revoked", tokens: 0 }),
+      // Nobody revoked him: another token is his to have.
+      expect.objectContaining({ name: "bob", phase: "active", tokens: 0 }),
+    ]);
+    const rotation = (name: string) => world.refusal("identity.operators.rotate", { name });
+    expect(await rotation("alice")).toBe("wrong-state");
+    expect(await rotation("carol")).toBe("not-found");
+    const carol = { name: "carol", role: "admin" };
+    expect(await world.refusal("identity.operators.add", carol)).toBe("name-taken");
+  }
+
+  test("shows what was revoked and spent since, and brings no operator back", async () => {
+    await using world = await IdentityWorld.open();
+    using gone = new TestHost(world);
+    using moved = new TestHost(world);
+    world.store.restore(await outdate(world, { gone, moved }));
+    await world.restart();
+    await expectShown(world);
+    expect(world.troubles).toEqual([
+      "spent or revoked since what the store knows: 2 of the hosts, 1 of the tokens, 1 of the " +
+        "operators. They stay so; an older backup was restored, or the authority was killed " +
+        "meanwhile. See the lists of them",
+    ]);
+    // Who does not count keeps nothing back, and comes by another token.
+    await world.done("identity.certificates.rotate");
+    await world.done("identity.certificates.finish");
+    await moved.identity().enrol({ token: await world.token("moved") });
+    expect((await moved.identity().openSession()).host).toBe("moved");
+    // It was written, and is told once.
+    world.troubles.length = 0;
+    await world.restart();
+    expect(world.troubles).toEqual([]);
+    expect(await show(world, "gone")).toMatchObject({ phase: "revoked" });
+    expect(
+      await world.done<{ token: string }>("identity.operators.rotate", { name: "bob" }),
+    ).toEqual(expect.objectContaining({ operator: expect.objectContaining({ tokens: 1 }) }));
+  });
+
+  test("of a store that takes nothing, and of a running authority: the same", async () => {
+    await using world = await IdentityWorld.open();
+    using gone = new TestHost(world);
+    using moved = new TestHost(world);
+    const backup = await outdate(world, { gone, moved });
+    world.store.restore(backup);
+    const told = () => world.troubles.filter((trouble) => trouble.includes("restored"));
+    await waitFor("the restore of all buckets", () => told().length === 4);
+    expect(told().join("\n")).toContain("anew; 2 spent or revoked since stay so");
+    await expectShown(world);
+    world.store.restore(backup);
+    world.store.faults.push("unavailable");
+    await world.restart();
+    expect(world.troubles.at(-1)).toContain("It counts nevertheless");
+    await expectShown(world);
   });
 
   test("of a running authority, ends sessions of hosts that are not in it", async () => {

@@ -54,6 +54,7 @@ describe("tokens", () => {
     unused: { phase: "unused" },
     "used by k": { phase: "used", key: "k", suspects: [] },
     "spent before": { phase: "spent-before", suspects: [] },
+    "spent before, and seen": { phase: "spent-before", suspects: ["s"] },
     revoked: { phase: "revoked" },
   };
   const events: Record<string, TokenEvent> = {
@@ -77,6 +78,12 @@ describe("tokens", () => {
       revoke: ["used, wrong-state", "used, wrong-state"],
     },
     "spent before": {
+      "k uses it": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
+      "k uses it, spent": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
+      "x uses it": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
+      revoke: ["revoked", "revoked"],
+    },
+    "spent before, and seen": {
       "k uses it": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
       "k uses it, spent": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
       "x uses it": ["spent-before, token-used, stolen", "spent-before, token-used, stolen"],
