@@ -7,6 +7,7 @@ import { startWorker } from "../event-loop/worker-factory.ts";
 import { MetricsRegistry } from "../http/metrics.ts";
 import { ProblemError } from "../http/problem.ts";
 import type { Authenticated } from "../http/request-handler.ts";
+import type { Route } from "../http/route.ts";
 import { HttpServer } from "../http/server.ts";
 import { Authority } from "../identity/authority.ts";
 import type { IdentityEvent } from "../identity/event-book.ts";
@@ -33,6 +34,7 @@ import {
   defaultControlSocket,
   places,
 } from "./protocol.ts";
+import { recordRefusedOpenings } from "./refused-openings.ts";
 import { authorityRoutes } from "./routes.ts";
 import { StoreService } from "./store-service.ts";
 import { translateRefusal } from "./translate.ts";
@@ -97,7 +99,7 @@ class AuthorityDaemon {
     const [server] = this.#servers;
     if (server === undefined) throw new Error("An authority listens nowhere");
     const { authority } = this.#parts;
-    const routes = [...authority.routes, ...this.#ownRoutes()];
+    const routes = this.#routes();
     const control = new ControlRoutes(server.dispatcher, { routes, streams: authority.streams });
     this.#controlRoutes = control;
     this.#makeDefaultFolder();
@@ -132,7 +134,7 @@ class AuthorityDaemon {
     return HttpServer.start({
       listen,
       certificate: authority.served,
-      routes: [...authority.routes, ...this.#ownRoutes()],
+      routes: this.#routes(),
       streams: authority.streams,
       webSockets: [service.route()],
       authenticate: (credentials) => this.#authenticate(credentials),
@@ -154,10 +156,12 @@ class AuthorityDaemon {
     });
   }
 
-  #ownRoutes() {
-    const { store, audit } = this.#parts;
+  #routes(): readonly Route[] {
+    const { authority, store, audit } = this.#parts;
     const { size } = this.#options.retention.audit;
-    return authorityRoutes({ store, auditUse: () => ({ bytes: audit.size, size }) });
+    const own = authorityRoutes({ store, auditUse: () => ({ bytes: audit.size, size }) });
+    const routes = [...authority.routes, ...own];
+    return recordRefusedOpenings(routes, () => this.#servers[0]?.dispatcher);
   }
 
   #authenticate(credentials: { readonly kind: string; readonly token?: string }): Authenticated {

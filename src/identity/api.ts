@@ -138,7 +138,8 @@ export const identityApi = {
     path: identityPaths.sessions,
     summary: "Opens a session for who signs with an enrolled key",
     permission: "anyone",
-    // The audit log has what people and hosts change; that a host is here is an event.
+    // That a host is here is an event: it gets in while nothing can be written. Who serves this
+    // records the refused ones.
     mutates: false,
     input: sessionRequestSchema,
     output: sessionAnswerSchema,
@@ -184,7 +185,7 @@ export const identityApi = {
     path: identityPaths.pins,
     summary: "The host says which certificates it trusts by now",
     permission: "host",
-    mutates: false,
+    mutates: true,
     input: v.strictObject({ pins: pinsSchema }),
     output: nothing,
   },
@@ -194,6 +195,7 @@ export const identityApi = {
     path: identityPaths.close,
     summary: "Ends the host's session",
     permission: "host",
+    // Nothing that is kept changes; that the host has gone is an event.
     mutates: false,
     input: nothing,
     output: nothing,

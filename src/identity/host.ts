@@ -210,10 +210,13 @@ export class HostIdentity {
    * asked again.
    */
   async rotateKey(): Promise<HostSession> {
-    if (readKey(this.#paths.present) === undefined) throw this.#notEnrolled();
+    const present = readKey(this.#paths.present);
+    if (present === undefined) throw this.#notEnrolled();
+    const isBegun = readKey(this.#paths.next) !== undefined;
     const next = openKey(this.#paths.next);
     this.#step("next-key-made");
-    const session = await this.openSession();
+    // The authority records a key that it does not know: one that was just made is not tried.
+    const session = await (isBegun ? this.openSession() : this.#openWith(present));
     if (session.key !== next.fingerprint) {
       await this.#announce(session, next);
       this.#step("rotation-asked");
@@ -286,14 +289,20 @@ export class HostIdentity {
     if (!isNew && learned.time - journal.time < 86_400_000) return journal;
     if (!this.#keep(learned)) return journal;
     if (!isNew) return learned;
-    await this.#ask({
-      address: learned.address,
-      method: "POST",
-      path: identityPaths.pins,
-      body: { pins: learned.pins },
-      bearer: session.bearer,
-      pins: [...new Set([...journal.pins, ...learned.pins])],
-    });
+    try {
+      await this.#ask({
+        address: learned.address,
+        method: "POST",
+        path: identityPaths.pins,
+        body: { pins: learned.pins },
+        bearer: session.bearer,
+        pins: [...new Set([...journal.pins, ...learned.pins])],
+      });
+    } catch (error) {
+      if (!isRefused(error, "full")) throw error;
+      // What this host trusts by now, its next session says as well.
+      this.#options.onTrouble?.(`${(error as Error).message} Going on.`);
+    }
     return learned;
   }
 

@@ -211,9 +211,13 @@ export class Hosts {
     });
   }
 
-  /** The host says which certificates it trusts by now. */
-  async confirm(host: string, pins: readonly string[]): Promise<void> {
-    await this.#core.inTurn(() => this.#step(host, { kind: "confirm", pins }));
+  /** The host says which certificates it trusts by now. @returns those of before */
+  async confirm(host: string, pins: readonly string[]): Promise<readonly string[]> {
+    return this.#core.inTurn(async () => {
+      const before = this.#records.get(host)?.state.pins ?? [];
+      await this.#step(host, { kind: "confirm", pins });
+      return before;
+    });
   }
 
   /** Called in turn. @returns before and after, for the audit log */

@@ -101,7 +101,9 @@ function sessionRoutes({ hosts, sessions }: Authority): Route[] {
     defineRoute({
       ...identityApi.pinsConfirm,
       async run(call, { pins }) {
-        await hosts.confirm(factsOf(call).host, pins);
+        const { host } = factsOf(call);
+        const before = await hosts.confirm(host, pins);
+        call.changed({ object: `host ${host}`, before, after: pins });
         return {};
       },
     }),

@@ -162,6 +162,13 @@ skipUnless("the certificate of a compiled authority", root, () => {
     await here.openOnce();
     expect(pinsOf(here).toSorted()).toEqual([old, next].toSorted());
     expect(await authority.ask("certificate", "list")).toMatch(/^lacking it +away$/m);
+    const confirmed = (await authority.audit()).filter(({ verb }) => verb.endsWith("pins.confirm"));
+    expect(confirmed.at(-1)).toMatchObject({
+      who: expect.stringMatching(/^host here/),
+      object: "host here",
+      after: [old, next],
+      result: "done",
+    });
     expect(await authority.ask("host", "list")).toMatch(/^away .* old /m);
     expect(await authority.refuses("certificate", "finish")).toMatch(/confirmed.* away/);
     // What was announced outlives the authority.

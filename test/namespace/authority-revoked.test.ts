@@ -106,6 +106,18 @@ skipUnless("what a revocation ends", root, () => {
     expect(stdout).toContain("closed: the session was ended (1008)\nthe link is down\n");
     expect(stderr).toContain("The host was revoked. If this host is yours");
     expect(await host.refuses("rotate")).toContain("The host was revoked");
+    // Who opened a session is an event; that a revoked key tried to is on record.
+    const opening = { verb: "identity.session.open", object: "host web-1" };
+    const records = (await authority.audit()).filter(({ verb }) => verb === opening.verb);
+    expect(records.length).toBeGreaterThan(0);
+    for (const record of records) {
+      expect(record).toMatchObject({
+        ...opening,
+        who: "anonymous",
+        result: "The host was revoked",
+      });
+    }
+    await authority.auditVerifies();
     // Forgotten, the name is another host's, and the key nobody's.
     await authority.ask("host", "remove", "web-1");
     expect(await host.refuses("session --once")).toContain("refuses");
@@ -121,6 +133,9 @@ skipUnless("what a revocation ends", root, () => {
     const ended = await authority.eventsOf("session-ended");
     expect(ended.length).toBeGreaterThan(0);
     for (const event of ended) expect(event).toMatchObject({ reason: "key-rotated" });
+    // Nothing of a rotation looks like a foreign key.
+    const verbs = (await authority.audit()).map(({ verb }) => verb);
+    expect(verbs).not.toContain("identity.session.open");
     session.kill("SIGTERM");
     expect((await session.ended()).exitCode).toBe(0);
   });
