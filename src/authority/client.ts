@@ -104,7 +104,8 @@ function understood<T extends v.GenericSchema>(schema: T, answer: unknown): v.In
 
 function translate(error: unknown, path?: string): unknown {
   if (error instanceof ControlRefusal) {
-    const { message, hint } = error.error;
+    const { kind, expected, message } = error.error;
+    const hint = kind === "refused" && expected?.startsWith("user") ? otherUser : error.error.hint;
     // Some refusals are whole sentences, and some are the first half of one.
     const sentence = message.endsWith(".") ? message : `${message}.`;
     return new AuthorityError(hint === undefined ? message : `${sentence} ${hint}`);
@@ -117,5 +118,14 @@ function translate(error: unknown, path?: string): unknown {
         "--control-socket, or ask one elsewhere by --authority, --pin and --token-file",
     );
   }
+  if (path !== undefined && (code === "EACCES" || code === "EPERM")) {
+    return new AuthorityError(
+      `The control socket ${path} is not for this user (${code}). ${otherUser}`,
+    );
+  }
   return new AuthorityError(error.message);
 }
+
+const otherUser =
+  "Run this as the authority's user, which is root as a rule, or start it with --command-uid for " +
+  "this one as well";

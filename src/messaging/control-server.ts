@@ -1,10 +1,11 @@
 import * as v from "valibot";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
+import { SaidOnce } from "../logging/said-once.ts";
 import { describeIssues, firstFinding } from "./describe-issues.ts";
 import { FrameConnection } from "./frame-connection.ts";
 import { KeptListener } from "./kept-listener.ts";
-import { identifyPeer, type Peer, type PeerPolicy, refusePeer } from "./peer.ts";
+import { identifyPeer, letsOthersIn, type Peer, type PeerPolicy, refusePeer } from "./peer.ts";
 import { StreamConnection } from "./stream-connection.ts";
 
 /** What a daemon says when it refuses a request. */
@@ -78,7 +79,10 @@ interface Options<Request extends { readonly id: number }> {
   readonly onRemoved?: () => void;
 }
 
-/** The control socket of a daemon: 0600, credentials checked, JSON frames. */
+/**
+ * The control socket of a daemon: credentials checked, JSON frames. It is 0600, and 0666 where the
+ * policy names other users: connect(2) asks for leave to write, and only then are they known.
+ */
 export class ControlServer<Request extends { readonly id: number }> implements Disposable {
   readonly #loop: EventLoop;
   readonly #options: Options<Request>;
@@ -86,12 +90,15 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   readonly #clients = new Set<FrameConnection>();
   /** Clients that were told why they may not stay, and have not left yet. */
   readonly #refused = new Map<FrameConnection, Disposable>();
+  /** Whom anybody can have refused again and again: the log is no place for all of them. */
+  readonly #said = new SaidOnce(REFUSED_LIMIT);
 
   /** @throws SocketPathError when the path cannot be used. */
   constructor(loop: EventLoop, options: Options<Request>) {
     this.#loop = loop;
     this.#options = options;
     this.#listener = new KeptListener(loop, options.path, {
+      mode: letsOthersIn(options.policy) ? 0o666 : 0o600,
       onConnection: (socket) => this.#take(socket),
       onExhausted: (error) => options.onTrouble(`cannot take a client: ${error.message}`),
       onRemoved: () => options.onRemoved?.(),
@@ -134,10 +141,13 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       this.#clients.add(frames);
       return;
     }
-    this.#refuse(frames, {
-      expected: refusal?.expected ?? `at most ${limits.connections} clients`,
-      received: refusal?.received ?? "one more",
-    });
+    const reason = refusal ?? {
+      expected: `at most ${limits.connections} clients`,
+      received: "one more",
+    };
+    const trouble = `refused a client: expected ${reason.expected}; received ${reason.received}`;
+    if (refusal === undefined || this.#said.isNew(trouble)) onTrouble(trouble);
+    this.#refuse(frames, reason);
   }
 
   /**
@@ -150,7 +160,6 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   ): void {
     const { expected, received } = reason;
     const message = `Refused: expected ${expected}, received ${received}`;
-    this.#options.onTrouble(`refused a client: expected ${expected}; received ${received}`);
     frames.send({ id: 0, error: { kind: "refused", message, expected, received } });
     if (this.#refused.size >= REFUSED_LIMIT) {
       frames.finish();

@@ -5,13 +5,15 @@ import type { EventLoop } from "../event-loop/event-loop.ts";
 import { refusalCode } from "../journal/file-refused.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
-import { Listener, listenAt } from "./listener.ts";
+import { Listener, listenAt, type SocketMode } from "./listener.ts";
 
 /** Waits before a socket that could not be made anew is tried again: doubled up to the longest. */
 const FIRST_WAIT: Milliseconds = 50;
 const LONGEST_WAIT: Milliseconds = 5_000;
 
 interface Options {
+  /** 0600 when nothing is said. */
+  readonly mode?: SocketMode;
   readonly onConnection: (socket: OwnedDescriptor) => void;
   readonly onExhausted: (error: SystemCallError) => void;
   /** Called before the socket is made anew. */
@@ -48,7 +50,7 @@ export class KeptListener {
 
   #listen(): Listener {
     const { onConnection, onExhausted } = this.#options;
-    const socket = listenAt(this.#path);
+    const socket = listenAt(this.#path, this.#options.mode);
     this.#options.prepare?.(socket);
     return new Listener(this.#loop, socket, { path: this.#path, onConnection, onExhausted });
   }

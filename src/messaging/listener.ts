@@ -123,14 +123,17 @@ function clearStale(path: string): void {
   withFile({ what: "remove the old socket", path, otherwise }, () => unlinkSync(path));
 }
 
-/** A listening Unix socket at a path, 0600. Its folder has to be there. @throws SocketPathError */
-export function listenAt(path: string): OwnedDescriptor {
+/** Who may connect: the socket's owner alone, or all users, of whom credentials decide. */
+export type SocketMode = 0o600 | 0o666;
+
+/** A listening Unix socket at a path. Its folder has to be there. @throws SocketPathError */
+export function listenAt(path: string, mode: SocketMode = 0o600): OwnedDescriptor {
   if (!isAbstract(path)) {
     checkSocketPath(path);
     clearStale(path);
   }
   const socket = makeUnixSocket("stream");
-  const before = setFileModeMask(0o177);
+  const before = setFileModeMask(0o777 & ~mode);
   const result = bindUnix(socket, path);
   setFileModeMask(before);
   if (result < 0) {

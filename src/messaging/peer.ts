@@ -48,6 +48,12 @@ export function allowUsers(users: readonly number[]): PeerPolicy {
   return { users, groups: [], labels: [], cgroups: [], otherProcessNamespace: false };
 }
 
+/** Whether a policy lets in somebody to whom a socket of ours, 0600, would be closed. */
+export function letsOthersIn({ users, groups }: PeerPolicy): boolean {
+  const own = process.geteuid?.() ?? 0;
+  return groups.length > 0 || users.some((user) => user !== own && user !== 0);
+}
+
 /** The PID namespace of a process, as /proc/PID/ns/pid names it; undefined when it is gone. */
 export function processNamespaceOf(processId: number | "self"): string | undefined {
   try {

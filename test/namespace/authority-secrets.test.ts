@@ -325,15 +325,27 @@ skipUnless("files of secrets that others could read", root, () => {
     test("is told by the control socket: its own user, and who was named", async () => {
       await using authority = await TestAuthority.start();
       chmodSync(authority.folder.path, 0o755);
+      const as = (user: number) => ({
+        before: ["setpriv", `--reuid=${user}`, `--regid=${user}`, "--clear-groups"],
+      });
+      const mode = () => statSync(authority.controlSocket).mode & 0o777;
+      expect(mode()).toBe(0o600);
+      const closed = await saysRefused(authority.local("whoami"), as(65534));
+      expect(closed).toContain("is not for this user (EACCES). Run this as the authority's user");
       chmodSync(authority.controlSocket, 0o666);
-      const nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-      const said = await saysRefused(authority.local("whoami"), { before: nobody });
-      expect(said).not.toContain("local uid");
-      await authority.restart({ flags: ["--command-uid", "65534"] });
-      chmodSync(authority.controlSocket, 0o666);
-      expect(await saysDone(authority.local("whoami"), { before: nobody })).toBe(
-        "local uid 65534\n",
-      );
+      const said = await saysRefused(authority.local("whoami"), as(65534));
+      expect(said).toContain("expected user 0, received user 65534, group 65534. Run this as the");
+      await authority.restart({ flags: ["--command-uid", "0,65534"] });
+      expect(mode()).toBe(0o666);
+      expect(await saysDone(authority.local("whoami"), as(65534))).toBe("local uid 65534\n");
+      expect(await saysDone(authority.local("whoami"))).toBe("local uid 0\n");
+      // Everybody can reach the socket now: whoever is not named gets nothing, nor fills the log.
+      for (let count = 0; count < 3; count += 1) {
+        const other = await saysRefused(authority.local("whoami"), as(1234));
+        expect(other).toContain("expected user 0, 65534, received user 1234");
+      }
+      const { stdout, stderr } = authority.daemon.output;
+      expect(`${stdout}${stderr}`.match(/refused a client/g)).toHaveLength(1);
     });
   });
 });
