@@ -28,6 +28,7 @@ import { OperatorCookies } from "./browser-sessions.ts";
 import { ControlRoutes } from "./control.ts";
 import { type AuthorityOptions, addressOf, certificateNames, type ListenPlace } from "./options.ts";
 import { passStep, readBootId } from "./perform.ts";
+import { PresenceBook } from "./presence.ts";
 import {
   type AuthorityRequest,
   controlRequestSchema,
@@ -44,6 +45,15 @@ const TEND_EVERY: Milliseconds = 60_000;
 
 /** Events that an operator should see without asking. */
 const loud = new Set<IdentityEvent["kind"]>(["host-clone", "token-stolen"]);
+
+/** After these nobody has the name, or somebody else. */
+type PresenceEnd = Extract<
+  IdentityEvent,
+  { readonly kind: "host-enrolled" | "host-revoked" | "host-removed" }
+>;
+function endsPresence(event: IdentityEvent): event is PresenceEnd {
+  return ["host-enrolled", "host-revoked", "host-removed"].includes(event.kind);
+}
 
 /** What the daemon is made of; each part is opened after the ones that it stands on. */
 interface Parts {
@@ -62,6 +72,7 @@ class AuthorityDaemon {
   readonly #metrics = new MetricsRegistry();
   readonly #parts: Parts;
   readonly #cookies: OperatorCookies;
+  readonly #presence: PresenceBook;
   readonly #servers: HttpServer[] = [];
   readonly #timers = new Map<string, Disposable>();
   #control: ControlServer<AuthorityRequest> | undefined;
@@ -77,7 +88,11 @@ class AuthorityDaemon {
     this.#logger = parts.logger;
     this.#loop = parts.loop;
     this.#parts = parts;
-    const { authority } = parts;
+    const { authority, store } = parts;
+    this.#presence = new PresenceBook(store, {
+      isLive: (host) => authority.hosts.isLive(host),
+      onTrouble: (message) => this.#logger.warn(message),
+    });
     this.#cookies = new OperatorCookies((token) => authority.admit(token), monotonicNow);
     authority.onEvent((event) => this.#tell(event));
     authority.onServe((served) => {
@@ -159,7 +174,8 @@ class AuthorityDaemon {
   #routes(): readonly Route[] {
     const { authority, store, audit } = this.#parts;
     const { size } = this.#options.retention.audit;
-    const own = authorityRoutes({ store, auditUse: () => ({ bytes: audit.size, size }) });
+    const auditUse = () => ({ bytes: audit.size, size });
+    const own = authorityRoutes({ store, presence: this.#presence, auditUse });
     const routes = [...authority.routes, ...own];
     return recordRefusedOpenings(routes, () => this.#servers[0]?.dispatcher);
   }
@@ -206,6 +222,7 @@ class AuthorityDaemon {
     const line = `${kind}: ${said.join(", ")}`;
     if (loud.has(kind)) this.#logger.warn(line);
     else this.#logger.debug(line);
+    if (endsPresence(event)) this.#presence.forget(event.host);
     // What was just added may end before what was waited for.
     this.#passTime();
   }
@@ -241,6 +258,7 @@ class AuthorityDaemon {
     for (const timer of this.#timers.values()) timer[Symbol.dispose]();
     this.#controlRoutes?.stop();
     await Promise.all(this.#calls);
+    await this.#presence.settled();
     this.#control?.[Symbol.dispose]();
     for (const server of this.#servers) await server[Symbol.asyncDispose]();
     this.#logger.info("stopped");

@@ -1,21 +1,21 @@
 import { isAbsolute } from "node:path";
-import * as v from "valibot";
 import { ProblemError } from "../http/problem.ts";
 import { defineRoute, type Route } from "../http/route.ts";
 import { newestFormat } from "../store/database.ts";
 import type { EmbeddedStore, StoreUsage } from "../store/embedded-store.ts";
 import type { Growth } from "../store/usage.ts";
 import type { Bytes } from "../units/units.ts";
-import { presenceBucket } from "./options.ts";
-import { authorityApi, type Presence, presenceSchema } from "./protocol.ts";
+import type { PresenceBook } from "./presence.ts";
+import { authorityApi } from "./protocol.ts";
 
 /** What an authority can be asked beside identity: about its store, and about who is there. */
 export function authorityRoutes(parts: {
   readonly store: EmbeddedStore;
+  readonly presence: PresenceBook;
   /** What the audit log takes, and may take. */
   readonly auditUse: () => { readonly bytes: Bytes; readonly size: Bytes };
 }): readonly Route[] {
-  const { store, auditUse } = parts;
+  const { store, presence, auditUse } = parts;
   return [
     defineRoute({
       ...authorityApi.usage,
@@ -53,21 +53,9 @@ export function authorityRoutes(parts: {
     }),
     defineRoute({
       ...authorityApi.presence,
-      run: async (_call, { hosts }) => ({
-        hosts: (await Promise.all(hosts.map((host) => presenceOf(store, host)))).filter(
-          (found) => found !== undefined,
-        ),
-      }),
+      run: async (_call, { hosts }) => ({ hosts: await presence.of(hosts) }),
     }),
   ];
-}
-
-async function presenceOf(store: EmbeddedStore, host: string) {
-  const entry = await store.get(presenceBucket.name, host);
-  if (entry?.operation !== "put") return undefined;
-  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), presenceSchema), entry.value);
-  // What a host writes of itself is its own word: one that cannot be read is left out.
-  return parsed.success ? { host, time: entry.time, ...(parsed.output as Presence) } : undefined;
 }
 
 function viewOf({ buckets, database, disk, ledgerEntries }: StoreUsage) {

@@ -79,7 +79,7 @@ skipUnless("what a revocation ends", root, () => {
     const end = { code: 1008, reason: "the session was ended" };
     expect(await link.ended()).toEqual(end);
     expect(await second.link.ended()).toEqual(end);
-    expect(await lastWord(authority, "web-1")).toBe("before");
+    expect(await lastWord(authority, "web-1")).toBe("none");
     expect((await host.open("web-1")).kind).toBe("host-revoked");
     const again = await askRaw(`${authority.address}${storePath}`, {
       bearer,
@@ -89,11 +89,24 @@ skipUnless("what a revocation ends", root, () => {
     // In the order in which it happened: first they end, then it is told.
     const kinds = (await authority.events()).map(({ kind }) => kind);
     expect(kinds.slice(-3)).toEqual(["session-ended", "session-ended", "host-revoked"]);
+    // What the former host said last is not the next one's of its name.
+    await (await rawHost(authority, "web-1")).bearer("web-1");
+    expect(await lastWord(authority, "web-1")).toBe("none");
     // Of another host nothing has ended.
     const word = spared.link.put(bucket, "web-2", presenceOf("after"));
     expect(await spared.link.heard(word)).toMatchObject({ kind: "written" });
     expect(spared.link.closed).toBeUndefined();
     spared.link.close();
+  });
+
+  test("of a host by another in its place: its last word is not the other one's", async () => {
+    await using authority = await TestAuthority.start();
+    const { link } = await linked(authority, await rawHost(authority, "web-1"), "web-1");
+    expect(await lastWord(authority, "web-1")).toBe("before");
+    const replacing = await authority.ask("token", "create", "web-1", "--replace");
+    await new RawHost(replacing.trim()).enrol();
+    expect(await link.ended()).toMatchObject({ code: 1008 });
+    expect(await lastWord(authority, "web-1")).toBe("none");
   });
 
   test("of a host by the program: it says why, and comes back for nothing", async () => {
