@@ -15,6 +15,8 @@ import { releaseTime, trustedTime } from "./trusted-time.ts";
 const JOURNAL_EVERY = 3_600_000;
 const SIGN_EVERY = 60_000;
 
+const listMend = "See what is shown and announced: hostler identity certificate list";
+
 /** Which certificates an authority shows and announces, and what it signs about them. */
 export class Certificates {
   readonly #core: AuthorityCore;
@@ -108,6 +110,7 @@ export class Certificates {
         throw new IdentityRefusal(step.refused, {
           expected: "no rotation under way",
           received: `one to ${this.announced}`,
+          mend: listMend,
         });
       }
       await this.#announce(step.state);
@@ -139,6 +142,7 @@ export class Certificates {
             step.refused === "unconfirmed"
               ? `${unconfirmed.length} that have not: ${unconfirmed.slice(0, 8).join(", ")}`
               : "none",
+          ...(step.refused === "wrong-state" && { mend: listMend }),
         });
       }
       await this.#announce(step.state);

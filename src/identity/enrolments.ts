@@ -111,6 +111,7 @@ export class Enrolments {
         throw new IdentityRefusal(step.refused, {
           expected: "a token that was not used",
           received: `one that is ${present.state.phase}`,
+          mend: "See the state: hostler identity token list. Of a used one, revoke the host",
         });
       }
       const next = { ...present, state: step.state };
@@ -144,7 +145,7 @@ export class Enrolments {
       await this.#core.options.ledger.spend({ kind: "enrolment", id: request.token, issued });
       this.#core.step("token-spent");
       const { host, replace } = token;
-      await this.#hosts.enrol({ host, key, replace, token: request.token });
+      await this.#hosts.enrol({ host, key, replace, token: request.token, certificate });
       this.#core.step("host-enrolled");
       return {
         version: PROTOCOL_VERSION,

@@ -125,7 +125,7 @@ export class Hosts {
       });
     }
     const tried: HostKey = { fingerprint: key, key: "" };
-    const step = stepHost(record?.state, { kind: "enrol", key: tried, replace });
+    const step = stepHost(record?.state, { kind: "enrol", key: tried, replace, pins: [] });
     if (step.refused !== undefined) throw this.#refusal(host, step.refused);
   }
 
@@ -135,12 +135,15 @@ export class Hosts {
     readonly key: HostKey;
     readonly replace: boolean;
     readonly token: string;
+    /** The certificate that it saw, and signed. */
+    readonly certificate: string;
   }): Promise<void> {
-    const { host, key, replace, token } = request;
+    const { host, key, replace, token, certificate } = request;
     this.checkEnrol({ host, key: key.fingerprint, replace });
     await this.#refuseSpent(host, key.fingerprint);
     const enrolledAt = this.#core.options.clock.wall();
-    await this.#step(host, { kind: "enrol", key, replace }, { token, enrolled_at: enrolledAt });
+    const event = { kind: "enrol", key, replace, pins: [certificate] } as const;
+    await this.#step(host, event, { token, enrolled_at: enrolledAt });
   }
 
   /** Opens a session for who signs, now, with the key of this host. */
@@ -243,6 +246,7 @@ export class Hosts {
           throw new IdentityRefusal("wrong-state", {
             expected: "a revoked host",
             received: `one that is ${present.state.phase}`,
+            mend: `Revoke it first: hostler identity host revoke ${host}`,
           });
         }
         return { record: "gone", result: undefined };

@@ -43,7 +43,13 @@ export type HostState =
 
 export type HostEvent =
   /** A token let this key in. */
-  | { readonly kind: "enrol"; readonly key: HostKey; readonly replace: boolean }
+  | {
+      readonly kind: "enrol";
+      readonly key: HostKey;
+      readonly replace: boolean;
+      /** Certificates that it has shown to trust: the one that it saw, among the token's. */
+      readonly pins: readonly string[];
+    }
   /** The key `by`, in its session, wants that `next` takes its place; both have signed. */
   | { readonly kind: "rotate"; readonly by: string; readonly next: HostKey }
   /** A signature by this key was found right. */
@@ -131,9 +137,9 @@ const refuse = (state: HostState | undefined, refused: RefusalKind): HostStep =>
 
 function enrol(
   state: HostState | undefined,
-  { key, replace }: Extract<HostEvent, { kind: "enrol" }>,
+  { key, replace, pins }: Extract<HostEvent, { kind: "enrol" }>,
 ): HostStep {
-  const fresh: HostState = { phase: "enrolled", key, boots: [], clones: [], pins: [] };
+  const fresh: HostState = { phase: "enrolled", key, boots: [], clones: [], pins };
   const told: HostEffect = { kind: "tell", what: "enrolled" };
   if (state === undefined) return { state: fresh, effects: [told] };
   const isOwn = fingerprintsOf(state).includes(key.fingerprint);

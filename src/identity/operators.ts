@@ -228,12 +228,15 @@ export class Operators {
     const phase = present?.state.phase ?? "unknown";
     if (kind === "name-taken") return this.#taken(name, phase);
     const expected = "an active operator";
-    return new IdentityRefusal(kind, { expected, received: `${name}, who is ${phase}` });
+    const mend = "See who is active: hostler identity operator list. A revoked name stays so";
+    return new IdentityRefusal(kind, { expected, received: `${name}, who is ${phase}`, mend });
   }
 
   #taken(name: string, phase: string): IdentityRefusal {
     const expected = "a name that nobody has had";
-    return new IdentityRefusal("name-taken", { expected, received: `${name}, who is ${phase}` });
+    const received = `${name}, who is ${phase}`;
+    const mend = "Take another name; see those in use: hostler identity operator list";
+    return new IdentityRefusal("name-taken", { expected, received, mend });
   }
 
   #unknown(name: string): IdentityRefusal {

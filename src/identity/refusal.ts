@@ -19,11 +19,12 @@ export class IdentityRefusal extends Error {
 
   constructor(
     kind: RefusalKind,
-    what: { readonly expected: string; readonly received: string },
+    /** @param what mend: where another one helps than the kind's */
+    what: { readonly expected: string; readonly received: string; readonly mend?: string },
     options?: ErrorOptions,
   ) {
-    const { status, title, mend } = refusals[kind];
-    const { expected, received } = what;
+    const { status, title } = refusals[kind];
+    const { expected, received, mend = refusals[kind].mend } = what;
     const detail = `${title}: expected ${expected}, received ${received}`;
     super(detail, options);
     this.kind = kind;

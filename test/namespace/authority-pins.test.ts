@@ -154,7 +154,11 @@ skipUnless("the certificate of a compiled authority", root, () => {
     const [here, away] = [await authority.enrolled("here"), await authority.enrolled("away")];
     const { shown: old } = await certificates(authority);
     const alice = await authority.operator("alice");
+    // Before its first session: it got in by the certificate that is shown.
+    expect(await authority.ask("host", "list")).toMatch(/^away .* confirmed /m);
+    expect(await authority.refuses("certificate", "finish")).toContain("certificate list");
     const rotated = await authority.ask("certificate", "rotate");
+    expect(await authority.refuses("certificate", "rotate")).toContain("certificate list");
     expect(rotated).toMatch(/^announced +[0-9a-f]{64}$/m);
     const { shown, announced, unconfirmed } = await certificates(authority);
     expect({ shown, unconfirmed }).toEqual({ shown: old, unconfirmed: ["away", "here"] });

@@ -569,6 +569,9 @@ describe("operators", () => {
     expect(world.authority.authenticate(token)).toBeUndefined();
     const again = { name: "alice", role: "view" };
     expect(await world.refusal("identity.operators.add", again)).toBe("name-taken");
+    const hint = { body: { hint: expect.stringContaining("operator list") } };
+    expect(await world.call("identity.operators.add", again)).toMatchObject(hint);
+    expect(await world.call("identity.operators.rotate", { name: "alice" })).toMatchObject(hint);
     expect(await world.refusal("identity.operators.rotate", { name: "alice" })).toBe("wrong-state");
   });
 

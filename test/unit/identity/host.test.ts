@@ -213,8 +213,11 @@ describe("the authority's certificate", () => {
     const served: string[] = [];
     world.authority.onServe(({ pin }) => served.push(pin));
     const old = world.authority.served.pin;
+    const certificateHint = { body: { hint: expect.stringContaining("certificate list") } };
+    expect(await finish(world)).toMatchObject(certificateHint);
     await rotate(world);
     expect(await world.refusal("identity.certificates.rotate", {})).toBe("wrong-state");
+    expect(await world.call("identity.certificates.rotate")).toMatchObject(certificateHint);
     await here.identity().refresh(session);
     expect(here.identity().journal()?.pins).toHaveLength(2);
     const list = await world.done("identity.certificates.list");
@@ -229,6 +232,19 @@ describe("the authority's certificate", () => {
       await host.identity().openSession();
       expect(host.identity().journal()?.pins).toEqual([world.authority.served.pin]);
     }
+  });
+
+  test("is trusted by who was let in over it, also before its first session", async () => {
+    await using world = await IdentityWorld.open();
+    using host = new TestHost(world);
+    const token = await world.token("web-1");
+    const confirmed = async () => {
+      return (await world.done("identity.hosts.show", { name: "web-1" }))["confirmed"];
+    };
+    await host.identity().enrol({ token });
+    expect(await confirmed()).toBe(true);
+    await rotate(world);
+    expect(await confirmed()).toBe(false);
   });
 
   test("after a restart is the one that was announced or shown", async () => {

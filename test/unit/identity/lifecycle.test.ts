@@ -136,9 +136,9 @@ describe("hosts", () => {
     return { kind: "session", key: by, boot, pins: ["p"], answering };
   };
   const events: Record<string, HostEvent> = {
-    "enrol k": { kind: "enrol", key: key("k"), replace: false },
-    "enrol x": { kind: "enrol", key: key("x"), replace: false },
-    "enrol x in its place": { kind: "enrol", key: key("x"), replace: true },
+    "enrol k": { kind: "enrol", key: key("k"), replace: false, pins: ["p"] },
+    "enrol x": { kind: "enrol", key: key("x"), replace: false, pins: ["p"] },
+    "enrol x in its place": { kind: "enrol", key: key("x"), replace: true, pins: ["p"] },
     "k rotates to n": { kind: "rotate", by: "k", next: key("n") },
     "k rotates to m": { kind: "rotate", by: "k", next: key("m") },
     "k rotates to k": { kind: "rotate", by: "k", next: key("k") },
