@@ -24,6 +24,7 @@ import { limits as storeWireLimits } from "../store/wire/protocol.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { AuditAdmission } from "./audit-admission.ts";
 import { OperatorCookies } from "./browser-sessions.ts";
 import { ControlRoutes } from "./control.ts";
 import { type AuthorityOptions, addressOf, certificateNames, type ListenPlace } from "./options.ts";
@@ -73,6 +74,7 @@ class AuthorityDaemon {
   readonly #parts: Parts;
   readonly #cookies: OperatorCookies;
   readonly #presence: PresenceBook;
+  readonly #admission: AuditAdmission;
   readonly #servers: HttpServer[] = [];
   readonly #timers = new Map<string, Disposable>();
   #control: ControlServer<AuthorityRequest> | undefined;
@@ -89,6 +91,7 @@ class AuthorityDaemon {
     this.#loop = parts.loop;
     this.#parts = parts;
     const { authority, store } = parts;
+    this.#admission = new AuditAdmission(parts.audit, parts.logger);
     this.#presence = new PresenceBook(store, {
       isLive: (host) => authority.hosts.isLive(host),
       onTrouble: (message) => this.#logger.warn(message),
@@ -154,7 +157,7 @@ class AuthorityDaemon {
       webSockets: [service.route()],
       authenticate: (credentials) => this.#authenticate(credentials),
       browserSessions: this.#cookies,
-      admit: () => audit.admit(),
+      admit: () => this.#admission.admit(),
       onRecord: async (record) => {
         await audit.append(record);
       },
@@ -196,7 +199,7 @@ class AuthorityDaemon {
   /** What keeps it from working, for /healthz. */
   #troubles(): readonly string[] {
     try {
-      this.#parts.audit.admit();
+      this.#admission.admit();
       return [];
     } catch (error) {
       return [(error as Error).message];

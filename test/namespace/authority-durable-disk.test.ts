@@ -59,11 +59,16 @@ skipUnless("disks of an authority", root, () => {
       const said = await message(change());
       expect(said).toContain(noRoom);
       expect(said).toContain("Nothing is changed that cannot be written into the audit log");
+      expect(said).not.toContain("..");
     }
     // Hosts are told the same by a status, and what to do.
     const enrolled = await message(authority.host("web-2").enrol({ token: fresh }));
     expect(enrolled).toContain("The authority has no room. Nothing was changed; make room");
     expect(await message(authority.host("web-1").rotateKey())).toContain("make room");
+    // And the operator by the log, once, however many were refused.
+    const logged = () => authority.program?.output.stderr.split("\n") ?? [];
+    const refusals = logged().filter((line) => line.includes("changes something is refused"));
+    expect(refusals).toEqual([expect.stringContaining(noRoom)]);
     // An operator elsewhere: 507.
     const place = {
       kind: "https",
@@ -77,6 +82,7 @@ skipUnless("disks of an authority", root, () => {
     );
     expect(refused).toBeInstanceOf(HttpRefusal);
     expect((refused as HttpRefusal).problem.status).toBe(507);
+    expect((refused as HttpRefusal).message).not.toContain("..");
 
     // Reads and sessions go on, and nothing is half-done.
     expect((await authority.host("web-1").openSession()).host).toBe("web-1");
@@ -92,6 +98,7 @@ skipUnless("disks of an authority", root, () => {
     disk.clear();
     expect(await healthOf(authority)).toMatchObject({ status: 200, body: { reasons: [] } });
     await authority.host("web-2").enrol({ token: fresh });
+    expect(logged().filter((line) => line.includes("is taken again"))).toHaveLength(1);
     const { key } = await authority.host("web-1").rotateKey();
     expect((await authority.host("web-1").openSession()).key).toBe(key);
     for (const change of Object.values(changes)) await change();
