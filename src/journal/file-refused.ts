@@ -3,7 +3,12 @@ import { ExitCode } from "../units/exit-code.ts";
 /** A file or a folder that cannot be used: what was expected, what was received, the mend. */
 export class FileRefused extends Error {
   override readonly name = "FileRefused";
-  readonly exitCode = ExitCode.refused;
+  readonly exitCode: ExitCode = ExitCode.refused;
+}
+
+/** A file that the command line names, and that cannot be used: the command line is wrong. */
+export class NamedFileRefused extends FileRefused {
+  override readonly exitCode = ExitCode.usage;
 }
 
 interface Reason {
@@ -53,6 +58,11 @@ const reasons: Readonly<Record<string, Reason>> = {
     received: "one that is read-only",
     mend: "Mount it for writing",
   },
+  ENAMETOOLONG: {
+    expected: "a name of at most 255 bytes, in a path of at most 4095",
+    received: "a longer one",
+    mend: "Choose a shorter one",
+  },
   EADDRINUSE: {
     expected: "a path that nobody uses",
     received: "one in use",
@@ -62,9 +72,38 @@ const reasons: Readonly<Record<string, Reason>> = {
   ENFILE: noDescriptor,
 };
 
+/** The same of a file that is only read: open(2). */
+const readingReasons: Readonly<Record<string, Reason>> = {
+  ENOENT: { expected: "a file there", received: "nothing", mend: "Look at its name" },
+  ENOTDIR: {
+    expected: "folders alone on the way there",
+    received: "a file in the place of one",
+    mend: "Look at its name",
+  },
+  EISDIR: { expected: "a file", received: "a folder", mend: "Name the file in it" },
+  EACCES: {
+    expected: "that this user may read it",
+    received: "a refusal by its mode, its owner, or a security module",
+    mend: "Run this as its owner",
+  },
+  ELOOP: {
+    expected: "a file",
+    received: "symbolic links that lead in a circle",
+    mend: "Look at where it leads",
+  },
+  ENAMETOOLONG: {
+    expected: "a name of at most 255 bytes, in a path of at most 4095",
+    received: "a longer one",
+    mend: "Look at its name",
+  },
+};
+
 /** Why a file cannot be used, as half a sentence, and what to do about it. */
 export function describeRefusal(code: string): { readonly why: string; readonly mend: string } {
-  const found = reasons[code];
+  return described(code, reasons[code]);
+}
+
+function described(code: string, found: Reason | undefined) {
   if (found === undefined) {
     return { why: `expected to be let, received ${code}`, mend: "See errno(3) for what it means" };
   }
@@ -95,6 +134,29 @@ export function withFile<T>(
   } catch (error) {
     throw refusalOf(file, error);
   }
+}
+
+/**
+ * `withFile`, for reading a file that the command line names.
+ * @throws NamedFileRefused; FileRefused for what is not the file's fault, such as ENFILE; any other
+ *   error as it is
+ */
+export function withNamedFile<T>(file: Parameters<typeof withFile>[0], act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    throw namedRefusalOf(file, error) ?? refusalOf(file, error);
+  }
+}
+
+function namedRefusalOf(file: Parameters<typeof withFile>[0], error: unknown) {
+  const code = refusalCode(error) ?? "";
+  const reason = readingReasons[code];
+  if (reason === undefined) return undefined;
+  const { why, mend } = described(code, reason);
+  return new NamedFileRefused(
+    `Cannot ${file.what} ${file.path}: ${why}. ${mend}, or ${file.otherwise}.`,
+  );
 }
 
 function refusalOf(

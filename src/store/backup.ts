@@ -1,5 +1,5 @@
-import { existsSync, linkSync, renameSync, unlinkSync } from "node:fs";
-import { dirname } from "node:path";
+import { linkSync, lstatSync, renameSync, unlinkSync } from "node:fs";
+import { dirname, join } from "node:path";
 import * as v from "valibot";
 import { FileRefused, refusalCode } from "../journal/file-refused.ts";
 import type { Milliseconds } from "../units/units.ts";
@@ -58,9 +58,12 @@ export async function copyInTurns(
   checkUsable: () => void,
 ): Promise<BackupReport> {
   const place = { what: "write the backup", path: file, otherwise: "give another file" };
-  if (existsSync(file)) throw somethingIsThere(file);
-  const partial = `${file}.${process.pid}.partial`;
-  removeDatabase(partial);
+  const partial = partialOf(file);
+  withDatabase(place, () => {
+    // existsSync would take a name that is too long for one that is free.
+    if (lstatSync(file, { throwIfNoEntry: false }) !== undefined) throw somethingIsThere(file);
+    removeDatabase(partial);
+  });
   try {
     const copy = withDatabase(place, () => new DatabaseCopy(source, partial, facts.spent));
     try {
@@ -76,7 +79,22 @@ export async function copyInTurns(
       copy[Symbol.dispose]();
     }
   } finally {
+    removeLeftover(partial);
+  }
+}
+
+/** Beside the file, under a name of its own: the longest name has no room for more letters. */
+function partialOf(file: string): string {
+  const hash = new Bun.CryptoHasher("sha256").update(file).digest("hex").slice(0, 16);
+  return join(dirname(file), `.backup-${hash}.${process.pid}.partial`);
+}
+
+/** What refused the backup is to be told, and not that its beginning cannot be removed either. */
+function removeLeftover(partial: string): void {
+  try {
     removeDatabase(partial);
+  } catch (error) {
+    if (refusalCode(error) === undefined) throw error;
   }
 }
 

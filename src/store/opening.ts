@@ -10,7 +10,7 @@ import {
 } from "./incarnation.ts";
 import { passStep } from "./kill-points.ts";
 import { Ledger } from "./ledger.ts";
-import { removeDatabase, type StorePaths } from "./store-folder.ts";
+import { placeBeforeRestore, removeDatabase, type StorePaths } from "./store-folder.ts";
 import { checkWriteAheadLog } from "./write-ahead-log.ts";
 
 /** What a store's folder holds, whole and checked. */
@@ -102,12 +102,13 @@ export function finishRestore(paths: StorePaths, incarnation: Incarnation): Inca
   passStep("restore:ledger");
   if (existsSync(paths.restoring)) {
     if (existsSync(paths.database)) {
+      const kept = placeBeforeRestore(paths);
       // Its log first: it must not be found beside the restored database.
       if (existsSync(paths.writeAheadLog)) {
-        renameSync(paths.writeAheadLog, `${paths.beforeRestore}-wal`);
+        renameSync(paths.writeAheadLog, `${kept}-wal`);
       }
       passStep("restore:kept-log");
-      renameSync(paths.database, paths.beforeRestore);
+      renameSync(paths.database, kept);
     }
     rmSync(`${paths.database}-shm`, { force: true });
     syncFolder(paths.folder);

@@ -1,5 +1,5 @@
 import { existsSync, rmSync } from "node:fs";
-import { FileRefused } from "../journal/file-refused.ts";
+import { FileRefused, NamedFileRefused } from "../journal/file-refused.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { checkManifest, DatabaseCopy, type Manifest } from "./backup.ts";
 import { Database } from "./database.ts";
@@ -17,7 +17,13 @@ import { passStep } from "./kill-points.ts";
 import { Ledger, type Spending } from "./ledger.ts";
 import { finishRestore, refusalOf } from "./opening.ts";
 import type { Revision } from "./store.ts";
-import { lockFolder, pathsOf, removeDatabase, type StorePaths } from "./store-folder.ts";
+import {
+  lockFolder,
+  pathsOf,
+  placeBeforeRestore,
+  removeDatabase,
+  type StorePaths,
+} from "./store-folder.ts";
 
 export interface RestoreOptions {
   readonly folder: string;
@@ -60,6 +66,7 @@ export function restore(options: RestoreOptions): RestoreReport {
 
 function restoreLocked(paths: StorePaths, options: RestoreOptions): RestoreReport {
   const found = readPresent(paths, options);
+  const keptAs = existsSync(paths.database) ? placeBeforeRestore(paths) : undefined;
   using source = openBackup(options.file);
   const manifest = checkManifest(source);
   const isReadable = isLedgerReadable(paths);
@@ -70,8 +77,7 @@ function restoreLocked(paths: StorePaths, options: RestoreOptions): RestoreRepor
   passStep("restore:copied");
   mergeLedger(paths, next, { isReadable, spent: source.spent() });
   passStep("restore:merged");
-  const keptAs = existsSync(paths.database) ? paths.beforeRestore : undefined;
-  // Of an earlier restore: its log must not be found beside what is kept now.
+  // Of one that somebody moved away: its log must not be found beside what is kept now.
   if (keptAs !== undefined) removeDatabase(keptAs);
   writeIncarnation(paths.incarnation, next);
   passStep("restore:intended");
@@ -95,7 +101,9 @@ function readPresent(paths: StorePaths, options: RestoreOptions): Incarnation | 
 
 function openBackup(file: string): Database {
   if (!existsSync(file)) {
-    throw new FileRefused(`Cannot restore ${file}: expected a backup there, received nothing.`);
+    throw new NamedFileRefused(
+      `Cannot restore ${file}: expected a backup there, received nothing. Look at its name.`,
+    );
   }
   try {
     const database = Database.open(file, "read");

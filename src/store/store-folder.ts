@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { lockFile } from "../../ffi/flock.ts";
 import { FileRefused, withFile } from "../journal/file-refused.ts";
@@ -20,7 +20,7 @@ export interface StorePaths {
   readonly restoring: string;
   /** A ledger that a restore begins, because there is none that can be read. */
   readonly restoringLedger: string;
-  /** The database that a restore replaced. */
+  /** The database that a restore replaced; of the second one `-2`, and so on. */
   readonly beforeRestore: string;
   /** A ledger that could not be read. */
   readonly damagedLedger: string;
@@ -58,6 +58,7 @@ export function lockFolder(folder: string): Disposable {
         `received mode 0${(mode & 0o777).toString(8)}. Say chmod 700 ${folder}.`,
     );
   }
+  checkFiles(folder);
   const lock = withFile(file, () => lockFile(pathsOf(folder).lock));
   if (lock === "held") {
     throw new FileRefused(
@@ -66,6 +67,40 @@ export function lockFolder(folder: string): Disposable {
     );
   }
   return { [Symbol.dispose]: () => lock.close() };
+}
+
+/** @throws FileRefused for a file that others may write: who could, lets in whom they like */
+function checkFiles(folder: string): void {
+  const { database, writeAheadLog, incarnation, ledger, lock } = pathsOf(folder);
+  for (const path of [database, writeAheadLog, incarnation, ledger, lock]) {
+    const mode = statSync(path, { throwIfNoEntry: false })?.mode ?? 0;
+    if ((mode & 0o022) === 0) continue;
+    throw new FileRefused(
+      `Cannot use the store ${folder}: expected files that their owner alone may write, received ` +
+        `${path} with mode 0${(mode & 0o777).toString(8)}. See who has written there; then say ` +
+        `chmod 600 ${path}.`,
+    );
+  }
+}
+
+/** Databases that restores have replaced, and that are kept in a folder. */
+export const MOST_KEPT = 8;
+
+/**
+ * Where the database goes that a restore replaces: nothing that was kept before is lost by it. It
+ * is the same until that database is there.
+ * @throws FileRefused when as many are kept as may be
+ */
+export function placeBeforeRestore({ folder, beforeRestore }: StorePaths): string {
+  for (let number = 1; number <= MOST_KEPT; number += 1) {
+    const path = number === 1 ? beforeRestore : `${beforeRestore}-${number}`;
+    if (!existsSync(path)) return path;
+  }
+  throw new FileRefused(
+    `Cannot restore in ${folder}: expected at most ${MOST_KEPT - 1} databases there that earlier ` +
+      `restores have replaced, received ${MOST_KEPT}. Move away those of ${beforeRestore}* that ` +
+      "nobody needs.",
+  );
 }
 
 /** Removes a database's file and what SQLite keeps beside it. */

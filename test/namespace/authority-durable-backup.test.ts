@@ -15,6 +15,7 @@ import { type StoreStep, storeSteps } from "../../src/store/kill-points.ts";
 import { verifyBackup } from "../../src/store/verify.ts";
 import { DurableAuthority } from "../support/durable-authority.ts";
 import { rotating } from "../support/rotation.ts";
+import { SmallDisk } from "../support/small-disk.ts";
 import { rejectionOf } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
@@ -322,9 +323,18 @@ describe("the commands", () => {
     const nowhere = await authority.store("backup", folder.file("no/such/folder"));
     expect(nowhere).toMatchObject({ exitCode: 111, stdout: "" });
     expect(nowhere.stderr).toContain("no/such");
+    const long = await authority.store("backup", folder.file("x".repeat(256)));
+    expect(long).toMatchObject({ exitCode: 111, stdout: "" });
+    expect(long.stderr).toContain("expected a name of at most 255 bytes");
+    using disk = new SmallDisk(folder.file("disk"), "4m");
+    disk.remount("ro");
+    const readOnly = await authority.store("backup", join(disk.path, "backup"));
+    expect(readOnly).toMatchObject({ exitCode: 111, stdout: "" });
+    expect(readOnly.stderr).toContain("expected a file system that can be written, received one");
+    expect(readOnly.stderr).not.toContain("bug");
     await authority.stop();
     const missing = await authority.store("restore", folder.file("missing"));
-    expect(missing).toMatchObject({ exitCode: 111, stdout: "" });
+    expect(missing).toMatchObject({ exitCode: 100, stdout: "" });
     expect(missing.stderr).toContain("expected a backup there, received nothing");
     await Bun.write(folder.file("text"), "no backup");
     const text = await authority.store("restore", folder.file("text"));

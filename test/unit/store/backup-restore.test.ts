@@ -14,6 +14,7 @@ import { FileRefused } from "../../../src/journal/file-refused.ts";
 import type { EmbeddedStore } from "../../../src/store/embedded-store.ts";
 import { incarnationLimits } from "../../../src/store/incarnation.ts";
 import { LedgerUnknown, restore } from "../../../src/store/restore.ts";
+import { MOST_KEPT } from "../../../src/store/store-folder.ts";
 import { backupOf, storageOf, verifyBackup, verifyStore } from "../../../src/store/verify.ts";
 import { openStore, putOne, testClocks } from "../../support/embedded-store.ts";
 import { conformanceBuckets, freshWriteId, WatchReader } from "../../support/store-conformance.ts";
@@ -94,7 +95,14 @@ describe("a backup", () => {
     expect(readFileSync(backup, "utf8")).toBe("mine");
     const nowhere = await rejectionOf(store.backup(folder.file("no/such/folder")));
     expect(nowhere.message).toContain("mkdir -p");
+    const long = await rejectionOf(store.backup(folder.file("x".repeat(256))));
+    expect(long).toMatchObject({
+      name: "FileRefused",
+      message: expect.stringContaining("at most 255 bytes"),
+    });
     expect(readdirSync(folder.path).toSorted()).toEqual(["backup", "store"]);
+    // The longest name is one.
+    expect((await store.backup(folder.file("x".repeat(255)))).entries).toBe(0);
     expect(statSync(place).isDirectory()).toBe(true);
   });
 
@@ -154,6 +162,34 @@ describe("a restore", () => {
     expect(restoreHere({ file: keptAs }).fenced).toBe(false);
     store = openStore(place);
     expect((await store.get("facts", "a"))?.value).toBe("2");
+  });
+
+  test("keeps what each one replaces, up to a number, and then refuses first", async () => {
+    store = openStore(place);
+    await store.backup(backup);
+    const kept: string[] = [];
+    for (let round = 1; round <= MOST_KEPT; round += 1) {
+      store ??= openStore(place);
+      await putOne(store, "facts", "a", `${round}`);
+      await close();
+      kept.push(restoreHere().keptAs ?? "");
+    }
+    expect(new Set(kept).size).toBe(MOST_KEPT);
+    expect(kept.slice(0, 2)).toEqual([
+      `${place}/store.db.before-restore`,
+      `${place}/store.db.before-restore-2`,
+    ]);
+    const before = readFileSync(`${place}/incarnation.json`, "utf8");
+    expect(refusal(() => restoreHere())).toContain("Move away those of");
+    expect(readFileSync(`${place}/incarnation.json`, "utf8")).toBe(before);
+    // The first one is what it was; what stood beside one that is gone is not taken for its log.
+    const [first = "", second = ""] = kept;
+    rmSync(second);
+    writeFileSync(`${second}-wal`, "of another");
+    expect(restoreHere({ file: first }).keptAs).toBe(second);
+    store = openStore(place);
+    expect((await store.get("facts", "a"))?.value).toBe("1");
+    expect(existsSync(`${second}-wal`)).toBe(false);
   });
 
   test("jumps over all revisions that were given, again and again", async () => {

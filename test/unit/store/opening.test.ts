@@ -243,3 +243,17 @@ test("verify tells what it found in order", async () => {
   expect(refusal(() => verifyStore(folder.file("none")))).toContain("received none");
   expect(existsSync(folder.file("none"))).toBe(false);
 });
+
+test("files that others may write are refused, with the command that mends it", async () => {
+  await filled(1);
+  for (const name of ["store.db", "incarnation.json", "spent.log", "lock"]) {
+    const path = `${place}/${name}`;
+    for (const mode of [0o666, 0o620]) {
+      chmodSync(path, mode);
+      expect(refusal(() => openStore(place))).toContain(`chmod 600 ${path}`);
+    }
+    chmodSync(path, 0o600);
+  }
+  store = openStore(place);
+  expect(await store.get("facts", "k.0")).toBeDefined();
+});
