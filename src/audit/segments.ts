@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, read as readBytes, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { FileRefused } from "../journal/file-refused.ts";
+import { FileRefused, refusalCode } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
 import { auditLimits } from "./limits.ts";
 
@@ -11,6 +11,8 @@ export interface SegmentFile {
   readonly first: number;
 }
 
+/** Beside the segments: one writer at a time. */
+const lockName = "lock";
 const pattern = /^segment-(\d{16})\.jsonl$/;
 
 export function segmentName(first: number): string {
@@ -35,17 +37,26 @@ export function listSegments(directory: string): SegmentFile[] {
   return segments.toSorted((one, other) => one.first - other.first);
 }
 
+/** Whether a folder is that of a log: an empty one has its lock. @throws Error (ENOENT …) */
+export function isLogFolder(directory: string): boolean {
+  return readdirSync(directory).some((name) => name === lockName || pattern.test(name));
+}
+
 /** A segment that is open for reading; `using` closes it. */
 export class OpenSegment implements Disposable {
   readonly #file: number;
 
-  /** @throws Error (ENOENT, ELOOP …); FileRefused: a FIFO would let its reader wait for ever */
+  /** @throws Error (ENOENT …); FileRefused: a FIFO would let its reader wait for ever */
   constructor(path: string) {
     const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    this.#file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    try {
+      this.#file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    } catch (error) {
+      throw refusalCode(error) === "ELOOP" ? noSegment(path, "a symbolic link") : error;
+    }
     if (fstatSync(this.#file).isFile()) return;
     closeSync(this.#file);
-    throw new FileRefused(`Cannot read ${path}: expected a file, received something else`);
+    throw noSegment(path, "something else");
   }
 
   get size(): number {
@@ -65,6 +76,14 @@ export class OpenSegment implements Disposable {
   [Symbol.dispose](): void {
     closeSync(this.#file);
   }
+}
+
+/** A log's writer makes files alone. */
+function noSegment(path: string, received: string): FileRefused {
+  return new FileRefused(
+    `Cannot read ${path}: expected a file, received ${received}. Somebody has put it there: see ` +
+      "what it is, and move it out of the log's folder.",
+  );
 }
 
 /** Bytes that are read at a time; a line is shorter. */

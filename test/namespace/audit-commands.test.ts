@@ -1,7 +1,7 @@
 /** hostler audit list and verify, compiled, on logs that were written, changed, and are written. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { generateKeyPairSync } from "node:crypto";
-import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { AuditLog } from "../../src/audit/log.ts";
 import { callOf, LogFiles, rechain, testSigner, writeCalls } from "../support/audit.ts";
 import { AuditWriter, writtenHeads } from "../support/audit-writer.ts";
@@ -112,12 +112,25 @@ describe("list", () => {
       const none = await audit(command, "--directory", folder.file("none"));
       expect(none.exitCode).toBe(111);
       expect(none.stderr).toContain("or give the folder by --directory");
+      mkdirSync(folder.file("empty"), { recursive: true });
+      for (const directory of [folder.file("empty"), "/etc"]) {
+        const other = await audit(command, "--directory", directory);
+        expect(other).toMatchObject({ exitCode: 111, stdout: "" });
+        expect(other.stderr).toContain("received a folder with neither");
+      }
       writeFileSync(folder.file("file"), "");
       expect((await audit(command, "--directory", folder.file("file"))).exitCode).toBe(111);
       mkdirSync(folder.file(`${command}/segment-0000000000000001.jsonl`), { recursive: true });
       const odd = await audit(command, "--directory", folder.file(command));
       expect(odd.exitCode).toBe(111);
       expect(odd.stderr).toContain("expected a file");
+      const links = folder.file(`${command}-links`);
+      mkdirSync(links);
+      symlinkSync("/dev/zero", `${links}/segment-0000000000000001.jsonl`);
+      const linked = await audit(command, "--directory", links);
+      expect(linked.exitCode).toBe(111);
+      expect(linked.stderr).toContain("received a symbolic link. Somebody has put it there");
+      expect(linked.stderr).not.toContain("ELOOP");
     }
     for (const words of [
       ["-n", "x"],
@@ -229,7 +242,7 @@ describe("verify", () => {
       expect((await audit("verify", "--head", head)).exitCode).toBe(100);
     }
     const words = ["--directory", folder.path, "--key", folder.file("nowhere")];
-    expect((await audit("verify", ...words)).exitCode).toBe(111);
+    expect((await audit("verify", ...words)).exitCode).toBe(100);
   });
 
   test("while a daemon writes, drops and begins segments: intact each time", async () => {

@@ -9,7 +9,7 @@ import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { alignColumns, renderTable } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
-import { withFile } from "../../journal/file-refused.ts";
+import { withNamedFile } from "../../journal/file-refused.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { brokenChainExitCode, checkReadable } from "./audit-words.ts";
@@ -61,16 +61,19 @@ function readHead(text: string): Head {
   return { sequence: wholeNumber(sequence, range), hash };
 }
 
-/** The Ed25519 public keys of a file. @throws UsageError, FileRefused */
+/** The Ed25519 public keys of a file. @throws UsageError, NamedFileRefused */
 function readKeys(path: string): string[] {
-  const text = withFile({ what: "read the key", path, otherwise: "give another --key" }, () => {
-    const { size } = statSync(path);
-    if (size > longestKeyFile) {
-      const most = `at most ${longestKeyFile} bytes`;
-      throw new UsageError(`Expected ${most} in ${path}, received ${size}`);
-    }
-    return readFileSync(path, "latin1");
-  });
+  const text = withNamedFile(
+    { what: "read the key", path, otherwise: "give another --key" },
+    () => {
+      const { size } = statSync(path);
+      if (size > longestKeyFile) {
+        const most = `at most ${longestKeyFile} bytes`;
+        throw new UsageError(`Expected ${most} in ${path}, received ${size}`);
+      }
+      return readFileSync(path, "latin1");
+    },
+  );
   if (text.includes("PRIVATE KEY-----")) {
     throw new UsageError(`Expected a public key in ${path}, received a private one: keep it away`);
   }

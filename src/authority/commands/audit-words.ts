@@ -1,4 +1,5 @@
-import { readdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
+import { isLogFolder } from "../../audit/segments.ts";
 import { FileRefused, withFile } from "../../journal/file-refused.ts";
 
 /** Exit code: the log could be read, and is not as it was written. */
@@ -18,6 +19,10 @@ export function checkReadable(directory: string): void {
           "Run this on the authority's host, or give the folder by --directory.",
       );
     }
-    readdirSync(directory);
+    if (isLogFolder(directory)) return;
+    throw new FileRefused(
+      `Cannot read the audit log ${directory}: expected its segments, or its lock, received a ` +
+        "folder with neither. Run this on the authority's host, or give the folder by --directory.",
+    );
   });
 }

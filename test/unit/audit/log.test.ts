@@ -196,7 +196,10 @@ describe("refused", () => {
     const error = await rejectionOf(AuditLog.open({ directory: folder.file("file") }));
     expect(error.message).toContain("received a file in the place of one");
     symlinkSync("/dev/zero", `${directory}/segment-0000000000000099.jsonl`);
-    expect(await rejectionOf(verified(directory))).toMatchObject({ code: "ELOOP" });
+    expect(await rejectionOf(verified(directory))).toMatchObject({
+      name: "FileRefused",
+      message: expect.stringContaining("received a symbolic link. Somebody has put it there"),
+    });
     rmSync(`${directory}/segment-0000000000000099.jsonl`);
     mkdirSync(`${directory}/segment-0000000000000099.jsonl`);
     expect(await rejectionOf(verified(directory))).toMatchObject({ name: "FileRefused" });
