@@ -83,7 +83,8 @@ function notJson(failure: Error): ProblemError {
 }
 
 /**
- * Path parameters, query and body as one object.
+ * Path parameters, query and body as one object. A name that stands twice in the text of the body
+ * is here once: JSON.parse has kept the last one (ECMA-262, 25.5.1).
  * @throws ProblemError when a name is given twice: nobody could say which one counts
  */
 export function joinInput(parts: {

@@ -105,12 +105,18 @@ export function translateFailure(
   if (certificate !== undefined) {
     return new HttpPinRefused(`Refused ${url}: ${certificate}`, { cause: failure });
   }
-  const reason = reasons[code] ?? ((failure as Error | undefined)?.message || code);
+  const reason = reasons[code] ?? (saidBy(failure) || code);
   const isSent = !unsent.includes(reason);
   return new HttpUnreachable(`Cannot reach ${url}: ${reason}`, {
     cause: failure,
     ambiguous: mutates && isSent,
   });
+}
+
+/** What Bun says, without its advice to whoever wrote the program. */
+function saidBy(failure: unknown): string {
+  const { message } = (failure ?? {}) as { readonly message?: unknown };
+  return String(message ?? "").replace(/\.? *For more information, pass .*$/s, "");
 }
 
 export function codeOf(failure: unknown): string {

@@ -1,7 +1,11 @@
 /** Paths, rates, metrics, browsers and the OpenAPI document. */
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
-import { HttpAnswerRefused, HttpUnreachable } from "../../../src/http/client-error.ts";
+import {
+  HttpAnswerRefused,
+  HttpUnreachable,
+  translateFailure,
+} from "../../../src/http/client-error.ts";
 import {
   COOKIE_NAME,
   credentialsOf,
@@ -277,6 +281,13 @@ describe("an input", () => {
 });
 
 describe("a client", () => {
+  test("says nothing of what Bun advises whoever wrote the program", () => {
+    const advice = "For more information, pass `verbose: true` in the second argument to fetch()";
+    const asked = { url: "https://a:1", mutates: false };
+    const failure = Object.assign(new Error(`It broke. ${advice}`), { code: "Odd" });
+    expect(translateFailure(failure, asked).message).toBe("Cannot reach https://a:1: It broke");
+  });
+
   const big = defineRoute({
     name: "test.big",
     method: "GET",
