@@ -7,15 +7,24 @@ import {
   ControlUnreachable,
   connectControl,
 } from "../messaging/control-client.ts";
-import { describeIssues } from "../messaging/describe-issues.ts";
+import { describeIssues, firstFinding } from "../messaging/describe-issues.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { streamItemSchema } from "./protocol.ts";
+
+/** Letters of what was typed that are said again. */
+const LONGEST_RECEIVED = 200;
 
 /** An authority is away, refused, or is not understood; the message has the mend. */
 export class AuthorityError extends Error {
   override readonly name = "AuthorityError";
   readonly exitCode = ExitCode.refused;
+}
+
+/** What was typed is nothing that an authority could be asked: nobody was. */
+export class InputRefused extends Error {
+  override readonly name = "InputRefused";
+  readonly exitCode = ExitCode.usage;
 }
 
 /** Where an authority is reached: here, or elsewhere by TLS, pins and an operator's token. */
@@ -51,11 +60,12 @@ export class AuthorityClient implements Disposable {
     }
   }
 
-  /** @throws AuthorityError, or what the HTTP client throws: each has its mend */
+  /** @throws InputRefused, AuthorityError, or what the HTTP client throws: each has its mend */
   async call<Input extends v.GenericSchema, Output extends v.GenericSchema>(
     route: RouteDefinition<Input, Output>,
     input: v.InferInput<Input>,
   ): Promise<v.InferOutput<Output>> {
+    checkInput(route.input, input);
     const way = this.#way;
     if (way instanceof HttpClient) return await way.call(route, input);
     try {
@@ -91,6 +101,19 @@ export class AuthorityClient implements Disposable {
   [Symbol.dispose](): void {
     if (!(this.#way instanceof HttpClient)) this.#way.close();
   }
+}
+
+/** @throws InputRefused in the words of the schema */
+function checkInput(schema: v.GenericSchema, input: unknown): void {
+  const checked = v.safeParse(schema, input);
+  if (checked.success) return;
+  const [issue] = checked.issues;
+  const { expected } = firstFinding(checked.issues);
+  const part = issue.path?.map(({ key }) => String(key)).join(".");
+  // Where the schema has words of its own, they say more than a pattern or a sign.
+  const wanted = issue.message.startsWith("Invalid") ? expected : `${issue.message} in ${part}`;
+  const received = String(issue.received).slice(0, LONGEST_RECEIVED);
+  throw new InputRefused(`Expected ${wanted}, received ${received}`);
 }
 
 function understood<T extends v.GenericSchema>(schema: T, answer: unknown): v.InferOutput<T> {

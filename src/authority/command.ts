@@ -44,6 +44,15 @@ const clientFlags = {
   },
 } as const;
 
+const outFlag = {
+  out: {
+    type: "string",
+    valueHint: "file",
+    complete: "file",
+    description: "Write it into this new file, 0600, in place of stdout",
+  },
+} as const;
+
 const hostDirectoryFlag = {
   directory: {
     type: "string",
@@ -120,7 +129,7 @@ const tokenCommand = defineCommand({
   meta: {
     name: "token",
     description: "Tokens that let one host in, once",
-    examples: [["hostler identity token create web-1 > web-1.token", "Carry it to the host"]],
+    examples: [["hostler identity token create web-1 --out web-1.token", "Carry it to the host"]],
   },
   subCommands: subCommandsOf(
     defineCommand({
@@ -128,7 +137,7 @@ const tokenCommand = defineCommand({
         name: "create",
         description: "Make a token that lets one host in, once; it is told only here",
         examples: [
-          ["hostler identity token create web-1 > web-1.token", "Good for an hour"],
+          ["hostler identity token create web-1 --out web-1.token", "Good for an hour"],
           ["hostler identity token create web-1 --replace", "For a host that lost its key"],
         ],
       },
@@ -144,6 +153,7 @@ const tokenCommand = defineCommand({
           type: "boolean",
           description: "For a host that is enrolled: its keys are revoked when the token is used",
         },
+        ...outFlag,
         ...clientFlags,
         ...jsonFlag,
       },
@@ -233,7 +243,9 @@ const operatorCommand = defineCommand({
   meta: {
     name: "operator",
     description: "People and programs that may ask an authority for something",
-    examples: [["hostler identity operator add alice --role operate > alice.token", "Let one in"]],
+    examples: [
+      ["hostler identity operator add alice --role operate --out alice.token", "Let one in"],
+    ],
   },
   subCommands: subCommandsOf(
     defineCommand({
@@ -241,7 +253,10 @@ const operatorCommand = defineCommand({
         name: "add",
         description: "Add an operator, and print its token, which is told only here",
         examples: [
-          ["hostler identity operator add alice --role operate > alice.token", "May change things"],
+          [
+            "hostler identity operator add alice --role operate --out alice.token",
+            "May change things",
+          ],
           ["hostler identity operator add bob --permit hold", "And a permission by its name"],
         ],
       },
@@ -259,6 +274,7 @@ const operatorCommand = defineCommand({
           valueHint: "permission",
           description: "wipe, hold, exec, console, rollout or release: no role includes these",
         },
+        ...outFlag,
         ...clientFlags,
         ...jsonFlag,
       },
@@ -278,7 +294,10 @@ const operatorCommand = defineCommand({
         name: "rotate",
         description: "Print another token for an operator; the old one ends",
         examples: [
-          ["hostler identity operator rotate alice > alice.token", "The old one ends at once"],
+          [
+            "hostler identity operator rotate alice --out alice-2.token",
+            "The old one ends at once",
+          ],
           ["hostler identity operator rotate alice --overlap 1h", "The old one ends in an hour"],
         ],
       },
@@ -290,6 +309,7 @@ const operatorCommand = defineCommand({
           default: "0s",
           description: "How long the old token is good beside the new one, at most 720h",
         },
+        ...outFlag,
         ...clientFlags,
         ...jsonFlag,
       },
@@ -450,7 +470,7 @@ export const identityCommand: Command = defineCommand({
     description: "Say who hosts and operators are, let them in, and end it",
     examples: [
       ["hostler identity authority &", "The one that knows all others"],
-      ["hostler identity token create web-1 > web-1.token", "Let a host in"],
+      ["hostler identity token create web-1 --out web-1.token", "Let a host in"],
       ["hostler identity enrol < web-1.token", "On that host"],
     ],
   },

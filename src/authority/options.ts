@@ -1,3 +1,5 @@
+import * as v from "valibot";
+import { addressSchema } from "../identity/protocol.ts";
 import { identityBuckets } from "../identity/records.ts";
 import type { BucketDefinition } from "../store/store.ts";
 import type { Retention } from "./retention.ts";
@@ -34,6 +36,15 @@ export const presenceBucket: BucketDefinition = {
 
 /** All that an authority keeps, with the usual bounds. */
 export const usualBuckets: readonly BucketDefinition[] = [...identityBuckets, presenceBucket];
+
+/** An address that somebody can call: port 0 is for listening alone. */
+export const reachableAddressSchema = v.pipe(
+  addressSchema,
+  v.check((text) => {
+    const [, port = 0] = /:(\d+)$/.exec(text) ?? [];
+    return Number(port) >= 1 && Number(port) <= 65_535;
+  }, "https://NAME:PORT"),
+);
 
 /** "127.0.0.1:7443" or "[::1]:7443"; undefined for anything else. */
 export function parseListen(text: string): ListenPlace | undefined {

@@ -1,9 +1,10 @@
 /** Where secrets are not: whatever is printed, logged, listed, kept beside their files, or sent. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { COOKIE_NAME } from "../../src/http/credentials.ts";
 import {
+  runHostler,
   saysDone,
   saysRefused,
   TestAuthority,
@@ -308,17 +309,90 @@ skipUnless("files of secrets that others could read", root, () => {
     const host = authority.host("web-1");
     for (const mode of [0o644, 0o640, 0o604]) {
       chmodSync(alice.file, mode);
-      expect(await alice.refuses("whoami")).toContain(`Run chmod 600 ${alice.file}`);
       chmodSync(token, mode);
-      const said = await saysRefused(host.words("enrol", "--token-file", token));
-      expect(said).toContain(`Run chmod 600 ${token}`);
+      for (const [words, path] of [
+        [alice.words("whoami"), alice.file],
+        [host.words("enrol", "--token-file", token), token],
+      ] as const) {
+        const { exitCode, stderr } = await runHostler(words);
+        expect(exitCode).toBe(100);
+        expect(stderr).toContain(`Run chmod 600 ${path}`);
+      }
     }
     chmodSync(alice.file, 0o600);
     expect(await alice.ask("whoami")).toContain("operator alice");
     chmodSync(token, 0o600);
     await saysDone(host.words("enrol", "--token-file", token));
     writeFileSync(alice.file, "x".repeat(5_000));
-    expect(await alice.refuses("whoami")).toContain("at most 4096 bytes");
+    const long = await runHostler(alice.words("whoami"));
+    expect([long.exitCode, long.stderr]).toEqual([
+      100,
+      expect.stringContaining("at most 4096 bytes"),
+    ]);
+  });
+
+  test("--out makes files that can be used as they are, whatever the umask", async () => {
+    await using authority = await TestAuthority.start();
+    const { folder } = authority;
+    const before = ["sh", "-c", 'umask 0; exec "$@"', "sh"];
+    const written = async (name: string, ...words: readonly string[]) => {
+      const path = folder.file(name);
+      expect(await saysDone(authority.local(...words, "--out", path), { before })).toBe("");
+      expect(statSync(path).mode & 0o777).toBe(0o600);
+      return path;
+    };
+    const token = await written("web-1.token", "token", "create", "web-1");
+    await saysDone(authority.host("web-1").words("enrol", "--token-file", token));
+    const remote = async (file: string) => {
+      const place = ["--authority", authority.address, "--pin", await authority.pin()];
+      return await runHostler(["identity", "whoami", ...place, "--token-file", file]);
+    };
+    const first = await written("alice.token", "operator", "add", "alice");
+    expect((await remote(first)).exitCode).toBe(0);
+    const second = await written("alice-2.token", "operator", "rotate", "alice");
+    expect([(await remote(first)).exitCode, (await remote(second)).exitCode]).toEqual([111, 0]);
+    // Nothing is overwritten, and then nothing was made either.
+    const taken = await runHostler(authority.local("token", "create", "web-2", "--out", token));
+    expect([taken.exitCode, taken.stderr]).toEqual([
+      100,
+      expect.stringContaining("Nothing is overwritten"),
+    ]);
+    expect(await authority.ask("token", "list")).not.toContain("web-2");
+    // A refusal leaves no file.
+    await authority.refuses("operator", "add", "alice", "--out", folder.file("again"));
+    expect(existsSync(folder.file("again"))).toBe(false);
+    const json = await written("json", "token", "create", "web-2", "--json");
+    expect(JSON.parse(readFileSync(json, "utf8"))).toMatchObject({ token: { host: "web-2" } });
+  });
+
+  test("an operator's token goes by TLS to a pinned authority alone", async () => {
+    await using authority = await TestAuthority.start();
+    const alice = await authority.operator("alice");
+    const { port } = authority;
+    const heard: string[] = [];
+    await using listener = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: (request) => {
+        heard.push(request.headers.get("authorization") ?? "");
+        return new Response("{}");
+      },
+    });
+    for (const place of [
+      `http://127.0.0.1:${listener.port}`,
+      `http://127.0.0.1:${port}`,
+      `unix:${authority.controlSocket}`,
+      "https://127.0.0.1:0",
+      "127.0.0.1:7443",
+    ]) {
+      const words = ["--authority", place, "--pin", alice.pin, "--token-file", alice.file];
+      const { exitCode, stderr } = await runHostler(["identity", "whoami", ...words]);
+      expect({ place, exitCode }).toEqual({ place, exitCode: 100 });
+      expect(stderr).toContain(`Expected https://NAME:PORT after --authority`);
+      expect(stderr).toContain(`received ${place}`);
+      expect(stderr).not.toContain("verbose");
+    }
+    expect(heard).toEqual([]);
   });
 
   describe("who may command an authority", () => {

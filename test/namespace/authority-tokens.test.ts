@@ -219,10 +219,64 @@ describe("what is typed wrongly", () => {
       ["operator", "add", "a", "--permit", "everything"],
       ["authority", "--listen", "nowhere"],
       ["authority", "--address", "http://plain:1"],
+      ["authority", "--address", "https://10.0.0.1:0"],
+      ["authority", "--address", "https://10.0.0.1:65536"],
     ];
     for (const words of cases) {
       const { exitCode } = await runHostler(["identity", ...words]);
       expect({ words, exitCode }).toEqual({ words, exitCode: 100 });
+    }
+  });
+
+  test("a name or an id that is none: no daemon has to say so", async () => {
+    await using authority = await TestAuthority.start();
+    const cases = [
+      [["token", "create", "A"], "Expected a name of a-z"],
+      [["operator", "add", "a..b"], "Expected a name of a-z"],
+      [["host", "revoke", "x".repeat(200)], "characters"],
+      [["token", "revoke", "3f"], "Expected a token's id in id, received"],
+    ] as const;
+    for (const [words, said] of cases) {
+      const { exitCode, stderr } = await runHostler(authority.local(...words));
+      expect({ words, exitCode, stderr }).toEqual({
+        words,
+        exitCode: 100,
+        stderr: expect.stringContaining(said),
+      });
+    }
+    // What could be, and is not, is the authority's to refuse.
+    await authority.refuses("host", "revoke", "web-1");
+  });
+
+  test("a file that is named and cannot be used: which, why, and what to do", async () => {
+    await using authority = await TestAuthority.start();
+    const { folder } = authority;
+    const none = folder.file("none");
+    const alice = await authority.operator("alice");
+    const { address } = authority;
+    const remote = ["whoami", "--authority", address, "--pin", alice.pin, "--token-file"];
+    const ofIdentity = [
+      [["enrol", "--directory", folder.file("host"), "--token-file", none], `${none}: expected a`],
+      [[...remote, none], "expected a file there, received nothing (ENOENT). Look at its name, or"],
+      [[...remote, folder.path], "expected a file, received a folder (EISDIR)"],
+      [[...remote, `${alice.file}/x`], "received a file in the place of one (ENOTDIR)"],
+    ] as const;
+    const cases = [
+      ...ofIdentity.map(([words, said]) => [["identity", ...words], said] as const),
+      [["audit", "verify", "--key", none], "expected a file there, received nothing (ENOENT)"],
+      [
+        ["store", "restore", none, "--state-directory", folder.file("other")],
+        "expected a backup there, received nothing",
+      ],
+    ] as const;
+    for (const [words, said] of cases) {
+      const { exitCode, stderr } = await runHostler(words);
+      expect({ words, exitCode, stderr }).toEqual({
+        words,
+        exitCode: 100,
+        stderr: expect.stringContaining(said),
+      });
+      expect(stderr).not.toContain("mkdir");
     }
   });
 });

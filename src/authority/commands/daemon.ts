@@ -2,9 +2,14 @@ import { resolve } from "node:path";
 import * as v from "valibot";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
-import { addressSchema } from "../../identity/protocol.ts";
 import { configureLogging } from "../../logging/logger.ts";
-import { type AuthorityOptions, type ListenPlace, parseListen, usualBuckets } from "../options.ts";
+import {
+  type AuthorityOptions,
+  type ListenPlace,
+  parseListen,
+  reachableAddressSchema,
+  usualBuckets,
+} from "../options.ts";
 import { defaultListen } from "../protocol.ts";
 import { type Retention, readRetention } from "../retention.ts";
 
@@ -43,8 +48,10 @@ export function readFlags(flags: AuthorityFlags, ownUser: number): AuthorityOpti
       `Expected at most ${MOST_ADDRESSES} times --listen, received ${given.length}`,
     );
   }
-  if (address !== undefined && !v.is(addressSchema, address)) {
-    throw new UsageError(`Expected https://NAME:PORT after --address, received ${address}`);
+  if (address !== undefined && !v.is(reachableAddressSchema, address)) {
+    throw new UsageError(
+      `Expected https://NAME:PORT, a port from 1 to 65535, after --address, received ${address}`,
+    );
   }
   const users = flags["command-uid"]
     .flatMap((text) => text.split(","))

@@ -4,20 +4,20 @@ import { UsageError } from "../../command-line/usage-error.ts";
 import { type Role, type SpecialPermission, specialPermissions } from "../../http/principal.ts";
 import { identityApi, type OperatorView } from "../../identity/api.ts";
 import { limits } from "../../identity/protocol.ts";
-import { type ClientFlags, show } from "./client-flags.ts";
+import { type ClientFlags, type SecretFlags, show, showSecret } from "./client-flags.ts";
 import { listText, timeText } from "./words.ts";
 
 interface OperatorFlags extends ClientFlags {
   readonly operator: string;
 }
 
-/** The token alone on stdout, so that it goes into a file by `>`. */
+/** The token alone, on stdout or in a file of --out. */
 export async function runAdd(
-  flags: OperatorFlags & { readonly role: Role; readonly permit: readonly string[] },
+  flags: OperatorFlags & SecretFlags & { readonly role: Role; readonly permit: readonly string[] },
 ): Promise<number> {
   const { operator: name, role } = flags;
   const special = flags.permit.flatMap((text) => text.split(",")).map(readPermission);
-  return await show(
+  return await showSecret(
     flags,
     (client) => client.call(identityApi.operatorsAdd, { name, role, special }),
     ({ token }) => `${token}\n`,
@@ -33,12 +33,12 @@ function readPermission(text: string): SpecialPermission {
 }
 
 export async function runRotate(
-  flags: OperatorFlags & { readonly overlap: string },
+  flags: OperatorFlags & SecretFlags & { readonly overlap: string },
 ): Promise<number> {
   const { operator: name } = flags;
   const range = { least: 0, most: limits.longestOverlap };
   const overlap = Math.ceil(durationArgument("--overlap", flags.overlap, range));
-  return await show(
+  return await showSecret(
     flags,
     (client) => client.call(identityApi.operatorsRotate, { name, overlap }),
     ({ token }) => `${token}\n`,

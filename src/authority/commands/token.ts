@@ -2,21 +2,21 @@ import { durationArgument } from "../../command-line/parse.ts";
 import { renderTable } from "../../command-line/table.ts";
 import { identityApi, type TokenView } from "../../identity/api.ts";
 import { limits } from "../../identity/protocol.ts";
-import { type ClientFlags, show } from "./client-flags.ts";
+import { type ClientFlags, type SecretFlags, show, showSecret } from "./client-flags.ts";
 import { agoText, timeText } from "./words.ts";
 
-interface CreateFlags extends ClientFlags {
+interface CreateFlags extends SecretFlags {
   readonly host: string;
   readonly expires: string;
   readonly replace: boolean;
 }
 
-/** The token alone on stdout, so that it goes into a file by `>`. */
+/** The token alone, on stdout or in a file of --out. */
 export async function runCreate(flags: CreateFlags): Promise<number> {
   const { host, replace } = flags;
   const most = limits.longestTokenLifetime;
   const lifetime = Math.ceil(durationArgument("--expires", flags.expires, { most }));
-  return await show(
+  return await showSecret(
     flags,
     (client) => client.call(identityApi.tokensCreate, { host, lifetime, replace }),
     ({ text }) => `${text}\n`,
