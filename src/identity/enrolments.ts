@@ -2,7 +2,7 @@ import type { Milliseconds } from "../units/units.ts";
 import type { AuthorityCore } from "./authority-core.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Hosts } from "./hosts.ts";
-import { isExpired, stepToken } from "./lifecycle-token.ts";
+import { isExpired, mayRevoke, stepToken } from "./lifecycle-token.ts";
 import {
   type EnrolAnswer,
   type EnrolRequest,
@@ -98,7 +98,7 @@ export class Enrolments {
   /** Revokes what could still let somebody in under this name. Called in turn. */
   async revokeOf(host: string): Promise<void> {
     for (const [id, record] of this.#tokens.entries()) {
-      if (record.host === host && record.state.phase === "unused") await this.#revoke(id);
+      if (record.host === host && mayRevoke(record.state)) await this.#revoke(id);
     }
   }
 

@@ -56,10 +56,14 @@ export function isExpired(terms: TokenTerms, now: Reading): boolean {
   return elapsedSince(terms.made, now) >= terms.lifetime;
 }
 
-function revoke(state: TokenState): TokenStep {
+/** Not used, or spent by nobody that is known: who revoked it may have died before the rest. */
+export function mayRevoke(state: TokenState): boolean {
   const isUnseen = state.phase === "spent-before" && state.suspects.length === 0;
-  // Spent, but by nobody that is known: who revoked it first may have died before the rest of it.
-  if (state.phase === "unused" || isUnseen) return { state: { phase: "revoked" }, granted: false };
+  return state.phase === "unused" || isUnseen;
+}
+
+function revoke(state: TokenState): TokenStep {
+  if (mayRevoke(state)) return { state: { phase: "revoked" }, granted: false };
   // A used one has done what it can do: revoking the host is what helps.
   return { state, granted: false, refused: "wrong-state" };
 }
