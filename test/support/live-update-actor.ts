@@ -257,9 +257,11 @@ export class ClientActor {
         bytes,
         detail: "half",
       });
-      const { update: current } = this.#world.state;
+      const { isDying, state } = this.#world;
+      const { update: current } = state;
       const participant = current?.participants.get(id);
-      const isWanted = current?.phase === "preserving" || current?.phase === "barrier";
+      const isUnderWay = current?.phase === "preserving" || current?.phase === "barrier";
+      const isWanted = isUnderWay && !isDying;
       if (isWanted && participant?.stage === "preserving" && participant.detail !== "half") {
         throw new Error(`the progress of ${id} is not known`);
       }

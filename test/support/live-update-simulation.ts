@@ -195,6 +195,11 @@ export class Simulation {
     this.#actor.begin();
   }
 
+  /** It hears nothing any more. */
+  get isDying(): boolean {
+    return this.#isDying;
+  }
+
   handle(event: DaemonEvent): void {
     if (this.#isDying) return;
     this.#queue.push(event);
