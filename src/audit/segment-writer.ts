@@ -19,6 +19,7 @@ import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { FileRefused, refusalCode, withFile } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
 import { AuditError } from "./audit-error.ts";
+import { lockName } from "./segments.ts";
 import type { AuditStep } from "./steps.ts";
 
 /**
@@ -43,7 +44,7 @@ export class AuditFolder implements Disposable {
     return withFile(file, () => {
       mkdirSync(path, { recursive: true, mode: 0o700 });
       checkFolder(path);
-      const lock = lockFile(join(path, "lock"));
+      const lock = lockFile(join(path, lockName));
       if (lock !== "held") return new AuditFolder(path, lock);
       const message = `Cannot write the audit log ${path}: another process does. Stop it first.`;
       throw new AuditError(message, { problem: "locked" });

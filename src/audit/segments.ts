@@ -12,7 +12,7 @@ export interface SegmentFile {
 }
 
 /** Beside the segments: one writer at a time. */
-const lockName = "lock";
+export const lockName = "lock";
 const pattern = /^segment-(\d{16})\.jsonl$/;
 
 export function segmentName(first: number): string {

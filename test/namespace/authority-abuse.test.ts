@@ -2,72 +2,21 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
-import { connect as connectTls, type TLSSocket } from "node:tls";
 import { defaultHttpLimits } from "../../src/http/limits.ts";
 import { identityPaths } from "../../src/identity/protocol-paths.ts";
 import { present, runHostler, TestAuthority } from "../support/authority.ts";
 import { type Program, startProgram } from "../support/program.ts";
 import { askRaw } from "../support/raw-host.ts";
+import { ended, MEBIBYTE, openTls, pour } from "../support/raw-socket.ts";
 import { rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
-import { waitFor, withDeadline } from "../support/wait-for.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(90_000);
 
-const MEBIBYTE = 1024 * 1024;
 const KIBIBYTE = 1024;
-
-function ended(socket: Socket): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let received = "";
-  socket.on("data", (bytes) => {
-    received += String(bytes);
-  });
-  socket.on("error", () => {});
-  socket.once("close", () => resolve(received));
-  return withDeadline("the end of the connection", promise);
-}
-
-async function openTls(port: number, version?: "TLSv1.2"): Promise<TLSSocket> {
-  const socket = connectTls({
-    ...{ host: "127.0.0.1", port, rejectUnauthorized: false },
-    ...(version !== undefined && { maxVersion: version }),
-  });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  socket.once("secureConnect", resolve);
-  socket.once("error", reject);
-  socket.once("close", () => reject(new Error("closed before the handshake was over")));
-  await promise;
-  return socket;
-}
-
-/** Sends so much, or until the connection ends. @returns bytes that were sent, and the answer */
-async function pour(
-  socket: TLSSocket,
-  options: { readonly head: string; readonly bytes: number; readonly chunked: boolean },
-): Promise<{ readonly sent: number; readonly answer: string }> {
-  const { head, bytes, chunked } = options;
-  let isOver = false;
-  const answer = ended(socket).finally(() => {
-    isOver = true;
-  });
-  socket.write(head);
-  const piece = Buffer.alloc(MEBIBYTE);
-  const framed = Buffer.concat([Buffer.from("100000\r\n"), piece, Buffer.from("\r\n")]);
-  let sent = 0;
-  while (sent < bytes && !isOver) {
-    const wasTaken = socket.write(chunked ? framed : piece);
-    sent += MEBIBYTE;
-    if (wasTaken) continue;
-    const drained = Promise.withResolvers<void>();
-    socket.once("drain", drained.resolve);
-    await Promise.race([drained.promise, answer]);
-    socket.removeListener("drain", drained.resolve);
-  }
-  return { sent, answer: await answer };
-}
 
 /** Bytes of memory that a process has had at most: proc_pid_status(5). */
 function mostMemory(processId: number): number {

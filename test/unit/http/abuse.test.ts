@@ -2,7 +2,6 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { connect as connectTls, type TLSSocket } from "node:tls";
 import * as v from "valibot";
 import type { HttpRefusal } from "../../../src/http/client-error.ts";
 import { withinDescriptors } from "../../../src/http/front.ts";
@@ -10,72 +9,19 @@ import { defaultHttpLimits } from "../../../src/http/limits.ts";
 import { defineRoute } from "../../../src/http/route.ts";
 import { ListenRefused } from "../../../src/http/server.ts";
 import { startTestServer, type TestServer, whoAmI } from "../../support/http-server.ts";
+import { ended, MEBIBYTE, openTls, pour } from "../../support/raw-socket.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
-import { rejectionOf, waitFor, withDeadline } from "../../support/wait-for.ts";
-
-const MEBIBYTE = 1024 * 1024;
-
-function ended(socket: Socket): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let received = "";
-  socket.on("data", (bytes) => {
-    received += String(bytes);
-  });
-  socket.on("error", () => {});
-  socket.once("close", () => resolve(received));
-  return withDeadline("the end of the connection", promise);
-}
-
-async function openTls(given: TestServer, version?: "TLSv1.2"): Promise<TLSSocket> {
-  const socket = connectTls({
-    host: "127.0.0.1",
-    port: given.server.port,
-    rejectUnauthorized: false,
-    ...(version !== undefined && { maxVersion: version }),
-  });
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  socket.once("secureConnect", resolve);
-  socket.once("error", reject);
-  socket.once("close", () => reject(new Error("closed before the handshake was over")));
-  await promise;
-  return socket;
-}
-
-/** Sends so much, or until the connection ends. @returns bytes that were sent, and the answer */
-async function pour(
-  socket: TLSSocket,
-  options: { readonly head: string; readonly bytes: number; readonly chunked: boolean },
-): Promise<{ readonly sent: number; readonly answer: string }> {
-  const { head, bytes, chunked } = options;
-  let isOver = false;
-  const answer = ended(socket).finally(() => {
-    isOver = true;
-  });
-  socket.write(head);
-  const piece = Buffer.alloc(MEBIBYTE);
-  const framed = Buffer.concat([Buffer.from("100000\r\n"), piece, Buffer.from("\r\n")]);
-  let sent = 0;
-  while (sent < bytes && !isOver) {
-    const wasTaken = socket.write(chunked ? framed : piece);
-    sent += MEBIBYTE;
-    if (wasTaken) continue;
-    const drained = Promise.withResolvers<void>();
-    socket.once("drain", drained.resolve);
-    await Promise.race([drained.promise, answer]);
-    socket.removeListener("drain", drained.resolve);
-  }
-  return { sent, answer: await answer };
-}
+import { rejectionOf, waitFor } from "../../support/wait-for.ts";
 
 describe("TLS", () => {
   test("is not spoken below 1.3", async () => {
     await using given = startTestServer();
-    const failure = await openTls(given, "TLSv1.2").then(
+    const failure = await openTls(given.server.port, "TLSv1.2").then(
       () => undefined,
       (reason: Error) => reason,
     );
     expect(failure).toBeInstanceOf(Error);
-    (await openTls(given)).destroy();
+    (await openTls(given.server.port)).destroy();
   });
 
   test("is asked of who speaks plain HTTP: it is cut off, and others are served", async () => {
@@ -110,7 +56,7 @@ describe("a body of 1 GB", () => {
   ] as const)("%s is refused before it is there", async (_name, head, chunked) => {
     await using given = startTestServer();
     const before = process.memoryUsage.rss();
-    const socket = await openTls(given);
+    const socket = await openTls(given.server.port);
     const { sent, answer } = await pour(socket, { head, bytes: 1_000 * MEBIBYTE, chunked });
     expect(answer).toContain("413");
     expect(answer).toContain("urn:hostler:problem:too-large");
@@ -121,7 +67,7 @@ describe("a body of 1 GB", () => {
 
   test("of one without credentials is not read at all", async () => {
     await using given = startTestServer();
-    const socket = await openTls(given);
+    const socket = await openTls(given.server.port);
     const head = `${common}Transfer-Encoding: chunked\r\n\r\n`;
     const answered = await pour(socket, { head, bytes: 1_000 * MEBIBYTE, chunked: true });
     expect(answered.answer).toContain("401");
@@ -131,7 +77,7 @@ describe("a body of 1 GB", () => {
 
 test("headers that are too long are refused", async () => {
   await using given = startTestServer();
-  const socket = await openTls(given);
+  const socket = await openTls(given.server.port);
   socket.write(`GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ${"x".repeat(64 * 1024)}\r\n\r\n`);
   expect(await ended(socket)).toContain("431");
 });
@@ -165,7 +111,7 @@ describe("half-open connections", () => {
   test("a client that asked once is not ended to make room", async () => {
     const limits = { unproven: 2, unprovenPerAddress: 2, connections: 4 };
     await using given = startTestServer({ limits });
-    const known = await openTls(given);
+    const known = await openTls(given.server.port);
     known.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
     let received = "";
     known.on("data", (bytes) => {
@@ -183,7 +129,7 @@ describe("half-open connections", () => {
 
   test("connections that asked once have a limit too", async () => {
     await using given = startTestServer({ limits: { connectionsPerAddress: 3 } });
-    const known = await Promise.all([1, 2, 3].map(() => openTls(given)));
+    const known = await Promise.all([1, 2, 3].map(() => openTls(given.server.port)));
     for (const socket of known) {
       let received = "";
       socket.on("data", (bytes) => {
@@ -205,7 +151,7 @@ describe("half-open connections", () => {
     });
     const limits = { unprovenTime: 500, idleTime: 1_000 };
     await using given = startTestServer({ routes: [big], limits });
-    const socket = await openTls(given);
+    const socket = await openTls(given.server.port);
     socket.pause();
     socket.on("error", () => {});
     socket.write("GET /v1/who HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -262,7 +208,7 @@ describe("slowness", () => {
 
   test("of a body has an end", async () => {
     await using given = startTestServer({ routes: [wait], limits: { requestTime: 100 } });
-    const socket = await openTls(given);
+    const socket = await openTls(given.server.port);
     const head = "POST /v1/wait HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
     socket.write(`${head}Content-Length: 100\r\n\r\n{`);
     const answer = await ended(socket);
