@@ -48,6 +48,8 @@ export interface VerifyOptions {
 
 /** How often a log that changes meanwhile is read anew. */
 const mostAttempts = 5;
+/** Segments that are open at a time. */
+const openAhead = 64;
 
 /**
  * Reads a whole log, and says what in it is not as it was written.
@@ -114,9 +116,7 @@ class Pass {
   }
 
   async run(): Promise<Verification> {
-    for (const [index, segment] of this.#segments.entries()) {
-      await this.#readSegment(segment, index === this.#segments.length - 1);
-    }
+    await this.#readSegments();
     this.#checkBeginning();
     this.#checkSigned();
     const heads = this.#compareHeads();
@@ -142,8 +142,24 @@ class Pass {
     };
   }
 
-  async #readSegment(place: SegmentFile, isLast: boolean): Promise<void> {
-    using segment = new OpenSegment(place.path);
+  /** Retention takes the oldest away meanwhile: what is open by then is read all the same. */
+  async #readSegments(): Promise<void> {
+    const waiting = [...this.#segments];
+    const opened: OpenSegment[] = [];
+    try {
+      for (const [index, place] of this.#segments.entries()) {
+        for (const { path } of waiting.splice(0, openAhead - opened.length)) {
+          opened.push(new OpenSegment(path));
+        }
+        using segment = opened.shift() as OpenSegment;
+        await this.#readSegment(segment, place, index === this.#segments.length - 1);
+      }
+    } finally {
+      for (const segment of opened) segment[Symbol.dispose]();
+    }
+  }
+
+  async #readSegment(segment: OpenSegment, place: SegmentFile, isLast: boolean): Promise<void> {
     const reader = new LineReader(segment);
     for (;;) {
       this.#options.signal?.throwIfAborted();
