@@ -107,6 +107,8 @@ async function buildWords(request: BuildRequest): Promise<string[]> {
     "--bytecode",
     "--format=esm",
     "--minify-syntax",
+    // A role loads its own chunks alone: start to exit of --version takes 8 ms instead of 15.
+    "--splitting",
     "--reject-unresolved",
     "--no-compile-autoload-dotenv",
     "--no-compile-autoload-bunfig",
