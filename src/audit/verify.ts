@@ -59,14 +59,15 @@ export async function verifyAudit(options: VerifyOptions): Promise<Verification>
   for (let attempt = 1; ; attempt += 1) {
     const isLastAttempt = attempt === mostAttempts;
     const segments = listSegments(options.directory);
-    const before = stateOf(segments.at(-1));
+    const before = stateOf(segments);
     const pass = new Pass(options, segments);
     try {
       const found = await pass.run();
+      if (found.verdict === "intact" || isLastAttempt || !pass.isWrongAtEdgesAlone) return found;
       // A writer that takes back what found no room, or what a power cut left, takes it from
-      // under a reader: what is wrong at the end counts when nobody wrote there.
-      const isSettled = found.verdict === "intact" || before === stateOf(segments.at(-1));
-      if (isSettled || isLastAttempt || !pass.isWrongAtEndAlone) return found;
+      // under a reader; and a folder that is read while the newest segment comes and the oldest
+      // goes may show neither. What is wrong there counts when nobody wrote.
+      if (before === stateOf(listSegments(options.directory))) return found;
     } catch (error) {
       // A segment went while this read: retention says so in the log, or the next pass finds it.
       if (refusalCode(error) !== "ENOENT" || isLastAttempt) throw error;
@@ -75,10 +76,13 @@ export async function verifyAudit(options: VerifyOptions): Promise<Verification>
 }
 
 /** Changes whenever somebody writes. */
-function stateOf(segment: SegmentFile | undefined): string {
-  if (segment === undefined) return "";
-  const status = statSync(segment.path, { bigint: true, throwIfNoEntry: false });
-  return status === undefined ? "" : `${status.ino} ${status.size} ${status.mtimeNs}`;
+function stateOf(segments: readonly SegmentFile[]): string {
+  const [oldest] = segments;
+  const newest = segments.at(-1);
+  if (oldest === undefined || newest === undefined) return "";
+  const status = statSync(newest.path, { bigint: true, throwIfNoEntry: false });
+  const end = status === undefined ? "" : `${status.ino} ${status.size} ${status.mtimeNs}`;
+  return `${oldest.name} ${newest.name} ${end}`;
 }
 
 /** One reading of all segments. */
@@ -109,10 +113,10 @@ class Pass {
     this.#wanted = new Set(options.heads?.map((head) => head.sequence) ?? []);
   }
 
-  /** Nothing but lines of the last segment is at fault. */
-  get isWrongAtEndAlone(): boolean {
+  /** Nothing but the beginning and the last segment is at fault. */
+  get isWrongAtEdgesAlone(): boolean {
     const last = this.#segments.at(-1)?.name;
-    return this.#faults.every(({ file, what }) => file === last && what !== "noted head");
+    return this.#faults.every(({ file, what }) => file === last || what === "beginning");
   }
 
   async run(): Promise<Verification> {

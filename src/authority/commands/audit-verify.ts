@@ -4,9 +4,10 @@ import { resolve } from "node:path";
 import type { Fault } from "../../audit/chain.ts";
 import type { Head } from "../../audit/record.ts";
 import { keyText } from "../../audit/signature.ts";
-import { type Verification, verifyAudit } from "../../audit/verify.ts";
-import { printJson, printText, tellText } from "../../command-line/output.ts";
+import { type Verification, type VerifyOptions, verifyAudit } from "../../audit/verify.ts";
+import { printJson, printText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
+import { ProgressLine } from "../../command-line/progress.ts";
 import { alignColumns, renderTable } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { withNamedFile } from "../../journal/file-refused.ts";
@@ -32,21 +33,15 @@ export async function runAuditVerify(flags: AuditVerifyFlags): Promise<number> {
   const keys = new Set(flags.key.flatMap((file) => readKeys(resolve(file))));
   const directory = resolve(flags.directory);
   checkReadable(directory);
-  const progress = openProgress();
-  let verification: Verification;
-  try {
-    verification = await verifyAudit({
-      directory,
-      heads,
-      ...(keys.size > 0 && { keys }),
-      progress: ({ bytes, of }) => progress.show(bytes, of),
-    });
-  } finally {
-    progress.end();
-  }
+  const verification = await verify({ directory, heads, ...(keys.size > 0 && { keys }) });
   if (flags.json) await printJson(jsonOf(verification));
   else await printText(renderVerification(verification));
   return verification.verdict === "intact" ? ExitCode.done : brokenChainExitCode;
+}
+
+async function verify(options: VerifyOptions): Promise<Verification> {
+  using line = new ProgressLine("verifying");
+  return await verifyAudit({ ...options, progress: ({ bytes, of }) => line.show(bytes, of) });
 }
 
 /** @throws UsageError */
@@ -159,26 +154,4 @@ function counted(count: number, one: string): string {
 
 function cut(text: string): string {
   return text.length <= partLetters ? text : `${text.slice(0, partLetters)}…`;
-}
-
-/** How far it is, on a terminal, for logs that take longer than a moment. */
-function openProgress(): { show(bytes: number, of: number): void; end(): void } {
-  if (!process.stderr.isTTY) return { show: () => {}, end: () => {} };
-  /** Milliseconds between two drawings, and before the first one. */
-  const rest = 200;
-  let last = performance.now();
-  let isShown = false;
-  return {
-    show: (bytes, of) => {
-      const now = performance.now();
-      if (now - last < rest) return;
-      last = now;
-      isShown = true;
-      const percent = of === 0 ? 100 : Math.min(100, Math.floor((bytes / of) * 100));
-      tellText(`\r\u001b[Kverifying: ${formatBytes(bytes)} of ${formatBytes(of)}, ${percent} %`);
-    },
-    end: () => {
-      if (isShown) tellText("\r\u001b[K");
-    },
-  };
 }
