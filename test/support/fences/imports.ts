@@ -19,11 +19,14 @@ const roomHeights: Readonly<Record<string, number>> = {
   store: 4,
   audit: 4,
   holding: 4,
+  network: 4,
+  hypervisor: 4,
+  image: 4,
   identity: 5,
 };
 
 /** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
-const roomsWithFfi = ["holding", "messaging", "event-loop", "doctor"];
+const roomsWithFfi = ["holding", "messaging", "event-loop", "network", "doctor"];
 
 export interface ImportException {
   readonly from: string;

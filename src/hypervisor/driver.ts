@@ -1,0 +1,178 @@
+import type { Bytes, ProcessId } from "../units/units.ts";
+
+/**
+ * The seam between the worker and a hypervisor. A VMM is one process for one virtual machine; it
+ * is started by the plan that a driver makes, and steered over a socket that outlives whoever
+ * steers: every call can be made by a worker that did not start it.
+ */
+
+export type HypervisorName = "cloud-hypervisor" | "qemu";
+
+/** What runs the guest's instructions: the processor, or a program that translates them. */
+export type Accelerator = "kvm" | "tcg";
+
+/** A virtual machine as a VMM is to make it: everything is decided, every path is absolute. */
+export interface MachineSpecification {
+  readonly name: string;
+  /** Virtual processors at boot. */
+  readonly processors: number;
+  readonly memory: Bytes;
+  readonly accelerator: Accelerator;
+  /** Versioned: "pc-q35-7.2". undefined where the hypervisor has only one. */
+  readonly machineType: string | undefined;
+  /** Named: "qemu64-v1". undefined where the hypervisor has only one. */
+  readonly processorModel: string | undefined;
+  readonly boot: Boot;
+  readonly disks: readonly Disk[];
+  readonly networks: readonly NetworkCard[];
+  /** A channel to the guest agent: virtio-serial, or vsock where this is a context id. */
+  readonly agent: "virtio-serial" | { readonly vsock: number } | undefined;
+}
+
+export type Boot =
+  | {
+      readonly kind: "kernel";
+      readonly kernel: string;
+      readonly initramfs: string | undefined;
+      readonly commandLine: string;
+    }
+  | { readonly kind: "firmware"; readonly code: string; readonly variables: string | undefined };
+
+export interface Disk {
+  /** A word of [a-z0-9-], unique in the machine. */
+  readonly id: string;
+  readonly path: string;
+  readonly format: "raw" | "qcow2";
+  readonly readOnly: boolean;
+}
+
+export interface NetworkCard {
+  readonly id: string;
+  /** A persistent TAP, by name: only such a card survives its VMM. */
+  readonly tap: string;
+  /** "52:54:00:…", lower case. */
+  readonly macAddress: string;
+}
+
+/** Sockets and files of one VMM, all in the machine's own run folder. */
+export interface MachineFiles {
+  /** Where the VMM takes orders: QMP, or the REST API. */
+  readonly control: string;
+  /** The first serial port: a Unix socket that the VMM listens at. */
+  readonly console: string;
+  /** The guest agent's channel: a Unix socket that the VMM listens at. */
+  readonly agent: string;
+  /** Where the VMM tells what happens, where that is not the control socket. */
+  readonly events: string;
+}
+
+/** How a VMM is started. The launcher adds user, cgroup and mount namespace. */
+export interface VmmPlan {
+  readonly program: string;
+  /** Without the program's own name. */
+  readonly arguments: readonly string[];
+  /** Inherited descriptors, by the number that the arguments speak of: 3 and up, without gaps. */
+  readonly descriptors: readonly { readonly number: number; readonly role: "memory" }[];
+  /** Devices of the host that it needs: "/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null". */
+  readonly devices: readonly string[];
+}
+
+/** Whether the VMM makes the machine anew, or waits to be given the state of another one. */
+export type Beginning = "new" | "incoming";
+
+/** A VMM program on this host. */
+export interface HypervisorProgram {
+  readonly hypervisor: HypervisorName;
+  readonly path: string;
+  /** As it says itself: "7.2.22". */
+  readonly version: string;
+}
+
+export interface HypervisorDriver {
+  readonly hypervisor: HypervisorName;
+  /** Pure. @throws MachineRefused for what this hypervisor cannot do, naming key and mend */
+  plan(
+    machine: MachineSpecification,
+    files: MachineFiles,
+    program: HypervisorProgram,
+    beginning: Beginning,
+  ): VmmPlan;
+  /** Connects to a VMM that runs. @throws VmmUnreachable when it does not answer in time */
+  connect(files: MachineFiles, options: ConnectOptions): Promise<VmmConnection>;
+}
+
+export interface ConnectOptions {
+  readonly machine: MachineSpecification;
+  readonly onEvent: (event: VmmEvent) => void;
+  /** The connection ended, and not by us. The process may live on. */
+  readonly onLost: (reason: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** What a VMM says of itself, in words that both hypervisors have. */
+export type VmmEvent =
+  | { readonly kind: "booted" | "paused" | "resumed" | "guest-reset" | "guest-panic" }
+  /** The guest is off; the process may still be there. */
+  | { readonly kind: "guest-off"; readonly by: "guest" | "host" };
+
+/** created: made, never run. off: the guest has ended. */
+export type GuestState = "created" | "running" | "paused" | "off" | "incoming";
+
+/** Counters since the VMM began; what a hypervisor does not tell is undefined. */
+export interface MachineCounters {
+  readonly disks: readonly {
+    readonly id: string;
+    readonly readBytes: Bytes;
+    readonly writtenBytes: Bytes;
+    readonly reads: number;
+    readonly writes: number;
+  }[];
+  /** Memory that the guest has been given, with a balloon. */
+  readonly memory: Bytes | undefined;
+}
+
+/** Each call has a limit of time, and its refusal is VmmRefused with the VMM's own words. */
+export interface VmmConnection extends Disposable {
+  /** The version that answers: one that was adopted may be older than the program on the disk. */
+  readonly version: string;
+  guestState(): Promise<GuestState>;
+  /** Makes the machine, where the plan did not: afterwards it is created. */
+  create(): Promise<void>;
+  boot(): Promise<void>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Asks the guest to shut down, by ACPI's button. */
+  pressPowerButton(): Promise<void>;
+  /** Ends the VMM in an orderly way, whatever the guest does. Its process ends after it. */
+  quit(): Promise<void>;
+  counters(): Promise<MachineCounters>;
+  /** Threads of virtual processors, for their time in /proc. */
+  processorThreads(): Promise<readonly ProcessId[]>;
+  /** Device state of a paused machine, without its memory; the VMM does not run on afterwards. */
+  captureState(): Promise<CapturedState>;
+  /** To a VMM that is "incoming", whose memory is there already: afterwards it is paused. */
+  restoreState(state: CapturedState): Promise<void>;
+}
+
+/** What a machine is besides its memory. */
+export interface CapturedState {
+  readonly hypervisor: HypervisorName;
+  /** Of the VMM that gave it. */
+  readonly version: string;
+  readonly bytes: Uint8Array;
+}
+
+/** The hypervisor cannot make such a machine. */
+export class MachineRefused extends Error {
+  override readonly name = "MachineRefused";
+}
+
+/** The VMM answered, and refused. */
+export class VmmRefused extends Error {
+  override readonly name = "VmmRefused";
+}
+
+/** The VMM did not answer: it hangs, ended, or is none. */
+export class VmmUnreachable extends Error {
+  override readonly name = "VmmUnreachable";
+}
