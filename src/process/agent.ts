@@ -18,10 +18,11 @@ import {
 } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
+import type { Ending } from "../units/ending.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { changesBun } from "./launch-plan.ts";
-import type { Ending } from "./lifecycle.ts";
+
 import { AgentSession, ANSWER_AFTER, agentKillPoint } from "./perform/agent-session.ts";
 import { Children } from "./perform/children.ts";
 import { outwaitPredecessor } from "./perform/predecessor.ts";

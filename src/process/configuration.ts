@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { defaultBackoff } from "../units/restarts.ts";
 import { Signal } from "../units/signals.ts";
 import { type ConfigurationError, formatPath, type Mistake } from "./configuration-reader.ts";
 import { checkHoldenCommand, checkRelations } from "./configuration-relations.ts";
@@ -9,13 +10,12 @@ import {
   type RootTable,
   readRoot,
 } from "./configuration-schema.ts";
-import {
-  type Configuration,
-  defaultBackoff,
-  type LaunchConstraints,
-  type PartitionSpecification,
-  type ProcessSpecification,
-  type Readiness,
+import type {
+  Configuration,
+  LaunchConstraints,
+  PartitionSpecification,
+  ProcessSpecification,
+  Readiness,
 } from "./specification.ts";
 import { parseToml, type TomlTable } from "./toml-tree.ts";
 

@@ -1,4 +1,4 @@
-import type { Ending } from "./lifecycle.ts";
+import type { Ending } from "../units/ending.ts";
 import type { WireEnding } from "./protocol.ts";
 
 /** An ending as both wires have it. */

@@ -1,5 +1,6 @@
+import type { Ending } from "../units/ending.ts";
 import { formatDuration, type MonotonicTime } from "../units/units.ts";
-import type { Ending, HistoryEntry } from "./lifecycle.ts";
+import type { HistoryEntry } from "./lifecycle.ts";
 
 /** Events that are kept of each process. */
 export const HISTORY_LIMIT = 100;

@@ -1,21 +1,17 @@
-import { formatDuration, type Milliseconds, type MonotonicTime } from "../units/units.ts";
+import type { Ending } from "../units/ending.ts";
 import {
-  type Backoff,
+  backoffWait,
+  countedStarts,
   defaultBackoff,
   describeStartLimit,
-  type ProcessSpecification,
-} from "./specification.ts";
+} from "../units/restarts.ts";
+import { formatDuration, type Milliseconds, type MonotonicTime } from "../units/units.ts";
+import type { ProcessSpecification } from "./specification.ts";
 
 /**
  * The life of one supervised process: `step` decides, the driver performs. Every phase × every
  * event stands in `table`; a cell that does nothing names its reason.
  */
-
-/** How a process ended; "unknown" when neither the kernel nor the agent could say. */
-export type Ending =
-  | { readonly kind: "exited"; readonly status: number }
-  | { readonly kind: "signalled"; readonly signal: number; readonly coreDumped: boolean }
-  | { readonly kind: "unknown"; readonly reason: string };
 
 /** Why a start was refused, as the kernel or the agent said. */
 export interface Refusal {
@@ -226,15 +222,6 @@ function commonOf(state: ProcessState): Common {
 
 const stay = (state: ProcessState): Outcome => ({ state, effects: [] });
 
-/** Starts that the start limit counts at a time: those that its window has not left by then. */
-function countedStarts(
-  starts: readonly MonotonicTime[],
-  limit: ProcessSpecification["startLimit"],
-  at: MonotonicTime,
-): readonly MonotonicTime[] {
-  return limit === "none" ? [] : starts.filter((time) => time > at - limit.within);
-}
-
 /** What follows when the start limit does not let a start happen at that time. */
 function failOverLimit(
   state: ProcessState,
@@ -278,15 +265,6 @@ function begunAfter(state: ProcessState, wish: "start" | "stop" | "restart"): Co
   if (wish === "restart") return "restart";
   const isOver = ["idle", "finished", "failed"].includes(state.phase) || !state.wanted;
   return wish === "start" && isOver ? "start" : state.begunBy;
-}
-
-/** The wait before a restart after this many quick deaths in a row; the first restarts at once. */
-export function backoffWait(backoff: Backoff, failures: number, random: number): Milliseconds {
-  if (failures <= 1) return 0;
-  // The power grows to infinity, and nothing times infinity is no number.
-  const grown = backoff.first === 0 ? 0 : backoff.first * backoff.factor ** (failures - 2);
-  const wait = Math.min(backoff.cap, grown);
-  return Math.min(backoff.cap, wait * (1 + backoff.jitter * (2 * random - 1)));
 }
 
 const isFailure = (ending: Ending) => !(ending.kind === "exited" && ending.status === 0);

@@ -1,38 +1,5 @@
-import { type Bytes, formatDuration, type Milliseconds } from "../units/units.ts";
-
-/** How long to wait before a restart, after the one immediate restart that every process gets. */
-export interface Backoff {
-  /** The first wait. */
-  readonly first: Milliseconds;
-  /** Each further wait is this many times the one before. */
-  readonly factor: number;
-  /** No wait is longer. */
-  readonly cap: Milliseconds;
-  /** Each wait varies by up to this part of itself, either way: 0 to 1. */
-  readonly jitter: number;
-  /** A process that ran this long starts from the beginning again. */
-  readonly resetAfter: Milliseconds;
-}
-
-export const defaultBackoff: Backoff = {
-  first: 100,
-  factor: 2,
-  cap: 30_000,
-  jitter: 0.1,
-  resetAfter: 10_000,
-};
-
-/** More than `starts` starts within `within` end in the phase "failed". */
-export interface StartLimit {
-  readonly starts: number;
-  readonly within: Milliseconds;
-}
-
-/** "at most 4 starts within 1 h 0 min", wherever a start limit is spoken of. */
-export function describeStartLimit({ starts, within }: StartLimit): string {
-  const counted = starts === 1 ? "1 start" : `${starts} starts`;
-  return `at most ${counted} within ${formatDuration(within)}`;
-}
+import type { Backoff, StartLimit } from "../units/restarts.ts";
+import type { Bytes, Milliseconds } from "../units/units.ts";
 
 /** When a process counts as ready, seen from its own partition. */
 export type Readiness =

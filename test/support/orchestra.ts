@@ -1,5 +1,5 @@
 /** Several processes under the orchestration, and short words for what happens to them. */
-import type { Ending, Phase, ProcessEvent } from "../../src/process/lifecycle.ts";
+import type { Phase, ProcessEvent } from "../../src/process/lifecycle.ts";
 import {
   type AddressedEffect,
   initialOrchestration,
@@ -10,6 +10,7 @@ import {
   step,
 } from "../../src/process/orchestration.ts";
 import type { ProcessSpecification } from "../../src/process/specification.ts";
+import type { Ending } from "../../src/units/ending.ts";
 import { exited, makeSpecification } from "./lifecycle/life.ts";
 
 export type Changes = Readonly<Record<string, Partial<ProcessSpecification>>>;

@@ -9,8 +9,9 @@ import {
   parseConfiguration,
   readConfiguration,
 } from "../../src/process/configuration.ts";
-import { defaultBackoff, type ProcessSpecification } from "../../src/process/specification.ts";
+import type { ProcessSpecification } from "../../src/process/specification.ts";
 import { MISTAKES_LIMIT } from "../../src/process/toml-tree.ts";
+import { defaultBackoff } from "../../src/units/restarts.ts";
 import { hostler } from "../support/binary.ts";
 import { SeededChance } from "../support/chance.ts";
 import { runProgram } from "../support/program.ts";

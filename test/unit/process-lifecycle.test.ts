@@ -2,7 +2,6 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import {
-  backoffWait,
   type Context,
   comingWaits,
   deadlineOf,
@@ -15,7 +14,8 @@ import {
   step,
   table,
 } from "../../src/process/lifecycle.ts";
-import { defaultBackoff } from "../../src/process/specification.ts";
+import { backoffWait, defaultBackoff } from "../../src/units/restarts.ts";
+
 import { repositoryRoot } from "../support/binary.ts";
 import { eventKinds, Life, makeEvents, makeSpecification } from "../support/lifecycle/life.ts";
 import { observe } from "../support/lifecycle/mutants.ts";

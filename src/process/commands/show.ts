@@ -2,10 +2,11 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns, renderTable } from "../../command-line/table.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
+import { describeStartLimit } from "../../units/restarts.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient } from "../client.ts";
 import type { ProcessDetail } from "../protocol.ts";
-import { describeStartLimit } from "../specification.ts";
+
 import { endingText, eventDetail, phaseText } from "./words.ts";
 
 interface ShowOptions {

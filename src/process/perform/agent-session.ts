@@ -14,8 +14,9 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
 import type { StreamConnection } from "../../messaging/stream-connection.ts";
+import type { Ending } from "../../units/ending.ts";
 import { encodeEnding } from "../ending.ts";
-import type { Ending } from "../lifecycle.ts";
+
 import {
   type AgentReply,
   type AgentRequest,

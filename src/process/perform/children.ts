@@ -16,8 +16,9 @@ import {
 } from "../../../ffi/process.ts";
 import { Errno, errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
+import type { Ending } from "../../units/ending.ts";
 import { type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
-import type { Ending, Refusal } from "../lifecycle.ts";
+import type { Refusal } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
 import { type InstanceGroup, InstanceGroups } from "./instance-groups.ts";
 import { clearGroup } from "./leftovers.ts";

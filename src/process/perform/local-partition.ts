@@ -10,8 +10,9 @@ import {
   receiveCredentials,
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { Ending } from "../../units/ending.ts";
 import { newInvocation } from "../invocation.ts";
-import type { Ending, Instance } from "../lifecycle.ts";
+import type { Instance } from "../lifecycle.ts";
 import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
 import type { InstanceGroups } from "./instance-groups.ts";
 import {

@@ -7,7 +7,8 @@ import {
 } from "../../../ffi/pidfd.ts";
 import { kill } from "../../../ffi/process.ts";
 import type { EventLoop, Readiness, Watch } from "../../event-loop/event-loop.ts";
-import type { Ending } from "../lifecycle.ts";
+import type { Ending } from "../../units/ending.ts";
+
 import { describeRefusedSignal } from "./partition.ts";
 
 const SIGKILL = 9;

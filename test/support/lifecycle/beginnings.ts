@@ -1,5 +1,6 @@
 /** Scenarios: the first start, what it waits for, readiness of each kind, refusals. */
-import { defaultBackoff, type Readiness } from "../../../src/process/specification.ts";
+import type { Readiness } from "../../../src/process/specification.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
 import { Life, record, requireEqual, type StepFunction, signalled } from "./life.ts";
 

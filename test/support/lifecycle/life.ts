@@ -1,7 +1,6 @@
 /** One process under a step function, told what to expect after every event. */
 import {
   ENDING_LIMIT,
-  type Ending,
   type EventKind,
   type HistoryEntry,
   type Instance,
@@ -14,7 +13,9 @@ import {
   type StopReason,
   type step,
 } from "../../../src/process/lifecycle.ts";
-import { defaultBackoff, type ProcessSpecification } from "../../../src/process/specification.ts";
+import type { ProcessSpecification } from "../../../src/process/specification.ts";
+import type { Ending } from "../../../src/units/ending.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 
 export type StepFunction = typeof step;
 

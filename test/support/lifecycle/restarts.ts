@@ -1,6 +1,6 @@
 /** Scenarios: restarts at once, after waits that grow, within a limit, and by the rule. */
 import { AWAITED_ENDINGS_LIMIT } from "../../../src/process/lifecycle.ts";
-import { defaultBackoff } from "../../../src/process/specification.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
 import { exited, Life, record, requireEqual, type StepFunction, signalled } from "./life.ts";
 

@@ -4,13 +4,14 @@
  */
 import {
   deadlineOf,
-  type Ending,
   initialState,
   type ProcessEffect,
   type ProcessEvent,
   type ProcessState,
 } from "../../../src/process/lifecycle.ts";
-import { defaultBackoff, type ProcessSpecification } from "../../../src/process/specification.ts";
+import type { ProcessSpecification } from "../../../src/process/specification.ts";
+import type { Ending } from "../../../src/units/ending.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 import { SeededChance } from "../chance.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
 import { exited, makeSpecification, type StepFunction, signalled } from "./life.ts";

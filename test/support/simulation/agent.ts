@@ -1,5 +1,5 @@
 /** A simulated agent and the connections to it. */
-import type { Ending } from "../../../src/process/lifecycle.ts";
+import type { Ending } from "../../../src/units/ending.ts";
 import type { SeededChance } from "../chance.ts";
 import type { Agenda } from "./agenda.ts";
 import { Stream } from "./stream.ts";

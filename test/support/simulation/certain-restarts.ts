@@ -1,7 +1,6 @@
 /** What `restartsAtOnceFrom` says, held against what would be decided if the instance ended. */
 import {
   type Context,
-  type Ending,
   instanceOf,
   type ProcessEvent,
   type ProcessState,
@@ -11,6 +10,7 @@ import {
   table,
 } from "../../../src/process/lifecycle.ts";
 import type { ProcessSpecification } from "../../../src/process/specification.ts";
+import type { Ending } from "../../../src/units/ending.ts";
 import type { MonotonicTime } from "../../../src/units/units.ts";
 import type { Moment } from "../process-simulation.ts";
 

@@ -1,9 +1,6 @@
 /** Random processes in random partitions. */
-import {
-  type Configuration,
-  defaultBackoff,
-  type ProcessSpecification,
-} from "../../../src/process/specification.ts";
+import type { Configuration, ProcessSpecification } from "../../../src/process/specification.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 import type { SeededChance } from "../chance.ts";
 import { makeSpecification } from "../lifecycle/life.ts";
 

@@ -1,12 +1,8 @@
 /** The orchestrator's performing side, simulated: effects become deeds in the simulated world. */
-import type {
-  Ending,
-  Instance,
-  ProcessEffect,
-  ProcessEvent,
-} from "../../../src/process/lifecycle.ts";
+import type { Instance, ProcessEffect, ProcessEvent } from "../../../src/process/lifecycle.ts";
 import type { OrchestrationEvent } from "../../../src/process/orchestration.ts";
 import type { ProcessSpecification } from "../../../src/process/specification.ts";
+import type { Ending } from "../../../src/units/ending.ts";
 import type { SeededChance } from "../chance.ts";
 import type { Agenda } from "./agenda.ts";
 import { Agent, type AgentFrame, type Faults, Link, type Surroundings } from "./agent.ts";

@@ -1,5 +1,5 @@
 /** The processes that live, as a kernel keeps them: death, zombies, parents, what is left over. */
-import type { Ending } from "../../../src/process/lifecycle.ts";
+import type { Ending } from "../../../src/units/ending.ts";
 
 /** Who must reap: an agent, or the partition's first process after the agent has died. */
 export interface Parent {
