@@ -1,0 +1,441 @@
+import type { GuestState } from "../hypervisor/driver.ts";
+import type { Ending } from "../units/ending.ts";
+import type { Backoff, StartLimit } from "../units/restarts.ts";
+import type { Milliseconds, MonotonicTime, ProcessId } from "../units/units.ts";
+
+/** What is known, what can happen and what is to be done: the words of a machine's life. */
+
+/**
+ * What the operator wants of a machine. off: its files, disks and address are there, and no VMM.
+ * created: a VMM has it, and no instruction of the guest has run.
+ */
+export type Wanted = "absent" | "off" | "created" | "running" | "paused";
+
+/** One VMM process. */
+export interface Instance {
+  /** 128 random bits, in hexadecimal: its INVOCATION_ID, and the name of its cgroup. */
+  readonly invocation: string;
+  /** As the host sees it. */
+  readonly processId: ProcessId;
+  /** Field 22 of /proc/PID/stat: with the boot id it tells the process from a later one. */
+  readonly startTicks: number;
+  readonly startedAt: MonotonicTime;
+}
+
+/** A machine's memory and device state, outside of any VMM or about to be. */
+export interface Capture {
+  /** Under which it is held. */
+  readonly id: string;
+  /** The invocation of the VMM that gives it. */
+  readonly source: string;
+  /** pending: asked for, and nobody has said yet that it is whole. */
+  readonly stage: "pending" | "held";
+}
+
+/** Why something was refused: the VMM's, the kernel's or our own words. */
+export interface Refusal {
+  readonly message: string;
+  /** The name of the error number, such as "ENOSPC", where there is one. */
+  readonly code: string | undefined;
+  /** Trying again cannot help before somebody mends it: a wrong hash, a refused key. */
+  readonly lasts: boolean;
+}
+
+/** What is true in every phase. */
+interface Common {
+  readonly wanted: Wanted;
+  /** Its image was verified and its disks made, under this worker or an earlier one. */
+  readonly prepared: boolean;
+  /** VMMs that followed another one by the rule; a replaced VMM is none. */
+  readonly restarts: number;
+  /** What the start under way, or the next one, comes from. */
+  readonly begunBy: "operator" | "rule" | "replacement";
+  /** Quick deaths and refused starts in a row: the first restarts at once, further ones wait. */
+  readonly failures: number;
+  /** When the last starts were; bounded by the start limit. */
+  readonly recentStarts: readonly MonotonicTime[];
+  /** The newest VMM that there was. */
+  readonly lastInvocation: string | undefined;
+  readonly lastEnding: Ending | undefined;
+  /** Kept until a VMM has the machine again, or the operator gives it up. */
+  readonly capture: Capture | undefined;
+  /** Why it is as it is, for people: the last refusal, or how it came to be off. */
+  readonly reason: string | undefined;
+  /** The number of the last order to a VMM: late and doubled answers are told by it. */
+  readonly ticket: number;
+}
+
+/**
+ * What follows the end of a VMM. wish: what is wanted then. off: the guest ended by itself.
+ * crash: the rule of restarts. replace: a new VMM, which is given the capture.
+ */
+export type EndReason = "wish" | "off" | "crash" | "replace";
+
+/** How far a stop has gone: the guest was asked, the VMM was asked, the VMM was killed. */
+export type StopStage = "button" | "quit" | "kill";
+
+interface Waiting {
+  readonly instance: Instance;
+  /** An order without an answer by then has failed. */
+  readonly answerBy: MonotonicTime;
+}
+
+/** The phases, each with what is true only in it. */
+type Phases =
+  | { readonly phase: "absent" | "off" | "removed" }
+  /** Its image is verified and copied, its disks are made. */
+  | { readonly phase: "preparing" | "preparing-network"; readonly invocation: string }
+  /** Its VMM is being spawned. */
+  | { readonly phase: "starting"; readonly invocation: string; readonly answerBy: MonotonicTime }
+  /** Nobody knows whether it was spawned. */
+  | { readonly phase: "uncertain"; readonly invocation: string }
+  /** The VMM runs, and does not answer yet. */
+  | ({ readonly phase: "connecting"; readonly retryAt: MonotonicTime | undefined } & Waiting)
+  | ({ readonly phase: "creating" | "booting" | "pausing" | "resuming" | "restoring" } & Waiting)
+  | { readonly phase: "created" | "paused"; readonly instance: Instance }
+  | {
+      readonly phase: "running";
+      readonly instance: Instance;
+      readonly since: MonotonicTime;
+    }
+  /** First the guest is paused, then its state is taken out of the VMM. */
+  | ({ readonly phase: "capturing"; readonly stage: "pausing" | "capturing" } & Waiting)
+  | ({
+      readonly phase: "snapshotting";
+      readonly stage: "pausing" | "saving";
+      readonly snapshot: string;
+    } & Waiting)
+  /** The VMM lives, and its connection does not: it is asked again, and never ended for it. */
+  | {
+      readonly phase: "detached";
+      readonly instance: Instance;
+      /** Refused ones, in a row. */
+      readonly attempts: number;
+      /** The VMM said what nobody had asked for: how the guest is now is what is wanted. */
+      readonly doubted: boolean;
+      readonly since: MonotonicTime;
+      /** undefined while an attempt is under way. */
+      readonly retryAt: MonotonicTime | undefined;
+      /** Of the attempt under way. */
+      readonly answerBy: MonotonicTime;
+      /** The operator's shutdown kills it then. */
+      readonly stopBy: MonotonicTime | undefined;
+    }
+  | {
+      readonly phase: "stopping";
+      readonly instance: Instance;
+      readonly why: EndReason;
+      readonly stage: StopStage;
+      /** When the next stage comes; undefined once it was killed. */
+      readonly until: MonotonicTime | undefined;
+    }
+  /** The VMM is dead, and the rest of its cgroup is ended. */
+  | {
+      readonly phase: "clearing";
+      readonly instance: Instance;
+      readonly why: EndReason;
+      readonly diedAt: MonotonicTime;
+    }
+  | { readonly phase: "backing-off"; readonly until: MonotonicTime }
+  | { readonly phase: "failed"; readonly reason: string }
+  /** Its files and its network are given back; undefined while that is under way. */
+  | { readonly phase: "removing"; readonly retryAt: MonotonicTime | undefined };
+
+export type MachineState = Common & Phases;
+export type Phase = MachineState["phase"];
+export type In<P extends Phase> = MachineState & { readonly phase: P };
+export type CommonPart = Common;
+export type PhasePart = Phases;
+
+/** Orders to a VMM over its connection; each is answered by "done" or "refused". */
+export type VmmCall =
+  | "create"
+  | "boot"
+  | "pause"
+  | "resume"
+  | "press-power-button"
+  | "quit"
+  | "capture"
+  | "restore"
+  | "snapshot";
+
+interface OfInstance {
+  readonly invocation: string;
+}
+
+/** An answer, with the number of the order that it answers. */
+interface Answer extends OfInstance {
+  readonly ticket: number;
+}
+
+/**
+ * What can happen to a machine. What comes from a VMM carries the invocation of that one, what
+ * answers a preparation or a spawn that of the start: late ones are told.
+ */
+export type MachineEvent =
+  // The operator's.
+  | { readonly kind: "create"; readonly wanted: "created" | "running" | "paused" }
+  | { readonly kind: "boot" | "pause" | "resume" | "replace" }
+  | { readonly kind: "shutdown" | "delete"; readonly hurry: boolean }
+  | { readonly kind: "snapshot"; readonly snapshot: string }
+  // The worker's own.
+  | { readonly kind: "adopted"; readonly note: Note; readonly alive: Instance | undefined }
+  | ({ readonly kind: "prepared" | "network-ready" } & OfInstance)
+  | ({
+      readonly kind: "prepare-refused" | "network-refused" | "spawn-refused";
+      readonly refusal: Refusal;
+    } & OfInstance)
+  | ({
+      readonly kind: "spawned" | "found";
+      readonly processId: ProcessId;
+      readonly startTicks: number;
+    } & OfInstance)
+  | ({ readonly kind: "not-found" } & OfInstance)
+  | ({ readonly kind: "attached"; readonly guest: GuestState } & Answer)
+  | ({ readonly kind: "attach-refused"; readonly refusal: Refusal } & Answer)
+  /** machine: after a snapshot, whether the VMM can still run it. */
+  | ({
+      readonly kind: "done";
+      readonly call: VmmCall;
+      readonly machine: "kept" | "taken";
+    } & Answer)
+  | ({ readonly kind: "refused"; readonly call: VmmCall; readonly refusal: Refusal } & Answer)
+  | ({ readonly kind: "connection-lost"; readonly reason: string } & OfInstance)
+  // The VMM's own word: VmmEvent of the seam, with its invocation.
+  | ({
+      readonly kind: "booted" | "paused" | "resumed" | "guest-reset" | "guest-panic";
+    } & OfInstance)
+  | ({ readonly kind: "guest-off"; readonly by: "guest" | "host" } & OfInstance)
+  | ({ readonly kind: "died"; readonly ending: Ending | undefined } & OfInstance)
+  /** captured: a pending capture was found to be whole. */
+  | ({ readonly kind: "cleared"; readonly captured: boolean } & OfInstance)
+  /** The held state is gone: its holder died, or the host was started anew. */
+  | { readonly kind: "capture-lost"; readonly capture: string; readonly reason: string }
+  | { readonly kind: "discarded" }
+  | { readonly kind: "discard-refused"; readonly refusal: Refusal }
+  | { readonly kind: "deadline" };
+export type EventKind = MachineEvent["kind"];
+export type Of<K extends EventKind> = MachineEvent & { readonly kind: K };
+
+/** The operator's wishes, as against what the world answers. */
+export type Wish = Of<
+  "create" | "boot" | "pause" | "resume" | "replace" | "shutdown" | "delete" | "snapshot"
+>;
+
+/** What a new VMM begins with: nothing, or the state of another one. */
+export type SpawnBeginning =
+  | { readonly kind: "new" }
+  | { readonly kind: "incoming"; readonly capture: string };
+
+/** What is to be done, in this order. */
+export type MachineEffect =
+  /**
+   * To be on the disk before any effect after it is performed; while it cannot be written, those
+   * wait. It replaces the former note.
+   */
+  | { readonly kind: "note"; readonly note: Note }
+  /** Verifies and copies the image, makes the disks; safe to do again. */
+  | { readonly kind: "prepare"; readonly invocation: string }
+  /** Ends a preparation: prepare-refused or prepared follows all the same. */
+  | { readonly kind: "abandon"; readonly invocation: string }
+  /** TAP, address, rules; safe to do again. */
+  | { readonly kind: "connect-network"; readonly invocation: string }
+  | {
+      readonly kind: "spawn";
+      readonly invocation: string;
+      readonly beginning: SpawnBeginning;
+    }
+  /** Looks for a VMM with this invocation; not-found must be proof. */
+  | { readonly kind: "find"; readonly invocation: string }
+  /** Leaves a connection that there is, makes one, and asks how the guest is. */
+  | { readonly kind: "attach"; readonly instance: Instance; readonly ticket: number }
+  | {
+      readonly kind: "create" | "boot" | "pause" | "resume" | "press-power-button" | "quit";
+      readonly instance: Instance;
+      readonly ticket: number;
+    }
+  | {
+      readonly kind: "capture" | "restore";
+      readonly instance: Instance;
+      readonly ticket: number;
+      readonly capture: string;
+    }
+  | {
+      readonly kind: "snapshot";
+      readonly instance: Instance;
+      readonly ticket: number;
+      readonly snapshot: string;
+      /** Under which the state is held, if the VMM cannot run on afterwards. */
+      readonly capture: string;
+    }
+  /** A capture that nobody needs any more: a VMM has the machine, or it was given up. */
+  | { readonly kind: "forget-capture"; readonly capture: string }
+  /** SIGKILL to the VMM and whoever is in its cgroup. */
+  | { readonly kind: "kill"; readonly instance: Instance }
+  /** Ends the rest of a dead VMM's cgroup, and looks whether that pending capture is whole. */
+  | {
+      readonly kind: "clear";
+      readonly instance: Instance;
+      readonly capture: string | undefined;
+    }
+  /** Removes its files, and gives its network back. */
+  | { readonly kind: "discard" }
+  | { readonly kind: "record"; readonly entry: HistoryEntry };
+export type EffectKind = MachineEffect["kind"];
+
+/** What is kept of the past, and told to subscribers. */
+export type HistoryEntry =
+  | {
+      readonly what:
+        | "prepare-requested"
+        | "prepared"
+        | "network-ready"
+        | "start-requested"
+        | "uncertain"
+        | "created"
+        | "booted"
+        | "paused"
+        | "resumed"
+        | "restored"
+        | "stop-requested"
+        | "killed"
+        | "guest-reset"
+        | "guest-panic";
+      readonly invocation: string;
+    }
+  | {
+      readonly what: "started" | "found" | "adopted";
+      readonly invocation: string;
+      readonly processId: ProcessId;
+    }
+  | { readonly what: "attached"; readonly invocation: string; readonly guest: GuestState }
+  | {
+      readonly what: "prepare-refused" | "network-refused" | "start-refused";
+      readonly invocation: string;
+      readonly refusal: Refusal;
+    }
+  | { readonly what: "detached"; readonly invocation: string; readonly reason: string }
+  | {
+      readonly what: "attach-refused";
+      readonly invocation: string;
+      readonly attempts: number;
+      readonly refusal: Refusal;
+    }
+  | {
+      readonly what: "call-refused";
+      readonly invocation: string;
+      readonly call: VmmCall;
+      readonly refusal: Refusal;
+    }
+  | { readonly what: "captured" | "capture-forgotten"; readonly capture: string }
+  | { readonly what: "capture-lost"; readonly capture: string; readonly reason: string }
+  | { readonly what: "snapshotted"; readonly invocation: string; readonly snapshot: string }
+  | { readonly what: "guest-off"; readonly invocation: string; readonly by: "guest" | "host" }
+  | { readonly what: "died"; readonly invocation: string; readonly ranFor: Milliseconds }
+  | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
+  | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }
+  | { readonly what: "failed" | "off"; readonly reason: string }
+  | { readonly what: "discard-refused"; readonly refusal: Refusal }
+  | { readonly what: "removed" };
+
+/**
+ * The durable record: what the worker after this one needs. It is written before what it speaks
+ * of is done, so whoever reads it knows what may have happened, never less.
+ */
+export interface Note {
+  readonly stage:
+    | "absent"
+    | "preparing"
+    | "starting"
+    | "living"
+    | "ending"
+    | "clearing"
+    | "waiting"
+    | "off"
+    | "failed"
+    | "removing"
+    | "removed";
+  readonly wanted: Wanted;
+  readonly prepared: boolean;
+  readonly restarts: number;
+  /** Of the start, while it is "starting". */
+  readonly invocation: string | undefined;
+  /** While it is "living", "ending" or "clearing". */
+  readonly instance: Instance | undefined;
+  /** While it is "ending" or "clearing". */
+  readonly why: EndReason | undefined;
+  readonly lastInvocation: string | undefined;
+  readonly capture: Capture | undefined;
+  readonly reason: string | undefined;
+}
+
+/** How a machine is treated; from its configuration. */
+export interface MachineRules {
+  /** on-failure: after a crash, not after a guest that shut itself down. */
+  readonly restart: "always" | "on-failure" | "never";
+  readonly backoff: Backoff | "none";
+  readonly startLimit: StartLimit | "none";
+  /** In which a guest must be off after its power button was pressed. */
+  readonly shutdownGrace: Milliseconds;
+}
+
+/** What a decision may look at beside the state and the event. Time and chance are arguments. */
+export interface Context {
+  readonly rules: MachineRules;
+  readonly now: MonotonicTime;
+  /** 0 (included) to 1 (excluded). */
+  readonly random: number;
+  /** The id that the next start, or the next capture, would carry; new at each reading. */
+  readonly nextInvocation: string;
+}
+
+export interface Outcome {
+  readonly state: MachineState;
+  readonly effects: readonly MachineEffect[];
+}
+
+export const initialState: MachineState = {
+  phase: "absent",
+  wanted: "absent",
+  prepared: false,
+  restarts: 0,
+  begunBy: "operator",
+  failures: 0,
+  recentStarts: [],
+  lastInvocation: undefined,
+  lastEnding: undefined,
+  capture: undefined,
+  reason: undefined,
+  ticket: 0,
+};
+
+/** Times without an answer after which an order has failed. */
+export const orderLimits = {
+  /** Of the launcher: a spawn is uncertain after it. */
+  spawn: 10_000,
+  /** From the spawn to the first answer of the VMM. */
+  connect: 10_000,
+  /** Of an attempt to attach. */
+  attach: 5_000,
+  /** create, boot, pause, resume: the VMM does not answer after it. */
+  call: 10_000,
+  /** Device state, without memory, which is shared already. */
+  capture: 30_000,
+  restore: 30_000,
+  /** Memory is written to a disk. */
+  snapshot: 1_800_000,
+  /** From "quit" to a kill. */
+  quit: 5_000,
+} as const satisfies Readonly<Record<string, Milliseconds>>;
+
+/** Between attempts to reach a VMM that has just been spawned: its socket comes in milliseconds. */
+export const CONNECT_RETRY: Milliseconds = 20;
+
+/** Between attempts to reach a VMM that lives and does not answer, and to remove files. */
+export const retryBackoff: Backoff = {
+  first: 200,
+  factor: 2,
+  cap: 30_000,
+  jitter: 0.1,
+  resetAfter: 0,
+};

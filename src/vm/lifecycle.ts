@@ -1,0 +1,536 @@
+import type { MonotonicTime } from "../units/units.ts";
+import {
+  adopted,
+  attached,
+  attachOverdue,
+  attachRefused,
+  boot,
+  booted,
+  bootedByHand,
+  captured,
+  captureLost,
+  captureLostAtRest,
+  captureLostConnecting,
+  captureRefused,
+  cleared,
+  clearingUnwanted,
+  connectingUnwanted,
+  connectionLost,
+  connectLost,
+  connectOverdue,
+  connectRefused,
+  create,
+  created,
+  createLost,
+  createOverdue,
+  detachedUnwanted,
+  died,
+  discardAgain,
+  discarded,
+  discardRefused,
+  found,
+  networkReady,
+  notFound,
+  orderOverdue,
+  paused,
+  pauseRefused,
+  prepared,
+  quit,
+  refusedStart,
+  replace,
+  reset,
+  restored,
+  resume,
+  resumed,
+  resumeRefused,
+  snapshot,
+  snapshotted,
+  spawnOverdue,
+  startingRefused,
+  stopDone,
+  stopOverdue,
+  stoppingUnwanted,
+  stopRefused,
+  toldOff,
+  toldOffCapturing,
+  toldPanic,
+  unwantAbandoned,
+  unwantAtRest,
+  unwantBusy,
+  unwantLater,
+  unwantRunning,
+  want,
+  wantAfterStop,
+  wantDetached,
+} from "./lifecycle-cells.ts";
+import { begin, beginForgiven, call, straggler } from "./lifecycle-moves.ts";
+import type {
+  Context,
+  EventKind,
+  In,
+  Instance,
+  MachineEvent,
+  MachineState,
+  Note,
+  Of,
+  Outcome,
+  Phase,
+  Wish,
+} from "./lifecycle-state.ts";
+
+/**
+ * The life of one virtual machine under a worker: `step` decides, the worker performs. Every
+ * phase × every event stands in `table`; a cell that does nothing names its reason.
+ */
+
+type Handler<P extends Phase, K extends EventKind> = (
+  state: In<P>,
+  event: Of<K>,
+  context: Context,
+) => Outcome;
+interface Ignored {
+  readonly ignored: string;
+}
+type Row<P extends Phase> = { readonly [K in EventKind]: Handler<P, K> | Ignored };
+export type Table = { readonly [P in Phase]: Row<P> };
+
+const ignored = (reason: string): Ignored => ({ ignored: reason });
+
+const noMachine = ignored("there is no such machine");
+const exists = ignored("there is a machine of this name");
+const noGuest = ignored("no guest runs");
+const noStart = ignored("no start is under way");
+const notPreparing = ignored("nothing is being prepared");
+const notLooked = ignored("its invocation is not being looked for");
+const notAttaching = ignored("nobody is attaching to its VMM");
+const noOrder = ignored("no order to its VMM is under way");
+const noVmm = ignored("no VMM has it");
+const notClearing = ignored("nothing of a VMM is being cleared");
+const notRemoving = ignored("nothing of it is being removed");
+const noDeadline = ignored("nothing is waited for in this phase");
+const knownAlready = ignored("this worker knows it already");
+const answerDecides = ignored("the answer to the order decides");
+const isStopping = ignored("it is being stopped");
+const isDead = ignored("its VMM is dead");
+const isBusy = ignored("its state is being taken, or given to a VMM");
+const notBooted = ignored("it has not been booted");
+const isRemoving = ignored("it is being removed");
+const isOnItsWay = ignored("it is on its way there");
+const noCapture = ignored("nothing of it was captured");
+
+/** What the worker hears in a phase in which no VMM has the machine, and none is to come. */
+const noVmmEvents = {
+  adopted: knownAlready,
+  prepared: notPreparing,
+  "prepare-refused": notPreparing,
+  "network-ready": notPreparing,
+  "network-refused": notPreparing,
+  spawned: straggler,
+  "spawn-refused": noStart,
+  found: notLooked,
+  "not-found": notLooked,
+  attached: notAttaching,
+  "attach-refused": notAttaching,
+  done: noOrder,
+  refused: noOrder,
+  "connection-lost": noVmm,
+  booted: noVmm,
+  paused: noVmm,
+  resumed: noVmm,
+  "guest-off": noVmm,
+  "guest-reset": noVmm,
+  "guest-panic": noVmm,
+  died: noVmm,
+  cleared: notClearing,
+  "capture-lost": noCapture,
+  discarded: notRemoving,
+  "discard-refused": notRemoving,
+  deadline: noDeadline,
+};
+
+/** There is none: only a create, or what an earlier worker left, makes one. */
+const nothing = {
+  create,
+  boot: noMachine,
+  pause: noMachine,
+  resume: noMachine,
+  shutdown: noMachine,
+  delete: noMachine,
+  replace: noMachine,
+  snapshot: noMachine,
+  ...noVmmEvents,
+};
+
+/** A start is under way, and no VMM is known. */
+const beginning = {
+  create: exists,
+  boot: want,
+  pause: want,
+  resume: want,
+  shutdown: unwantLater,
+  delete: unwantLater,
+  replace: noGuest,
+  snapshot: noGuest,
+  ...noVmmEvents,
+  "capture-lost": captureLost,
+};
+
+/** Nothing of the machine lives; its files are there. */
+const atRest = {
+  create: exists,
+  boot,
+  pause: noGuest,
+  resume: noGuest,
+  shutdown: unwantAtRest,
+  delete: unwantAtRest,
+  replace: noGuest,
+  snapshot: noGuest,
+  ...noVmmEvents,
+};
+
+/** A VMM has the machine, and its connection stands. */
+const living = {
+  ...noVmmEvents,
+  create: exists,
+  boot: isOnItsWay,
+  pause: want,
+  resume: want,
+  shutdown: unwantBusy,
+  delete: unwantBusy,
+  replace: isBusy,
+  snapshot: isBusy,
+  "connection-lost": connectionLost,
+  booted: answerDecides,
+  paused: answerDecides,
+  resumed: answerDecides,
+  "guest-off": toldOff,
+  "guest-reset": reset,
+  "guest-panic": toldPanic,
+  died,
+};
+
+const row = { absent: { ...nothing, adopted }, removed: nothing };
+
+/** Every phase × every event. */
+export const table: Table = {
+  ...row,
+  preparing: {
+    ...beginning,
+    shutdown: unwantAbandoned,
+    delete: unwantAbandoned,
+    prepared,
+    "prepare-refused": refusedStart,
+  },
+  "preparing-network": {
+    ...beginning,
+    "network-ready": networkReady,
+    "network-refused": refusedStart,
+  },
+  starting: {
+    ...beginning,
+    spawned: found,
+    "spawn-refused": refusedStart,
+    deadline: spawnOverdue,
+  },
+  uncertain: {
+    ...beginning,
+    spawned: found,
+    "spawn-refused": ignored("the search for its invocation decides, whatever came late"),
+    found,
+    "not-found": notFound,
+  },
+  connecting: {
+    ...living,
+    boot: want,
+    shutdown: connectingUnwanted,
+    delete: connectingUnwanted,
+    replace: noGuest,
+    snapshot: noGuest,
+    attached,
+    "attach-refused": connectRefused,
+    "connection-lost": connectLost,
+    booted: notAttaching,
+    paused: notAttaching,
+    resumed: notAttaching,
+    "guest-off": notAttaching,
+    "guest-reset": notAttaching,
+    "guest-panic": notAttaching,
+    "capture-lost": captureLostConnecting,
+    deadline: connectOverdue,
+  },
+  creating: {
+    ...living,
+    boot: want,
+    shutdown: connectingUnwanted,
+    delete: connectingUnwanted,
+    replace: noGuest,
+    snapshot: noGuest,
+    done: created,
+    refused: startingRefused,
+    "connection-lost": createLost,
+    "guest-off": noGuest,
+    "guest-reset": noGuest,
+    "guest-panic": noGuest,
+    deadline: createOverdue,
+  },
+  created: {
+    ...living,
+    boot: (state, _event, context) =>
+      call({ ...state, wanted: "running" }, "boot", state.instance, context),
+    pause: notBooted,
+    resume: notBooted,
+    shutdown: unwantRunning,
+    delete: unwantRunning,
+    replace: notBooted,
+    snapshot: notBooted,
+    booted: bootedByHand,
+    paused: bootedByHand,
+    resumed: bootedByHand,
+    "guest-off": noGuest,
+    "guest-reset": noGuest,
+    "guest-panic": noGuest,
+  },
+  booting: { ...living, done: booted, refused: startingRefused, deadline: orderOverdue },
+  running: {
+    ...living,
+    boot: ignored("it runs"),
+    pause: (state, _event, context) =>
+      call({ ...state, wanted: "paused" }, "pause", state.instance, context),
+    resume: ignored("it runs"),
+    shutdown: unwantRunning,
+    delete: unwantRunning,
+    replace,
+    snapshot,
+    booted: ignored("it runs"),
+    paused: bootedByHand,
+    resumed: ignored("it runs"),
+  },
+  pausing: { ...living, done: paused, refused: pauseRefused, deadline: orderOverdue },
+  paused: {
+    ...living,
+    boot: ignored("it was booted, and is paused"),
+    pause: ignored("it is paused"),
+    resume,
+    shutdown: unwantRunning,
+    delete: unwantRunning,
+    replace,
+    snapshot,
+    booted: bootedByHand,
+    paused: ignored("it is paused"),
+    resumed: bootedByHand,
+  },
+  resuming: { ...living, done: resumed, refused: resumeRefused, deadline: orderOverdue },
+  capturing: {
+    ...living,
+    done: captured,
+    refused: captureRefused,
+    "guest-off": toldOffCapturing,
+    "guest-panic": toldPanic,
+    deadline: orderOverdue,
+  },
+  snapshotting: {
+    ...living,
+    done: snapshotted,
+    refused: captureRefused,
+    "guest-off": toldOffCapturing,
+    deadline: orderOverdue,
+  },
+  restoring: {
+    ...living,
+    shutdown: connectingUnwanted,
+    delete: connectingUnwanted,
+    done: restored,
+    refused: startingRefused,
+    "connection-lost": createLost,
+    "guest-off": answerDecides,
+    "guest-reset": answerDecides,
+    "guest-panic": answerDecides,
+    "capture-lost": captureLostConnecting,
+    deadline: createOverdue,
+  },
+  detached: {
+    ...living,
+    boot: wantDetached,
+    pause: wantDetached,
+    resume: wantDetached,
+    shutdown: detachedUnwanted,
+    delete: detachedUnwanted,
+    replace: ignored("its VMM does not answer"),
+    snapshot: ignored("its VMM does not answer"),
+    attached,
+    "attach-refused": attachRefused,
+    "connection-lost": ignored("it is asked again in any case"),
+    booted: notAttaching,
+    paused: notAttaching,
+    resumed: notAttaching,
+    "guest-off": notAttaching,
+    "guest-reset": notAttaching,
+    "guest-panic": notAttaching,
+    deadline: attachOverdue,
+  },
+  stopping: {
+    ...living,
+    boot: wantAfterStop,
+    pause: isStopping,
+    resume: isStopping,
+    shutdown: stoppingUnwanted,
+    delete: stoppingUnwanted,
+    replace: isStopping,
+    snapshot: isStopping,
+    done: stopDone,
+    refused: stopRefused,
+    "connection-lost": ignored("it is being stopped, and its death is told otherwise"),
+    booted: isStopping,
+    paused: isStopping,
+    resumed: isStopping,
+    "guest-off": quit,
+    "guest-reset": isStopping,
+    "guest-panic": quit,
+    "capture-lost": captureLost,
+    deadline: stopOverdue,
+  },
+  clearing: {
+    ...living,
+    boot: wantAfterStop,
+    pause: isDead,
+    resume: isDead,
+    shutdown: clearingUnwanted,
+    delete: clearingUnwanted,
+    replace: isDead,
+    snapshot: isDead,
+    "connection-lost": isDead,
+    booted: isDead,
+    paused: isDead,
+    resumed: isDead,
+    "guest-off": isDead,
+    "guest-reset": isDead,
+    "guest-panic": isDead,
+    died: isDead,
+    cleared,
+    "capture-lost": captureLost,
+  },
+  off: { ...atRest, shutdown: ignored("it is off") },
+  failed: atRest,
+  "backing-off": {
+    ...atRest,
+    boot: beginForgivenWanted,
+    "capture-lost": captureLostAtRest,
+    deadline: (state, _event, context) =>
+      context.now < state.until ? { state, effects: [] } : begin(state, context),
+  },
+  removing: {
+    ...noVmmEvents,
+    create: isRemoving,
+    boot: isRemoving,
+    pause: isRemoving,
+    resume: isRemoving,
+    shutdown: isRemoving,
+    delete: isRemoving,
+    replace: isRemoving,
+    snapshot: isRemoving,
+    discarded,
+    "discard-refused": discardRefused,
+    deadline: discardAgain,
+  },
+};
+
+/**
+ * Decides what an event means in a state: the new state, and what is to be done, in order. When
+ * what the next worker must know has changed, the first effect is to note it.
+ */
+export function step(
+  state: MachineState,
+  event: MachineEvent,
+  context: Context,
+  decisions: Table = table,
+): Outcome {
+  const cells = decisions[state.phase] as Record<EventKind, Ignored | Handler<Phase, EventKind>>;
+  const cell = cells[event.kind];
+  if ("ignored" in cell) return { state, effects: [] };
+  const outcome = cell(state as never, event as never, context);
+  const note = noteOf(outcome.state);
+  if (JSON.stringify(note) === JSON.stringify(noteOf(state))) return outcome;
+  return { state: outcome.state, effects: [{ kind: "note", note }, ...outcome.effects] };
+}
+
+/** @returns why this wish does nothing now, for whoever has it; undefined when it does something */
+export function whyRefused(state: MachineState, kind: Wish["kind"]): string | undefined {
+  const cell: object = table[state.phase][kind];
+  return "ignored" in cell ? String(cell.ignored) : undefined;
+}
+
+const stageOf: { readonly [P in Phase]: Note["stage"] } = {
+  absent: "absent",
+  preparing: "preparing",
+  "preparing-network": "preparing",
+  starting: "starting",
+  uncertain: "starting",
+  connecting: "living",
+  creating: "living",
+  created: "living",
+  booting: "living",
+  running: "living",
+  pausing: "living",
+  paused: "living",
+  resuming: "living",
+  capturing: "living",
+  snapshotting: "living",
+  restoring: "living",
+  detached: "living",
+  stopping: "ending",
+  clearing: "clearing",
+  "backing-off": "waiting",
+  off: "off",
+  failed: "failed",
+  removing: "removing",
+  removed: "removed",
+};
+
+/** What the worker after this one has to know of a machine. */
+export function noteOf(state: MachineState): Note {
+  const { wanted, prepared, restarts, lastInvocation, capture, reason } = state;
+  const stage = stageOf[state.phase];
+  const isStart = stage === "starting" && "invocation" in state;
+  return {
+    stage,
+    wanted,
+    prepared,
+    restarts,
+    invocation: isStart ? state.invocation : undefined,
+    instance: instanceOf(state),
+    why: "why" in state ? state.why : undefined,
+    lastInvocation,
+    capture,
+    reason,
+  };
+}
+
+/** When the state wants to hear of time, if at all. */
+export function deadlineOf(state: MachineState): MonotonicTime | undefined {
+  switch (state.phase) {
+    case "connecting":
+      return Math.min(state.answerBy, state.retryAt ?? state.answerBy);
+    case "detached":
+      return Math.min(state.retryAt ?? state.answerBy, state.stopBy ?? Number.POSITIVE_INFINITY);
+    case "stopping":
+    case "backing-off":
+      return state.until;
+    case "removing":
+      return state.retryAt;
+    default:
+      return "answerBy" in state ? state.answerBy : undefined;
+  }
+}
+
+/** The VMM that is alive, or whose rest is being cleared. */
+export function instanceOf(state: MachineState): Instance | undefined {
+  return "instance" in state ? state.instance : undefined;
+}
+
+function beginForgivenWanted(
+  state: In<"backing-off">,
+  _event: Of<"boot">,
+  context: Context,
+): Outcome {
+  return beginForgiven({ ...state, wanted: "running" }, context);
+}
