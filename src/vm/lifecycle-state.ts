@@ -174,7 +174,7 @@ interface Answer extends OfInstance {
  */
 export type MachineEvent =
   // The operator's.
-  | { readonly kind: "create"; readonly wanted: "created" | "running" | "paused" }
+  | { readonly kind: "create"; readonly wanted: Exclude<Wanted, "absent"> }
   | { readonly kind: "boot" | "pause" | "resume" | "replace" }
   | { readonly kind: "shutdown" | "delete"; readonly hurry: boolean }
   | { readonly kind: "snapshot"; readonly snapshot: string }

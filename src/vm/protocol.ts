@@ -1,0 +1,421 @@
+import * as v from "valibot";
+
+/**
+ * The worker's control socket: the command line, and the worker's own tests, speak the house's
+ * control frames over it. Names are snake_case; those of a machine's declaration are Procurator's
+ * VmSpec, in its own spelling. Numbers and names are never reused.
+ */
+
+/** A peer with another version is refused in its hello. */
+export const PROTOCOL_VERSION = 1;
+
+export const defaultControlSocket = "/run/hostler/vm.sock";
+
+/** The limits of the wire; going over one is a refusal that a test shows. */
+export const limits = {
+  /** Bytes of one frame: a list of as many machines as there may be is smaller. */
+  frameBytes: 4 * 1024 * 1024,
+  /** Bytes before the peer has said a valid hello. */
+  helloBytes: 4096,
+  /** Milliseconds in which a connection must say its hello. */
+  helloTime: 10_000,
+  /** Connections at once. */
+  connections: 1024,
+  /** Bytes that wait for a peer that does not read, before it is let go. */
+  queuedBytes: 8 * 1024 * 1024,
+  /** Machines of one worker: a bridge has at most 1,023 ports. */
+  machines: 1000,
+  /** A label of DNS (RFC 1035): the name is that of the guest as well. */
+  nameLength: 63,
+  /** Bytes of a path; PATH_MAX of Linux, with its zero. */
+  pathBytes: 4095,
+  /** Bytes of a kernel's command line: COMMAND_LINE_SIZE of x86, with its zero. */
+  commandLineBytes: 2047,
+  /** Virtual processors of one machine. */
+  processors: 255,
+  /** Mebibytes of one machine: 4 TiB; and the least with which a kernel is unpacked. */
+  memoryMebibytes: 4 * 1024 * 1024,
+  leastMemoryMebibytes: 1,
+  /** Domains that one machine may reach. */
+  allowedDomains: 256,
+  domainLength: 253,
+  /** Characters of a reason, from whoever. */
+  textLength: 1024,
+  /** Milliseconds of a grace. */
+  longestGrace: 3_600_000,
+} as const;
+
+/** How a machine, and a snapshot, may be called. */
+export const namePattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+const nameRule = "1 to 63 characters of a-z, 0-9 and -, with a letter or a digit at each end";
+
+/** Why a name cannot be one; undefined when it can. */
+export function refuseName(
+  name: string,
+): { readonly expected: string; readonly received: string } | undefined {
+  if (namePattern.test(name)) return undefined;
+  const MOST_SHOWN = 80;
+  const isLong = name.length > limits.nameLength;
+  const received = isLong ? `${name.length} characters` : JSON.stringify(name.slice(0, MOST_SHOWN));
+  return { expected: nameRule, received };
+}
+
+const byteCount = (value: string) => new TextEncoder().encode(value).length;
+
+const text = v.pipe(
+  v.string(),
+  v.check((value) => !value.includes("\0"), "Expected text without a zero byte"),
+);
+const identifier = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const name = v.pipe(
+  v.string(),
+  v.check(
+    (value) => refuseName(value) === undefined,
+    ({ input }) => `${nameRule}, instead of ${refuseName(String(input))?.received ?? ""}`,
+  ),
+);
+const path = v.pipe(
+  text,
+  v.startsWith("/", "Expected an absolute path"),
+  v.check(
+    (value) => byteCount(value) <= limits.pathBytes,
+    `Expected a path of at most ${limits.pathBytes} bytes`,
+  ),
+);
+
+/** What `nix hash path` prints: the SHA-256 of a path's NAR serialisation. */
+const hash = v.pipe(
+  v.string(),
+  v.regex(/^sha256-[A-Za-z0-9+/]{43}=$/, 'Expected "sha256-" and 44 characters of base64'),
+);
+
+const label = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
+const domain = v.pipe(
+  v.string(),
+  v.maxLength(limits.domainLength),
+  v.regex(
+    new RegExp(`^(?:\\*\\.)?${label}(?:\\.${label})*$`),
+    'Expected a domain in lower case, or "*." and one',
+  ),
+);
+
+/**
+ * A machine as somebody declares it: by an image with its hash (vm-config.json is in it), or by
+ * its kernel and disk.
+ */
+export const vmSpecSchema = v.pipe(
+  v.strictObject({
+    name,
+    imagePath: v.optional(path),
+    hash: v.optional(hash),
+    /** The system that it was built from; for people. */
+    toplevel: v.optional(path),
+    kernelPath: v.optional(path),
+    initrdPath: v.optional(path),
+    diskImagePath: v.optional(path),
+    cmdline: v.optional(
+      v.pipe(
+        text,
+        v.check(
+          (value) => byteCount(value) <= limits.commandLineBytes,
+          `Expected at most ${limits.commandLineBytes} bytes`,
+        ),
+      ),
+    ),
+    cpu: v.optional(
+      v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(limits.processors)),
+    ),
+    memoryMb: v.optional(
+      v.pipe(
+        v.number(),
+        v.safeInteger(),
+        v.minValue(limits.leastMemoryMebibytes),
+        v.maxValue(limits.memoryMebibytes),
+      ),
+    ),
+    networkAllowedDomains: v.optional(v.pipe(v.array(domain), v.maxLength(limits.allowedDomains))),
+  }),
+  v.check(
+    (spec) => (spec.imagePath === undefined) === (spec.hash === undefined),
+    "Expected imagePath and hash together",
+  ),
+  v.check(
+    (spec) => spec.imagePath !== undefined || spec.kernelPath !== undefined,
+    "Expected imagePath with hash, or kernelPath",
+  ),
+);
+export type VmSpec = v.InferOutput<typeof vmSpecSchema>;
+
+/** The first frame of either side. */
+export const helloSchema = v.strictObject({
+  kind: v.literal("hello"),
+  protocol: v.literal(PROTOCOL_VERSION),
+  role: v.picklist(["worker", "client"]),
+  /** The version of the program, for people. */
+  version: v.string(),
+});
+export type Hello = v.InferOutput<typeof helloSchema>;
+
+const grace = v.optional(
+  v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(limits.longestGrace)),
+);
+
+/** What the command line asks of the worker. */
+export const controlRequestSchema = v.variant("verb", [
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("create"),
+    spec: vmSpecSchema,
+    /** off: its disks are made. created: a VMM has it, and nothing of its guest has run. */
+    wanted: v.optional(v.picklist(["off", "created", "running", "paused"])),
+  }),
+  v.strictObject({ id: identifier, verb: v.literal("boot"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("pause"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("resume"), name }),
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("shutdown"),
+    name,
+    /** Its VMM is killed, and its guest is not asked. */
+    now: v.optional(v.boolean()),
+    /** In place of the configured one, in milliseconds. */
+    grace_ms: grace,
+  }),
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("delete"),
+    name,
+    now: v.optional(v.boolean()),
+  }),
+  v.strictObject({ id: identifier, verb: v.literal("list") }),
+  v.strictObject({ id: identifier, verb: v.literal("show"), name }),
+  /** The kept events after a sequence number; with `follow` the coming ones too. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("events"),
+    name: v.optional(name),
+    after: v.optional(count),
+    follow: v.optional(v.boolean()),
+  }),
+  v.strictObject({ id: identifier, verb: v.literal("metrics"), name: v.optional(name) }),
+  /** Answered by the path of the console's socket. */
+  v.strictObject({ id: identifier, verb: v.literal("console"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("snapshot"), name, snapshot: name }),
+  v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
+  v.strictObject({ id: identifier, verb: v.literal("survivable"), name }),
+  /** Of the worker itself. */
+  v.strictObject({ id: identifier, verb: v.literal("status") }),
+  /** Answered when the machine is in that phase, or will not come there by itself. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("wait"),
+    name,
+    until: v.picklist(["created", "running", "paused", "off", "removed"]),
+  }),
+]);
+export type ControlRequest = v.InferOutput<typeof controlRequestSchema>;
+export type Verb = ControlRequest["verb"];
+
+/** What a refusal is about; a program decides by it, a person reads the message. */
+export const errorKinds = [
+  /** The request is not one. */
+  "invalid",
+  /** There is no machine of this name. */
+  "unknown-machine",
+  "name-taken",
+  /** In its phase, the machine cannot do that; the message says why. */
+  "wrong-phase",
+  /** A limit of this worker, or no address is free. */
+  "limit",
+  /** The image is not what its hash says, or not what a machine is made of. */
+  "image",
+  /** The hypervisor cannot make such a machine. */
+  "machine-refused",
+  /** The VMM answered, and refused. */
+  "vmm-refused",
+  /** The VMM does not answer. */
+  "vmm-unreachable",
+  /** The kernel refused: disk full, no permission. */
+  "system",
+] as const;
+export type ErrorKind = (typeof errorKinds)[number];
+
+export const errorSchema = v.strictObject({
+  kind: v.picklist(errorKinds),
+  message: v.string(),
+  /** The name of the error number, where the kernel refused. */
+  code: v.optional(v.string()),
+  /** Of the declaration or the request. */
+  key: v.optional(v.string()),
+  expected: v.optional(v.string()),
+  received: v.optional(v.string()),
+  hint: v.optional(v.string()),
+});
+export type WireError = v.InferOutput<typeof errorSchema>;
+
+export const phases = [
+  "absent",
+  "preparing",
+  "preparing-network",
+  "starting",
+  "uncertain",
+  "connecting",
+  "creating",
+  "created",
+  "booting",
+  "running",
+  "pausing",
+  "paused",
+  "resuming",
+  "capturing",
+  "snapshotting",
+  "restoring",
+  "detached",
+  "stopping",
+  "clearing",
+  "off",
+  "failed",
+  "backing-off",
+  "removing",
+  "removed",
+] as const;
+
+/** A preparation under way: what of how much is hashed and copied. */
+const progressSchema = v.object({
+  what: v.string(),
+  done_bytes: v.number(),
+  all_bytes: v.nullable(v.number()),
+});
+
+/** One line of `list`. */
+export const vmSummarySchema = v.object({
+  name: v.string(),
+  phase: v.picklist(phases),
+  wanted: v.picklist(["absent", "off", "created", "running", "paused"]),
+  /** Why it is as it is: the last refusal, or how it came to be off; null otherwise. */
+  reason: v.nullable(v.string()),
+  /** Of the VMM, as the host sees it; null when none runs. */
+  pid: v.nullable(v.number()),
+  invocation: v.nullable(v.string()),
+  /** Of its first network card. */
+  address: v.nullable(v.string()),
+  mac: v.nullable(v.string()),
+  tap: v.nullable(v.string()),
+  hypervisor: v.nullable(v.picklist(["cloud-hypervisor", "qemu"])),
+  /** Of the VMM that runs: one that was adopted may be older than the program on the disk. */
+  version: v.nullable(v.string()),
+  accelerator: v.nullable(v.picklist(["kvm", "tcg"])),
+  processors: v.nullable(v.number()),
+  memory_bytes: v.nullable(v.number()),
+  /** Milliseconds since the VMM was started; null when none runs. */
+  uptime_ms: v.nullable(v.number()),
+  /** VMMs that came after another one by the rule; a replaced VMM is none. */
+  restarts: v.number(),
+  image_hash: v.nullable(v.string()),
+  progress: v.nullable(progressSchema),
+  /** Milliseconds that its VMM has not answered; null when it does, or there is none. */
+  detached_ms: v.nullable(v.number()),
+  /** The state that is held outside of a VMM, until a new one has it. */
+  capture: v.nullable(v.string()),
+});
+export type VmSummary = v.InferOutput<typeof vmSummarySchema>;
+
+/** One thing that happened, as `events` and `show` print it. */
+export const vmEventSchema = v.object({
+  sequence: v.number(),
+  /** Wall clock, RFC 3339 with microseconds, UTC. */
+  time: v.string(),
+  /** CLOCK_MONOTONIC in microseconds. */
+  monotonic_us: v.number(),
+  name: v.string(),
+  what: v.string(),
+  invocation: v.optional(v.string()),
+  pid: v.optional(v.number()),
+  /** For people: the rest in words. */
+  detail: v.optional(v.string()),
+});
+export type VmEventRecord = v.InferOutput<typeof vmEventSchema>;
+
+/** The answer of `survivable`: whether its VMM can be replaced under it, else exactly why not. */
+export const survivableSchema = v.object({
+  name: v.string(),
+  survivable: v.boolean(),
+  /** Each with the key of the configuration that it comes from. */
+  obstacles: v.array(v.object({ key: v.string(), message: v.string() })),
+  /** Survivable, but by the same build of the VMM alone; why. */
+  same_build_only: v.nullable(v.string()),
+});
+export type Survivable = v.InferOutput<typeof survivableSchema>;
+
+/** The answer of `show`. */
+export const vmDetailSchema = v.object({
+  summary: vmSummarySchema,
+  spec: v.unknown(),
+  machine_type: v.nullable(v.string()),
+  processor_model: v.nullable(v.string()),
+  console: v.nullable(v.string()),
+  folder: v.string(),
+  survivable: survivableSchema,
+  history: v.array(vmEventSchema),
+});
+export type VmDetail = v.InferOutput<typeof vmDetailSchema>;
+
+/** What one machine has used; null where nobody can tell. */
+export const vmMetricsSchema = v.object({
+  name: v.string(),
+  /** Of one processor: 250 is two and a half. */
+  cpu_percent: v.nullable(v.number()),
+  cpu_seconds: v.nullable(v.number()),
+  /** Of the VMM: what its guest uses is in it. */
+  memory_bytes: v.nullable(v.number()),
+  network_received_bytes: v.nullable(v.number()),
+  network_sent_bytes: v.nullable(v.number()),
+  disk_read_bytes: v.nullable(v.number()),
+  disk_written_bytes: v.nullable(v.number()),
+  /** When it was measured: wall clock, RFC 3339, UTC. */
+  time: v.nullable(v.string()),
+});
+export type VmMetrics = v.InferOutput<typeof vmMetricsSchema>;
+
+/** The answer of `status`. */
+export const workerStatusSchema = v.object({
+  version: v.string(),
+  pid: v.number(),
+  uptime_ms: v.number(),
+  machines: v.number(),
+  machine_limit: v.number(),
+  /** How many are in each phase. */
+  phases: v.record(v.string(), v.number()),
+  hypervisors: v.array(
+    v.object({
+      hypervisor: v.string(),
+      path: v.string(),
+      version: v.string(),
+      accelerator: v.picklist(["kvm", "tcg"]),
+      /** New machines are made with it. */
+      chosen: v.boolean(),
+    }),
+  ),
+  bridge: v.nullable(v.string()),
+  subnet: v.nullable(v.string()),
+  free_addresses: v.nullable(v.number()),
+  /** What is not as it should be, such as a host without KVM. */
+  warnings: v.array(v.string()),
+});
+export type WorkerStatus = v.InferOutput<typeof workerStatusSchema>;
+
+/** The answer of `console`. */
+export const consoleSchema = v.object({ name: v.string(), path: v.string() });
+
+/**
+ * Answers of the control socket: {id, ok: …} once per request; before it, for events, any number
+ * of {id, item: …}; or {id, error}. With `follow`, items go on until the client leaves.
+ */
+export const controlReplySchema = v.union([
+  v.strictObject({ id: identifier, ok: v.unknown() }),
+  v.strictObject({ id: identifier, item: v.unknown() }),
+  v.strictObject({ id: identifier, error: errorSchema }),
+]);
+export type ControlReply = v.InferOutput<typeof controlReplySchema>;
