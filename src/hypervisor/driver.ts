@@ -1,3 +1,4 @@
+import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { Bytes, ProcessId } from "../units/units.ts";
 
 /**
@@ -42,9 +43,16 @@ export interface Disk {
   /** A word of [a-z0-9-], unique in the machine. */
   readonly id: string;
   readonly path: string;
-  readonly format: "raw" | "qcow2";
+  readonly format: DiskFormat;
   readonly readOnly: boolean;
+  /**
+   * What a qcow2 file writes over, which is never written to. The name that the file itself says is
+   * not believed: whoever made an image could have the host's files read by it.
+   */
+  readonly backing: { readonly path: string; readonly format: DiskFormat } | undefined;
 }
+
+export type DiskFormat = "raw" | "qcow2";
 
 export interface NetworkCard {
   readonly id: string;
@@ -97,11 +105,17 @@ export interface HypervisorDriver {
     program: HypervisorProgram,
     beginning: Beginning,
   ): VmmPlan;
+  /**
+   * Why the state of such a machine can be given to the same build of the VMM alone; empty where
+   * another version takes it as well. Pure.
+   */
+  boundToBuild(machine: MachineSpecification): readonly string[];
   /** Connects to a VMM that runs. @throws VmmUnreachable when it does not answer in time */
   connect(files: MachineFiles, options: ConnectOptions): Promise<VmmConnection>;
 }
 
 export interface ConnectOptions {
+  readonly loop: EventLoop;
   readonly machine: MachineSpecification;
   readonly onEvent: (event: VmmEvent) => void;
   /** The connection ended, and not by us. The process may live on. */
@@ -113,10 +127,20 @@ export interface ConnectOptions {
 export type VmmEvent =
   | { readonly kind: "booted" | "paused" | "resumed" | "guest-reset" | "guest-panic" }
   /** The guest is off; the process may still be there. */
-  | { readonly kind: "guest-off"; readonly by: "guest" | "host" };
+  | { readonly kind: "guest-off"; readonly by: "guest" | "host" }
+  /** The host could not read or write: for want of room the machine is paused, and may resume. */
+  | {
+      readonly kind: "disk-error";
+      readonly disk: string;
+      readonly reason: string;
+      readonly pauses: boolean;
+    };
 
-/** created: made, never run. off: the guest has ended. */
-export type GuestState = "created" | "running" | "paused" | "off" | "incoming";
+/**
+ * created: made, never run. off: the guest has ended. panicked: it cannot go on, and its memory is
+ * still there. incoming: it waits for the state of another one.
+ */
+export type GuestState = "created" | "running" | "paused" | "off" | "panicked" | "incoming";
 
 /** Counters since the VMM began; what a hypervisor does not tell is undefined. */
 export interface MachineCounters {
@@ -148,7 +172,10 @@ export interface VmmConnection extends Disposable {
   counters(): Promise<MachineCounters>;
   /** Threads of virtual processors, for their time in /proc. */
   processorThreads(): Promise<readonly ProcessId[]>;
-  /** Device state of a paused machine, without its memory; the VMM does not run on afterwards. */
+  /**
+   * Pauses the machine and gives its devices' state, without its memory. Its disks are let go of:
+   * another VMM may take them. `resume` takes all of it back, as long as no other one has.
+   */
   captureState(): Promise<CapturedState>;
   /** To a VMM that is "incoming", whose memory is there already: afterwards it is paused. */
   restoreState(state: CapturedState): Promise<void>;
@@ -162,9 +189,26 @@ export interface CapturedState {
   readonly bytes: Uint8Array;
 }
 
+/** What a refusal says of one value. */
+export interface Finding {
+  /** Where it stands: "disks.root.path". */
+  readonly key: string;
+  readonly expected: string;
+  readonly received: string;
+  /** What the reader can do. */
+  readonly mend: string;
+}
+
 /** The hypervisor cannot make such a machine. */
 export class MachineRefused extends Error {
   override readonly name = "MachineRefused";
+  readonly finding: Finding;
+
+  constructor(finding: Finding) {
+    const { key, expected, received, mend } = finding;
+    super(`${key}: expected ${expected}, received ${received}: ${mend}`);
+    this.finding = finding;
+  }
 }
 
 /** The VMM answered, and refused. */

@@ -26,7 +26,7 @@ const roomHeights: Readonly<Record<string, number>> = {
 };
 
 /** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
-const roomsWithFfi = ["holding", "messaging", "event-loop", "network", "doctor"];
+const roomsWithFfi = ["holding", "messaging", "event-loop", "network", "hypervisor", "doctor"];
 
 export interface ImportException {
   readonly from: string;

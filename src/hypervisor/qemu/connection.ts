@@ -1,0 +1,249 @@
+import * as v from "valibot";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { describeIssues } from "../../messaging/describe-issues.ts";
+import { formatDuration, type ProcessId } from "../../units/units.ts";
+import {
+  type CapturedState,
+  type ConnectOptions,
+  type GuestState,
+  type MachineCounters,
+  type MachineFiles,
+  type VmmConnection,
+  VmmRefused,
+  VmmUnreachable,
+} from "../driver.ts";
+import {
+  balloonSchema,
+  blockStatisticsSchema,
+  diskCountersOf,
+  eventOf,
+  guestStateOf,
+  migrationEnd,
+  migrationSchema,
+  processorsSchema,
+  statusSchema,
+} from "./answers.ts";
+import { QmpClient, type QmpEvent, type QmpLimits } from "./qmp.ts";
+import { receiveState, sendState } from "./state-channel.ts";
+
+/** What a descriptor is called in QEMU while it has it. A second one of this name replaces it. */
+const STATE_NAME = "hostler-state";
+
+/**
+ * What the state is made without and with: guest memory that is shared stays where it is, and the
+ * end is told as an event.
+ */
+const stateCapabilities = ["x-ignore-shared", "events"].map((capability) => ({
+  capability,
+  state: true,
+}));
+
+/** @throws VmmUnreachable when no QEMU answers there in time */
+export async function connectQemu(
+  files: MachineFiles,
+  options: ConnectOptions,
+  limits: QmpLimits,
+): Promise<VmmConnection> {
+  const connection = new QemuConnection(options, limits);
+  await connection.open(files.control);
+  return connection;
+}
+
+class QemuConnection implements VmmConnection {
+  readonly #loop: EventLoop;
+  readonly #options: ConnectOptions;
+  readonly #limits: QmpLimits;
+  #client: QmpClient | undefined;
+  #version = "";
+  #hasRun = false;
+  #hasEnded = false;
+  /** QEMU was told to end, so that its end is no loss. */
+  #isQuitting = false;
+  readonly #migrationWaiters = new Set<(end: "completed" | "failed") => void>();
+
+  constructor(options: ConnectOptions, limits: QmpLimits) {
+    this.#loop = options.loop;
+    this.#options = options;
+    this.#limits = limits;
+  }
+
+  async open(path: string): Promise<void> {
+    const { client, version } = await QmpClient.connect(this.#loop, path, {
+      limits: this.#limits,
+      signal: this.#options.signal,
+      onEvent: (event) => this.#onEvent(event),
+      onLost: (reason) => {
+        if (!this.#isQuitting) this.#options.onLost(reason);
+      },
+    });
+    this.#client = client;
+    this.#version = version;
+    try {
+      const state = await this.guestState();
+      this.#hasRun ||= state !== "created";
+      this.#hasEnded ||= state === "off" || state === "panicked";
+    } catch (error) {
+      this.#client = undefined;
+      client.close();
+      throw error;
+    }
+  }
+
+  get version(): string {
+    return this.#version;
+  }
+
+  async guestState(): Promise<GuestState> {
+    const { status } = await this.#ask("query-status", statusSchema);
+    const state = guestStateOf(status);
+    if (state !== undefined) return state;
+    throw new VmmRefused(`QEMU says of its machine what we do not know: ${JSON.stringify(status)}`);
+  }
+
+  /** The machine was made with the process; this sees that it is. */
+  async create(): Promise<void> {
+    const state = await this.guestState();
+    if (state === "created") return;
+    throw new VmmRefused(`Expected a machine that never ran, and QEMU says that it is ${state}`);
+  }
+
+  async boot(): Promise<void> {
+    await this.#execute("cont");
+  }
+
+  async pause(): Promise<void> {
+    await this.#execute("stop");
+  }
+
+  async resume(): Promise<void> {
+    await this.#execute("cont");
+  }
+
+  async pressPowerButton(): Promise<void> {
+    await this.#execute("system_powerdown");
+  }
+
+  async quit(): Promise<void> {
+    this.#isQuitting = true;
+    await this.#execute("quit");
+  }
+
+  async counters(): Promise<MachineCounters> {
+    const statistics = await this.#ask("query-blockstats", blockStatisticsSchema);
+    return { disks: diskCountersOf(statistics), memory: await this.#balloon() };
+  }
+
+  async #balloon(): Promise<number | undefined> {
+    try {
+      return (await this.#ask("query-balloon", balloonSchema)).actual;
+    } catch (error) {
+      // Until the guest has a driver for it, QEMU may say that there is none.
+      if (error instanceof VmmRefused) return undefined;
+      throw error;
+    }
+  }
+
+  async processorThreads(): Promise<readonly ProcessId[]> {
+    const processors = await this.#ask("query-cpus-fast", processorsSchema);
+    return [...new Set(processors.map((processor) => processor["thread-id"]))];
+  }
+
+  async captureState(): Promise<CapturedState> {
+    await this.#execute("stop");
+    await this.#execute("migrate-set-capabilities", { capabilities: stateCapabilities });
+    using source = receiveState(this.#loop, this.#limits.stateBytes);
+    await this.#client?.execute("getfd", { fdname: STATE_NAME }, source.end);
+    source.end.close();
+    await this.#migrate("migrate", source.bytes);
+    const bytes = await this.#withinStateTime("the end of the state", source.bytes);
+    return { hypervisor: "qemu", version: this.#version, bytes };
+  }
+
+  async restoreState(state: CapturedState): Promise<void> {
+    if (state.hypervisor !== "qemu") {
+      throw new VmmRefused(`Expected the state of a QEMU, received that of a ${state.hypervisor}`);
+    }
+    await this.#execute("migrate-set-capabilities", { capabilities: stateCapabilities });
+    using sink = sendState(this.#loop, state.bytes);
+    await this.#client?.execute("getfd", { fdname: STATE_NAME }, sink.end);
+    sink.end.close();
+    await this.#migrate("migrate-incoming");
+    const after = await this.guestState();
+    if (after === "paused") return;
+    throw new VmmRefused(`Expected a paused machine after the state, and QEMU says ${after}`);
+  }
+
+  /** Lets the state go or come, and waits for QEMU's word that all of it went or came. */
+  async #migrate(command: "migrate" | "migrate-incoming", bytes?: Promise<unknown>): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<"completed" | "failed">();
+    this.#migrationWaiters.add(resolve);
+    // A state that is too large, and QEMU's own end, are told by others than QEMU.
+    bytes?.catch(reject);
+    try {
+      await this.#execute(command, { uri: `fd:${STATE_NAME}` });
+      const lost = this.#client?.lost.then((reason): never => {
+        const what = command === "migrate" ? "gave" : "took";
+        throw new VmmUnreachable(
+          `QEMU ended while it ${what} the state, and its output says why: ${reason}`,
+        );
+      });
+      const first = Promise.race([promise, lost ?? promise]);
+      const end = await this.#withinStateTime(`the end of "${command}"`, first);
+      if (end === "completed") return;
+    } catch (error) {
+      if (error instanceof RangeError) throw new VmmRefused(error.message, { cause: error });
+      throw error;
+    } finally {
+      this.#migrationWaiters.delete(resolve);
+    }
+    const told = await this.#ask("query-migrate", migrationSchema);
+    const reason = told["error-desc"] ?? "it does not say why";
+    throw new VmmRefused(`QEMU failed in "${command}": ${reason}`);
+  }
+
+  async #withinStateTime<T>(what: string, event: Promise<T>): Promise<T> {
+    const limit = this.#limits.stateTime;
+    const late = Promise.withResolvers<never>();
+    using _timer = this.#loop.wakeAfter(limit, () => {
+      late.reject(new VmmUnreachable(`QEMU did not tell ${what} within ${formatDuration(limit)}`));
+    });
+    return await Promise.race([event, late.promise]);
+  }
+
+  #onEvent(event: QmpEvent): void {
+    if (event.event === "MIGRATION") {
+      const parsed = v.safeParse(migrationSchema, event.data);
+      const end = parsed.success ? migrationEnd(parsed.output.status) : undefined;
+      if (end !== undefined) for (const tell of this.#migrationWaiters) tell(end);
+      return;
+    }
+    const told = eventOf(event, { hasRun: this.#hasRun, hasEnded: this.#hasEnded });
+    if (event.event === "RESUME") this.#hasRun = true;
+    if (told === undefined) return;
+    if (told.kind === "guest-off" || told.kind === "guest-panic") this.#hasEnded = true;
+    if (told.kind === "guest-reset" || told.kind === "resumed") this.#hasEnded = false;
+    this.#options.onEvent(told);
+  }
+
+  #execute(command: string, words: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
+    if (this.#client === undefined) return Promise.reject(new VmmUnreachable("It was closed"));
+    return this.#client.execute(command, words);
+  }
+
+  /** One command whose answer is read. @throws VmmUnreachable when the answer is none */
+  async #ask<Schema extends v.GenericSchema>(
+    command: string,
+    schema: Schema,
+  ): Promise<v.InferOutput<Schema>> {
+    const parsed = v.safeParse(schema, await this.#execute(command));
+    if (parsed.success) return parsed.output;
+    throw new VmmUnreachable(
+      `QEMU's answer to "${command}" is none: ${describeIssues(parsed.issues)}`,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#client?.close();
+    this.#client = undefined;
+  }
+}

@@ -1,0 +1,161 @@
+import type {
+  Beginning,
+  HypervisorProgram,
+  MachineFiles,
+  MachineSpecification,
+  NetworkCard,
+  VmmPlan,
+} from "../driver.ts";
+import { diskArguments, nodeOf } from "./plan-disks.ts";
+import { isMicrovm, refuseUnfit } from "./refuse.ts";
+
+/**
+ * How QEMU is started for a machine, as data. QEMU's own words are in its manual, qemu-system(1):
+ * a comma inside of a value is doubled, and what is said in JSON needs no such thing.
+ */
+
+/** The descriptor that has the machine's memory: the first after standard input and output. */
+const MEMORY_DESCRIPTOR = 3;
+
+/** Names on the way to the guest agent. */
+export const AGENT_PORT = "org.hostler.agent.0";
+
+/** The sandbox: no old system calls, no more rights, no other programs, no other priorities. */
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" as const;
+
+/**
+ * Where the devices stand on q35's root bus. A state can be given to a machine whose devices stand
+ * in the same places alone, so they are never numbered anew. 0 and 31 are the chipset's.
+ */
+const slots = { random: 1, balloon: 2, agent: 3, firstDisk: 4, firstCard: 16 } as const;
+
+/** A value inside of words that are parted by commas. */
+export const escapeCommas = (text: string) => text.replaceAll(",", ",,");
+
+/** @throws MachineRefused for what QEMU cannot do, naming key and mend */
+export function planQemu(
+  machine: MachineSpecification,
+  files: MachineFiles,
+  program: HypervisorProgram,
+  beginning: Beginning,
+): VmmPlan {
+  refuseUnfit(machine, files);
+  const devices = ["/dev/null", "/dev/urandom"];
+  if (machine.accelerator === "kvm") devices.push("/dev/kvm");
+  if (machine.networks.length > 0) devices.push("/dev/net/tun");
+  if (typeof machine.agent === "object") devices.push("/dev/vhost-vsock");
+  return {
+    program: program.path,
+    arguments: [
+      ...generalArguments(machine),
+      ...socketArguments(files),
+      ...bootArguments(machine),
+      ...smallDevices(machine),
+      ...agentArguments(machine, files),
+      ...diskArguments(machine, (index) => device(machine, "virtio-blk", slots.firstDisk + index)),
+      ...machine.networks.flatMap((card, index) => cardArguments(machine, card, index)),
+      ...(beginning === "incoming" ? ["-incoming", "defer"] : []),
+    ],
+    descriptors: [{ number: MEMORY_DESCRIPTOR, role: "memory" }],
+    devices,
+  };
+}
+
+function generalArguments(machine: MachineSpecification): string[] {
+  const { name, accelerator, machineType, processorModel, processors, memory } = machine;
+  const firmware = machine.boot.kind === "firmware" ? firmwareNodes : "";
+  const place = `mem-path=/proc/self/fd/${MEMORY_DESCRIPTOR}`;
+  return [
+    // Nothing but what is written here, and nothing runs before somebody says so.
+    ...["-nodefaults", "-no-user-config", "-S", "-display", "none"],
+    ...["-sandbox", sandbox],
+    ...["-name", `guest=${escapeCommas(name)}`],
+    ...["-accel", accelerator === "tcg" ? "tcg,thread=multi" : "kvm"],
+    ...["-machine", `${machineType},memory-backend=ram${firmware}`],
+    ...["-cpu", `${processorModel}`],
+    ...["-smp", `cpus=${processors},maxcpus=${processors}`],
+    ...["-m", `size=${memory / 1024 ** 2}M`],
+    ...["-object", `memory-backend-file,id=ram,size=${memory},${place},share=on`],
+    // The process stays until the worker has seen how the guest ended.
+    ...["-action", "shutdown=pause,panic=pause"],
+    ...(isMicrovm(machine) ? ["-global", "virtio-mmio.force-legacy=false"] : []),
+  ];
+}
+
+function socketArguments(files: MachineFiles): string[] {
+  return [
+    ...["-chardev", listener("control", files.control)],
+    ...["-mon", "chardev=control,mode=control"],
+    ...["-chardev", listener("console", files.console)],
+    ...["-serial", "chardev:console"],
+  ];
+}
+
+function listener(id: string, path: string): string {
+  return `socket,id=${id},path=${escapeCommas(path)},server=on,wait=off`;
+}
+
+const firmwareNodes = ",pflash0=firmware-code,pflash1=firmware-variables";
+
+function bootArguments({ boot }: MachineSpecification): string[] {
+  if (boot.kind === "kernel") {
+    const { kernel, initramfs, commandLine } = boot;
+    return [
+      ...["-kernel", kernel],
+      ...(initramfs === undefined ? [] : ["-initrd", initramfs]),
+      ...(commandLine === "" ? [] : ["-append", commandLine]),
+    ];
+  }
+  const code = { driver: "file", "node-name": "firmware-code", filename: boot.code };
+  const variables = {
+    driver: "file",
+    "node-name": "firmware-variables",
+    filename: boot.variables,
+    locking: "on",
+  };
+  return [
+    ...["-blockdev", JSON.stringify({ ...code, "read-only": true })],
+    ...["-blockdev", JSON.stringify(variables)],
+  ];
+}
+
+/** Chance, a balloon, and a way for the guest to say that it panicked. */
+function smallDevices(machine: MachineSpecification): string[] {
+  return [
+    ...["-object", "rng-random,id=random,filename=/dev/urandom"],
+    ...["-device", `${device(machine, "virtio-rng", slots.random)},rng=random`],
+    ...["-device", `${device(machine, "virtio-balloon", slots.balloon)},id=balloon`],
+    ...["-device", "pvpanic"],
+  ];
+}
+
+function agentArguments(machine: MachineSpecification, files: MachineFiles): string[] {
+  const { agent } = machine;
+  if (agent === undefined) return [];
+  if (typeof agent === "object") {
+    return ["-device", `${device(machine, "vhost-vsock", slots.agent)},guest-cid=${agent.vsock}`];
+  }
+  const bus = device(machine, "virtio-serial", slots.agent);
+  return [
+    ...["-device", `${bus},id=channels,max_ports=2`],
+    ...["-chardev", listener("agent", files.agent)],
+    ...["-device", `virtserialport,bus=channels.0,nr=1,chardev=agent,name=${AGENT_PORT}`],
+  ];
+}
+
+function cardArguments(machine: MachineSpecification, card: NetworkCard, index: number): string[] {
+  const node = nodeOf("card", card.id);
+  // Without an image for booting over the network: it is no part of the state then.
+  const rom = isMicrovm(machine) ? "" : ",romfile=";
+  const kind = device(machine, "virtio-net", slots.firstCard + index);
+  return [
+    ...["-netdev", `tap,id=${node},ifname=${card.tap},script=no,downscript=no,vhost=off`],
+    ...["-device", `${kind},id=${node}-device,netdev=${node},mac=${card.macAddress}${rom}`],
+  ];
+}
+
+/** A device in its place: q35 has a bus of PCI, microvm slots that it gives out in order. */
+function device(machine: MachineSpecification, kind: string, slot: number): string {
+  if (isMicrovm(machine)) return `${kind}-device`;
+  return `${kind}-pci,bus=pcie.0,addr=0x${slot.toString(16)}`;
+}
