@@ -182,8 +182,8 @@ function refuseSocket(key: string, path: string): void {
 }
 
 /**
- * Models that mean whatever this processor, or this QEMU, offers. What a named one without a version
- * means is said by the machine type's version.
+ * Models that mean whatever this processor, or this QEMU, offers. What a named one without a
+ * version means is said by the version of the machine type.
  */
 const unboundModels = ["host", "max", "base"];
 
