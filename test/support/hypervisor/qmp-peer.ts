@@ -1,4 +1,4 @@
-/** The other side of QMP, as a script: it says what a test has it say, and notes what it is told. */
+/** The other side of QMP as a script: it says what a test has it say, and notes what it hears. */
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { acceptConnection, bindUnix, listen, makeUnixSocket } from "../../../ffi/unix-socket.ts";
 import { RawClient } from "../agent-client.ts";
