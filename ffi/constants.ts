@@ -59,12 +59,18 @@ export const O_RDWR = 2;
 export const O_CREAT = 0o100;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
+export const O_PATH = 0o10000000;
 export const O_NOFOLLOW = differing[architecture].O_NOFOLLOW;
+export const AT_RECURSIVE = 0x8000;
 export const F_GETFL = 3;
 export const F_SETFL = 4;
 export const F_SETFD = 2;
 export const FD_CLOEXEC = 1;
 export const F_DUPFD_CLOEXEC = 1030;
+
+// <sys/stat.h>
+export const S_IFCHR = 0o020000;
+export const S_IFBLK = 0o060000;
 
 // <sys/file.h>
 export const LOCK_EX = 2;
@@ -100,6 +106,7 @@ export const SYS_pidfd_send_signal = 424;
 export const SYS_pidfd_open = 434;
 export const SYS_close_range = 436;
 export const SYS_pidfd_getfd = 438;
+export const SYS_mount_setattr = 442;
 export const SYS_rt_sigaction = differing[architecture].SYS_rt_sigaction;
 export const SYS_sendmsg = differing[architecture].SYS_sendmsg;
 export const SYS_recvmsg = differing[architecture].SYS_recvmsg;
@@ -173,12 +180,27 @@ export const POSIX_SPAWN_SETSCHEDULER = 0x20;
 export const POSIX_SPAWN_SETSID = 0x80;
 
 // <sched.h>, <sys/resource.h>, <time.h>
+export const CLONE_NEWNS = 0x2_0000;
 export const SCHED_OTHER = 0;
 export const SCHED_RESET_ON_FORK = 0x4000_0000;
 export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
 export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
+
+// <linux/mount.h>: the attributes are of Linux 5.12.
+export const MS_NOSUID = 2;
+export const MS_NOEXEC = 8;
+export const MS_BIND = 0x1000;
+export const MS_REC = 0x4000;
+export const MS_PRIVATE = 0x4_0000;
+export const MOUNT_ATTR_RDONLY = 1;
+export const MOUNT_ATTR_NOSUID = 2;
+export const MOUNT_ATTR_NODEV = 4;
+export const MOUNT_ATTR_NOEXEC = 8;
+
+// <sys/mount.h>
+export const MNT_DETACH = 2;
 
 // <linux/memfd.h>
 export const MFD_CLOEXEC = 1;

@@ -57,6 +57,8 @@ export function layoutsOf(of: Architecture) {
     /** posix_spawn(3): glibc's sizes; musl's are equal. */
     posix_spawnattr_t: { size: 336 },
     posix_spawn_file_actions_t: { size: 80 },
+    /** mount_setattr(2), include/uapi/linux/mount.h */
+    mount_attr: { size: 32, attr_set: 0, attr_clr: 8 },
     /** capset(2) */
     __user_cap_header_struct: { size: 8, version: 0, pid: 4 },
     /** Two of these, for capabilities 0–31 and 32–63. */

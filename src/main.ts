@@ -15,6 +15,9 @@ if (!Bun.isMainThread) {
 } else if (process.argv[2] === "--launch") {
   const { runLauncher } = await import("./process/launcher.ts");
   process.exit(runLauncher());
+} else if (process.argv[2] === "--confine") {
+  const { runConfiner } = await import("./vm/confiner.ts");
+  process.exit(runConfiner());
 } else {
   const { provideWorkerFactory } = await import("./event-loop/worker-factory.ts");
   provideWorkerFactory(() => new Worker(Bun.main));

@@ -11,6 +11,7 @@
 #include <linux/close_range.h>
 #include <linux/kexec.h>
 #include <linux/memfd.h>
+#include <linux/mount.h>
 #include <linux/nsfs.h>
 #include <linux/reboot.h>
 #include <linux/types.h>
@@ -28,6 +29,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -101,6 +103,10 @@ _Static_assert(offsetof(struct liveupdate_ioctl_create_session, size) == 0, "siz
 #define LIVEUPDATE_SESSION_RETRIEVE_FD _IO(0xBA, 0x41)
 #define LIVEUPDATE_SESSION_FINISH _IO(0xBA, 0x42)
 #define LIVEUPDATE_SESSION_GET_NAME _IO(0xBA, 0x43)
+/* Of <sys/mount.h>, which cannot be included beside <linux/mount.h>; include/linux/fs.h has it. */
+#ifndef MNT_DETACH
+#define MNT_DETACH 2
+#endif
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -222,6 +228,10 @@ static void structures(void) {
   CLOSE();
   STRUCTURE(posix_spawn_file_actions_t, posix_spawn_file_actions_t);
   CLOSE();
+  STRUCTURE(mount_attr, struct mount_attr);
+  FIELD(struct mount_attr, attr_set);
+  FIELD(struct mount_attr, attr_clr);
+  CLOSE();
   STRUCTURE(__user_cap_header_struct, struct __user_cap_header_struct);
   FIELD(struct __user_cap_header_struct, version);
   FIELD(struct __user_cap_header_struct, pid);
@@ -260,6 +270,10 @@ static void numbers(void) {
   NUMBER(O_NONBLOCK);
   NUMBER(O_CLOEXEC);
   NUMBER(O_NOFOLLOW);
+  NUMBER(O_PATH);
+  NUMBER(AT_RECURSIVE);
+  NUMBER(S_IFCHR);
+  NUMBER(S_IFBLK);
   NUMBER(F_GETFL);
   NUMBER(F_SETFL);
   NUMBER(F_SETFD);
@@ -287,6 +301,7 @@ static void numbers(void) {
   NUMBER(SYS_pidfd_send_signal);
   NUMBER(SYS_pidfd_open);
   NUMBER(SYS_pidfd_getfd);
+  NUMBER(SYS_mount_setattr);
   NUMBER(SYS_close_range);
   NUMBER(SYS_rt_sigaction);
   NUMBER(SYS_sendmsg);
@@ -344,6 +359,7 @@ static void numbers(void) {
   NUMBER(POSIX_SPAWN_SETSIGMASK);
   NUMBER(POSIX_SPAWN_SETSCHEDULER);
   NUMBER(POSIX_SPAWN_SETSID);
+  NUMBER(CLONE_NEWNS);
   NUMBER(SCHED_OTHER);
   NUMBER(SCHED_RESET_ON_FORK);
   NUMBER(RLIMIT_NOFILE);
@@ -357,6 +373,16 @@ static void numbers(void) {
   NUMBER(PR_CAP_AMBIENT_RAISE);
   NUMBER(PR_CAP_AMBIENT_CLEAR_ALL);
   NUMBER(LINUX_CAPABILITY_VERSION_3);
+  NUMBER(MS_NOSUID);
+  NUMBER(MS_NOEXEC);
+  NUMBER(MS_BIND);
+  NUMBER(MS_REC);
+  NUMBER(MS_PRIVATE);
+  NUMBER(MNT_DETACH);
+  NUMBER(MOUNT_ATTR_RDONLY);
+  NUMBER(MOUNT_ATTR_NOSUID);
+  NUMBER(MOUNT_ATTR_NODEV);
+  NUMBER(MOUNT_ATTR_NOEXEC);
   NUMBER(MFD_CLOEXEC);
   NUMBER(MFD_ALLOW_SEALING);
   NUMBER(LIVEUPDATE_IOCTL_CREATE_SESSION);

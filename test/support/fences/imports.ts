@@ -48,6 +48,16 @@ export const exceptions: readonly ImportException[] = [
     reason: "it decides nothing: it is one effect, performed in a process of its own",
   },
   {
+    from: "src/main.ts",
+    to: "src/vm/confiner.ts",
+    reason: "it stands in the path of every start of a VMM, as the launcher does",
+  },
+  {
+    from: "src/vm/confiner.ts",
+    to: "ffi/",
+    reason: "it decides nothing: it is one effect, performed in a process of its own",
+  },
+  {
     from: "src/http/problem.ts",
     to: "src/messaging/describe-issues.ts",
     reason: "a wrong request is refused in the same words, whatever socket it came by",

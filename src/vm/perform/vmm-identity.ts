@@ -1,0 +1,160 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { openProcess } from "../../../ffi/pidfd.ts";
+import type { ProcessId } from "../../units/units.ts";
+
+/**
+ * Who a VMM is, so that a worker that did not start it knows it again: a process number alone may
+ * be another's by now, but no other has had the same number since the same moment of this boot.
+ */
+export interface VmmIdentity {
+  readonly processId: ProcessId;
+  /** Clock ticks since boot, when it was born; an exec does not change it. */
+  readonly startTicks: number;
+  /** random(4), /proc/sys/kernel/random/boot_id */
+  readonly bootId: string;
+  /** 32 hexadecimal digits: INVOCATION_ID in its environment. */
+  readonly invocation: string;
+}
+
+/** What carries the invocation; systemd's own name for such a thing. */
+export const INVOCATION_VARIABLE = "INVOCATION_ID";
+
+interface Status {
+  readonly state: string;
+  readonly parentId: number;
+  readonly startTicks: number;
+}
+
+/** proc_pid_stat(5); undefined when there is no such process. */
+function statusOf(processId: ProcessId): Status | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${processId}/stat`, "latin1");
+  } catch {
+    return undefined;
+  }
+  // The name stands in parentheses and may hold anything, parentheses and spaces included.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return {
+    state: fields[0] ?? "X",
+    parentId: Number(fields[1]),
+    startTicks: Number(fields[19]),
+  };
+}
+
+const isAlive = (status: Status) => status.state !== "Z" && status.state !== "X";
+
+/** The id of this boot. */
+export function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}
+
+/** Who a process of ours is, dead or not; undefined once it was reaped. */
+export function identityOf(processId: ProcessId, invocation: string): VmmIdentity | undefined {
+  const status = statusOf(processId);
+  if (status === undefined) return undefined;
+  return { processId, startTicks: status.startTicks, bootId: bootId(), invocation };
+}
+
+/** A file of /proc with words that end with zero bytes; undefined when it may not be read. */
+function wordsOf(processId: ProcessId, file: "environ" | "cmdline"): readonly string[] | undefined {
+  try {
+    return readFileSync(`/proc/${processId}/${file}`, "latin1").split("\0").slice(0, -1);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a process carries an invocation; "unreadable" where neither file may be read. */
+function carries(processId: ProcessId, invocation: string): boolean | "unreadable" {
+  const environment = wordsOf(processId, "environ");
+  if (environment?.includes(`${INVOCATION_VARIABLE}=${invocation}`) === true) return true;
+  // Everybody may read this one; a worker that is not root may not read the other's environment.
+  const words = wordsOf(processId, "cmdline");
+  if (words?.some((word) => word.includes(invocation)) === true) return true;
+  return environment === undefined ? "unreadable" : false;
+}
+
+export type Adoption =
+  | { readonly kind: "adopted"; readonly process: OwnedDescriptor }
+  /** It is dead for certain: what it had may be taken down. */
+  | { readonly kind: "gone"; readonly reason: string }
+  /** It may be ours: nothing of it may be collected, and it is asked again. */
+  | { readonly kind: "doubtful"; readonly reason: string };
+
+/**
+ * Takes a VMM up again after its worker's end.
+ * @throws SystemCallError (EMFILE, ENFILE, ENOMEM: nothing can be said of it)
+ */
+export function adoptVmm(identity: VmmIdentity): Adoption {
+  const { processId, startTicks, invocation } = identity;
+  if (identity.bootId !== bootId()) {
+    return { kind: "gone", reason: "the host has been booted since" };
+  }
+  // Opened before it is looked at: what /proc says of the number later is of this process, or of
+  // one that was born after it, and then the start differs.
+  const process = openProcess(processId);
+  if (process === undefined) return { kind: "gone", reason: `no process ${processId} is there` };
+  const verdict = judge(statusOf(processId));
+  if (verdict !== undefined) {
+    process.close();
+    return verdict;
+  }
+  return { kind: "adopted", process };
+
+  function judge(status: Status | undefined): Adoption | undefined {
+    if (status === undefined) return { kind: "gone", reason: `process ${processId} has ended` };
+    if (status.startTicks !== startTicks) {
+      const born = `born at ${status.startTicks} and not ${startTicks}`;
+      return { kind: "gone", reason: `process ${processId} is another, ${born}` };
+    }
+    if (!isAlive(status)) return { kind: "gone", reason: `process ${processId} has ended` };
+    // One of the same number and tick that is not ours is next to impossible; a VMM that wrote
+    // over its own environment is not. Neither is a reason to take its machine down.
+    if (carries(processId, invocation) === false) {
+      return {
+        kind: "doubtful",
+        reason: `process ${processId} does not carry invocation ${invocation}`,
+      };
+    }
+    return undefined;
+  }
+}
+
+/** What a search for an invocation found. */
+export interface VmmSearch {
+  /** Living processes that carry it, the oldest first: the VMM, or its confiner before it. */
+  readonly found: readonly VmmIdentity[];
+  /** Living ones that have no environment yet, as in the middle of an exec: look again. */
+  readonly unreadable: readonly ProcessId[];
+}
+
+/**
+ * Looks through /proc for a VMM by its environment: after a worker died between starting one and
+ * writing down whom. A worker that may not read the environments of others finds nothing.
+ */
+export function findVmm(invocation: string): VmmSearch {
+  const wanted = `${INVOCATION_VARIABLE}=${invocation}`;
+  const boot = bootId();
+  const found: VmmIdentity[] = [];
+  const unreadable: ProcessId[] = [];
+  for (const name of readdirSync("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    const processId = Number(name);
+    const environment = wordsOf(processId, "environ");
+    if (environment === undefined) continue;
+    const isEmpty = environment.length === 0;
+    if (!isEmpty && !environment.includes(wanted)) continue;
+    const status = statusOf(processId);
+    if (status === undefined || !isAlive(status)) continue;
+    if (isEmpty) {
+      // Kernel threads have no environment either; all of them descend from process 2.
+      if (status.parentId !== 2 && processId !== 2) unreadable.push(processId);
+      continue;
+    }
+    found.push({ processId, startTicks: status.startTicks, bootId: boot, invocation });
+  }
+  found.sort((first, second) => first.startTicks - second.startTicks);
+  return { found, unreadable };
+}
