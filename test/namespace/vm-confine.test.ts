@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import { openProcess } from "../../ffi/pidfd.ts";
 import { ExitCode } from "../../src/units/exit-code.ts";
 import { adoptVmm, findVmm, identityOf } from "../../src/vm/perform/vmm-identity.ts";
 import { type VmmEnding, VmmProcess } from "../../src/vm/perform/vmm-process.ts";
@@ -19,12 +20,13 @@ import { makeNetworks } from "../support/networks.ts";
 import { compilePrograms, isAlive } from "../support/partition.ts";
 import { type ProbeReport, parseProbe } from "../support/probe-report.ts";
 import { runProgram, startProgram } from "../support/program.ts";
-import { program, root, skipUnless } from "../support/skips.ts";
+import { kernel, program, root, skipUnless } from "../support/skips.ts";
 import { waitFor, withDeadline } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
 const SIGKILL = 9;
+const SIGTERM = 15;
 const mountsOfOurs = () => readFileSync("/proc/self/mountinfo", "utf8");
 
 let host: ConfinedHost;
@@ -361,6 +363,35 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       await waitFor("its end to be known", () => adoptVmm(identity).kind === "gone");
       expect(findVmm(invocation).found).toEqual([]);
     });
+  });
+
+  skipUnless("the end of another's child", kernel("6.15"), () => {
+    test("is told with its status, as soon as its parent has reaped it", async () => {
+      const script = "sleep 1000000 & echo child $!; wait";
+      await using parent = startProgram(["/bin/sh", "-c", script]);
+      const said = await parent.said(/^child (\d+)$/m);
+      const invocation = newInvocation();
+      const identity = identityOf(Number(said[1]), invocation);
+      const process = openProcess(Number(said[1]));
+      if (identity === undefined || process === undefined) throw new Error("no child");
+      const ended = Promise.withResolvers<VmmEnding>();
+      using vmm = new VmmProcess(host.loop, { identity, process }, ended.resolve);
+      vmm.signal(SIGTERM);
+      const ending = await withDeadline("the end of the child", ended.promise);
+      expect(ending).toEqual({ kind: "signalled", signal: SIGTERM, coreDumped: false });
+    });
+  });
+
+  test("lives on when nobody watches it any more", async () => {
+    const result = await host.start(["/bin/sleep", "1000000"]);
+    if (result.kind === "refused") throw new Error(result.refusal.message);
+    new VmmProcess(host.loop, result, () => {})[Symbol.dispose]();
+    const adoption = adoptVmm(result.identity);
+    if (adoption.kind !== "adopted") throw new Error(adoption.reason);
+    const ended = Promise.withResolvers<VmmEnding>();
+    using vmm = new VmmProcess(host.loop, { ...result, ...adoption }, ended.resolve);
+    vmm.signal(SIGKILL);
+    expect((await ended.promise).kind).toBe("signalled");
   });
 
   describe("is not taken for another:", () => {
