@@ -32,6 +32,12 @@ export function setNonBlocking(descriptor: OwnedDescriptor): void {
   check("fcntl", libc.fcntl(descriptor.number, F_SETFL, flags | O_NONBLOCK));
 }
 
+/** Makes reads and writes wait: for the end of a pipe that another program gets. */
+export function setBlocking(descriptor: OwnedDescriptor): void {
+  const flags = check("fcntl", libc.fcntl(descriptor.number, F_GETFL, 0));
+  check("fcntl", libc.fcntl(descriptor.number, F_SETFL, flags & ~O_NONBLOCK));
+}
+
 /** A second descriptor for the same open file, close-on-exec, numbered `least` or higher. */
 export function duplicate(descriptor: number, least = 3): OwnedDescriptor {
   return new OwnedDescriptor(check("fcntl", libc.fcntl(descriptor, F_DUPFD_CLOEXEC, least)));

@@ -29,6 +29,8 @@ export function layoutsOf(of: Architecture) {
     sockaddr_in: { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 },
     /** ipv6(7) */
     sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_addr: 8 },
+    /** vsock(7) */
+    sockaddr_vm: { size: 16, svm_family: 0, svm_port: 4, svm_cid: 8 },
     /** sendmsg(2) */
     msghdr: {
       size: 56,

@@ -34,6 +34,8 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+/* Needs <sys/socket.h> before it. */
+#include <linux/vm_sockets.h>
 #include <time.h>
 
 /*
@@ -181,6 +183,11 @@ static void structures(void) {
   FIELD(struct sockaddr_in6, sin6_family);
   FIELD(struct sockaddr_in6, sin6_port);
   FIELD(struct sockaddr_in6, sin6_addr);
+  CLOSE();
+  STRUCTURE(sockaddr_vm, struct sockaddr_vm);
+  FIELD(struct sockaddr_vm, svm_family);
+  FIELD(struct sockaddr_vm, svm_port);
+  FIELD(struct sockaddr_vm, svm_cid);
   CLOSE();
   STRUCTURE(msghdr, struct msghdr);
   FIELD(struct msghdr, msg_iov);
@@ -335,6 +342,7 @@ static void numbers(void) {
   NUMBER(AF_UNIX);
   NUMBER(AF_INET);
   NUMBER(AF_INET6);
+  NUMBER(AF_VSOCK);
   NUMBER(SOCK_STREAM);
   NUMBER(SOCK_DGRAM);
   NUMBER(SOCK_NONBLOCK);
