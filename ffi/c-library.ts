@@ -49,6 +49,8 @@ const signatures = {
   poll: { args: [address, long, int], returns: int },
   getsockopt: { args: [int, int, int, address, address], returns: int },
   setsockopt: { args: [int, int, int, address, int], returns: int },
+  send: { args: [int, address, long, int], returns: long },
+  recvfrom: { args: [int, address, long, int, address, address], returns: long },
 
   kill: { args: [int, int], returns: int },
   waitid: { args: [int, int, address, int], returns: int },

@@ -74,6 +74,31 @@ export function layoutsOf(of: Architecture) {
     liveupdate_session_retrieve_fd: { size: 16, fd: 4, token: 8 },
     liveupdate_session_finish: { size: 8, reserved: 4 },
     liveupdate_session_get_name: { size: 72, reserved: 4, name: 8 },
+    /** netlink(7) */
+    sockaddr_nl: { size: 12, nl_family: 0, nl_pid: 4 },
+    nlmsghdr: { size: 16, nlmsg_len: 0, nlmsg_type: 4, nlmsg_flags: 6, nlmsg_seq: 8 },
+    nlmsgerr: { size: 20, error: 0, msg: 4 },
+    nlattr: { size: 4, nla_len: 0, nla_type: 2 },
+    /** rtnetlink(7) */
+    ifinfomsg: { size: 16, ifi_family: 0, ifi_index: 4, ifi_flags: 8, ifi_change: 12 },
+    ifaddrmsg: { size: 8, ifa_family: 0, ifa_prefixlen: 1, ifa_index: 4 },
+    rtmsg: { size: 12, rtm_family: 0, rtm_dst_len: 1, rtm_table: 4, rtm_type: 7 },
+    /** include/uapi/linux/if_link.h: its size in Linux 6.1; later kernels add to its end. */
+    rtnl_link_stats64: {
+      size: 200,
+      rx_packets: 0,
+      tx_packets: 8,
+      rx_bytes: 16,
+      tx_bytes: 24,
+      rx_dropped: 48,
+      tx_dropped: 56,
+    },
+    /** include/uapi/linux/if_bridge.h */
+    bridge_vlan_info: { size: 4, flags: 0, vid: 2 },
+    /** netdevice(7) */
+    ifreq: { size: 40, ifr_name: 0, ifr_flags: 16 },
+    /** include/uapi/linux/netfilter/nfnetlink.h; res_id is big-endian. */
+    nfgenmsg: { size: 4, nfgen_family: 0, res_id: 2 },
   } as const satisfies Readonly<Record<string, { readonly size: number; [field: string]: number }>>;
 }
 

@@ -38,6 +38,21 @@
 #include <linux/vm_sockets.h>
 #include <time.h>
 
+/* <netinet/in.h> has what these define once more, and musl's does not know of them. */
+#define _LINUX_IN_H
+#define _LINUX_IN6_H
+#include <linux/if.h>
+#include <linux/if_addr.h>
+#include <linux/if_bridge.h>
+#include <linux/if_link.h>
+#include <linux/if_tun.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+
 /*
  * Newer than Debian 12's headers (Linux 6.1): as include/uapi/linux/pidfd.h has them in 6.18. That
  * header itself cannot be included beside <fcntl.h>.
@@ -141,6 +156,64 @@ static void structure(const char *name, unsigned long size) {
 #define STRUCTURE(name, type) structure(#name, sizeof(type))
 #define FIELD(type, field) printf(", \"%s\": %lu", #field, (unsigned long)offsetof(type, field))
 #define CLOSE() printf(" }")
+
+static void network_structures(void) {
+  STRUCTURE(sockaddr_nl, struct sockaddr_nl);
+  FIELD(struct sockaddr_nl, nl_family);
+  FIELD(struct sockaddr_nl, nl_pid);
+  CLOSE();
+  STRUCTURE(nlmsghdr, struct nlmsghdr);
+  FIELD(struct nlmsghdr, nlmsg_len);
+  FIELD(struct nlmsghdr, nlmsg_type);
+  FIELD(struct nlmsghdr, nlmsg_flags);
+  FIELD(struct nlmsghdr, nlmsg_seq);
+  CLOSE();
+  STRUCTURE(nlmsgerr, struct nlmsgerr);
+  FIELD(struct nlmsgerr, error);
+  FIELD(struct nlmsgerr, msg);
+  CLOSE();
+  STRUCTURE(nlattr, struct nlattr);
+  FIELD(struct nlattr, nla_len);
+  FIELD(struct nlattr, nla_type);
+  CLOSE();
+  STRUCTURE(ifinfomsg, struct ifinfomsg);
+  FIELD(struct ifinfomsg, ifi_family);
+  FIELD(struct ifinfomsg, ifi_index);
+  FIELD(struct ifinfomsg, ifi_flags);
+  FIELD(struct ifinfomsg, ifi_change);
+  CLOSE();
+  STRUCTURE(ifaddrmsg, struct ifaddrmsg);
+  FIELD(struct ifaddrmsg, ifa_family);
+  FIELD(struct ifaddrmsg, ifa_prefixlen);
+  FIELD(struct ifaddrmsg, ifa_index);
+  CLOSE();
+  STRUCTURE(rtmsg, struct rtmsg);
+  FIELD(struct rtmsg, rtm_family);
+  FIELD(struct rtmsg, rtm_dst_len);
+  FIELD(struct rtmsg, rtm_table);
+  FIELD(struct rtmsg, rtm_type);
+  CLOSE();
+  STRUCTURE(rtnl_link_stats64, struct rtnl_link_stats64);
+  FIELD(struct rtnl_link_stats64, rx_packets);
+  FIELD(struct rtnl_link_stats64, tx_packets);
+  FIELD(struct rtnl_link_stats64, rx_bytes);
+  FIELD(struct rtnl_link_stats64, tx_bytes);
+  FIELD(struct rtnl_link_stats64, rx_dropped);
+  FIELD(struct rtnl_link_stats64, tx_dropped);
+  CLOSE();
+  STRUCTURE(bridge_vlan_info, struct bridge_vlan_info);
+  FIELD(struct bridge_vlan_info, flags);
+  FIELD(struct bridge_vlan_info, vid);
+  CLOSE();
+  STRUCTURE(ifreq, struct ifreq);
+  FIELD(struct ifreq, ifr_name);
+  FIELD(struct ifreq, ifr_flags);
+  CLOSE();
+  STRUCTURE(nfgenmsg, struct nfgenmsg);
+  FIELD(struct nfgenmsg, nfgen_family);
+  FIELD(struct nfgenmsg, res_id);
+  CLOSE();
+}
 
 static void structures(void) {
   begin("structures");
@@ -267,7 +340,207 @@ static void structures(void) {
   FIELD(struct liveupdate_session_get_name, reserved);
   FIELD(struct liveupdate_session_get_name, name);
   CLOSE();
+  network_structures();
   end();
+}
+
+static void network_numbers(void) {
+  NUMBER(AF_BRIDGE);
+  NUMBER(AF_NETLINK);
+  NUMBER(SOCK_RAW);
+  NUMBER(SO_SNDBUFFORCE);
+  NUMBER(SO_RCVBUFFORCE);
+  NUMBER(SOL_NETLINK);
+  NUMBER(NETLINK_ROUTE);
+  NUMBER(NETLINK_NETFILTER);
+  NUMBER(NETLINK_CAP_ACK);
+  NUMBER(NETLINK_EXT_ACK);
+  NUMBER(NETLINK_GET_STRICT_CHK);
+  NUMBER(NLM_F_REQUEST);
+  NUMBER(NLM_F_ACK);
+  NUMBER(NLM_F_DUMP);
+  NUMBER(NLM_F_DUMP_INTR);
+  NUMBER(NLM_F_CAPPED);
+  NUMBER(NLM_F_ACK_TLVS);
+  NUMBER(NLM_F_EXCL);
+  NUMBER(NLM_F_CREATE);
+  NUMBER(NLM_F_APPEND);
+  NUMBER(NLMSG_ERROR);
+  NUMBER(NLMSG_DONE);
+  NUMBER(NLMSGERR_ATTR_MSG);
+  NUMBER(NLA_F_NESTED);
+  NUMBER(NLA_F_NET_BYTEORDER);
+  NUMBER(RTM_NEWLINK);
+  NUMBER(RTM_DELLINK);
+  NUMBER(RTM_GETLINK);
+  NUMBER(RTM_SETLINK);
+  NUMBER(RTM_NEWADDR);
+  NUMBER(RTM_DELADDR);
+  NUMBER(RTM_GETADDR);
+  NUMBER(RTM_NEWROUTE);
+  NUMBER(RTM_GETROUTE);
+  NUMBER(RTEXT_FILTER_BRVLAN);
+  NUMBER(RTA_DST);
+  NUMBER(RTA_OIF);
+  NUMBER(RTA_GATEWAY);
+  NUMBER(RTA_TABLE);
+  NUMBER(RTN_UNICAST);
+  NUMBER(IFF_UP);
+  NUMBER(IFNAMSIZ);
+  NUMBER(IFALIASZ);
+  NUMBER(IFLA_ADDRESS);
+  NUMBER(IFLA_IFNAME);
+  NUMBER(IFLA_MTU);
+  NUMBER(IFLA_MASTER);
+  NUMBER(IFLA_LINKINFO);
+  NUMBER(IFLA_IFALIAS);
+  NUMBER(IFLA_STATS64);
+  NUMBER(IFLA_AF_SPEC);
+  NUMBER(IFLA_EXT_MASK);
+  NUMBER(IFLA_INFO_KIND);
+  NUMBER(IFLA_INFO_DATA);
+  NUMBER(IFLA_INFO_SLAVE_KIND);
+  NUMBER(IFLA_INFO_SLAVE_DATA);
+  NUMBER(IFLA_BR_VLAN_FILTERING);
+  NUMBER(IFLA_BRPORT_MODE);
+  NUMBER(IFLA_BRPORT_GUARD);
+  NUMBER(IFLA_BRPORT_PROTECT);
+  NUMBER(IFLA_BRPORT_LEARNING);
+  NUMBER(IFLA_BRPORT_UNICAST_FLOOD);
+  NUMBER(IFLA_BRPORT_MCAST_FLOOD);
+  NUMBER(IFLA_BRPORT_ISOLATED);
+  NUMBER(IFLA_TUN_OWNER);
+  NUMBER(IFLA_TUN_GROUP);
+  NUMBER(IFLA_TUN_TYPE);
+  NUMBER(IFLA_TUN_VNET_HDR);
+  NUMBER(IFLA_TUN_PERSIST);
+  NUMBER(IFLA_BRIDGE_VLAN_INFO);
+  NUMBER(BRIDGE_VLAN_INFO_PVID);
+  NUMBER(BRIDGE_VLAN_INFO_UNTAGGED);
+  NUMBER(IFA_ADDRESS);
+  NUMBER(IFA_LOCAL);
+  NUMBER(IFA_BROADCAST);
+  NUMBER(TUNSETIFF);
+  NUMBER(TUNSETPERSIST);
+  NUMBER(TUNSETOWNER);
+  NUMBER(TUNSETGROUP);
+  NUMBER(TUNSETVNETHDRSZ);
+  NUMBER(IFF_TAP);
+  NUMBER(IFF_NO_PI);
+  NUMBER(IFF_VNET_HDR);
+  NUMBER(IFF_TUN_EXCL);
+  NUMBER(NFPROTO_INET);
+  NUMBER(NFPROTO_IPV4);
+  NUMBER(NFPROTO_NETDEV);
+  NUMBER(NFPROTO_BRIDGE);
+  NUMBER(NFPROTO_IPV6);
+  NUMBER(NF_DROP);
+  NUMBER(NF_ACCEPT);
+  NUMBER(NF_INET_PRE_ROUTING);
+  NUMBER(NF_INET_LOCAL_IN);
+  NUMBER(NF_INET_FORWARD);
+  NUMBER(NF_INET_LOCAL_OUT);
+  NUMBER(NF_INET_POST_ROUTING);
+  NUMBER(NF_NETDEV_INGRESS);
+  NUMBER(NFNL_SUBSYS_NFTABLES);
+  NUMBER(NFNL_MSG_BATCH_BEGIN);
+  NUMBER(NFNL_MSG_BATCH_END);
+  NUMBER(IPS_DST_NAT);
+  NUMBER(NFT_MSG_NEWTABLE);
+  NUMBER(NFT_MSG_GETTABLE);
+  NUMBER(NFT_MSG_DELTABLE);
+  NUMBER(NFT_MSG_NEWCHAIN);
+  NUMBER(NFT_MSG_GETCHAIN);
+  NUMBER(NFT_MSG_DELCHAIN);
+  NUMBER(NFT_MSG_NEWRULE);
+  NUMBER(NFT_MSG_GETRULE);
+  NUMBER(NFT_MSG_DELRULE);
+  NUMBER(NFT_MSG_NEWSET);
+  NUMBER(NFT_MSG_GETSET);
+  NUMBER(NFT_MSG_DELSET);
+  NUMBER(NFT_MSG_NEWSETELEM);
+  NUMBER(NFT_MSG_GETSETELEM);
+  NUMBER(NFT_MSG_DELSETELEM);
+  NUMBER(NFTA_LIST_ELEM);
+  NUMBER(NFTA_TABLE_NAME);
+  NUMBER(NFTA_TABLE_USERDATA);
+  NUMBER(NFTA_CHAIN_TABLE);
+  NUMBER(NFTA_CHAIN_NAME);
+  NUMBER(NFTA_CHAIN_HOOK);
+  NUMBER(NFTA_CHAIN_POLICY);
+  NUMBER(NFTA_CHAIN_TYPE);
+  NUMBER(NFTA_HOOK_HOOKNUM);
+  NUMBER(NFTA_HOOK_PRIORITY);
+  NUMBER(NFTA_HOOK_DEV);
+  NUMBER(NFTA_HOOK_DEVS);
+  NUMBER(NFTA_DEVICE_NAME);
+  NUMBER(NFTA_RULE_TABLE);
+  NUMBER(NFTA_RULE_CHAIN);
+  NUMBER(NFTA_RULE_EXPRESSIONS);
+  NUMBER(NFTA_RULE_USERDATA);
+  NUMBER(NFTA_EXPR_NAME);
+  NUMBER(NFTA_EXPR_DATA);
+  NUMBER(NFTA_SET_TABLE);
+  NUMBER(NFTA_SET_NAME);
+  NUMBER(NFTA_SET_FLAGS);
+  NUMBER(NFTA_SET_KEY_TYPE);
+  NUMBER(NFTA_SET_KEY_LEN);
+  NUMBER(NFTA_SET_ID);
+  NUMBER(NFTA_SET_USERDATA);
+  NUMBER(NFT_SET_TIMEOUT);
+  NUMBER(NFTA_SET_ELEM_LIST_TABLE);
+  NUMBER(NFTA_SET_ELEM_LIST_SET);
+  NUMBER(NFTA_SET_ELEM_LIST_ELEMENTS);
+  NUMBER(NFTA_SET_ELEM_KEY);
+  NUMBER(NFTA_SET_ELEM_TIMEOUT);
+  NUMBER(NFTA_SET_ELEM_EXPIRATION);
+  NUMBER(NFTA_DATA_VALUE);
+  NUMBER(NFTA_DATA_VERDICT);
+  NUMBER(NFTA_VERDICT_CODE);
+  NUMBER(NFT_REG_VERDICT);
+  NUMBER(NFT_REG_1);
+  NUMBER(NFT_REG_2);
+  NUMBER(NFTA_PAYLOAD_DREG);
+  NUMBER(NFTA_PAYLOAD_BASE);
+  NUMBER(NFTA_PAYLOAD_OFFSET);
+  NUMBER(NFTA_PAYLOAD_LEN);
+  NUMBER(NFT_PAYLOAD_LL_HEADER);
+  NUMBER(NFT_PAYLOAD_NETWORK_HEADER);
+  NUMBER(NFT_PAYLOAD_TRANSPORT_HEADER);
+  NUMBER(NFTA_BITWISE_SREG);
+  NUMBER(NFTA_BITWISE_DREG);
+  NUMBER(NFTA_BITWISE_LEN);
+  NUMBER(NFTA_BITWISE_MASK);
+  NUMBER(NFTA_BITWISE_XOR);
+  NUMBER(NFTA_CMP_SREG);
+  NUMBER(NFTA_CMP_OP);
+  NUMBER(NFTA_CMP_DATA);
+  NUMBER(NFT_CMP_EQ);
+  NUMBER(NFT_CMP_NEQ);
+  NUMBER(NFTA_META_DREG);
+  NUMBER(NFTA_META_KEY);
+  NUMBER(NFT_META_IIFNAME);
+  NUMBER(NFT_META_OIFNAME);
+  NUMBER(NFT_META_NFPROTO);
+  NUMBER(NFT_META_L4PROTO);
+  NUMBER(NFTA_CT_DREG);
+  NUMBER(NFTA_CT_KEY);
+  NUMBER(NFT_CT_STATE);
+  NUMBER(NFT_CT_STATUS);
+  NUMBER(NFTA_LOOKUP_SET);
+  NUMBER(NFTA_LOOKUP_SREG);
+  NUMBER(NFTA_IMMEDIATE_DREG);
+  NUMBER(NFTA_IMMEDIATE_DATA);
+  NUMBER(NFTA_FIB_DREG);
+  NUMBER(NFTA_FIB_RESULT);
+  NUMBER(NFTA_FIB_FLAGS);
+  NUMBER(NFT_FIB_RESULT_ADDRTYPE);
+  NUMBER(NFTA_FIB_F_DADDR);
+  NUMBER(NFTA_NAT_TYPE);
+  NUMBER(NFTA_NAT_FAMILY);
+  NUMBER(NFTA_NAT_REG_ADDR_MIN);
+  NUMBER(NFTA_NAT_REG_PROTO_MIN);
+  NUMBER(NFT_NAT_DNAT);
 }
 
 static void numbers(void) {
@@ -407,6 +680,7 @@ static void numbers(void) {
   NUMBER(LINUX_REBOOT_CMD_HALT);
   NUMBER(LINUX_REBOOT_CMD_POWER_OFF);
   NUMBER(LINUX_REBOOT_CMD_KEXEC);
+  network_numbers();
   end();
 }
 
