@@ -1,5 +1,8 @@
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { Bytes, ProcessId } from "../units/units.ts";
+import type { GuestState } from "./guest-state.ts";
+
+export type { GuestState } from "./guest-state.ts";
 
 /**
  * The seam between the worker and a hypervisor. A VMM is one process for one virtual machine; it
@@ -135,12 +138,6 @@ export type VmmEvent =
       readonly reason: string;
       readonly pauses: boolean;
     };
-
-/**
- * created: made, never run. off: the guest has ended. panicked: it cannot go on, and its memory is
- * still there. incoming: it waits for the state of another one.
- */
-export type GuestState = "created" | "running" | "paused" | "off" | "panicked" | "incoming";
 
 /** Counters since the VMM began; what a hypervisor does not tell is undefined. */
 export interface MachineCounters {

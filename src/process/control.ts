@@ -1,9 +1,10 @@
 import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall, ControlError } from "../messaging/control-server.ts";
+import { describeEnding } from "../units/ending.ts";
 import { signalName } from "../units/signals.ts";
 import type { Milliseconds, MonotonicTime } from "../units/units.ts";
 import { decodeEnding, encodeEnding } from "./ending.ts";
-import { type BookedEvent, describeEnding, describeEntry } from "./event-book.ts";
+import { type BookedEvent, describeEntry } from "./event-book.ts";
 import {
   comingWaits,
   ENDING_LIMIT,

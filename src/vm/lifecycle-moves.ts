@@ -1,4 +1,4 @@
-import type { GuestState } from "../hypervisor/driver.ts";
+import type { GuestState } from "../hypervisor/guest-state.ts";
 import {
   backoffWait,
   countedStarts,
@@ -337,6 +337,10 @@ function settleGuest(
   context: Context,
 ): Outcome {
   if (guest === "off") return guestOff(state, instance, "guest", context);
+  if (guest === "panicked") {
+    const reason = "its guest panicked";
+    return end(enter(state, { reason }).state, instance, { why: "crash", stage: "kill" }, context);
+  }
   if (!needsVmm(state)) return stopGuest(state, instance, guest, context);
   if (guest === "created") {
     if (state.wanted !== "created") return call(state, "boot", instance, context);

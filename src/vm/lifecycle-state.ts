@@ -1,4 +1,4 @@
-import type { GuestState } from "../hypervisor/driver.ts";
+import type { GuestState } from "../hypervisor/guest-state.ts";
 import type { Ending } from "../units/ending.ts";
 import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Milliseconds, MonotonicTime, ProcessId } from "../units/units.ts";

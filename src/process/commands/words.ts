@@ -1,7 +1,7 @@
 import { escapeControls } from "../../logging/format.ts";
+import { describeEnding } from "../../units/ending.ts";
 import { signalName } from "../../units/signals.ts";
 import { decodeEnding } from "../ending.ts";
-import { describeEnding } from "../event-book.ts";
 import type { ProcessEventRecord, ProcessSummary, WireEnding } from "../protocol.ts";
 
 /** What the commands print, in words for people. */

@@ -1,0 +1,5 @@
+/**
+ * created: made, never run. off: the guest has ended. panicked: it cannot go on, and its memory is
+ * still there. incoming: it waits for the state of another one.
+ */
+export type GuestState = "created" | "running" | "paused" | "off" | "panicked" | "incoming";

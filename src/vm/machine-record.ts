@@ -1,0 +1,115 @@
+import * as v from "valibot";
+import type { Note } from "./lifecycle-state.ts";
+import { vmSpecSchema } from "./protocol.ts";
+
+/**
+ * What a worker keeps of a machine on the disk, in `machines/NAME/machine.json`: what it was
+ * declared to be, what was given to it for as long as it exists, and the lifecycle's own note. It
+ * is written before what it speaks of is done; whoever reads it knows what may have happened.
+ */
+
+/** Bytes of one record; a longer file is none of ours. */
+export const mostRecordBytes = 1024 * 1024;
+
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const time = v.pipe(v.number(), v.finite());
+const invocation = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/));
+const shortText = v.pipe(v.string(), v.maxLength(8192));
+
+const instanceSchema = v.strictObject({
+  invocation,
+  processId: count,
+  startTicks: count,
+  startedAt: time,
+});
+
+const noteSchema = v.strictObject({
+  stage: v.picklist([
+    "absent",
+    "preparing",
+    "starting",
+    "living",
+    "ending",
+    "clearing",
+    "waiting",
+    "off",
+    "failed",
+    "removing",
+    "removed",
+  ]),
+  wanted: v.picklist(["absent", "off", "created", "running", "paused"]),
+  prepared: v.boolean(),
+  restarts: count,
+  invocation: v.optional(invocation),
+  instance: v.optional(instanceSchema),
+  why: v.optional(v.picklist(["wish", "off", "crash", "replace"])),
+  lastInvocation: v.optional(invocation),
+  capture: v.optional(
+    v.strictObject({
+      id: shortText,
+      source: invocation,
+      stage: v.picklist(["pending", "held"]),
+    }),
+  ),
+  reason: v.optional(shortText),
+});
+
+/** What a machine has of its host as long as it exists. */
+const allocationSchema = v.strictObject({
+  /** Of its VMM; no other machine has it. */
+  user: v.pipe(count, v.minValue(1)),
+  /** Of its first card; null for a machine without a network. */
+  card: v.nullable(
+    v.strictObject({
+      tap: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.-]{1,15}$/)),
+      mac: v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/)),
+      address: v.pipe(v.string(), v.ipv4()),
+    }),
+  ),
+});
+export type Allocation = v.InferOutput<typeof allocationSchema>;
+
+/** What its VMM was chosen to be, at its first start: a newer program would choose otherwise. */
+const choiceSchema = v.strictObject({
+  hypervisor: v.picklist(["cloud-hypervisor", "qemu"]),
+  accelerator: v.picklist(["kvm", "tcg"]),
+  machine_type: v.nullable(shortText),
+  processor_model: v.nullable(shortText),
+});
+export type RecordedChoice = v.InferOutput<typeof choiceSchema>;
+
+export const machineRecordSchema = v.strictObject({
+  format: v.literal(1),
+  spec: vmSpecSchema,
+  /** Whoever declares it: a machine that was made by hand is not removed by `apply`. */
+  owner: v.picklist(["declared", "operator"]),
+  allocation: allocationSchema,
+  choice: v.nullable(choiceSchema),
+  /** The key of its image in the store, once it was verified. */
+  image: v.nullable(shortText),
+  /** Of the boot that the note's instance and times belong to: random(4), boot_id. */
+  boot: shortText,
+  note: noteSchema,
+});
+export type MachineRecord = v.InferOutput<typeof machineRecordSchema>;
+
+/** The lifecycle's note, as the record has it: what is undefined is left out. */
+export function noteToRecord(note: Note): MachineRecord["note"] {
+  return v.parse(noteSchema, JSON.parse(JSON.stringify(note)));
+}
+
+/** Back again: every key is there. */
+export function noteFromRecord(note: MachineRecord["note"]): Note {
+  return {
+    stage: note.stage,
+    wanted: note.wanted,
+    prepared: note.prepared,
+    restarts: note.restarts,
+    invocation: note.invocation,
+    instance: note.instance,
+    why: note.why,
+    lastInvocation: note.lastInvocation,
+    capture: note.capture,
+    reason: note.reason,
+  };
+}

@@ -1,0 +1,47 @@
+import { killPoint } from "../../../ffi/fault-hooks.ts";
+import type { EffectKind } from "../lifecycle-state.ts";
+
+/** Every effect: a new one does not compile before its kill test has it. */
+export const effectKinds: Readonly<Record<EffectKind, true>> = {
+  note: true,
+  prepare: true,
+  abandon: true,
+  "connect-network": true,
+  spawn: true,
+  find: true,
+  attach: true,
+  create: true,
+  boot: true,
+  pause: true,
+  resume: true,
+  "press-power-button": true,
+  quit: true,
+  capture: true,
+  restore: true,
+  snapshot: true,
+  "forget-capture": true,
+  kill: true,
+  clear: true,
+  discard: true,
+  record: true,
+};
+
+/** Steps between the beginning of an effect and its answer, at which a test kills the worker. */
+export const workerSteps = [
+  "spawn:started",
+  "capture:taken",
+  "capture:kept",
+  "restore:done",
+  "discard:network",
+  "discard:files",
+] as const;
+export type WorkerStep = (typeof workerSteps)[number];
+
+/** In the build for fault tests this ends the process when a test named the place. */
+export function passEffect(kind: EffectKind, when: "before" | "after"): void {
+  killPoint(`vm:${kind}:${when}`);
+}
+
+export function passStep(step: WorkerStep): void {
+  killPoint(`vm:${step}`);
+}

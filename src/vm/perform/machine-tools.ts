@@ -1,0 +1,69 @@
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { Choice } from "../../hypervisor/choose.ts";
+import type { Boot, Disk, HypervisorDriver, HypervisorName } from "../../hypervisor/driver.ts";
+import type { Bytes } from "../../units/units.ts";
+import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
+import type { Captures } from "./captures.ts";
+import type { MachineFolders } from "./machine-folders.ts";
+
+/** What a machine consists of, as its image and its declaration say: every path is absolute. */
+export interface MachineParts {
+  readonly boot: Boot;
+  readonly disks: readonly Disk[];
+  readonly processors: number;
+  readonly memory: Bytes;
+  /** The image's key in the store; null for a machine of single files. */
+  readonly image: string | null;
+  /** What the image asks for, and nobody does. */
+  readonly warnings: readonly string[];
+}
+
+export interface PreparationProgress {
+  readonly what: string;
+  readonly done: Bytes;
+  readonly of: Bytes;
+}
+
+/** Images and disks. */
+export interface Preparation {
+  /**
+   * Verifies and copies the image, makes the disks; safe to do again.
+   * @throws ImageRefused, VmConfigRefused, Error (ENOSPC …)
+   */
+  prepare(
+    record: MachineRecord,
+    options: {
+      readonly onProgress: (progress: PreparationProgress) => void;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<MachineParts>;
+  /** What was prepared, without looking at the image's own place again. @throws as prepare */
+  describe(record: MachineRecord): MachineParts;
+  /** The image of a machine that is no more may be removed. */
+  forget(record: MachineRecord): Promise<void>;
+}
+
+/** TAPs, addresses and rules of all machines. */
+export interface MachineNetwork {
+  /** Safe to do again. @throws Error with what was expected and received */
+  connect(record: MachineRecord): void;
+  /** @throws Error; safe to do again */
+  disconnect(name: string): void;
+}
+
+/** What all machines of a worker share. */
+export interface MachineTools {
+  readonly loop: EventLoop;
+  readonly folders: MachineFolders;
+  readonly preparation: Preparation;
+  readonly network: MachineNetwork;
+  readonly captures: Captures;
+  readonly drivers: Readonly<Record<HypervisorName, HypervisorDriver>>;
+  /** Below it each VMM has a folder of its own, by its user's number: paths of sockets are short. */
+  readonly runFolder: string;
+  /** random(4), boot_id */
+  readonly boot: string;
+  /** What a VMM is to be: as recorded, where the machine has been started before. */
+  choose(recorded: RecordedChoice | null): Choice;
+  readonly onTrouble: (message: string) => void;
+}

@@ -1,0 +1,483 @@
+import { chownSync, ftruncateSync, mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { makeMemoryFile } from "../../../ffi/memory-file.ts";
+import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { openProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
+import { errnoName } from "../../../ffi/system-call-error.ts";
+import {
+  type CapturedState,
+  type HypervisorDriver,
+  type HypervisorProgram,
+  type MachineFiles,
+  MachineRefused,
+  type MachineSpecification,
+  type VmmConnection,
+  type VmmEvent,
+} from "../../hypervisor/driver.ts";
+import type { Ending } from "../../units/ending.ts";
+import { Signal } from "../../units/signals.ts";
+import type { Milliseconds } from "../../units/units.ts";
+import {
+  type Instance,
+  type MachineEffect,
+  type MachineEvent,
+  orderLimits,
+  type SpawnBeginning,
+  type VmmCall,
+} from "../lifecycle-state.ts";
+import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
+import { passStep } from "./kill-points.ts";
+import type { MachineParts, MachineTools } from "./machine-tools.ts";
+import { refusalOf } from "./refusal.ts";
+import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
+import { type LeftOut, startVmm, VmmProcess } from "./vmm-process.ts";
+
+/** How a search is repeated while somebody is between its birth and its exec. */
+const FIND_AGAIN_AFTER: Milliseconds = 20;
+const MOST_FINDS = 100;
+/** Descriptors that a VMM may have: its sockets, disks, and threads' own. */
+const DESCRIPTOR_LIMIT = 4096;
+/** Among all processes a VMM is what an operator would miss the least early. */
+const OUT_OF_MEMORY_SCORE = 0;
+
+/** What is to be done to a VMM. */
+export type VmmEffect = Extract<
+  MachineEffect,
+  {
+    kind:
+      | "spawn"
+      | "find"
+      | "attach"
+      | "create"
+      | "boot"
+      | "pause"
+      | "resume"
+      | "press-power-button"
+      | "quit"
+      | "capture"
+      | "restore"
+      | "snapshot"
+      | "kill"
+      | "clear";
+  }
+>;
+
+/** A VMM that answers. */
+export interface AttachedVmm {
+  readonly connection: VmmConnection;
+  readonly machine: MachineSpecification;
+  readonly invocation: string;
+}
+
+interface Owner {
+  readonly onEvent: (event: MachineEvent) => void;
+  readonly record: () => MachineRecord;
+  /** @throws what keeps the machine from being described */
+  readonly parts: () => MachineParts;
+  /** Writes down what its VMM is to be, before the first one is started. */
+  readonly choose: (choice: RecordedChoice) => void;
+}
+
+interface Living {
+  readonly process: VmmProcess;
+  readonly identity: VmmIdentity;
+}
+
+/** The VMM of one machine: its process, its sockets and the connection to it. */
+export class MachineVmm implements Disposable {
+  readonly #name: string;
+  readonly #tools: MachineTools;
+  readonly #owner: Owner;
+  #living: Living | undefined;
+  #attached: AttachedVmm | undefined;
+  /** Of the attempt under way, and of the connection that it gave. */
+  #attaching: AbortController | undefined;
+  /** Starts whose end is not known yet, by invocation. */
+  readonly #starting = new Map<string, Promise<void>>();
+  #leftOut: readonly LeftOut[] = [];
+  #isDisposed = false;
+
+  constructor(name: string, tools: MachineTools, owner: Owner) {
+    this.#name = name;
+    this.#tools = tools;
+    this.#owner = owner;
+  }
+
+  get attached(): AttachedVmm | undefined {
+    return this.#attached;
+  }
+
+  get processId(): number | undefined {
+    return this.#living?.identity.processId;
+  }
+
+  /** Parts of its confinement that this host refused. */
+  get leftOut(): readonly LeftOut[] {
+    return this.#leftOut;
+  }
+
+  get #folder(): string {
+    return join(this.#tools.runFolder, `${this.#owner.record().allocation.user}`);
+  }
+
+  get files(): MachineFiles {
+    const folder = this.#folder;
+    return {
+      control: join(folder, "control"),
+      console: join(folder, "console"),
+      agent: join(folder, "agent"),
+      events: join(folder, "events"),
+    };
+  }
+
+  /** Its sockets, which nobody serves any more. @throws Error (EBUSY …) */
+  removeFiles(): void {
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  adopt(instance: Instance): Adoption {
+    const { processId, startTicks, invocation } = instance;
+    const identity = { processId, startTicks, invocation, bootId: this.#tools.boot };
+    const adoption = adoptVmm(identity);
+    if (adoption.kind === "adopted") this.#watch(identity, adoption.process);
+    return adoption;
+  }
+
+  perform(effect: VmmEffect): void {
+    switch (effect.kind) {
+      case "spawn": {
+        const { invocation } = effect;
+        const start = this.#spawn(effect.invocation, effect.beginning);
+        this.#starting.set(
+          invocation,
+          start.finally(() => this.#starting.delete(invocation)),
+        );
+        return;
+      }
+      case "find":
+        void this.#find(effect.invocation);
+        return;
+      case "attach":
+        void this.#attach(effect.instance, effect.ticket);
+        return;
+      case "kill":
+        this.#living?.process.signal(Signal.SIGKILL);
+        return;
+      case "clear":
+        this.#clear(effect.instance, effect.capture);
+        return;
+      default:
+        void this.#call(effect);
+    }
+  }
+
+  #watch(identity: VmmIdentity, process: OwnedDescriptor): void {
+    const { invocation } = identity;
+    this.#living?.process[Symbol.dispose]();
+    const watched = new VmmProcess(this.#tools.loop, { identity, process }, (ending: Ending) => {
+      this.#living = undefined;
+      this.#detach();
+      this.#tell({ kind: "died", invocation, ending });
+    });
+    this.#living = { process: watched, identity };
+  }
+
+  async #spawn(invocation: string, beginning: SpawnBeginning): Promise<void> {
+    try {
+      const result = await this.#start(invocation, beginning);
+      if (result.kind === "refused") {
+        const { stage, message, code } = result.refusal;
+        const refusal = { message: `${stage}: ${message}`, code, lasts: false };
+        this.#tell({ kind: "spawn-refused", invocation, refusal });
+        return;
+      }
+      passStep("spawn:started");
+      this.#leftOut = result.leftOut;
+      for (const { stage, message } of result.leftOut) {
+        this.#tools.onTrouble(`${this.#name}: its VMM is without ${stage}: ${message}`);
+      }
+      this.#watch(result.identity, result.process);
+      const { processId, startTicks } = result.identity;
+      this.#tell({ kind: "spawned", invocation, processId, startTicks });
+    } catch (error) {
+      const refusal = { ...refusalOf(error), lasts: error instanceof MachineRefused };
+      this.#tell({ kind: "spawn-refused", invocation, refusal });
+    }
+  }
+
+  async #start(invocation: string, beginning: SpawnBeginning) {
+    const { driver, program, machine } = this.#chosen();
+    const { user } = this.#owner.record().allocation;
+    this.#makeFolder(user);
+    const plan = driver.plan(
+      machine,
+      this.files,
+      program,
+      beginning.kind === "incoming" ? "incoming" : "new",
+    );
+    using memory = await this.#memoryFor(machine, beginning);
+    const number = plan.descriptors.find(({ role }) => role === "memory")?.number;
+    return await startVmm(this.#tools.loop, {
+      invocation,
+      plan,
+      environment: ["PATH=/usr/bin:/bin"],
+      user,
+      group: user,
+      cgroup: undefined,
+      limits: {
+        core: { soft: 0, hard: 0 },
+        nofile: { soft: DESCRIPTOR_LIMIT, hard: DESCRIPTOR_LIMIT },
+      },
+      outOfMemoryScore: OUT_OF_MEMORY_SCORE,
+      writable: [this.#folder, this.#tools.folders.disksOf(this.#name)],
+      descriptors: number === undefined ? [] : [{ source: memory.number, target: number }],
+      optional: ["cgroup", "mounts", "read-only", "devices", "oom-score", "limits"],
+      timeLimit: orderLimits.spawn,
+    });
+  }
+
+  /** A new VMM gets a folder without the sockets of the one before. */
+  #makeFolder(user: number): void {
+    rmSync(this.#folder, { recursive: true, force: true });
+    mkdirSync(this.#folder, { mode: 0o700 });
+    chownSync(this.#folder, user, user);
+  }
+
+  async #memoryFor(
+    machine: MachineSpecification,
+    beginning: SpawnBeginning,
+  ): Promise<OwnedDescriptor> {
+    if (beginning.kind === "incoming") {
+      const held = await this.#tools.captures.take(beginning.capture);
+      const [memory, ...more] = held.memory;
+      for (const piece of more) piece.close();
+      if (memory === undefined) throw new Error("Bug: a capture without memory");
+      return memory;
+    }
+    const memory = makeMemoryFile(`hostler-vm-${this.#name}`);
+    ftruncateSync(memory.number, machine.memory);
+    return memory;
+  }
+
+  /** What it is to be, written down before its first VMM. @throws MachineRefused, Error */
+  #chosen(): {
+    readonly driver: HypervisorDriver;
+    readonly program: HypervisorProgram;
+    readonly machine: MachineSpecification;
+  } {
+    const record = this.#owner.record();
+    const choice = this.#tools.choose(record.choice);
+    if (choice.kind === "refused") {
+      throw new Error(`No hypervisor can run it: ${choice.reason}`);
+    }
+    const { program, accelerator, machineType, processorModel } = choice;
+    const recorded: RecordedChoice = {
+      hypervisor: program.hypervisor,
+      accelerator,
+      machine_type: machineType ?? null,
+      processor_model: processorModel ?? null,
+    };
+    if (record.choice === null) this.#owner.choose(recorded);
+    const machine = specify(record, this.#owner.parts(), recorded);
+    return { driver: this.#tools.drivers[program.hypervisor], program, machine };
+  }
+
+  async #find(invocation: string): Promise<void> {
+    // One that this worker started itself says so before anything is looked for.
+    await this.#starting.get(invocation);
+    for (let look = 0; ; look += 1) {
+      const { found, unreadable } = findVmm(invocation);
+      const [identity] = found;
+      if (identity !== undefined && this.#takeFound(identity)) return;
+      if (unreadable.length === 0 && identity === undefined) break;
+      if (look === MOST_FINDS) {
+        this.#tools.onTrouble(
+          `${this.#name}: processes ${unreadable.join(", ")} have had no environment for long`,
+        );
+        break;
+      }
+      await this.#pause(FIND_AGAIN_AFTER);
+    }
+    this.#tell({ kind: "not-found", invocation });
+  }
+
+  #takeFound(identity: VmmIdentity): boolean {
+    const adoption = adoptVmm(identity);
+    if (adoption.kind !== "adopted") return false;
+    this.#watch(identity, adoption.process);
+    const { invocation, processId, startTicks } = identity;
+    this.#tell({ kind: "found", invocation, processId, startTicks });
+    return true;
+  }
+
+  #pause(time: Milliseconds): Promise<void> {
+    return new Promise((resolve) => {
+      this.#tools.loop.wakeAfter(time, resolve);
+    });
+  }
+
+  async #attach(instance: Instance, ticket: number): Promise<void> {
+    this.#detach();
+    const { invocation } = instance;
+    const controller = new AbortController();
+    this.#attaching = controller;
+    try {
+      const { driver, machine } = this.#chosen();
+      const connection = await driver.connect(this.files, {
+        loop: this.#tools.loop,
+        machine,
+        signal: AbortSignal.any([controller.signal, AbortSignal.timeout(orderLimits.attach)]),
+        onEvent: (event) => this.#hear(event, invocation),
+        onLost: (reason) => this.#lose(connection, reason),
+      });
+      if (controller.signal.aborted) {
+        connection[Symbol.dispose]();
+        return;
+      }
+      this.#attached = { connection, machine, invocation };
+      const guest = await connection.guestState();
+      this.#tell({ kind: "attached", invocation, ticket, guest });
+    } catch (error) {
+      if (controller.signal.aborted) return;
+      this.#detach();
+      this.#tell({ kind: "attach-refused", invocation, ticket, refusal: refusalOf(error) });
+    }
+  }
+
+  #hear(event: VmmEvent, invocation: string): void {
+    if (event.kind === "disk-error") {
+      const { disk, reason, pauses } = event;
+      const then = pauses ? "; it is paused until it is resumed" : "";
+      this.#tools.onTrouble(`${this.#name}: disk ${disk}: ${reason}${then}`);
+      return;
+    }
+    this.#tell({ ...event, invocation });
+  }
+
+  #lose(connection: VmmConnection, reason: string): void {
+    const attached = this.#attached;
+    if (attached === undefined || attached.connection !== connection) return;
+    this.#attached = undefined;
+    connection[Symbol.dispose]();
+    this.#tell({ kind: "connection-lost", invocation: attached.invocation, reason });
+  }
+
+  #detach(): void {
+    this.#attaching?.abort();
+    this.#attaching = undefined;
+    this.#attached?.connection[Symbol.dispose]();
+    this.#attached = undefined;
+  }
+
+  async #call(
+    effect: Exclude<VmmEffect, { kind: "spawn" | "find" | "attach" | "kill" | "clear" }>,
+  ): Promise<void> {
+    const { instance, ticket } = effect;
+    const { invocation } = instance;
+    const call: VmmCall = effect.kind;
+    try {
+      const attached = this.#attached;
+      if (attached === undefined || attached.invocation !== invocation) {
+        throw new Error("Its VMM does not answer");
+      }
+      await this.#order(attached, effect);
+      this.#tell({ kind: "done", call, invocation, ticket, machine: "kept" });
+    } catch (error) {
+      this.#tell({ kind: "refused", call, invocation, ticket, refusal: refusalOf(error) });
+    }
+  }
+
+  async #order(
+    { connection }: AttachedVmm,
+    effect: Exclude<VmmEffect, { kind: "spawn" | "find" | "attach" | "kill" | "clear" }>,
+  ): Promise<void> {
+    switch (effect.kind) {
+      case "create":
+        return await connection.create();
+      case "boot":
+        return await connection.boot();
+      case "pause":
+        return await connection.pause();
+      case "resume":
+        return await connection.resume();
+      case "press-power-button":
+        return await connection.pressPowerButton();
+      case "quit":
+        return await connection.quit();
+      case "capture":
+        return await this.#capture(connection, effect);
+      case "restore":
+        return await this.#restore(connection, effect.capture);
+      case "snapshot":
+        throw new Error("Snapshots are not made by this version of hostler");
+    }
+  }
+
+  async #capture(
+    connection: VmmConnection,
+    effect: { readonly instance: Instance; readonly capture: string },
+  ): Promise<void> {
+    const state = await connection.captureState();
+    passStep("capture:taken");
+    const memory = this.#memoryOf(effect.instance);
+    try {
+      await this.#tools.captures.keep(effect.capture, state, [memory]);
+    } finally {
+      memory.close();
+    }
+    passStep("capture:kept");
+  }
+
+  /** Another descriptor of the memory that the VMM inherited: it is its descriptor 3. */
+  #memoryOf(instance: Instance): OwnedDescriptor {
+    using process = openProcess(instance.processId);
+    const taken = process === undefined ? undefined : takeDescriptor(process, 3);
+    if (taken instanceof OwnedDescriptor) return taken;
+    const why = taken === undefined ? "it has ended" : errnoName(taken);
+    throw new Error(`Cannot take the memory of process ${instance.processId}: ${why}`);
+  }
+
+  async #restore(connection: VmmConnection, capture: string): Promise<void> {
+    using held = await this.#tools.captures.take(capture);
+    await connection.restoreState(held.state as CapturedState);
+    passStep("restore:done");
+  }
+
+  /** Nothing of a VMM outlives it but its sockets, and those the next one's start removes. */
+  #clear(instance: Instance, capture: string | undefined): void {
+    const { invocation } = instance;
+    const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
+    this.#tools.loop.afterTurn(() => this.#tell({ kind: "cleared", invocation, captured }));
+  }
+
+  #tell(event: MachineEvent): void {
+    if (!this.#isDisposed) this.#owner.onEvent(event);
+  }
+
+  [Symbol.dispose](): void {
+    this.#isDisposed = true;
+    this.#detach();
+    this.#living?.process[Symbol.dispose]();
+  }
+}
+
+/** What its VMM is told to make. */
+function specify(
+  record: MachineRecord,
+  parts: MachineParts,
+  choice: RecordedChoice,
+): MachineSpecification {
+  const { card } = record.allocation;
+  return {
+    name: record.spec.name,
+    processors: parts.processors,
+    memory: parts.memory,
+    accelerator: choice.accelerator,
+    machineType: choice.machine_type ?? undefined,
+    processorModel: choice.processor_model ?? undefined,
+    boot: parts.boot,
+    disks: parts.disks,
+    networks: card === null ? [] : [{ id: "net0", tap: card.tap, macAddress: card.mac }],
+    agent: "virtio-serial",
+  };
+}

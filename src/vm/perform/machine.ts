@@ -1,0 +1,231 @@
+import type { Milliseconds } from "../../units/units.ts";
+import type {
+  HistoryEntry,
+  Instance,
+  MachineEffect,
+  MachineEvent,
+  Note,
+} from "../lifecycle-state.ts";
+import { type MachineRecord, noteFromRecord, noteToRecord } from "../machine-record.ts";
+import { passEffect, passStep } from "./kill-points.ts";
+import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
+import { type AttachedVmm, MachineVmm } from "./machine-vmm.ts";
+import { lastingRefusal, refusalOf } from "./refusal.ts";
+
+/** Between attempts to write a note that found no room: what follows it waits. */
+const NOTE_AGAIN_AFTER: Milliseconds = 1_000;
+
+export interface MachineHandlers {
+  readonly onEvent: (event: MachineEvent) => void;
+  readonly onHistory: (entry: HistoryEntry) => void;
+  /** Something to be seen in `list` changed without an event: a preparation's progress. */
+  readonly onProgress: () => void;
+}
+
+/** Performs what was decided for one machine, in order; what the world says comes back as events. */
+export class Machine implements Disposable {
+  readonly name: string;
+  readonly #tools: MachineTools;
+  readonly #handlers: MachineHandlers;
+  readonly #vmm: MachineVmm;
+  #record: MachineRecord;
+  #parts: MachineParts | undefined;
+  readonly #queue: MachineEffect[] = [];
+  #noteRetry: Disposable | undefined;
+  #preparing: AbortController | undefined;
+  #progress: PreparationProgress | undefined;
+  #isDisposed = false;
+
+  constructor(record: MachineRecord, tools: MachineTools, handlers: MachineHandlers) {
+    this.name = record.spec.name;
+    this.#record = record;
+    this.#tools = tools;
+    this.#handlers = handlers;
+    this.#vmm = new MachineVmm(this.name, tools, {
+      onEvent: (event) => this.#tell(event),
+      record: () => this.#record,
+      parts: () => this.parts(),
+      choose: (choice) => {
+        this.#record = { ...this.#record, choice };
+        tools.folders.write(this.name, this.#record);
+      },
+    });
+  }
+
+  get record(): MachineRecord {
+    return this.#record;
+  }
+
+  /** Of the preparation under way. */
+  get progress(): PreparationProgress | undefined {
+    return this.#progress;
+  }
+
+  get attached(): AttachedVmm | undefined {
+    return this.#vmm.attached;
+  }
+
+  /** Who has it, as far as this worker knows. */
+  get processId(): number | undefined {
+    return this.#vmm.processId;
+  }
+
+  get consoleSocket(): string {
+    return this.#vmm.files.console;
+  }
+
+  /** @throws as Preparation.describe */
+  parts(): MachineParts {
+    this.#parts ??= this.#tools.preparation.describe(this.#record);
+    return this.#parts;
+  }
+
+  /**
+   * Takes a machine up that an earlier worker left. "doubtful": its VMM may be alive, so nothing
+   * is done about it; ask again.
+   */
+  adopt(): { readonly kind: "adopted" } | { readonly kind: "doubtful"; readonly reason: string } {
+    const note = noteFromRecord(this.#record.note);
+    const isThisBoot = this.#record.boot === this.#tools.boot;
+    const { instance } = note;
+    let alive: Instance | undefined;
+    if (instance !== undefined && isThisBoot) {
+      const verdict = this.#vmm.adopt(instance);
+      if (verdict.kind === "doubtful") return verdict;
+      if (verdict.kind === "adopted") alive = instance;
+    }
+    this.#tell({ kind: "adopted", note, alive });
+    const { capture } = note;
+    if (capture?.stage === "held" && !this.#tools.captures.isWhole(capture.id)) {
+      const reason = isThisBoot ? "its holder is gone" : "the host has been booted since";
+      this.#tell({ kind: "capture-lost", capture: capture.id, reason });
+    }
+    return { kind: "adopted" };
+  }
+
+  perform(effects: readonly MachineEffect[]): void {
+    this.#queue.push(...effects);
+    this.#work();
+  }
+
+  /** In order, and nothing after a note that could not be written. */
+  #work(): void {
+    while (this.#noteRetry === undefined && !this.#isDisposed) {
+      const effect = this.#queue.shift();
+      if (effect === undefined) return;
+      passEffect(effect.kind, "before");
+      if (effect.kind === "note") this.#note(effect.note);
+      else this.#perform(effect);
+      passEffect(effect.kind, "after");
+    }
+  }
+
+  #note(note: Note): void {
+    // Its folder is gone, and with it the record.
+    if (note.stage === "removed") return;
+    const { boot } = this.#tools;
+    const record = { ...this.#record, note: noteToRecord(note), boot };
+    try {
+      this.#tools.folders.write(this.name, record);
+      this.#record = record;
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#tools.onTrouble(`${this.name}: its record cannot be written, it waits: ${message}`);
+      this.#queue.unshift({ kind: "note", note });
+      this.#noteRetry = this.#tools.loop.wakeAfter(NOTE_AGAIN_AFTER, () => {
+        this.#noteRetry = undefined;
+        this.#work();
+      });
+    }
+  }
+
+  #perform(effect: Exclude<MachineEffect, { kind: "note" }>): void {
+    switch (effect.kind) {
+      case "prepare":
+        void this.#prepare(effect.invocation);
+        return;
+      case "abandon":
+        this.#preparing?.abort();
+        return;
+      case "connect-network":
+        this.#connectNetwork(effect.invocation);
+        return;
+      case "forget-capture":
+        this.#tools.captures.forget(effect.capture);
+        return;
+      case "discard":
+        void this.#discard();
+        return;
+      case "record":
+        this.#handlers.onHistory(effect.entry);
+        return;
+      default:
+        this.#vmm.perform(effect);
+    }
+  }
+
+  async #prepare(invocation: string): Promise<void> {
+    const controller = new AbortController();
+    this.#preparing = controller;
+    try {
+      const parts = await this.#tools.preparation.prepare(this.#record, {
+        signal: controller.signal,
+        onProgress: (progress) => {
+          this.#progress = progress;
+          this.#handlers.onProgress();
+        },
+      });
+      this.#parts = parts;
+      this.#record = { ...this.#record, image: parts.image };
+      for (const warning of parts.warnings) {
+        this.#tools.onTrouble(`${this.name}: ${warning}`);
+      }
+      this.#tell({ kind: "prepared", invocation });
+    } catch (error) {
+      this.#tell({ kind: "prepare-refused", invocation, refusal: lastingRefusal(error) });
+    } finally {
+      this.#preparing = undefined;
+      this.#progress = undefined;
+    }
+  }
+
+  #connectNetwork(invocation: string): void {
+    try {
+      this.#tools.network.connect(this.#record);
+      this.#later({ kind: "network-ready", invocation });
+    } catch (error) {
+      this.#later({ kind: "network-refused", invocation, refusal: refusalOf(error) });
+    }
+  }
+
+  async #discard(): Promise<void> {
+    try {
+      this.#vmm.removeFiles();
+      this.#tools.network.disconnect(this.name);
+      passStep("discard:network");
+      this.#tools.folders.remove(this.name);
+      passStep("discard:files");
+      await this.#tools.preparation.forget(this.#record);
+      this.#tell({ kind: "discarded" });
+    } catch (error) {
+      this.#tell({ kind: "discard-refused", refusal: refusalOf(error) });
+    }
+  }
+
+  /** After what is being performed: an event in the middle would be decided out of order. */
+  #later(event: MachineEvent): void {
+    this.#tools.loop.afterTurn(() => this.#tell(event));
+  }
+
+  #tell(event: MachineEvent): void {
+    if (!this.#isDisposed) this.#handlers.onEvent(event);
+  }
+
+  /** Lets go of everything; a VMM lives on. */
+  [Symbol.dispose](): void {
+    this.#isDisposed = true;
+    this.#noteRetry?.[Symbol.dispose]();
+    this.#preparing?.abort();
+    this.#vmm[Symbol.dispose]();
+  }
+}
