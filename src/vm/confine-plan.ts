@@ -8,7 +8,7 @@ import * as v from "valibot";
 
 /** Devices of the host that one VMM may have. */
 export const MOST_DEVICES = 32;
-/** Folders that one VMM may write to. */
+/** Folders and files that one VMM may change. */
 export const MOST_WRITABLE = 32;
 /** Descriptors that one VMM may inherit. */
 export const MOST_DESCRIPTORS = 64;
@@ -70,7 +70,7 @@ export const confinePlanSchema = v.strictObject({
   oom_score: v.pipe(v.number(), v.safeInteger(), v.minValue(-1000), v.maxValue(1000)),
   /** Nodes of the host, made anew in a /dev of its own; nothing else is in there. */
   devices: v.pipe(v.array(devicePath), v.maxLength(MOST_DEVICES)),
-  /** Folders that are there, and that its user may write to; nothing in them is run. */
+  /** Folders and files that are there, and that its user may change; nothing there is run. */
   writable: v.pipe(v.array(absolutePath), v.maxLength(MOST_WRITABLE)),
   folder: absolutePath,
   umask: v.pipe(wholeNumber, v.maxValue(0o777)),

@@ -1,12 +1,24 @@
 /** What a VMM has when it begins, and what it has not; by programs that tell, in its place. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  chownSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
 import { ExitCode } from "../../src/units/exit-code.ts";
 import { adoptVmm, findVmm, identityOf } from "../../src/vm/perform/vmm-identity.ts";
-import { type VmmEnding, VmmProcess } from "../../src/vm/perform/vmm-process.ts";
+import {
+  MOST_REPORT_LENGTH,
+  type VmmEnding,
+  VmmProcess,
+} from "../../src/vm/perform/vmm-process.ts";
 import { hostler } from "../support/binary.ts";
 import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
 import {
@@ -27,6 +39,9 @@ setDefaultTimeout(60_000);
 
 const SIGKILL = 9;
 const SIGTERM = 15;
+/** Connects to the socket that its word names, and prints what comes. */
+const client = `use Socket; socket(my $socket, AF_UNIX, SOCK_STREAM, 0);
+  connect($socket, pack_sockaddr_un($ARGV[0])) or die "connect: $!"; print <$socket>;`;
 const mountsOfOurs = () => readFileSync("/proc/self/mountinfo", "utf8");
 
 let host: ConfinedHost;
@@ -180,6 +195,28 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       expect([mode & 0o777, uid, gid]).toEqual([0o600, confinedUser, confinedGroup]);
     });
 
+    test("a file by itself that it may change, and a socket of its own that we reach", async () => {
+      const { runFolder } = host;
+      const disk = host.folder.file("disk");
+      writeFileSync(disk, "old");
+      chownSync(disk, confinedUser, confinedGroup);
+      const script = `use Socket;
+        open(my $disk, "+<", "${disk}") or die "open: $!"; print $disk "new"; close $disk;
+        socket(my $listener, AF_UNIX, SOCK_STREAM, 0) or die "socket: $!";
+        bind($listener, pack_sockaddr_un("${runFolder}/api")) or die "bind: $!";
+        listen($listener, 1); accept(my $peer, $listener) or die "accept: $!";
+        print $peer "hello"; close $peer;`;
+      const fields = { writable: [runFolder, disk] };
+      const ran = host.run(["/usr/bin/perl", "-e", script], fields);
+      const words = ["/usr/bin/perl", "-e", client, `${runFolder}/api`];
+      await waitFor("its socket to answer", async () => {
+        const { stdout } = await runProgram(words);
+        return stdout === "hello";
+      });
+      expect((await ran).ending).toEqual({ kind: "exited", status: 0 });
+      expect(readFileSync(disk, "utf8")).toBe("new");
+    });
+
     test("mounts of which none has devices or gives privileges; the host's stay", async () => {
       const before = mountsOfOurs();
       const { runFolder } = host;
@@ -272,7 +309,7 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
         const refusal = await host.refusal([file], { invocation, ...fields });
         expect([refusal.stage, refusal.code]).toEqual([stage, code]);
         expect(refusal.message).toMatch(message);
-        expect(findVmm(invocation).found).toEqual([]);
+        expect(findVmm(invocation, confinedUser).found).toEqual([]);
       });
     }
 
@@ -347,7 +384,7 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       worker.kill("SIGKILL");
       await worker.ended();
       expect(isAlive(identity.processId)).toBe(true);
-      const { found } = findVmm(invocation);
+      const { found } = findVmm(invocation, confinedUser);
       expect(found).toEqual([identity]);
       const adoption = adoptVmm(identity);
       if (adoption.kind !== "adopted") throw new Error(adoption.reason);
@@ -361,7 +398,7 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       }
       expect(vmm.signal(SIGKILL)).toBe("gone");
       await waitFor("its end to be known", () => adoptVmm(identity).kind === "gone");
-      expect(findVmm(invocation).found).toEqual([]);
+      expect(findVmm(invocation, confinedUser).found).toEqual([]);
     });
   });
 
@@ -380,6 +417,44 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       const ending = await withDeadline("the end of the child", ended.promise);
       expect(ending).toEqual({ kind: "signalled", signal: SIGTERM, coreDumped: false });
     });
+  });
+
+  describe("while it is confined", () => {
+    /** In the confiner's place, with its environment and its report, which is descriptor 3. */
+    const inPlace = (script: string) => ({
+      path: "/bin/sh",
+      words: ["/bin/sh", "-c", script] as const,
+    });
+
+    test("is found by its invocation, and ended at the limit of a start", async () => {
+      const invocation = newInvocation();
+      const own = inPlace("exec sleep 1000000");
+      const refused = host.refusal(["/bin/true"], { invocation, own, timeLimit: 100 });
+      const { found } = findVmm(invocation, confinedUser);
+      expect(found).toHaveLength(1);
+      expect((await refused).stage).toBe("time-limit");
+      expect(findVmm(invocation, confinedUser).found).toEqual([]);
+    });
+
+    test("says no more than a report holds", async () => {
+      const own = inPlace(`head -c ${MOST_REPORT_LENGTH + 100_000} /dev/zero | tr '\\0' x >&3`);
+      const refusal = await host.refusal(["/bin/true"], { own });
+      expect(refusal.stage).toBe("confine");
+      expect(refusal.message).toMatch(/^the confiner failed: x{200}$/);
+    });
+  });
+
+  test("is not what another user says it is", async () => {
+    const invocation = newInvocation();
+    const user = confinedUser + 1;
+    const result = await host.start(["/bin/sleep", "1000000"], { invocation, user });
+    if (result.kind === "refused") throw new Error(result.refusal.message);
+    const ended = Promise.withResolvers<VmmEnding>();
+    using vmm = new VmmProcess(host.loop, result, ended.resolve);
+    expect(findVmm(invocation, confinedUser).found).toEqual([]);
+    expect(findVmm(invocation, user).found).toEqual([result.identity]);
+    vmm.signal(SIGKILL);
+    await ended.promise;
   });
 
   test("lives on when nobody watches it any more", async () => {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../../ffi/pidfd.ts";
 import type { ProcessId } from "../../units/units.ts";
@@ -130,13 +130,21 @@ export interface VmmSearch {
   readonly unreadable: readonly ProcessId[];
 }
 
+/** Whose a process is: its user, or root's where it may not be looked into. */
+function ownerOf(processId: ProcessId): number | undefined {
+  return statSync(`/proc/${processId}`, { throwIfNoEntry: false })?.uid;
+}
+
 /**
  * Looks through /proc for a VMM by its environment: after a worker died between starting one and
- * writing down whom. A worker that may not read the environments of others finds nothing.
+ * writing down whom. Anybody may put another's invocation into an environment, so that only
+ * processes of the VMM's user count, and our own, as its confiner is one. A worker that may not
+ * read the environments of others finds nothing.
  */
-export function findVmm(invocation: string): VmmSearch {
+export function findVmm(invocation: string, user: number): VmmSearch {
   const wanted = `${INVOCATION_VARIABLE}=${invocation}`;
   const boot = bootId();
+  const own = process.geteuid?.() ?? 0;
   const found: VmmIdentity[] = [];
   const unreadable: ProcessId[] = [];
   for (const name of readdirSync("/proc")) {
@@ -148,6 +156,8 @@ export function findVmm(invocation: string): VmmSearch {
     if (!isEmpty && !environment.includes(wanted)) continue;
     const status = statusOf(processId);
     if (status === undefined || !isAlive(status)) continue;
+    const owner = ownerOf(processId);
+    if (owner !== user && owner !== own) continue;
     if (isEmpty) {
       // Kernel threads have no environment either; all of them descend from process 2.
       if (status.parentId !== 2 && processId !== 2) unreadable.push(processId);

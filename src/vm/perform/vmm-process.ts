@@ -28,8 +28,10 @@ import { INVOCATION_VARIABLE, identityOf, type VmmIdentity } from "./vmm-identit
 
 /** From spawn to exec, which takes some ten milliseconds on a host at rest. */
 export const START_LIMIT: Milliseconds = 30_000;
-/** Reports are short; what comes after so much is not kept. */
-const MOST_REPORT_LENGTH = 65_536;
+/** Reports are short; what comes after so many characters is not kept. */
+export const MOST_REPORT_LENGTH = 16_384;
+/** Of what a confiner said that is no report. */
+const MOST_SHOWN = 200;
 /** How the end of one that is not our child is looked for, once it is dead and not yet reaped. */
 const ENDING_LOOK_AGAIN_AFTER: Milliseconds = 10;
 const ENDING_LOOKS = 50;
@@ -48,7 +50,7 @@ export interface VmmStart {
   readonly limits: ConfineLimits;
   /** -1000 to 1000 */
   readonly outOfMemoryScore: number;
-  /** Folders that it may write to, which belong to its user; all others are read-only for it. */
+  /** Folders and files that it may change, which belong to its user; all others it may not. */
   readonly writable: readonly string[];
   /** Descriptor `source` of ours becomes `target`: those of the plan, and any of 0, 1 and 2. */
   readonly descriptors: readonly { readonly source: number; readonly target: number }[];
@@ -221,9 +223,8 @@ function readReport(
     const length = readInto(report, memory);
     if (length === -Errno.EAGAIN) return;
     if (length > 0) {
-      if (text.length < MOST_REPORT_LENGTH) {
-        text += decoder.decode(memory.bytes.subarray(0, length), { stream: true });
-      }
+      text += decoder.decode(memory.bytes.subarray(0, length), { stream: true });
+      text = text.slice(0, MOST_REPORT_LENGTH);
       return;
     }
     watch[Symbol.dispose]();
@@ -258,7 +259,8 @@ function parseReport(line: string): ConfineReport {
   }
   const result = v.safeParse(confineReportSchema, parsed);
   if (result.success) return result.output;
-  return { kind: "failed", stage: "confine", message: `the confiner failed: ${line}` };
+  const message = `the confiner failed: ${line.slice(0, MOST_SHOWN)}`;
+  return { kind: "failed", stage: "confine", message };
 }
 
 /** Waits for the end of a child that has no more to do. */

@@ -1,11 +1,20 @@
 /** What a process can do to itself only once; checks start it as `ffi-main.ts --become=NAME`. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { libc } from "../../../ffi/c-library.ts";
 import { capabilities, setCapabilities } from "../../../ffi/capabilities.ts";
 import { loadKernel, rebootInto, unloadKernel } from "../../../ffi/kexec.ts";
 import { layouts } from "../../../ffi/layouts.ts";
 import { NativeMemory, nullAddress } from "../../../ffi/memory.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
+import {
+  bindMount,
+  makeDeviceNode,
+  mountDeviceFolder,
+  openPlace,
+  separateMounts,
+  setMountAttributes,
+  unmount,
+} from "../../../ffi/mount.ts";
 import {
   becomeUser,
   changeDirectory,
@@ -42,6 +51,8 @@ export async function become(name: string): Promise<void> {
       return becomeNobody();
     case "nobody-who-reboots":
       return becomeNobodyWhoReboots();
+    case "mounting":
+      return becomeMounting();
     case "ordinary":
       return await becomeOrdinary();
     default:
@@ -95,6 +106,43 @@ function becomeNobodyWhoReboots(): void {
   say(unloadKernel(), "unload");
   const targets = ["kexec", "restart", "power-off", "halt"] as const;
   for (const target of targets) say(rebootInto(target), target);
+}
+
+/** Mounts of its own, which end with it: what each call has made, and what it refuses. */
+function becomeMounting(): void {
+  const folder = "/tmp";
+  const place = openPlace("/dev/zero");
+  separateMounts();
+  mountDeviceFolder(folder, { inodes: 8 });
+  setFileModeMask(0);
+  const zero = statSync("/dev/zero").rdev;
+  makeDeviceNode(`${folder}/zero`, { kind: "character", device: zero, mode: 0o640 });
+  makeDeviceNode(`${folder}/block`, { kind: "block", device: 0x700, mode: 0o600 });
+  const tell = (name: string) => {
+    const { mode, rdev } = statSync(`${folder}/${name}`);
+    console.log(`${name} ${mode.toString(8)} ${rdev.toString(16)}`);
+  };
+  tell("zero");
+  tell("block");
+  writeFileSync(`${folder}/bound`, "");
+  bindMount("/dev/zero", `${folder}/bound`);
+  tell("bound");
+  unmount(`${folder}/bound`);
+  tell("bound");
+  const options = () => {
+    const mounts = readFileSync("/proc/self/mounts", "utf8").split("\n");
+    const found = mounts.findLast((line) => line.startsWith(`tmpfs ${folder} `));
+    return found?.split(" ")[3]?.split(",").slice(0, 4).join(",");
+  };
+  console.log(options());
+  setMountAttributes(folder, { readOnly: true, noDevices: true, noPrograms: false }, "this");
+  console.log(options());
+  setMountAttributes(folder, { readOnly: false, noSetUser: false }, "recursive");
+  console.log(options());
+  console.log(refusalOf(() => setMountAttributes("/tmp/zero", { readOnly: true }, "this")));
+  console.log(refusalOf(() => unmount("/tmp/zero")));
+  console.log(refusalOf(() => openPlace("/none")));
+  console.log(`${readlinkSync(`/proc/self/fd/${place.number}`)} open`);
 }
 
 /** As a launcher may have been started with. */

@@ -290,6 +290,29 @@ const becomingChecks: readonly Check[] = [
     run: knowsTheParentNamespace,
   },
   {
+    name: "a process has mounts of its own, with nodes and attributes",
+    absence: withoutRoot,
+    unlikeEmulator: "knows no mount_setattr",
+    run: async ({ self }) => {
+      const [path = "", ...rest] = self;
+      const { output } = await outputOf([path, ...rest, "--become=mounting"]);
+      const lines = [
+        "zero 20640 105",
+        "block 60600 700",
+        "bound 20666 105",
+        "bound 100666 0",
+        "rw,nosuid,noexec,relatime",
+        "ro,nosuid,nodev,relatime",
+        "rw,nodev,relatime,size=64k",
+        "EINVAL mount_setattr",
+        "EINVAL umount2",
+        "ENOENT open",
+        "/dev/zero open",
+      ];
+      deepStrictEqual(output.trim().split("\n"), lines);
+    },
+  },
+  {
     name: "a process without capabilities is refused more",
     absence: withoutRoot,
     run: async ({ self }) => {
