@@ -1,14 +1,6 @@
 /** What a VMM has when it begins, and what it has not; by programs that tell, in its place. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import {
-  chownSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { chownSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
@@ -384,8 +376,9 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
       worker.kill("SIGKILL");
       await worker.ended();
       expect(isAlive(identity.processId)).toBe(true);
-      const { found } = findVmm(invocation, confinedUser);
-      expect(found).toEqual([identity]);
+      await waitFor("the VMM to be found", () => {
+        return Bun.deepEquals(findVmm(invocation, confinedUser).found, [identity]);
+      });
       const adoption = adoptVmm(identity);
       if (adoption.kind !== "adopted") throw new Error(adoption.reason);
       const ended = Promise.withResolvers<VmmEnding>();
@@ -429,9 +422,9 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
     test("is found by its invocation, and ended at the limit of a start", async () => {
       const invocation = newInvocation();
       const own = inPlace("exec sleep 1000000");
-      const refused = host.refusal(["/bin/true"], { invocation, own, timeLimit: 100 });
-      const { found } = findVmm(invocation, confinedUser);
-      expect(found).toHaveLength(1);
+      const refused = host.refusal(["/bin/true"], { invocation, own, timeLimit: 1_000 });
+      // Its environment is not there in the middle of its exec: then it is looked for again.
+      await waitFor("the one that hangs", () => findVmm(invocation, confinedUser).found.length > 0);
       expect((await refused).stage).toBe("time-limit");
       expect(findVmm(invocation, confinedUser).found).toEqual([]);
     });
@@ -451,8 +444,10 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
     if (result.kind === "refused") throw new Error(result.refusal.message);
     const ended = Promise.withResolvers<VmmEnding>();
     using vmm = new VmmProcess(host.loop, result, ended.resolve);
-    expect(findVmm(invocation, confinedUser).found).toEqual([]);
+    // The start is told in the middle of the exec, a moment before the environment is there.
+    await waitFor("the VMM's environment", () => findVmm(invocation, user).found.length > 0);
     expect(findVmm(invocation, user).found).toEqual([result.identity]);
+    expect(findVmm(invocation, confinedUser).found).toEqual([]);
     vmm.signal(SIGKILL);
     await ended.promise;
   });

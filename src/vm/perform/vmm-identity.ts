@@ -66,14 +66,15 @@ function wordsOf(processId: ProcessId, file: "environ" | "cmdline"): readonly st
   }
 }
 
-/** Whether a process carries an invocation; "unreadable" where neither file may be read. */
+/** Whether a process carries an invocation; "unreadable" where its environment does not say. */
 function carries(processId: ProcessId, invocation: string): boolean | "unreadable" {
   const environment = wordsOf(processId, "environ");
   if (environment?.includes(`${INVOCATION_VARIABLE}=${invocation}`) === true) return true;
   // Everybody may read this one; a worker that is not root may not read the other's environment.
   const words = wordsOf(processId, "cmdline");
   if (words?.some((word) => word.includes(invocation)) === true) return true;
-  return environment === undefined ? "unreadable" : false;
+  // Nothing is in it in the middle of an exec, which has told its start already.
+  return environment === undefined || environment.length === 0 ? "unreadable" : false;
 }
 
 export type Adoption =
