@@ -6,6 +6,7 @@ import {
   PIDFD_GET_INFO,
   PIDFD_INFO_EXIT,
   PIDFD_SIGNAL_PROCESS_GROUP,
+  POLLIN,
   SYS_pidfd_getfd,
   SYS_pidfd_open,
   SYS_pidfd_send_signal,
@@ -63,6 +64,20 @@ export function signalProcess(
  */
 export function isThere(process: OwnedDescriptor): boolean {
   return signalProcess(process, 0) !== "gone";
+}
+
+/**
+ * True when all threads of the process have ended, whether it has been reaped or not: poll(2) of a
+ * pidfd. Its first thread alone may be a zombie, as /proc shows it, while others run on.
+ */
+export function hasEnded(process: OwnedDescriptor): boolean {
+  const layout = layouts.pollfd;
+  const memory = new NativeMemory(layout.size);
+  memory.view.setInt32(layout.fd, process.number, true);
+  memory.view.setInt16(layout.events, POLLIN, true);
+  const result = attempt(() => libc.poll(memory.address, 1, 0));
+  if (result < 0) throw new SystemCallError("poll", -result, "of a process");
+  return memory.view.getInt16(layout.revents, true) !== 0;
 }
 
 /**

@@ -1,9 +1,11 @@
 /** What a VMM has when it begins, and what it has not; by programs that tell, in its place. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { chownSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { duplicate } from "../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
+import { descriptorLimit, setDescriptorLimit } from "../../ffi/process.ts";
 import { ExitCode } from "../../src/units/exit-code.ts";
 import { adoptVmm, findVmm, identityOf } from "../../src/vm/perform/vmm-identity.ts";
 import {
@@ -495,6 +497,43 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
           other.kill("SIGKILL");
           await other.exited;
         }
+      }
+    });
+
+    test("one whose first thread has ended is alive, and a zombie is not", async () => {
+      const source = `${import.meta.dirname}/../support/programs/leaderless.c`;
+      const path = host.folder.file("leaderless");
+      const words = ["gcc", "-O1", "-Wall", "-pthread", "-o", path, source];
+      expect(await runProgram(words)).toMatchObject({ exitCode: 0 });
+      await using leaderless = startProgram([path]);
+      await leaderless.said(/^alone$/m);
+      const invocation = newInvocation();
+      const identity = identityOf(leaderless.processId, invocation);
+      if (identity === undefined) throw new Error("no such process");
+      const adoption = adoptVmm(identity);
+      expect(adoption.kind).toBe("adopted");
+      if (adoption.kind === "adopted") adoption.process.close();
+      // Nor is it proof that nobody carries an invocation.
+      const search = findVmm(invocation, process.geteuid?.() ?? 0);
+      expect(search.unreadable).toContain(leaderless.processId);
+    });
+
+    test("one that /proc cannot be asked about is not said to be gone", async () => {
+      const own = identityOf(process.pid, newInvocation());
+      if (own === undefined) throw new Error("no process of ours");
+      const limit = descriptorLimit();
+      if (limit === undefined) throw new Error("no limit of ours");
+      // One more can be opened, which the pidfd is.
+      using lowest = duplicate(2);
+      const next = lowest.number;
+      lowest.close();
+      setDescriptorLimit({ ...limit, soft: next + 1 });
+      try {
+        expect(() => adoptVmm(own)).toThrow("EMFILE");
+        setDescriptorLimit({ ...limit, soft: next });
+        expect(() => findVmm(own.invocation, 0)).toThrow("EMFILE");
+      } finally {
+        setDescriptorLimit(limit);
       }
     });
 

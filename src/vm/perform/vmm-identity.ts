@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { openProcess } from "../../../ffi/pidfd.ts";
+import { hasEnded, openProcess } from "../../../ffi/pidfd.ts";
 import type { ProcessId } from "../../units/units.ts";
 
 /**
@@ -23,27 +23,39 @@ export const INVOCATION_VARIABLE = "INVOCATION_ID";
 interface Status {
   readonly state: string;
   readonly parentId: number;
+  readonly threads: number;
   readonly startTicks: number;
 }
 
-/** proc_pid_stat(5); undefined when there is no such process. */
-function statusOf(processId: ProcessId): Status | undefined {
-  let text: string;
+/** What says that a process is gone, or not ours to look into; nothing else does. */
+const unreadableCodes = ["ENOENT", "ESRCH", "EACCES", "EPERM"];
+
+/**
+ * A file of a process; undefined when there is none, or none that we may read.
+ * @throws Error (EMFILE, ENOMEM …) when nothing can be said of it: it may well be there
+ */
+function readOf(processId: ProcessId, file: "stat" | "environ" | "cmdline"): string | undefined {
   try {
-    text = readFileSync(`/proc/${processId}/stat`, "latin1");
-  } catch {
-    return undefined;
+    return readFileSync(`/proc/${processId}/${file}`, "latin1");
+  } catch (error) {
+    if (unreadableCodes.includes((error as { code?: string }).code ?? "")) return undefined;
+    throw error;
   }
+}
+
+/** proc_pid_stat(5) */
+function statusOf(processId: ProcessId): Status | undefined {
+  const text = readOf(processId, "stat");
+  if (text === undefined) return undefined;
   // The name stands in parentheses and may hold anything, parentheses and spaces included.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return {
     state: fields[0] ?? "X",
     parentId: Number(fields[1]),
+    threads: Number(fields[17]),
     startTicks: Number(fields[19]),
   };
 }
-
-const isAlive = (status: Status) => status.state !== "Z" && status.state !== "X";
 
 /** The id of this boot. */
 export function bootId(): string {
@@ -59,11 +71,7 @@ export function identityOf(processId: ProcessId, invocation: string): VmmIdentit
 
 /** A file of /proc with words that end with zero bytes; undefined when it may not be read. */
 function wordsOf(processId: ProcessId, file: "environ" | "cmdline"): readonly string[] | undefined {
-  try {
-    return readFileSync(`/proc/${processId}/${file}`, "latin1").split("\0").slice(0, -1);
-  } catch {
-    return undefined;
-  }
+  return readOf(processId, file)?.split("\0").slice(0, -1);
 }
 
 /** Whether a process carries an invocation; "unreadable" where its environment does not say. */
@@ -86,7 +94,7 @@ export type Adoption =
 
 /**
  * Takes a VMM up again after its worker's end.
- * @throws SystemCallError (EMFILE, ENFILE, ENOMEM: nothing can be said of it)
+ * @throws Error (EMFILE, ENFILE, ENOMEM) when nothing can be said of it
  */
 export function adoptVmm(identity: VmmIdentity): Adoption {
   const { processId, startTicks, invocation } = identity;
@@ -97,29 +105,27 @@ export function adoptVmm(identity: VmmIdentity): Adoption {
   // one that was born after it, and then the start differs.
   const process = openProcess(processId);
   if (process === undefined) return { kind: "gone", reason: `no process ${processId} is there` };
-  const verdict = judge(statusOf(processId));
-  if (verdict !== undefined) {
-    process.close();
-    return verdict;
-  }
-  return { kind: "adopted", process };
-
-  function judge(status: Status | undefined): Adoption | undefined {
-    if (status === undefined) return { kind: "gone", reason: `process ${processId} has ended` };
+  let isTaken = false;
+  try {
+    const status = statusOf(processId);
+    if (hasEnded(process)) return { kind: "gone", reason: `process ${processId} has ended` };
+    if (status === undefined) {
+      return { kind: "doubtful", reason: `process ${processId} lives, and /proc does not show it` };
+    }
     if (status.startTicks !== startTicks) {
       const born = `born at ${status.startTicks} and not ${startTicks}`;
       return { kind: "gone", reason: `process ${processId} is another, ${born}` };
     }
-    if (!isAlive(status)) return { kind: "gone", reason: `process ${processId} has ended` };
     // One of the same number and tick that is not ours is next to impossible; a VMM that wrote
     // over its own environment is not. Neither is a reason to take its machine down.
     if (carries(processId, invocation) === false) {
-      return {
-        kind: "doubtful",
-        reason: `process ${processId} does not carry invocation ${invocation}`,
-      };
+      const reason = `process ${processId} does not carry invocation ${invocation}`;
+      return { kind: "doubtful", reason };
     }
-    return undefined;
+    isTaken = true;
+    return { kind: "adopted", process };
+  } finally {
+    if (!isTaken) process.close();
   }
 }
 
@@ -141,6 +147,7 @@ function ownerOf(processId: ProcessId): number | undefined {
  * writing down whom. Anybody may put another's invocation into an environment, so that only
  * processes of the VMM's user count, and our own, as its confiner is one. A worker that may not
  * read the environments of others finds nothing.
+ * @throws Error (EMFILE, ENOMEM …) when it cannot look: nothing found would be no proof
  */
 export function findVmm(invocation: string, user: number): VmmSearch {
   const wanted = `${INVOCATION_VARIABLE}=${invocation}`;
@@ -152,11 +159,15 @@ export function findVmm(invocation: string, user: number): VmmSearch {
     if (!/^\d+$/.test(name)) continue;
     const processId = Number(name);
     const environment = wordsOf(processId, "environ");
-    if (environment === undefined) continue;
-    const isEmpty = environment.length === 0;
+    const isEmpty = environment === undefined || environment.length === 0;
     if (!isEmpty && !environment.includes(wanted)) continue;
     const status = statusOf(processId);
-    if (status === undefined || !isAlive(status)) continue;
+    if (status === undefined || status.state === "X") continue;
+    // A zombie has no environment any more, nor has one whose first thread alone has ended.
+    const isHeadless = status.state === "Z" && status.threads > 1;
+    if (status.state === "Z" && !isHeadless) continue;
+    // Another's, that we may not read.
+    if (environment === undefined && !isHeadless) continue;
     const owner = ownerOf(processId);
     if (owner !== user && owner !== own) continue;
     if (isEmpty) {

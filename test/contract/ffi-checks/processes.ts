@@ -9,6 +9,7 @@ import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import {
   decodeWaitStatus,
   type Ending,
+  hasEnded,
   openProcess,
   processInformation,
   signalProcess,
@@ -61,10 +62,12 @@ async function endsAs(script: string, expected: Ending): Promise<void> {
   await waitFor("a zombie", () => waitForChild(process, "leave"));
   deepStrictEqual(waitForChild(process, "leave"), expected);
   strictEqual(signalProcess(process, 0), "sent", "a zombie is still there");
+  strictEqual(hasEnded(process), true, "a zombie has ended");
   deepStrictEqual(waitForChild(process, "reap"), expected);
   strictEqual(waitForChild(process, "reap"), "not-a-child");
   strictEqual(signalProcess(process, Signal.SIGTERM), "gone");
   strictEqual(openProcess(child.processId), undefined);
+  strictEqual(hasEnded(process), true);
   const information = processInformation(process);
   if (typeof information === "object") deepStrictEqual(information.ending, expected);
 }
@@ -131,6 +134,7 @@ const endingChecks: readonly Check[] = [
       const child = start(spawn);
       using process = child.process;
       strictEqual(waitForChild(process, "reap"), undefined);
+      strictEqual(hasEnded(process), false);
       const information = processInformation(process);
       if (typeof information === "object") {
         const { processId, parentId } = information;
