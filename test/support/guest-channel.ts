@@ -1,7 +1,7 @@
 /**
  * What a VMM does between a worker and the agent in a guest: bytes from one Unix socket to another.
- * The worker's end stays when the agent goes, and what it sends waits; the agent's end ends with the
- * worker's, as a virtio-serial port is told.
+ * The worker's end stays when the agent goes, and what it sends waits; the agent's end ends with
+ * the worker's, as a virtio-serial port is told.
  */
 import { createServer, type Server, type Socket } from "node:net";
 import { temporaryFolder } from "./temporary-folder.ts";

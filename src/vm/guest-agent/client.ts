@@ -119,8 +119,8 @@ interface Open {
 
 /**
  * Asks the agent in a guest. It connects when it is first asked, and again after a connection was
- * lost. The guest is not trusted: what it says is held against the wire and its limits, and one that
- * breaks them loses the connection, and nothing of ours.
+ * lost. The guest is not trusted: what it says is held against the wire and its limits, and one
+ * that breaks them loses the connection, and nothing of ours.
  */
 export class GuestAgentClient implements Disposable {
   readonly #loop: EventLoop;

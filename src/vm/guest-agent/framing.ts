@@ -1,7 +1,7 @@
 /**
  * JSON text sequences (RFC 7464): a record separator, a text of JSON, a newline. JSON has neither
  * of the two inside of a text, because it escapes control characters in strings, so that a reader
- * who comes in the middle, or to whom half a message was sent, is whole again at the next separator.
+ * who comes in the middle, or to whom half a message was sent, is whole again at the next one.
  */
 
 const RECORD_SEPARATOR = 0x1e;

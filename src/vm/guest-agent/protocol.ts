@@ -2,12 +2,12 @@ import * as v from "valibot";
 
 /**
  * The wire between a worker and the agent in a guest: JSON text sequences (RFC 7464) over a channel
- * of bytes on which either side may come and go at any time. A worker trusts nothing of what a guest
- * says; names and numbers are never used again for something else.
+ * of bytes on which either side may come and go at any time. A worker trusts nothing of what a
+ * guest says; names and numbers are never used again for something else.
  *
- * Whoever asks begins with a hello that carries a session id of its own. Every answer carries it, so
- * that what was meant for an earlier asker is known and dropped; and a new session ends what the
- * earlier one began.
+ * Whoever asks begins with a hello that carries a session id of its own. Every answer carries it,
+ * so that what was meant for an earlier asker is known and dropped; and a new session ends what
+ * the earlier one began.
  */
 
 /** An agent that speaks another version answers a hello with its own, and is then not asked. */
@@ -15,7 +15,7 @@ export const PROTOCOL_VERSION = 1;
 
 /** The virtio-serial port's name, as the VMM gives it and as udev names it in the guest. */
 export const PORT_NAME = "org.hostler.agent";
-/** The port of AF_VSOCK that the agent listens at, where the guest has no such virtio-serial port. */
+/** The port of AF_VSOCK that the agent listens at, where the guest has no such virtio port. */
 export const VSOCK_PORT = 26_735;
 
 /** Going over one of these is a refusal that a test shows. */

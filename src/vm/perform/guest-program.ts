@@ -11,7 +11,7 @@ import { type ExecRequest, limits, type ProgramEnding } from "../guest-agent/pro
 const SIGKILL = 9;
 /** Reads of one pipe in one turn: a program that writes much does not hold up the others. */
 const READS_A_TURN = 4;
-/** Reads of one pipe after the end; what programs that stay behind go on writing is not waited for. */
+/** Reads of one pipe after the end: programs that stay behind may go on writing for ever. */
 const READS_AT_END = 64;
 /** Bun raises its own limit of descriptors; programs get the usual one. */
 const USUAL_DESCRIPTORS = 1024;

@@ -1,4 +1,4 @@
-/** Guests that lie, flood, or say nothing: they lose the connection, and the worker loses nothing. */
+/** Guests that lie, flood, or say nothing lose the connection, and the worker loses nothing. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import type { EventLoop } from "../../../src/event-loop/event-loop.ts";
 import {

@@ -1,0 +1,205 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { Dialler } from "../../messaging/dialler.ts";
+import { StreamConnection } from "../../messaging/stream-connection.ts";
+import type { Bytes, Milliseconds } from "../../units/units.ts";
+import { ConsoleLines } from "../console-text.ts";
+import { matchesPattern } from "../health-pattern.ts";
+import { Scrollback } from "./console-scrollback.ts";
+
+/** People who look at one console at once. */
+export const MOST_VIEWERS = 16;
+/** What may wait for one of them; whoever reads more slowly is let go. */
+export const VIEWER_BYTES: Bytes = 4 * 1024 * 1024;
+/** What may wait for a guest that reads no input; what is more is thrown away, as a tty does. */
+export const INPUT_BYTES: Bytes = 64 * 1024;
+/** Patterns that are looked for in the lines of one console. */
+const MOST_PATTERNS = 16;
+
+export interface ConsoleHandlers {
+  /** A line came; long ones in pieces. A guest decides what is in it. */
+  onLine?(line: string): void;
+  /** The VMM's socket cannot be reached; told at each attempt. */
+  onUnreachable(reason: string, wait: Milliseconds): void;
+  /** The file takes nothing; told once, until it does again. */
+  onUnkept(reason: string): void;
+}
+
+export interface AttachOptions {
+  /** Whether what the viewer types goes to the guest. */
+  readonly writes: boolean;
+  /** Takes the writing from whoever has it, who goes on as a reader. */
+  readonly takes: boolean;
+  /** Whether it first gets what was said before. */
+  readonly scrollback: boolean;
+}
+
+export type Attachment =
+  | { readonly kind: "attached"; readonly writes: boolean }
+  | { readonly kind: "refused"; readonly expected: string; readonly received: string };
+
+interface Viewer {
+  readonly stream: StreamConnection;
+  writes: boolean;
+}
+
+/**
+ * Keeps a machine's serial console: is connected to the VMM as long as both are there, keeps what
+ * is said in a file, and shows it to whoever attaches. One of them writes, the others look on.
+ *
+ * What a guest says while nobody is connected is lost: QEMU's socket takes it and throws it away,
+ * and cloud-hypervisor's does so too. So a worker connects at once when it has adopted a machine.
+ */
+export class ConsoleKeeper implements Disposable {
+  readonly #loop: EventLoop;
+  readonly #handlers: ConsoleHandlers;
+  readonly #dialler: Dialler;
+  readonly #scrollback: Scrollback;
+  readonly #lines: ConsoleLines;
+  readonly #viewers = new Set<Viewer>();
+  /** Patterns that somebody asked for, and whether a line since the boot had them. */
+  readonly #patterns = new Map<string, boolean>();
+  #vmm: StreamConnection | undefined;
+
+  constructor(
+    loop: EventLoop,
+    options: {
+      /** The VMM's serial socket. */
+      readonly socketPath: string;
+      /** Where what is said is kept; beside it, with ".1", what was said before. */
+      readonly scrollbackPath: string;
+      readonly handlers: ConsoleHandlers;
+    },
+  ) {
+    const { handlers, scrollbackPath, socketPath } = options;
+    this.#loop = loop;
+    this.#handlers = handlers;
+    this.#scrollback = new Scrollback(scrollbackPath, (reason) => handlers.onUnkept(reason));
+    this.#lines = new ConsoleLines((line) => this.#onLine(line));
+    this.#dialler = new Dialler(loop, socketPath, {
+      onConnection: (socket) => this.#serve(socket),
+      onFailure: (reason, wait) => handlers.onUnreachable(reason, wait),
+    });
+    this.#dialler.dial();
+  }
+
+  get isConnected(): boolean {
+    return this.#vmm !== undefined;
+  }
+
+  get viewerCount(): number {
+    return this.#viewers.size;
+  }
+
+  /** All that is kept. */
+  read(): Uint8Array {
+    return this.#scrollback.read();
+  }
+
+  /** From now on lines are looked at for it. False when too many are looked for already. */
+  watchFor(pattern: string): boolean {
+    if (this.#patterns.has(pattern)) return true;
+    if (this.#patterns.size >= MOST_PATTERNS) return false;
+    this.#patterns.set(pattern, false);
+    return true;
+  }
+
+  /** Whether a line had the pattern since `forgetLines`, or since it was watched for. */
+  hasSaid(pattern: string): boolean {
+    return this.#patterns.get(pattern) ?? false;
+  }
+
+  /** The machine boots anew: what it said before says nothing of it now. */
+  forgetLines(): void {
+    for (const pattern of this.#patterns.keys()) this.#patterns.set(pattern, false);
+  }
+
+  /**
+   * Shows the console to whoever is at the other end of the socket, raw, and takes what they type.
+   * The socket is the keeper's from now on, also when it is refused.
+   */
+  attach(socket: OwnedDescriptor, options: AttachOptions): Attachment {
+    if (this.#viewers.size >= MOST_VIEWERS) {
+      socket.close();
+      const expected = `at most ${MOST_VIEWERS} who are attached`;
+      return { kind: "refused", expected, received: "one more" };
+    }
+    const writer = [...this.#viewers].find((viewer) => viewer.writes);
+    const writes = options.writes && (options.takes || writer === undefined);
+    if (writes && writer !== undefined) {
+      writer.writes = false;
+      this.#notify(writer, "somebody else writes now; you look on");
+    }
+    const viewer = this.#makeViewer(socket, writes);
+    this.#viewers.add(viewer);
+    if (options.scrollback) viewer.stream.send(this.read());
+    return { kind: "attached", writes };
+  }
+
+  #makeViewer(socket: OwnedDescriptor, writes: boolean): Viewer {
+    const stream = new StreamConnection(this.#loop, socket, {
+      queuedBytes: VIEWER_BYTES,
+      handlers: {
+        onBytes: (bytes, descriptors) => {
+          for (const descriptor of descriptors) descriptor.close();
+          if (viewer.writes) this.#type(bytes);
+        },
+        onEnd: () => this.#viewers.delete(viewer),
+      },
+    });
+    const viewer: Viewer = { stream, writes };
+    return viewer;
+  }
+
+  /** In the console's own stream, as it has no other: a guest could say the same. */
+  #notify(viewer: Viewer, text: string): void {
+    viewer.stream.send(new TextEncoder().encode(`\r\n[hostler: ${text}]\r\n`));
+  }
+
+  #type(bytes: Uint8Array): void {
+    const vmm = this.#vmm;
+    if (vmm === undefined || vmm.queuedBytes + bytes.length > INPUT_BYTES) return;
+    vmm.send(bytes);
+  }
+
+  #serve(socket: OwnedDescriptor): void {
+    this.#vmm = new StreamConnection(this.#loop, socket, {
+      // Beside the bytes stands what a queue costs for each small piece of them.
+      queuedBytes: 2 * INPUT_BYTES,
+      handlers: {
+        onBytes: (bytes, descriptors) => {
+          for (const descriptor of descriptors) descriptor.close();
+          this.#dialler.succeed();
+          this.#take(bytes);
+        },
+        onEnd: () => {
+          this.#vmm = undefined;
+          this.#dialler.redial();
+        },
+      },
+    });
+  }
+
+  #take(bytes: Uint8Array): void {
+    this.#scrollback.append(bytes);
+    for (const { stream } of this.#viewers) stream.send(bytes);
+    this.#lines.push(bytes);
+  }
+
+  #onLine(line: string): void {
+    for (const [pattern, isSaid] of this.#patterns) {
+      if (!isSaid && matchesPattern(pattern, line)) this.#patterns.set(pattern, true);
+    }
+    this.#handlers.onLine?.(line);
+  }
+
+  /** Lets everybody go; what is kept stays. */
+  [Symbol.dispose](): void {
+    this.#dialler.stop();
+    this.#vmm?.close();
+    this.#vmm = undefined;
+    for (const { stream } of this.#viewers) stream.close();
+    this.#viewers.clear();
+    this.#scrollback[Symbol.dispose]();
+  }
+}
