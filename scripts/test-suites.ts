@@ -33,7 +33,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: true,
-    packages: ["layouts", "authority"],
+    packages: ["layouts", "authority", "machine"],
     minutesPerFile: 20,
   },
   {
