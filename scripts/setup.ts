@@ -42,6 +42,7 @@ const systemPackages = {
   ],
   machine: [
     { name: "qemu-system-x86", shownBy: "/usr/bin/qemu-system-x86_64" },
+    { name: "ovmf", shownBy: "/usr/share/OVMF/OVMF_CODE_4M.fd" },
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "e2fsprogs", shownBy: "/sbin/mke2fs" },
     // With it a kernel's own configuration is read out of the kernel.

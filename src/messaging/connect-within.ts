@@ -5,9 +5,13 @@ import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { Milliseconds } from "../units/units.ts";
 
-/** Waits between attempts: whoever was just started listens soon. Doubled up to the longest. */
-const FIRST_WAIT: Milliseconds = 1;
+/**
+ * Waits between attempts: a twentieth of the time that has passed, so that whoever listens soon is
+ * found soon, and little is lost against the time that it took.
+ */
+const SHORTEST_WAIT: Milliseconds = 1;
 const LONGEST_WAIT: Milliseconds = 50;
+const PART_OF_TIME = 20;
 
 /** What a listener that comes later, or has no room now, answers. */
 const passing = [-Errno.ENOENT, -Errno.ECONNREFUSED, -Errno.EAGAIN];
@@ -27,7 +31,7 @@ export function connectWithin(
   options: { readonly limit: Milliseconds; readonly signal: AbortSignal },
 ): Promise<Connected> {
   const { limit, signal } = options;
-  const end = monotonicNow() + limit;
+  const begin = monotonicNow();
   const { promise, resolve } = Promise.withResolvers<Connected>();
   let timer: Disposable | undefined;
   const finish = (outcome: Connected) => {
@@ -36,7 +40,7 @@ export function connectWithin(
     resolve(outcome);
   };
   const stop = () => finish({ kind: "failed", reason: "it was called off" });
-  const attempt = (wait: Milliseconds) => {
+  const attempt = () => {
     const socket = makeUnixSocket("stream");
     const result = connectUnix(socket, path);
     if (result === 0) {
@@ -44,17 +48,19 @@ export function connectWithin(
       return;
     }
     socket.close();
-    if (!passing.includes(result) || monotonicNow() >= end) {
+    const passed = monotonicNow() - begin;
+    if (!passing.includes(result) || passed >= limit) {
       finish({ kind: "failed", reason: errnoMessage(-result) });
       return;
     }
-    timer = loop.wakeAfter(wait, () => attempt(Math.min(LONGEST_WAIT, 2 * wait)));
+    const wait = Math.max(SHORTEST_WAIT, Math.min(LONGEST_WAIT, passed / PART_OF_TIME));
+    timer = loop.wakeAfter(wait, attempt);
   };
   if (signal.aborted) {
     stop();
     return promise;
   }
   signal.addEventListener("abort", stop);
-  attempt(FIRST_WAIT);
+  attempt();
   return promise;
 }

@@ -1,12 +1,13 @@
 /** QEMU itself, with a translated processor: what every hypervisor does, and what is its own. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { chooseHypervisor, noWish } from "../../src/hypervisor/choose.ts";
 import { type HypervisorProgram, VmmUnreachable } from "../../src/hypervisor/driver.ts";
 import { observeHypervisors } from "../../src/hypervisor/observe.ts";
 import { makeQemuDriver, qemuDriver } from "../../src/hypervisor/qemu/driver.ts";
 import { qmpLimits } from "../../src/hypervisor/qemu/qmp.ts";
+import { RawClient } from "../support/agent-client.ts";
 import { testMachine } from "../support/hypervisor/machines.ts";
 import { emptyQcow2 } from "../support/hypervisor/qcow2.ts";
 import {
@@ -17,9 +18,11 @@ import {
 } from "../support/hypervisor-conformance.ts";
 import { makeNetworks } from "../support/networks.ts";
 import { runProgram } from "../support/program.ts";
-import { program, root, skipUnless } from "../support/skips.ts";
+import { onlyInAll } from "../support/rotation.ts";
+import { file, program, root, skipUnless } from "../support/skips.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
+const firmware = "/usr/share/OVMF";
 const observed = await observeHypervisors({
   programs: { cloudHypervisor: undefined, qemu: undefined },
 });
@@ -177,6 +180,26 @@ skipUnless("QEMU", [root, program("qemu-system-x86_64", "qemu-system-x86")], () 
       await connection.quit();
       expect(await vmm.ended()).toBe(0);
       expect((await taken.counters()).disks).toHaveLength(3);
+    });
+  });
+
+  onlyInAll(() => {
+    skipUnless("Debian's firmware", file(`${firmware}/OVMF_CODE_4M.fd`, "ovmf"), () => {
+      test("starts, and says so on the serial port", async () => {
+        await using bench = new Bench(subjectOf());
+        const variables = bench.folder.file("variables.fd");
+        copyFileSync(`${firmware}/OVMF_VARS_4M.fd`, variables);
+        const boot = { kind: "firmware", code: `${firmware}/OVMF_CODE_4M.fd`, variables } as const;
+        const vmm = bench.start({ machine: { ...bench.machine, memory: 256 * 1024 ** 2, boot } });
+        const connection = await vmm.connect(bench.loop);
+        using serial = await RawClient.connect(vmm.files.console);
+        await connection.boot();
+        const text = () => Buffer.from(serial.received).toString("latin1");
+        await waitFor("the firmware", () => {
+          serial.look();
+          return text().includes("BdsDxe");
+        });
+      });
     });
   });
 

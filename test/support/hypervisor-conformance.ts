@@ -7,6 +7,7 @@ import {
   type HypervisorDriver,
   type HypervisorProgram,
   type MachineSpecification,
+  VmmRefused,
   VmmUnreachable,
 } from "../../src/hypervisor/driver.ts";
 import { RawClient } from "./agent-client.ts";
@@ -184,6 +185,7 @@ function defineTransfer(bench: () => Bench): void {
     const next = bench().start({ beginning: "incoming", memory: vmm.memory });
     const taken = await next.connect(bench().loop);
     expect(await taken.guestState()).toBe("incoming");
+    expect(await rejectionOf(taken.resume())).toBeInstanceOf(VmmRefused);
     await taken.restoreState(state);
     expect(await taken.guestState()).toBe("paused");
     const nextSerial: GuestConsole = bench().use(await next.console());

@@ -108,6 +108,14 @@ class QemuConnection implements VmmConnection {
   }
 
   async boot(): Promise<void> {
+    await this.#continue();
+  }
+
+  /** QEMU takes `cont` before the state as well, and would run as soon as it has it. */
+  async #continue(): Promise<void> {
+    if ((await this.guestState()) === "incoming") {
+      throw new VmmRefused("The machine waits for the state of another one: give it that first");
+    }
     await this.#execute("cont");
   }
 
@@ -116,7 +124,7 @@ class QemuConnection implements VmmConnection {
   }
 
   async resume(): Promise<void> {
-    await this.#execute("cont");
+    await this.#continue();
   }
 
   async pressPowerButton(): Promise<void> {

@@ -93,10 +93,19 @@ describe("states", () => {
 });
 
 describe("orders", () => {
+  test.each(["boot", "resume"] as const)("%s is cont, and refused before a state", async (name) => {
+    await connect();
+    const done = connection[name]();
+    await peer.answer("query-status", { status: "prelaunch" });
+    await peer.answer("cont", {});
+    await done;
+    const early = rejectionOf(connection[name]());
+    await peer.answer("query-status", { status: "inmigrate" });
+    expect(await early).toBeInstanceOf(VmmRefused);
+  });
+
   test.each([
-    ["boot", "cont"],
     ["pause", "stop"],
-    ["resume", "cont"],
     ["pressPowerButton", "system_powerdown"],
     ["quit", "quit"],
   ] as const)("%s is %s", async (method, command) => {
