@@ -1,10 +1,9 @@
 import { posix } from "node:path";
+import type { Path, Report } from "../toml/configuration-reader.ts";
+import { suggest } from "../toml/configuration-reader.ts";
+import type { TextPosition, TomlNode, TomlTable } from "../toml/toml-tree.ts";
 import { defaultBackoff } from "../units/restarts.ts";
-import type { Path, Report } from "./configuration-reader.ts";
-import { suggest } from "./configuration-reader.ts";
 import type { PartitionTable, ProcessTable, RootTable } from "./configuration-schema.ts";
-
-import type { TextPosition, TomlNode, TomlTable } from "./toml-tree.ts";
 
 /** What the keys of a configuration must be to each other. */
 export function checkRelations(root: TomlTable, read: RootTable, report: Report): void {

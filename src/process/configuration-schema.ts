@@ -1,9 +1,19 @@
 import { isIP } from "node:net";
 import * as v from "valibot";
-import { parseBytes } from "../units/bytes.ts";
-import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
-import { Signal, signalNumber } from "../units/signals.ts";
-import { parseDuration } from "../units/units.ts";
+import {
+  absolutePath,
+  anyDuration,
+  backoff,
+  commonLimits,
+  flag,
+  nonEmptyText,
+  path,
+  socketPath,
+  someDuration,
+  startLimit,
+  text,
+  wholeNumber,
+} from "../toml/common-readers.ts";
 import {
   either,
   list,
@@ -14,14 +24,18 @@ import {
   table,
   value,
   word,
-} from "./configuration-reader.ts";
+} from "../toml/configuration-reader.ts";
+import type { TomlNode } from "../toml/toml-tree.ts";
+import { parseBytes } from "../units/bytes.ts";
+import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
+import { Signal, signalNumber } from "../units/signals.ts";
 import { limits } from "./protocol.ts";
-import type { TomlNode } from "./toml-tree.ts";
 
 /** What each key of a configuration file may be. */
 
 /** The limits of a configuration; going over one is a refusal that a test shows. */
 export const configurationLimits = {
+  ...commonLimits,
   /** Bytes of the file: 1 MiB. */
   fileBytes: 1024 * 1024,
   processes: 4096,
@@ -29,32 +43,12 @@ export const configurationLimits = {
   /** Allowed users, groups or labels of a partition, and groups of a process. */
   ids: 256,
   dependencies: 256,
-  /** Milliseconds of the longest duration: 24 days, which the kernel's and Bun's timers take. */
-  duration: 24 * 24 * 3_600_000,
-  /** Starts that a start limit may count. */
-  starts: 10_000,
   logLines: 1_000_000,
   /** A log keeps at least one line of the longest kind. */
   leastLogBytes: 16 * 1024,
   mostLogBytes: 64 * 1024 * 1024,
-  /** sun_path of struct sockaddr_un, less its end: unix(7). */
-  socketPathBytes: 107,
 } as const;
 
-const withoutZero = (text: string) => !text.includes("\0");
-const text = v.pipe(v.string(), v.check(withoutZero));
-const nonEmptyText = v.pipe(text, v.nonEmpty());
-const absolutePath = v.pipe(text, v.startsWith("/"));
-const socketPathSchema = v.pipe(
-  absolutePath,
-  v.check((path) => new TextEncoder().encode(path).length <= configurationLimits.socketPathBytes),
-);
-const wholeNumber = (least: number, most: number) =>
-  v.pipe(v.number(), v.safeInteger(), v.minValue(least), v.maxValue(most));
-
-const flag = value("true or false", v.boolean());
-const socketPath = value("an absolute path of at most 107 bytes", socketPathSchema);
-const path = value("an absolute path", absolutePath);
 /** A cgroup is named from the root of its hierarchy; ".." would lead out of it. */
 export const cgroupPathSchema = v.pipe(
   absolutePath,
@@ -79,21 +73,6 @@ const labels = list(value("a security label as text", nonEmptyText), {
   least: 0,
   most: configurationLimits.ids,
 });
-
-function duration(least: number): Reader<number> {
-  const schema = v.pipe(
-    v.string(),
-    v.transform((written) => parseDuration(written) ?? Number.NaN),
-    v.number(),
-    v.minValue(least),
-    v.maxValue(configurationLimits.duration),
-  );
-  const floor = least > 0 ? "more than nothing and " : "";
-  return value(`a duration such as "100ms", "1.5s" or "2min", ${floor}at most 24 days`, schema);
-}
-
-const anyDuration = duration(0);
-const someDuration = duration(0.001);
 
 const isTable = (node: TomlNode) => node.kind === "table";
 const isProgram = (program: string) =>
@@ -122,34 +101,6 @@ const command: Reader<string[]> = (node, own, report) => {
   report({ at, path: [...own, 0], expected, received: JSON.stringify(program) });
   return undefined;
 };
-
-const backoff = either(
-  isTable,
-  table(
-    {
-      first: anyDuration,
-      factor: value("a number from 1 to 1000", v.pipe(v.number(), v.minValue(1), v.maxValue(1000))),
-      cap: anyDuration,
-      jitter: value("a number from 0 to 1", v.pipe(v.number(), v.minValue(0), v.maxValue(1))),
-      reset_after: anyDuration,
-    },
-    { expected: "a table" },
-  ),
-  value('{first, factor, cap, jitter, reset_after} or "none"', v.literal("none")),
-);
-
-const { starts: mostStarts } = configurationLimits;
-const startLimit = either(
-  isTable,
-  table(
-    {
-      starts: value(`a number from 1 to ${mostStarts}`, wholeNumber(1, mostStarts)),
-      within: someDuration,
-    },
-    { expected: "a table", required: ["starts", "within"] },
-  ),
-  value('{starts, within} or "none"', v.literal("none")),
-);
 
 /** "127.0.0.1:80", "[::1]:80" or "localhost:80"; no name that would have to be looked up. */
 function parseEndpoint(written: string): { host: string; port: number } | undefined {

@@ -1,7 +1,16 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { makeBackoff, makeStartLimit } from "../toml/common-readers.ts";
+import {
+  type ConfigurationWarning,
+  type Refused,
+  readConfigurationText,
+  refuse,
+  validateText,
+  wholeFile,
+} from "../toml/configuration-file.ts";
+import { formatPath, type Mistake } from "../toml/configuration-reader.ts";
+import type { TomlTable } from "../toml/toml-tree.ts";
 import { defaultBackoff } from "../units/restarts.ts";
 import { Signal } from "../units/signals.ts";
-import { type ConfigurationError, formatPath, type Mistake } from "./configuration-reader.ts";
 import { checkHoldenCommand, checkRelations } from "./configuration-relations.ts";
 import {
   configurationLimits,
@@ -17,20 +26,10 @@ import type {
   ProcessSpecification,
   Readiness,
 } from "./specification.ts";
-import { parseToml, type TomlTable } from "./toml-tree.ts";
 
-export type { ConfigurationError } from "./configuration-reader.ts";
+export type { ConfigurationWarning } from "../toml/configuration-file.ts";
+export type { ConfigurationError } from "../toml/configuration-reader.ts";
 export { configurationLimits } from "./configuration-schema.ts";
-
-/** What is allowed, and most likely not meant. */
-export interface ConfigurationWarning {
-  readonly file: string;
-  readonly line: number;
-  readonly column: number;
-  readonly key_path: string;
-  readonly message: string;
-  readonly mend: string;
-}
 
 export type ConfigurationOutcome =
   | {
@@ -38,28 +37,21 @@ export type ConfigurationOutcome =
       readonly configuration: Configuration;
       readonly warnings: readonly ConfigurationWarning[];
     }
-  | { readonly kind: "refused"; readonly errors: readonly ConfigurationError[] };
+  | Refused;
 
 /** Reads and validates a file. What keeps it from being read is an error of the file as well. */
 export function readConfiguration(file: string): ConfigurationOutcome {
-  const read = readText(file);
-  return "text" in read ? parseConfiguration(file, read.text) : refuse(file, [wholeFile(read)]);
+  const read = readConfigurationText(file, configurationLimits.fileBytes);
+  return read.kind === "text" ? parseConfiguration(file, read.text) : read;
 }
 
 /** Validates a whole text; all its mistakes are reported at once. Pure. */
 export function parseConfiguration(file: string, text: string): ConfigurationOutcome {
-  const bytes = new TextEncoder().encode(text).length;
-  if (bytes > configurationLimits.fileBytes) return refuse(file, [wholeFile(tooLarge(bytes))]);
-  const { root, refusals, guessedLines, isBroken } = parseToml(text);
-  const mistakes: Mistake[] = refusals.map((refusal) => ({ ...refusal, path: [] }));
-  if (root === undefined) return refuse(file, mistakes);
-  const report = (mistake: Mistake) => {
-    if (guessedLines.has(mistake.at.line)) return;
-    mistakes.push(isBroken ? { ...mistake, isBeyondSyntax: true } : mistake);
-  };
-  const read = readRoot(root, [], report) ?? {};
-  checkRelations(root, read, report);
-  if (mistakes.length > 0) return refuse(file, mistakes);
+  const limit = configurationLimits.fileBytes;
+  const options = { limit, reader: readRoot, relations: checkRelations };
+  const outcome = validateText(file, text, options);
+  if (outcome.kind === "refused") return outcome;
+  const { root, read } = outcome;
   const configuration = makeConfiguration(read);
   return { kind: "ok", configuration, warnings: warningsOf(file, root, configuration) };
 }
@@ -188,24 +180,6 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
   };
 }
 
-function makeBackoff(read: ProcessTable["backoff"]): ProcessSpecification["backoff"] {
-  if (read === undefined || read === "none") return read ?? defaultBackoff;
-  const { first, factor, cap, jitter, reset_after } = read;
-  return {
-    first: first ?? defaultBackoff.first,
-    factor: factor ?? defaultBackoff.factor,
-    cap: cap ?? defaultBackoff.cap,
-    jitter: jitter ?? defaultBackoff.jitter,
-    resetAfter: reset_after ?? defaultBackoff.resetAfter,
-  };
-}
-
-function makeStartLimit(read: ProcessTable["start_limit"]): ProcessSpecification["startLimit"] {
-  if (read === undefined || read === "none") return "none";
-  const { starts, within } = read;
-  return starts === undefined || within === undefined ? "none" : { starts, within };
-}
-
 function makeReadiness(read: ProcessTable["ready"]): Readiness {
   if (read === undefined || typeof read === "string") return { kind: read ?? "started" };
   if (read.command !== undefined) return { kind: "command", command: read.command };
@@ -260,78 +234,4 @@ function warningsOf(
   if (configuration.processes.length > 0) return warnings;
   const none = { file, line: 0, column: 0, key_path: "", message: "there is no process" };
   return [...warnings, { ...none, mend: "Add a table [process.NAME] with its command." }];
-}
-
-function refuse(file: string, mistakes: readonly Mistake[]): ConfigurationOutcome {
-  const errors = mistakes
-    .toSorted((left, right) => left.at.line - right.at.line || left.at.column - right.at.column)
-    .map(({ at, path, expected, received, mend, isBeyondSyntax }) => ({
-      file,
-      line: at.line,
-      column: at.column,
-      key_path: formatPath(path),
-      expected,
-      received,
-      ...(mend !== undefined && { mend }),
-      ...(isBeyondSyntax === true && { beyond_syntax_error: true as const }),
-    }));
-  return { kind: "refused", errors };
-}
-
-interface FileRefusal {
-  readonly expected: string;
-  readonly received: string;
-}
-
-/** A mistake that stands nowhere in particular. */
-function wholeFile({ expected, received }: FileRefusal): Mistake {
-  return { at: { line: 0, column: 0 }, path: [], expected, received };
-}
-
-function tooLarge(bytes: number): FileRefusal {
-  const { fileBytes } = configurationLimits;
-  return { expected: `at most ${fileBytes} bytes`, received: `${bytes} bytes` };
-}
-
-/** Reads a regular file, by a link as well; nothing that could block or never end. */
-function readText(file: string): { readonly text: string } | FileRefusal {
-  const expected = "a regular file that can be read";
-  let descriptor: number | undefined;
-  try {
-    descriptor = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK);
-    const status = fstatSync(descriptor);
-    if (status.isDirectory()) return { expected, received: "a directory" };
-    if (!status.isFile()) return { expected, received: "no regular file" };
-    if (status.size > configurationLimits.fileBytes) return tooLarge(status.size);
-    return decode(readAll(descriptor));
-  } catch (error) {
-    const { code, message } = error as { code?: string; message: string };
-    if (code !== "ENOENT") return { expected, received: message };
-    // Of such bytes the runtime makes U+FFFD, by which no file can be opened.
-    if (file.includes("\ufffd"))
-      return { expected, received: "a name that is not UTF-8: rename it" };
-    return { expected, received: "nothing: there is no such file" };
-  } finally {
-    if (descriptor !== undefined) closeSync(descriptor);
-  }
-}
-
-/** One byte more than the limit tells a file that grows. */
-function readAll(descriptor: number): Uint8Array {
-  const bytes = new Uint8Array(configurationLimits.fileBytes + 1);
-  let length = 0;
-  while (length < bytes.length) {
-    const count = readSync(descriptor, bytes, length, bytes.length - length, null);
-    if (count === 0) break;
-    length += count;
-  }
-  return bytes.subarray(0, length);
-}
-
-function decode(bytes: Uint8Array): { readonly text: string } | FileRefusal {
-  try {
-    return { text: new TextDecoder("utf-8", { fatal: true }).decode(bytes) };
-  } catch {
-    return { expected: "text in UTF-8", received: "bytes that are none" };
-  }
 }

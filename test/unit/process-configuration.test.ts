@@ -10,7 +10,7 @@ import {
   readConfiguration,
 } from "../../src/process/configuration.ts";
 import type { ProcessSpecification } from "../../src/process/specification.ts";
-import { MISTAKES_LIMIT } from "../../src/process/toml-tree.ts";
+import { MISTAKES_LIMIT } from "../../src/toml/toml-tree.ts";
 import { defaultBackoff } from "../../src/units/restarts.ts";
 import { hostler } from "../support/binary.ts";
 import { SeededChance } from "../support/chance.ts";

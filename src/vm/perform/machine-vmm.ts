@@ -286,7 +286,7 @@ export class MachineVmm implements Disposable {
     // One that this worker started itself says so before anything is looked for.
     await this.#starting.get(invocation);
     for (let look = 0; ; look += 1) {
-      const { found, unreadable } = findVmm(invocation);
+      const { found, unreadable } = findVmm(invocation, this.#owner.record().allocation.user);
       const [identity] = found;
       if (identity !== undefined && this.#takeFound(identity)) return;
       if (unreadable.length === 0 && identity === undefined) break;
