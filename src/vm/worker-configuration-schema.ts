@@ -1,0 +1,140 @@
+import { isIP } from "node:net";
+import * as v from "valibot";
+import {
+  absolutePath,
+  backoff,
+  flag,
+  socketPath,
+  someDuration,
+  startLimit,
+} from "../toml/common-readers.ts";
+import { list, type Read, type Reader, table, value, word } from "../toml/configuration-reader.ts";
+
+/** What each key of the worker's configuration may be. */
+
+/** Going over one is a refusal that a test shows. */
+export const workerConfigurationLimits = {
+  /** Bytes of the file: 1 MiB. */
+  fileBytes: 1024 * 1024,
+  /** IFNAMSIZ, less its end: <linux/if.h>. */
+  interfaceNameBytes: 15,
+  upstreamServers: 8,
+  /** Longest and shortest prefix of the machines' subnet: from 2 to 16 million addresses. */
+  shortestPrefix: 8,
+  longestPrefix: 30,
+} as const;
+
+/** A subnet of IPv4: "10.100.0.0" with 16 is 10.100.0.0/16. */
+export interface Subnet {
+  readonly base: string;
+  readonly prefixLength: number;
+}
+
+/** A folder or a file that is named without a way back, and not the root. */
+const plainPathSchema = v.pipe(
+  absolutePath,
+  v.check((path) => /^(\/[^/]+)+$/.test(path) && !/\/\.{1,2}(\/|$)/.test(path)),
+);
+const plainPath = value(
+  'an absolute path without ".", ".." and a slash at its end',
+  plainPathSchema,
+);
+
+/** dev_valid_name of net/core/dev.c; "%" is for names that the kernel completes. */
+const isInterfaceName = (name: string) =>
+  /^[^\s/:%\0]+$/.test(name) &&
+  new TextEncoder().encode(name).length <= workerConfigurationLimits.interfaceNameBytes &&
+  ![".", "..", "lo", "all", "default"].includes(name);
+
+const interfaceName = value(
+  'the name of a bridge of at most 15 bytes, without "/", ":", "%" and spaces',
+  v.pipe(v.string(), v.check(isInterfaceName)),
+  (received) => {
+    const shorter = received.replace(/[\s/:%\0]/g, "-").slice(0, 15);
+    return isInterfaceName(shorter) ? `For example ${JSON.stringify(shorter)}.` : undefined;
+  },
+);
+
+const { shortestPrefix, longestPrefix } = workerConfigurationLimits;
+const subnetExpected =
+  `a subnet of IPv4 such as "10.100.0.0/16", with a prefix from ${shortestPrefix} to ` +
+  `${longestPrefix}, no bit set behind it, of addresses for hosts`;
+
+interface Written {
+  readonly address: number;
+  readonly prefixLength: number;
+}
+
+function parseSubnet(written: string): Written | undefined {
+  const [, address, digits] = /^([\d.]+)\/(\d{1,2})$/.exec(written) ?? [];
+  if (address === undefined || isIP(address) !== 4) return undefined;
+  return { address: addressNumber(address), prefixLength: Number(digits) };
+}
+
+const addressNumber = (text: string) =>
+  text.split(".").reduce((number, part) => number * 256 + Number(part), 0);
+
+const addressText = (number: number) =>
+  [24, 16, 8, 0].map((shift) => Math.floor(number / 2 ** shift) % 256).join(".");
+
+const baseOf = ({ address, prefixLength }: Written) =>
+  address - (address % 2 ** (32 - prefixLength));
+
+/** Nothing of the first block, of the loopback's, of multicast's and of what is beyond. */
+function isUsable({ address, prefixLength }: Written): boolean {
+  if (prefixLength < shortestPrefix || prefixLength > longestPrefix) return false;
+  const first = Math.floor(address / 2 ** 24);
+  return first !== 0 && first !== 127 && first < 224;
+}
+
+const subnet: Reader<Subnet> = value(
+  subnetExpected,
+  v.pipe(
+    v.string(),
+    v.transform(parseSubnet),
+    v.object({ address: v.number(), prefixLength: v.number() }),
+    v.check((written) => isUsable(written) && baseOf(written) === written.address),
+    v.transform(({ address, prefixLength }) => ({ base: addressText(address), prefixLength })),
+  ),
+  (received) => {
+    const written = parseSubnet(received);
+    if (written === undefined || !isUsable(written)) return undefined;
+    return `Did you mean ${addressText(baseOf(written))}/${written.prefixLength}?`;
+  },
+);
+
+const { upstreamServers } = workerConfigurationLimits;
+const address = value(
+  'an address such as "192.0.2.53" or "2001:db8::53"',
+  v.pipe(
+    v.string(),
+    v.check((text) => isIP(text) !== 0 && !text.includes("%")),
+  ),
+);
+
+export const readWorker = table(
+  {
+    metrics_poll_interval: someDuration,
+    auto_restart: flag,
+    vm_artifacts_dir: plainPath,
+    network_bridge: interfaceName,
+    vm_subnet_base: subnet,
+    hypervisor: word(["auto", "cloud-hypervisor", "qemu"]),
+    cloud_hypervisor_path: plainPath,
+    qemu_path: plainPath,
+    firmware_path: plainPath,
+    nat: flag,
+    isolate: flag,
+    upstream_dns: list(address, {
+      expected: `an array of at most ${upstreamServers} addresses`,
+      least: 0,
+      most: upstreamServers,
+    }),
+    backoff,
+    start_limit: startLimit,
+    control_socket: socketPath,
+    run_dir: plainPath,
+  },
+  { expected: "keys" },
+);
+export type WorkerTable = Read<typeof readWorker>;

@@ -1,0 +1,165 @@
+import { makeBackoff, makeStartLimit } from "../toml/common-readers.ts";
+import {
+  type ConfigurationWarning,
+  type Refused,
+  readConfigurationText,
+  validateText,
+} from "../toml/configuration-file.ts";
+import type { Mistake, Report } from "../toml/configuration-reader.ts";
+import type { TomlTable } from "../toml/toml-tree.ts";
+import type { Backoff, StartLimit } from "../units/backoff.ts";
+import type { Milliseconds } from "../units/units.ts";
+import {
+  readWorker,
+  type Subnet,
+  type WorkerTable,
+  workerConfigurationLimits,
+} from "./worker-configuration-schema.ts";
+
+export type { ConfigurationWarning } from "../toml/configuration-file.ts";
+export type { ConfigurationError } from "../toml/configuration-reader.ts";
+export type { Subnet } from "./worker-configuration-schema.ts";
+
+/** What `hostler vm worker --config FILE` says, with the defaults of all that it does not say. */
+export interface WorkerConfiguration {
+  /** Between two looks at what the machines use. */
+  readonly metricsPollInterval: Milliseconds;
+  /** A machine that failed is started again. */
+  readonly autoRestart: boolean;
+  /** Images, and the disks of each machine. */
+  readonly artifactsFolder: string;
+  readonly networkBridge: string;
+  readonly subnet: Subnet;
+  /** "auto": what this host can do best. */
+  readonly hypervisor: "auto" | "cloud-hypervisor" | "qemu";
+  /** Programs by absolute path; undefined is looked for by its usual names. */
+  readonly programs: {
+    readonly cloudHypervisor: string | undefined;
+    readonly qemu: string | undefined;
+  };
+  /** Firmware of this host, for machines without a kernel of their own; undefined: Debian's. */
+  readonly firmware: string | undefined;
+  /** What the machines send beyond the bridge goes out under the host's address. */
+  readonly nat: boolean;
+  /** Machines of the bridge do not reach each other. */
+  readonly isolate: boolean;
+  /** Where names are asked for; empty: where this host asks. */
+  readonly upstreamDns: readonly string[];
+  readonly backoff: Backoff | "none";
+  readonly startLimit: StartLimit | "none";
+  readonly controlSocket: string;
+  /** Sockets of the machines, and what has to outlive this worker only until the next boot. */
+  readonly runFolder: string;
+}
+
+/** As the seed has them, and more. */
+export const workerDefaults = {
+  metricsPollInterval: 5_000,
+  autoRestart: true,
+  artifactsFolder: "/var/lib/procurator/vms",
+  networkBridge: "br-procurator",
+  subnet: { base: "10.100.0.0", prefixLength: 16 },
+  hypervisor: "auto",
+  programs: { cloudHypervisor: undefined, qemu: undefined },
+  firmware: undefined,
+  nat: true,
+  isolate: false,
+  upstreamDns: [],
+  backoff: makeBackoff(undefined),
+  startLimit: "none",
+  controlSocket: "/run/hostler/vm.sock",
+  runFolder: "/run/hostler/vm",
+} as const satisfies WorkerConfiguration;
+
+export type WorkerOutcome =
+  | {
+      readonly kind: "ok";
+      readonly configuration: WorkerConfiguration;
+      readonly warnings: readonly ConfigurationWarning[];
+    }
+  | Refused;
+
+/** Reads and validates a file. What keeps it from being read is an error of the file as well. */
+export function readWorkerConfiguration(file: string): WorkerOutcome {
+  const read = readConfigurationText(file, workerConfigurationLimits.fileBytes);
+  return read.kind === "text" ? parseWorkerConfiguration(file, read.text) : read;
+}
+
+/** Validates a whole text; all its mistakes are reported at once. Pure. */
+export function parseWorkerConfiguration(file: string, text: string): WorkerOutcome {
+  const limit = workerConfigurationLimits.fileBytes;
+  const options = { limit, reader: readWorker, relations: checkRelations };
+  const outcome = validateText(file, text, options);
+  if (outcome.kind === "refused") return outcome;
+  const configuration = makeConfiguration(outcome.read);
+  return { kind: "ok", configuration, warnings: warningsOf(file, outcome.root, configuration) };
+}
+
+function makeConfiguration(read: WorkerTable): WorkerConfiguration {
+  const usual = workerDefaults;
+  return {
+    metricsPollInterval: read.metrics_poll_interval ?? usual.metricsPollInterval,
+    autoRestart: read.auto_restart ?? usual.autoRestart,
+    artifactsFolder: read.vm_artifacts_dir ?? usual.artifactsFolder,
+    networkBridge: read.network_bridge ?? usual.networkBridge,
+    subnet: read.vm_subnet_base ?? usual.subnet,
+    hypervisor: read.hypervisor ?? usual.hypervisor,
+    programs: { cloudHypervisor: read.cloud_hypervisor_path, qemu: read.qemu_path },
+    firmware: read.firmware_path,
+    nat: read.nat ?? usual.nat,
+    isolate: read.isolate ?? usual.isolate,
+    upstreamDns: read.upstream_dns ?? usual.upstreamDns,
+    backoff: makeBackoff(read.backoff),
+    startLimit: makeStartLimit(read.start_limit),
+    controlSocket: read.control_socket ?? usual.controlSocket,
+    runFolder: read.run_dir ?? usual.runFolder,
+  };
+}
+
+/** What the keys must be to each other. */
+function checkRelations(root: TomlTable, read: WorkerTable, report: Report): void {
+  const complain = (key: string, mistake: Pick<Mistake, "expected" | "received" | "mend">) => {
+    report({ at: root.entries.get(key)?.node.at ?? root.at, path: [key], ...mistake });
+  };
+  const artifacts = read.vm_artifacts_dir ?? workerDefaults.artifactsFolder;
+  const run = read.run_dir ?? workerDefaults.runFolder;
+  if (isWithin(artifacts, run) || isWithin(run, artifacts)) {
+    complain(read.run_dir === undefined ? "vm_artifacts_dir" : "run_dir", {
+      expected: "run_dir and vm_artifacts_dir apart: one is emptied at boot, the other is kept",
+      received: `${run} and ${artifacts}`,
+    });
+  }
+  const { backoff } = read;
+  if (typeof backoff !== "object") return;
+  const { first, cap } = makeBackoff(backoff) as Backoff;
+  if (first <= cap) return;
+  complain("backoff", {
+    expected: "first up to cap",
+    received: `first ${first} ms, cap ${cap} ms`,
+  });
+}
+
+const isWithin = (inner: string, outer: string) => inner === outer || inner.startsWith(`${outer}/`);
+
+function warningsOf(
+  file: string,
+  root: TomlTable,
+  configuration: WorkerConfiguration,
+): ConfigurationWarning[] {
+  const warnings: ConfigurationWarning[] = [];
+  const warn = (key: string, message: string, mend: string) => {
+    const entry = root.entries.get(key);
+    if (entry === undefined) return;
+    const { line, column } = entry.keyAt;
+    warnings.push({ file, line, column, key_path: key, message, mend });
+  };
+  const { autoRestart, hypervisor } = configuration;
+  if (!autoRestart) {
+    for (const key of ["backoff", "start_limit"]) {
+      warn(key, "nothing is restarted, because auto_restart is false", "Take one of them away.");
+    }
+  }
+  const other = { "cloud-hypervisor": "qemu_path", qemu: "cloud_hypervisor_path", auto: "" };
+  warn(other[hypervisor], `it is not used: hypervisor is "${hypervisor}"`, "Take it away.");
+  return warnings;
+}

@@ -1,0 +1,228 @@
+/** The worker's configuration: the seed's keys and defaults, and every refusal in its place. */
+import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { defaultBackoff } from "../../../src/units/backoff.ts";
+import {
+  parseWorkerConfiguration,
+  readWorkerConfiguration,
+  workerDefaults,
+} from "../../../src/vm/worker-configuration.ts";
+import { workerConfigurationLimits } from "../../../src/vm/worker-configuration-schema.ts";
+import { SeededChance } from "../../support/chance.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
+
+function accept(text: string) {
+  const outcome = parseWorkerConfiguration("x.toml", text);
+  if (outcome.kind === "ok") return outcome;
+  throw new Error(`Refused: ${JSON.stringify(outcome.errors, null, 2)}`);
+}
+
+/** "line:column key: expected; received (mend)" of each error. */
+function told(text: string): string[] {
+  const outcome = parseWorkerConfiguration("x.toml", text);
+  if (outcome.kind === "ok") return [];
+  return outcome.errors.map(({ line, column, key_path, expected, received, mend }) => {
+    const advice = mend === undefined ? "" : ` (${mend})`;
+    return `${line}:${column} ${key_path}: ${expected}; ${received}${advice}`;
+  });
+}
+
+const everything = `
+metrics_poll_interval = "500ms"
+auto_restart = false
+vm_artifacts_dir = "/srv/vms"
+network_bridge = "br-test"
+vm_subnet_base = "192.168.128.0/20"
+hypervisor = "qemu"
+cloud_hypervisor_path = "/opt/ch/cloud-hypervisor"
+qemu_path = "/usr/bin/qemu-system-x86_64"
+firmware_path = "/usr/share/OVMF/OVMF_CODE.fd"
+nat = false
+isolate = true
+upstream_dns = ["192.0.2.53", "2001:db8::53"]
+backoff = {first = "1s", factor = 3, cap = "1min", jitter = 0, reset_after = "1h"}
+start_limit = {starts = 5, within = "1h"}
+control_socket = "/run/vm.sock"
+run_dir = "/run/vm"
+`;
+
+describe("what is valid", () => {
+  test("nothing at all: the seed's defaults", () => {
+    const { configuration, warnings } = accept("");
+    expect(configuration).toEqual(workerDefaults);
+    expect(configuration).toMatchObject({
+      metricsPollInterval: 5_000,
+      autoRestart: true,
+      artifactsFolder: "/var/lib/procurator/vms",
+      networkBridge: "br-procurator",
+      subnet: { base: "10.100.0.0", prefixLength: 16 },
+      backoff: defaultBackoff,
+    });
+    expect(warnings).toEqual([]);
+  });
+
+  test("the seed's five keys, as they are by default", () => {
+    const { configuration } = accept(`
+metrics_poll_interval = "5s"
+auto_restart = true
+vm_artifacts_dir = "/var/lib/procurator/vms"
+network_bridge = "br-procurator"
+vm_subnet_base = "10.100.0.0/16"
+`);
+    expect(configuration).toEqual(workerDefaults);
+  });
+
+  test("every key, none at its default; what is set for nothing is told", () => {
+    const { configuration, warnings } = accept(everything);
+    expect(configuration).toEqual({
+      metricsPollInterval: 500,
+      autoRestart: false,
+      artifactsFolder: "/srv/vms",
+      networkBridge: "br-test",
+      subnet: { base: "192.168.128.0", prefixLength: 20 },
+      hypervisor: "qemu",
+      programs: {
+        cloudHypervisor: "/opt/ch/cloud-hypervisor",
+        qemu: "/usr/bin/qemu-system-x86_64",
+      },
+      firmware: "/usr/share/OVMF/OVMF_CODE.fd",
+      nat: false,
+      isolate: true,
+      upstreamDns: ["192.0.2.53", "2001:db8::53"],
+      backoff: { first: 1_000, factor: 3, cap: 60_000, jitter: 0, resetAfter: 3_600_000 },
+      startLimit: { starts: 5, within: 3_600_000 },
+      controlSocket: "/run/vm.sock",
+      runFolder: "/run/vm",
+    });
+    expect(warnings.map(({ line, key_path, message }) => [line, key_path, message])).toEqual([
+      [14, "backoff", "nothing is restarted, because auto_restart is false"],
+      [15, "start_limit", "nothing is restarted, because auto_restart is false"],
+      [8, "cloud_hypervisor_path", 'it is not used: hypervisor is "qemu"'],
+    ]);
+  });
+
+  test.each([
+    ["10.0.0.0/8", { base: "10.0.0.0", prefixLength: 8 }],
+    ["223.255.255.252/30", { base: "223.255.255.252", prefixLength: 30 }],
+  ])("a subnet as large or as small as may be: %s", (written, subnet) => {
+    expect(accept(`vm_subnet_base = "${written}"`).configuration.subnet).toEqual(subnet);
+  });
+});
+
+const subnetExpected =
+  'a subnet of IPv4 such as "10.100.0.0/16", with a prefix from 8 to 30, no bit set behind it, ' +
+  "of addresses for hosts";
+const pathExpected = 'an absolute path without ".", ".." and a slash at its end';
+const bridgeExpected = 'the name of a bridge of at most 15 bytes, without "/", ":", "%" and spaces';
+const durationExpected =
+  'a duration such as "100ms", "1.5s" or "2min", more than nothing and at most 24 days';
+
+describe("what is refused, and where", () => {
+  test.each([
+    ["metrics_poll_interval = 5", `1:25 metrics_poll_interval: ${durationExpected}; 5`],
+    ['metrics_poll_interval = "0s"', `1:25 metrics_poll_interval: ${durationExpected}; "0s"`],
+    ['auto_restart = "yes"', '1:16 auto_restart: true or false; "yes"'],
+    ['\nvm_artifacts_dir = "vms"', `2:20 vm_artifacts_dir: ${pathExpected}; "vms"`],
+    ['vm_artifacts_dir = "/"', `1:20 vm_artifacts_dir: ${pathExpected}; "/"`],
+    ['vm_artifacts_dir = "/a/../b"', `1:20 vm_artifacts_dir: ${pathExpected}; "/a/../b"`],
+    ['run_dir = "/run/x/"', `1:11 run_dir: ${pathExpected}; "/run/x/"`],
+    [
+      'network_bridge = "br-procurator-xy"',
+      `1:18 network_bridge: ${bridgeExpected}; "br-procurator-xy" (For example "br-procurator-x".)`,
+    ],
+    ['network_bridge = "lo"', `1:18 network_bridge: ${bridgeExpected}; "lo"`],
+    [
+      'network_bridge = "a b"',
+      `1:18 network_bridge: ${bridgeExpected}; "a b" (For example "a-b".)`,
+    ],
+    [
+      'vm_subnet_base = "10.100.0.1/16"',
+      `1:18 vm_subnet_base: ${subnetExpected}; "10.100.0.1/16" (Did you mean 10.100.0.0/16?)`,
+    ],
+    ['vm_subnet_base = "10.0.0.0/7"', `1:18 vm_subnet_base: ${subnetExpected}; "10.0.0.0/7"`],
+    ['vm_subnet_base = "10.0.0.0/31"', `1:18 vm_subnet_base: ${subnetExpected}; "10.0.0.0/31"`],
+    ['vm_subnet_base = "127.0.0.0/16"', `1:18 vm_subnet_base: ${subnetExpected}; "127.0.0.0/16"`],
+    ['vm_subnet_base = "224.0.0.0/16"', `1:18 vm_subnet_base: ${subnetExpected}; "224.0.0.0/16"`],
+    ['vm_subnet_base = "fd00::/64"', `1:18 vm_subnet_base: ${subnetExpected}; "fd00::/64"`],
+    [
+      'hypervisor = "qmu"',
+      '1:14 hypervisor: "auto" or "cloud-hypervisor" or "qemu"; "qmu" (Did you mean qemu?)',
+    ],
+    [
+      'upstream_dns = ["dns.example"]',
+      '1:17 upstream_dns[0]: an address such as "192.0.2.53" or "2001:db8::53"; "dns.example"',
+    ],
+    [
+      'control_socket = "vm.sock"',
+      '1:18 control_socket: an absolute path of at most 107 bytes; "vm.sock"',
+    ],
+    [
+      'backoff = {first = "1min", cap = "1s"}',
+      "1:11 backoff: first up to cap; first 60000 ms, cap 1000 ms",
+    ],
+    [
+      'run_dir = "/var/lib/procurator/vms/run"',
+      "1:11 run_dir: run_dir and vm_artifacts_dir apart: one is emptied at boot, the other is " +
+        "kept; /var/lib/procurator/vms/run and /var/lib/procurator/vms",
+    ],
+    [
+      "metrics_pol_interval = 1",
+      "1:1 metrics_pol_interval: a known key; metrics_pol_interval " +
+        "(Did you mean metrics_poll_interval?)",
+    ],
+    ['nat = "', "1:8 : a quote that ends the text; the end of the line"],
+  ])("%s", (text, expected) => {
+    expect(told(text)).toEqual([expected]);
+  });
+
+  test("all mistakes at once, in the order of the file", () => {
+    const places = told('nat = 1\nisolate = 2\nhypervisor = "x"').map((line) => line.split(" ")[0]);
+    expect(places).toEqual(["1:7", "2:11", "3:14"]);
+  });
+});
+
+describe("limits", () => {
+  test("bytes of the file", () => {
+    const { fileBytes } = workerConfigurationLimits;
+    const text = `#${" ".repeat(fileBytes)}`;
+    expect(told(text)).toEqual([`0:0 : at most ${fileBytes} bytes; ${fileBytes + 1} bytes`]);
+    using folder = temporaryFolder();
+    writeFileSync(folder.file("x.toml"), text);
+    expect(readWorkerConfiguration(folder.file("x.toml")).kind).toBe("refused");
+  });
+
+  test("servers that are asked for names", () => {
+    const many = Array.from({ length: workerConfigurationLimits.upstreamServers + 1 });
+    const text = `upstream_dns = [${many.map(() => '"192.0.2.1"').join(", ")}]`;
+    expect(told(text)).toEqual([
+      "1:16 upstream_dns: an array of at most 8 addresses; an array of 9 values",
+    ]);
+  });
+});
+
+test("a file is read; one that is not there is an error of the file", () => {
+  using folder = temporaryFolder();
+  writeFileSync(folder.file("worker.toml"), "isolate = true\n");
+  expect(readWorkerConfiguration(folder.file("worker.toml"))).toMatchObject({
+    kind: "ok",
+    configuration: { isolate: true },
+  });
+  expect(readWorkerConfiguration(folder.file("none"))).toMatchObject({
+    kind: "refused",
+    errors: [{ received: "nothing: there is no such file" }],
+  });
+});
+
+test("2000 mutated texts: every one is taken or refused, with places in the file", () => {
+  const chance = new SeededChance(5);
+  for (let round = 0; round < 2_000; round += 1) {
+    const characters = [...everything];
+    for (let count = 0; count <= chance.below(5); count += 1) {
+      characters[chance.below(characters.length)] = chance.pick([..."\"'[]{}=#\n0a-./\0"]);
+    }
+    const outcome = parseWorkerConfiguration("x.toml", characters.join(""));
+    if (outcome.kind === "ok") continue;
+    const lines = characters.filter((letter) => letter === "\n").length + 1;
+    for (const { line } of outcome.errors) expect(line).toBeLessThanOrEqual(lines);
+  }
+});
