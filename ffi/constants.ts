@@ -71,6 +71,8 @@ export const F_DUPFD_CLOEXEC = 1030;
 // <sys/stat.h>
 export const S_IFCHR = 0o020000;
 export const S_IFBLK = 0o060000;
+// <linux/fs.h>
+export const FICLONE = 0x4004_9409;
 
 // <sys/file.h>
 export const LOCK_EX = 2;

@@ -103,6 +103,11 @@ export function describeRefusal(code: string): { readonly why: string; readonly 
   return described(code, reasons[code]);
 }
 
+/** The same of a file that is only read. */
+export function describeReadingRefusal(code: string): ReturnType<typeof describeRefusal> {
+  return described(code, readingReasons[code] ?? reasons[code]);
+}
+
 function described(code: string, found: Reason | undefined) {
   if (found === undefined) {
     return { why: `expected to be let, received ${code}`, mend: "See errno(3) for what it means" };

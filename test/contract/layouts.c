@@ -9,6 +9,7 @@
 #include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/fs.h>
 #include <linux/kexec.h>
 #include <linux/memfd.h>
 #include <linux/mount.h>
@@ -559,6 +560,7 @@ static void numbers(void) {
   NUMBER(F_SETFD);
   NUMBER(FD_CLOEXEC);
   NUMBER(F_DUPFD_CLOEXEC);
+  NUMBER(FICLONE);
   NUMBER(LOCK_EX);
   NUMBER(LOCK_NB);
   NUMBER(EFD_CLOEXEC);

@@ -83,6 +83,16 @@ export const exceptions: readonly ImportException[] = [
     to: "ffi/fault-hooks.ts",
     reason: "the store's steps are killed between in tests; the ordinary build has none of it",
   },
+  {
+    from: "src/image/kill-points.ts",
+    to: "ffi/fault-hooks.ts",
+    reason: "the store's steps are killed between in tests; the ordinary build has none of it",
+  },
+  {
+    from: "src/image/copy.ts",
+    to: "ffi/file-clone.ts",
+    reason: "one call that shares the bytes of a file with its copy, which node:fs makes by path",
+  },
 ];
 
 export interface Import {
