@@ -3,13 +3,14 @@ import { open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Bytes } from "../units/units.ts";
 import { copyFile, makeFolder, synchroniseFolder } from "./copy.ts";
-import { below, resolveInTree } from "./image-file.ts";
+import { below } from "./image-file.ts";
 import { fromKernel, ImageRefused, type Mismatch } from "./image-refused.ts";
 import { hashOfFiles, type ImageRequest, keyOfFiles, keyOfNar } from "./image-request.ts";
 import { passStep } from "./kill-points.ts";
 import type { ImageLimits } from "./limits.ts";
 import { type FileHashes, manifestNames } from "./manifest.ts";
 import { formatHash, NarHasher, parseHash } from "./nar.ts";
+import { resolveInTree } from "./resolve.ts";
 import {
   configurationName,
   type ImageRecord,

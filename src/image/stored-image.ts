@@ -2,9 +2,10 @@ import { lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import type { Bytes } from "../units/units.ts";
-import { type ImageFile, resolveInTree } from "./image-file.ts";
+import type { ImageFile } from "./image-file.ts";
 import { ImageRefused, type Mismatch } from "./image-refused.ts";
 import { imageLimits } from "./limits.ts";
+import { resolveInTree } from "./resolve.ts";
 
 /** What an image consists of. */
 export const configurationName = "vm-config.json";
