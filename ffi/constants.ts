@@ -155,6 +155,7 @@ export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_VSOCK = 40;
+export const AF_PACKET = 17;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_NONBLOCK = 0o4000;
@@ -163,6 +164,8 @@ export const SHUT_WR = 1;
 export const SOL_SOCKET = 1;
 export const SO_TYPE = 3;
 export const SO_ERROR = 4;
+export const SO_BINDTODEVICE = 25;
+export const SO_ATTACH_FILTER = 26;
 export const SO_PASSCRED = 16;
 export const SO_PEERCRED = 17;
 export const SO_PEERSEC = 31;
@@ -175,6 +178,16 @@ export const MSG_TRUNC = 0x20;
 export const MSG_DONTWAIT = 0x40;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x4000_0000;
+
+// <linux/if_packet.h>, <linux/if_ether.h>, <linux/sockios.h>
+export const SOL_PACKET = 263;
+export const PACKET_HOST = 0;
+export const PACKET_BROADCAST = 1;
+export const PACKET_AUXDATA = 8;
+export const TP_STATUS_CSUMNOTREADY = 8;
+export const ETH_P_IP = 0x0800;
+export const ETH_P_ALL = 0x0003;
+export const SIOCGIFINDEX = 0x8933;
 
 // <spawn.h>, equal in glibc and musl
 export const POSIX_SPAWN_SETSIGDEF = 0x04;

@@ -34,6 +34,8 @@ export function layoutsOf(of: Architecture) {
     /** sendmsg(2) */
     msghdr: {
       size: 56,
+      msg_name: 0,
+      msg_namelen: 8,
       msg_iov: 16,
       msg_iovlen: 24,
       msg_control: 32,
@@ -44,6 +46,23 @@ export function layoutsOf(of: Architecture) {
     /** cmsg(3); its data follow, each header at a multiple of 8. */
     cmsghdr: { size: 16, cmsg_len: 0, cmsg_level: 8, cmsg_type: 12 },
     ucred: { size: 12, pid: 0, uid: 4, gid: 8 },
+    /** packet(7); the length of an address and 8 bytes of it. */
+    sockaddr_ll: {
+      size: 20,
+      sll_family: 0,
+      sll_protocol: 2,
+      sll_ifindex: 4,
+      sll_pkttype: 10,
+      sll_halen: 11,
+      sll_addr: 12,
+    },
+    /** What comes beside a packet where PACKET_AUXDATA is on: packet(7). */
+    tpacket_auxdata: { size: 20, tp_status: 0 },
+    /** netdevice(7) */
+    ifreq: { size: 40, ifr_name: 0, ifr_ifindex: 16 },
+    /** include/uapi/linux/filter.h: one instruction, and a program. */
+    sock_filter: { size: 8, code: 0, jt: 2, jf: 3, k: 4 },
+    sock_fprog: { size: 16, len: 0, filter: 8 },
     /** poll(2) */
     pollfd: { size: 8, fd: 0, events: 4, revents: 6 },
     /** prlimit(2) */

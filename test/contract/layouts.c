@@ -10,12 +10,17 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/fs.h>
+#include <linux/filter.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/kexec.h>
 #include <linux/memfd.h>
 #include <linux/mount.h>
 #include <linux/nsfs.h>
 #include <linux/reboot.h>
+#include <linux/sockios.h>
 #include <linux/types.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -264,6 +269,8 @@ static void structures(void) {
   FIELD(struct sockaddr_vm, svm_cid);
   CLOSE();
   STRUCTURE(msghdr, struct msghdr);
+  FIELD(struct msghdr, msg_name);
+  FIELD(struct msghdr, msg_namelen);
   FIELD(struct msghdr, msg_iov);
   FIELD(struct msghdr, msg_iovlen);
   FIELD(struct msghdr, msg_control);
@@ -283,6 +290,31 @@ static void structures(void) {
   FIELD(struct ucred, pid);
   FIELD(struct ucred, uid);
   FIELD(struct ucred, gid);
+  CLOSE();
+  STRUCTURE(sockaddr_ll, struct sockaddr_ll);
+  FIELD(struct sockaddr_ll, sll_family);
+  FIELD(struct sockaddr_ll, sll_protocol);
+  FIELD(struct sockaddr_ll, sll_ifindex);
+  FIELD(struct sockaddr_ll, sll_pkttype);
+  FIELD(struct sockaddr_ll, sll_halen);
+  FIELD(struct sockaddr_ll, sll_addr);
+  CLOSE();
+  STRUCTURE(tpacket_auxdata, struct tpacket_auxdata);
+  FIELD(struct tpacket_auxdata, tp_status);
+  CLOSE();
+  STRUCTURE(ifreq, struct ifreq);
+  FIELD(struct ifreq, ifr_name);
+  FIELD(struct ifreq, ifr_ifindex);
+  CLOSE();
+  STRUCTURE(sock_filter, struct sock_filter);
+  FIELD(struct sock_filter, code);
+  FIELD(struct sock_filter, jt);
+  FIELD(struct sock_filter, jf);
+  FIELD(struct sock_filter, k);
+  CLOSE();
+  STRUCTURE(sock_fprog, struct sock_fprog);
+  FIELD(struct sock_fprog, len);
+  FIELD(struct sock_fprog, filter);
   CLOSE();
   STRUCTURE(pollfd, struct pollfd);
   FIELD(struct pollfd, fd);
@@ -618,6 +650,7 @@ static void numbers(void) {
   NUMBER(AF_INET);
   NUMBER(AF_INET6);
   NUMBER(AF_VSOCK);
+  NUMBER(AF_PACKET);
   NUMBER(SOCK_STREAM);
   NUMBER(SOCK_DGRAM);
   NUMBER(SOCK_NONBLOCK);
@@ -626,6 +659,8 @@ static void numbers(void) {
   NUMBER(SOL_SOCKET);
   NUMBER(SO_TYPE);
   NUMBER(SO_ERROR);
+  NUMBER(SO_BINDTODEVICE);
+  NUMBER(SO_ATTACH_FILTER);
   NUMBER(SO_PASSCRED);
   NUMBER(SO_PEERCRED);
   NUMBER(SO_PEERSEC);
@@ -638,6 +673,14 @@ static void numbers(void) {
   NUMBER(MSG_DONTWAIT);
   NUMBER(MSG_NOSIGNAL);
   NUMBER(MSG_CMSG_CLOEXEC);
+  NUMBER(SOL_PACKET);
+  NUMBER(PACKET_HOST);
+  NUMBER(PACKET_BROADCAST);
+  NUMBER(PACKET_AUXDATA);
+  NUMBER(TP_STATUS_CSUMNOTREADY);
+  NUMBER(ETH_P_IP);
+  NUMBER(ETH_P_ALL);
+  NUMBER(SIOCGIFINDEX);
   NUMBER(POSIX_SPAWN_SETSIGDEF);
   NUMBER(POSIX_SPAWN_SETSIGMASK);
   NUMBER(POSIX_SPAWN_SETSCHEDULER);
