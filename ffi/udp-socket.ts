@@ -2,7 +2,7 @@ import { libc } from "./c-library.ts";
 import { AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK } from "./constants.ts";
 import { DatagramCall } from "./datagram.ts";
 import { layouts } from "./layouts.ts";
-import { NativeMemory } from "./memory.ts";
+import type { NativeMemory } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { bindToDevice } from "./packet-socket.ts";
 import { attempt, check } from "./system-call-error.ts";
