@@ -203,7 +203,8 @@ export class DhcpServer implements Disposable {
     if (wrong === undefined) return reservation;
     if (this.#refused.get(macAddress) !== reservation) {
       this.#refused.set(macAddress, reservation);
-      const reason = `Expected ${wrong.expected} as ${wrong.key}, received ${wrong.received}: ${wrong.mend}`;
+      const { key, expected, received, mend } = wrong;
+      const reason = `Expected ${expected} as ${key}, received ${received}: ${mend}`;
       this.#options.onEvent({ kind: "reservation-refused", macAddress, reason });
     }
     return undefined;

@@ -6,7 +6,7 @@ import { type DhcpMessage, encodeMessage, type MessageType } from "./message.ts"
 import { optionCodes, type Parsed, refuse } from "./options.ts";
 import type { DhcpNetwork, Reservation } from "./reservation.ts";
 
-/** Between messages and what is decided of them: what a request means, what an effect says. Pure. */
+/** Between messages and decisions: what a request means, and how an effect is said. Pure. */
 
 export const SERVER_PORT = 67;
 export const CLIENT_PORT = 68;
