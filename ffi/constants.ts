@@ -181,8 +181,6 @@ export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 
 // <linux/if_packet.h>, <linux/if_ether.h>, <linux/sockios.h>
 export const SOL_PACKET = 263;
-export const PACKET_HOST = 0;
-export const PACKET_BROADCAST = 1;
 export const PACKET_AUXDATA = 8;
 export const TP_STATUS_CSUMNOTREADY = 8;
 export const ETH_P_IP = 0x0800;

@@ -3,8 +3,6 @@ import {
   AF_INET,
   AF_PACKET,
   PACKET_AUXDATA,
-  PACKET_BROADCAST,
-  PACKET_HOST,
   SIOCGIFINDEX,
   SO_ATTACH_FILTER,
   SO_BINDTODEVICE,
@@ -94,14 +92,18 @@ export function attachFilter(socket: OwnedDescriptor, program: readonly FilterIn
   check("setsockopt SO_ATTACH_FILTER", result);
 }
 
+/** In the order of their numbers: packet(7). */
+const kinds = ["host", "broadcast", "multicast", "other-host", "outgoing"] as const;
+export type PacketKind = (typeof kinds)[number] | "unknown";
+
 /** What came in by one interface. The bytes are the socket's own memory until the next call. */
 export interface PacketReceived {
   /** From the network layer's header on. */
   readonly bytes: Uint8Array;
   /** The sender of the frame: 6 bytes on Ethernet. */
   readonly hardwareAddress: Uint8Array;
-  /** To this host or to everybody; else it is another host's, a group's, or our own. */
-  readonly isForUs: boolean;
+  /** To whom it was, or that it is one of our own. */
+  readonly kind: PacketKind;
   /** The transport checksum is left to a network card that there never was (a local sender). */
   readonly checksumPending: boolean;
   readonly truncated: boolean;
@@ -164,7 +166,7 @@ export class PacketSocket implements Disposable {
     return {
       bytes: this.#receiving.data.bytes.subarray(0, length),
       hardwareAddress: bytes.slice(sockaddr_ll.sll_addr, sockaddr_ll.sll_addr + size),
-      isForUs: kind === PACKET_HOST || kind === PACKET_BROADCAST,
+      kind: kinds[kind] ?? "unknown",
       checksumPending: this.#checksumPending(controlLength),
       truncated,
     };

@@ -64,6 +64,11 @@ const systemPackages = {
     { name: "faketime", shownBy: "/usr/bin/faketime" },
     { name: "iproute2", shownBy: "/sbin/ip" },
   ],
+  // A DHCP client, and machines in networks of their own.
+  addresses: [
+    { name: "busybox-static", shownBy: "/bin/busybox" },
+    { name: "iproute2", shownBy: "/sbin/ip" },
+  ],
   images: [
     { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
     { name: "checkpolicy", shownBy: "/usr/bin/checkmodule" },

@@ -7,7 +7,7 @@ import {
 } from "../toml/configuration-file.ts";
 import type { Mistake, Report } from "../toml/configuration-reader.ts";
 import type { TomlTable } from "../toml/toml-tree.ts";
-import type { Backoff, StartLimit } from "../units/backoff.ts";
+import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
   readWorker,

@@ -164,7 +164,7 @@ export class DhcpServer implements Disposable {
   }
 
   #take(packet: PacketReceived): void {
-    if (!packet.isForUs) return;
+    if (packet.kind !== "host" && packet.kind !== "broadcast") return;
     this.counters.received += 1;
     const message = packet.truncated ? undefined : readRequest(packet);
     const event = message === undefined ? undefined : eventOf(message);

@@ -1,7 +1,7 @@
 /** The worker's configuration: the seed's keys and defaults, and every refusal in its place. */
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
-import { defaultBackoff } from "../../../src/units/backoff.ts";
+import { defaultBackoff } from "../../../src/units/restarts.ts";
 import {
   parseWorkerConfiguration,
   readWorkerConfiguration,
