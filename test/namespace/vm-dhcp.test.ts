@@ -82,7 +82,7 @@ skipUnless("a machine on the bridge", features, () => {
     expect(await sniffer.frames()).toEqual([]);
   });
 
-  test("the lease outlasts the server: another one confirms it, and knows nobody's past", async () => {
+  test("the lease outlasts the server: another one, knowing nothing, confirms it", async () => {
     using folder = temporaryFolder();
     await using network = await makeVmNetwork(1);
     const machine = pick(network.machines);
@@ -235,7 +235,7 @@ skipUnless("starting", features, () => {
 });
 
 skipUnless("the way out", features, () => {
-  test("a plain UDP socket would answer by it: what the server's socket is made against", async () => {
+  test("a plain UDP socket would answer by it, which is why the server has none", async () => {
     await using network = await makeVmNetwork(1);
     await using sniffer = await startSniffer(network);
     const send = { to: "255.255.255.255", port: 68, text: "plain" };
