@@ -16,6 +16,7 @@ import {
   isHeld,
   needsVmm,
   order,
+  pendingOf,
   prepend,
   record,
   remove,
@@ -103,9 +104,8 @@ function unwant(state: MachineState, event: Unwanted): Outcome {
 export const unwantLater = (state: In<Starting>, event: Unwanted): Outcome => unwant(state, event);
 
 export function unwantAbandoned(state: In<"preparing">, event: Unwanted): Outcome {
-  const isFirst = needsVmm(state);
   const unwanted = unwant(state, event);
-  if (!isFirst) return unwanted;
+  if (unwanted.state.wanted === state.wanted) return unwanted;
   const abandon: MachineEffect = { kind: "abandon", invocation: state.invocation };
   return { state: unwanted.state, effects: [...unwanted.effects, abandon] };
 }
@@ -288,10 +288,10 @@ export function spawnOverdue(
   _event: Of<"deadline">,
   context: Context,
 ): Outcome {
-  return context.now < state.answerBy ? stay(state) : doubt(state, state.invocation);
+  return context.now < state.answerBy ? stay(state) : search(state, state.invocation);
 }
 
-function doubt(state: MachineState, invocation: string): Outcome {
+function search(state: MachineState, invocation: string): Outcome {
   return enter(state, { phase: "uncertain", invocation }, [
     { kind: "find", invocation },
     record({ what: "uncertain", invocation }),
@@ -333,18 +333,38 @@ export function attached(
   const { instance } = state;
   if (invocation !== instance.invocation || ticket !== state.ticket) return stay(state);
   const told = record({ what: "attached", invocation, guest });
-  if (state.phase === "detached") {
-    return prepend([told], settle(believed(state, guest), instance, guest, context));
-  }
+  if (state.phase === "detached") return prepend([told], reattached(state, event, context));
   // A new VMM has made its machine by itself, or has none yet: to be told to make it is no harm.
   const isNew = (guest === "off" || guest === "created") && !isHeld(state);
   if (!isNew) return prepend([told], settle(state, instance, guest, context));
   return prepend([told], call(state, "create", instance, context));
 }
 
-/** What the VMM says after a word that nobody had asked for is what somebody wanted of it. */
+function reattached(
+  state: In<"detached">,
+  { guest, captured: isWhole }: Of<"attached">,
+  context: Context,
+): Outcome {
+  const { instance, capture } = state;
+  // It has given its machine away, and does not run on.
+  if (isWhole && capture?.stage === "pending") return takeOver(state, instance, capture, context);
+  if (state.cause === "refused") {
+    const reason = state.reason ?? "it did not do what it was told";
+    if (guest === "created" && needsVmm(state)) return crash(state, instance, reason, context);
+    // A guest that cannot be woken cannot be asked to shut down either: its VMM is.
+    const isAsleep = guest === "paused" && !needsVmm(state);
+    if (isAsleep) {
+      const given = forgetCapture(state);
+      const ended = end(given.state, instance, { why: "wish", stage: "quit" }, context);
+      return prepend(given.effects, ended);
+    }
+  }
+  return settle(believed(state, guest), instance, guest, context);
+}
+
+/** What the VMM says now is what somebody wanted of it, or all that can be had of it. */
 function believed(state: In<"detached">, guest: string): MachineState {
-  const isMoved = state.doubted && needsVmm(state);
+  const isMoved = state.cause !== "lost" && needsVmm(state);
   if (!isMoved || (guest !== "running" && guest !== "paused")) return state;
   return enter(state, { wanted: guest }).state;
 }
@@ -479,7 +499,7 @@ const toldRefusal = ({ invocation, call: what, refusal }: Of<"refused">) =>
 
 /** Nothing is lost with this VMM: no guest ran in it, and what was to be restored is held. */
 export function startingRefused(
-  state: In<"creating" | "booting" | "restoring">,
+  state: In<"creating" | "restoring">,
   event: Of<"refused">,
   context: Context,
 ): Outcome {
@@ -488,43 +508,26 @@ export function startingRefused(
   return prepend([toldRefusal(event)], failed);
 }
 
-/** Tried again, it would be refused again: what is wanted is what there is. */
-export function pauseRefused(
-  state: In<"pausing">,
+/** It may have been done before, and the answer lost: the VMM is asked how its guest is. */
+export function callRefused(
+  state: In<"booting" | "pausing" | "resuming">,
   event: Of<"refused">,
   context: Context,
 ): Outcome {
   if (!isAnswer(state, event)) return stay(state);
-  const wanted = state.wanted === "paused" ? "running" : state.wanted;
-  const known = enter(state, { wanted, reason: event.refusal.message }).state;
-  return prepend([toldRefusal(event)], settle(known, state.instance, "running", context));
+  const doubt = { reason: event.refusal.message, cause: "refused" } as const;
+  return prepend([toldRefusal(event)], detach(state, state.instance, doubt, context));
 }
 
-/** A guest that cannot be woken cannot be asked to shut down either: its VMM is. */
-export function resumeRefused(
-  state: In<"resuming">,
-  event: Of<"refused">,
-  context: Context,
-): Outcome {
-  if (!isAnswer(state, event)) return stay(state);
-  const { instance } = state;
-  const known = enter(state, { reason: event.refusal.message }).state;
-  const next = needsVmm(known)
-    ? enter(known, { phase: "paused", instance, wanted: "paused" })
-    : end(known, instance, { why: "wish", stage: "quit" }, context);
-  return prepend([toldRefusal(event)], next);
-}
-
-/** Nothing has ended: the VMM has the machine still, and goes on with it. */
+/** A VMM that lives and holds its guest goes on with it: it is asked whether it does. */
 export function captureRefused(
   state: In<"capturing" | "snapshotting">,
   event: Of<"refused">,
   context: Context,
 ): Outcome {
   if (!isAnswer(state, event)) return stay(state);
-  const known = enter(state, { reason: event.refusal.message }).state;
-  const guest = state.stage === "pausing" ? "running" : "paused";
-  return prepend([toldRefusal(event)], settle(known, state.instance, guest, context));
+  const doubt = { reason: event.refusal.message, cause: "lost" } as const;
+  return prepend([toldRefusal(event)], detach(state, state.instance, doubt, context));
 }
 
 const noAnswer = "its VMM does not answer";
@@ -536,7 +539,7 @@ export function orderOverdue(
   context: Context,
 ): Outcome {
   if (context.now < state.answerBy) return stay(state);
-  return detach(state, state.instance, { reason: noAnswer, doubted: false }, context);
+  return detach(state, state.instance, { reason: noAnswer, cause: "lost" }, context);
 }
 
 /** Its guest has never run, or its state is held: nothing is lost with this VMM. */
@@ -567,7 +570,7 @@ export function connectionLost(
   context: Context,
 ): Outcome {
   if (event.invocation !== state.instance.invocation) return stay(state);
-  return detach(state, state.instance, { reason: event.reason, doubted: false }, context);
+  return detach(state, state.instance, { reason: event.reason, cause: "lost" }, context);
 }
 
 /** Somebody else has steered it, or the word is late: the VMM itself is asked. */
@@ -578,7 +581,7 @@ export function bootedByHand(
 ): Outcome {
   if (event.invocation !== state.instance.invocation) return stay(state);
   const reason = `its VMM says "${event.kind}", and nobody here had asked for it`;
-  return detach(state, state.instance, { reason, doubted: true }, context);
+  return detach(state, state.instance, { reason, cause: "doubted" }, context);
 }
 
 export function toldOff(state: In<Living>, event: Of<"guest-off">, context: Context): Outcome {
@@ -728,11 +731,11 @@ export function died(
   return enter(state, { ...clearing, lastEnding: ending, reason }, effects);
 }
 
-function clear(state: MachineState, instance: Instance): MachineEffect {
-  const { capture } = state;
-  const pending = capture?.stage === "pending" ? capture.id : undefined;
-  return { kind: "clear", instance, capture: pending };
-}
+const clear = (state: MachineState, instance: Instance): MachineEffect => ({
+  kind: "clear",
+  instance,
+  capture: pendingOf(state),
+});
 
 const reasonOf = (why: string) =>
   why === "off" ? "its VMM ended in an orderly way" : "its VMM died";
@@ -861,7 +864,7 @@ export function adopted(
     case "waiting":
       return rest(enter(known, { begunBy: "rule" }).state, context);
     case "starting":
-      return doubt(enter(known, { begunBy: "rule" }).state, note.invocation ?? "");
+      return search(enter(known, { begunBy: "rule" }).state, note.invocation ?? "");
     case "living":
     case "ending":
     case "clearing":
@@ -900,5 +903,5 @@ function adoptLiving(known: MachineState, note: Note, alive: Instance, context: 
   // A VMM that is to be given what is held has nothing that could be lost.
   if (isHeld(known)) return connect(known, alive, context);
   const reason = "the worker was started anew";
-  return detach(known, alive, { reason, doubted: false }, context);
+  return detach(known, alive, { reason, cause: "lost" }, context);
 }

@@ -9,6 +9,7 @@ import type { MonotonicTime } from "../units/units.ts";
 import {
   type CommonPart,
   type Context,
+  type DetachCause,
   type EndReason,
   type HistoryEntry,
   type In,
@@ -74,7 +75,8 @@ export function forgetCapture(state: MachineState): Outcome {
 export function rest(state: MachineState, context: Context): Outcome {
   if (needsVmm(state)) return begin(state, context);
   if (state.wanted === "absent") return remove(state);
-  return turnOff(state, state.reason ?? "it was shut down");
+  const isNew = state.lastInvocation === undefined;
+  return turnOff(state, state.reason ?? (isNew ? "it has not been booted" : "it was shut down"));
 }
 
 export function turnOff(state: MachineState, reason: string): Outcome {
@@ -212,8 +214,13 @@ export function decide(state: In<"clearing">, context: Context): Outcome {
 /** A VMM lives and is to be reached: its state of the guest decides what follows. */
 export function attach(state: MachineState, instance: Instance): Outcome {
   const ticket = state.ticket + 1;
-  return enter(state, { ticket }, [{ kind: "attach", instance, ticket }]);
+  const capture = pendingOf(state);
+  return enter(state, { ticket }, [{ kind: "attach", instance, ticket, capture }]);
 }
+
+/** A capture of which nobody has said yet that it is whole. */
+export const pendingOf = ({ capture }: MachineState): string | undefined =>
+  capture?.stage === "pending" ? capture.id : undefined;
 
 /** A new VMM was spawned: it has to answer within its time. */
 export function connect(state: MachineState, instance: Instance, context: Context): Outcome {
@@ -226,8 +233,7 @@ export function connect(state: MachineState, instance: Instance, context: Contex
 /** Why a VMM is to be reached anew. */
 export interface Detachment {
   readonly reason: string;
-  /** The VMM said something that nobody had asked for: what it says now is what is wanted. */
-  readonly doubted: boolean;
+  readonly cause: DetachCause;
 }
 
 /**
@@ -237,7 +243,7 @@ export interface Detachment {
 export function detach(
   state: MachineState,
   instance: Instance,
-  { reason, doubted }: Detachment,
+  { reason, cause }: Detachment,
   context: Context,
 ): Outcome {
   const { now, rules } = context;
@@ -246,7 +252,7 @@ export function detach(
     phase: "detached",
     instance,
     attempts: 0,
-    doubted,
+    cause,
     since: now,
     retryAt: undefined,
     answerBy: now + orderLimits.attach,

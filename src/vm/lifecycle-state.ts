@@ -74,6 +74,13 @@ export type EndReason = "wish" | "off" | "crash" | "replace";
 /** How far a stop has gone: the guest was asked, the VMM was asked, the VMM was killed. */
 export type StopStage = "button" | "quit" | "kill";
 
+/**
+ * Why a VMM is asked anew how its guest is. lost: the connection ended, or an answer did not come.
+ * doubted: it said what nobody had asked for, and how the guest is now is what somebody wanted.
+ * refused: it did not do what it was told; to tell it again would be to do so for ever.
+ */
+export type DetachCause = "lost" | "doubted" | "refused";
+
 interface Waiting {
   readonly instance: Instance;
   /** An order without an answer by then has failed. */
@@ -111,8 +118,7 @@ type Phases =
       readonly instance: Instance;
       /** Refused ones, in a row. */
       readonly attempts: number;
-      /** The VMM said what nobody had asked for: how the guest is now is what is wanted. */
-      readonly doubted: boolean;
+      readonly cause: DetachCause;
       readonly since: MonotonicTime;
       /** undefined while an attempt is under way. */
       readonly retryAt: MonotonicTime | undefined;
@@ -191,7 +197,12 @@ export type MachineEvent =
       readonly startTicks: number;
     } & OfInstance)
   | ({ readonly kind: "not-found" } & OfInstance)
-  | ({ readonly kind: "attached"; readonly guest: GuestState } & Answer)
+  /** captured: a pending capture was found to be whole. */
+  | ({
+      readonly kind: "attached";
+      readonly guest: GuestState;
+      readonly captured: boolean;
+    } & Answer)
   | ({ readonly kind: "attach-refused"; readonly refusal: Refusal } & Answer)
   /** machine: after a snapshot, whether the VMM can still run it. */
   | ({
@@ -230,8 +241,8 @@ export type SpawnBeginning =
 /** What is to be done, in this order. */
 export type MachineEffect =
   /**
-   * To be on the disk before any effect after it is performed; while it cannot be written, those
-   * wait. It replaces the former note.
+   * To be on the disk before any effect that follows is performed; while it cannot be written,
+   * those wait. It replaces the former note.
    */
   | { readonly kind: "note"; readonly note: Note }
   /** Verifies and copies the image, makes the disks; safe to do again. */
@@ -247,8 +258,17 @@ export type MachineEffect =
     }
   /** Looks for a VMM with this invocation; not-found must be proof. */
   | { readonly kind: "find"; readonly invocation: string }
-  /** Leaves a connection that there is, makes one, and asks how the guest is. */
-  | { readonly kind: "attach"; readonly instance: Instance; readonly ticket: number }
+  /**
+   * Leaves a connection that there is, and with it every order: nothing is captured any more that
+   * was asked for by it. Makes a new one, and asks how the guest is; and looks whether the pending
+   * capture is whole.
+   */
+  | {
+      readonly kind: "attach";
+      readonly instance: Instance;
+      readonly ticket: number;
+      readonly capture: string | undefined;
+    }
   | {
       readonly kind: "create" | "boot" | "pause" | "resume" | "press-power-button" | "quit";
       readonly instance: Instance;

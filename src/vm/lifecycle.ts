@@ -7,6 +7,7 @@ import {
   boot,
   booted,
   bootedByHand,
+  callRefused,
   captured,
   captureLost,
   captureLostAtRest,
@@ -33,7 +34,6 @@ import {
   notFound,
   orderOverdue,
   paused,
-  pauseRefused,
   prepared,
   quit,
   refusedStart,
@@ -42,7 +42,6 @@ import {
   restored,
   resume,
   resumed,
-  resumeRefused,
   snapshot,
   snapshotted,
   spawnOverdue,
@@ -290,7 +289,7 @@ export const table: Table = {
     "guest-reset": noGuest,
     "guest-panic": noGuest,
   },
-  booting: { ...living, done: booted, refused: startingRefused, deadline: orderOverdue },
+  booting: { ...living, done: booted, refused: callRefused, deadline: orderOverdue },
   running: {
     ...living,
     boot: ignored("it runs"),
@@ -305,7 +304,7 @@ export const table: Table = {
     paused: bootedByHand,
     resumed: ignored("it runs"),
   },
-  pausing: { ...living, done: paused, refused: pauseRefused, deadline: orderOverdue },
+  pausing: { ...living, done: paused, refused: callRefused, deadline: orderOverdue },
   paused: {
     ...living,
     boot: ignored("it was booted, and is paused"),
@@ -319,7 +318,7 @@ export const table: Table = {
     paused: ignored("it is paused"),
     resumed: bootedByHand,
   },
-  resuming: { ...living, done: resumed, refused: resumeRefused, deadline: orderOverdue },
+  resuming: { ...living, done: resumed, refused: callRefused, deadline: orderOverdue },
   capturing: {
     ...living,
     done: captured,
@@ -436,7 +435,9 @@ export const table: Table = {
 
 /**
  * Decides what an event means in a state: the new state, and what is to be done, in order. When
- * what the next worker must know has changed, the first effect is to note it.
+ * what the next worker must know has changed, it is noted before anything is done; only what is
+ * forgotten is forgotten before it: a capture that no note named would be held for ever, and one
+ * that a note names in vain is found to be gone.
  */
 export function step(
   state: MachineState,
@@ -450,7 +451,9 @@ export function step(
   const outcome = cell(state as never, event as never, context);
   const note = noteOf(outcome.state);
   if (JSON.stringify(note) === JSON.stringify(noteOf(state))) return outcome;
-  return { state: outcome.state, effects: [{ kind: "note", note }, ...outcome.effects] };
+  const forgets = outcome.effects.filter(({ kind }) => kind === "forget-capture");
+  const others = outcome.effects.filter(({ kind }) => kind !== "forget-capture");
+  return { state: outcome.state, effects: [...forgets, { kind: "note", note }, ...others] };
 }
 
 /** @returns why this wish does nothing now, for whoever has it; undefined when it does something */
