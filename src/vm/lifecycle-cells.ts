@@ -77,15 +77,21 @@ export function boot(state: In<"off" | "failed">, _event: Of<"boot">, context: C
   return beginForgiven(enter(state, { wanted: "running" }).state, context);
 }
 
-/** It is on its way anyway: it only goes elsewhere when it has come so far. */
+/** It is on its way anyway, and only goes elsewhere when it has come so far. */
 export const want = (state: MachineState, { kind }: Wanting): Outcome =>
-  enter(state, { wanted: wantedBy[kind] });
+  isDeleted(state) ? stay(state) : enter(state, { wanted: wantedBy[kind] });
+
+/** A delete is not taken back: what is wanted again is created again. */
+const isDeleted = (state: MachineState) => state.wanted === "absent";
 
 export const wantDetached = (state: In<"detached">, { kind }: Wanting): Outcome =>
-  enter(state, { ...state, wanted: wantedBy[kind], stopBy: undefined });
+  isDeleted(state)
+    ? stay(state)
+    : enter(state, { ...state, wanted: wantedBy[kind], stopBy: undefined });
 
 /** What was captured is held for this: a new VMM follows in any case. */
 export function wantAfterStop(state: In<"stopping" | "clearing">, _event: Of<"boot">): Outcome {
+  if (isDeleted(state)) return stay(state);
   const why = state.why === "replace" ? state.why : ("wish" as const);
   return enter(state, { ...state, wanted: "running", why } as In<"stopping">);
 }

@@ -458,6 +458,9 @@ export function step(
 
 /** @returns why this wish does nothing now, for whoever has it; undefined when it does something */
 export function whyRefused(state: MachineState, kind: Wish["kind"]): string | undefined {
+  const isStart = kind === "boot" || kind === "pause" || kind === "resume";
+  const isDeleted = state.wanted === "absent" && !["absent", "removed"].includes(state.phase);
+  if (isStart && isDeleted) return "it is being deleted";
   const cell: object = table[state.phase][kind];
   return "ignored" in cell ? String(cell.ignored) : undefined;
 }

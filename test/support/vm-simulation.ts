@@ -146,6 +146,8 @@ class Simulation {
     this.#watched = new Set();
     this.#note(`worker ${this.#workers} starts`);
     for (const [name, { note }] of [...this.#host.disk]) {
+      // Declared, and killed before anything was noted: nothing was done for it.
+      if (note === undefined) this.#host.disk.delete(name);
       if (note === undefined || this.#options.faults?.forgetsNotes === true) continue;
       const vmm = this.#host.vmms.get(note.instance?.invocation ?? "");
       const alive = vmm?.isAlive === true ? note.instance : undefined;
