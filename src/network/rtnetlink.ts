@@ -137,23 +137,19 @@ const header = (index: number, flags = 0, change = 0, family = 0) => {
 export function makeBridge(bridge: {
   readonly name: string;
   readonly macAddress: Uint8Array;
-  readonly vlanFiltering: boolean;
 }): NetlinkRequest {
   const payload = header(0)
     .text(IFLA_IFNAME, bridge.name)
     .bytes(IFLA_ADDRESS, bridge.macAddress)
-    .nested(IFLA_LINKINFO, (info) => {
-      info.text(IFLA_INFO_KIND, "bridge");
-      if (!bridge.vlanFiltering) return;
-      info.nested(IFLA_INFO_DATA, (data) => data.unsigned8(IFLA_BR_VLAN_FILTERING, 1));
-    })
+    .nested(IFLA_LINKINFO, (info) => info.text(IFLA_INFO_KIND, "bridge"))
     .finish();
   return { type: RTM_NEWLINK, flags: NLM_F_CREATE | NLM_F_EXCL, payload };
 }
 
 /** What of a link is to change; what is not named stays. */
 export interface LinkChange {
-  readonly index: number;
+  /** Its index, or its name. */
+  readonly link: number | string;
   readonly isUp?: boolean;
   readonly mtu?: number;
   readonly macAddress?: Uint8Array;
@@ -177,8 +173,11 @@ const portAttributes: readonly (readonly [keyof BridgePort, number])[] = [
 ];
 
 export function changeLink(change: LinkChange): NetlinkRequest {
-  const { index, isUp, mtu, macAddress, alias, master, port, vlanFiltering } = change;
+  const { link, isUp, mtu, macAddress, alias, master, port, vlanFiltering } = change;
+  const index = typeof link === "number" ? link : 0;
   const writer = header(index, isUp ? IFF_UP : 0, isUp === undefined ? 0 : IFF_UP);
+  // With an index it would be a new name.
+  if (typeof link === "string") writer.text(IFLA_IFNAME, link);
   if (macAddress !== undefined) writer.bytes(IFLA_ADDRESS, macAddress);
   if (mtu !== undefined) writer.unsigned32(IFLA_MTU, mtu);
   if (master !== undefined) writer.unsigned32(IFLA_MASTER, master);
