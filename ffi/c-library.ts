@@ -27,6 +27,7 @@ const signatures = {
   close: { args: [int], returns: int },
   pipe2: { args: [address, int], returns: int },
   open: { args: [address, int, int], returns: int },
+  mkfifo: { args: [address, int], returns: int },
   readlink: { args: [address, address, long], returns: long },
   memfd_create: { args: [address, int], returns: int },
   futimens: { args: [int, address], returns: int },

@@ -26,6 +26,15 @@ export function makePipe(): { read: OwnedDescriptor; write: OwnedDescriptor } {
   return { read, write };
 }
 
+/**
+ * A pipe with a name: mkfifo(3). The process's mask takes bits of the mode away.
+ * @throws SystemCallError (EEXIST: something stands there; ENOENT: its folder does not)
+ */
+export function makeNamedPipe(path: string, mode: number): void {
+  const text = cString(path);
+  check("mkfifo", libc.mkfifo(text.address, mode), path);
+}
+
 /** Makes reads and writes answer EAGAIN where they would wait: fcntl(2), F_SETFL. */
 export function setNonBlocking(descriptor: OwnedDescriptor): void {
   const flags = check("fcntl", libc.fcntl(descriptor.number, F_GETFL, 0));

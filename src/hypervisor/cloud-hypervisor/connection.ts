@@ -1,0 +1,266 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { isListenedAt, listenerProcess } from "../../messaging/listener.ts";
+import type { ProcessId } from "../../units/units.ts";
+import {
+  type CapturedState,
+  type GuestState,
+  type MachineCounters,
+  type MachineFiles,
+  type MachineSpecification,
+  type VmmConnection,
+  VmmRefused,
+  VmmUnreachable,
+} from "../driver.ts";
+import { countersSchema, infoSchema } from "./answers.ts";
+import { AnswerLost, type CloudHypervisorApi, NobodyListens } from "./api.ts";
+import { decodeState, encodeState, placeConfig } from "./captured-state.ts";
+import type { VmConfig } from "./config.ts";
+import type { EventPipe } from "./event-pipe.ts";
+import type { CloudHypervisorLimits } from "./limits.ts";
+import { MigrationReceiver, removeSocket, sendMachine } from "./migration-peer.ts";
+
+/** The first that sends and takes a paused machine ("CompletePaused"). */
+const FIRST_WITH_PAUSED = 52;
+
+/** Sockets of migrations stand beside the control socket, whose path leaves room for it. */
+export const MIGRATION_SUFFIX = ".move";
+
+export interface ConnectionParts {
+  readonly loop: EventLoop;
+  readonly api: CloudHypervisorApi;
+  readonly pipe: EventPipe;
+  readonly version: string;
+  readonly machine: MachineSpecification;
+  readonly files: MachineFiles;
+  readonly config: VmConfig;
+  readonly limits: CloudHypervisorLimits;
+  /** Ends with the connection. */
+  readonly stop: AbortController;
+}
+
+/** A cloud-hypervisor that runs one machine. Whether it was started here makes no difference. */
+export class CloudHypervisorConnection implements VmmConnection {
+  readonly #parts: ConnectionParts;
+  #isEnding = false;
+  #hasPanicked = false;
+
+  constructor(parts: ConnectionParts) {
+    this.#parts = parts;
+  }
+
+  get version(): string {
+    return this.#parts.version;
+  }
+
+  /** The VMM was told to end: the end of its guest is the host's doing. */
+  get isEnding(): boolean {
+    return this.#isEnding;
+  }
+
+  /** What the guest said of itself, which the API does not tell. */
+  setPanicked(hasPanicked: boolean): void {
+    this.#hasPanicked = hasPanicked;
+  }
+
+  async guestState(): Promise<GuestState> {
+    let state: string;
+    try {
+      state = (await this.#parts.api.get("vm.info", infoSchema)).state;
+    } catch (failure) {
+      // It has no machine yet: it waits for `create`, or for `restoreState`.
+      if (failure instanceof VmmRefused && failure.message.includes("(404)")) return "incoming";
+      throw failure;
+    }
+    switch (state) {
+      case "Running":
+        return this.#hasPanicked ? "panicked" : "running";
+      case "Paused":
+      case "BreakPoint":
+        return "paused";
+      case "Shutdown":
+        return "off";
+      default:
+        return "created";
+    }
+  }
+
+  async create(): Promise<void> {
+    this.#removeOldSockets();
+    await this.#parts.api.put("vm.create", this.#parts.config);
+  }
+
+  /** One that was killed leaves them, and the VMM takes no path where something stands. */
+  #removeOldSockets(): void {
+    const { console, agent } = this.#parts.files;
+    for (const path of [console, agent]) if (!isListenedAt(path)) removeSocket(path);
+  }
+
+  async boot(): Promise<void> {
+    await this.#parts.api.put("vm.boot");
+  }
+
+  async pause(): Promise<void> {
+    await this.#parts.api.put("vm.pause");
+  }
+
+  async resume(): Promise<void> {
+    await this.#parts.api.put("vm.resume");
+  }
+
+  async pressPowerButton(): Promise<void> {
+    await this.#parts.api.put("vm.power-button");
+  }
+
+  async quit(): Promise<void> {
+    this.#isEnding = true;
+    try {
+      await this.#parts.api.put("vmm.shutdown");
+    } catch (failure) {
+      // It may be gone before its answer is out, or was gone before it was asked.
+      if (failure instanceof NobodyListens || failure instanceof AnswerLost) return;
+      throw failure;
+    }
+  }
+
+  async counters(): Promise<MachineCounters> {
+    const counters = await this.#parts.api.get("vm.counters", countersSchema);
+    const disks = this.#parts.machine.disks.flatMap(({ id }) => {
+      const found = counters[id];
+      if (found === undefined) return [];
+      return [
+        {
+          id,
+          readBytes: found["read_bytes"] ?? 0,
+          writtenBytes: found["write_bytes"] ?? 0,
+          reads: found["read_ops"] ?? 0,
+          writes: found["write_ops"] ?? 0,
+        },
+      ];
+    });
+    return { disks, memory: undefined };
+  }
+
+  async processorThreads(): Promise<readonly ProcessId[]> {
+    return threadsNamed(this.#process(), /^vcpu(\d+)$/);
+  }
+
+  /** Who listens at the control socket, as the kernel says: the VMM may have a name space. */
+  #process(): ProcessId {
+    const { control } = this.#parts.files;
+    const found = listenerProcess(control);
+    if (found !== undefined) return found;
+    throw new NobodyListens(`${control}: nobody listens there`);
+  }
+
+  async captureState(): Promise<CapturedState> {
+    const { api, files, limits, loop, stop, version } = this.#parts;
+    const state = await this.guestState();
+    if (state === "paused") this.#needPaused("captures no paused machine: resume it");
+    const path = files.control + MIGRATION_SUFFIX;
+    const sender = this.#process();
+    using receiver = new MigrationReceiver(loop, { path, sender, limits, signal: stop.signal });
+    const order = { destination_url: `unix:${path}`, local: true };
+    // Versions differ in when they answer: at once, or when all is over. An answer that is no
+    // refusal says nothing, and none comes from a VMM that has sent all and ended.
+    api.put("vm.send-migration", order, limits.stateTime).catch((failure: Error) => {
+      receiver.fail(failure);
+    });
+    const { slots, config, state: devices } = await receiver.received;
+    const decoder = new TextDecoder();
+    const bytes = encodeState({
+      slots: slots.map(({ slot }) => slot),
+      config: decoder.decode(config),
+      state: decoder.decode(devices),
+    });
+    const memory = slots.map(({ descriptor }) => descriptor);
+    return { hypervisor: "cloud-hypervisor", version, bytes, memory };
+  }
+
+  async restoreState(captured: CapturedState): Promise<void> {
+    this.#needPaused("takes no paused machine: start a newer one");
+    const machine = this.#readState(captured);
+    const { api, files, limits, loop, stop } = this.#parts;
+    this.#removeOldSockets();
+    const path = files.control + MIGRATION_SUFFIX;
+    // One that a killed worker left would refuse the VMM its own.
+    removeSocket(path);
+    const cut = new AbortController();
+    const signal = AbortSignal.any([stop.signal, cut.signal]);
+    const order = { receiver_url: `unix:${path}` };
+    const answered = api.put("vm.receive-migration", order, limits.stateTime);
+    // A VMM that refuses the order never listens: waiting for it is over then.
+    answered.catch(() => cut.abort());
+    try {
+      await sendMachine(loop, machine, { path, limits, signal });
+    } catch (failure) {
+      removeSocket(path);
+      throw await this.#explain(failure, answered);
+    }
+    await answered;
+  }
+
+  /** A step that failed, with what the VMM says about all of it. */
+  async #explain(failure: unknown, answered: Promise<void>): Promise<Error> {
+    const words = await answered.then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    const reason = failure instanceof Error ? failure : new Error(String(failure));
+    if (!(words instanceof VmmRefused)) return reason;
+    // It refused the order itself, so that there was nobody to be reached.
+    if (reason instanceof VmmUnreachable) return words;
+    return new VmmRefused(`${reason.message}. ${words.message}`, { cause: failure });
+  }
+
+  #readState(captured: CapturedState) {
+    const { files, limits, machine } = this.#parts;
+    const { bytes, hypervisor, memory } = captured;
+    if (hypervisor !== "cloud-hypervisor") throw noState(`of cloud-hypervisor, not ${hypervisor}`);
+    const read = decodeState(bytes, limits);
+    if ("refusal" in read) throw noState(read.refusal);
+    if (read.slots.length !== memory.length) {
+      throw noState(`with ${read.slots.length} pieces of memory, received ${memory.length}`);
+    }
+    const config = placeConfig(read.config, machine, files);
+    if (typeof config === "object") throw noState(config.refusal);
+    const encoder = new TextEncoder();
+    return {
+      slots: memory.map((descriptor, index) => ({ slot: read.slots[index] ?? 0, descriptor })),
+      config: encoder.encode(config),
+      state: encoder.encode(read.state),
+    };
+  }
+
+  #needPaused(mend: string): void {
+    const { version } = this.#parts;
+    const major = Number(/^v?(\d+)\./.exec(version)?.[1] ?? Number.POSITIVE_INFINITY);
+    if (major >= FIRST_WITH_PAUSED) return;
+    throw new VmmRefused(
+      `cloud-hypervisor ${version} ${mend} (version ${FIRST_WITH_PAUSED} and up can)`,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#parts.stop.abort();
+    this.#parts.pipe[Symbol.dispose]();
+  }
+}
+
+const noState = (reason: string) => new VmmRefused(`This is no state to go on from: ${reason}`);
+
+/** Threads of a process by name, in the order of the numbers in their names: proc_pid_task(5). */
+function threadsNamed(process: ProcessId, name: RegExp): ProcessId[] {
+  const folder = `/proc/${process}/task`;
+  try {
+    return readdirSync(folder)
+      .flatMap((thread) => {
+        const [, number] = name.exec(readFileSync(`${folder}/${thread}/comm`, "utf8").trim()) ?? [];
+        return number === undefined ? [] : [{ number: Number(number), thread: Number(thread) }];
+      })
+      .sort((one, other) => one.number - other.number)
+      .map(({ thread }) => thread);
+  } catch (cause) {
+    throw new VmmUnreachable(`Process ${process} ended while its threads were read`, { cause });
+  }
+}
