@@ -84,6 +84,11 @@ export interface VmmPlan {
   readonly arguments: readonly string[];
   /** Inherited descriptors, by the number that the arguments speak of: 3 and up, without gaps. */
   readonly descriptors: readonly { readonly number: number; readonly role: "memory" }[];
+  /**
+   * Named pipes that have to be there before it starts, 0600 and its user's: it opens them to
+   * write, and waits there until somebody reads, which is what `connect` does.
+   */
+  readonly pipes?: readonly string[];
   /** Devices of the host that it needs: "/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null". */
   readonly devices: readonly string[];
 }
@@ -184,6 +189,18 @@ export interface CapturedState {
   /** Of the VMM that gave it. */
   readonly version: string;
   readonly bytes: Uint8Array;
+  /**
+   * Guest memory that came with the state, in the order that the bytes speak of; absent where a
+   * machine's memory is a descriptor that its VMM inherited. Whoever has the state closes them.
+   */
+  readonly memory?: readonly MemoryDescriptor[];
+}
+
+/** A descriptor of guest memory that somebody owns: an OwnedDescriptor. */
+export interface MemoryDescriptor extends Disposable {
+  readonly number: number;
+  readonly isOpen: boolean;
+  close(): void;
 }
 
 /** What a refusal says of one value. */

@@ -9,8 +9,9 @@
  * socket. It refuses what the real one refuses, and two things more: keys that it does not know,
  * and a TAP that is not there (which the real one would make, had it the right to).
  *
- * FAKE_CLOUD_HYPERVISOR in its environment has it misbehave (FakeOrders). The test plays its guest
- * by PUT /fake/guest-poweroff, guest-reboot, guest-panic and cut-event, beside the API.
+ * FAKE_CLOUD_HYPERVISOR in its environment has it misbehave (FakeOrders). Its guest takes the
+ * letters of the test guest (scripts/test-guest.ts) on the serial socket; PUT /fake/cut-event,
+ * beside the API, has it write half an event.
  */
 import {
   chmodSync,
@@ -28,6 +29,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import { COUNTER_ADDRESS, guestLetters } from "../../scripts/test-guest.ts";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
 import {
   receiveMigrationSchema,
@@ -62,8 +64,6 @@ export interface FakeOrders {
 
 const ORDERS = "FAKE_CLOUD_HYPERVISOR";
 
-/** Where the test guest counts, as that of the machine tests does. */
-export const COUNTER_ADDRESS = 0x20_0000;
 const TICK_MILLISECONDS = 5;
 /** The first that migrates a paused machine. */
 const FIRST_WITH_PAUSED = 52;
@@ -235,18 +235,6 @@ class FakeCloudHypervisor {
       schema: receiveMigrationSchema,
       perform: (body) => this.#receive(body as v.InferOutput<typeof receiveMigrationSchema>),
     },
-    "/fake/guest-poweroff": { method: "PUT", perform: () => this.#powerOff() },
-    "/fake/guest-reboot": {
-      method: "PUT",
-      perform: () => {
-        this.#tell("vm", "rebooting");
-        this.#tell("vm", "rebooted");
-      },
-    },
-    "/fake/guest-panic": {
-      method: "PUT",
-      perform: () => this.#tell("guest", "panic", { event: "panic" }),
-    },
     "/fake/cut-event": {
       method: "PUT",
       perform: () => {
@@ -370,8 +358,19 @@ class FakeCloudHypervisor {
     const count = bytes.readUInt32LE(0) + 1;
     bytes.writeUInt32LE(count, 0);
     writeSync(this.#memory.number, bytes, 0, 4, COUNTER_ADDRESS);
-    const line = `T${count.toString(16).padStart(8, "0").toUpperCase()}\n`;
+    const line = `T${count.toString(16).padStart(8, "0")}\n`;
     for (const listener of this.#listeners) listener.write(line);
+  }
+
+  /** What the guest reads on its serial port, if it runs. */
+  #obey(letter: string): void {
+    if (this.#state !== "Running") return;
+    if (letter === guestLetters.off) this.#powerOff();
+    if (letter === guestLetters.panic) this.#tell("guest", "panic", { event: "panic" });
+    if (letter !== guestLetters.reset || this.#memory === undefined) return;
+    this.#tell("vm", "rebooting");
+    writeSync(this.#memory.number, Buffer.alloc(4), 0, 4, COUNTER_ADDRESS);
+    this.#tell("vm", "rebooted");
   }
 
   async #openSerial(failure: string): Promise<void> {
@@ -386,6 +385,9 @@ class FakeCloudHypervisor {
       this.#listeners.add(socket);
       socket.on("error", () => {});
       socket.on("close", () => this.#listeners.delete(socket));
+      socket.on("data", (bytes) => {
+        for (const letter of bytes.toString()) this.#obey(letter);
+      });
     });
     const listening = Promise.withResolvers<void>();
     this.#serial.listen(serial.socket, listening.resolve);

@@ -215,7 +215,7 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   #readState(captured: CapturedState) {
     const { files, limits, machine } = this.#parts;
-    const { bytes, hypervisor, memory } = captured;
+    const { bytes, hypervisor, memory = [] } = captured;
     if (hypervisor !== "cloud-hypervisor") throw noState(`of cloud-hypervisor, not ${hypervisor}`);
     const read = decodeState(bytes, limits);
     if ("refusal" in read) throw noState(read.refusal);
@@ -234,7 +234,7 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   #needPaused(mend: string): void {
     const { version } = this.#parts;
-    const major = Number(/^v?(\d+)\./.exec(version)?.[1] ?? Number.POSITIVE_INFINITY);
+    const major = Number(/^(\d+)\./.exec(version)?.[1] ?? Number.POSITIVE_INFINITY);
     if (major >= FIRST_WITH_PAUSED) return;
     throw new VmmRefused(
       `cloud-hypervisor ${version} ${mend} (version ${FIRST_WITH_PAUSED} and up can)`,

@@ -128,7 +128,8 @@ async function connect(
     }
     connected.socket.close();
     const api = new CloudHypervisorApi(files.control, limits, both);
-    const { version } = await api.get("vmm.ping", pingSchema);
+    const { version: said } = await api.get("vmm.ping", pingSchema);
+    const version = said.replace(/^v/, "");
     const parts = { loop, api, pipe, version, machine, files, config, limits, stop };
     connection = new CloudHypervisorConnection(parts);
     return connection;
