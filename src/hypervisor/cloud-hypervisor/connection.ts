@@ -18,7 +18,7 @@ import { decodeState, encodeState, placeConfig } from "./captured-state.ts";
 import type { VmConfig } from "./config.ts";
 import type { EventPipe } from "./event-pipe.ts";
 import type { CloudHypervisorLimits } from "./limits.ts";
-import { MigrationReceiver, removeSocket, sendMachine } from "./migration-peer.ts";
+import { MigrationReceiver, NobodyReceives, removeSocket, sendMachine } from "./migration-peer.ts";
 
 /** The first that sends and takes a paused machine ("CompletePaused"). */
 const FIRST_WITH_PAUSED = 52;
@@ -185,14 +185,16 @@ export class CloudHypervisorConnection implements VmmConnection {
     const path = files.control + MIGRATION_SUFFIX;
     // One that a killed worker left would refuse the VMM its own.
     removeSocket(path);
-    const cut = new AbortController();
-    const signal = AbortSignal.any([stop.signal, cut.signal]);
     const order = { receiver_url: `unix:${path}` };
-    const answered = api.put("vm.receive-migration", order, limits.stateTime);
+    // It answers when all is over: a step that hangs is to be told as such before this is.
+    const time = limits.stateTime + limits.answerTime;
+    const answered = api.put("vm.receive-migration", order, time);
     // A VMM that refuses the order never listens: waiting for it is over then.
-    answered.catch(() => cut.abort());
+    const refused = new AbortController();
+    answered.catch(() => refused.abort());
     try {
-      await sendMachine(loop, machine, { path, limits, signal });
+      const listening = AbortSignal.any([stop.signal, refused.signal]);
+      await sendMachine(loop, machine, { path, limits, signal: stop.signal, listening });
     } catch (failure) {
       removeSocket(path);
       throw await this.#explain(failure, answered);
@@ -209,7 +211,7 @@ export class CloudHypervisorConnection implements VmmConnection {
     const reason = failure instanceof Error ? failure : new Error(String(failure));
     if (!(words instanceof VmmRefused)) return reason;
     // It refused the order itself, so that there was nobody to be reached.
-    if (reason instanceof VmmUnreachable) return words;
+    if (reason instanceof NobodyReceives) return words;
     return new VmmRefused(`${reason.message}. ${words.message}`, { cause: failure });
   }
 

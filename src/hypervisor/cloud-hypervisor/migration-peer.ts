@@ -202,16 +202,23 @@ export interface GivenMachine {
   readonly state: Uint8Array;
 }
 
-/** Gives a machine to a VMM that was told to receive it at this path. It is paused there. */
+/** The VMM does not listen for a machine. */
+export class NobodyReceives extends VmmUnreachable {}
+
+/**
+ * Gives a machine to a VMM that was told to receive it at this path. It is paused there.
+ * @param options.listening calls off the waiting for the VMM to listen
+ */
 export async function sendMachine(
   loop: EventLoop,
   machine: GivenMachine,
-  options: PeerOptions,
+  options: PeerOptions & { readonly listening: AbortSignal },
 ): Promise<void> {
-  const { path, limits, signal } = options;
-  const connected = await connectWithin(loop, path, { limit: limits.stateTime, signal });
+  const { path, limits, listening } = options;
+  const limit = limits.stateTime;
+  const connected = await connectWithin(loop, path, { limit, signal: listening });
   if (connected.kind === "failed") {
-    throw new VmmUnreachable(`The VMM takes no machine at ${path}: ${connected.reason}`);
+    throw new NobodyReceives(`The VMM takes no machine at ${path}: ${connected.reason}`);
   }
   // Nobody else is to come by this path.
   removeSocket(path);
