@@ -1,5 +1,5 @@
 /** The HTTP of the fake: by hand, so that it can be wrong in each way that HTTP can be. */
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
 import type { FakeOrders } from "./fake-cloud-hypervisor.ts";
 
@@ -21,8 +21,16 @@ export interface FakeApi {
   readonly loop: EventLoop;
 }
 
-export function serveFakeApi(path: string, api: FakeApi): Server {
+export interface FakeServer {
+  /** Ends connections as well, when what was written is out. */
+  close(): void;
+}
+
+export function serveFakeApi(path: string, api: FakeApi): FakeServer {
+  const open = new Set<Socket>();
   const server = createServer((socket) => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
     let received = Buffer.alloc(0);
     socket.on("error", () => {});
     socket.on("data", (bytes: Buffer) => {
@@ -37,7 +45,12 @@ export function serveFakeApi(path: string, api: FakeApi): Server {
     });
   });
   server.listen(path);
-  return server;
+  return {
+    close: () => {
+      server.close();
+      for (const socket of open) socket.end();
+    },
+  };
 }
 
 interface Request {

@@ -140,8 +140,6 @@ async function ask(
 
 interface Received {
   readonly path: string;
-  /** It knows no paused machine. */
-  readonly isOld: boolean;
   readonly onListening: () => void;
   /** Makes the machine, or throws. */
   readonly take: (machine: { config: unknown; memory: OwnedDescriptor }) => Promise<void>;
@@ -180,7 +178,6 @@ export async function receiveFakeMachine(
 }
 
 async function receiveAll(reading: Reading, received: Received): Promise<{ isPaused: boolean }> {
-  const known = received.isOld ? 7 : 8;
   for (let last = ""; ; ) {
     const head = await reading.take(16);
     const number = head.readUInt16LE(0);
@@ -190,7 +187,7 @@ async function receiveAll(reading: Reading, received: Received): Promise<{ isPau
     if (how === "hang") await Promise.withResolvers<void>().promise;
     if (how === "close") throw new MovedAway("it was told to hang up");
     if (how === "odd") reading.stream.send(header(ODD, 0));
-    const isRefused = step === undefined || how === "refuse" || number > known;
+    const isRefused = step === undefined || how === "refuse";
     if (isRefused || order[last]?.includes(step) !== true) fail(reading, `${number} after ${last}`);
     try {
       await takeStep(reading, received, step, payload);

@@ -38,7 +38,7 @@ import {
   vmConfigSchema,
 } from "./cloud-hypervisor-schema.ts";
 import { testEventLoop } from "./event-loop.ts";
-import { type FakeAnswer, serveFakeApi } from "./fake-cloud-hypervisor-api.ts";
+import { type FakeAnswer, type FakeServer, serveFakeApi } from "./fake-cloud-hypervisor-api.ts";
 import { MovedAway, receiveFakeMachine, sendFakeMachine } from "./fake-cloud-hypervisor-move.ts";
 import type { TemporaryFolder } from "./temporary-folder.ts";
 
@@ -65,8 +65,6 @@ export interface FakeOrders {
 const ORDERS = "FAKE_CLOUD_HYPERVISOR";
 
 const TICK_MILLISECONDS = 5;
-/** The first that migrates a paused machine. */
-const FIRST_WITH_PAUSED = 52;
 
 /** Writes a program that is the fake. @returns its path */
 export function fakeCloudHypervisor(folder: TemporaryFolder, orders: FakeOrders = {}): string {
@@ -100,7 +98,8 @@ class FakeCloudHypervisor {
   readonly #loop: EventLoop = testEventLoop();
   readonly #orders: FakeOrders;
   readonly #events: number | undefined;
-  readonly #api: Server;
+  readonly #api: FakeServer;
+  readonly #keepsOn: boolean;
   #isSpent = false;
   #config: VmConfigBody | undefined;
   #state: GuestState | undefined;
@@ -118,6 +117,7 @@ class FakeCloudHypervisor {
       const word = words[words.indexOf(name) + 1];
       return words.includes(name) ? word?.replace(/^path=/, "") : undefined;
     };
+    this.#keepsOn = words.includes("--no-shutdown");
     const socket = path("--api-socket");
     const events = path("--event-monitor");
     if (socket === undefined) throw new Error("--api-socket path=PATH is missing");
@@ -141,10 +141,6 @@ class FakeCloudHypervisor {
 
   get #version(): string {
     return this.#orders.version ?? "v53.0.0";
-  }
-
-  get #isOld(): boolean {
-    return Number(/\d+/.exec(this.#version)) < FIRST_WITH_PAUSED;
   }
 
   #tell(source: string, event: string, properties?: Readonly<Record<string, string>>): void {
@@ -274,6 +270,8 @@ class FakeCloudHypervisor {
     this.#tell("vm", "booting");
     if (this.#config === undefined) throw fromApi(404, failure, "VM config is missing");
     this.#checkBoot(this.#config, failure);
+    // It went with the machine that was before.
+    if (this.#serial === undefined) await this.#openSerial(failure);
     this.#memory = makeMemoryFile("ch_ram");
     ftruncateSync(this.#memory.number, this.#config.memory?.size ?? 512 * 1024 * 1024);
     nameThreads(this.#config.cpus?.boot_vcpus ?? 1);
@@ -395,14 +393,26 @@ class FakeCloudHypervisor {
   }
 
   #powerOff(): void {
+    if (this.#keepsOn) {
+      this.#shutDown();
+      return;
+    }
     this.#endMachine();
     this.#end();
+  }
+
+  /** The machine ends, and its configuration stays: it could be booted again. */
+  #shutDown(): void {
+    const config = this.#config;
+    this.#closeMachine();
+    this.#config = config;
+    this.#tell("vm", "shutdown");
   }
 
   #endMachine(): void {
     if (this.#isMoving) throw fromApi(500, "VM is currently migrating and can't be modified");
     if (this.#config === undefined) return;
-    if (this.#state !== undefined) this.#tell("vm", "shutdown");
+    if (this.#state !== undefined) this.#shutDown();
     this.#closeMachine();
     this.#tell("vm", "deleted");
   }
@@ -421,12 +431,14 @@ class FakeCloudHypervisor {
   /** Ends the process when what was answered is out. */
   #end(): void {
     this.#tell("vmm", "shutdown");
-    this.#api.close();
-    if (this.#events !== undefined) closeSync(this.#events);
-    this.#loop.wakeAfter(1, () => process.kill(process.pid, "SIGTERM"));
+    this.#loop.wakeAfter(1, () => {
+      this.#api.close();
+      if (this.#events !== undefined) closeSync(this.#events);
+      this.#loop[Symbol.dispose]();
+    });
   }
 
-  async #send(body: v.InferOutput<typeof sendMigrationSchema>): Promise<void> {
+  #send(body: v.InferOutput<typeof sendMigrationSchema>): void {
     const refuse = (reason: string) =>
       fromApi(500, "Error dispatching the migration worker", "Failed to send", reason);
     if (this.#isMoving) throw refuse("There is already an ongoing migration");
@@ -441,9 +453,9 @@ class FakeCloudHypervisor {
     if (config.memory?.shared !== true) {
       throw refuse("Local migration requires shared memory or hugepages enabled");
     }
-    if (this.#isOld && state === "Paused") throw refuse("Invalid transition");
     this.#isMoving = true;
-    const sent = sendFakeMachine(this.#loop, {
+    // It answers now: what comes of it is an event.
+    sendFakeMachine(this.#loop, {
       path: body.destination_url.replace(/^unix:/, ""),
       machine: { config, memory, isPaused: state === "Paused" },
       pause: () => {
@@ -454,8 +466,6 @@ class FakeCloudHypervisor {
       () => this.#moveAway(),
       () => this.#keep(state),
     );
-    // An older one answers when all is over.
-    if (this.#isOld) await sent;
   }
 
   #moveAway(): void {
@@ -482,7 +492,6 @@ class FakeCloudHypervisor {
     try {
       const { isPaused } = await receiveFakeMachine(this.#loop, {
         path,
-        isOld: this.#isOld,
         onListening: () => this.#tell("vm", "migration-receive-ready"),
         take: async ({ config, memory }) => {
           this.#config = readBody(JSON.stringify(config), vmConfigSchema);

@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { isListenedAt, listenerProcess } from "../../messaging/listener.ts";
-import type { ProcessId } from "../../units/units.ts";
+import type { Milliseconds, ProcessId } from "../../units/units.ts";
 import {
   type CapturedState,
   type GuestState,
@@ -18,13 +19,19 @@ import { decodeState, encodeState, placeConfig } from "./captured-state.ts";
 import type { VmConfig } from "./config.ts";
 import type { EventPipe } from "./event-pipe.ts";
 import type { CloudHypervisorLimits } from "./limits.ts";
-import { MigrationReceiver, NobodyReceives, removeSocket, sendMachine } from "./migration-peer.ts";
-
-/** The first that sends and takes a paused machine ("CompletePaused"). */
-const FIRST_WITH_PAUSED = 52;
+import {
+  MigrationReceiver,
+  NobodyReceives,
+  type ReceivedMachine,
+  removeSocket,
+  sendMachine,
+} from "./migration-peer.ts";
 
 /** Sockets of migrations stand beside the control socket, whose path leaves room for it. */
 export const MIGRATION_SUFFIX = ".move";
+
+/** Between two looks at whether the VMM has its machine again. */
+const LOOK_AGAIN: Milliseconds = 2;
 
 export interface ConnectionParts {
   readonly loop: EventLoop;
@@ -44,6 +51,8 @@ export class CloudHypervisorConnection implements VmmConnection {
   readonly #parts: ConnectionParts;
   #isEnding = false;
   #hasPanicked = false;
+  /** A machine that was captured, and that its VMM still has as well. */
+  #held: MigrationReceiver | undefined;
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
@@ -81,7 +90,8 @@ export class CloudHypervisorConnection implements VmmConnection {
       case "Shutdown":
         return "off";
       default:
-        return "created";
+        // It says so as well of a machine that has ended; its console went with that.
+        return existsSync(this.#parts.files.console) ? "created" : "off";
     }
   }
 
@@ -105,7 +115,28 @@ export class CloudHypervisorConnection implements VmmConnection {
   }
 
   async resume(): Promise<void> {
-    await this.#parts.api.put("vm.resume");
+    const { api, limits, loop } = this.#parts;
+    const wasHeld = this.#held !== undefined;
+    this.#giveBack();
+    const end = monotonicNow() + limits.answerTime;
+    for (;;) {
+      try {
+        await api.put("vm.resume");
+        return;
+      } catch (failure) {
+        const isOnItsWay = wasHeld && failure instanceof VmmRefused && isMoving(failure);
+        if (!isOnItsWay || monotonicNow() >= end) throw failure;
+      }
+      const again = Promise.withResolvers<void>();
+      loop.wakeAfter(LOOK_AGAIN, again.resolve);
+      await again.promise;
+    }
+  }
+
+  /** The VMM is told that its machine was not taken. */
+  #giveBack(): void {
+    this.#held?.[Symbol.dispose]();
+    this.#held = undefined;
   }
 
   async pressPowerButton(): Promise<void> {
@@ -114,6 +145,11 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   async quit(): Promise<void> {
     this.#isEnding = true;
+    if (this.#held?.isHeld === true) {
+      // It ends by itself when it hears that its machine was taken.
+      this.#held.release();
+      return;
+    }
     try {
       await this.#parts.api.put("vmm.shutdown");
     } catch (failure) {
@@ -154,19 +190,12 @@ export class CloudHypervisorConnection implements VmmConnection {
   }
 
   async captureState(): Promise<CapturedState> {
-    const { api, files, limits, loop, stop, version } = this.#parts;
-    const state = await this.guestState();
-    if (state === "paused") this.#needPaused("captures no paused machine: resume it");
-    const path = files.control + MIGRATION_SUFFIX;
-    const sender = this.#process();
-    using receiver = new MigrationReceiver(loop, { path, sender, limits, signal: stop.signal });
-    const order = { destination_url: `unix:${path}`, local: true };
-    // Versions differ in when they answer: at once, or when all is over. An answer that is no
-    // refusal says nothing, and none comes from a VMM that has sent all and ended.
-    api.put("vm.send-migration", order, limits.stateTime).catch((failure: Error) => {
-      receiver.fail(failure);
-    });
-    const { slots, config, state: devices } = await receiver.received;
+    const { version } = this.#parts;
+    this.#giveBack();
+    // Paused first, and not by the migration: a machine that it paused would run on when we are
+    // gone, whoever else has its memory by then.
+    if ((await this.guestState()) === "running") await this.pause();
+    const { slots, config, state: devices } = await this.#receive();
     const decoder = new TextDecoder();
     const bytes = encodeState({
       slots: slots.map(({ slot }) => slot),
@@ -177,8 +206,21 @@ export class CloudHypervisorConnection implements VmmConnection {
     return { hypervisor: "cloud-hypervisor", version, bytes, memory };
   }
 
+  async #receive(): Promise<ReceivedMachine> {
+    const { api, files, limits, loop, stop } = this.#parts;
+    const path = files.control + MIGRATION_SUFFIX;
+    const sender = this.#process();
+    const receiver = new MigrationReceiver(loop, { path, sender, limits, signal: stop.signal });
+    this.#held = receiver;
+    const order = { destination_url: `unix:${path}`, local: true };
+    // It answers before anything is sent: what goes wrong later is told by the migration itself.
+    api.put("vm.send-migration", order, limits.stateTime).catch((failure: Error) => {
+      if (!receiver.isHeld) receiver.fail(failure);
+    });
+    return await receiver.received;
+  }
+
   async restoreState(captured: CapturedState): Promise<void> {
-    this.#needPaused("takes no paused machine: start a newer one");
     const machine = this.#readState(captured);
     const { api, files, limits, loop, stop } = this.#parts;
     this.#removeOldSockets();
@@ -234,20 +276,15 @@ export class CloudHypervisorConnection implements VmmConnection {
     };
   }
 
-  #needPaused(mend: string): void {
-    const { version } = this.#parts;
-    const major = Number(/^(\d+)\./.exec(version)?.[1] ?? Number.POSITIVE_INFINITY);
-    if (major >= FIRST_WITH_PAUSED) return;
-    throw new VmmRefused(
-      `cloud-hypervisor ${version} ${mend} (version ${FIRST_WITH_PAUSED} and up can)`,
-    );
-  }
-
   [Symbol.dispose](): void {
+    this.#giveBack();
     this.#parts.stop.abort();
     this.#parts.pipe[Symbol.dispose]();
   }
 }
+
+/** VmError::VmMigrating of vmm/src/vm.rs. */
+const isMoving = ({ message }: VmmRefused) => message.includes("currently migrating");
 
 const noState = (reason: string) => new VmmRefused(`This is no state to go on from: ${reason}`);
 

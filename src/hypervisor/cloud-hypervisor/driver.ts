@@ -3,6 +3,7 @@ import { connectWithin } from "../../messaging/connect-within.ts";
 import {
   type ConnectOptions,
   type HypervisorDriver,
+  type HypervisorProgram,
   type MachineFiles,
   MachineRefused,
   type MachineSpecification,
@@ -29,12 +30,19 @@ export interface CloudHypervisorOptions {
 /** The driver with nothing set: no Landlock, the usual limits. */
 export const cloudHypervisorDriver: HypervisorDriver = makeCloudHypervisorDriver();
 
-/** Speaks to cloud-hypervisor, version 43 and up, by its REST API and its event monitor. */
+/**
+ * The first that keeps running when its guest is off (--no-shutdown), and that moves a paused
+ * machine ("CompletePaused").
+ */
+const FIRST_VERSION = 52;
+
+/** Speaks to cloud-hypervisor by its REST API and its event monitor. */
 export function makeCloudHypervisorDriver(options: CloudHypervisorOptions = {}): HypervisorDriver {
   const { landlock } = options;
   return {
     hypervisor: "cloud-hypervisor",
     plan: (machine, files, program, _beginning) => {
+      checkVersion(program);
       checkFiles(files);
       // Refused before anything is started, though it is told only when the VMM runs.
       vmConfigOf(machine, files, { landlock });
@@ -60,6 +68,7 @@ function planOf(
       `path=${files.events}`,
       "--seccomp",
       "true",
+      "--no-shutdown",
       ...(isConfined ? ["--landlock"] : []),
     ],
     // Guest memory is a memfd of the VMM's own, and comes to us when the machine moves.
@@ -72,6 +81,18 @@ function planOf(
       ...(networks.length > 0 ? ["/dev/net/tun"] : []),
     ],
   };
+}
+
+/** @throws MachineRefused */
+function checkVersion({ version }: HypervisorProgram): void {
+  const major = Number(/^v?(\d+)\./.exec(version)?.[1]);
+  if (major >= FIRST_VERSION) return;
+  throw new MachineRefused({
+    key: "hypervisor.version",
+    expected: `cloud-hypervisor ${FIRST_VERSION} or newer`,
+    received: JSON.stringify(version),
+    mend: "install a newer one, or choose qemu as hypervisor",
+  });
 }
 
 /** @throws MachineRefused for a path that the VMM would read otherwise, or that is no socket's */
@@ -116,7 +137,7 @@ async function connect(
       onGarbage: (reason) => options.onTrouble?.(`events of ${machine.name}: ${reason}`),
       onEnd: () => {
         if (connection === undefined) stop.abort();
-        else onLost("the VMM closed its pipe of events: it has ended");
+        else if (!connection.isEnding) onLost("the VMM closed its pipe of events: it has ended");
       },
     },
   });

@@ -57,9 +57,9 @@ const describe = ({ expected, received }: WireRefusal) =>
   `expected ${expected}, received ${received}`;
 
 /**
- * Takes a machine from a VMM that is told to send it here. The VMM ends when it has heard our last
- * "ok", which it does only when all of the machine is here; what goes wrong before leaves the
- * machine with it.
+ * Takes a machine from a VMM that is told to send it here. The last of its requests waits for its
+ * answer: until `release` the machine is here and with the VMM, which does nothing meanwhile; "ok"
+ * ends the VMM, and everything else, our own end as well, leaves the machine with it.
  */
 export class MigrationReceiver implements Disposable {
   /** @throws VmmRefused, VmmUnreachable; what came is closed then */
@@ -77,7 +77,12 @@ export class MigrationReceiver implements Disposable {
   readonly #slots: { slot: number; descriptor: OwnedDescriptor }[] = [];
   #config = new Uint8Array(0);
   #state = new Uint8Array(0);
-  #isSettled = false;
+  #phase: "receiving" | "held" | "over" = "receiving";
+
+  /** Whether all is here, and the VMM waits for its last answer. */
+  get isHeld(): boolean {
+    return this.#phase === "held";
+  }
 
   /** Listens from now on. @param options.sender the VMM: nobody else is heard */
   constructor(loop: EventLoop, options: PeerOptions & { readonly sender: ProcessId }) {
@@ -106,19 +111,30 @@ export class MigrationReceiver implements Disposable {
 
   /** Gives it up: the VMM is told, and keeps the machine. */
   fail(reason: Error): void {
-    if (this.#isSettled) return;
-    this.#stream?.send(encodeAnswer("error"));
-    this.#settle();
-    for (const { descriptor } of this.#slots) descriptor.close();
-    this.#outcome.reject(reason);
+    if (this.#phase === "receiving") {
+      for (const { descriptor } of this.#slots) descriptor.close();
+      this.#outcome.reject(reason);
+    }
+    this.#end("error");
   }
 
-  #settle(): void {
-    this.#isSettled = true;
+  /** The machine is ours alone: the VMM ends. */
+  release(): void {
+    if (this.#phase === "held") this.#end("ok");
+  }
+
+  #end(answer: "ok" | "error"): void {
+    if (this.#phase === "over") return;
+    this.#phase = "over";
+    this.#stopWaiting();
+    this.#stream?.send(encodeAnswer(answer));
+    this.#stream?.finish();
+  }
+
+  #stopWaiting(): void {
     this.#timer[Symbol.dispose]();
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     this.#listener.close();
-    this.#stream?.finish();
     for (const descriptor of this.#descriptors.splice(0)) descriptor.close();
   }
 
@@ -140,21 +156,21 @@ export class MigrationReceiver implements Disposable {
 
   #onBytes(bytes: Uint8Array, descriptors: OwnedDescriptor[]): void {
     this.#descriptors.push(...descriptors);
-    if (this.#isSettled) return;
     this.#reader.push(bytes);
-    for (;;) {
-      const request = this.#isSettled ? undefined : this.#reader.next();
+    while (this.#phase === "receiving") {
+      const request = this.#reader.next();
       if (request === undefined) break;
       const refusal = "refusal" in request ? request.refusal : this.#take(request);
       if (refusal !== undefined) this.#refuse(refusal);
     }
-    if (this.#descriptors.length > 1) {
-      this.#refuse({ expected: "one descriptor at a time", received: "more" });
-    }
+    const most = this.#phase === "receiving" ? 1 : 0;
+    if (this.#descriptors.length <= most) return;
+    this.#refuse({ expected: "one descriptor at a time", received: "more" });
   }
 
   #refuse(refusal: WireRefusal): void {
     this.fail(new VmmRefused(`The VMM sends no machine: ${describe(refusal)}`));
+    for (const descriptor of this.#descriptors.splice(0)) descriptor.close();
   }
 
   #take({ command, payload }: MigrationRequest): WireRefusal | undefined {
@@ -167,8 +183,8 @@ export class MigrationReceiver implements Disposable {
     if (command === "config") this.#config = Uint8Array.from(payload);
     if (command === "state") this.#state = Uint8Array.from(payload);
     this.#receiving = next;
-    this.#stream?.send(encodeAnswer("ok"));
-    if (next === "complete") this.#complete();
+    if (next === "complete") this.#hold();
+    else this.#stream?.send(encodeAnswer("ok"));
     return undefined;
   }
 
@@ -185,8 +201,9 @@ export class MigrationReceiver implements Disposable {
     return { expected: `at most ${memorySlots} pieces of memory`, received: "one more" };
   }
 
-  #complete(): void {
-    this.#settle();
+  #hold(): void {
+    this.#phase = "held";
+    this.#stopWaiting();
     this.#outcome.resolve({ slots: this.#slots, config: this.#config, state: this.#state });
   }
 

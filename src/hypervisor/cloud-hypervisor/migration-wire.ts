@@ -182,7 +182,8 @@ const following: Readonly<Record<Receiving, Partial<Record<MigrationCommand, Rec
   started: { "memory-descriptor": "memory" },
   memory: { "memory-descriptor": "memory", config: "configured" },
   configured: { state: "stated" },
-  stated: { complete: "complete", "complete-paused": "complete" },
+  // Not "complete", which is a running machine's: that would run on when we are gone.
+  stated: { "complete-paused": "complete" },
   complete: {},
 };
 

@@ -1,5 +1,6 @@
 /** A VMM that a test started by a driver's plan, and what its guest says on the serial port. */
 import { ftruncateSync, mkdirSync, readFileSync, readSync } from "node:fs";
+import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { COUNTER_ADDRESS } from "../../../scripts/test-guest.ts";
@@ -53,6 +54,7 @@ export class TestVmm implements AsyncDisposable {
     this.files = filesIn(start.folder);
     const { driver, machine, program, beginning = "new" } = start;
     const plan = driver.plan(machine, this.files, program, beginning);
+    for (const pipe of plan.pipes ?? []) makeNamedPipe(pipe, 0o600);
     this.memory = start.memory ?? guestMemory(machine);
     const output = Bun.file(`${start.folder}/output`);
     this.#child = Bun.spawn([...(start.before ?? []), plan.program, ...plan.arguments], {
