@@ -59,6 +59,12 @@ const systemPackages = {
     { name: "libelf-dev", shownBy: "/usr/include/libelf.h" },
     { name: "xz-utils", shownBy: "/usr/bin/xz" },
   ],
+  // What others say of the disks that we make.
+  disks: [
+    { name: "qemu-utils", shownBy: "/usr/bin/qemu-img" },
+    { name: "genisoimage", shownBy: "/usr/bin/isoinfo" },
+    { name: "util-linux", shownBy: "/sbin/blkid" },
+  ],
   // Clocks that are wrong, and hosts in networks of their own.
   authority: [
     { name: "faketime", shownBy: "/usr/bin/faketime" },

@@ -24,7 +24,7 @@ export const suites: readonly Suite[] = [
   { ...quick("simulation", "test/simulation"), minutesPerFile: 10 },
   {
     ...quick("contract", "test/contract"),
-    packages: ["layouts", "arm64", "musl", "images"],
+    packages: ["layouts", "arm64", "musl", "images", "disks"],
     minutesPerFile: 10,
   },
   {
