@@ -59,7 +59,7 @@ export function layoutsOf(of: Architecture) {
     /** What comes beside a packet where PACKET_AUXDATA is on: packet(7). */
     tpacket_auxdata: { size: 20, tp_status: 0 },
     /** netdevice(7) */
-    ifreq: { size: 40, ifr_name: 0, ifr_ifindex: 16 },
+    ifreq: { size: 40, ifr_name: 0, ifr_ifindex: 16, ifr_flags: 16 },
     /** include/uapi/linux/filter.h: one instruction, and a program. */
     sock_filter: { size: 8, code: 0, jt: 2, jf: 3, k: 4 },
     sock_fprog: { size: 16, len: 0, filter: 8 },
@@ -115,7 +115,6 @@ export function layoutsOf(of: Architecture) {
     /** include/uapi/linux/if_bridge.h */
     bridge_vlan_info: { size: 4, flags: 0, vid: 2 },
     /** netdevice(7) */
-    ifreq: { size: 40, ifr_name: 0, ifr_flags: 16 },
     /** include/uapi/linux/netfilter/nfnetlink.h; res_id is big-endian. */
     nfgenmsg: { size: 4, nfgen_family: 0, res_id: 2 },
   } as const satisfies Readonly<Record<string, { readonly size: number; [field: string]: number }>>;

@@ -30,6 +30,10 @@ export const root: Command = defineCommand({
       description: "Change the kernel, and keep what programs hold in memory",
       load: async () => (await import("../live-update/command.ts")).liveUpdateCommand,
     },
+    vm: {
+      description: "Run virtual machines that outlive their manager",
+      load: async () => (await import("../vm/command.ts")).vmCommand,
+    },
     doctor: {
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,

@@ -168,8 +168,8 @@ export const controlRequestSchema = v.variant("verb", [
     id: identifier,
     verb: v.literal("create"),
     spec: vmSpecSchema,
-    /** off: its disks are made. created: a VMM has it, and nothing of its guest has run. */
-    wanted: v.optional(v.picklist(["off", "created", "running", "paused"])),
+    /** created: a VMM has it, and nothing of its guest has run. */
+    wanted: v.optional(v.picklist(["created", "running", "paused"])),
   }),
   v.strictObject({ id: identifier, verb: v.literal("boot"), name }),
   v.strictObject({ id: identifier, verb: v.literal("pause"), name }),

@@ -211,9 +211,6 @@ static void network_structures(void) {
   FIELD(struct bridge_vlan_info, flags);
   FIELD(struct bridge_vlan_info, vid);
   CLOSE();
-  STRUCTURE(ifreq, struct ifreq);
-  FIELD(struct ifreq, ifr_name);
-  FIELD(struct ifreq, ifr_flags);
   CLOSE();
   STRUCTURE(nfgenmsg, struct nfgenmsg);
   FIELD(struct nfgenmsg, nfgen_family);
@@ -305,6 +302,7 @@ static void structures(void) {
   STRUCTURE(ifreq, struct ifreq);
   FIELD(struct ifreq, ifr_name);
   FIELD(struct ifreq, ifr_ifindex);
+  FIELD(struct ifreq, ifr_flags);
   CLOSE();
   STRUCTURE(sock_filter, struct sock_filter);
   FIELD(struct sock_filter, code);

@@ -59,7 +59,7 @@ export interface MachineTools {
   readonly network: MachineNetwork;
   readonly captures: Captures;
   readonly drivers: Readonly<Record<HypervisorName, HypervisorDriver>>;
-  /** Below it each VMM has a folder of its own, by its user's number: paths of sockets are short. */
+  /** Below it each VMM has a folder, by its user's number: paths of sockets are short. */
   readonly runFolder: string;
   /** random(4), boot_id */
   readonly boot: string;

@@ -17,6 +17,7 @@ import {
 import type { Ending } from "../../units/ending.ts";
 import { Signal } from "../../units/signals.ts";
 import type { Milliseconds } from "../../units/units.ts";
+import { consoleLogOf } from "../console-log.ts";
 import {
   type Instance,
   type MachineEffect,
@@ -27,6 +28,7 @@ import {
 } from "../lifecycle-state.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import { passStep } from "./kill-points.ts";
+import { MachineConsole } from "./machine-console.ts";
 import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
@@ -65,6 +67,7 @@ export type VmmEffect = Extract<
 /** A VMM that answers. */
 export interface AttachedVmm {
   readonly connection: VmmConnection;
+  readonly driver: HypervisorDriver;
   readonly machine: MachineSpecification;
   readonly invocation: string;
 }
@@ -81,6 +84,8 @@ interface Owner {
 interface Living {
   readonly process: VmmProcess;
   readonly identity: VmmIdentity;
+  /** undefined where its socket could not be made. */
+  readonly console: MachineConsole | undefined;
 }
 
 /** The VMM of one machine: its process, its sockets and the connection to it. */
@@ -133,6 +138,7 @@ export class MachineVmm implements Disposable {
   /** Its sockets, which nobody serves any more. @throws Error (EBUSY …) */
   removeFiles(): void {
     rmSync(this.#folder, { recursive: true, force: true });
+    rmSync(this.viewerSocket, { force: true });
   }
 
   adopt(instance: Instance): Adoption {
@@ -158,7 +164,7 @@ export class MachineVmm implements Disposable {
         void this.#find(effect.invocation);
         return;
       case "attach":
-        void this.#attach(effect.instance, effect.ticket);
+        void this.#attach(effect);
         return;
       case "kill":
         this.#living?.process.signal(Signal.SIGKILL);
@@ -173,13 +179,40 @@ export class MachineVmm implements Disposable {
 
   #watch(identity: VmmIdentity, process: OwnedDescriptor): void {
     const { invocation } = identity;
-    this.#living?.process[Symbol.dispose]();
+    this.#letGo();
     const watched = new VmmProcess(this.#tools.loop, { identity, process }, (ending: Ending) => {
-      this.#living = undefined;
+      this.#letGo();
       this.#detach();
       this.#tell({ kind: "died", invocation, ending });
     });
-    this.#living = { process: watched, identity };
+    this.#living = { process: watched, identity, console: this.#openConsole() };
+  }
+
+  #letGo(): void {
+    this.#living?.process[Symbol.dispose]();
+    this.#living?.console?.[Symbol.dispose]();
+    this.#living = undefined;
+  }
+
+  /** A machine without a console that anybody sees is still a machine. */
+  #openConsole(): MachineConsole | undefined {
+    const onTrouble = (message: string) => this.#tools.onTrouble(`${this.#name}: ${message}`);
+    try {
+      return new MachineConsole(this.#tools.loop, {
+        vmmSocket: this.files.console,
+        viewerSocket: this.viewerSocket,
+        scrollbackPath: consoleLogOf(this.#tools.folders.folderOf(this.#name)),
+        onTrouble,
+      });
+    } catch (error) {
+      onTrouble(`its console: ${refusalOf(error).message}`);
+      return undefined;
+    }
+  }
+
+  /** Where people look at its console. */
+  get viewerSocket(): string {
+    return `${this.#folder}.console`;
   }
 
   async #spawn(invocation: string, beginning: SpawnBeginning): Promise<void> {
@@ -316,7 +349,7 @@ export class MachineVmm implements Disposable {
     });
   }
 
-  async #attach(instance: Instance, ticket: number): Promise<void> {
+  async #attach({ instance, ticket, capture }: Extract<VmmEffect, { kind: "attach" }>) {
     this.#detach();
     const { invocation } = instance;
     const controller = new AbortController();
@@ -334,9 +367,10 @@ export class MachineVmm implements Disposable {
         connection[Symbol.dispose]();
         return;
       }
-      this.#attached = { connection, machine, invocation };
+      this.#attached = { connection, driver, machine, invocation };
       const guest = await connection.guestState();
-      this.#tell({ kind: "attached", invocation, ticket, guest });
+      const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
+      this.#tell({ kind: "attached", invocation, ticket, guest, captured });
     } catch (error) {
       if (controller.signal.aborted) return;
       this.#detach();
@@ -457,7 +491,7 @@ export class MachineVmm implements Disposable {
   [Symbol.dispose](): void {
     this.#isDisposed = true;
     this.#detach();
-    this.#living?.process[Symbol.dispose]();
+    this.#letGo();
   }
 }
 

@@ -1,3 +1,4 @@
+import { monotonicNow } from "../../event-loop/clock.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import type {
   HistoryEntry,
@@ -22,7 +23,7 @@ export interface MachineHandlers {
   readonly onProgress: () => void;
 }
 
-/** Performs what was decided for one machine, in order; what the world says comes back as events. */
+/** Performs what was decided for one machine, in order; answers come back as events. */
 export class Machine implements Disposable {
   readonly name: string;
   readonly #tools: MachineTools;
@@ -34,6 +35,9 @@ export class Machine implements Disposable {
   #noteRetry: Disposable | undefined;
   #preparing: AbortController | undefined;
   #progress: PreparationProgress | undefined;
+  #measured:
+    | { readonly processId: number; readonly seconds: number; readonly at: number }
+    | undefined;
   #isDisposed = false;
 
   constructor(record: MachineRecord, tools: MachineTools, handlers: MachineHandlers) {
@@ -71,7 +75,31 @@ export class Machine implements Disposable {
   }
 
   get consoleSocket(): string {
-    return this.#vmm.files.console;
+    return this.#vmm.viewerSocket;
+  }
+
+  get folder(): string {
+    return this.#tools.folders.folderOf(this.name);
+  }
+
+  /** What it consists of, where that was looked at already. */
+  get knownParts(): MachineParts | undefined {
+    return this.#parts;
+  }
+
+  /**
+   * Of one processor, since the last measuring of the same VMM; null for the first.
+   * @param seconds that its VMM has used so far
+   */
+  processorPercent(seconds: number | undefined): number | null {
+    const { processId } = this;
+    if (seconds === undefined || processId === undefined) return null;
+    const now = monotonicNow();
+    const before = this.#measured;
+    this.#measured = { processId, seconds, at: now };
+    if (before === undefined || before.processId !== processId || now <= before.at) return null;
+    const percent = ((seconds - before.seconds) * 100_000) / (now - before.at);
+    return Math.round(Math.max(0, percent) * 10) / 10;
   }
 
   /** @throws as Preparation.describe */

@@ -1,0 +1,323 @@
+import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
+import { guestAgentCommand } from "./commands/guest-agent.ts";
+import { defaultControlSocket } from "./protocol.ts";
+
+const controlSocketFlag = {
+  "control-socket": {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: defaultControlSocket,
+    description: "Where the worker takes requests",
+  },
+} as const;
+const jsonFlag = { json: { type: "boolean", description: "Print JSON" } } as const;
+const jsonLinesFlag = {
+  json: { type: "boolean", description: "Print one JSON object a line" },
+} as const;
+const oneName = { name: { type: "positional", description: "A virtual machine" } } as const;
+
+/** What the worker alone can know is its refusal, not a mistake of the command line. */
+const refused = {
+  111: "the worker is away or refused, as it refuses a name that it does not know",
+} as const;
+
+const workerCommand = defineCommand({
+  meta: {
+    name: "worker",
+    description: "Run virtual machines, each in a process of its own; they outlive the worker",
+    examples: [
+      ["hostler vm worker", "With cloud-hypervisor, or QEMU, as this host can"],
+      ["hostler vm worker --config /etc/hostler/vm.toml", "As the file says"],
+    ],
+  },
+  args: {
+    config: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "TOML; without it the defaults hold",
+    },
+    "log-json": { type: "boolean", description: "Log one JSON object a line" },
+    verbose: {
+      type: "boolean",
+      alias: "v",
+      description: "Log also what is only of use to a developer",
+    },
+  },
+  run: async (args) => await (await import("./commands/worker.ts")).runWorkerCommand(args),
+});
+
+const createCommand = defineCommand({
+  meta: {
+    name: "create",
+    description: "Make a virtual machine from an image: verified once, while it is copied",
+    examples: [
+      [
+        "hostler vm create web --image /nix/store/xxx-vm-image --hash sha256-…",
+        "Make it; hostler vm boot web starts it",
+      ],
+      [
+        "hostler vm create web --image ./web-image --hash $(hostler vm hash ./web-image) --start",
+        "Make it and start it",
+      ],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    name: { type: "positional", description: "1 to 63 of a-z, 0-9 and -" },
+    image: {
+      type: "string",
+      required: true,
+      valueHint: "folder",
+      complete: "file",
+      description: "A folder with vm-config.json",
+    },
+    hash: {
+      type: "string",
+      required: true,
+      valueHint: "sha256-…",
+      description: "Of that folder, as nix hash path and hostler vm hash print it",
+    },
+    cpu: { type: "string", valueHint: "count", description: "Processors, in place of the image's" },
+    memory: { type: "string", valueHint: "MiB", description: "Memory, in place of the image's" },
+    cmdline: {
+      type: "string",
+      valueHint: "words",
+      description: "The kernel's command line, in place of the image's",
+    },
+    "allow-domain": {
+      type: "string",
+      repeatable: true,
+      valueHint: "domain",
+      description: "It reaches these domains alone, such as example.org or *.example.org",
+    },
+    start: { type: "boolean", description: "Boot it at once" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/create.ts")).runCreate(args),
+});
+
+const hashCommand = defineCommand({
+  meta: {
+    name: "hash",
+    description: "Print the hash of an image's folder, as nix hash path does",
+    examples: [["hostler vm hash ./web-image", "sha256-… of its NAR serialisation"]],
+  },
+  args: { folder: { type: "positional", complete: "file", description: "A file or a folder" } },
+  run: async (args) => await (await import("./commands/hash.ts")).runHash(args.folder),
+});
+
+const changeFlags = {
+  ...oneName,
+  wait: { type: "boolean", description: "Return when it is there" },
+  ...controlSocketFlag,
+  ...jsonFlag,
+} as const;
+
+function changeCommand(
+  name: "boot" | "pause" | "resume" | "replace-vmm",
+  description: string,
+  example: string,
+): Command {
+  return defineCommand({
+    meta: {
+      name,
+      description,
+      examples: [[`hostler vm ${name} web`, example]],
+      exitCodes: refused,
+    },
+    args: changeFlags,
+    run: async (args) =>
+      await (await import("./commands/change.ts")).runChange({ ...args, now: false, verb: name }),
+  });
+}
+
+const bootCommand = changeCommand("boot", "Start a virtual machine", "Return at once");
+const pauseCommand = changeCommand(
+  "pause",
+  "Stop its processors; its memory stays",
+  "Until resume",
+);
+const resumeCommand = changeCommand("resume", "Let its processors go on", "Where they were");
+const replaceCommand = changeCommand(
+  "replace-vmm",
+  "Give a running virtual machine to a new process of its hypervisor",
+  "Such as a newer version; its guest goes on after milliseconds",
+);
+
+const stopFlags = {
+  ...changeFlags,
+  now: { type: "boolean", description: "Kill its hypervisor, without asking the guest" },
+} as const;
+
+const shutdownCommand = defineCommand({
+  meta: {
+    name: "shutdown",
+    description: "Ask the guest to shut down, by its power button; later its hypervisor is ended",
+    examples: [["hostler vm shutdown web --wait", "Return when it is off"]],
+    exitCodes: refused,
+  },
+  args: stopFlags,
+  run: async (args) =>
+    await (await import("./commands/change.ts")).runChange({ ...args, verb: "shutdown" }),
+});
+
+const deleteCommand = defineCommand({
+  meta: {
+    name: "delete",
+    description: "Shut a virtual machine down, and remove it with all its disks",
+    examples: [["hostler vm delete web --wait", "Return when nothing of it is left"]],
+    exitCodes: refused,
+  },
+  args: stopFlags,
+  run: async (args) =>
+    await (await import("./commands/change.ts")).runChange({ ...args, verb: "delete" }),
+});
+
+const listCommand = defineCommand({
+  meta: {
+    name: "list",
+    description: "Show all virtual machines: phase, address, hypervisor",
+    examples: [["hostler vm list", "Show them as a table"]],
+  },
+  args: { ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/list.ts")).runList(args),
+});
+
+const showCommand = defineCommand({
+  meta: {
+    name: "show",
+    description: "Show all that is known of a virtual machine",
+    examples: [["hostler vm show web", "Its declaration, its VMM, its past"]],
+    exitCodes: refused,
+  },
+  args: { ...oneName, ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/show.ts")).runShow(args),
+});
+
+const survivableCommand = defineCommand({
+  meta: {
+    name: "survivable",
+    description: "Say whether its VMM can be replaced under it, and if not, exactly why",
+    examples: [["hostler vm survivable web", "Exit code 0: it can"]],
+    exitCodes: { 0: "it can", 1: "it cannot", ...refused },
+  },
+  args: { ...oneName, ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/show.ts")).runSurvivable(args),
+});
+
+const statusCommand = defineCommand({
+  meta: {
+    name: "status",
+    description: "Show how the worker is: hypervisors, network, what is not as it should be",
+    examples: [["hostler vm status", "Whether machines run with KVM"]],
+  },
+  args: { ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/list.ts")).runStatus(args),
+});
+
+const metricsCommand = defineCommand({
+  meta: {
+    name: "metrics",
+    description: "Show what virtual machines use: processor, memory, network, disks",
+    examples: [
+      ["hostler vm metrics", "For Prometheus"],
+      ["hostler vm metrics --json", "As a JSON array"],
+    ],
+  },
+  args: {
+    name: { type: "positional", required: false, description: "A virtual machine; else all" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/metrics.ts")).runMetrics(args),
+});
+
+const eventsCommand = defineCommand({
+  meta: {
+    name: "events",
+    description: "Show what happened to virtual machines, with times in microseconds",
+    examples: [["hostler vm events -f", "Show what happened, and go on"]],
+  },
+  args: {
+    name: { type: "positional", required: false, description: "A virtual machine; else all" },
+    follow: { type: "boolean", alias: "f", description: "Go on with what comes" },
+    ...controlSocketFlag,
+    ...jsonLinesFlag,
+  },
+  run: async (args) => await (await import("./commands/events.ts")).runEvents(args),
+});
+
+const consoleCommand = defineCommand({
+  meta: {
+    name: "console",
+    description: "Attach to its serial console, with what it said before; Ctrl-] leaves it",
+    examples: [
+      ["hostler vm console web", "Write there, when nobody else does"],
+      ["hostler vm console web --read-only", "Look on"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...oneName,
+    "read-only": { type: "boolean", description: "What is typed goes nowhere" },
+    take: { type: "boolean", description: "Take the writing from whoever has it" },
+    ...controlSocketFlag,
+  },
+  run: async (args) => await (await import("./commands/console.ts")).runConsole(args),
+});
+
+const logsCommand = defineCommand({
+  meta: {
+    name: "logs",
+    description: "Show what its serial console said; nothing in it drives the terminal",
+    examples: [["hostler vm logs web -n 20", "Show the last 20 lines"]],
+    exitCodes: refused,
+  },
+  args: {
+    ...oneName,
+    lines: {
+      type: "string",
+      alias: "n",
+      valueHint: "count",
+      description: "The last so many lines; all that are kept without it",
+    },
+    ...controlSocketFlag,
+  },
+  run: async (args) => await (await import("./commands/console.ts")).runLogs(args),
+});
+
+/** `hostler vm …` */
+export const vmCommand: Command = defineCommand({
+  meta: {
+    name: "vm",
+    description: "Run virtual machines that outlive their manager",
+    examples: [
+      ["hostler vm worker", "Take requests, and run machines"],
+      ["hostler vm create web --image FOLDER --hash HASH --start", "Make one and start it"],
+      ["hostler vm list", "Show them"],
+    ],
+  },
+  subCommands: subCommandsOf(
+    workerCommand,
+    createCommand,
+    bootCommand,
+    pauseCommand,
+    resumeCommand,
+    shutdownCommand,
+    deleteCommand,
+    listCommand,
+    showCommand,
+    statusCommand,
+    metricsCommand,
+    eventsCommand,
+    consoleCommand,
+    logsCommand,
+    replaceCommand,
+    survivableCommand,
+    hashCommand,
+    guestAgentCommand,
+  ),
+});

@@ -1,0 +1,57 @@
+import { resolve } from "node:path";
+import * as v from "valibot";
+import { wholeNumber } from "../../command-line/parse.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { describeIssues } from "../../messaging/describe-issues.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { WorkerClient } from "../client.ts";
+import { limits, type VmSpec, vmSpecSchema } from "../protocol.ts";
+import { awaitPhase } from "./await-phase.ts";
+import { printSummary } from "./words.ts";
+
+interface CreateFlags {
+  readonly name: string;
+  readonly image: string;
+  readonly hash: string;
+  readonly cpu: string | undefined;
+  readonly memory: string | undefined;
+  readonly cmdline: string | undefined;
+  readonly "allow-domain": readonly string[];
+  readonly start: boolean;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+/** Makes a machine; returns when it is there, with how far its image is on a terminal. */
+export async function runCreate(flags: CreateFlags): Promise<number> {
+  const spec = readSpec(flags);
+  const wanted = flags.start ? "running" : "created";
+  using client = await WorkerClient.connect(flags["control-socket"]);
+  await client.create(spec, wanted);
+  const summary = await awaitPhase(client, spec.name, wanted);
+  await printSummary(summary, flags);
+  return ExitCode.done;
+}
+
+/** @throws UsageError */
+function readSpec(flags: CreateFlags): VmSpec {
+  const { name, image, hash, cmdline } = flags;
+  const domains = flags["allow-domain"];
+  const cpu = numberOf("--cpu", flags.cpu, limits.processors);
+  const memoryMb = numberOf("--memory", flags.memory, limits.memoryMebibytes);
+  const parsed = v.safeParse(vmSpecSchema, {
+    name,
+    imagePath: resolve(image),
+    hash,
+    ...(cpu !== undefined && { cpu }),
+    ...(memoryMb !== undefined && { memoryMb }),
+    ...(cmdline !== undefined && { cmdline }),
+    ...(domains.length > 0 && { networkAllowedDomains: domains }),
+  });
+  if (parsed.success) return parsed.output;
+  throw new UsageError(describeIssues(parsed.issues));
+}
+
+function numberOf(name: string, text: string | undefined, most: number): number | undefined {
+  return text === undefined ? undefined : wholeNumber(text, { name, least: 1, most });
+}

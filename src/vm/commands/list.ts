@@ -1,0 +1,62 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { alignColumns, renderTable } from "../../command-line/table.ts";
+import { formatBytes } from "../../units/bytes.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { formatDuration } from "../../units/units.ts";
+import { WorkerClient } from "../client.ts";
+import type { VmSummary, WorkerStatus } from "../protocol.ts";
+import { phaseText } from "./words.ts";
+
+interface ListOptions {
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+export async function runList(options: ListOptions): Promise<number> {
+  using client = await WorkerClient.connect(options["control-socket"]);
+  const machines = await client.list();
+  if (options.json) await printJson(machines);
+  else await printText(renderMachines(machines));
+  return ExitCode.done;
+}
+
+export function renderMachines(machines: readonly VmSummary[]): string {
+  const rows = machines.map((machine) => [
+    machine.name,
+    phaseText(machine),
+    machine.address ?? "-",
+    machine.hypervisor === null ? "-" : `${machine.hypervisor} (${machine.accelerator ?? "?"})`,
+    machine.pid === null ? "-" : `${machine.pid}`,
+    machine.uptime_ms === null ? "-" : formatDuration(machine.uptime_ms),
+    `${machine.restarts}`,
+  ]);
+  const head = ["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"];
+  return renderTable(head, rows);
+}
+
+export async function runStatus(options: ListOptions): Promise<number> {
+  using client = await WorkerClient.connect(options["control-socket"]);
+  const status = await client.status();
+  if (options.json) await printJson(status);
+  else await printText(renderStatus(status));
+  return ExitCode.done;
+}
+
+export function renderStatus(status: WorkerStatus): string {
+  const phases = Object.entries(status.phases).map(([phase, count]) => `${count} ${phase}`);
+  const rows = [
+    ...status.warnings.map((warning) => ["WARNING", warning]),
+    ["worker", `${status.version}, process ${status.pid}, ${formatDuration(status.uptime_ms)}`],
+    ["machines", `${status.machines} of ${status.machine_limit}: ${phases.join(", ") || "none"}`],
+    ...status.hypervisors.map(({ hypervisor, path, version, accelerator, chosen }) => [
+      hypervisor,
+      `${version}, ${path}${chosen ? `, for new machines, with ${accelerator}` : ""}`,
+    ]),
+    ["network", `${status.bridge ?? "-"}, ${status.subnet ?? "-"}`],
+    ["free addresses", `${status.free_addresses ?? "-"}`],
+  ];
+  return `${alignColumns(rows).join("\n")}\n`;
+}
+
+export const memoryText = (bytes: number | null): string =>
+  bytes === null ? "-" : formatBytes(bytes);

@@ -1,0 +1,46 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { WorkerClient } from "../client.ts";
+import type { VmMetrics } from "../protocol.ts";
+
+interface MetricsOptions {
+  readonly name: string | undefined;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+export async function runMetrics(options: MetricsOptions): Promise<number> {
+  using client = await WorkerClient.connect(options["control-socket"]);
+  const metrics = await client.metrics(options.name);
+  if (options.json) await printJson(metrics);
+  else await printText(renderMetrics(metrics));
+  return ExitCode.done;
+}
+
+/** Each series, with its kind and what it counts: Prometheus' text format 0.0.4. */
+const series = [
+  ["hostler_vm_cpu_seconds_total", "counter", "cpu_seconds", "Processor time of its VMM"],
+  ["hostler_vm_cpu_percent", "gauge", "cpu_percent", "Of one processor, since the last reading"],
+  ["hostler_vm_memory_bytes", "gauge", "memory_bytes", "Resident memory of its VMM"],
+  [
+    "hostler_vm_network_received_bytes_total",
+    "counter",
+    "network_received_bytes",
+    "What the machine received",
+  ],
+  ["hostler_vm_network_sent_bytes_total", "counter", "network_sent_bytes", "What it sent"],
+  ["hostler_vm_disk_read_bytes_total", "counter", "disk_read_bytes", "What it read from disks"],
+  ["hostler_vm_disk_written_bytes_total", "counter", "disk_written_bytes", "What it wrote there"],
+] as const satisfies readonly (readonly [string, string, keyof VmMetrics, string])[];
+
+export function renderMetrics(metrics: readonly VmMetrics[]): string {
+  const lines = series.flatMap(([name, kind, key, help]) => {
+    const samples = metrics.flatMap((one) =>
+      one[key] === null ? [] : [`${name}{vm="${one.name}"} ${one[key]}`],
+    );
+    return samples.length === 0
+      ? []
+      : [`# HELP ${name} ${help}`, `# TYPE ${name} ${kind}`, ...samples];
+  });
+  return lines.map((line) => `${line}\n`).join("");
+}

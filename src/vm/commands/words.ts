@@ -1,0 +1,24 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { escapeControls } from "../../logging/format.ts";
+import type { VmSummary } from "../protocol.ts";
+
+/** Where a machine is, and why it is not where it should be. */
+export function phaseText(summary: VmSummary): string {
+  const { phase, wanted, reason } = summary;
+  const aim = wanted === phase || phase === "removed" ? "" : ` (to be ${wanted})`;
+  const why = reason === null ? "" : `: ${escapeControls(reason)}`;
+  return `${phase}${aim}${why}`;
+}
+
+/** One line for a machine; null is one that is no more. */
+export async function printSummary(
+  summary: VmSummary | null,
+  options: { readonly json: boolean; readonly name: string },
+): Promise<void> {
+  if (options.json) await printJson(summary);
+  else if (summary === null) await printText(`${options.name}: removed\n`);
+  else {
+    const address = summary.address === null ? "" : `, ${summary.address}`;
+    await printText(`${summary.name}: ${phaseText(summary)}${address}\n`);
+  }
+}

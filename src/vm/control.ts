@@ -1,0 +1,338 @@
+import { wallClock } from "../event-loop/clock.ts";
+import type { ControlCall } from "../messaging/control-server.ts";
+import type { BookedEvent } from "../units/event-book.ts";
+import { hostlerVersion } from "../units/version.ts";
+import { describeEntry } from "./event-words.ts";
+import { instanceOf, whyRefused } from "./lifecycle.ts";
+import type { HistoryEntry, MachineEvent, MachineState, Wish } from "./lifecycle-state.ts";
+import { measureMachine } from "./perform/measure.ts";
+import type {
+  ControlRequest,
+  ErrorKind,
+  Survivable,
+  VmDetail,
+  VmEventRecord,
+  VmSummary,
+  WorkerStatus,
+} from "./protocol.ts";
+import { limits } from "./protocol.ts";
+import type { Entry, Worker } from "./worker.ts";
+
+type Of<Verb extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: Verb }>;
+
+/** Answers one request of the control socket. */
+export function answerControl(worker: Worker, request: ControlRequest, call: ControlCall): void {
+  switch (request.verb) {
+    case "create":
+      create(worker, request, call);
+      return;
+    case "list":
+      call.done([...worker.machines.values()].map((entry) => summarize(worker, entry)));
+      return;
+    case "events":
+      sendEvents(worker, request, call);
+      return;
+    case "status":
+      call.done(statusOf(worker));
+      return;
+    case "metrics":
+      void sendMetrics(worker, request, call);
+      return;
+    default:
+      answerAbout(worker, request, call);
+  }
+}
+
+type AboutOne = Exclude<
+  ControlRequest,
+  { verb: "create" | "list" | "events" | "status" | "metrics" }
+>;
+
+function answerAbout(worker: Worker, request: AboutOne, call: ControlCall): void {
+  const entry = worker.machines.get(request.name);
+  if (entry === undefined) {
+    refuseUnknown(worker, request.name, call);
+    return;
+  }
+  switch (request.verb) {
+    case "show":
+      call.done(detail(worker, entry));
+      return;
+    case "survivable":
+      call.done(survivableOf(worker, entry));
+      return;
+    case "console":
+      sendConsole(entry, call);
+      return;
+    case "wait":
+      waitFor(worker, request, call);
+      return;
+    default:
+      wish(worker, entry, request, call);
+  }
+}
+
+function refuse(call: ControlCall, kind: ErrorKind, message: string, hint?: string): void {
+  call.refuse({ kind, message, ...(hint !== undefined && { hint }) });
+}
+
+function refuseUnknown(worker: Worker, name: string, call: ControlCall): void {
+  const known = [...worker.machines.keys()];
+  call.refuse({
+    kind: "unknown-machine" satisfies ErrorKind,
+    message: `There is no machine ${name}`,
+    expected: known.slice(0, 50).join(", "),
+    received: name,
+    hint: "See hostler vm list",
+  });
+}
+
+function create(worker: Worker, request: Of<"create">, call: ControlCall): void {
+  const { spec, wanted = "created" } = request;
+  const refusal = worker.create(spec, { wanted, owner: "operator" });
+  if (refusal !== undefined) {
+    refuse(call, refusal.kind, refusal.message);
+    return;
+  }
+  const entry = worker.machines.get(spec.name);
+  if (entry !== undefined) call.done(summarize(worker, entry));
+}
+
+/** What an operator asks for, as an event of the lifecycle. */
+function eventOf(request: Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait">>): Wish {
+  switch (request.verb) {
+    case "replace-vmm":
+      return { kind: "replace" };
+    case "snapshot":
+      return { kind: "snapshot", snapshot: request.snapshot };
+    case "shutdown":
+      return { kind: "shutdown", hurry: request.now === true };
+    case "delete":
+      return { kind: "delete", hurry: request.now === true };
+    default:
+      return { kind: request.verb };
+  }
+}
+
+function wish(
+  worker: Worker,
+  entry: Entry,
+  request: Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait">>,
+  call: ControlCall,
+): void {
+  const event: MachineEvent & Wish = eventOf(request);
+  const why = whyRefused(entry.state, event.kind);
+  if (why !== undefined) {
+    const message = `${request.name} is ${entry.state.phase}: ${why}`;
+    refuse(call, "wrong-phase", message);
+    return;
+  }
+  if (request.verb === "replace-vmm") {
+    const { survivable, obstacles } = survivableOf(worker, entry);
+    if (!survivable) {
+      const words = obstacles.map(({ key, message }) => `${key}: ${message}`).join("; ");
+      refuse(call, "wrong-phase", `The VMM of ${request.name} cannot be replaced: ${words}`);
+      return;
+    }
+  }
+  if (request.verb === "shutdown" && request.grace_ms !== undefined) entry.grace = request.grace_ms;
+  worker.handle(request.name, event);
+  call.done(summarize(worker, entry));
+}
+
+function sendConsole(entry: Entry, call: ControlCall): void {
+  const { machine, state } = entry;
+  if (instanceOf(state) === undefined) {
+    refuse(call, "wrong-phase", `${machine.name} is ${state.phase}: no VMM has it`);
+    return;
+  }
+  call.done({ name: machine.name, path: machine.consoleSocket });
+}
+
+/** Phases in which a machine stays until somebody says otherwise. */
+const resting: ReadonlySet<string> = new Set(["created", "running", "paused", "off", "failed"]);
+
+/** Answers when the machine is in that phase, or will not come there by itself. */
+function waitFor(worker: Worker, request: Of<"wait">, call: ControlCall): void {
+  const { name, until } = request;
+  const look = (): boolean => {
+    const entry = worker.machines.get(name);
+    if (entry === undefined) {
+      if (until === "removed") call.done(null);
+      else refuseUnknown(worker, name, call);
+      return true;
+    }
+    const { phase } = entry.state;
+    if (phase === until) {
+      call.done(summarize(worker, entry));
+      return true;
+    }
+    if (!resting.has(phase) || wantedPhase(entry.state) === until) return false;
+    const why = entry.state.reason === undefined ? "" : `: ${entry.state.reason}`;
+    refuse(call, "wrong-phase", `${name} is ${phase}, and does not become ${until}${why}`);
+    return true;
+  };
+  if (look()) return;
+  const subscription = worker.onTurn(() => {
+    if (look()) subscription[Symbol.dispose]();
+  });
+  call.onGone(() => subscription[Symbol.dispose]());
+}
+
+/** Where a machine is on its way to; undefined where it rests for good. */
+function wantedPhase(state: MachineState): string | undefined {
+  return state.phase === "failed" || state.phase === "off" ? undefined : state.wanted;
+}
+
+function encodeEvent(event: BookedEvent<HistoryEntry>): VmEventRecord {
+  const { entry } = event;
+  const detailText = describeEntry(entry);
+  return {
+    sequence: event.sequence,
+    time: wallClock(event.at),
+    monotonic_us: Math.round(event.at * 1_000),
+    name: event.name,
+    what: entry.what,
+    ...("invocation" in entry && { invocation: entry.invocation }),
+    ...("processId" in entry && { pid: entry.processId }),
+    ...(detailText !== undefined && { detail: detailText }),
+  };
+}
+
+function sendEvents(worker: Worker, request: Of<"events">, call: ControlCall): void {
+  let last = request.after ?? 0;
+  const send = () => {
+    for (const event of worker.events.after(last)) {
+      last = event.sequence;
+      if (request.name === undefined || request.name === event.name) call.item(encodeEvent(event));
+    }
+  };
+  send();
+  if (request.follow !== true) {
+    call.done(null);
+    return;
+  }
+  const subscription = worker.onTurn(send);
+  call.onGone(() => subscription[Symbol.dispose]());
+}
+
+export function summarize(worker: Worker, entry: Entry): VmSummary {
+  const { machine, state } = entry;
+  const { spec, allocation, choice } = machine.record;
+  const { card } = allocation;
+  const instance = instanceOf(state);
+  const parts = machine.knownParts;
+  const { progress } = machine;
+  return {
+    name: spec.name,
+    phase: state.phase,
+    wanted: state.wanted,
+    reason: entry.doubt ?? state.reason ?? null,
+    pid: instance?.processId ?? null,
+    invocation: instance?.invocation ?? null,
+    address: card?.address ?? null,
+    mac: card?.mac ?? null,
+    tap: card?.tap ?? null,
+    hypervisor: choice?.hypervisor ?? null,
+    version: machine.attached?.connection.version ?? null,
+    accelerator: choice?.accelerator ?? null,
+    processors: parts?.processors ?? null,
+    memory_bytes: parts?.memory ?? null,
+    uptime_ms: instance === undefined ? null : Math.round(worker.now - instance.startedAt),
+    restarts: state.restarts,
+    image_hash: spec.hash ?? null,
+    progress:
+      progress === undefined
+        ? null
+        : { what: progress.what, done_bytes: progress.done, all_bytes: progress.of },
+    detached_ms: state.phase === "detached" ? Math.round(worker.now - state.since) : null,
+    capture: state.capture?.id ?? null,
+  };
+}
+
+function detail(worker: Worker, entry: Entry): VmDetail {
+  const { machine, state } = entry;
+  const { choice, spec } = machine.record;
+  return {
+    summary: summarize(worker, entry),
+    spec,
+    machine_type: choice?.machine_type ?? null,
+    processor_model: choice?.processor_model ?? null,
+    console: instanceOf(state) === undefined ? null : machine.consoleSocket,
+    folder: machine.folder,
+    survivable: survivableOf(worker, entry),
+    history: worker.events.historyOf(machine.name).map(encodeEvent),
+  };
+}
+
+/** Whether its VMM can be replaced under it, else exactly why not. */
+function survivableOf(worker: Worker, entry: Entry): Survivable {
+  const { machine, state } = entry;
+  const obstacles: { key: string; message: string }[] = [];
+  if (machine.attached === undefined) {
+    const message = `no VMM that answers has it: it is ${state.phase}`;
+    obstacles.push({ key: "phase", message });
+  }
+  const bound = worker.boundToBuild(machine);
+  return {
+    name: machine.name,
+    survivable: obstacles.length === 0,
+    obstacles,
+    same_build_only: bound.length === 0 ? null : bound.join("; "),
+  };
+}
+
+async function sendMetrics(
+  worker: Worker,
+  request: Of<"metrics">,
+  call: ControlCall,
+): Promise<void> {
+  const { name } = request;
+  const all = [...worker.machines.values()];
+  const asked = name === undefined ? all : all.filter((entry) => entry.machine.name === name);
+  if (name !== undefined && asked.length === 0) {
+    refuseUnknown(worker, name, call);
+    return;
+  }
+  const counters = worker.linkCounters();
+  const measured = await Promise.all(
+    asked.map(({ machine }) => measureMachine(machine, counters, wallClock())),
+  );
+  call.done(measured);
+}
+
+function statusOf(worker: Worker): WorkerStatus {
+  const phases: Record<string, number> = {};
+  for (const { state } of worker.machines.values()) {
+    phases[state.phase] = (phases[state.phase] ?? 0) + 1;
+  }
+  const choice = worker.choose(null);
+  const { cloudHypervisor, qemu } = worker.hypervisors;
+  const programs = [cloudHypervisor, qemu].flatMap((observed) =>
+    observed.kind === "found" ? [observed.program] : [],
+  );
+  const chosen = choice.kind === "chosen" ? choice : undefined;
+  return {
+    version: hostlerVersion,
+    pid: process.pid,
+    uptime_ms: Math.round(worker.now - worker.startedAt),
+    machines: worker.machines.size,
+    machine_limit: limits.machines,
+    phases,
+    hypervisors: programs.map(({ hypervisor, path, version }) => ({
+      hypervisor,
+      path,
+      version,
+      accelerator: chosen?.accelerator ?? "tcg",
+      chosen: chosen?.program.path === path,
+    })),
+    bridge: worker.network.bridge,
+    subnet: worker.network.subnet,
+    free_addresses: worker.network.freeAddresses,
+    warnings: [
+      ...(choice.kind === "refused" ? [`No machine can run: ${choice.reason}`] : []),
+      ...(chosen?.warning === undefined ? [] : [chosen.warning]),
+      ...worker.unreadable.map(({ path, reason }) => `${path} is not understood: ${reason}`),
+    ],
+  };
+}

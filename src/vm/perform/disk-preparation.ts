@@ -1,0 +1,211 @@
+import { chmodSync, existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Disk } from "../../hypervisor/driver.ts";
+import {
+  type BaseDisk,
+  createEphemeralDisk,
+  createOverlay,
+  createSeedDisk,
+  lookAtDisk,
+} from "../../image/disks.ts";
+import { ImageRefused } from "../../image/image-refused.ts";
+import type { ImageStore } from "../../image/image-store.ts";
+import type { StoredImage } from "../../image/stored-image.ts";
+import type { MachineRecord } from "../machine-record.ts";
+import {
+  type CloudInit,
+  type ImageDisk,
+  type MachineImage,
+  parseVmConfig,
+  wantedFiles,
+} from "../vm-config.ts";
+import type { MachineFolders } from "./machine-folders.ts";
+import type { MachineParts, Preparation, PreparationProgress } from "./machine-tools.ts";
+
+/** Where Debian's package ovmf has its firmware. */
+const DEBIAN_FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+
+const SEED_NAME = "seed.iso";
+
+/** A declaration that cannot be prepared: key, expected, received. */
+export class DeclarationRefused extends Error {
+  override readonly name = "DeclarationRefused";
+}
+
+interface Options {
+  /** This host's firmware for machines without a kernel of their own; undefined: Debian's. */
+  readonly firmware: string | undefined;
+  readonly usedImages: () => ReadonlySet<string>;
+}
+
+/** Images from the store, and the disks of each machine in its own folder. */
+export class DiskPreparation implements Preparation {
+  readonly #images: ImageStore;
+  readonly #folders: MachineFolders;
+  readonly #options: Options;
+
+  constructor(images: ImageStore, folders: MachineFolders, options: Options) {
+    this.#images = images;
+    this.#folders = folders;
+    this.#options = options;
+  }
+
+  async prepare(
+    record: MachineRecord,
+    options: {
+      readonly onProgress: (progress: PreparationProgress) => void;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<MachineParts> {
+    const { spec } = record;
+    const source = spec.imagePath;
+    const { hash } = spec;
+    if (source === undefined || hash === undefined) {
+      throw new DeclarationRefused(
+        "imagePath: expected the folder of an image with its hash, received single files. Put " +
+          "them into a folder with vm-config.json, and say what nix hash path prints of it.",
+      );
+    }
+    using image = await this.#images.add({
+      source,
+      expected: { kind: "nar", hash },
+      wanted: (text) => wantedFiles(this.#parse(text, source, record)),
+      onProgress: (done, of) => options.onProgress({ what: "verifying the image", done, of }),
+      signal: options.signal,
+    });
+    const machine = this.#parse(image.configuration(), source, record);
+    await this.#makeDisks(record, image, machine);
+    return this.#partsOf(record, image, machine);
+  }
+
+  describe(record: MachineRecord): MachineParts {
+    const { image: key, spec } = record;
+    using image = key === null ? undefined : this.#images.get(key);
+    if (image === undefined) {
+      throw new DeclarationRefused(
+        `imagePath: expected an image that is in the store, received none of ${spec.name}. ` +
+          "Delete the machine, and create it again.",
+      );
+    }
+    const machine = this.#parse(image.configuration(), image.record.source, record);
+    return this.#partsOf(record, image, machine);
+  }
+
+  async forget(): Promise<void> {
+    await this.#images.removeUnused(this.#options.usedImages());
+  }
+
+  #parse(text: string, folder: string, record: MachineRecord): MachineImage {
+    const hypervisor = record.choice?.hypervisor;
+    const outcome = parseVmConfig(text, { folder, hypervisor });
+    if (outcome.kind === "ok") return outcome.machine;
+    const words = outcome.errors.map(
+      ({ key, expected, received }) => `${key}: expected ${expected}, received ${received}`,
+    );
+    throw new DeclarationRefused(`vm-config.json of ${folder}: ${words.join("; ")}`);
+  }
+
+  async #makeDisks(
+    record: MachineRecord,
+    image: StoredImage,
+    machine: MachineImage,
+  ): Promise<void> {
+    const { user } = record.allocation;
+    const owner = { user, group: user };
+    const folder = this.#folders.disksOf(record.spec.name);
+    mkdirSync(folder, { recursive: true });
+    chmodSync(folder, 0o711);
+    for (const disk of machine.disks) {
+      const path = this.#pathOf(record, disk);
+      if (disk.kind === "ephemeral") await createEphemeralDisk(path, disk.size, owner);
+      else if (!disk.readOnly && !existsSync(path)) {
+        const base = baseOf(image, disk);
+        await createOverlay(path, base, { virtualSize: disk.size, owner });
+      }
+    }
+    if (machine.cloudInit !== undefined) {
+      const seed = seedOf(machine.cloudInit, record.spec.name);
+      await createSeedDisk(join(folder, SEED_NAME), seed, { time: 0, owner });
+    }
+  }
+
+  #pathOf(record: MachineRecord, disk: ImageDisk): string {
+    const name = disk.kind === "ephemeral" ? `${disk.id}.raw` : `${disk.id}.qcow2`;
+    return join(this.#folders.disksOf(record.spec.name), name);
+  }
+
+  #partsOf(record: MachineRecord, image: StoredImage, machine: MachineImage): MachineParts {
+    const { spec } = record;
+    const folder = this.#folders.disksOf(spec.name);
+    const disks = machine.disks.map((disk) => this.#diskOf(record, image, disk));
+    if (machine.cloudInit !== undefined) {
+      const path = join(folder, SEED_NAME);
+      disks.push({ id: "seed", path, format: "raw", readOnly: true, backing: undefined });
+    }
+    const outcome = parseVmConfig(image.configuration(), {
+      folder: image.record.source,
+      hypervisor: record.choice?.hypervisor,
+    });
+    const warnings = outcome.kind === "ok" ? outcome.warnings : [];
+    return {
+      boot: this.#bootOf(record, image, machine),
+      disks,
+      processors: spec.cpu ?? machine.processors,
+      memory: spec.memoryMb === undefined ? machine.memory.size : spec.memoryMb * 1024 ** 2,
+      image: image.key,
+      warnings: warnings.map(({ key, message }) => `${key}: ${message}`),
+    };
+  }
+
+  #diskOf(record: MachineRecord, image: StoredImage, disk: ImageDisk): Disk {
+    const { id } = disk;
+    if (disk.kind === "ephemeral") {
+      const path = this.#pathOf(record, disk);
+      return { id, path, format: "raw", readOnly: false, backing: undefined };
+    }
+    const { path, format } = baseOf(image, disk);
+    if (disk.readOnly) return { id, path, format, readOnly: true, backing: undefined };
+    const overlay = this.#pathOf(record, disk);
+    const backing = { path, format };
+    return { id, path: overlay, format: "qcow2", readOnly: false, backing };
+  }
+
+  #bootOf(record: MachineRecord, image: StoredImage, machine: MachineImage): MachineParts["boot"] {
+    const { boot } = machine;
+    if (boot.kind === "firmware") {
+      const code =
+        boot.code === "host"
+          ? (this.#options.firmware ?? DEBIAN_FIRMWARE)
+          : image.locate(boot.code, "firmware");
+      if (boot.code === "host" && !existsSync(code)) {
+        throw new ImageRefused("use the image", image.record.source, {
+          file: "hostler.firmware",
+          expected: "firmware of this host",
+          received: `nothing at ${code}`,
+          mend: "Install it (Debian: ovmf), or name another as firmware in the configuration.",
+        });
+      }
+      return { kind: "firmware", code, variables: undefined };
+    }
+    const { initramfs } = boot;
+    return {
+      kind: "kernel",
+      kernel: image.locate(boot.kernel, "kernel"),
+      initramfs: initramfs === undefined ? undefined : image.locate(initramfs, "initramfs"),
+      commandLine: record.spec.cmdline ?? boot.commandLine,
+    };
+  }
+}
+
+function baseOf(image: StoredImage, disk: Extract<ImageDisk, { kind: "image" }>): BaseDisk {
+  const key = `disk ${disk.id}`;
+  return lookAtDisk({ path: image.locate(disk.file, key), key }, disk.format);
+}
+
+function seedOf({ userData, metaData, networkConfig }: CloudInit, name: string) {
+  return {
+    userData,
+    metaData: metaData ?? `instance-id: ${name}\nlocal-hostname: ${name}\n`,
+    networkConfig,
+  };
+}

@@ -1,0 +1,58 @@
+import { readFileSync } from "node:fs";
+import type { MachineCounters } from "../../hypervisor/driver.ts";
+import type { LinkCounters } from "../../network/rtnetlink.ts";
+import type { VmMetrics } from "../protocol.ts";
+import type { Machine } from "./machine.ts";
+
+/** USER_HZ of every Linux that Bun runs on: time(7), sysconf(_SC_CLK_TCK). */
+const ticksPerSecond = 100;
+
+/** What one machine has used; null where nobody can tell. */
+export async function measureMachine(
+  machine: Machine,
+  links: ReadonlyMap<string, LinkCounters>,
+  time: string,
+): Promise<VmMetrics> {
+  const { processId, attached, record } = machine;
+  const card = links.get(record.allocation.card?.tap ?? "");
+  const disks = await attached?.connection.counters().catch(() => undefined);
+  const seconds = processId === undefined ? undefined : processorSeconds(processId);
+  return {
+    name: machine.name,
+    cpu_percent: machine.processorPercent(seconds),
+    cpu_seconds: seconds ?? null,
+    memory_bytes: processId === undefined ? null : residentBytes(processId),
+    // What the machine receives is what its TAP sends.
+    network_received_bytes: card?.sentBytes ?? null,
+    network_sent_bytes: card?.receivedBytes ?? null,
+    disk_read_bytes: sum(disks, "readBytes"),
+    disk_written_bytes: sum(disks, "writtenBytes"),
+    time,
+  };
+}
+
+function sum(counters: MachineCounters | undefined, key: "readBytes" | "writtenBytes") {
+  return counters === undefined ? null : counters.disks.reduce((all, disk) => all + disk[key], 0);
+}
+
+/** User and system time of all threads: proc_pid_stat(5), fields 14 and 15. */
+function processorSeconds(processId: number): number | undefined {
+  try {
+    const text = readFileSync(`/proc/${processId}/stat`, "latin1");
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+  } catch {
+    return undefined;
+  }
+}
+
+/** proc_pid_status(5), VmRSS: with the guest's memory, which is shared. */
+function residentBytes(processId: number): number | null {
+  try {
+    const text = readFileSync(`/proc/${processId}/status`, "latin1");
+    const kibibytes = /^VmRSS:\s+(\d+) kB$/m.exec(text)?.[1];
+    return kibibytes === undefined ? null : Number(kibibytes) * 1024;
+  } catch {
+    return null;
+  }
+}

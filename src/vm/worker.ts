@@ -1,0 +1,439 @@
+import { mkdirSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { monotonicNow } from "../event-loop/clock.ts";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { HolderClient, holderCommand } from "../holding/holder-client.ts";
+import { chooseHypervisor, type HypervisorObservations, noWish } from "../hypervisor/choose.ts";
+import { observeHypervisors } from "../hypervisor/observe.ts";
+import { qemuDriver } from "../hypervisor/qemu/driver.ts";
+import { ImageStore } from "../image/image-store.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
+import { LimitedLogger } from "../logging/limited-logger.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import { checkSocketPath, makeSocketFolder } from "../messaging/listener.ts";
+import { allowUsers } from "../messaging/peer.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { type BookedEvent, EventBook } from "../units/event-book.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import type { Milliseconds } from "../units/units.ts";
+import { answerControl } from "./control.ts";
+import { describeEntry } from "./event-words.ts";
+import { newInvocation } from "./invocation.ts";
+import { deadlineOf, step } from "./lifecycle.ts";
+import {
+  type HistoryEntry,
+  initialState,
+  type MachineEvent,
+  type MachineRules,
+  type MachineState,
+} from "./lifecycle-state.ts";
+import type { MachineRecord, RecordedChoice } from "./machine-record.ts";
+
+import { Captures } from "./perform/captures.ts";
+import { DiskPreparation } from "./perform/disk-preparation.ts";
+import { Machine } from "./perform/machine.ts";
+import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
+import type { MachineTools } from "./perform/machine-tools.ts";
+import { bootId } from "./perform/vmm-identity.ts";
+import { WorkerLock } from "./perform/worker-lock.ts";
+import { WorkerNetwork } from "./perform/worker-network.ts";
+import {
+  type ControlRequest,
+  controlRequestSchema,
+  defaultControlSocket,
+  limits,
+  type VmSpec,
+} from "./protocol.ts";
+import { chooseUser, defaultUserRange } from "./users.ts";
+import type { WorkerConfiguration } from "./worker-configuration.ts";
+
+export interface WorkerOptions {
+  readonly configuration: WorkerConfiguration;
+  /** What its configuration does, and is most likely not meant to. */
+  readonly warnings: readonly string[];
+}
+
+/** Between two questions for a VMM that may be alive and cannot be told from another. */
+const DOUBT_AGAIN_AFTER: Milliseconds = 1_000;
+
+/** In which a guest that was asked to shut down must be off. */
+const SHUTDOWN_GRACE: Milliseconds = 60_000;
+
+/** What an operator reads without asking for more. */
+const tellings: Readonly<Record<string, "warn" | "info">> = {
+  "prepare-refused": "warn",
+  "network-refused": "warn",
+  "start-refused": "warn",
+  "call-refused": "warn",
+  "discard-refused": "warn",
+  "capture-lost": "warn",
+  "guest-panic": "warn",
+  detached: "warn",
+  failed: "warn",
+  uncertain: "warn",
+  adopted: "info",
+  "backing-off": "info",
+  booted: "info",
+  off: "info",
+  removed: "info",
+};
+
+/** A machine, and how it is. */
+export interface Entry {
+  readonly machine: Machine;
+  state: MachineState;
+  timer: { readonly at: number; readonly wake: Disposable } | undefined;
+  /** Why its VMM could not be taken up yet; undefined once it was. */
+  doubt: string | undefined;
+  /** Of the next shutdown alone. */
+  grace: Milliseconds | undefined;
+}
+
+/** The driver: waits, decides by `step`, and has what was decided performed. */
+export class Worker {
+  readonly startedAt: number = monotonicNow();
+  readonly configuration: WorkerConfiguration;
+  readonly events = new EventBook<HistoryEntry>();
+  readonly machines = new Map<string, Entry>();
+  readonly #logger: Logger;
+  readonly #limited: LimitedLogger;
+  readonly #loop: EventLoop;
+  readonly #notifier = new ServiceNotifier();
+  readonly #turnListeners = new Set<() => void>();
+  readonly #queue: { readonly name: string; readonly event: MachineEvent }[] = [];
+  readonly #holderReady = Promise.withResolvers<void>();
+  readonly #holder: HolderClient;
+  readonly #lock: WorkerLock;
+  readonly #tools: MachineTools;
+  readonly #network: WorkerNetwork;
+  readonly #hypervisors: HypervisorObservations;
+  readonly #unreadable: readonly UnreadableRecord[];
+  #control: ControlServer<ControlRequest> | undefined;
+  #isDeciding = false;
+  #isAnnounced = false;
+  #told = 0;
+  #lastUser: number | undefined;
+
+  constructor(
+    options: WorkerOptions,
+    house: {
+      readonly logger: Logger;
+      readonly loop: EventLoop;
+      readonly images: ImageStore;
+      readonly hypervisors: HypervisorObservations;
+      readonly lock: WorkerLock;
+    },
+  ) {
+    const { logger, loop, images, hypervisors, lock } = house;
+    const { configuration } = options;
+    this.configuration = configuration;
+    this.#logger = logger;
+    this.#loop = loop;
+    this.#lock = lock;
+    this.#hypervisors = hypervisors;
+    this.#limited = new LimitedLogger(logger, {
+      now: monotonicNow,
+      wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
+    });
+    const onTrouble = (message: string) => this.#limited.warn(message);
+    this.#holder = new HolderClient(loop, {
+      controlSocket: configuration.controlSocket,
+      command: holderCommand(),
+      onTrouble,
+      onReady: () => this.#holderReady.resolve(),
+    });
+    const folders = new MachineFolders(configuration.artifactsFolder);
+    const { records, unreadable } = folders.read();
+    this.#unreadable = unreadable;
+    this.#network = new WorkerNetwork(loop, configuration, onTrouble);
+    this.#tools = {
+      loop,
+      folders,
+      preparation: new DiskPreparation(images, folders, {
+        firmware: configuration.firmware,
+        usedImages: () => this.#usedImages(),
+      }),
+      network: this.#network,
+      captures: new Captures(this.#holder),
+      drivers: { qemu: qemuDriver, "cloud-hypervisor": qemuDriver },
+      runFolder: configuration.runFolder,
+      boot: bootId(),
+      choose: (recorded) => this.choose(recorded),
+      onTrouble,
+    };
+    mkdirSync(configuration.runFolder, { recursive: true, mode: 0o711 });
+    for (const record of records.values()) this.#add(record);
+  }
+
+  /** Takes up what an earlier worker left, and then its control socket. */
+  async start(): Promise<void> {
+    const { controlSocket } = this.configuration;
+    for (const { path, reason } of this.#unreadable) {
+      this.#logger.error(`${path} is not understood, and its machine is left alone: ${reason}`);
+    }
+    const choice = this.choose(null);
+    if (choice.kind === "refused") this.#logger.warn(`no machine can run: ${choice.reason}`);
+    else if (choice.warning !== undefined) this.#logger.warn(choice.warning);
+    await this.#holderReady.promise;
+    this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
+    for (const entry of this.machines.values()) this.#adopt(entry);
+    this.#control = new ControlServer(this.#loop, {
+      path: controlSocket,
+      policy: allowUsers([process.geteuid?.() ?? 0]),
+      limits: { ...defaultControlLimits, connections: limits.connections },
+      schema: controlRequestSchema,
+      onRequest: (request, call) => answerControl(this, request, call),
+      onTrouble: (message) => this.#limited.warn(message),
+      onRemoved: () => makeDefaultFolder(controlSocket),
+    });
+    this.#notifier.tell("READY=1");
+  }
+
+  get now(): number {
+    return monotonicNow();
+  }
+
+  get unreadable(): readonly UnreadableRecord[] {
+    return this.#unreadable;
+  }
+
+  get hypervisors(): HypervisorObservations {
+    return this.#hypervisors;
+  }
+
+  get network(): WorkerNetwork {
+    return this.#network;
+  }
+
+  /** What a machine's VMM is to be: as it was recorded, else what this host does best. */
+  choose(recorded: RecordedChoice | null) {
+    const { hypervisor } = this.configuration;
+    if (recorded === null) {
+      const asked = hypervisor === "auto" ? undefined : hypervisor;
+      return chooseHypervisor(this.#hypervisors, { ...noWish, hypervisor: asked });
+    }
+    return chooseHypervisor(this.#hypervisors, {
+      hypervisor: recorded.hypervisor,
+      accelerator: recorded.accelerator,
+      machineType: recorded.machine_type ?? undefined,
+      processorModel: recorded.processor_model ?? undefined,
+    });
+  }
+
+  /** Why its state can be given to the same build of its VMM alone. */
+  boundToBuild({ attached }: Machine): readonly string[] {
+    return attached === undefined ? [] : attached.driver.boundToBuild(attached.machine);
+  }
+
+  linkCounters() {
+    return this.#network.counters();
+  }
+
+  /**
+   * A new machine, of which nothing exists yet.
+   * @returns why there can be none: of which kind, and in words
+   */
+  create(
+    spec: VmSpec,
+    options: {
+      readonly wanted: "created" | "running" | "paused";
+      readonly owner: MachineRecord["owner"];
+    },
+  ): { readonly kind: "name-taken" | "limit" | "system"; readonly message: string } | undefined {
+    const { name } = spec;
+    const taken = this.machines.has(name) || this.#unreadable.some((one) => one.name === name);
+    if (taken) return { kind: "name-taken", message: `There is a machine ${name} already` };
+    if (this.machines.size >= limits.machines) {
+      const message = `Expected at most ${limits.machines} machines, received one more`;
+      return { kind: "limit", message };
+    }
+    const user = this.#newUser();
+    if (typeof user === "string") return { kind: "limit", message: user };
+    const card = this.#network.allocate(name);
+    if (card.kind === "refused") return { kind: "limit", message: card.message };
+    this.#add({
+      format: 1,
+      spec,
+      owner: options.owner,
+      allocation: { user, card: card.card },
+      choice: null,
+      image: null,
+      boot: this.#tools.boot,
+      note: { stage: "absent", wanted: "absent", prepared: false, restarts: 0 },
+    });
+    this.handle(name, { kind: "create", wanted: options.wanted });
+    return undefined;
+  }
+
+  #newUser(): number | string {
+    const taken = new Set(
+      [...this.machines.values()].map(({ machine }) => machine.record.allocation.user),
+    );
+    const choice = chooseUser({ range: defaultUserRange, taken, last: this.#lastUser });
+    if (choice.kind === "refused") return choice.message;
+    this.#lastUser = choice.user;
+    return choice.user;
+  }
+
+  #usedImages(): Set<string> {
+    const images = [...this.machines.values()].map(({ machine }) => machine.record.image);
+    return new Set(images.filter((key) => key !== null));
+  }
+
+  #add(record: MachineRecord): void {
+    const { name } = record.spec;
+    const machine = new Machine(record, this.#tools, {
+      onEvent: (event) => this.handle(name, event),
+      onHistory: (entry) => this.events.add(name, entry, monotonicNow()),
+      onProgress: () => this.#announce(),
+    });
+    this.machines.set(name, {
+      machine,
+      state: initialState,
+      timer: undefined,
+      doubt: undefined,
+      grace: undefined,
+    });
+  }
+
+  /** One that cannot be told from another is asked for again, and nothing else is done about it. */
+  #adopt(entry: Entry): void {
+    const adoption = entry.machine.adopt();
+    entry.doubt = adoption.kind === "doubtful" ? adoption.reason : undefined;
+    if (adoption.kind !== "doubtful") return;
+    this.#limited.warn(`${entry.machine.name}: not taken up yet: ${adoption.reason}`);
+    this.#loop.wakeAfter(DOUBT_AGAIN_AFTER, () => this.#adopt(entry));
+  }
+
+  /** One turn: decide and perform until nothing follows. */
+  handle(name: string, event: MachineEvent): void {
+    this.#queue.push({ name, event });
+    if (this.#isDeciding) return;
+    this.#isDeciding = true;
+    try {
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+        this.#decide(next.name, next.event);
+      }
+    } finally {
+      this.#isDeciding = false;
+    }
+    this.#announce();
+  }
+
+  #decide(name: string, event: MachineEvent): void {
+    const entry = this.machines.get(name);
+    if (entry === undefined) return;
+    const { state, effects } = step(entry.state, event, {
+      rules: this.#rules(entry),
+      now: monotonicNow(),
+      random: Math.random(),
+      nextInvocation: newInvocation(),
+    });
+    entry.state = state;
+    entry.machine.perform(effects);
+    this.#setTimer(name, entry);
+    if (state.phase === "removed") this.#forget(name, entry);
+  }
+
+  #rules({ grace }: Entry): MachineRules {
+    const { autoRestart, backoff, startLimit } = this.configuration;
+    const shutdownGrace = grace ?? SHUTDOWN_GRACE;
+    return { restart: autoRestart ? "on-failure" : "never", backoff, startLimit, shutdownGrace };
+  }
+
+  #setTimer(name: string, entry: Entry): void {
+    const deadline = deadlineOf(entry.state);
+    if (deadline === entry.timer?.at) return;
+    entry.timer?.wake[Symbol.dispose]();
+    entry.timer = undefined;
+    if (deadline === undefined) return;
+    const wake = this.#loop.wakeAt(deadline, () => {
+      entry.timer = undefined;
+      this.handle(name, { kind: "deadline" });
+    });
+    entry.timer = { at: deadline, wake };
+  }
+
+  #forget(name: string, entry: Entry): void {
+    entry.timer?.wake[Symbol.dispose]();
+    entry.machine[Symbol.dispose]();
+    this.machines.delete(name);
+    this.events.forget(name);
+  }
+
+  /** Calls after every turn, until disposed. */
+  onTurn(call: () => void): Disposable {
+    this.#turnListeners.add(call);
+    return { [Symbol.dispose]: () => this.#turnListeners.delete(call) };
+  }
+
+  #announce(): void {
+    if (this.#isAnnounced) return;
+    this.#isAnnounced = true;
+    this.#loop.afterTurn(() => {
+      this.#isAnnounced = false;
+      for (const event of this.events.after(this.#told)) this.#log(event);
+      for (const listener of [...this.#turnListeners]) listener();
+    });
+  }
+
+  #log({ sequence, name, entry }: BookedEvent<HistoryEntry>): void {
+    this.#told = sequence;
+    const detail = describeEntry(entry);
+    const kind = `${name}: ${entry.what}`;
+    const message = detail === undefined ? kind : `${kind}: ${detail}`;
+    const level = tellings[entry.what] ?? "debug";
+    if (level === "debug") this.#logger.debug(message);
+    else this.#limited.say(level, kind, message);
+  }
+
+  /** Its machines run on. */
+  close(): void {
+    this.#notifier.tell("STOPPING=1");
+    this.#control?.[Symbol.dispose]();
+    for (const { machine, timer } of this.machines.values()) {
+      timer?.wake[Symbol.dispose]();
+      machine[Symbol.dispose]();
+    }
+    this.#network[Symbol.dispose]();
+    this.#holder[Symbol.dispose]();
+    this.#limited[Symbol.dispose]();
+    this.#lock[Symbol.dispose]();
+  }
+}
+
+function makeDefaultFolder(path: string): void {
+  if (path === defaultControlSocket) makeSocketFolder(path);
+}
+
+/** Runs the worker until SIGTERM or SIGINT. Its machines run on. */
+export async function runWorker(options: WorkerOptions): Promise<number> {
+  const logger = createLogger("hostler vm worker");
+  for (const warning of options.warnings) logger.warn(warning);
+  ignoreSignals((message) => logger.warn(message));
+  const { configuration } = options;
+  const { artifactsFolder, controlSocket } = configuration;
+  makeDefaultFolder(controlSocket);
+  checkSocketPath(controlSocket);
+  using loop = new EventLoop(startWorker);
+  const failed = Promise.withResolvers<number>();
+  loop.onFailure((failure) => {
+    logger.error("stopped by a bug", { failure });
+    failed.resolve(ExitCode.bug);
+  });
+  const asked = Promise.withResolvers<number>();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => asked.resolve(ExitCode.done));
+  }
+  const lock = WorkerLock.take(artifactsFolder);
+  const images = await ImageStore.open(artifactsFolder);
+  const hypervisors = await observeHypervisors({ programs: configuration.programs });
+  const worker = new Worker(options, { logger, loop, images, hypervisors, lock });
+  await worker.start();
+  logger.info(`takes requests at ${basename(dirname(controlSocket))}/${basename(controlSocket)}`);
+  const code = await Promise.race([asked.promise, failed.promise]);
+  worker.close();
+  return code;
+}
