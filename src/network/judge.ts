@@ -105,7 +105,7 @@ function judgeForwardChains(
       severity: "hindered",
       name: "legacy-iptables",
       found: "the old iptables have rules here, which cannot be seen from nftables",
-      mend: "look at `iptables-legacy -S FORWARD`; where it says DROP, accept the bridge",
+      mend: "look whether `iptables-legacy -S FORWARD` says DROP; if so, let the bridge through",
     });
   }
   // Alone it costs time; together with one that drops it parts machines of one bridge.
