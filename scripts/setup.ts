@@ -74,6 +74,10 @@ const systemPackages = {
   addresses: [
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "iproute2", shownBy: "/sbin/ip" },
+  // What other programs say of the networks that we make.
+  network: [
+    { name: "iproute2", shownBy: "/sbin/ip" },
+    { name: "nftables", shownBy: "/usr/sbin/nft" },
   ],
   images: [
     { name: "systemd", shownBy: "/usr/bin/systemd-analyze" },
