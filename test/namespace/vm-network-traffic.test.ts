@@ -110,7 +110,9 @@ skipUnless("machines on a network", needs, () => {
       const name = `${card.tap}: ${comment}`;
       const before = await droppedBy("netdev", name);
       await machine.send([frame]);
-      await waitFor(`a drop by "${name}"`, async () => (await droppedBy("netdev", name)) > before);
+      await waitFor(`a drop by "${name}"`, async () => {
+        return (await droppedBy("netdev", name)) > before;
+      });
     }
     const honest = arp(card, card.address, "10.100.9.9");
     await machine.send([honest]);
@@ -140,7 +142,7 @@ skipUnless("machines on a network", needs, () => {
     expect(await machine.ask("tcp", otherCard.address, 7000)).toBe(card.address);
   });
 
-  test("with an allow list a machine reaches what is in it, for its time, and no more", async () => {
+  test("with an allow list a machine reaches what is in it, and no more", async () => {
     await change({}, "allow-2");
     const ask = () => machine.namespace.start("ask", "tcp", "192.0.2.2", "7000");
     await expectDrop("inet", `not allowed to ${card.tap}`, ask);
@@ -212,10 +214,7 @@ function forgeries(card: Card, other: Card): [string, string][] {
     ["source MAC", udp(macOf(other), own)],
     ["all else", udp(mac, { ...own, source: other.address })],
     ["all else", arp(card, other.address, "10.100.0.1")],
-    [
-      "all else",
-      arp(card, card.address, "10.100.0.1").replace(`0001${mac}`, `0001${macOf(other)}`),
-    ],
+    ["all else", honestArp.replace(`0001${mac}`, `0001${macOf(other)}`)],
     ["no DHCP server", udp(mac, { ...own, sourcePort: 67, destinationPort: 68 })],
     ["link-local metadata", udp(mac, { ...own, destination: "169.254.169.254" })],
     // A tag of VLAN 5 in front of what is honest without it.

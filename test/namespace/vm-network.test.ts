@@ -156,7 +156,7 @@ skipUnless("a network", needs, () => {
   onlyInAll(() => {
     describe("as many as a bridge takes", () => {
       test("1,000 TAPs are made, told and removed", async () => {
-        const cards = Array.from({ length: 1000 }, (_, index) => cardOf(index + 2));
+        const cards = cardsOf(1000);
         const applied = await host.apply(desiredOf(cards));
         expect(applied).toMatchObject({ refusals: [], refused: [], again: [] });
         console.log(
@@ -168,8 +168,8 @@ skipUnless("a network", needs, () => {
         await nothing();
       }, 300_000);
 
-      test("the 1,024th is refused: by us, and by the kernel where others hold a port", async () => {
-        const cards = Array.from({ length: MOST_CARDS_A_NETWORK }, (_, index) => cardOf(index + 2));
+      test("the 1,024th is refused, by us and by the kernel", async () => {
+        const cards = cardsOf(MOST_CARDS_A_NETWORK);
         const more = [...cards, cardOf(MOST_CARDS_A_NETWORK + 2)];
         const applied = await host.apply(desiredOf(more));
         expect(applied.refusals.map(({ machine }) => machine)).toEqual(["vm-1025"]);
@@ -189,3 +189,7 @@ skipUnless("a network", needs, () => {
 
 /** Tables and chains come in the order in which they were made. */
 const sortedLines = (text: string) => text.split("\n").toSorted();
+
+function cardsOf(count: number) {
+  return Array.from({ length: count }, (_, index) => cardOf(index + 2));
+}
