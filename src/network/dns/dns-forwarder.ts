@@ -4,12 +4,7 @@ import { UdpSocket } from "../../../ffi/udp-socket.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { formatIpv4, ipv4Bytes } from "../dhcp/address.ts";
 import { type Allowed, Forwarding, type ForwardingCounters, type Transport } from "./forwarding.ts";
-import {
-  LONGEST_TCP_ANSWER,
-  LONGEST_UDP_ANSWER,
-  MESSAGES_A_TURN,
-  USUAL_UDP_ANSWER,
-} from "./limits.ts";
+import { LONGEST_QUERY, LONGEST_UDP_ANSWER, MESSAGES_A_TURN, USUAL_UDP_ANSWER } from "./limits.ts";
 import { encodeAnswer, encodeHeader, idOf, parseQuery, type Query } from "./message.ts";
 import { type DnsPolicy, judge } from "./policy.ts";
 import { StreamServer } from "./stream-server.ts";
@@ -217,7 +212,7 @@ function openSocket(name: string, serverAddress: string): UdpSocket {
         "Make the bridge first.",
     );
   }
-  const socket = new UdpSocket({ family: "ipv4", longest: LONGEST_TCP_ANSWER, device: name });
+  const socket = new UdpSocket({ family: "ipv4", longest: LONGEST_QUERY + 1, device: name });
   const bound = socket.bind({ address: ipv4Bytes(serverAddress), port: DNS_PORT });
   if (bound >= 0) return socket;
   socket[Symbol.dispose]();

@@ -2,6 +2,7 @@ import { type Parsed, refuse } from "../dhcp/options.ts";
 import {
   LONGEST_QUERY,
   LONGEST_TCP_ANSWER,
+  LONGEST_UDP_ANSWER,
   MOST_ADDRESSES,
   MOST_ALIASES,
   MOST_RECORDS,
@@ -66,7 +67,7 @@ export interface Query {
   readonly questionBytes: Uint8Array;
   /** Bytes that the asker takes over UDP, where it spoke of EDNS: RFC 6891, 6.2.3. */
   readonly udpSize: number | undefined;
-  /** The whole message, to be passed on. */
+  /** The whole message, to be passed on; it asks for no longer a datagram than we take. */
   readonly bytes: Uint8Array;
 }
 
@@ -113,13 +114,17 @@ export function parseQuery(bytes: Uint8Array): Parsed<Query> {
   if (edns.end !== bytes.length) {
     return refuse("query", `${edns.end} bytes`, bytes.length);
   }
+  const copy = bytes.slice();
+  if (edns.udpSize !== undefined) {
+    viewOf(copy).setUint16(end + 3, Math.min(edns.udpSize, LONGEST_UDP_ANSWER), false);
+  }
   const value = {
     id: view.getUint16(0, false),
     question: { name: read.name, type: view.getUint16(read.next, false) },
     recursionDesired: (word & flags.recursionDesired) !== 0,
     questionBytes: bytes.slice(HEADER, end),
     udpSize: edns.udpSize,
-    bytes: bytes.slice(),
+    bytes: copy,
   };
   return { ok: true, value };
 }

@@ -15,6 +15,8 @@ export interface StreamServerOptions {
   readonly loop: EventLoop;
   readonly address: string;
   readonly port: number;
+  /** Connections of one address; MOST_CONNECTIONS_A_MACHINE unless said otherwise. */
+  readonly mostAMachine?: number;
   /** Whether anybody is answered at this address. */
   readonly isKnown: (address: string) => boolean;
   /** @returns undefined where nothing is said, and the connection ends */
@@ -54,11 +56,20 @@ export class StreamServer implements Disposable {
     return new StreamServer(options);
   }
 
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  /** Those that are open. */
+  get connections(): number {
+    return this.#connections.size;
+  }
+
   #open(socket: Socket<undefined>): void {
     const address = socket.remoteAddress;
-    const { isKnown } = this.#options;
+    const { isKnown, mostAMachine = MOST_CONNECTIONS_A_MACHINE } = this.#options;
     const own = [...this.#connections.values()].filter((one) => one.address === address).length;
-    const isFull = this.#connections.size >= MOST_CONNECTIONS || own >= MOST_CONNECTIONS_A_MACHINE;
+    const isFull = this.#connections.size >= MOST_CONNECTIONS || own >= mostAMachine;
     if (isFull || !isKnown(address)) {
       socket.terminate();
       return;

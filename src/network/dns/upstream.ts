@@ -9,6 +9,7 @@ import { parseIpv4 } from "../dhcp/address.ts";
 import {
   ANSWER_TIME,
   LONGEST_TCP_ANSWER,
+  LONGEST_UDP_ANSWER,
   LOOK_AGAIN_AFTER,
   MOST_MISMATCHES,
   MOST_UPSTREAMS,
@@ -109,7 +110,7 @@ export function askByUdp(asking: Asking): Promise<Asked> {
   try {
     const target = bytesOf(upstream);
     const family = target.address.length === 4 ? "ipv4" : "ipv6";
-    const socket = owned.use(new UdpSocket({ family, longest: LONGEST_TCP_ANSWER }));
+    const socket = owned.use(new UdpSocket({ family, longest: LONGEST_UDP_ANSWER }));
     const connected = socket.connect(target);
     if (connected < 0) throw new Error(errnoName(-connected));
     const sent = socket.send(withId(asking.query, asking.id));
@@ -121,6 +122,8 @@ export function askByUdp(asking: Asking): Promise<Asked> {
           const received = socket.receive();
           if (received === -Errno.EAGAIN) return;
           if (typeof received === "number") return fail(errnoName(-received));
+          // More than was asked for, and its end is lost.
+          if (received.truncated) return fail("an answer that is too long");
           if (isAnswerTo(received.bytes, asking)) {
             return end({ kind: "answered", bytes: received.bytes.slice() });
           }

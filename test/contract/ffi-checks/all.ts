@@ -1,4 +1,5 @@
 import type { Check } from "./check.ts";
+import { datagramChecks } from "./datagrams.ts";
 import { descriptorChecks } from "./descriptors.ts";
 import { errorChecks } from "./errors.ts";
 import { layoutChecks } from "./layouts.ts";
@@ -13,6 +14,7 @@ export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
   errors: errorChecks,
   descriptors: descriptorChecks,
   sockets: socketChecks,
+  datagrams: datagramChecks,
   spawning: spawnChecks,
   processes: processChecks,
   liveUpdates: liveUpdateChecks,

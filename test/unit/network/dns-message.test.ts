@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import {
   LONGEST_QUERY,
+  LONGEST_UDP_ANSWER,
   MOST_ADDRESSES,
   MOST_ALIASES,
   MOST_RECORDS,
@@ -45,6 +46,12 @@ describe("queries", () => {
     // What is less than everybody takes is taken for that: RFC 6891, 6.2.3.
     expect(queryOf(queryBytes("x.org", { udpSize: 100 })).udpSize).toBe(512);
     expect(queryOf(queryBytes("")).question.name).toBe("");
+  });
+
+  test("what is passed on asks for no longer a datagram than we take", () => {
+    const passedOn = (udpSize: number) => queryOf(queryBytes("x.org", { udpSize })).bytes;
+    expect(passedOn(4_096)).toEqual(queryBytes("x.org", { udpSize: LONGEST_UDP_ANSWER }));
+    expect(passedOn(600)).toEqual(queryBytes("x.org", { udpSize: 600 }));
   });
 
   test("a name is compared in lower case, and keeps its own in the answer", () => {
