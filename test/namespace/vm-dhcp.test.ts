@@ -153,6 +153,25 @@ skipUnless("a machine on the bridge", features, () => {
     expect(environmentIn(`${told}.bound`)["ip"]).toBe("10.100.9.9");
   });
 
+  test("a reservation that cannot be given is told once, and the bridge may go down", async () => {
+    using folder = temporaryFolder();
+    await using network = await makeVmNetwork(1);
+    const machine = pick(network.machines);
+    const wrong = reservationFor(machine, { address: "192.0.2.1" });
+    await using services = await startServices(network.host, folder, ["dhcp"], {
+      reservations: [wrong],
+    });
+    const { program } = startClient(machine, folder, { name: "client" });
+    await using client = program;
+    const [line = ""] = await services.program.said(/event \{"kind":"reservation-refused".*/);
+    expect(line).toContain("received 192.0.2.1: take one from the network's own pool");
+    await ip(network.host, "link set vms down");
+    await ip(network.host, "link set vms up");
+    services.change({ reservations: [reservationFor(machine)] });
+    await client.said(/told bound/);
+    expect(services.program.output.stdout).not.toContain("lost");
+  });
+
   test("an address that somebody else has is declined, and that is told", async () => {
     using folder = temporaryFolder();
     await using network = await makeVmNetwork(2);
