@@ -65,7 +65,7 @@ export function startClient(
     ].join("\n"),
     { mode: 0o755 },
   );
-  const words = ["udhcpc", "-i", "eth0", "-f", "-t", "4", "-T", "1", "-s", script];
+  const words = ["udhcpc", "-i", "eth0", "-f", "-t", "4", "-T", "1", "-A", "1", "-s", script];
   const argv = [...place.enter, "/bin/busybox", ...words, ...(options.words ?? [])];
   return { program: startProgram(argv), told };
 }
