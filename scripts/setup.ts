@@ -64,6 +64,8 @@ const systemPackages = {
     { name: "qemu-utils", shownBy: "/usr/bin/qemu-img" },
     { name: "genisoimage", shownBy: "/usr/bin/isoinfo" },
     { name: "util-linux", shownBy: "/sbin/blkid" },
+    // A file system that shares bytes between files.
+    { name: "xfsprogs", shownBy: "/sbin/mkfs.xfs" },
   ],
   // Clocks that are wrong, and hosts in networks of their own.
   authority: [

@@ -33,7 +33,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: true,
-    packages: ["layouts", "authority", "machine", "addresses", "network"],
+    packages: ["layouts", "authority", "machine", "addresses", "network", "disks"],
     minutesPerFile: 20,
   },
   {
