@@ -2,7 +2,7 @@ import { lstatSync, realpathSync, symlinkSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Bytes } from "../units/units.ts";
-import { copyFile, makeFolder, synchroniseFolder } from "./copy.ts";
+import { copyFile, makeFolder, Synchronising, synchroniseFolder } from "./copy.ts";
 import { below } from "./image-file.ts";
 import { fromKernel, ImageRefused, type Mismatch } from "./image-refused.ts";
 import { hashOfFiles, type ImageRequest, keyOfFiles, keyOfNar } from "./image-request.ts";
@@ -38,25 +38,40 @@ export interface Addition {
 export async function copyImage(
   addition: Addition,
 ): Promise<{ readonly key: string; readonly record: ImageRecord }> {
-  const { request, source, partial, links, limits } = addition;
+  const { request, source, limits } = addition;
   const measure = new Measure();
   await walkTree(source, measure, limits);
   const progress = new Progress(measure.bytes, request.onProgress);
-  const copier = new Copier(addition, progress);
+  const synchronising = new Synchronising();
+  try {
+    return await copyAndRecord(addition, { progress, synchronising });
+  } finally {
+    // Nobody removes files that are on their way to the disk; why it failed is told already.
+    await synchronising.all().catch(() => undefined);
+  }
+}
+
+/** What lasts for the whole of an addition. */
+interface Course {
+  readonly progress: Progress;
+  readonly synchronising: Synchronising;
+}
+
+async function copyAndRecord(
+  addition: Addition,
+  course: Course,
+): Promise<{ readonly key: string; readonly record: ImageRecord }> {
+  const { source, partial, links, limits } = addition;
+  const copier = new Copier(addition, course);
   await walkTree(source, copier, limits);
   const { key, ...verified } = copier.finish();
   passStep("verified");
-  const outside = await copyOutside(addition, progress);
-  const record: ImageRecord = {
-    format: 1,
-    ...verified,
-    source,
-    links,
-    bytes: progress.done,
-    outside,
-  };
+  const outside = await copyOutside(addition, course);
+  const bytes = course.progress.done;
+  const record: ImageRecord = { format: 1, ...verified, source, links, bytes, outside };
   await writeThrough(join(partial, storedNames.record), `${JSON.stringify(record, null, 2)}\n`);
   passStep("recorded");
+  await course.synchronising.all();
   await synchroniseFolder(partial);
   passStep("synced");
   return { key, record };
@@ -91,14 +106,14 @@ class Progress {
 
 class Copier implements TreeVisitor {
   readonly #addition: Addition;
-  readonly #progress: Progress;
+  readonly #course: Course;
   readonly #nar = new NarHasher();
   /** The files that were met, with the hash of each, where each has one to be held against. */
   readonly #files = new Map<string, string>();
 
-  constructor(addition: Addition, progress: Progress) {
+  constructor(addition: Addition, course: Course) {
     this.#addition = addition;
-    this.#progress = progress;
+    this.#course = course;
   }
 
   enterFolder(entry: Parameters<TreeVisitor["enterFolder"]>[0]): void {
@@ -108,7 +123,7 @@ class Copier implements TreeVisitor {
 
   async leaveFolder(entry: Parameters<TreeVisitor["leaveFolder"]>[0]): Promise<void> {
     this.#nar.leaveFolder(entry);
-    await synchroniseFolder(this.#placeOf(entry.path));
+    await this.#course.synchronising.add(synchroniseFolder(this.#placeOf(entry.path)));
   }
 
   link(entry: Parameters<TreeVisitor["link"]>[0]): void {
@@ -165,14 +180,8 @@ class Copier implements TreeVisitor {
   }
 
   async #copy(opened: OpenedFile, path: string, hash: (piece: Uint8Array) => unknown) {
-    await copyNamed(this.#addition, opened, {
-      file: path,
-      target: this.#placeOf(path),
-      onPiece: (piece) => {
-        hash(piece);
-        this.#progress.add(piece.length);
-      },
-    });
+    const to = { file: path, target: this.#placeOf(path), hash };
+    await copyNamed(this.#addition, this.#course, opened, to);
   }
 
   get #hashes(): FileHashes | undefined {
@@ -199,18 +208,30 @@ const notListed = (file: string): Mismatch => ({
 /** Copies a file, and tells of which one the kernel refused something. */
 async function copyNamed(
   { request, source }: Addition,
+  { progress, synchronising }: Course,
   opened: OpenedFile,
   to: {
     readonly file: string;
     readonly target: string;
-    readonly onPiece: (piece: Uint8Array) => void;
+    readonly hash: (piece: Uint8Array) => unknown;
   },
 ): Promise<void> {
-  const { file, target, onPiece } = to;
+  const { file, target, hash } = to;
+  const onPiece = (piece: Uint8Array) => {
+    hash(piece);
+    progress.add(piece.length);
+  };
+  const told = (error: unknown) =>
+    fromKernel(error, { what: "store the image", image: source, file, isReading: false });
   try {
-    await copyFile(opened, target, { onPiece, signal: request.signal });
+    const { onDisk } = await copyFile(opened, target, { onPiece, signal: request.signal });
+    await synchronising.add(
+      onDisk.catch((error: unknown) => {
+        throw told(error);
+      }),
+    );
   } catch (error) {
-    throw fromKernel(error, { what: "store the image", image: source, file, isReading: false });
+    throw told(error);
   }
 }
 
@@ -229,16 +250,13 @@ function checkHash(
 }
 
 /** Copies what the machine needs of /nix/store, whose packages nobody changes. */
-async function copyOutside(
-  addition: Addition,
-  progress: Progress,
-): Promise<ImageRecord["outside"]> {
+async function copyOutside(addition: Addition, course: Course): Promise<ImageRecord["outside"]> {
   const { request, source, partial, links } = addition;
   const tree = join(partial, storedNames.tree);
   const place = { source, outside: links ?? undefined };
   const copied: ImageRecord["outside"] = {};
   makeFolder(join(partial, storedNames.outside));
-  for (const { key, file } of request.wanted(readConfiguration(tree, source))) {
+  for (const { key, file } of request.wanted(readConfiguration(tree, source), source)) {
     const found = file.kind === "inside" ? resolveInTree(tree, file.name, place) : file;
     if ("expected" in found) {
       const mend = `Look at what the image's ${configurationName} names.`;
@@ -247,18 +265,19 @@ async function copyOutside(
     if (found.kind === "inside" || Object.hasOwn(copied, found.path)) continue;
     const name = `${Object.keys(copied).length}-${basename(found.path)}`.slice(0, 100);
     const into = { key, path: found.path, name };
-    copied[found.path] = { name, ...(await copyOneOutside(addition, into, progress)) };
+    copied[found.path] = { name, ...(await copyOneOutside(addition, into, course)) };
   }
-  await synchroniseFolder(join(partial, storedNames.outside));
+  await course.synchronising.add(synchroniseFolder(join(partial, storedNames.outside)));
   return copied;
 }
 
 async function copyOneOutside(
   addition: Addition,
   { key, path, name }: { readonly key: string; readonly path: string; readonly name: string },
-  progress: Progress,
+  course: Course,
 ): Promise<{ readonly size: Bytes; readonly hash: string }> {
   const { source, partial, links, limits, request } = addition;
+  const { progress } = course;
   const refuse = (mismatch: Omit<Mismatch, "file">) =>
     new ImageRefused("use the image", source, { file: key, ...mismatch });
   const refuseAs = (expected: string, received: string) =>
@@ -275,13 +294,10 @@ async function copyOneOutside(
   }
   using opened = openFile(real, { size: status.size, refuse });
   const hasher = new Bun.CryptoHasher("sha256");
-  await copyNamed(addition, opened, {
+  await copyNamed(addition, course, opened, {
     file: key,
     target: join(partial, storedNames.outside, name),
-    onPiece: (piece) => {
-      hasher.update(piece);
-      progress.add(piece.length);
-    },
+    hash: (piece) => hasher.update(piece),
   });
   const hash = formatHash(hasher.digest());
   const { expected } = request;

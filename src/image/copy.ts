@@ -18,8 +18,8 @@ import type { OpenedFile } from "./tree.ts";
 /**
  * Copies a file into a new one, and shows each byte of the copy on its way: what `onPiece` saw is
  * what is there. Where the file system can, the copy shares the source's bytes, and it is the copy
- * that is read; else holes and blocks of zeros are holes in it. The file is on the disk afterwards,
- * and nobody may write to it.
+ * that is read; else holes and blocks of zeros are holes in it. Nobody may write to it afterwards.
+ * @returns what is kept when it is on the disk
  * @throws the kernel's refusals; what `source.changed` gives; the signal's reason
  */
 export async function copyFile(
@@ -29,7 +29,7 @@ export async function copyFile(
     readonly onPiece: (piece: Uint8Array) => void;
     readonly signal: AbortSignal | undefined;
   },
-): Promise<void> {
+): Promise<{ readonly onDisk: Promise<void> }> {
   const { size, changed, isExecutable } = source;
   const { onPiece, signal } = options;
   const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
@@ -50,12 +50,41 @@ export async function copyFile(
       });
     }
     fchmodSync(descriptor, isExecutable ? 0o555 : 0o444);
-    await synchronise(descriptor);
-  } finally {
+  } catch (error) {
     closeSync(descriptor);
+    throw error;
   }
   passStep("file-copied");
+  return { onDisk: synchronise(descriptor).finally(() => closeSync(descriptor)) };
 }
+
+/** Files that go to the disk while others are copied. */
+export class Synchronising {
+  readonly #waiting = new Set<Promise<void>>();
+  #failure: { readonly error: unknown } | undefined;
+
+  /** Waits when there are many. */
+  async add(onDisk: Promise<void>): Promise<void> {
+    const settled: Promise<void> = onDisk.then(
+      () => void this.#waiting.delete(settled),
+      (error: unknown) => {
+        this.#waiting.delete(settled);
+        this.#failure ??= { error };
+      },
+    );
+    this.#waiting.add(settled);
+    if (this.#waiting.size >= mostWaiting) await Promise.race(this.#waiting);
+  }
+
+  /** @throws what the first of them was refused with */
+  async all(): Promise<void> {
+    await Promise.all(this.#waiting);
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+}
+
+/** Each has a descriptor open. */
+const mostWaiting = 8;
 
 /** fsync(2), on another thread. */
 function synchronise(descriptor: number): Promise<void> {

@@ -18,10 +18,11 @@ export interface ImageRequest {
   readonly source: string;
   readonly expected: ExpectedHash;
   /**
-   * Given what vm-config.json says, once that was verified: the files that the machine needs.
+   * Given what vm-config.json says, once that was verified, and the image's folder without links
+   * in its path: the files that the machine needs.
    * What it throws is thrown, and nothing is left.
    */
-  readonly wanted: (configuration: string) => readonly WantedFile[];
+  readonly wanted: (configuration: string, folder: string) => readonly WantedFile[];
   readonly onProgress?: (done: Bytes, of: Bytes) => void;
   readonly signal?: AbortSignal;
 }

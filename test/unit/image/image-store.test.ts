@@ -109,6 +109,18 @@ describe("an image with the right hash", () => {
     expect(third?.record).toEqual(first.record);
   });
 
+  test("gives its folder to whoever reads vm-config.json, without links in the path", async () => {
+    symlinkSync(folder.file("store"), folder.file("link"));
+    const seen: string[][] = [];
+    const wanted = (...words: string[]) => {
+      seen.push(words);
+      return [];
+    };
+    using image = await add({ source: folder.file("link/aaa-vm-image"), wanted });
+    expect(seen).toEqual([["{}", source]]);
+    expect(image.record.source).toBe(source);
+  });
+
   test("that two ask for at once is copied once", async () => {
     const request = await requestOf();
     let copied = 0;
