@@ -32,14 +32,14 @@ test("a listener that comes later is connected to", async () => {
 test("a path whose listener is dead is tried until the limit", async () => {
   const path = folder.file("socket");
   writeFileSync(path, "");
-  const failed = { kind: "failed" as const, reason: expect.stringContaining("Connection refused") };
+  const failed = { kind: "failed", reason: expect.stringContaining("Connection refused") } as const;
   expect(await connectWithin(loop, path, { limit: 10, signal: never })).toEqual(failed);
 });
 
 test("what no time can mend is told at once", async () => {
   writeFileSync(folder.file("file"), "");
   const path = folder.file("file/socket");
-  const failed = { kind: "failed" as const, reason: expect.stringContaining("Not a directory") };
+  const failed = { kind: "failed", reason: expect.stringContaining("Not a directory") } as const;
   expect(await connectWithin(loop, path, { limit: 1_000_000, signal: never })).toEqual(failed);
 });
 
