@@ -19,7 +19,7 @@ import { rejectionOf, waitFor } from "./wait-for.ts";
 /** A hypervisor to test. */
 export interface HypervisorSubject {
   readonly driver: HypervisorDriver;
-  /** The same, which waits some tenths of a second for an answer and for a greeting. */
+  /** The same, which waits a second or two for an answer and for a greeting. */
   readonly impatient: HypervisorDriver;
   readonly program: () => HypervisorProgram;
   /** @param guest the path of the test guest */

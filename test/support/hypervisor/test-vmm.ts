@@ -59,7 +59,7 @@ export class TestVmm implements AsyncDisposable {
     const output = Bun.file(`${start.folder}/output`);
     this.#child = Bun.spawn([...(start.before ?? []), plan.program, ...plan.arguments], {
       stdio: ["ignore", output, output, ...plan.descriptors.map(() => this.memory.number)],
-      env: {},
+      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
     });
   }
 
