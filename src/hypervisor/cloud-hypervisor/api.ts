@@ -13,6 +13,16 @@ const LONGEST_REASON = 1_000;
 /** A refusal: the VMM's errors, the outermost first; older ones say one text. */
 const refusalSchema = v.union([v.array(v.string()), v.string()]);
 
+/** It answered with this status of HTTP. */
+export class ApiRefused extends VmmRefused {
+  readonly status: number;
+
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
+
 /** Nobody took the connection: the process has ended, or does not listen yet. */
 export class NobodyListens extends VmmUnreachable {}
 /** It went away in the middle of a call, which may have been done. */
@@ -71,10 +81,10 @@ export class CloudHypervisorApi {
       throw this.#translate(failure, call, limit.aborted ? time : undefined);
     }
     if (response.ok) return text;
+    const { status } = response;
     const reason = readRefusal(text).slice(0, LONGEST_REASON);
-    throw new VmmRefused(
-      `cloud-hypervisor refused ${call.endpoint} (${response.status}): ${reason}`,
-    );
+    const message = `cloud-hypervisor refused ${call.endpoint} (${status}): ${reason}`;
+    throw new ApiRefused(message, status);
   }
 
   #send({ method, endpoint, body }: Call, signal: AbortSignal): Promise<Response> {

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import type { Bytes } from "../../units/units.ts";
-import type { MachineFiles, MachineSpecification } from "../driver.ts";
+import type { VmConfig } from "./config.ts";
 
 /**
  * What a cloud-hypervisor machine is besides its memory, as one piece of bytes: JSON with the two
@@ -59,10 +59,12 @@ export function decodeState(
 }
 
 /** Of all that the VMM wrote, what stands in other places for another VMM. */
+const deviceSchema = v.looseObject({ id: v.nullish(v.string()) });
 const configSchema = v.looseObject({
   vm_config: v.looseObject({
-    disks: v.nullish(v.array(v.looseObject({ id: v.nullish(v.string()) }))),
-    net: v.nullish(v.array(v.looseObject({ id: v.nullish(v.string()) }))),
+    payload: v.nullish(v.looseObject({})),
+    disks: v.nullish(v.array(deviceSchema)),
+    net: v.nullish(v.array(deviceSchema)),
     serial: v.looseObject({}),
     vsock: v.nullish(v.looseObject({})),
   }),
@@ -71,15 +73,12 @@ const configSchema = v.looseObject({
 type Place = Record<string, unknown>;
 
 /**
- * The configuration with the sockets, disks and cards that the machine has now: a snapshot may go
+ * The configuration with the files, sockets and cards that the machine has now: a snapshot may go
  * on in another folder, and by another TAP. What the machine is, is left as it was.
  * @param text VmMigrationConfig, whose numbers are kept to the last digit
+ * @param now what the machine would be made of
  */
-export function placeConfig(
-  text: string,
-  machine: MachineSpecification,
-  files: MachineFiles,
-): string | { readonly refusal: string } {
+export function placeConfig(text: string, now: VmConfig): string | { readonly refusal: string } {
   let value: unknown;
   try {
     value = parseExactly(text);
@@ -88,32 +87,41 @@ export function placeConfig(
   }
   const checked = v.safeParse(configSchema, value);
   if (!checked.success) return { refusal: describeIssues(checked.issues) };
-  const { disks, net, serial, vsock } = checked.output.vm_config;
-  (serial as Place)["socket"] = files.console;
-  if (vsock) (vsock as Place)["socket"] = files.agent;
+  const config: Place & v.InferOutput<typeof configSchema>["vm_config"] = checked.output.vm_config;
+  placeKeys(config.payload, now.payload, ["kernel", "initramfs", "firmware"]);
+  placeKeys(config.serial, now.serial, ["socket"]);
+  placeKeys(config.vsock, now.vsock, ["socket"]);
+  if ("landlock_enable" in config) {
+    config["landlock_enable"] = now.landlock_enable ?? false;
+    config["landlock_rules"] = now.landlock_rules ?? null;
+  }
   const missing = [
-    ...placeAll(disks ?? [], machine.disks, (place, { path }) => {
-      place["path"] = path;
-    }),
-    ...placeAll(net ?? [], machine.networks, (place, { tap }) => {
-      place["tap"] = tap;
-    }),
+    ...placeAll(config.disks, now.disks, ["path"]),
+    ...placeAll(config.net, now.net, ["tap"]),
   ];
   if (missing.length === 0) return JSON.stringify(checked.output);
   const names = missing.map((id) => JSON.stringify(id)).join(", ");
   return { refusal: `expected a machine with the devices of the state, which lacks ${names}` };
 }
 
+/** Where the machine has such a key, then and now. */
+function placeKeys(place: Place | null | undefined, now: object | undefined, keys: string[]): void {
+  for (const key of keys) {
+    if (place?.[key] == null || now === undefined || !Object.hasOwn(now, key)) continue;
+    place[key] = (now as Place)[key];
+  }
+}
+
 /** @returns ids that the machine does not have */
-function placeAll<T extends { readonly id: string }>(
-  places: readonly Place[],
-  devices: readonly T[],
-  put: (place: Place, device: T) => void,
+function placeAll(
+  places: readonly Place[] | null | undefined,
+  devices: readonly { readonly id: string }[] | undefined,
+  keys: string[],
 ): string[] {
-  return places.flatMap((place) => {
-    const device = devices.find(({ id }) => id === place["id"]);
+  return (places ?? []).flatMap((place) => {
+    const device = devices?.find(({ id }) => id === place["id"]);
     if (device === undefined) return [String(place["id"])];
-    put(place, device);
+    placeKeys(place, device, keys);
     return [];
   });
 }

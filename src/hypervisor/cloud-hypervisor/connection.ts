@@ -14,7 +14,7 @@ import {
   VmmUnreachable,
 } from "../driver.ts";
 import { countersSchema, infoSchema } from "./answers.ts";
-import { AnswerLost, type CloudHypervisorApi, NobodyListens } from "./api.ts";
+import { AnswerLost, ApiRefused, type CloudHypervisorApi, NobodyListens } from "./api.ts";
 import { decodeState, encodeState, placeConfig } from "./captured-state.ts";
 import type { VmConfig } from "./config.ts";
 import type { EventPipe } from "./event-pipe.ts";
@@ -29,6 +29,9 @@ import {
 
 /** Sockets of migrations stand beside the control socket, whose path leaves room for it. */
 export const MIGRATION_SUFFIX = ".move";
+
+/** The status of what needs a machine, where there is none. */
+const NOT_CREATED = 404;
 
 /** Between two looks at whether the VMM has its machine again. */
 const LOOK_AGAIN: Milliseconds = 2;
@@ -78,7 +81,7 @@ export class CloudHypervisorConnection implements VmmConnection {
       state = (await this.#parts.api.get("vm.info", infoSchema)).state;
     } catch (failure) {
       // It has no machine yet: it waits for `create`, or for `restoreState`.
-      if (failure instanceof VmmRefused && failure.message.includes("(404)")) return "incoming";
+      if (failure instanceof ApiRefused && failure.status === NOT_CREATED) return "incoming";
       throw failure;
     }
     switch (state) {
@@ -258,7 +261,7 @@ export class CloudHypervisorConnection implements VmmConnection {
   }
 
   #readState(captured: CapturedState) {
-    const { files, limits, machine } = this.#parts;
+    const { limits } = this.#parts;
     const { bytes, hypervisor, memory = [] } = captured;
     if (hypervisor !== "cloud-hypervisor") throw noState(`of cloud-hypervisor, not ${hypervisor}`);
     const read = decodeState(bytes, limits);
@@ -266,7 +269,7 @@ export class CloudHypervisorConnection implements VmmConnection {
     if (read.slots.length !== memory.length) {
       throw noState(`with ${read.slots.length} pieces of memory, received ${memory.length}`);
     }
-    const config = placeConfig(read.config, machine, files);
+    const config = placeConfig(read.config, this.#parts.config);
     if (typeof config === "object") throw noState(config.refusal);
     const encoder = new TextEncoder();
     return {
