@@ -114,8 +114,7 @@ async function answer(socket: Socket, request: Request, api: FakeApi): Promise<v
 
 /** As micro_http writes it: no reason, and headers in this order. */
 function format({ status, body }: FakeAnswer): string {
-  const reason = { 200: "OK", 204: "No Content" }[status] ?? "Error";
-  const head = `HTTP/1.1 ${status} ${reason}\r\nServer: Cloud Hypervisor API\r\n`;
+  const head = `HTTP/1.1 ${status} \r\nServer: Cloud Hypervisor API\r\n`;
   const kept = `${head}Connection: keep-alive\r\n`;
   if (body === undefined) return `${kept}\r\n`;
   const size = Buffer.byteLength(body);

@@ -92,7 +92,8 @@ export class CloudHypervisorApi {
       ...{ method, signal, unix: this.#path, redirect: "manual", decompress: false },
       // One for each call: it takes ten at once, and an idle one would be one of them.
       keepalive: false,
-      headers: { "content-type": "application/json" },
+      // Its HTTP knows two types alone, and passes over a header that it does not know.
+      headers: { accept: "application/json", "content-type": "application/json" },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
   }
