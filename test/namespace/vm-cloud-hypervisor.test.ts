@@ -244,6 +244,7 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
     using place = vmmPlace(loop);
     const expected = {
       hang: "within 200 ms: it hangs",
+      late: "within 200 ms: it hangs",
       close: "closed the connection",
       garbage: "did not answer vm.info",
       half: "did not answer vm.info",
@@ -260,7 +261,66 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
       const failure = await rejectionOf(connection.guestState());
       expect(failure).toBeInstanceOf(how === "refuse" ? VmmRefused : VmmUnreachable);
       expect(failure.message).toContain(words);
+      // One call is not the next one.
+      if (how !== "crash") expect(await connection.guestState()).toBe("incoming");
     }
+  });
+
+  test("no more calls wait for it than it takes connections", async () => {
+    using place = vmmPlace(loop);
+    await using vmm = startVmm(place, { name: "first", driver: brief });
+    using connection = await vmm.connect();
+    vmm.program.kill("SIGSTOP");
+    const calls = Array.from({ length: 9 }, () => rejectionOf(connection.guestState()));
+    const failures = await Promise.all(calls);
+    vmm.program.kill("SIGCONT");
+    expect(failures[7]?.message).toContain("it hangs");
+    expect(failures[8]?.message).toContain("8 calls are not answered: vm.info was not sent");
+    expect(await connection.guestState()).toBe("incoming");
+  });
+
+  test("one that says that it booted, and did not, is found out by its state", async () => {
+    using place = vmmPlace(loop);
+    await using vmm = startVmm(place, { name: "first", orders: { at: "vm.boot", how: "lie" } });
+    using connection = await vmm.connect();
+    await connection.create();
+    await connection.boot();
+    expect(await connection.guestState()).toBe("created");
+    expect(vmm.events).toEqual([]);
+  });
+
+  const crashes = ["vm.create", "vm.boot", "vm.pause", "vm.send-migration", "move/state"] as const;
+
+  test.each(crashes)("one that crashes at %s is lost, once", async (at) => {
+    using place = vmmPlace(loop);
+    await using vmm = startVmm(place, { name: "first", orders: { at, how: "crash" } });
+    using connection = await vmm.connect();
+    const life = async () => {
+      await connection.create();
+      await connection.boot();
+      await connection.captureState();
+    };
+    expect(await rejectionOf(life())).toBeInstanceOf(VmmUnreachable);
+    await vmm.program.ended();
+    await waitFor("the loss", () => vmm.lost.length > 0);
+    expect(vmm.lost).toHaveLength(1);
+  });
+
+  test("one that crashes when its machine is here leaves it whole", async () => {
+    using place = vmmPlace(loop);
+    const { vmm, connection } = await startMachine(place, { name: "first" });
+    await using _vmm = vmm;
+    const captured = await connection.captureState();
+    vmm.program.kill("SIGKILL");
+    await vmm.program.ended();
+    await waitFor("the loss", () => vmm.lost.length > 0);
+    await connection.quit();
+    await using other = startVmm(place, { name: "other", beginning: "incoming" });
+    using connected = await other.connect();
+    await connected.restoreState(captured);
+    await connected.resume();
+    expect(await nextCount(other.files)).toBeGreaterThan(0);
+    for (const descriptor of captured.memory ?? []) descriptor.close();
   });
 
   test("half an event is told as trouble, and the next ones are heard", async () => {

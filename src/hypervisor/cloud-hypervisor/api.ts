@@ -42,6 +42,7 @@ export class CloudHypervisorApi {
   readonly #path: string;
   readonly #limits: CloudHypervisorLimits;
   readonly #signal: AbortSignal;
+  #open = 0;
 
   /** @param signal calls all of them off */
   constructor(path: string, limits: CloudHypervisorLimits, signal: AbortSignal) {
@@ -70,6 +71,20 @@ export class CloudHypervisorApi {
   }
 
   async #call(call: Call): Promise<string> {
+    const { openCalls } = this.#limits;
+    if (this.#open >= openCalls) {
+      const reason = `${openCalls} calls are not answered: ${call.endpoint} was not sent`;
+      throw new VmmUnreachable(`${this.#path}: ${reason}`);
+    }
+    this.#open += 1;
+    try {
+      return await this.#exchange(call);
+    } finally {
+      this.#open -= 1;
+    }
+  }
+
+  async #exchange(call: Call): Promise<string> {
     const time = call.time ?? this.#limits.answerTime;
     const limit = AbortSignal.timeout(time);
     let response: Response;

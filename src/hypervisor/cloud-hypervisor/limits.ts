@@ -8,6 +8,8 @@ export const cloudHypervisorLimits = {
   answerTime: 10_000 as Milliseconds,
   /** For a state to go or to come: memory is not copied, 15 ms is usual. */
   stateTime: 30_000 as Milliseconds,
+  /** Calls that are not answered: it takes ten connections at once. */
+  openCalls: 8,
   /** Of an answer: vm.info, the longest, has some 100 KB for a machine with 100 devices. */
   answerBytes: (4 * 1024 * 1024) as Bytes,
   /** Of one event. */
