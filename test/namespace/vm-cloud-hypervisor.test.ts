@@ -135,15 +135,16 @@ describe("a machine's life", () => {
 
   test("what it refuses is told in its own words", async () => {
     using place = vmmPlace(loop);
-    const tap = { id: "net0", tap: "no-such-tap", macAddress: "52:54:00:00:00:01" };
-    await using vmm = startVmm(place, { name: "first", machine: { networks: [tap] } });
+    const kernel = `${place.kernel}.missing`;
+    const boot = { kind: "kernel", kernel, initramfs: undefined, commandLine: "" } as const;
+    await using vmm = startVmm(place, { name: "first", machine: { boot } });
     using connection = await vmm.connect();
     const refusals = [
       [() => connection.boot(), "VM config is missing"],
       [() => connection.pause(), "VM is not running"],
       [() => connection.create(), undefined],
       [() => connection.create(), "VM is already created"],
-      [() => connection.boot(), "tap"],
+      [() => connection.boot(), "kernel"],
     ] as const;
     for (const [ask, words] of refusals) {
       if (words === undefined) {
@@ -154,7 +155,6 @@ describe("a machine's life", () => {
       expect(refusal).toBeInstanceOf(VmmRefused);
       expect(refusal.message).toContain(words);
     }
-    expect(await connection.guestState()).toBe("created");
   });
 });
 
@@ -264,6 +264,17 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
       // One call is not the next one.
       if (how !== "crash") expect(await connection.guestState()).toBe("incoming");
     }
+  });
+
+  test("one whose TAP is not there does not boot", async () => {
+    using place = vmmPlace(loop);
+    const tap = { id: "net0", tap: "no-such-tap", macAddress: "52:54:00:00:00:01" };
+    await using vmm = startVmm(place, { name: "first", machine: { networks: [tap] } });
+    using connection = await vmm.connect();
+    await connection.create();
+    const refusal = await rejectionOf(connection.boot());
+    expect(refusal.message).toContain("Unable to configure tap interface");
+    expect(await connection.guestState()).toBe("created");
   });
 
   test("no more calls wait for it than it takes connections", async () => {

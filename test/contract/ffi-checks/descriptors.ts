@@ -7,6 +7,7 @@ import {
   closeOnExecFrom,
   duplicate,
   makeEventCounter,
+  makeNamedPipe,
   makePipe,
   readInto,
   setCloseOnExec,
@@ -40,6 +41,17 @@ export function descriptorFlags(descriptor: number): number {
 /** Listing /proc/self/fd would itself open the lowest free number. */
 function isOpen(descriptor: number): boolean {
   return existsSync(`/proc/self/fdinfo/${descriptor}`);
+}
+
+function namedPipes(): void {
+  using folder = temporaryFolder();
+  const path = folder.file("pipe");
+  makeNamedPipe(path, 0o600);
+  const found = statSync(path);
+  ok(found.isFIFO());
+  strictEqual(found.mode & 0o777, 0o600);
+  throws(() => makeNamedPipe(path, 0o600), { code: "EEXIST" });
+  throws(() => makeNamedPipe(folder.file("none/pipe"), 0o600), { code: "ENOENT" });
 }
 
 /** The address is right when the kernel, told to write there, changes the bytes we see. */
@@ -168,6 +180,7 @@ const fileChecks: readonly Check[] = [
       read.close();
     },
   },
+  { name: "a named pipe is made once, with its mode", run: namedPipes },
   {
     name: "writing into a pipe without a reader is EPIPE, not a death",
     run: () => {
