@@ -1,6 +1,6 @@
 /** The bytes of cloud-hypervisor's local migration, and our end of it against a raw peer. */
 import { afterAll, describe, expect, test } from "bun:test";
-import { fstatSync } from "node:fs";
+import { fstatSync, readdirSync, readlinkSync } from "node:fs";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { connectUnix, makeUnixSocket } from "../../../ffi/unix-socket.ts";
 import {
@@ -238,6 +238,18 @@ function sendSlot(stream: StreamConnection, slot: number, count = 1): void {
   for (const memory of memories) memory.close();
 }
 
+/** Pieces of memory that are open in this process. */
+function openPieces(): number {
+  return readdirSync("/proc/self/fd").filter((number) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${number}`).startsWith("/memfd:piece");
+    } catch {
+      // The listing's own number, which is closed by now.
+      return false;
+    }
+  }).length;
+}
+
 describe("a machine that comes", () => {
   const wait = <T>(promise: Promise<T>) => withDeadline("the machine", promise);
 
@@ -299,13 +311,17 @@ describe("a machine that comes", () => {
   ];
 
   test.each(broken)("is refused with %s, and the VMM is told", async (_what, send, reason) => {
-    using peer = receiving();
-    peer.stream.send(encodeRequest("start", 0));
-    send(peer.stream);
-    const failure = await rejectionOf(wait(peer.receiver.received));
-    expect(failure.message).toMatch(reason);
-    await peer.over();
-    expect(peer.answers().at(-1)).toBe(2);
+    {
+      using peer = receiving();
+      peer.stream.send(encodeRequest("start", 0));
+      send(peer.stream);
+      const failure = await rejectionOf(wait(peer.receiver.received));
+      expect(failure.message).toMatch(reason);
+      await peer.over();
+      expect(peer.answers().at(-1)).toBe(2);
+    }
+    // Nothing of its memory is kept.
+    await waitFor("the pieces to be closed", () => openPieces() === 0);
   });
 
   test("is heard of nobody else's, and not for ever", async () => {
