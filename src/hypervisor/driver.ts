@@ -179,7 +179,10 @@ export interface VmmConnection extends Disposable {
    * another VMM may take them. `resume` takes all of it back, as long as no other one has.
    */
   captureState(): Promise<CapturedState>;
-  /** To a VMM that is "incoming", whose memory is there already: afterwards it is paused. */
+  /**
+   * To a VMM that is "incoming", whose memory is there already or comes with the state: afterwards
+   * it is paused. Descriptors stay the caller's.
+   */
   restoreState(state: CapturedState): Promise<void>;
 }
 

@@ -119,6 +119,19 @@ describe("a machine's life", () => {
     expect(await later.guestState()).toBe("running");
   });
 
+  test("a guest that panicked is known as such, and its memory can be had", async () => {
+    using place = vmmPlace(loop);
+    const { vmm, connection } = await startMachine(place, { name: "first" });
+    await using _vmm = vmm;
+    using _connection = connection;
+    await typeLetter(vmm.files, guestLetters.panic);
+    await vmm.heard("guest-panic");
+    expect(await connection.guestState()).toBe("panicked");
+    const captured = await connection.captureState();
+    expect(countIn(captured)).toBeGreaterThan(0);
+    for (const descriptor of captured.memory ?? []) descriptor.close();
+  });
+
   test("a later worker finds it as it is, and hears what happens from then on", async () => {
     using place = vmmPlace(loop);
     const { vmm, connection } = await startMachine(place, { name: "first" });
@@ -189,15 +202,16 @@ describe("a machine that moves", () => {
     using place = vmmPlace(loop);
     const { vmm, connection } = await startMachine(place, { name: "first" });
     await using _vmm = vmm;
-    for (const ends of ["resume", "dispose", "again"] as const) {
+    for (const ends of ["resume", "dispose"] as const) {
       using first = await vmm.connect();
       const captured = await first.captureState();
       const count = countIn(captured);
-      if (ends === "again") await first.captureState();
+      const twice = await rejectionOf(first.captureState());
+      expect(twice.message).toContain("captured already");
       if (ends === "dispose") first[Symbol.dispose]();
       using second = ends === "resume" ? first : await vmm.connect();
       await waitFor("the machine to run", async () => {
-        await (ends === "again" ? first : second).resume();
+        await second.resume();
         return true;
       });
       expect(await nextCount(vmm.files)).toBeGreaterThan(count);

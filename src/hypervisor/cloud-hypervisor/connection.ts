@@ -158,6 +158,7 @@ export class CloudHypervisorConnection implements VmmConnection {
     } catch (failure) {
       // It may be gone before its answer is out, or was gone before it was asked.
       if (failure instanceof NobodyListens || failure instanceof AnswerLost) return;
+      this.#isEnding = false;
       throw failure;
     }
   }
@@ -194,10 +195,13 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   async captureState(): Promise<CapturedState> {
     const { version } = this.#parts;
-    this.#giveBack();
+    if (this.#held?.isHeld === true) {
+      throw new VmmRefused("The machine's state was captured already: resume it, or quit, first");
+    }
     // Paused first, and not by the migration: a machine that it paused would run on when we are
     // gone, whoever else has its memory by then.
-    if ((await this.guestState()) === "running") await this.pause();
+    const state = await this.guestState();
+    if (state === "running" || state === "panicked") await this.pause();
     const { slots, config, state: devices } = await this.#receive();
     const decoder = new TextDecoder();
     const bytes = encodeState({
@@ -213,6 +217,8 @@ export class CloudHypervisorConnection implements VmmConnection {
     const { api, files, limits, loop, stop } = this.#parts;
     const path = files.control + MIGRATION_SUFFIX;
     const sender = this.#process();
+    // What a broken restoration left is the VMM's user's, and would be refused.
+    removeSocket(path);
     const receiver = new MigrationReceiver(loop, { path, sender, limits, signal: stop.signal });
     this.#held = receiver;
     const order = { destination_url: `unix:${path}`, local: true };
