@@ -590,6 +590,18 @@ export function bootedByHand(
   return detach(state, state.instance, { reason, cause: "doubted" }, context);
 }
 
+/** The answer may be from before the last order: the VMM is asked once more, and then believed. */
+export function observed(
+  state: In<"created" | "running" | "paused">,
+  event: Of<"observed">,
+  context: Context,
+): Outcome {
+  const { invocation, guest } = event;
+  if (invocation !== state.instance.invocation || guest === state.phase) return stay(state);
+  const reason = `its guest is ${guest}, and nobody told`;
+  return detach(state, state.instance, { reason, cause: "doubted" }, context);
+}
+
 export function toldOff(state: In<Living>, event: Of<"guest-off">, context: Context): Outcome {
   if (event.invocation !== state.instance.invocation) return stay(state);
   return guestOff(state, state.instance, event.by, context);

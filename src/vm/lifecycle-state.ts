@@ -217,6 +217,8 @@ export type MachineEvent =
       readonly kind: "booted" | "paused" | "resumed" | "guest-reset" | "guest-panic";
     } & OfInstance)
   | ({ readonly kind: "guest-off"; readonly by: "guest" | "host" } & OfInstance)
+  /** How the guest is, asked with the metrics: what nobody told is noticed. */
+  | ({ readonly kind: "observed"; readonly guest: GuestState } & OfInstance)
   | ({ readonly kind: "died"; readonly ending: Ending | undefined } & OfInstance)
   /** captured: a pending capture was found to be whole. */
   | ({ readonly kind: "cleared"; readonly captured: boolean } & OfInstance)

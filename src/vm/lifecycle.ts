@@ -32,6 +32,7 @@ import {
   found,
   networkReady,
   notFound,
+  observed,
   orderOverdue,
   paused,
   prepared,
@@ -102,6 +103,7 @@ const noStart = ignored("no start is under way");
 const notPreparing = ignored("nothing is being prepared");
 const notLooked = ignored("its invocation is not being looked for");
 const notAttaching = ignored("nobody is attaching to its VMM");
+const notAttached = ignored("its VMM has not answered; that it does decides");
 const noOrder = ignored("no order to its VMM is under way");
 const noVmm = ignored("no VMM has it");
 const notClearing = ignored("nothing of a VMM is being cleared");
@@ -139,6 +141,7 @@ const noVmmEvents = {
   "guest-off": noVmm,
   "guest-reset": noVmm,
   "guest-panic": noVmm,
+  observed: noVmm,
   died: noVmm,
   cleared: notClearing,
   "capture-lost": noCapture,
@@ -205,6 +208,7 @@ const living = {
   "guest-off": toldOff,
   "guest-reset": reset,
   "guest-panic": toldPanic,
+  observed: answerDecides,
   died,
 };
 
@@ -248,12 +252,13 @@ export const table: Table = {
     attached,
     "attach-refused": connectRefused,
     "connection-lost": connectLost,
-    booted: notAttaching,
-    paused: notAttaching,
-    resumed: notAttaching,
-    "guest-off": notAttaching,
-    "guest-reset": notAttaching,
-    "guest-panic": notAttaching,
+    booted: notAttached,
+    paused: notAttached,
+    resumed: notAttached,
+    "guest-off": notAttached,
+    "guest-reset": notAttached,
+    "guest-panic": notAttached,
+    observed: notAttached,
     "capture-lost": captureLostConnecting,
     deadline: connectOverdue,
   },
@@ -288,6 +293,7 @@ export const table: Table = {
     "guest-off": noGuest,
     "guest-reset": noGuest,
     "guest-panic": noGuest,
+    observed,
   },
   booting: { ...living, done: booted, refused: callRefused, deadline: orderOverdue },
   running: {
@@ -303,6 +309,7 @@ export const table: Table = {
     booted: ignored("it runs"),
     paused: bootedByHand,
     resumed: ignored("it runs"),
+    observed,
   },
   pausing: { ...living, done: paused, refused: callRefused, deadline: orderOverdue },
   paused: {
@@ -317,6 +324,7 @@ export const table: Table = {
     booted: bootedByHand,
     paused: ignored("it is paused"),
     resumed: bootedByHand,
+    observed,
   },
   resuming: { ...living, done: resumed, refused: callRefused, deadline: orderOverdue },
   capturing: {
@@ -359,12 +367,13 @@ export const table: Table = {
     attached,
     "attach-refused": attachRefused,
     "connection-lost": ignored("it is asked again in any case"),
-    booted: notAttaching,
-    paused: notAttaching,
-    resumed: notAttaching,
-    "guest-off": notAttaching,
-    "guest-reset": notAttaching,
-    "guest-panic": notAttaching,
+    booted: notAttached,
+    paused: notAttached,
+    resumed: notAttached,
+    "guest-off": notAttached,
+    "guest-reset": notAttached,
+    "guest-panic": notAttached,
+    observed: notAttached,
     deadline: attachOverdue,
   },
   stopping: {
@@ -385,6 +394,7 @@ export const table: Table = {
     "guest-off": quit,
     "guest-reset": isStopping,
     "guest-panic": quit,
+    observed: isStopping,
     "capture-lost": captureLost,
     deadline: stopOverdue,
   },
@@ -404,6 +414,7 @@ export const table: Table = {
     "guest-off": isDead,
     "guest-reset": isDead,
     "guest-panic": isDead,
+    observed: isDead,
     died: isDead,
     cleared,
     "capture-lost": captureLost,

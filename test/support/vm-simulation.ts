@@ -492,6 +492,7 @@ class Simulation {
     }
     this.#require(held.memory.runs === held.runs, `${name} is given a state that is old`);
     vmm.memory = held.memory;
+    vmm.restoredFrom = id;
     vmm.guest = "paused";
     return true;
   }
@@ -525,7 +526,7 @@ class Simulation {
   #forget(name: string, id: string): void {
     const held = this.#host.captures.get(id);
     if (held === undefined) return;
-    const isLast = !this.#host.isSomewhere(held);
+    const isLast = !this.#host.isSomewhere(id, held);
     const isWished = this.#wished.get(name) === "ended";
     this.#require(!isLast || isWished, `capture ${id} is dropped, and no VMM has ${name}`);
     this.#host.captures.delete(id);
@@ -621,7 +622,8 @@ class Simulation {
       if (this.#agenda.now >= TROUBLE_TIME) return;
       if (this.#chance.happens(0.1)) this.#declare();
       else if (this.#chance.happens(0.4)) this.#reconcile();
-      else if (this.#chance.happens(0.5)) this.#operate();
+      else if (this.#chance.happens(0.45)) this.#operate();
+      else if (this.#chance.happens(0.2)) this.#poll();
       else this.#makeTrouble();
       this.#planTrouble();
     });
@@ -669,6 +671,17 @@ class Simulation {
     this.#agenda.after(this.#chance.below(40_000) + 1, () => {
       vmm.isHung = false;
     });
+  }
+
+  /** With the metrics; the answer may be of a moment before the last order. */
+  #poll(): void {
+    for (const [name, state] of this.#machines) {
+      const instance = instanceOf(state);
+      const vmm = this.#host.vmms.get(instance?.invocation ?? "");
+      if (vmm?.isAlive !== true || vmm.isHung) continue;
+      const { invocation, guest } = vmm;
+      this.#later(50, () => this.#handle(name, { kind: "observed", invocation, guest }));
+    }
   }
 
   #panic(vmm: Vmm): void {
@@ -728,6 +741,8 @@ class Simulation {
     this.#troubles = makeTroubles(undefined);
     for (const vmm of this.#host.living()) vmm.isHung = false;
     if (this.#worker === undefined) this.#startWorker();
+    this.#runUntil(() => false);
+    this.#poll();
     this.#runUntil(() => false);
     // A new declaration: what operators and guests wanted meanwhile does not stand against it.
     for (const written of this.#host.disk.values()) written.declaredPower = undefined;

@@ -24,6 +24,8 @@ export interface Vmm {
   isCleared: boolean;
   /** How many connections there were: an order is of one of them. */
   connections: number;
+  /** The capture that it was given. */
+  restoredFrom: string | undefined;
 }
 
 export interface Captured {
@@ -66,6 +68,7 @@ export class Host {
       isGuilty: false,
       isCleared: false,
       connections: 0,
+      restoredFrom: undefined,
     };
     this.vmms.set(invocation, vmm);
     const others = this.livingOf(name);
@@ -114,9 +117,11 @@ export class Host {
     );
   }
 
-  /** A VMM has this memory, as it was captured or later. */
-  isSomewhere({ memory }: Captured): boolean {
-    return this.living().some((vmm) => vmm.memory === memory);
+  /** A VMM has this memory, or was given it, and died with it. */
+  isSomewhere(id: string, { memory }: Captured): boolean {
+    return [...this.vmms.values()].some(
+      (vmm) => vmm.memory === memory && (vmm.isAlive || vmm.restoredFrom === id),
+    );
   }
 }
 
