@@ -196,6 +196,7 @@ export function replace(
   _event: Of<"replace">,
   context: Context,
 ): Outcome {
+  if (state.capture !== undefined) return stay(state);
   const pending = begunCapture(state, context);
   if (state.phase === "paused") return takeState(pending, state.instance, context);
   const { instance } = state;
@@ -210,6 +211,7 @@ export function snapshot(
   event: Of<"snapshot">,
   context: Context,
 ): Outcome {
+  if (state.capture !== undefined) return stay(state);
   const pending = begunCapture(state, context);
   const { instance } = state;
   if (state.phase === "paused") return save(pending, instance, event.snapshot, context);
@@ -767,7 +769,7 @@ function whyDied(
   if (!needsVmm(state)) return "wish" as const;
   const ranGuest = !["connecting", "creating", "restoring", "created"].includes(state.phase);
   const isOrderly = ending?.kind === "exited" && ending.status === 0;
-  return isOrderly && ranGuest && state.capture === undefined ? ("off" as const) : "crash";
+  return isOrderly && ranGuest && pendingOf(state) === undefined ? ("off" as const) : "crash";
 }
 
 export function cleared(state: In<"clearing">, event: Of<"cleared">, context: Context): Outcome {
@@ -828,6 +830,13 @@ export function captureLostAtRest(
   return prepend(lost.effects, fail(lost.state, event.reason));
 }
 
+/** It may have been told before: an earlier worker's is forgotten once more. */
+export function forgotten(state: MachineState, event: Of<"forgotten">): Outcome {
+  const { capture } = state;
+  if (capture?.stage !== "spent" || capture.id !== event.capture) return stay(state);
+  return enter(state, { capture: undefined });
+}
+
 export function discarded(state: In<"removing">, _event: Of<"discarded">): Outcome {
   const { ticket } = state;
   const removed = { ...initialState, phase: "removed", ticket } as const;
@@ -864,6 +873,13 @@ export function adopted(
   { note, alive }: Of<"adopted">,
   context: Context,
 ): Outcome {
+  const { capture } = note;
+  const isSpent = capture?.stage === "spent";
+  const forget = isSpent ? [{ kind: "forget-capture", capture: capture.id } as const] : [];
+  return prepend(forget, adoptNote(note, alive, context));
+}
+
+function adoptNote(note: Note, alive: Instance | undefined, context: Context): Outcome {
   const { wanted, prepared: isPrepared, restarts, lastInvocation, capture, reason } = note;
   const past = { lastInvocation, capture, reason };
   const common = { wanted, prepared: isPrepared, restarts, ...past };

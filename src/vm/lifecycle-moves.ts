@@ -61,11 +61,15 @@ export const isHeld = (state: MachineState): boolean => state.capture?.stage ===
 export const needsVmm = (state: MachineState): boolean =>
   isHeld(state) || (state.wanted !== "absent" && state.wanted !== "off");
 
-/** Gives up what was captured: a VMM has the machine, or the operator does not want it back. */
+/**
+ * Gives up what was captured: a VMM has the machine, or the operator does not want it back. It is
+ * noted as spent first, so that no later worker gives it to a VMM, and none leaves it lying.
+ */
 export function forgetCapture(state: MachineState): Outcome {
-  if (state.capture === undefined) return stay(state);
-  const { id } = state.capture;
-  return enter(state, { capture: undefined }, [
+  const { capture } = state;
+  if (capture === undefined || capture.stage === "spent") return stay(state);
+  const { id } = capture;
+  return enter(state, { capture: { ...capture, stage: "spent" } }, [
     { kind: "forget-capture", capture: id },
     record({ what: "capture-forgotten", capture: id }),
   ]);

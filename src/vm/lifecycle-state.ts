@@ -28,8 +28,11 @@ export interface Capture {
   readonly id: string;
   /** The invocation of the VMM that gives it. */
   readonly source: string;
-  /** pending: asked for, and nobody has said yet that it is whole. */
-  readonly stage: "pending" | "held";
+  /**
+   * pending: asked for, and nobody has said yet that it is whole. spent: a VMM has the machine, or
+   * it was given up; it is forgotten, and nothing is made of it any more.
+   */
+  readonly stage: "pending" | "held" | "spent";
 }
 
 /** Why something was refused: the VMM's, the kernel's or our own words. */
@@ -57,7 +60,7 @@ interface Common {
   /** The newest VMM that there was. */
   readonly lastInvocation: string | undefined;
   readonly lastEnding: Ending | undefined;
-  /** Kept until a VMM has the machine again, or the operator gives it up. */
+  /** Held until a VMM has the machine again, or the operator gives it up. */
   readonly capture: Capture | undefined;
   /** Why it is as it is, for people: the last refusal, or how it came to be off. */
   readonly reason: string | undefined;
@@ -224,6 +227,8 @@ export type MachineEvent =
   | ({ readonly kind: "cleared"; readonly captured: boolean } & OfInstance)
   /** The held state is gone: its holder died, or the host was started anew. */
   | { readonly kind: "capture-lost"; readonly capture: string; readonly reason: string }
+  /** Answers forget-capture. */
+  | { readonly kind: "forgotten"; readonly capture: string }
   | { readonly kind: "discarded" }
   | { readonly kind: "discard-refused"; readonly refusal: Refusal }
   | { readonly kind: "deadline" };
@@ -290,7 +295,7 @@ export type MachineEffect =
       /** Under which the state is held, if the VMM cannot run on afterwards. */
       readonly capture: string;
     }
-  /** A capture that nobody needs any more: a VMM has the machine, or it was given up. */
+  /** A capture that nobody needs any more; safe to do again. */
   | { readonly kind: "forget-capture"; readonly capture: string }
   /** SIGKILL to the VMM and whoever is in its cgroup. */
   | { readonly kind: "kill"; readonly instance: Instance }

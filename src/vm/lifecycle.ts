@@ -29,6 +29,7 @@ import {
   discardAgain,
   discarded,
   discardRefused,
+  forgotten,
   found,
   networkReady,
   notFound,
@@ -145,6 +146,7 @@ const noVmmEvents = {
   died: noVmm,
   cleared: notClearing,
   "capture-lost": noCapture,
+  forgotten,
   discarded: notRemoving,
   "discard-refused": notRemoving,
   deadline: noDeadline,
@@ -161,6 +163,7 @@ const nothing = {
   replace: noMachine,
   snapshot: noMachine,
   ...noVmmEvents,
+  forgotten: noCapture,
 };
 
 /** A start is under way, and no VMM is known. */
@@ -446,9 +449,7 @@ export const table: Table = {
 
 /**
  * Decides what an event means in a state: the new state, and what is to be done, in order. When
- * what the next worker must know has changed, it is noted before anything is done; only what is
- * forgotten is forgotten before it: a capture that no note named would be held for ever, and one
- * that a note names in vain is found to be gone.
+ * what the next worker must know has changed, that is noted first.
  */
 export function step(
   state: MachineState,
@@ -462,9 +463,7 @@ export function step(
   const outcome = cell(state as never, event as never, context);
   const note = noteOf(outcome.state);
   if (JSON.stringify(note) === JSON.stringify(noteOf(state))) return outcome;
-  const forgets = outcome.effects.filter(({ kind }) => kind === "forget-capture");
-  const others = outcome.effects.filter(({ kind }) => kind !== "forget-capture");
-  return { state: outcome.state, effects: [...forgets, { kind: "note", note }, ...others] };
+  return { state: outcome.state, effects: [{ kind: "note", note }, ...outcome.effects] };
 }
 
 /** @returns why this wish does nothing now, for whoever has it; undefined when it does something */
@@ -472,6 +471,10 @@ export function whyRefused(state: MachineState, kind: Wish["kind"]): string | un
   const isStart = kind === "boot" || kind === "pause" || kind === "resume";
   const isDeleted = state.wanted === "absent" && !["absent", "removed"].includes(state.phase);
   if (isStart && isDeleted) return "it is being deleted";
+  const isCapture = kind === "replace" || kind === "snapshot";
+  const isSpent =
+    state.capture !== undefined && (state.phase === "running" || state.phase === "paused");
+  if (isCapture && isSpent) return "what was captured last is being forgotten";
   const cell: object = table[state.phase][kind];
   return "ignored" in cell ? String(cell.ignored) : undefined;
 }

@@ -524,6 +524,7 @@ class Simulation {
 
   /** What was captured is the machine, where no VMM has it. */
   #forget(name: string, id: string): void {
+    this.#later(5, () => this.#handle(name, { kind: "forgotten", capture: id }));
     const held = this.#host.captures.get(id);
     if (held === undefined) return;
     const isLast = !this.#host.isSomewhere(id, held);
