@@ -33,8 +33,12 @@ export interface SimulationOptions {
   readonly faults?: {
     /** The reconciler is told of machines as if all of them were sure. */
     readonly collectsDetached?: boolean;
-    /** A worker that starts takes what it cannot reach for dead. */
+    /** A worker that starts does not read what the one before it wrote. */
     readonly forgetsNotes?: boolean;
+    /** A note is written after what it speaks of. */
+    readonly notesLate?: boolean;
+    /** A worker that starts takes every VMM for dead. */
+    readonly takesForDead?: boolean;
   };
 }
 
@@ -150,7 +154,8 @@ class Simulation {
       if (note === undefined) this.#host.disk.delete(name);
       if (note === undefined || this.#options.faults?.forgetsNotes === true) continue;
       const vmm = this.#host.vmms.get(note.instance?.invocation ?? "");
-      const alive = vmm?.isAlive === true ? note.instance : undefined;
+      const isBlind = this.#options.faults?.takesForDead === true;
+      const alive = vmm?.isAlive === true && !isBlind ? note.instance : undefined;
       if (alive !== undefined) {
         this.#watched.add(alive.invocation);
         this.counts.adoptions += 1;
@@ -204,7 +209,9 @@ class Simulation {
     if (outcome.state.phase === "detached" && before.phase !== "detached") {
       this.counts.detachments += 1;
     }
-    this.#performAll(name, outcome.effects);
+    const [first, ...rest] = outcome.effects;
+    const isLate = this.#options.faults?.notesLate === true && first?.kind === "note";
+    this.#performAll(name, isLate ? [...rest, first] : outcome.effects);
     this.#planDeadline(name);
   }
 
