@@ -17,8 +17,8 @@ const olderOf = (path: string) => `${path}.1`;
 
 /**
  * What a console said, in a file that outlives the worker: when it is full it becomes the older
- * one, in the place of the one before. It has at least half of the limit, as soon as that was said.
- * A disk that takes no more costs what was said meanwhile, and nothing else.
+ * one, in the place of the one before. So at least half of the limit is there, as soon as so much
+ * was said. A disk that takes no more costs what was said meanwhile, and nothing else.
  */
 export class Scrollback implements Disposable {
   readonly #path: string;
