@@ -47,8 +47,10 @@ interface Viewer {
  * Keeps a machine's serial console: is connected to the VMM as long as both are there, keeps what
  * is said in a file, and shows it to whoever attaches. One of them writes, the others look on.
  *
- * What a guest says while nobody is connected is lost: QEMU's socket takes it and throws it away,
- * and cloud-hypervisor's does so too. So a worker connects at once when it has adopted a machine.
+ * What a guest says while no worker is connected is lost with QEMU, whose socket takes it and
+ * throws it away (test/machine/vm-guest.test.ts shows it); cloud-hypervisor keeps the last of it
+ * since its serial_manager.rs has a SerialBuffer for sockets, and gives it to the next. So a worker
+ * connects at once when it has adopted a machine.
  */
 export class ConsoleKeeper implements Disposable {
   readonly #loop: EventLoop;

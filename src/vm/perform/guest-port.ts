@@ -136,7 +136,7 @@ function openDevice(path: string): OwnedDescriptor {
 }
 
 /** /dev/vportNpM: read and written without waiting, and never at an end. */
-class DevicePort implements GuestPort {
+export class DevicePort implements GuestPort {
   readonly isMachine = true;
   readonly #loop: EventLoop;
   readonly #device: OwnedDescriptor;
