@@ -5,7 +5,13 @@ import { makeSocketPair } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../../src/event-loop/event-loop.ts";
 import { StreamConnection } from "../../../src/messaging/stream-connection.ts";
 import { limits } from "../../../src/vm/guest-agent/protocol.ts";
-import { DevicePort } from "../../../src/vm/perform/guest-port.ts";
+import {
+  DevicePort,
+  type GuestPort,
+  openPort,
+  type PortHandlers,
+  PortRefused,
+} from "../../../src/vm/perform/guest-port.ts";
 import { testEventLoop } from "../../support/event-loop.ts";
 import { waitFor } from "../../support/wait-for.ts";
 
@@ -104,4 +110,19 @@ test("closed twice, it is closed once", () => {
   port[Symbol.dispose]();
   port.send(new Uint8Array(1));
   expect(told).toEqual([]);
+});
+
+test("a port of AF_VSOCK that is taken, or without the module, is refused with the mend", () => {
+  const place = { kind: "vsock", port: 26_736 } as const;
+  const nothing: PortHandlers = {
+    ...{ onBytes: () => {}, onGone: () => {}, onDrained: () => {}, onFailure: () => {} },
+  };
+  let first: GuestPort | undefined;
+  try {
+    first = openPort(loop, place, nothing);
+  } catch (error) {
+    expect(error).toBeInstanceOf(PortRefused);
+  }
+  expect(() => openPort(loop, place, nothing)).toThrow(/AF_VSOCK: E\w+\. .*--port vsock:NUMBER/);
+  first?.[Symbol.dispose]();
 });
