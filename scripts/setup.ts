@@ -76,6 +76,7 @@ const systemPackages = {
   addresses: [
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "iproute2", shownBy: "/sbin/ip" },
+  ],
   // What other programs say of the networks that we make.
   network: [
     { name: "iproute2", shownBy: "/sbin/ip" },

@@ -16,12 +16,16 @@ import type {
   WorkerStatus,
 } from "./protocol.ts";
 import { limits } from "./protocol.ts";
-import type { Entry, Worker } from "./worker.ts";
+import type { Entry, MachineWorker } from "./worker.ts";
 
 type Of<Verb extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: Verb }>;
 
 /** Answers one request of the control socket. */
-export function answerControl(worker: Worker, request: ControlRequest, call: ControlCall): void {
+export function answerControl(
+  worker: MachineWorker,
+  request: ControlRequest,
+  call: ControlCall,
+): void {
   switch (request.verb) {
     case "create":
       create(worker, request, call);
@@ -48,7 +52,7 @@ type AboutOne = Exclude<
   { verb: "create" | "list" | "events" | "status" | "metrics" }
 >;
 
-function answerAbout(worker: Worker, request: AboutOne, call: ControlCall): void {
+function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall): void {
   const entry = worker.machines.get(request.name);
   if (entry === undefined) {
     refuseUnknown(worker, request.name, call);
@@ -76,7 +80,7 @@ function refuse(call: ControlCall, kind: ErrorKind, message: string, hint?: stri
   call.refuse({ kind, message, ...(hint !== undefined && { hint }) });
 }
 
-function refuseUnknown(worker: Worker, name: string, call: ControlCall): void {
+function refuseUnknown(worker: MachineWorker, name: string, call: ControlCall): void {
   const known = [...worker.machines.keys()];
   call.refuse({
     kind: "unknown-machine" satisfies ErrorKind,
@@ -87,7 +91,7 @@ function refuseUnknown(worker: Worker, name: string, call: ControlCall): void {
   });
 }
 
-function create(worker: Worker, request: Of<"create">, call: ControlCall): void {
+function create(worker: MachineWorker, request: Of<"create">, call: ControlCall): void {
   const { spec, wanted = "created" } = request;
   const refusal = worker.create(spec, { wanted, owner: "operator" });
   if (refusal !== undefined) {
@@ -115,7 +119,7 @@ function eventOf(request: Exclude<AboutOne, Of<"show" | "survivable" | "console"
 }
 
 function wish(
-  worker: Worker,
+  worker: MachineWorker,
   entry: Entry,
   request: Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait">>,
   call: ControlCall,
@@ -153,7 +157,7 @@ function sendConsole(entry: Entry, call: ControlCall): void {
 const resting: ReadonlySet<string> = new Set(["created", "running", "paused", "off", "failed"]);
 
 /** Answers when the machine is in that phase, or will not come there by itself. */
-function waitFor(worker: Worker, request: Of<"wait">, call: ControlCall): void {
+function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall): void {
   const { name, until } = request;
   const look = (): boolean => {
     const entry = worker.machines.get(name);
@@ -199,7 +203,7 @@ function encodeEvent(event: BookedEvent<HistoryEntry>): VmEventRecord {
   };
 }
 
-function sendEvents(worker: Worker, request: Of<"events">, call: ControlCall): void {
+function sendEvents(worker: MachineWorker, request: Of<"events">, call: ControlCall): void {
   let last = request.after ?? 0;
   const send = () => {
     for (const event of worker.events.after(last)) {
@@ -216,7 +220,7 @@ function sendEvents(worker: Worker, request: Of<"events">, call: ControlCall): v
   call.onGone(() => subscription[Symbol.dispose]());
 }
 
-export function summarize(worker: Worker, entry: Entry): VmSummary {
+export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const { machine, state } = entry;
   const { spec, allocation, choice } = machine.record;
   const { card } = allocation;
@@ -250,7 +254,7 @@ export function summarize(worker: Worker, entry: Entry): VmSummary {
   };
 }
 
-function detail(worker: Worker, entry: Entry): VmDetail {
+function detail(worker: MachineWorker, entry: Entry): VmDetail {
   const { machine, state } = entry;
   const { choice, spec } = machine.record;
   return {
@@ -266,7 +270,7 @@ function detail(worker: Worker, entry: Entry): VmDetail {
 }
 
 /** Whether its VMM can be replaced under it, else exactly why not. */
-function survivableOf(worker: Worker, entry: Entry): Survivable {
+function survivableOf(worker: MachineWorker, entry: Entry): Survivable {
   const { machine, state } = entry;
   const obstacles: { key: string; message: string }[] = [];
   if (machine.attached === undefined) {
@@ -283,7 +287,7 @@ function survivableOf(worker: Worker, entry: Entry): Survivable {
 }
 
 async function sendMetrics(
-  worker: Worker,
+  worker: MachineWorker,
   request: Of<"metrics">,
   call: ControlCall,
 ): Promise<void> {
@@ -301,7 +305,7 @@ async function sendMetrics(
   call.done(measured);
 }
 
-function statusOf(worker: Worker): WorkerStatus {
+function statusOf(worker: MachineWorker): WorkerStatus {
   const phases: Record<string, number> = {};
   for (const { state } of worker.machines.values()) {
     phases[state.phase] = (phases[state.phase] ?? 0) + 1;

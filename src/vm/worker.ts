@@ -92,7 +92,7 @@ export interface Entry {
 }
 
 /** The driver: waits, decides by `step`, and has what was decided performed. */
-export class Worker {
+export class MachineWorker {
   readonly startedAt: number = monotonicNow();
   readonly configuration: WorkerConfiguration;
   readonly events = new EventBook<HistoryEntry>();
@@ -430,7 +430,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const lock = WorkerLock.take(artifactsFolder);
   const images = await ImageStore.open(artifactsFolder);
   const hypervisors = await observeHypervisors({ programs: configuration.programs });
-  const worker = new Worker(options, { logger, loop, images, hypervisors, lock });
+  const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock });
   await worker.start();
   logger.info(`takes requests at ${basename(dirname(controlSocket))}/${basename(controlSocket)}`);
   const code = await Promise.race([asked.promise, failed.promise]);

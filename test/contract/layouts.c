@@ -211,7 +211,6 @@ static void network_structures(void) {
   FIELD(struct bridge_vlan_info, flags);
   FIELD(struct bridge_vlan_info, vid);
   CLOSE();
-  CLOSE();
   STRUCTURE(nfgenmsg, struct nfgenmsg);
   FIELD(struct nfgenmsg, nfgen_family);
   FIELD(struct nfgenmsg, res_id);
