@@ -59,15 +59,13 @@ export function openTap(request: TapRequest): OwnedDescriptor | number {
   const exclusive = request.as === "new" ? IFF_TUN_EXCL : 0;
   const kind = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | exclusive;
   wanted.view.setUint16(layouts.ifreq.ifr_flags, kind, true);
-  const result = control(tap, TUNSETIFF, wanted);
-  if (result < 0) {
-    tap.close();
-    return result;
-  }
   const size = new NativeMemory(4);
   size.view.setInt32(0, virtioHeaderSize, true);
-  check("ioctl", libc.ioctl(tap.number, TUNSETVNETHDRSZ, size.address), "TUNSETVNETHDRSZ");
-  return tap;
+  const named = control(tap, TUNSETIFF, wanted);
+  const result = named < 0 ? named : control(tap, TUNSETVNETHDRSZ, size);
+  if (result >= 0) return tap;
+  tap.close();
+  return result;
 }
 
 /** These three take a number where ioctl(2) has its pointer. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { NetlinkError, NetlinkSocket } from "../../ffi/netlink.ts";
 import type { NetlinkRequest } from "../../ffi/netlink-message.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { errnoMessage, errnoName } from "../../ffi/system-call-error.ts";
+import { SystemCallError } from "../../ffi/system-call-error.ts";
 import { openTap, setTapOwner, setTapPersistent } from "../../ffi/tun.ts";
 import { readOwnership } from "./desired.ts";
 import {
@@ -291,22 +291,17 @@ class Application implements Disposable {
     const made: { operation: OfKind<"make-tap">; tap: OwnedDescriptor }[] = [];
     const requests: Requested[] = [];
     for (const operation of operations) {
-      const { name, bridge, alias, ownerUser, mtu } = operation;
-      const tap = openTap({ name, as: "new" });
-      if (typeof tap === "number") {
-        this.#refuse(operation, `TUNSETIFF: ${errnoMessage(-tap)} (${errnoName(-tap)})`);
-        continue;
+      try {
+        const tap = taps.use(openOwnedTap(operation));
+        made.push({ operation, tap });
+        const { name, alias, mtu } = operation;
+        const master = this.#indexOf(operation.bridge);
+        const change = { link: name, alias, master, ...(mtu !== undefined && { mtu }) };
+        requests.push({ operation, request: changeLink(change) });
+      } catch (error) {
+        if (!(error instanceof NetlinkError || error instanceof SystemCallError)) throw error;
+        this.#refuse(operation, error.message);
       }
-      taps.use(tap);
-      setTapOwner(tap, ownerUser);
-      made.push({ operation, tap });
-      const request = changeLink({
-        link: name,
-        alias,
-        master: this.#indexOf(bridge),
-        ...(mtu !== undefined && { mtu }),
-      });
-      requests.push({ operation, request });
     }
     this.#change(requests);
     for (const { operation, tap } of made) {
@@ -346,6 +341,19 @@ class Application implements Disposable {
   [Symbol.dispose](): void {
     this.#route[Symbol.dispose]();
   }
+}
+
+/** @throws SystemCallError */
+function openOwnedTap({ name, ownerUser }: OfKind<"make-tap">): OwnedDescriptor {
+  const tap = openTap({ name, as: "new" });
+  if (typeof tap === "number") throw new SystemCallError("TUNSETIFF", -tap, name);
+  try {
+    setTapOwner(tap, ownerUser);
+  } catch (error) {
+    tap.close();
+    throw error;
+  }
+  return tap;
 }
 
 type LinkOperation = Exclude<NetworkOperation, { kind: "make-tap" | "change-rules" }>;
