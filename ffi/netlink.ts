@@ -206,12 +206,7 @@ export class NetlinkSocket implements Disposable {
    * @throws NetlinkError, with EINTR after MOST_DUMP_TRIES
    */
   dump(request: NetlinkRequest): NetlinkMessage[] {
-    for (let tries = 0; tries < MOST_DUMP_TRIES; tries += 1) {
-      const found = this.#dumpOnce(request);
-      if (found !== "interrupted") return found;
-    }
-    const text = `changed by others during each of ${MOST_DUMP_TRIES} readings`;
-    throw new NetlinkError({ errno: Errno.EINTR, text });
+    return untilWhole(() => this.#dumpOnce(request));
   }
 
   #dumpOnce(request: NetlinkRequest): NetlinkMessage[] | "interrupted" {
@@ -263,6 +258,19 @@ export class NetlinkSocket implements Disposable {
   [Symbol.dispose](): void {
     this.#socket.close();
   }
+}
+
+/**
+ * Reads until no change of others came between.
+ * @throws NetlinkError with EINTR after MOST_DUMP_TRIES
+ */
+export function untilWhole<Found>(read: () => Found | "interrupted"): Found {
+  for (let tries = 0; tries < MOST_DUMP_TRIES; tries += 1) {
+    const found = read();
+    if (found !== "interrupted") return found;
+  }
+  const text = `changed by others during each of ${MOST_DUMP_TRIES} readings`;
+  throw new NetlinkError({ errno: Errno.EINTR, text });
 }
 
 /** Where a batch begins and ends: include/uapi/linux/netfilter/nfnetlink.h. */

@@ -1,5 +1,6 @@
 /** Netlink as bytes: what goes to the kernel, what comes from it, and what is refused. */
 import { describe, expect, test } from "bun:test";
+import { MOST_DUMP_TRIES, untilWhole } from "../../ffi/netlink.ts";
 import {
   decodeMessages,
   decodeVerdict,
@@ -459,6 +460,20 @@ describe("malformed answers are refused", () => {
 });
 
 describe("limits", () => {
+  test("readings of what others change all the time", () => {
+    let readings = 0;
+    const read = (whole: number) => () => {
+      readings += 1;
+      return readings < whole ? "interrupted" : "all of it";
+    };
+    expect(untilWhole(read(MOST_DUMP_TRIES))).toBe("all of it");
+    readings = 0;
+    expect(() => untilWhole(read(MOST_DUMP_TRIES + 1))).toThrow(
+      "netlink: Interrupted system call (EINTR): changed by others during each of 20 readings",
+    );
+    expect(readings).toBe(MOST_DUMP_TRIES);
+  });
+
   test("addresses of one request", () => {
     const name = { table: { family: "inet", name: "t" }, set: "s" } as const;
     const addresses = (count: number) =>
