@@ -62,13 +62,13 @@ export async function makeVmNetwork(count: number): Promise<VmNetwork> {
   await ip(host, `address add ${hostAddress}/16 dev ${bridge}`);
   await ip(host, `link set ${bridge} up`);
   const { processId } = outside.holder;
-  await ip(host, `link add out type veth peer name in netns ${processId}`);
+  await ip(host, `link add out type veth peer name far netns ${processId}`);
   await quiet(host, "out");
-  await quiet(outside, "in");
+  await quiet(outside, "far");
   await ip(host, `address add ${outsideHostAddress}/24 dev out`);
-  await ip(outside, `address add ${outsideAddress}/24 dev in`);
+  await ip(outside, `address add ${outsideAddress}/24 dev far`);
   await ip(host, "link set out up");
-  await ip(outside, "link set in up");
+  await ip(outside, "link set far up");
   await ip(host, `route add default via ${outsideAddress}`);
   const machines: VmPlace[] = [];
   for (let number = 0; number < count; number += 1) {
@@ -109,7 +109,7 @@ export interface Sniffer extends AsyncDisposable {
 
 /** Looks at all that comes from the host's way out. */
 export async function startSniffer(network: VmNetwork): Promise<Sniffer> {
-  const program = startInPlace(network.outside, "packet-sniffer.ts", { interface: "in" });
+  const program = startInPlace(network.outside, "packet-sniffer.ts", { interface: "far" });
   await program.said(/listening/);
   let asked = 0;
   const frames = async () => {

@@ -35,7 +35,7 @@ export async function startServices(
   await program.said(/^(serving|refused .*)$/m);
   const counters = async () => {
     const before = [...program.output.stdout.matchAll(/^counters .*$/gm)].length;
-    program.kill("SIGUSR1");
+    program.kill("SIGUSR2");
     const [, text = ""] = await program.said(
       new RegExp(`(?:^counters .*$[^]*?){${before}}^counters (.*)$`, "m"),
     );

@@ -77,6 +77,8 @@ await Bun.udpSocket({
     data: (socket, bytes, port, from) => {
       for (const answer of answersTo(bytes, "udp")) socket.send(answer, port, from);
     },
+    // Of guesses that came when nobody listened any more.
+    error: () => {},
   },
 });
 const readers = new WeakMap<object, FrameReader>();

@@ -68,7 +68,7 @@ function startDns() {
 try {
   const dhcp = options.services.includes("dhcp") ? startDhcp() : undefined;
   const dns = options.services.includes("dns") ? startDns() : undefined;
-  process.on("SIGUSR1", () => {
+  process.on("SIGUSR2", () => {
     say(`counters ${JSON.stringify({ dhcp: dhcp?.counters, dns: dns?.counters })}`);
   });
   say("serving");
