@@ -112,29 +112,31 @@ const address = value(
   ),
 );
 
-export const readWorker = table(
-  {
-    metrics_poll_interval: someDuration,
-    auto_restart: flag,
-    vm_artifacts_dir: plainPath,
-    network_bridge: interfaceName,
-    vm_subnet_base: subnet,
-    hypervisor: word(["auto", "cloud-hypervisor", "qemu"]),
-    cloud_hypervisor_path: plainPath,
-    qemu_path: plainPath,
-    firmware_path: plainPath,
-    nat: flag,
-    isolate: flag,
-    upstream_dns: list(address, {
-      expected: `an array of at most ${upstreamServers} addresses`,
-      least: 0,
-      most: upstreamServers,
-    }),
-    backoff,
-    start_limit: startLimit,
-    control_socket: socketPath,
-    run_dir: plainPath,
-  },
-  { expected: "keys" },
-);
+const readers = {
+  metrics_poll_interval: someDuration,
+  auto_restart: flag,
+  vm_artifacts_dir: plainPath,
+  network_bridge: interfaceName,
+  vm_subnet_base: subnet,
+  hypervisor: word(["auto", "cloud-hypervisor", "qemu"]),
+  cloud_hypervisor_path: plainPath,
+  qemu_path: plainPath,
+  firmware_path: plainPath,
+  nat: flag,
+  isolate: flag,
+  upstream_dns: list(address, {
+    expected: `an array of at most ${upstreamServers} addresses`,
+    least: 0,
+    most: upstreamServers,
+  }),
+  backoff,
+  start_limit: startLimit,
+  control_socket: socketPath,
+  run_dir: plainPath,
+};
+
+/** Every key that there is. */
+export const workerKeys: readonly string[] = Object.keys(readers);
+
+export const readWorker = table(readers, { expected: "keys" });
 export type WorkerTable = Read<typeof readWorker>;

@@ -5,6 +5,7 @@ import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { HolderClient, holderCommand } from "../holding/holder-client.ts";
 import { chooseHypervisor, type HypervisorObservations, noWish } from "../hypervisor/choose.ts";
+import { makeCloudHypervisorDriver } from "../hypervisor/cloud-hypervisor/driver.ts";
 import { observeHypervisors } from "../hypervisor/observe.ts";
 import { qemuDriver } from "../hypervisor/qemu/driver.ts";
 import { ImageStore } from "../image/image-store.ts";
@@ -157,7 +158,10 @@ export class MachineWorker {
       }),
       network: this.#network,
       captures: new Captures(this.#holder),
-      drivers: { qemu: qemuDriver, "cloud-hypervisor": qemuDriver },
+      drivers: {
+        qemu: qemuDriver,
+        "cloud-hypervisor": makeCloudHypervisorDriver({ onTrouble }),
+      },
       runFolder: configuration.runFolder,
       boot: bootId(),
       choose: (recorded) => this.choose(recorded),

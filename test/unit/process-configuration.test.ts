@@ -1,7 +1,6 @@
 /** Configurations: what every key means; all mistakes are told at once, in their places. */
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { formatErrors } from "../../src/process/commands/check.ts";
 import {
   type ConfigurationError,
   configurationLimits,
@@ -10,6 +9,8 @@ import {
   readConfiguration,
 } from "../../src/process/configuration.ts";
 import type { ProcessSpecification } from "../../src/process/specification.ts";
+import { formatErrors } from "../../src/toml/format-errors.ts";
+
 import { MISTAKES_LIMIT } from "../../src/toml/toml-tree.ts";
 import { defaultBackoff } from "../../src/units/restarts.ts";
 import { hostler } from "../support/binary.ts";

@@ -1,11 +1,7 @@
 import { printJson, printText, tellText } from "../../command-line/output.ts";
-import { escapeControls } from "../../logging/format.ts";
+import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import {
-  type ConfigurationError,
-  type ConfigurationWarning,
-  readConfiguration,
-} from "../configuration.ts";
+import { readConfiguration } from "../configuration.ts";
 import type { Configuration } from "../specification.ts";
 
 /** Validates a file without touching the system; says all that is wrong with it. */
@@ -41,33 +37,6 @@ export async function runCheck(options: { readonly file: string; readonly json: 
   ];
   await printText(`${lines.join("\n")}\n`);
   return ExitCode.done;
-}
-
-/** file:line:column: key: expected …, received …. One line each. */
-export function formatErrors(errors: readonly ConfigurationError[]): string {
-  return errors
-    .map((error) => {
-      const { expected, received, mend } = error;
-      const advice = mend === undefined ? "" : ` (${mend})`;
-      const beyond = error.beyond_syntax_error === true ? " (found beyond a syntax error)" : "";
-      return `${place(error)}: expected ${expected}; received ${received}${advice}${beyond}`;
-    })
-    .map((line) => `${escapeControls(line)}\n`)
-    .join("");
-}
-
-export function formatWarning(warning: ConfigurationWarning): string {
-  return escapeControls(`${place(warning)}: warning: ${warning.message}. ${warning.mend}`);
-}
-
-function place(found: {
-  readonly file: string;
-  readonly line: number;
-  readonly column: number;
-  readonly key_path: string;
-}): string {
-  const where = found.line === 0 ? [found.file] : [found.file, found.line, found.column];
-  return `${where.join(":")}${found.key_path === "" ? "" : `: ${found.key_path}`}`;
 }
 
 const count = (number: number, one: string, more: string) =>

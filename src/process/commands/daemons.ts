@@ -3,6 +3,7 @@ import { tellText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
+import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import {
   type ConfigurationOutcome,
@@ -12,7 +13,6 @@ import {
 import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
-import { formatErrors, formatWarning } from "./check.ts";
 
 interface LogFlags {
   readonly "log-json": boolean;

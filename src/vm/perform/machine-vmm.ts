@@ -1,11 +1,11 @@
 import { chownSync, ftruncateSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import { errnoName } from "../../../ffi/system-call-error.ts";
 import {
-  type CapturedState,
   type HypervisorDriver,
   type HypervisorProgram,
   type MachineFiles,
@@ -248,8 +248,13 @@ export class MachineVmm implements Disposable {
       program,
       beginning.kind === "incoming" ? "incoming" : "new",
     );
-    using memory = await this.#memoryFor(machine, beginning);
+    for (const pipe of plan.pipes ?? []) {
+      makeNamedPipe(pipe, 0o600);
+      chownSync(pipe, user, user);
+    }
     const number = plan.descriptors.find(({ role }) => role === "memory")?.number;
+    using memory = number === undefined ? undefined : await this.#memoryFor(machine, beginning);
+    const isGiven = number !== undefined && memory !== undefined;
     return await startVmm(this.#tools.loop, {
       invocation,
       plan,
@@ -263,7 +268,7 @@ export class MachineVmm implements Disposable {
       },
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
       writable: [this.#folder, this.#tools.folders.disksOf(this.#name)],
-      descriptors: number === undefined ? [] : [{ source: memory.number, target: number }],
+      descriptors: isGiven ? [{ source: memory.number, target: number }] : [],
       optional: ["cgroup", "mounts", "read-only", "devices", "oom-score", "limits"],
       timeLimit: orderLimits.spawn,
     });
@@ -453,11 +458,14 @@ export class MachineVmm implements Disposable {
   ): Promise<void> {
     const state = await connection.captureState();
     passStep("capture:taken");
-    const memory = this.#memoryOf(effect.instance);
+    // Where the hypervisor gives no memory with it, it is what its VMM inherited.
+    const memory = (state.memory as readonly OwnedDescriptor[] | undefined) ?? [
+      this.#memoryOf(effect.instance),
+    ];
     try {
-      await this.#tools.captures.keep(effect.capture, state, [memory]);
+      await this.#tools.captures.keep(effect.capture, state, memory);
     } finally {
-      memory.close();
+      for (const piece of memory) piece.close();
     }
     passStep("capture:kept");
   }
@@ -473,7 +481,7 @@ export class MachineVmm implements Disposable {
 
   async #restore(connection: VmmConnection, capture: string): Promise<void> {
     using held = await this.#tools.captures.take(capture);
-    await connection.restoreState(held.state as CapturedState);
+    await connection.restoreState({ ...held.state, memory: held.memory });
     passStep("restore:done");
   }
 

@@ -12,7 +12,7 @@ const systems = ["process", "live-update", "install", "authority", "vm", "fleet"
 const roomHeights: Readonly<Record<string, number>> = {
   units: 0,
   logging: 1,
-  toml: 1,
+  toml: 2,
   journal: 2,
   "event-loop": 2,
   messaging: 3,

@@ -1,13 +1,19 @@
 /** The worker's configuration: the seed's keys and defaults, and every refusal in its place. */
 import { describe, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { defaultBackoff } from "../../../src/units/restarts.ts";
+
 import {
   parseWorkerConfiguration,
   readWorkerConfiguration,
   workerDefaults,
 } from "../../../src/vm/worker-configuration.ts";
-import { workerConfigurationLimits } from "../../../src/vm/worker-configuration-schema.ts";
+import {
+  workerConfigurationLimits,
+  workerKeys,
+} from "../../../src/vm/worker-configuration-schema.ts";
 import { SeededChance } from "../../support/chance.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
@@ -225,4 +231,19 @@ test("2000 mutated texts: every one is taken or refused, with places in the file
     const lines = characters.filter((letter) => letter === "\n").length + 1;
     for (const { line } of outcome.errors) expect(line).toBeLessThanOrEqual(lines);
   }
+});
+
+test("src/vm/CONFIGURATION.md has every key, and the defaults that the program has", () => {
+  const path = join(import.meta.dirname, "../../../src/vm/CONFIGURATION.md");
+  const text = readFileSync(path, "utf8").split("## An image")[0] ?? "";
+  const keys = everything.matchAll(/^(\w+) =/gm);
+  for (const [, key = ""] of keys) expect(text).toContain(`\`${key}\``);
+  // As many as there are readers; whoever adds one is to tell of it.
+  expect([...everything.matchAll(/^(\w+) =/gm)].map(([, key]) => key as string).toSorted()).toEqual(
+    workerKeys.toSorted(),
+  );
+  const rows = [...text.matchAll(/^\| `(\w+)` \| `(.+?)` \|/gm)];
+  expect(rows.length).toBeGreaterThan(10);
+  const told = rows.map(([, key, value]) => `${key} = ${value}`).join("\n");
+  expect(accept(told).configuration).toEqual(workerDefaults);
 });
