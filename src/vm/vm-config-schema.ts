@@ -67,6 +67,7 @@ const ignoredNames = {
     "tpm",
     "landlock_enable",
     "landlock_rules",
+    "landlock_config",
     "preserved_fds",
     "sgx_epc",
     "gdb",
@@ -129,11 +130,41 @@ const ignoredNames = {
     "offload_csum",
   ],
   rng: ["iommu", "id", "pci_segment", "pci_device_id"],
-  serial: ["file", "socket"],
+  serial: ["file", "socket", "iommu"],
   console: ["file", "socket", "iommu", "id", "pci_segment", "pci_device_id"],
 } as const satisfies Record<string, readonly string[]>;
 
-/** Where the keys are that nobody acts on. */
+/**
+ * What these keys have by default: such a value asks for nothing. Files that a program wrote have
+ * all keys. Every other key is harmless when it is false, 0, or empty.
+ */
+const defaults: Readonly<Record<string, readonly unknown[]>> = {
+  nested: [true],
+  thp: [true],
+  sparse: [true],
+  offload_tso: [true],
+  offload_ufo: [true],
+  offload_csum: [true],
+  max_phys_bits: [46],
+  core_scheduling: ["Vm"],
+  hotplug_method: ["acpi", "Acpi"],
+  "disks.num_queues": [1],
+  "disks.queue_size": [128],
+  lock_granularity: ["ByteRange"],
+  "net.num_queues": [2],
+  "net.queue_size": [256],
+  vhost_mode: ["Client"],
+};
+
+function isDefault(key: string, name: string, node: TomlNode): boolean {
+  const known = defaults[name] ?? defaults[`${key}.${name}`];
+  const written = jsonOfNode(node);
+  if (known !== undefined) return known.includes(written);
+  const isEmpty = node.kind === "array" ? node.items.length === 0 : undefined;
+  return isEmpty ?? (written === false || written === 0);
+}
+
+/** Where the keys are that nobody acts on, and that ask for something. */
 export function ignoredKeys(root: TomlTable): Path[] {
   const found: Path[] = [];
   const look = (node: TomlNode | undefined, path: Path, names: readonly string[]): void => {
@@ -141,7 +172,11 @@ export function ignoredKeys(root: TomlTable): Path[] {
       for (const [index, item] of node.items.entries()) look(item, [...path, index], names);
     }
     if (node?.kind !== "table") return;
-    for (const name of names) if (node.entries.has(name)) found.push([...path, name]);
+    for (const name of names) {
+      const entry = node.entries.get(name);
+      if (entry === undefined || isDefault(String(path[0] ?? ""), name, entry.node)) continue;
+      found.push([...path, name]);
+    }
   };
   for (const [key, names] of Object.entries(ignoredNames)) {
     if (key === "root") look(root, [], names);

@@ -29,21 +29,25 @@ function told(json: unknown, where = place): string[] {
   });
 }
 
-/** As the seed has it: cloud-hypervisor's older shape, with the members that it leaves empty. */
+/** As the seed has it: cloud-hypervisor's older shape, with all that it writes by default. */
 const older = {
   cpus: { boot_vcpus: 2, max_vcpus: 4, topology: null, kvm_hyperv: false, max_phys_bits: 46 },
-  memory: { size: 536_870_912, shared: true, hugepages: false, hugepage_size: null, zones: null },
+  memory: { size: 536_870_912, shared: true, hugepages: false, hotplug_method: "acpi", thp: true },
   kernel: { path: "vmlinux" },
   initramfs: { path: "./initrd" },
   cmdline: { args: "console=ttyS0 root=/dev/vda rw" },
   disks: [
-    { path: "disk.img", readonly: false },
+    { path: "disk.img", readonly: false, direct: false, num_queues: 1, queue_size: 128 },
     { path: "data//more.qcow2", readonly: true, id: "data", image_type: "Qcow2" },
   ],
   net: [{ tap: null, ip: "10.100.0.5", mask: "255.255.0.0", mac: "52:54:00:AB:cd:01" }],
   rng: { src: "/dev/urandom" },
-  serial: { mode: "Tty" },
+  serial: { mode: "Tty", file: null, iommu: false },
   console: { mode: "Off" },
+  balloon: null,
+  watchdog: false,
+  preserved_fds: null,
+  landlock_config: null,
 };
 
 const today = {
@@ -123,15 +127,24 @@ describe("both shapes are the same machine", () => {
   });
 
   test("what is not acted on is told by name", () => {
-    expect(accept(older).warnings).toEqual([
-      {
-        key: "cpus.kvm_hyperv",
-        message: "cloud-hypervisor has it; this worker does not act on it",
-      },
-      {
-        key: "cpus.max_phys_bits",
-        message: "cloud-hypervisor has it; this worker does not act on it",
-      },
+    const message = "cloud-hypervisor has it; this worker does not act on it";
+    const cpus = { ...older.cpus, max_phys_bits: 40, kvm_hyperv: true };
+    expect(accept({ ...older, cpus }).warnings).toEqual([
+      { key: "cpus.kvm_hyperv", message },
+      { key: "cpus.max_phys_bits", message },
+    ]);
+  });
+
+  test("of what asks for nothing, nothing is told: a program writes every key", () => {
+    expect(accept(older).warnings).toEqual([]);
+    const net = [{ num_queues: 2, queue_size: 256, offload_tso: true, pci_segment: 0, fds: [] }];
+    expect(accept({ ...older, net }).warnings).toEqual([]);
+    const other = [{ num_queues: 1, queue_size: 128, offload_tso: false, pci_segment: 1 }];
+    expect(accept({ ...older, net: other }).warnings.map(({ key }) => key)).toEqual([
+      "net[0].num_queues",
+      "net[0].queue_size",
+      "net[0].pci_segment",
+      "net[0].offload_tso",
     ]);
   });
 
