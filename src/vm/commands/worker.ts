@@ -1,5 +1,6 @@
 import { tellText } from "../../command-line/output.ts";
 import { configureLogging } from "../../logging/logger.ts";
+import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { readWorkerConfiguration, workerDefaults } from "../worker-configuration.ts";
 
@@ -15,12 +16,7 @@ export async function runWorkerCommand(flags: WorkerFlags): Promise<number> {
       ? { kind: "ok" as const, configuration: workerDefaults, warnings: [] }
       : readWorkerConfiguration(flags.config);
   if (outcome.kind === "refused") {
-    const lines = outcome.errors.map(({ file, line, column, key_path, expected, received }) => {
-      const place = line === 0 ? file : `${file}:${line}:${column}`;
-      const key = key_path === "" ? "" : `${key_path}: `;
-      return `${place}: ${key}expected ${expected}, received ${received}\n`;
-    });
-    tellText(lines.join(""));
+    tellText(formatErrors(outcome.errors));
     return ExitCode.usage;
   }
   configureLogging({
@@ -28,9 +24,6 @@ export async function runWorkerCommand(flags: WorkerFlags): Promise<number> {
     ...(flags.verbose && { level: "debug" as const }),
   });
   const { runWorker } = await import("../worker.ts");
-  const warnings = outcome.warnings.map(
-    ({ file, line, key_path, message, mend }) =>
-      `${file}:${line}: ${key_path}: ${message}. ${mend}`,
-  );
+  const warnings = outcome.warnings.map(formatWarning);
   return await runWorker({ configuration: outcome.configuration, warnings });
 }
