@@ -43,8 +43,8 @@ export async function readPieces(
       // The piece after this one goes where the one before the last is still being written from.
       await uses[turn - (ringLength - 1)];
       const next = position + piece.length;
-      ahead = next < size ? readAt(next, turn + 1) : undefined;
-      uses[turn] = use(piece, position);
+      ahead = next < size ? awaitedLater(readAt(next, turn + 1)) : undefined;
+      uses[turn] = awaitedLater(use(piece, position));
       position = next;
     }
   } finally {
@@ -52,6 +52,12 @@ export async function readPieces(
     await Promise.allSettled([ahead, ...uses.slice(-ringLength)]);
   }
   await Promise.all(uses.slice(-ringLength));
+}
+
+/** A promise that may fail before its turn to be waited for has come. */
+function awaitedLater<T>(work: T): T {
+  if (work instanceof Promise) work.catch(() => undefined);
+  return work;
 }
 
 /** @returns how many bytes there were; fewer than asked for at the end of the file */

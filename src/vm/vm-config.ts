@@ -140,8 +140,9 @@ export function wantedFiles({ boot, disks }: MachineImage): WantedFile[] {
     wanted.push({ key: "kernel", file: boot.kernel });
     if (boot.initramfs !== undefined) wanted.push({ key: "initramfs", file: boot.initramfs });
   } else if (boot.code !== "host") wanted.push({ key: "firmware", file: boot.code });
-  for (const disk of disks) {
-    if (disk.kind === "image") wanted.push({ key: `disk ${disk.id}`, file: disk.file });
+  // The image's disks stand first, in the order of vm-config.json.
+  for (const [index, disk] of disks.entries()) {
+    if (disk.kind === "image") wanted.push({ key: `disks[${index}].path`, file: disk.file });
   }
   return wanted;
 }

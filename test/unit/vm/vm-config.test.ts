@@ -270,8 +270,8 @@ describe("paths", () => {
     expect(wantedFiles(accept(today).machine)).toEqual([
       { key: "kernel", file: { kind: "inside", name: "vmlinux" } },
       { key: "initramfs", file: { kind: "inside", name: "initrd" } },
-      { key: "disk disk0", file: { kind: "inside", name: "disk.img" } },
-      { key: "disk data", file: { kind: "inside", name: "data/more.qcow2" } },
+      { key: "disks[0].path", file: { kind: "inside", name: "disk.img" } },
+      { key: "disks[1].path", file: { kind: "inside", name: "data/more.qcow2" } },
     ]);
   });
 });
