@@ -701,12 +701,6 @@ export function quit(
   return end(state, state.instance, { why: state.why, stage: "quit" }, context);
 }
 
-export function stopDone(state: In<"stopping">, event: Of<"done">): Outcome {
-  if (!isAnswer(state, event)) return stay(state);
-  // The order was taken; the end itself is told by the guest and by the death of the VMM.
-  return stay(state);
-}
-
 export function stopRefused(
   state: In<"stopping">,
   event: Of<"refused">,

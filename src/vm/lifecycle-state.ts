@@ -456,7 +456,7 @@ export const orderLimits = {
 } as const satisfies Readonly<Record<string, Milliseconds>>;
 
 /** Between attempts to reach a VMM that has just been spawned: its socket comes in milliseconds. */
-export const CONNECT_RETRY: Milliseconds = 20;
+export const CONNECT_RETRY: Milliseconds = 5;
 
 /** Between attempts to reach a VMM that lives and does not answer, and to remove files. */
 export const retryBackoff: Backoff = {

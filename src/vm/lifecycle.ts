@@ -48,7 +48,6 @@ import {
   snapshotted,
   spawnOverdue,
   startingRefused,
-  stopDone,
   stopOverdue,
   stoppingUnwanted,
   stopRefused,
@@ -118,6 +117,7 @@ const isBusy = ignored("its state is being taken, or given to a VMM");
 const notBooted = ignored("it has not been booted");
 const isRemoving = ignored("it is being removed");
 const isOnItsWay = ignored("it is on its way there");
+const forgottenBefore = ignored("what was captured before it is forgotten already");
 const noCapture = ignored("nothing of it was captured");
 
 /** What the worker hears in a phase in which no VMM has the machine, and none is to come. */
@@ -222,6 +222,8 @@ export const table: Table = {
   ...row,
   preparing: {
     ...beginning,
+    "capture-lost": noCapture,
+    forgotten: noCapture,
     shutdown: unwantAbandoned,
     delete: unwantAbandoned,
     prepared,
@@ -297,6 +299,7 @@ export const table: Table = {
     "guest-reset": noGuest,
     "guest-panic": noGuest,
     observed,
+    forgotten: noCapture,
   },
   booting: { ...living, done: booted, refused: callRefused, deadline: orderOverdue },
   running: {
@@ -336,6 +339,7 @@ export const table: Table = {
     refused: captureRefused,
     "guest-off": toldOffCapturing,
     "guest-panic": toldPanic,
+    forgotten: forgottenBefore,
     deadline: orderOverdue,
   },
   snapshotting: {
@@ -343,6 +347,7 @@ export const table: Table = {
     done: snapshotted,
     refused: captureRefused,
     "guest-off": toldOffCapturing,
+    forgotten: forgottenBefore,
     deadline: orderOverdue,
   },
   restoring: {
@@ -355,6 +360,7 @@ export const table: Table = {
     "guest-off": answerDecides,
     "guest-reset": answerDecides,
     "guest-panic": answerDecides,
+    forgotten: forgottenBefore,
     "capture-lost": captureLostConnecting,
     deadline: createOverdue,
   },
@@ -388,7 +394,7 @@ export const table: Table = {
     delete: stoppingUnwanted,
     replace: isStopping,
     snapshot: isStopping,
-    done: stopDone,
+    done: ignored("the order was taken; its end is told otherwise"),
     refused: stopRefused,
     "connection-lost": ignored("it is being stopped, and its death is told otherwise"),
     booted: isStopping,
@@ -521,7 +527,8 @@ export function noteOf(state: MachineState): Note {
     why: "why" in state ? state.why : undefined,
     lastInvocation,
     capture,
-    reason,
+    // How a VMM answers changes too often to be written down, and is found out anew.
+    reason: stage === "living" ? undefined : reason,
   };
 }
 

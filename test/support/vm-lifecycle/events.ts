@@ -1,0 +1,83 @@
+/** Events of every kind, in all their shapes, as they could reach a machine now. */
+
+import { instanceOf } from "../../../src/vm/lifecycle.ts";
+import type { EventKind, MachineEvent, VmmCall } from "../../../src/vm/lifecycle-state.ts";
+import { exited, type Life, lasting, refusal } from "./life.ts";
+
+type Events = { readonly [K in EventKind]: readonly MachineEvent[] };
+
+const abandoned = { message: "abandoned", code: "ECANCELED", lasts: false } as const;
+const refusals = [refusal, lasting, abandoned];
+/** Of a start that was given up. */
+const straggler = { invocation: "i98", processId: 4_000, startTicks: 9 } as const;
+const guests = ["created", "running", "paused", "off", "incoming"] as const;
+
+const callOf: Readonly<Record<string, VmmCall>> = {
+  ...{ creating: "create", booting: "boot", pausing: "pause", resuming: "resume" },
+  ...{ capturing: "capture", snapshotting: "snapshot", restoring: "restore" },
+};
+
+export function makeEvents(life: Life): Events {
+  const { invocation, state } = life;
+  const call = callOf[state.phase] ?? "quit";
+  const told = { invocation };
+  const capture = state.capture?.id ?? "none";
+  return {
+    create: (["off", "created", "running", "paused"] as const).map((wanted) => ({
+      kind: "create",
+      wanted,
+    })),
+    boot: [{ kind: "boot" }],
+    pause: [{ kind: "pause" }],
+    resume: [{ kind: "resume" }],
+    shutdown: [false, true].map((hurry) => ({ kind: "shutdown", hurry })),
+    delete: [false, true].map((hurry) => ({ kind: "delete", hurry })),
+    replace: [{ kind: "replace" }],
+    snapshot: [{ kind: "snapshot", snapshot: "today" }],
+    adopted: makeAdoptions(life),
+    prepared: [{ kind: "prepared", ...told }],
+    "prepare-refused": refusals.map((one) => ({ kind: "prepare-refused", ...told, refusal: one })),
+    "network-ready": [{ kind: "network-ready", ...told }],
+    "network-refused": refusals.map((one) => ({ kind: "network-refused", ...told, refusal: one })),
+    spawned: [life.spawned(), { ...straggler, kind: "spawned" }],
+    "spawn-refused": refusals.map((one) => ({ kind: "spawn-refused", ...told, refusal: one })),
+    found: [life.spawned("found")],
+    "not-found": [{ kind: "not-found", ...told }],
+    attached: guests.flatMap((guest) => [life.attached(guest), life.attached(guest, true)]),
+    "attach-refused": [life.attachRefused()],
+    done: [life.done(call), life.done(call, "taken")],
+    refused: [life.refused(call)],
+    "connection-lost": [life.lost()],
+    booted: [{ kind: "booted", ...told }],
+    paused: [{ kind: "paused", ...told }],
+    resumed: [{ kind: "resumed", ...told }],
+    "guest-off": [life.off("guest"), life.off("host")],
+    "guest-reset": [{ kind: "guest-reset", ...told }],
+    "guest-panic": [{ kind: "guest-panic", ...told }],
+    observed: guests.map((guest) => ({ kind: "observed", ...told, guest })),
+    died: [exited(0), exited(1), undefined].map((ending) => ({ kind: "died", ...told, ending })),
+    cleared: [life.cleared(false), life.cleared(true)],
+    "capture-lost": [{ kind: "capture-lost", capture, reason: "nobody holds it" }],
+    forgotten: [{ kind: "forgotten", capture }],
+    discarded: [{ kind: "discarded" }],
+    "discard-refused": [{ kind: "discard-refused", refusal }],
+    deadline: [{ kind: "deadline" }],
+  };
+}
+
+/** What this life has noted, as the next worker finds it: its VMM alive, or dead. */
+export function makeAdoptions({ note, state }: Life): readonly MachineEvent[] {
+  if (note === undefined) return [];
+  const instance = instanceOf(state);
+  const dead = { kind: "adopted", note, alive: undefined } as const;
+  return instance === undefined ? [dead] : [dead, { ...dead, alive: instance }];
+}
+
+/** The same event of a VMM, or with a number, that nobody waits for. */
+export function makeStale(event: MachineEvent): readonly MachineEvent[] {
+  const stale: MachineEvent[] = [];
+  if ("invocation" in event) stale.push({ ...event, invocation: "i99" });
+  if ("ticket" in event) stale.push({ ...event, ticket: event.ticket + 7 });
+  if ("capture" in event) stale.push({ ...event, capture: "i99" });
+  return stale;
+}
