@@ -6,11 +6,14 @@ import { initialState } from "../../src/vm/lifecycle-state.ts";
 import { phases as wirePhases } from "../../src/vm/protocol.ts";
 import { repositoryRoot } from "../support/binary.ts";
 import { makeEvents, makeStale } from "../support/vm-lifecycle/events.ts";
+import { laws } from "../support/vm-lifecycle/laws.ts";
 import { Life } from "../support/vm-lifecycle/life.ts";
 import { lifeIn, makeLives, phases } from "../support/vm-lifecycle/lives.ts";
 import { observe } from "../support/vm-lifecycle/observe.ts";
-import { stories } from "../support/vm-lifecycle/stories.ts";
+import { stories as plainStories } from "../support/vm-lifecycle/stories.ts";
 import { writeTableDocument } from "../support/vm-lifecycle/table-document.ts";
+
+const stories = [...plainStories, ...laws];
 
 describe("stories", () => {
   for (const { name, run } of stories) test(name, () => run(step));

@@ -61,7 +61,8 @@ const sortedCells = (phase: Phase) =>
     one < other ? -1 : 1,
   );
 
-function writeCell(phase: Phase, event: EventKind, seen: Seen | undefined): string {
+/** One line: what a cell leads to, does and changes. */
+export function writeCell(phase: Phase, event: EventKind, seen: Seen | undefined): string {
   const leadsTo = leadsToOf(seen);
   const others = leadsTo.filter((other) => other !== phase);
   // What changes nothing of the state has effects alone.
