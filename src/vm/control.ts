@@ -231,7 +231,8 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
     name: spec.name,
     phase: state.phase,
     wanted: state.wanted,
-    reason: entry.doubt ?? state.reason ?? null,
+    // Where it is as it should be, what came before is the history's.
+    reason: entry.doubt ?? (state.phase === state.wanted ? null : (state.reason ?? null)),
     pid: instance?.processId ?? null,
     invocation: instance?.invocation ?? null,
     address: card?.address ?? null,

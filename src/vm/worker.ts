@@ -1,5 +1,4 @@
 import { mkdirSync } from "node:fs";
-import { basename, dirname } from "node:path";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
@@ -436,7 +435,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const hypervisors = await observeHypervisors({ programs: configuration.programs });
   const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock });
   await worker.start();
-  logger.info(`takes requests at ${basename(dirname(controlSocket))}/${basename(controlSocket)}`);
+  logger.info(`takes requests at ${controlSocket}`);
   const code = await Promise.race([asked.promise, failed.promise]);
   worker.close();
   return code;

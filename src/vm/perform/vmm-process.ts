@@ -33,8 +33,8 @@ export const MOST_REPORT_LENGTH = 16_384;
 /** Of what a confiner said that is no report. */
 const MOST_SHOWN = 200;
 /** How the end of one that is not our child is looked for, once it is dead and not yet reaped. */
-const ENDING_LOOK_AGAIN_AFTER: Milliseconds = 10;
-const ENDING_LOOKS = 50;
+const ENDING_LOOK_AGAIN_AFTER: Milliseconds = 1;
+const ENDING_LOOKS = 20;
 
 /** How a VMM is started: what its driver planned, and what the worker decided around it. */
 export interface VmmStart {

@@ -126,7 +126,10 @@ export class WorkerNetwork implements MachineNetwork, Disposable {
     this.#taps.delete(name);
     const address = parseIpv4(record?.allocation.card?.address ?? "");
     if (address !== undefined) this.#pool.release(address);
-    if (record !== undefined) this.#apply();
+    if (record === undefined) return;
+    // The bridge goes with its last machine, and nobody is there to be served.
+    if (this.#records.size === 0) this.#endServing();
+    this.#apply();
   }
 
   /** What went through the TAPs, by their names. */
@@ -260,8 +263,14 @@ export class WorkerNetwork implements MachineNetwork, Disposable {
 
   /** Links and rules stay: the machines need them. */
   [Symbol.dispose](): void {
+    this.#endServing();
+  }
+
+  #endServing(): void {
     this.#dhcp?.[Symbol.dispose]();
+    this.#dhcp = undefined;
     this.#dns?.[Symbol.dispose]();
+    this.#dns = undefined;
   }
 }
 
