@@ -10,6 +10,9 @@ import { nearest } from "../units/nearest.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
   consoleSchema,
+  type DesiredRequest,
+  type ReconciliationAnswer,
+  reconciliationSchema,
   type Survivable,
   survivableSchema,
   type VmDetail,
@@ -52,6 +55,11 @@ export class WorkerClient implements Disposable {
 
   create(spec: VmSpec, wanted: "created" | "running" | "paused"): Promise<VmSummary> {
     return this.#request(vmSummarySchema, "create", { spec, wanted });
+  }
+
+  /** Declares all machines, or asks what that would do. */
+  declare(verb: "apply" | "diff", desired: DesiredRequest): Promise<ReconciliationAnswer> {
+    return this.#request(reconciliationSchema, verb, { desired });
   }
 
   list(): Promise<VmSummary[]> {

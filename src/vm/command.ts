@@ -99,6 +99,42 @@ const createCommand = defineCommand({
   run: async (args) => await (await import("./commands/create.ts")).runCreate(args),
 });
 
+const declarationFlags = {
+  file: {
+    type: "positional",
+    complete: "file",
+    description: "Machines, as TOML or JSON: [[machine]] with name, imagePath, hash, power",
+  },
+  ...controlSocketFlag,
+  ...jsonFlag,
+} as const;
+
+const applyCommand = defineCommand({
+  meta: {
+    name: "apply",
+    description: "Make the machines as a file declares them, and keep them so",
+    examples: [
+      ["hostler vm apply machines.toml", "Create what is missing, remove what is declared no more"],
+    ],
+    exitCodes: { 0: "it is declared; hostler vm status says how far it is", ...refused },
+  },
+  args: declarationFlags,
+  run: async (args) =>
+    await (await import("./commands/apply.ts")).runApply({ ...args, verb: "apply" }),
+});
+
+const diffCommand = defineCommand({
+  meta: {
+    name: "diff",
+    description: "Say what apply of a file would do",
+    examples: [["hostler vm diff machines.toml", "Exit code 0: nothing"]],
+    exitCodes: { 0: "all is as it is declared", 1: "apply would do something", ...refused },
+  },
+  args: declarationFlags,
+  run: async (args) =>
+    await (await import("./commands/apply.ts")).runApply({ ...args, verb: "diff" }),
+});
+
 const hashCommand = defineCommand({
   meta: {
     name: "hash",
@@ -303,6 +339,8 @@ export const vmCommand: Command = defineCommand({
   subCommands: subCommandsOf(
     workerCommand,
     createCommand,
+    applyCommand,
+    diffCommand,
     bootCommand,
     pauseCommand,
     resumeCommand,

@@ -2,6 +2,7 @@ import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import type { BookedEvent } from "../units/event-book.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { instanceOf, whyRefused } from "./lifecycle.ts";
 import type { HistoryEntry, MachineEvent, MachineState, Wish } from "./lifecycle-state.ts";
@@ -30,6 +31,10 @@ export function answerControl(
     case "create":
       create(worker, request, call);
       return;
+    case "apply":
+    case "diff":
+      declare(worker, request, call);
+      return;
     case "list":
       call.done([...worker.machines.values()].map((entry) => summarize(worker, entry)));
       return;
@@ -49,7 +54,7 @@ export function answerControl(
 
 type AboutOne = Exclude<
   ControlRequest,
-  { verb: "create" | "list" | "events" | "status" | "metrics" }
+  { verb: "create" | "apply" | "diff" | "list" | "events" | "status" | "metrics" }
 >;
 
 function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall): void {
@@ -100,6 +105,18 @@ function create(worker: MachineWorker, request: Of<"create">, call: ControlCall)
   }
   const entry = worker.machines.get(spec.name);
   if (entry !== undefined) call.done(summarize(worker, entry));
+}
+
+function declare(worker: MachineWorker, request: Of<"apply" | "diff">, call: ControlCall): void {
+  try {
+    const { desired } = worker;
+    call.done(
+      request.verb === "apply" ? desired.apply(request.desired) : desired.diff(request.desired),
+    );
+  } catch (error) {
+    if (!(error instanceof DeclarationRefused)) throw error;
+    refuse(call, error.kind, error.message);
+  }
 }
 
 /** What an operator asks for, as an event of the lifecycle. */
@@ -334,6 +351,8 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     bridge: worker.network.bridge,
     subnet: worker.network.subnet,
     free_addresses: worker.network.freeAddresses,
+    generation: worker.desired.generation,
+    convergence_percent: worker.desired.convergencePercent,
     warnings: [
       ...(choice.kind === "refused" ? [`No machine can run: ${choice.reason}`] : []),
       ...(chosen?.warning === undefined ? [] : [chosen.warning]),

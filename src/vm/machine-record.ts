@@ -83,6 +83,8 @@ export const machineRecordSchema = v.strictObject({
   spec: vmSpecSchema,
   /** Whoever declares it: a machine that was made by hand is not removed by `apply`. */
   owner: v.picklist(["declared", "operator"]),
+  /** What it was declared to be when it was last told so; null for one that nobody declared. */
+  declared_power: v.nullable(v.picklist(["off", "created", "running", "paused"])),
   allocation: allocationSchema,
   choice: v.nullable(choiceSchema),
   /** The key of its image in the store, once it was verified. */

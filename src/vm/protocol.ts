@@ -105,48 +105,78 @@ const domain = v.pipe(
  * A machine as somebody declares it: by an image with its hash (vm-config.json is in it), or by
  * its kernel and disk.
  */
+const vmSpecEntries = {
+  name,
+  imagePath: v.optional(path),
+  hash: v.optional(hash),
+  /** The system that it was built from; for people. */
+  toplevel: v.optional(path),
+  kernelPath: v.optional(path),
+  initrdPath: v.optional(path),
+  diskImagePath: v.optional(path),
+  cmdline: v.optional(
+    v.pipe(
+      text,
+      v.check(
+        (value) => byteCount(value) <= limits.commandLineBytes,
+        `Expected at most ${limits.commandLineBytes} bytes`,
+      ),
+    ),
+  ),
+  cpu: v.optional(
+    v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(limits.processors)),
+  ),
+  memoryMb: v.optional(
+    v.pipe(
+      v.number(),
+      v.safeInteger(),
+      v.minValue(limits.leastMemoryMebibytes),
+      v.maxValue(limits.memoryMebibytes),
+    ),
+  ),
+  networkAllowedDomains: v.optional(v.pipe(v.array(domain), v.maxLength(limits.allowedDomains))),
+};
+
+/** An image by path with its hash, or single files. */
+interface SpecSource {
+  readonly imagePath?: string | undefined;
+  readonly hash?: string | undefined;
+  readonly kernelPath?: string | undefined;
+}
+const isPair = ({ imagePath, hash }: SpecSource) =>
+  (imagePath === undefined) === (hash === undefined);
+const hasSource = ({ imagePath, kernelPath }: SpecSource) =>
+  imagePath !== undefined || kernelPath !== undefined;
+const pairRule = "Expected imagePath and hash together";
+const sourceRule = "Expected imagePath with hash, or kernelPath";
+
 export const vmSpecSchema = v.pipe(
-  v.strictObject({
-    name,
-    imagePath: v.optional(path),
-    hash: v.optional(hash),
-    /** The system that it was built from; for people. */
-    toplevel: v.optional(path),
-    kernelPath: v.optional(path),
-    initrdPath: v.optional(path),
-    diskImagePath: v.optional(path),
-    cmdline: v.optional(
-      v.pipe(
-        text,
-        v.check(
-          (value) => byteCount(value) <= limits.commandLineBytes,
-          `Expected at most ${limits.commandLineBytes} bytes`,
-        ),
-      ),
-    ),
-    cpu: v.optional(
-      v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(limits.processors)),
-    ),
-    memoryMb: v.optional(
-      v.pipe(
-        v.number(),
-        v.safeInteger(),
-        v.minValue(limits.leastMemoryMebibytes),
-        v.maxValue(limits.memoryMebibytes),
-      ),
-    ),
-    networkAllowedDomains: v.optional(v.pipe(v.array(domain), v.maxLength(limits.allowedDomains))),
-  }),
-  v.check(
-    (spec) => (spec.imagePath === undefined) === (spec.hash === undefined),
-    "Expected imagePath and hash together",
-  ),
-  v.check(
-    (spec) => spec.imagePath !== undefined || spec.kernelPath !== undefined,
-    "Expected imagePath with hash, or kernelPath",
-  ),
+  v.strictObject(vmSpecEntries),
+  v.check((spec) => isPair(spec), pairRule),
+  v.check((spec) => hasSource(spec), sourceRule),
 );
 export type VmSpec = v.InferOutput<typeof vmSpecSchema>;
+
+/** All that is declared for one worker. */
+export const desiredSchema = v.strictObject({
+  /** Of the declaration: a lower one than the last is refused. Without it, one more than that. */
+  generation: v.optional(count),
+  machine: v.pipe(
+    v.array(
+      v.pipe(
+        v.strictObject({
+          ...vmSpecEntries,
+          /** running without it. */
+          power: v.optional(v.picklist(["off", "created", "running", "paused"])),
+        }),
+        v.check((spec) => isPair(spec), pairRule),
+        v.check((spec) => hasSource(spec), sourceRule),
+      ),
+    ),
+    v.maxLength(limits.machines),
+  ),
+});
+export type DesiredRequest = v.InferOutput<typeof desiredSchema>;
 
 /** The first frame of either side. */
 export const helloSchema = v.strictObject({
@@ -171,6 +201,10 @@ export const controlRequestSchema = v.variant("verb", [
     /** created: a VMM has it, and nothing of its guest has run. */
     wanted: v.optional(v.picklist(["created", "running", "paused"])),
   }),
+  /** Makes the machines as they are declared, and keeps to it; others that were declared go. */
+  v.strictObject({ id: identifier, verb: v.literal("apply"), desired: desiredSchema }),
+  /** What `apply` of it would do. */
+  v.strictObject({ id: identifier, verb: v.literal("diff"), desired: desiredSchema }),
   v.strictObject({ id: identifier, verb: v.literal("boot"), name }),
   v.strictObject({ id: identifier, verb: v.literal("pause"), name }),
   v.strictObject({ id: identifier, verb: v.literal("resume"), name }),
@@ -227,6 +261,8 @@ export const errorKinds = [
   "name-taken",
   /** In its phase, the machine cannot do that; the message says why. */
   "wrong-phase",
+  /** A declaration is older than the last one. */
+  "old-generation",
   /** A limit of this worker, or no address is free. */
   "limit",
   /** The image is not what its hash says, or not what a machine is made of. */
@@ -401,10 +437,30 @@ export const workerStatusSchema = v.object({
   bridge: v.nullable(v.string()),
   subnet: v.nullable(v.string()),
   free_addresses: v.nullable(v.number()),
+  /** Of what was applied last; null when nothing ever was. */
+  generation: v.nullable(v.number()),
+  convergence_percent: v.nullable(v.number()),
   /** What is not as it should be, such as a host without KVM. */
   warnings: v.array(v.string()),
 });
 export type WorkerStatus = v.InferOutput<typeof workerStatusSchema>;
+
+/** The answer of `apply` and of `diff`. */
+export const reconciliationSchema = v.object({
+  generation: v.number(),
+  convergence_percent: v.number(),
+  /** What is done, or would be, now; what follows from it comes by itself. */
+  commands: v.array(v.object({ kind: v.string(), name: v.string(), detail: v.string() })),
+  machines: v.array(
+    v.object({
+      name: v.string(),
+      status: v.picklist(["converged", "pending", "drifted", "failed", "left-alone"]),
+      reason: v.nullable(v.string()),
+      drift: v.array(v.object({ key: v.string(), desired: v.unknown(), observed: v.unknown() })),
+    }),
+  ),
+});
+export type ReconciliationAnswer = v.InferOutput<typeof reconciliationSchema>;
 
 /** The answer of `console`. */
 export const consoleSchema = v.object({ name: v.string(), path: v.string() });

@@ -19,6 +19,7 @@ import { type BookedEvent, EventBook } from "../units/event-book.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { answerControl } from "./control.ts";
+import { DesiredState } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { newInvocation } from "./invocation.ts";
 import { deadlineOf, step } from "./lifecycle.ts";
@@ -32,6 +33,7 @@ import {
 import type { MachineRecord, RecordedChoice } from "./machine-record.ts";
 
 import { Captures } from "./perform/captures.ts";
+import { DesiredFile } from "./perform/desired-file.ts";
 import { DiskPreparation } from "./perform/disk-preparation.ts";
 import { Machine } from "./perform/machine.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
@@ -46,6 +48,7 @@ import {
   limits,
   type VmSpec,
 } from "./protocol.ts";
+import type { ObservedMachine } from "./reconcile.ts";
 import { chooseUser, defaultUserRange } from "./users.ts";
 import type { WorkerConfiguration } from "./worker-configuration.ts";
 
@@ -97,6 +100,7 @@ export class MachineWorker {
   readonly configuration: WorkerConfiguration;
   readonly events = new EventBook<HistoryEntry>();
   readonly machines = new Map<string, Entry>();
+  readonly desired: DesiredState;
   readonly #logger: Logger;
   readonly #limited: LimitedLogger;
   readonly #loop: EventLoop;
@@ -166,6 +170,14 @@ export class MachineWorker {
       choose: (recorded) => this.choose(recorded),
       onTrouble,
     };
+    this.desired = new DesiredState({
+      file: new DesiredFile(configuration.artifactsFolder),
+      observe: () => [...this.machines.values()].map(observed),
+      create: (spec, wanted) => this.create(spec, { wanted, owner: "declared" })?.message,
+      declare: (name, power) => this.machines.get(name)?.machine.declare(power),
+      handle: (name, event) => this.handle(name, event),
+      onTrouble,
+    });
     mkdirSync(configuration.runFolder, { recursive: true, mode: 0o711 });
     for (const record of records.values()) this.#add(record);
   }
@@ -241,7 +253,7 @@ export class MachineWorker {
   create(
     spec: VmSpec,
     options: {
-      readonly wanted: "created" | "running" | "paused";
+      readonly wanted: "off" | "created" | "running" | "paused";
       readonly owner: MachineRecord["owner"];
     },
   ): { readonly kind: "name-taken" | "limit" | "system"; readonly message: string } | undefined {
@@ -260,6 +272,7 @@ export class MachineWorker {
       format: 1,
       spec,
       owner: options.owner,
+      declared_power: options.owner === "declared" ? options.wanted : null,
       allocation: { user, card: card.card },
       choice: null,
       image: null,
@@ -377,6 +390,7 @@ export class MachineWorker {
     this.#isAnnounced = true;
     this.#loop.afterTurn(() => {
       this.#isAnnounced = false;
+      this.desired.reconcile();
       for (const event of this.events.after(this.#told)) this.#log(event);
       for (const listener of [...this.#turnListeners]) listener();
     });
@@ -405,6 +419,21 @@ export class MachineWorker {
     this.#limited[Symbol.dispose]();
     this.#lock[Symbol.dispose]();
   }
+}
+
+/** A machine as the reconciler sees it. */
+function observed({ machine, state, doubt }: Entry): ObservedMachine {
+  const { spec, owner, declared_power: declaredPower } = machine.record;
+  return {
+    name: machine.name,
+    // Of one that was not taken up yet nobody knows how it is.
+    phase: doubt === undefined ? state.phase : "uncertain",
+    wanted: state.wanted,
+    declaredPower: declaredPower ?? undefined,
+    spec,
+    owner,
+    reason: doubt ?? state.reason,
+  };
 }
 
 function makeDefaultFolder(path: string): void {

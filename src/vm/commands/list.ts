@@ -53,6 +53,9 @@ export function renderStatus(status: WorkerStatus): string {
       `${version}, ${path}${chosen ? `, for new machines, with ${accelerator}` : ""}`,
     ]),
     ["network", `${status.bridge ?? "-"}, ${status.subnet ?? "-"}`],
+    ...(status.generation === null
+      ? []
+      : [["declared", `generation ${status.generation}, ${status.convergence_percent ?? 0} %`]]),
     ["free addresses", `${status.free_addresses ?? "-"}`],
   ];
   return `${alignColumns(rows).join("\n")}\n`;

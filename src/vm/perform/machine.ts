@@ -60,6 +60,15 @@ export class Machine implements Disposable {
     return this.#record;
   }
 
+  /** Notes what it was declared to be. @throws Error (ENOSPC …): the former record stands */
+  declare(power: NonNullable<MachineRecord["declared_power"]>): void {
+    if (this.#record.declared_power === power) return;
+    const record = { ...this.#record, declared_power: power };
+    // Of a new one nothing is on the disk before its first note.
+    if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
+    this.#record = record;
+  }
+
   /** Of the preparation under way. */
   get progress(): PreparationProgress | undefined {
     return this.#progress;

@@ -1,0 +1,66 @@
+/** The file that declares machines: both notations, every mistake in its place. */
+import { describe, expect, test } from "bun:test";
+import { desiredOf, parseDeclaration } from "../../../src/vm/declaration.ts";
+
+const hash = `sha256-${"A".repeat(43)}=`;
+const toml = `generation = 4
+
+[[machine]]
+name = "web"
+imagePath = "/images/web"
+hash = "${hash}"
+memoryMb = 64
+
+[[machine]]
+name = "db"
+imagePath = "/images/db"
+hash = "${hash}"
+power = "paused"
+`;
+
+/** What a file is refused with: "line:column key: expected …; received …". */
+function mistakesOf(text: string): string[] {
+  const outcome = parseDeclaration("vms.toml", text);
+  if (outcome.kind === "ok") throw new Error("Expected a refusal");
+  return outcome.errors.map(
+    ({ line, column, key_path, expected, received }) =>
+      `${line}:${column} ${key_path}: expected ${expected}; received ${received}`,
+  );
+}
+
+describe("a declaration", () => {
+  test("in TOML and in JSON says the same", () => {
+    const machine = [
+      { name: "web", imagePath: "/images/web", hash, memoryMb: 64 },
+      { name: "db", imagePath: "/images/db", hash, power: "paused" },
+    ];
+    const json = JSON.stringify({ generation: 4, machine });
+    const fromToml = parseDeclaration("vms.toml", toml);
+    expect(fromToml).toEqual(parseDeclaration("vms.json", json));
+    expect(fromToml).toMatchObject({ kind: "ok", desired: { generation: 4 } });
+  });
+
+  test("wants what it does not say otherwise to run", () => {
+    const outcome = parseDeclaration("vms.toml", toml);
+    if (outcome.kind === "refused") throw new Error("Expected no refusal");
+    const { machines } = desiredOf(outcome.desired, 4);
+    expect(machines.map(({ spec, power }) => `${spec.name} ${power}`)).toEqual([
+      "web running",
+      "db paused",
+    ]);
+  });
+
+  test.each([
+    ["a key that nobody knows", toml.replace("memoryMb", "memory"), "7:1 machine[0].memory"],
+    ["a hash that is none", toml.replace(hash, "md5-x"), "6:1 machine[0].hash"],
+    ["a name that is none", toml.replace('"web"', '"-web"'), "4:1 machine[0].name"],
+    ["a name twice", toml.replace('"db"', '"web"'), "10:1 machine[1].name"],
+    ["another power", toml.replace('"paused"', '"asleep"'), "13:1 machine[1].power"],
+    ["an image without its hash", toml.replace(`hash = "${hash}"\nmemory`, "memory"), "3:1 machine"],
+    ["no TOML", "[[machine\n", "1:"],
+    ["no JSON", "{", "0:0 "],
+  ])("%s is refused in its place", (_what, text, place) => {
+    const [first = ""] = mistakesOf(text);
+    expect(first).toStartWith(place);
+  });
+});
