@@ -367,7 +367,9 @@ function reattached(
       return prepend(given.effects, ended);
     }
   }
-  return settle(believed(state, guest), instance, guest, context);
+  // What it did not do is worth knowing; that it did not answer for a while is over.
+  const known = state.cause === "refused" ? state : { ...state, reason: undefined };
+  return settle(believed(known, guest), instance, guest, context);
 }
 
 /** What the VMM says now is what somebody wanted of it, or all that can be had of it. */

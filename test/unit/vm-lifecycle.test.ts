@@ -121,3 +121,14 @@ describe("why a wish does nothing", () => {
     expect(whyRefused(spent?.life.state ?? initialState, "replace")).toBe(reason);
   });
 });
+
+test("every row of the table of failures names a test that there is", async () => {
+  const readme = await Bun.file(join(repositoryRoot, "src/vm/README.md")).text();
+  const rows = [...readme.matchAll(/\]\(\.\.\/\.\.\/(test\/unit\/[^)]+)\) "([^"]+)" \|$/gm)];
+  expect(rows.length).toBeGreaterThan(15);
+  const told = new Set(stories.map(({ name }) => name));
+  for (const [, path = "", name = ""] of rows) {
+    const text = await Bun.file(join(repositoryRoot, path)).text();
+    expect([name, told.has(name) || text.includes(`"${name}"`)]).toEqual([name, true]);
+  }
+});
