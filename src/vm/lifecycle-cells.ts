@@ -67,10 +67,12 @@ const wantedBy = { boot: "running", resume: "running", pause: "paused" } as cons
 
 export function create(
   _state: In<"absent" | "removed">,
-  { wanted }: Of<"create">,
+  { wanted, capture: id }: Of<"create">,
   context: Context,
 ): Outcome {
-  return begin({ ...initialState, wanted }, context);
+  const capture =
+    id === undefined ? undefined : ({ id, source: undefined, stage: "held" } as const);
+  return begin({ ...initialState, wanted, capture }, context);
 }
 
 export function boot(state: In<"off" | "failed">, _event: Of<"boot">, context: Context): Outcome {

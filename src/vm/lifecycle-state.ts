@@ -26,8 +26,8 @@ export interface Instance {
 export interface Capture {
   /** Under which it is held. */
   readonly id: string;
-  /** The invocation of the VMM that gives it. */
-  readonly source: string;
+  /** The invocation of the VMM that gives it; undefined when none of this machine's did. */
+  readonly source: string | undefined;
   /**
    * pending: asked for, and nobody has said yet that it is whole. spent: a VMM has the machine, or
    * it was given up; it is forgotten, and nothing is made of it any more.
@@ -183,7 +183,12 @@ interface Answer extends OfInstance {
  */
 export type MachineEvent =
   // The operator's.
-  | { readonly kind: "create"; readonly wanted: Exclude<Wanted, "absent"> }
+  /** capture: held already, from a snapshot or another host; its first VMM is given it. */
+  | {
+      readonly kind: "create";
+      readonly wanted: Exclude<Wanted, "absent">;
+      readonly capture?: string;
+    }
   | { readonly kind: "boot" | "pause" | "resume" | "replace" }
   | { readonly kind: "shutdown" | "delete"; readonly hurry: boolean }
   | { readonly kind: "snapshot"; readonly snapshot: string }

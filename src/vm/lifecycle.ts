@@ -222,8 +222,6 @@ export const table: Table = {
   ...row,
   preparing: {
     ...beginning,
-    "capture-lost": noCapture,
-    forgotten: noCapture,
     shutdown: unwantAbandoned,
     delete: unwantAbandoned,
     prepared,

@@ -7,6 +7,7 @@
  * may live, and a second pass of the reconciler must have nothing to do.
  */
 import { deadlineOf, instanceOf, step, type Table } from "../../src/vm/lifecycle.ts";
+import { decodeNote, encodeNote } from "../../src/vm/lifecycle-note.ts";
 import {
   initialState,
   type MachineEffect,
@@ -302,7 +303,9 @@ class Simulation {
   #write(name: string, note: NonNullable<Written["note"]>): void {
     const written = this.#host.disk.get(name);
     if (written === undefined) throw new Error(`${name} is noted, and was not declared`);
-    written.note = note;
+    const read = decodeNote(encodeNote(note));
+    if (read.kind !== "ok") throw new Error(`a note of ${name} cannot be read`);
+    written.note = read.note;
     if (note.stage === "removed") this.#host.disk.delete(name);
   }
 

@@ -23,10 +23,12 @@ export function makeEvents(life: Life): Events {
   const told = { invocation };
   const capture = state.capture?.id ?? "none";
   return {
-    create: (["off", "created", "running", "paused"] as const).map((wanted) => ({
-      kind: "create",
-      wanted,
-    })),
+    create: [
+      ...(["off", "created", "running", "paused"] as const).map((wanted) => ({
+        ...({ kind: "create", wanted } as const),
+      })),
+      { kind: "create", wanted: "running", capture: "snapshot-1" },
+    ],
     boot: [{ kind: "boot" }],
     pause: [{ kind: "pause" }],
     resume: [{ kind: "resume" }],
@@ -78,6 +80,6 @@ export function makeStale(event: MachineEvent): readonly MachineEvent[] {
   const stale: MachineEvent[] = [];
   if ("invocation" in event) stale.push({ ...event, invocation: "i99" });
   if ("ticket" in event) stale.push({ ...event, ticket: event.ticket + 7 });
-  if ("capture" in event) stale.push({ ...event, capture: "i99" });
+  if ("capture" in event && event.kind !== "create") stale.push({ ...event, capture: "i99" });
   return stale;
 }

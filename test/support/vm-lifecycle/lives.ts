@@ -247,11 +247,16 @@ const others: readonly Variant[] = [
     },
     rules: { restart: "never" },
   },
+  { name: "preparing for a snapshot", make: fromSnapshot },
   {
     name: "preparing only",
     make: (life) => life.tell({ kind: "create", wanted: "off" }),
   },
 ];
+
+function fromSnapshot(life: Life): Life {
+  return life.tell({ kind: "create", wanted: "running", capture: "snapshot-1" });
+}
 
 function begun(life: Life): Life {
   life.tell({ kind: "create", wanted: "running" }).tell(life.prepared());

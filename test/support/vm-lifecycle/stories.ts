@@ -348,6 +348,19 @@ const replacements: readonly Story[] = [
     },
   },
   {
+    name: "a machine that is made of a snapshot: prepared, and given what is held",
+    run: (step) => {
+      const life = new Life(step).tell({ kind: "create", wanted: "running", capture: "s1" });
+      life.is({ phase: "preparing", capture: { id: "s1", source: undefined, stage: "held" } });
+      const other = life.fork();
+      spawnsNext(life.goes(life.prepared(), "preparing-network"));
+      life.goes(life.attached("incoming"), "restoring").goes(life.done("restore"), "resuming");
+      life.is(captureIn(life, "spent")).goes(life.done("resume"), "running");
+      const gives2 = ["note", "forget-capture", "+capture-forgotten", "abandon"];
+      other.leads(remove, "preparing", ...gives2).goes(other.prepared(), "removing");
+    },
+  },
+  {
     name: "a snapshot by a VMM that keeps its machine, and by one that does not",
     run: (step) => {
       const snapshot = { kind: "snapshot", snapshot: "today" } as const;
