@@ -3,10 +3,12 @@ import { AF_VSOCK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM } from "./constants.
 import { layouts } from "./layouts.ts";
 import { NativeMemory } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
-import { check } from "./system-call-error.ts";
+import { attempt, check, Errno, SystemCallError } from "./system-call-error.ts";
 
 const { sockaddr_vm } = layouts;
 
+/** <linux/vm_sockets.h>, VMADDR_CID_HOST: the machine that this one is a guest of. */
+export const HOST_CONTEXT = 2;
 /** <linux/vm_sockets.h>, VMADDR_CID_ANY: whoever asks, by whatever id this machine has. */
 const ANY_CONTEXT = 0xffff_ffff;
 const BACKLOG = 8;
@@ -30,4 +32,26 @@ export function listenVsock(port: number): OwnedDescriptor {
     throw error;
   }
   return socket;
+}
+
+/**
+ * Takes one waiting connection, with the context id of who connects; undefined when none waits or
+ * it went away: accept4(2).
+ */
+export function acceptVsock(
+  listener: OwnedDescriptor,
+): { readonly socket: OwnedDescriptor; readonly context: number } | undefined {
+  const address = new NativeMemory(sockaddr_vm.size);
+  const length = new NativeMemory(4);
+  length.view.setInt32(0, sockaddr_vm.size, true);
+  const flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+  const result = attempt(() =>
+    libc.accept4(listener.number, address.address, length.address, flags),
+  );
+  if (result >= 0) {
+    const context = address.view.getUint32(sockaddr_vm.svm_cid, true);
+    return { socket: new OwnedDescriptor(result), context };
+  }
+  if (result === -Errno.EAGAIN || result === -Errno.ECONNABORTED) return undefined;
+  throw new SystemCallError("accept4", -result);
 }

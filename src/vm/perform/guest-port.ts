@@ -4,8 +4,7 @@ import { readInto, setCloseOnExec, writeFrom } from "../../../ffi/descriptor.ts"
 import { NativeMemory } from "../../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { Errno, errnoMessage, SystemCallError } from "../../../ffi/system-call-error.ts";
-import { acceptConnection } from "../../../ffi/unix-socket.ts";
-import { listenVsock } from "../../../ffi/vsock.ts";
+import { acceptVsock, HOST_CONTEXT, listenVsock } from "../../../ffi/vsock.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
@@ -298,7 +297,10 @@ class SocketPort implements GuestPort {
   }
 }
 
-/** Listens at a port of AF_VSOCK. Whoever connects last is the asker. */
+/**
+ * Listens at a port of AF_VSOCK. Whoever connects last is the asker, and only the host may: any
+ * user of the guest could connect to it as well, and would have programs run as root.
+ */
 class VsockPort implements GuestPort {
   readonly isMachine = true;
   readonly #listener: OwnedDescriptor;
@@ -317,8 +319,13 @@ class VsockPort implements GuestPort {
       );
     }
     this.#watch = loop.watch(this.#listener, "readable", () => {
-      const socket = acceptConnection(this.#listener);
-      if (socket === undefined) return;
+      const accepted = acceptVsock(this.#listener);
+      if (accepted === undefined) return;
+      const { socket, context } = accepted;
+      if (context !== HOST_CONTEXT) {
+        socket.close();
+        return;
+      }
       if (this.#connection !== undefined) {
         this.#connection.close();
         handlers.onGone();
