@@ -47,7 +47,7 @@ const noteSchema = v.strictObject({
   capture: v.optional(
     v.strictObject({
       id: shortText,
-      source: invocation,
+      source: v.optional(invocation),
       stage: v.picklist(["pending", "held", "spent"]),
     }),
   ),
@@ -112,7 +112,7 @@ export function noteFromRecord(note: MachineRecord["note"]): Note {
     instance: note.instance,
     why: note.why,
     lastInvocation: note.lastInvocation,
-    capture: note.capture,
+    capture: note.capture && { ...note.capture, source: note.capture.source },
     reason: note.reason,
   };
 }

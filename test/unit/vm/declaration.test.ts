@@ -56,7 +56,11 @@ describe("a declaration", () => {
     ["a name that is none", toml.replace('"web"', '"-web"'), "4:1 machine[0].name"],
     ["a name twice", toml.replace('"db"', '"web"'), "10:1 machine[1].name"],
     ["another power", toml.replace('"paused"', '"asleep"'), "13:1 machine[1].power"],
-    ["an image without its hash", toml.replace(`hash = "${hash}"\nmemory`, "memory"), "3:1 machine"],
+    [
+      "an image without its hash",
+      toml.replace(`hash = "${hash}"\nmemory`, "memory"),
+      "3:1 machine",
+    ],
     ["no TOML", "[[machine\n", "1:"],
     ["no JSON", "{", "0:0 "],
   ])("%s is refused in its place", (_what, text, place) => {
