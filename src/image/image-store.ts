@@ -178,13 +178,17 @@ export class ImageStore {
         mend: "See who has written there, and remove it.",
       });
     }
-    if (!existsSync(folder)) {
-      renameSync(partial, folder);
-      await synchroniseFolder(this.#folder);
-    }
-    passStep("placed");
+    if (!existsSync(folder)) renameSync(partial, folder);
+    // Held from now on: nobody removes it while its name goes to the disk.
     const stored = this.get(key);
     if (stored === undefined) throw new Error(`Bug: the image ${key} vanished`);
+    try {
+      await synchroniseFolder(this.#folder);
+    } catch (error) {
+      stored[Symbol.dispose]();
+      throw error;
+    }
+    passStep("placed");
     return stored;
   }
 

@@ -456,6 +456,21 @@ describe("images that nobody uses", () => {
     expect(await store.removeUnused(new Set())).toEqual([second.key]);
   });
 
+  test("are not those that are just being added", async () => {
+    const removed: Promise<readonly string[]>[] = [];
+    const look = () => void removed.push(store.removeUnused(new Set()));
+    const wanted = () => {
+      // After the copy, in turns of the event loop while it is put in its place.
+      setImmediate(look);
+      setImmediate(() => setImmediate(look));
+      return [];
+    };
+    using image = await add({ onProgress: look, wanted });
+    look();
+    expect((await Promise.all(removed)).flat()).toEqual([]);
+    expect(stored()).toEqual([image.key]);
+  });
+
   test("one that two hold is held until both let go", async () => {
     const image = await add();
     const again = store.get(image.key);
