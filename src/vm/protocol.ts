@@ -198,8 +198,8 @@ export const controlRequestSchema = v.variant("verb", [
     id: identifier,
     verb: v.literal("create"),
     spec: vmSpecSchema,
-    /** created: a VMM has it, and nothing of its guest has run. */
-    wanted: v.optional(v.picklist(["created", "running", "paused"])),
+    /** off: its disks are made. created: a VMM has it, and nothing of its guest has run. */
+    wanted: v.optional(v.picklist(["off", "created", "running", "paused"])),
   }),
   /** Makes the machines as they are declared, and keeps to it; others that were declared go. */
   v.strictObject({ id: identifier, verb: v.literal("apply"), desired: desiredSchema }),

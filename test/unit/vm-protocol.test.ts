@@ -97,6 +97,8 @@ describe("requests", () => {
   const valid: readonly object[] = [
     { verb: "create", spec },
     { verb: "create", spec, wanted: "off" },
+    { verb: "apply", desired: { generation: 2, machine: [{ ...spec, power: "paused" }] } },
+    { verb: "diff", desired: { machine: [] } },
     ...["boot", "pause", "resume", "delete", "show", "console", "replace-vmm", "survivable"].map(
       (verb) => ({ verb, name: "a" }),
     ),
