@@ -641,6 +641,15 @@ export function toldPanic(state: In<Living>, event: Of<"guest-panic">, context: 
   return prepend([told, ...given.effects], failed);
 }
 
+/** As for a guest that is off: once it is paused, its state is worth more than a late word. */
+export function toldPanicCapturing(
+  state: In<"capturing" | "snapshotting">,
+  event: Of<"guest-panic">,
+  context: Context,
+): Outcome {
+  return state.stage === "pausing" ? toldPanic(state, event, context) : stay(state);
+}
+
 // A VMM that does not answer.
 
 export function attachRefused(

@@ -110,13 +110,15 @@ const guests: readonly Story[] = [
       requireKinds(one, "a guest that is off", "+guest-off", "quit", "+stop-requested");
     }
   }),
-  ...inEach([...busy, "running", "paused"], "a guest panics", (life) => {
+  ...inEach(["booting", "running", "pausing", "paused", "resuming"], "a guest panics", (life) => {
     const { invocation } = life;
-    const isPending = life.state.capture !== undefined;
     life.goes({ kind: "guest-panic", invocation }, "stopping");
     life.is({ why: "crash", reason: "its guest panicked" });
-    const forgets = isPending ? ["forget-capture", "+capture-forgotten"] : [];
-    requireKinds(life, "a panic", "+guest-panic", ...forgets, "kill", "+killed");
+    requireKinds(life, "a panic", "+guest-panic", "kill", "+killed");
+  }),
+  ...inEach(["capturing", "snapshotting"], "a paused guest neither panics nor ends", (life) => {
+    const { invocation } = life;
+    life.ignores({ kind: "guest-panic", invocation }).ignores(life.off());
   }),
   ...inEach([...busy, "running", "paused"], "a guest is reset", (life, phase) => {
     life.goes({ kind: "guest-reset", invocation: life.invocation }, phase);
