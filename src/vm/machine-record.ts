@@ -1,4 +1,6 @@
 import * as v from "valibot";
+import { describeIssues } from "../messaging/describe-issues.ts";
+import { decodeNote, encodeNote } from "./lifecycle-note.ts";
 import type { Note } from "./lifecycle-state.ts";
 import { vmSpecSchema } from "./protocol.ts";
 
@@ -12,47 +14,7 @@ import { vmSpecSchema } from "./protocol.ts";
 export const mostRecordBytes = 1024 * 1024;
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const time = v.pipe(v.number(), v.finite());
-const invocation = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/));
 const shortText = v.pipe(v.string(), v.maxLength(8192));
-
-const instanceSchema = v.strictObject({
-  invocation,
-  processId: count,
-  startTicks: count,
-  startedAt: time,
-});
-
-const noteSchema = v.strictObject({
-  stage: v.picklist([
-    "absent",
-    "preparing",
-    "starting",
-    "living",
-    "ending",
-    "clearing",
-    "waiting",
-    "off",
-    "failed",
-    "removing",
-    "removed",
-  ]),
-  wanted: v.picklist(["absent", "off", "created", "running", "paused"]),
-  prepared: v.boolean(),
-  restarts: count,
-  invocation: v.optional(invocation),
-  instance: v.optional(instanceSchema),
-  why: v.optional(v.picklist(["wish", "off", "crash", "replace"])),
-  lastInvocation: v.optional(invocation),
-  capture: v.optional(
-    v.strictObject({
-      id: shortText,
-      source: v.optional(invocation),
-      stage: v.picklist(["pending", "held", "spent"]),
-    }),
-  ),
-  reason: v.optional(shortText),
-});
 
 /** What a machine has of its host as long as it exists. */
 const allocationSchema = v.strictObject({
@@ -91,28 +53,17 @@ export const machineRecordSchema = v.strictObject({
   image: v.nullable(shortText),
   /** Of the boot that the note's instance and times belong to: random(4), boot_id. */
   boot: shortText,
-  note: noteSchema,
+  /** As lifecycle-note.ts encodes it. */
+  note: v.record(v.string(), v.unknown()),
 });
 export type MachineRecord = v.InferOutput<typeof machineRecordSchema>;
 
-/** The lifecycle's note, as the record has it: what is undefined is left out. */
-export function noteToRecord(note: Note): MachineRecord["note"] {
-  // Every word that the lifecycle may say is one of the schema's: else this does not compile.
-  return { ...note };
-}
+/** The lifecycle's note, as the record has it. */
+export const noteToRecord = (note: Note): MachineRecord["note"] => JSON.parse(encodeNote(note));
 
-/** Back again: every key is there. */
-export function noteFromRecord(note: MachineRecord["note"]): Note {
-  return {
-    stage: note.stage,
-    wanted: note.wanted,
-    prepared: note.prepared,
-    restarts: note.restarts,
-    invocation: note.invocation,
-    instance: note.instance,
-    why: note.why,
-    lastInvocation: note.lastInvocation,
-    capture: note.capture && { ...note.capture, source: note.capture.source },
-    reason: note.reason,
-  };
+/** Back again. @returns why it is none */
+export function noteFromRecord(note: MachineRecord["note"]): Note | string {
+  const decoded = decodeNote(JSON.stringify(note));
+  if (decoded.kind === "ok") return decoded.note;
+  return typeof decoded.issues === "string" ? decoded.issues : describeIssues(decoded.issues);
 }

@@ -22,7 +22,7 @@ import { answerControl } from "./control.ts";
 import { DesiredState } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { newInvocation } from "./invocation.ts";
-import { deadlineOf, step } from "./lifecycle.ts";
+import { deadlineOf, noteOf, step } from "./lifecycle.ts";
 import {
   type HistoryEntry,
   initialState,
@@ -30,7 +30,7 @@ import {
   type MachineRules,
   type MachineState,
 } from "./lifecycle-state.ts";
-import type { MachineRecord, RecordedChoice } from "./machine-record.ts";
+import { type MachineRecord, noteToRecord, type RecordedChoice } from "./machine-record.ts";
 
 import { Captures } from "./perform/captures.ts";
 import { DesiredFile } from "./perform/desired-file.ts";
@@ -119,6 +119,7 @@ export class MachineWorker {
   #isAnnounced = false;
   #told = 0;
   #lastUser: number | undefined;
+  #pollTimer: Disposable | undefined;
 
   constructor(
     options: WorkerOptions,
@@ -203,7 +204,16 @@ export class MachineWorker {
       onTrouble: (message) => this.#limited.warn(message),
       onRemoved: () => makeDefaultFolder(controlSocket),
     });
+    this.#poll();
     this.#notifier.tell("READY=1");
+  }
+
+  /** Asks every guest how it is: what a VMM did not tell is noticed. */
+  #poll(): void {
+    this.#pollTimer = this.#loop.wakeAfter(this.configuration.metricsPollInterval, () => {
+      for (const { machine } of this.machines.values()) machine.observe();
+      this.#poll();
+    });
   }
 
   get now(): number {
@@ -277,7 +287,7 @@ export class MachineWorker {
       choice: null,
       image: null,
       boot: this.#tools.boot,
-      note: { stage: "absent", wanted: "absent", prepared: false, restarts: 0 },
+      note: noteToRecord(noteOf(initialState)),
     });
     this.handle(name, { kind: "create", wanted: options.wanted });
     return undefined;
@@ -410,6 +420,7 @@ export class MachineWorker {
   close(): void {
     this.#notifier.tell("STOPPING=1");
     this.#control?.[Symbol.dispose]();
+    this.#pollTimer?.[Symbol.dispose]();
     for (const { machine, timer } of this.machines.values()) {
       timer?.wake[Symbol.dispose]();
       machine[Symbol.dispose]();

@@ -42,7 +42,7 @@ export class Captures {
       using file = writeState(state, memory.length);
       await this.#put(stateName(id), file);
     } catch (error) {
-      this.forget(id);
+      await this.forget(id);
       throw error;
     }
   }
@@ -72,14 +72,17 @@ export class Captures {
     return { state: { hypervisor, version, bytes }, memory, [Symbol.dispose]: close };
   }
 
-  /** Nobody needs it any more. What is not there is forgotten already. */
-  forget(id: string): void {
+  /** Nobody needs it any more. What is not there is forgotten already; the state goes first. */
+  async forget(id: string): Promise<void> {
     const names = new Set(this.#holder.names);
     const own = [
       stateName(id),
       ...Array.from({ length: mostMemoryPieces }, (_, index) => memoryName(id, index)),
     ];
-    for (const name of own) if (names.has(name)) this.#holder.drop(name, () => {});
+    for (const name of own) {
+      if (!names.has(name)) continue;
+      await new Promise<void>((resolve) => this.#holder.drop(name, () => resolve()));
+    }
   }
 
   #put(name: string, descriptor: OwnedDescriptor): Promise<void> {

@@ -12,7 +12,12 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
-import { type MachineRecord, machineRecordSchema, mostRecordBytes } from "../machine-record.ts";
+import {
+  type MachineRecord,
+  machineRecordSchema,
+  mostRecordBytes,
+  noteFromRecord,
+} from "../machine-record.ts";
 import { refuseName } from "../protocol.ts";
 
 /** A record that cannot be understood: its machine is left alone, and told. */
@@ -115,5 +120,6 @@ function readRecord(path: string, name: string): MachineRecord | string {
   if (outcome.output.spec.name !== name) {
     return `expected the record of ${name}, received that of ${outcome.output.spec.name}`;
   }
-  return outcome.output;
+  const note = noteFromRecord(outcome.output.note);
+  return typeof note === "string" ? `note: ${note}` : outcome.output;
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { openProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
+import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import { errnoName } from "../../../ffi/system-call-error.ts";
 import {
   type HypervisorDriver,
@@ -167,7 +167,7 @@ export class MachineVmm implements Disposable {
         void this.#attach(effect);
         return;
       case "kill":
-        this.#living?.process.signal(Signal.SIGKILL);
+        this.#kill(effect.instance);
         return;
       case "clear":
         this.#clear(effect.instance, effect.capture);
@@ -406,6 +406,32 @@ export class MachineVmm implements Disposable {
     this.#attaching = undefined;
     this.#attached?.connection[Symbol.dispose]();
     this.#attached = undefined;
+  }
+
+  /** One that does not answer is told by its connection. */
+  async observe(): Promise<void> {
+    const attached = this.#attached;
+    if (attached === undefined) return;
+    const { connection, invocation } = attached;
+    try {
+      const guest = await connection.guestState();
+      if (this.#attached === attached) this.#tell({ kind: "observed", invocation, guest });
+    } catch (error) {
+      if (this.#attached === attached) this.#lose(connection, refusalOf(error).message);
+    }
+  }
+
+  /** The one that it has, or a straggler that came too late to be it. */
+  #kill(instance: Instance): void {
+    if (this.#living?.identity.invocation === instance.invocation) {
+      this.#living.process.signal(Signal.SIGKILL);
+      return;
+    }
+    const { processId, startTicks, invocation } = instance;
+    const adoption = adoptVmm({ processId, startTicks, invocation, bootId: this.#tools.boot });
+    if (adoption.kind !== "adopted") return;
+    signalProcess(adoption.process, Signal.SIGKILL);
+    adoption.process.close();
   }
 
   async #call(

@@ -65,7 +65,7 @@ export class Machine implements Disposable {
     if (this.#record.declared_power === power) return;
     const record = { ...this.#record, declared_power: power };
     // Of a new one nothing is on the disk before its first note.
-    if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
+    if (this.#record.note["stage"] !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
   }
 
@@ -123,6 +123,7 @@ export class Machine implements Disposable {
    */
   adopt(): { readonly kind: "adopted" } | { readonly kind: "doubtful"; readonly reason: string } {
     const note = noteFromRecord(this.#record.note);
+    if (typeof note === "string") throw new Error(`Bug: a note that was read before: ${note}`);
     const isThisBoot = this.#record.boot === this.#tools.boot;
     const { instance } = note;
     let alive: Instance | undefined;
@@ -138,6 +139,11 @@ export class Machine implements Disposable {
       this.#tell({ kind: "capture-lost", capture: capture.id, reason });
     }
     return { kind: "adopted" };
+  }
+
+  /** Has its VMM asked how the guest is, where one answers. */
+  observe(): void {
+    void this.#vmm.observe();
   }
 
   perform(effects: readonly MachineEffect[]): void {
@@ -188,7 +194,7 @@ export class Machine implements Disposable {
         this.#connectNetwork(effect.invocation);
         return;
       case "forget-capture":
-        this.#tools.captures.forget(effect.capture);
+        void this.#forget(effect.capture);
         return;
       case "discard":
         void this.#discard();
@@ -219,11 +225,22 @@ export class Machine implements Disposable {
       }
       this.#tell({ kind: "prepared", invocation });
     } catch (error) {
-      this.#tell({ kind: "prepare-refused", invocation, refusal: lastingRefusal(error) });
+      const isAbandoned = controller.signal.aborted;
+      const refusal = lastingRefusal(error);
+      this.#tell({
+        kind: "prepare-refused",
+        invocation,
+        refusal: isAbandoned ? { ...refusal, code: "ECANCELED", lasts: false } : refusal,
+      });
     } finally {
       this.#preparing = undefined;
       this.#progress = undefined;
     }
+  }
+
+  async #forget(capture: string): Promise<void> {
+    await this.#tools.captures.forget(capture);
+    this.#tell({ kind: "forgotten", capture });
   }
 
   #connectNetwork(invocation: string): void {
