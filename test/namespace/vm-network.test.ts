@@ -22,7 +22,11 @@ skipUnless("a network", needs, () => {
   });
   afterAll(async () => await host[Symbol.asyncDispose]());
 
-  const ruleset = async () => (await host.run("nft", "list", "ruleset")).trim();
+  /** What was counted is left out: the host sends things of its own accord. */
+  const ruleset = async () => {
+    const text = await host.run("nft", "list", "ruleset");
+    return text.replace(/packets \d+ bytes \d+/g, "packets 0 bytes 0").trim();
+  };
   const nothing = async () => {
     await host.apply({ owner: "w1", networks: [] });
     expect(await ruleset()).toBe("");
