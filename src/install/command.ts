@@ -28,6 +28,7 @@ export const installCommand: Command = defineCommand({
         "process",
         "process-orchestrator",
         "process-agent",
+        "vm-worker",
         "holden-agent",
         "holden-orchestrator",
       ],
@@ -35,7 +36,7 @@ export const installCommand: Command = defineCommand({
       valueHint: "role",
       description:
         "What this host is to be: all, luod, luoctl, authority, process (process-orchestrator " +
-        "and process-agent), holden-agent, holden-orchestrator",
+        "and process-agent), vm-worker, holden-agent, holden-orchestrator",
     },
     prefix: {
       type: "string",

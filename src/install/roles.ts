@@ -4,6 +4,7 @@ import agentSocket from "../../images/systemd/hostler-process-agent.socket" with
 import orchestratorService from "../../images/systemd/hostler-process-orchestrator.service" with {
   type: "text",
 };
+import vmWorkerService from "../../images/systemd/hostler-vm-worker.service" with { type: "text" };
 import luodService from "../../images/systemd/luod.service" with { type: "text" };
 
 /** Where in the prefix a name of the program lies. */
@@ -23,6 +24,7 @@ export const unitTexts: Readonly<Record<string, string>> = {
   "hostler-process-agent.service": agentService,
   "hostler-process-agent.socket": agentSocket,
   "hostler-process-orchestrator.service": orchestratorService,
+  "hostler-vm-worker.service": vmWorkerService,
   "luod.service": luodService,
 };
 
@@ -37,6 +39,7 @@ const roles = {
   process: { links: [], units: [...orchestratorUnits, ...agentUnits] },
   "process-orchestrator": { links: [], units: orchestratorUnits },
   "process-agent": { links: [], units: agentUnits },
+  "vm-worker": { links: [], units: ["hostler-vm-worker.service"] },
   "holden-agent": { links: [{ folder: "bin", name: "holden-agent" }], units: [] },
   "holden-orchestrator": { links: [{ folder: "bin", name: "holden-orchestrator" }], units: [] },
 } as const satisfies Readonly<Record<string, Role>>;

@@ -120,6 +120,7 @@ export class MachineWorker {
   #told = 0;
   #lastUser: number | undefined;
   #pollTimer: Disposable | undefined;
+  #watchdog: Disposable | undefined;
 
   constructor(
     options: WorkerOptions,
@@ -205,7 +206,15 @@ export class MachineWorker {
       onRemoved: () => makeDefaultFolder(controlSocket),
     });
     this.#poll();
+    this.#keepWatchdog();
     this.#notifier.tell("READY=1");
+  }
+
+  #keepWatchdog(): void {
+    const interval = this.#notifier.watchdog;
+    if (interval === undefined) return;
+    this.#watchdog = this.#loop.wakeAfter(interval / 2, () => this.#keepWatchdog());
+    this.#notifier.tell("WATCHDOG=1");
   }
 
   /** Asks every guest how it is: what a VMM did not tell is noticed. */
@@ -421,6 +430,7 @@ export class MachineWorker {
     this.#notifier.tell("STOPPING=1");
     this.#control?.[Symbol.dispose]();
     this.#pollTimer?.[Symbol.dispose]();
+    this.#watchdog?.[Symbol.dispose]();
     for (const { machine, timer } of this.machines.values()) {
       timer?.wake[Symbol.dispose]();
       machine[Symbol.dispose]();

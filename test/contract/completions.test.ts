@@ -82,7 +82,17 @@ function cases(shell: Shell): void {
   const expected: [string[], string[]][] = [
     [
       ["hostler", ""],
-      ["process", "live-update", "doctor", "identity", "store", "audit", "install", "completions"],
+      [
+        "process",
+        "live-update",
+        "vm",
+        "doctor",
+        "identity",
+        "store",
+        "audit",
+        "install",
+        "completions",
+      ],
     ],
     [["hostler", "pro"], ["process"]],
     [

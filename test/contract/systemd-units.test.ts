@@ -34,12 +34,13 @@ function read(name: string): UnitFile {
 }
 
 describe("systemd units", () => {
-  test("are these five", () => {
+  test("are these six", () => {
     expect(unitNames.toSorted()).toEqual([
       "hostler-authority.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
+      "hostler-vm-worker.service",
       "luod.service",
     ]);
   });
@@ -74,6 +75,13 @@ describe("systemd units", () => {
 
   test.each(services)("%s: gives children the usual limit on open files", (name) => {
     expect(read(name).get("Service.LimitNOFILE")).toEqual(["1024:524288"]);
+  });
+
+  test("a stop of the worker's unit stops no machine, and takes no socket from one", () => {
+    const unit = read("hostler-vm-worker.service");
+    expect([...unit.keys()]).not.toContain("Service.RuntimeDirectory");
+    expect(unit.get("Service.Delegate")).toEqual(["yes"]);
+    expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
   });
 
   test("the orchestrator's journal survives a restart of the unit", () => {

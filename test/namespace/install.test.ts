@@ -153,6 +153,14 @@ describe("hostler install", () => {
     expect(namesOf(image.path)).toEqual([]);
   });
 
+  test("a worker of virtual machines is the program and its unit", async () => {
+    using image = temporaryFolder();
+    expect(await install(image, ["--role", "vm-worker"])).toMatchObject({ exitCode: 0 });
+    expect(namesOf(image.path)).toEqual([`${UNITS}/hostler-vm-worker.service`, PROGRAM]);
+    const unit = readFileSync(image.file(`${UNITS}/hostler-vm-worker.service`), "utf8");
+    expect(unit).toContain("\nExecStart=/usr/local/bin/hostler vm worker\n");
+  });
+
   test("what another version made is replaced", async () => {
     using image = temporaryFolder();
     put(image.file(LUOD_UNIT), renderUnit("luod.service", "[Service]\n", "/usr/local"));
@@ -296,7 +304,7 @@ describe("hostler install --remove", () => {
     const { exitCode, stdout } = await install(image, ["--role", "all", "--remove"]);
     expect({ exitCode, lines: stdout.match(/^removed /gm)?.length }).toEqual({
       exitCode: 0,
-      lines: 10,
+      lines: 11,
     });
     expect(treeOf(image.path)).toEqual(before);
     expect(others.every((path) => existsSync(path))).toBe(true);
