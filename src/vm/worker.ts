@@ -312,8 +312,11 @@ export class MachineWorker {
     return choice.user;
   }
 
+  /** One that is being removed has no use for its own any more. */
   #usedImages(): Set<string> {
-    const images = [...this.machines.values()].map(({ machine }) => machine.record.image);
+    const images = [...this.machines.values()]
+      .filter(({ state }) => state.phase !== "removing")
+      .map(({ machine }) => machine.record.image);
     return new Set(images.filter((key) => key !== null));
   }
 

@@ -240,7 +240,7 @@ export class Machine implements Disposable {
 
   async #forget(capture: string): Promise<void> {
     await this.#tools.captures.forget(capture);
-    this.#tell({ kind: "forgotten", capture });
+    this.#later({ kind: "forgotten", capture });
   }
 
   #connectNetwork(invocation: string): void {

@@ -1,0 +1,124 @@
+/** The compiled worker with QEMU: machines from creation to removal, and what the commands say. */
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { guestLetters } from "../../scripts/test-guest.ts";
+import type { VmSummary } from "../../src/vm/protocol.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
+import { type TestImage, VmHost } from "../support/vm-worker.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+setDefaultTimeout(60_000);
+
+let host: VmHost;
+let image: TestImage;
+
+beforeEach(async () => {
+  host = await VmHost.make();
+  image = await host.image();
+});
+afterEach(() => host[Symbol.asyncDispose]());
+
+const nothing = { links: [], tables: [] };
+const create = (name: string, ...words: readonly string[]) =>
+  host.say("create", name, "--image", image.path, "--hash", image.hash, ...words);
+const parsed = async (...words: readonly string[]) =>
+  JSON.parse(await host.say(...words, "--json")) as VmSummary;
+
+/** Each number follows the one before it: none was lost, none came twice. */
+function expectContinuous(numbers: readonly number[]): void {
+  const [first = 0] = numbers;
+  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
+}
+
+skipUnless(
+  "the worker with QEMU",
+  [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")],
+  () => {
+    test("a machine from its creation to its removal, after which nothing is left", async () => {
+      await host.start();
+      expect(await host.network()).toEqual(nothing);
+      const made = await create("web");
+      expect(made).toMatch(/^web: created, 10\.100\.\d+\.\d+\n$/);
+      expect(host.numbers("web")).toEqual([]);
+      const { links, tables } = await host.network();
+      expect(links).toContain("br-procurator");
+      expect(links).toHaveLength(2);
+      expect(tables).not.toEqual([]);
+
+      expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+      await host.counts("web");
+      expect(await host.say("pause", "web", "--wait")).toStartWith("web: paused");
+      const still = await readStill("web");
+      expect(await host.say("resume", "web", "--wait")).toStartWith("web: running");
+      await waitFor("it to count on", () => host.numbers("web").includes(still + 1));
+      expectContinuous(host.numbers("web"));
+
+      // The guest has no driver of a power button: its VMM is asked after the grace.
+      using client = await host.client();
+      await client.change("shutdown", "web", { grace_ms: 10 });
+      expect(await client.wait("web", "off")).toMatchObject({ phase: "off", pid: null });
+      expect(host.vmmProcesses()).toEqual([]);
+      expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+      await waitFor("a count from the beginning", () => host.numbers("web").lastIndexOf(1) > 0);
+
+      expect(await host.say("delete", "web", "--now", "--wait")).toBe("web: removed\n");
+      expect(host.vmmProcesses()).toEqual([]);
+      expect(await host.network()).toEqual(nothing);
+      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+      expect(await host.say("list", "--json")).toBe("[]\n");
+      expect(host.said).not.toContain("bug");
+    });
+
+    test("its VMM is replaced under it, twice, and it counts on without a gap", async () => {
+      await host.start();
+      await create("web", "--start");
+      await host.counts("web");
+      expect((await host.run("survivable", "web")).exitCode).toBe(0);
+      const processes = [host.vmm];
+      for (let turn = 0; turn < 2; turn += 1) {
+        expect(await host.say("replace-vmm", "web", "--wait")).toStartWith("web: running");
+        await host.counts("web");
+        processes.push(host.vmm);
+      }
+      expect(new Set(processes).size).toBe(3);
+      expectContinuous(host.numbers("web"));
+      expect((await host.summary("web")).restarts).toBe(0);
+    });
+
+    test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {
+      await host.start();
+      await create("web", "--start");
+      await host.counts("web");
+      const first = host.vmm;
+      process.kill(first, "SIGKILL");
+      await waitFor("another VMM", () => host.vmmProcesses().some((one) => one !== first));
+      expect(await host.reaches("web", "running")).toMatchObject({ restarts: 1 });
+      await host.counts("web");
+      await host.type("web", guestLetters.off);
+      const off = await host.reaches("web", "off");
+      expect(off).toMatchObject({ wanted: "off", restarts: 1 });
+      expect(host.vmmProcesses()).toEqual([]);
+    });
+  },
+);
+
+/** The last number of a guest that stands still: its VMM uses no processor between two looks. */
+async function readStill(name: string): Promise<number> {
+  const { pid } = await host.summary(name);
+  expect(pid).not.toBeNull();
+  const ticks = () => processorTicks(host.vmm);
+  let before = -1;
+  await waitFor("the guest to stand still", () => {
+    const now = ticks();
+    const isStill = now === before;
+    before = now;
+    return isStill;
+  });
+  return host.numbers(name).at(-1) ?? 0;
+}
+
+function processorTicks(processId: number): number {
+  const status = new TextDecoder().decode(readFileSync(`/proc/${processId}/stat`));
+  const fields = status.slice(status.lastIndexOf(")") + 2).split(" ");
+  return Number(fields[11]) + Number(fields[12]);
+}

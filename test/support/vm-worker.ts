@@ -1,0 +1,330 @@
+/**
+ * The compiled `hostler vm worker` on a host of its own: a network, processes and mounts that the
+ * test makes, so that bridges, TAPs and rules are nobody else's, and that with the first process
+ * everything ends that the worker and its VMMs are, whatever happened.
+ */
+import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { makeTestGuest } from "../../scripts/test-guest.ts";
+import { hashPath } from "../../src/image/nar.ts";
+import { WorkerClient } from "../../src/vm/client.ts";
+import { consoleLogOf } from "../../src/vm/console-log.ts";
+import { readScrollback } from "../../src/vm/perform/console-scrollback.ts";
+import type { VmEventRecord, VmSpec, VmSummary } from "../../src/vm/protocol.ts";
+import { hostler } from "./binary.ts";
+import { childOf, isAlive } from "./partition.ts";
+import { type Program, type ProgramResult, runProgram, startProgram } from "./program.ts";
+import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
+import { waitFor } from "./wait-for.ts";
+
+/** Turns of the guest between two lines: some tens of lines a second, not thousands. */
+const GUEST_PAUSE = 3_000_000;
+const MEBIBYTE = 1024 ** 2;
+
+export interface WorkerOptions {
+  /** The worker's program; dist/hostler without it. */
+  readonly binary?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Lines of TOML beside the paths. */
+  readonly configuration?: readonly string[];
+}
+
+export interface TestImage {
+  readonly path: string;
+  readonly hash: string;
+}
+
+/** One line of `ps`, as far as a test asks. */
+interface TestVmm {
+  /** As this process numbers it. */
+  readonly processId: number;
+  readonly state: string;
+}
+
+export class VmHost implements AsyncDisposable {
+  readonly folder: TemporaryFolder;
+  readonly controlSocket: string;
+  readonly artifacts: string;
+  readonly runFolder: string;
+  readonly #owned: AsyncDisposableStack;
+  readonly #first: number;
+  readonly #workers: Program[] = [];
+
+  private constructor(folder: TemporaryFolder, first: number, owned: AsyncDisposableStack) {
+    this.folder = folder;
+    this.controlSocket = folder.file("vm.sock");
+    this.artifacts = folder.file("artifacts");
+    this.runFolder = folder.file("run");
+    this.#first = first;
+    this.#owned = owned;
+  }
+
+  static async make(options: { readonly folder?: TemporaryFolder } = {}): Promise<VmHost> {
+    await using owned = new AsyncDisposableStack();
+    const folder = options.folder ?? owned.use(temporaryFolder());
+    // VMMs have users of their own, and go through it.
+    chmodSync(folder.path, 0o711);
+    const spaces = ["--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"];
+    // The shell waits for whoever has lost a parent, as the first process of a host does.
+    const script = "ip link set lo up && echo ready && sleep infinity; :";
+    const unshare = owned.use(startProgram(["unshare", ...spaces, "sh", "-c", script]));
+    await unshare.said(/ready/);
+    const first = await waitFor("the host's first process", () => childOf(unshare.processId));
+    owned.defer(() => endHost(first, folder.path));
+    return new VmHost(folder, first, owned.move());
+  }
+
+  /** Words that run a program on this host. */
+  get enter(): readonly string[] {
+    return ["nsenter", "-t", String(this.#first), "-p", "-m", "-n", "--"];
+  }
+
+  /** @returns the configuration's path */
+  configure(lines: readonly string[] = []): string {
+    const path = this.folder.file("vm.toml");
+    const paths = [
+      `vm_artifacts_dir = ${JSON.stringify(this.artifacts)}`,
+      `run_dir = ${JSON.stringify(this.runFolder)}`,
+      `control_socket = ${JSON.stringify(this.controlSocket)}`,
+    ];
+    const own = lines.some((line) => line.startsWith("hypervisor")) ? [] : ['hypervisor = "qemu"'];
+    writeFileSync(path, [...paths, ...own, ...lines, ""].join("\n"));
+    return path;
+  }
+
+  /** One that may end before it takes requests. */
+  spawn(options: WorkerOptions = {}): Program {
+    const { binary = hostler(), environment = {}, configuration = [] } = options;
+    const words = [binary, "vm", "worker", "--config", this.configure(configuration), "-v"];
+    const worker = startProgram([...this.enter, ...words], { environment });
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  async start(options: WorkerOptions = {}): Promise<Program> {
+    const worker = this.spawn(options);
+    await worker.said(/takes requests at/);
+    return worker;
+  }
+
+  get worker(): Program {
+    const worker = this.#workers.at(-1);
+    if (worker === undefined) throw new Error("No worker was started");
+    return worker;
+  }
+
+  /** The worker itself, not what it was started through. */
+  get workerProcessId(): number {
+    return childOf(this.worker.processId) ?? this.worker.processId;
+  }
+
+  /** SIGKILL to the worker alone. */
+  async kill(): Promise<void> {
+    process.kill(this.workerProcessId, "SIGKILL");
+    await this.worker.ended();
+  }
+
+  /** All that its workers have said. */
+  get said(): string {
+    return this.#workers.map(({ output }) => output.stderr).join("");
+  }
+
+  client(): Promise<WorkerClient> {
+    return WorkerClient.connect(this.controlSocket);
+  }
+
+  /** Runs `hostler vm …` against the worker. */
+  async run(...words: readonly string[]): Promise<ProgramResult> {
+    const argv = [hostler(), "vm", ...words, "--control-socket", this.controlSocket];
+    return await runProgram(argv).catch((error: Error) => {
+      error.message += `\nthe worker: ${this.said}`;
+      throw error;
+    });
+  }
+
+  /** As `run`, of what must succeed. @returns what it printed */
+  async say(...words: readonly string[]): Promise<string> {
+    const { exitCode, signal, stdout, stderr } = await this.run(...words);
+    if (exitCode === 0) return stdout;
+    const how = `${exitCode ?? signal}`;
+    throw new Error(`vm ${words.join(" ")}: ${how}: ${stdout}${stderr}\nthe worker: ${this.said}`);
+  }
+
+  /** Runs a program on this host. @returns what it printed */
+  async on(...words: readonly string[]): Promise<string> {
+    const { exitCode, stdout, stderr } = await runProgram([...this.enter, ...words]);
+    if (exitCode !== 0) throw new Error(`${words.join(" ")}: ${stderr}`);
+    return stdout;
+  }
+
+  /** Makes an image with the guest that counts. */
+  async image(
+    options: { readonly name?: string; readonly padding?: number } = {},
+  ): Promise<TestImage> {
+    const { name = "image", padding = 0 } = options;
+    const path = this.folder.file(name);
+    mkdirSync(path);
+    writeFileSync(join(path, "vmlinux"), makeTestGuest({ pause: GUEST_PAUSE }));
+    const configuration = {
+      payload: { kernel: "vmlinux", cmdline: "" },
+      cpus: { boot_vcpus: 1 },
+      memory: { size: 32 * MEBIBYTE, shared: true },
+      serial: { mode: "Socket" },
+    };
+    writeFileSync(join(path, "vm-config.json"), JSON.stringify(configuration));
+    if (padding > 0) writeFileSync(join(path, "padding"), new Uint8Array(padding));
+    return { path, hash: await hashPath(path) };
+  }
+
+  specOf(name: string, image: TestImage): VmSpec {
+    return { name, imagePath: image.path, hash: image.hash };
+  }
+
+  async summary(name: string): Promise<VmSummary> {
+    using client = await this.client();
+    return (await client.show(name)).summary;
+  }
+
+  async history(name: string): Promise<readonly VmEventRecord[]> {
+    using client = await this.client();
+    return (await client.show(name)).history;
+  }
+
+  /** Waits for a phase, and looks meanwhile that no machine has two VMMs. */
+  async reaches(name: string, phase: VmSummary["phase"]): Promise<VmSummary> {
+    let last = "";
+    const look = async () => {
+      this.expectOneVmm();
+      const summary = await this.summary(name);
+      last = `${summary.phase}: ${summary.reason}`;
+      return summary.phase === phase && summary;
+    };
+    return await waitFor(`${name} to be ${phase}`, look).catch((error: Error) => {
+      error.message += ` (${last}; ${this.said})`;
+      throw error;
+    });
+  }
+
+  /** Of all machines of this host: processes that have a folder of a VMM, or are to have it. */
+  vmms(): ReadonlyMap<string, readonly TestVmm[]> {
+    const found = new Map<string, TestVmm[]>();
+    for (const entry of readdirSync("/proc")) {
+      const vmm = /^\d+$/.test(entry) ? vmmOf(Number(entry), this.runFolder) : undefined;
+      if (vmm !== undefined) found.set(vmm.user, [...(found.get(vmm.user) ?? []), vmm.process]);
+    }
+    return found;
+  }
+
+  /** Process numbers of all VMMs, as this process has them. */
+  vmmProcesses(): number[] {
+    return [...this.vmms().values()].flat().map(({ processId }) => processId);
+  }
+
+  /** The only VMM of this host. */
+  get vmm(): number {
+    const [first, ...others] = this.vmmProcesses();
+    if (first === undefined || others.length > 0) throw new Error("Expected one VMM");
+    return first;
+  }
+
+  expectOneVmm(): void {
+    for (const [user, processes] of this.vmms()) {
+      if (processes.length > 1) {
+        throw new Error(`User ${user} has ${processes.length} VMMs: ${JSON.stringify(processes)}`);
+      }
+    }
+  }
+
+  machineFolder(name: string): string {
+    return join(this.artifacts, "machines", name);
+  }
+
+  /** What the guest has counted, as far as a worker heard it. */
+  numbers(name: string): number[] {
+    const text = new TextDecoder().decode(readScrollback(consoleLogOf(this.machineFolder(name))));
+    return [...text.matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) =>
+      Number.parseInt(digits, 16),
+    );
+  }
+
+  /** The next number that is heard from now on. */
+  async counts(name: string): Promise<number> {
+    const seen = this.numbers(name).length;
+    return await waitFor(`${name} to count (${this.said})`, () => this.numbers(name)[seen]);
+  }
+
+  /** Types one letter on the machine's console. */
+  async type(name: string, letter: string): Promise<void> {
+    using client = await this.client();
+    const path = await client.console(name);
+    const opened = Promise.withResolvers<void>();
+    const socket = await Bun.connect({
+      unix: path,
+      // What it has shown came after the viewer was taken, and what was typed with it.
+      socket: { data: () => opened.resolve(), error: (_socket, error) => opened.reject(error) },
+    });
+    socket.write(`w${letter}`);
+    await opened.promise;
+    socket.end();
+  }
+
+  /** Links of this host but the loopback, and tables of nftables with a chain. */
+  async network(): Promise<{ readonly links: string[]; readonly tables: string[] }> {
+    const stage = join(import.meta.dirname, "network-stage.ts");
+    const seen = JSON.parse(await this.on(process.execPath, stage, "observe")) as {
+      readonly links: readonly { readonly name: string }[];
+      readonly chains: readonly { readonly family: string; readonly table: string }[];
+    };
+    const links = seen.links.map(({ name }) => name).filter((name) => name !== "lo");
+    const tables = new Set(seen.chains.map(({ family, table }) => `${family} ${table}`));
+    return { links, tables: [...tables] };
+  }
+
+  /** Names of folders of machines and of images that are there. */
+  kept(): { readonly machines: string[]; readonly images: string[]; readonly run: string[] } {
+    return {
+      machines: namesIn(join(this.artifacts, "machines")),
+      images: namesIn(join(this.artifacts, "images")),
+      run: namesIn(this.runFolder),
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const worker of this.#workers) await worker[Symbol.asyncDispose]();
+    await this.#owned.disposeAsync();
+  }
+}
+
+const namesIn = (folder: string) => readdirSync(folder).toSorted();
+
+/** With its first process the kernel ends all others of the host; each is waited for. */
+async function endHost(first: number, folder: string): Promise<void> {
+  if (isAlive(first)) process.kill(first, "SIGKILL");
+  await waitFor("the end of all VMMs", () => {
+    return readdirSync("/proc").every(
+      (entry) => !/^\d+$/.test(entry) || vmmOf(Number(entry), `${folder}/run`) === undefined,
+    );
+  });
+}
+
+function vmmOf(
+  processId: number,
+  runFolder: string,
+): { readonly user: string; readonly process: TestVmm } | undefined {
+  try {
+    const words = readFileSync(`/proc/${processId}/cmdline`, "latin1");
+    const begin = words.indexOf(`${runFolder}/`);
+    if (begin < 0) return undefined;
+    const status = readFileSync(`/proc/${processId}/stat`, "latin1");
+    const state = status.slice(status.lastIndexOf(")") + 2).charAt(0);
+    if (state === "Z" || state === "X") return undefined;
+    const user = /^\d+/.exec(words.slice(begin + runFolder.length + 1))?.[0] ?? "";
+    return { user, process: { processId, state } };
+  } catch {
+    // It ended while it was looked at.
+    return undefined;
+  }
+}
+
+/** True when the path is there. */
+export const isThere = (path: string): boolean => statSync(path, { throwIfNoEntry: false }) != null;
