@@ -124,6 +124,16 @@ export class VmHost implements AsyncDisposable {
     await this.worker.ended();
   }
 
+  /** Nobody answers any more; a worker that was not yet reaped has died as well. */
+  get hasDied(): boolean {
+    try {
+      return !isAlive(this.workerProcessId);
+    } catch {
+      // Not even what it was started through is there.
+      return true;
+    }
+  }
+
   /** All that its workers have said. */
   get said(): string {
     return this.#workers.map(({ output }) => output.stderr).join("");
