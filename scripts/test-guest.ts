@@ -35,6 +35,7 @@ const USUAL_PAUSE = 20_000;
 /** Ports of a PC. The serial port's status is five above its data. */
 const SERIAL_DATA = 0x3f8;
 const SERIAL_STATUS = SERIAL_DATA + 5;
+const TRANSMITTER_EMPTY = 0x20;
 const KEYBOARD_CONTROLLER = 0x64;
 /** Bytes that nobody writes: a table of interrupts that holds none. */
 const NO_INTERRUPTS = COUNTER_ADDRESS + 0x100;
@@ -142,7 +143,10 @@ function guestCode(pause: number): Uint8Array {
   code.label("off").port(SLEEP_CONTROL.port).byte(SLEEP_CONTROL.value).add(0xee);
   code.port(POWER_CONTROL.port).add(0xb8).long(POWER_CONTROL.value); // mov eax, value
   code.add(0x66, 0xef).jump(JUMP, "again"); // out dx, ax
-  code.label("print").port(SERIAL_DATA).add(0xee, 0xc3); // out dx, al; ret
+  // A port that has no room takes the byte and forgets it: whoever listens may be slow.
+  code.label("print").add(0x88, 0xc4).port(SERIAL_STATUS); // mov ah, al
+  code.label("busy").add(0xec, 0xa8, TRANSMITTER_EMPTY).jump(JUMP_IF_ZERO, "busy"); // in al, dx
+  code.add(0x88, 0xe0).port(SERIAL_DATA).add(0xee, 0xc3); // mov al, ah; out dx, al; ret
   return code.finish();
 }
 

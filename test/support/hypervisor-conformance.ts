@@ -7,6 +7,7 @@ import {
   type HypervisorDriver,
   type HypervisorProgram,
   type MachineSpecification,
+  type VmmConnection,
   VmmRefused,
   VmmUnreachable,
 } from "../../src/hypervisor/driver.ts";
@@ -69,10 +70,18 @@ export class Bench implements AsyncDisposable {
     const vmm = this.start(changes);
     const connection = await vmm.connect(this.loop);
     await connection.create();
-    const serial = this.#stack.use(await vmm.console());
+    const serial = await this.listen(vmm, connection);
     await connection.boot();
     await serial.next();
     return { vmm, connection, serial };
+  }
+
+  /** The guest's serial port, which the VMM has taken notice of: else it would lose what comes. */
+  async listen(vmm: TestVmm, connection: VmmConnection): Promise<GuestConsole> {
+    const serial = this.#stack.use(await vmm.console());
+    // Both wait in the same turn of its loop at first; after the second one it has seen both.
+    for (let count = 0; count < 2; count += 1) await connection.guestState();
+    return serial;
   }
 
   use<T extends Disposable | AsyncDisposable>(owned: T): T {
@@ -116,7 +125,7 @@ function defineLife(bench: () => Bench): void {
     const connection = await vmm.connect(bench().loop);
     await connection.create();
     expect(await connection.guestState()).toBe("created");
-    const serial = bench().use(await vmm.console());
+    const serial = await bench().listen(vmm, connection);
     await connection.boot();
     await vmm.heard("booted");
     expect(await connection.guestState()).toBe("running");
@@ -188,7 +197,7 @@ function defineTransfer(bench: () => Bench): void {
     expect(await rejectionOf(taken.resume())).toBeInstanceOf(VmmRefused);
     await taken.restoreState(state);
     expect(await taken.guestState()).toBe("paused");
-    const nextSerial: GuestConsole = bench().use(await next.console());
+    const nextSerial = await bench().listen(next, taken);
     await taken.resume();
     await next.heard("resumed");
     const first = await nextSerial.next();
