@@ -156,7 +156,7 @@ function wish(
       return;
     }
   }
-  if (request.verb === "shutdown" && request.grace_ms !== undefined) entry.grace = request.grace_ms;
+  if (request.verb === "shutdown") entry.machine.giveGrace(request.grace_ms ?? null);
   worker.handle(request.name, event);
   call.done(summarize(worker, entry));
 }

@@ -47,6 +47,8 @@ export const machineRecordSchema = v.strictObject({
   owner: v.picklist(["declared", "operator"]),
   /** What it was declared to be when it was last told so; null for one that nobody declared. */
   declared_power: v.nullable(v.picklist(["off", "created", "running", "paused"])),
+  /** In which its guest must be off, as the last shutdown asked; null: the usual time. */
+  shutdown_grace_ms: v.nullable(count),
   allocation: allocationSchema,
   choice: v.nullable(choiceSchema),
   /** The key of its image in the store, once it was verified. */

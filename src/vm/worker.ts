@@ -90,8 +90,6 @@ export interface Entry {
   timer: { readonly at: number; readonly wake: Disposable } | undefined;
   /** Why its VMM could not be taken up yet; undefined once it was. */
   doubt: string | undefined;
-  /** Of the next shutdown alone. */
-  grace: Milliseconds | undefined;
 }
 
 /** The driver: waits, decides by `step`, and has what was decided performed. */
@@ -292,6 +290,7 @@ export class MachineWorker {
       spec,
       owner: options.owner,
       declared_power: options.owner === "declared" ? options.wanted : null,
+      shutdown_grace_ms: null,
       allocation: { user, card: card.card },
       choice: null,
       image: null,
@@ -332,7 +331,6 @@ export class MachineWorker {
       state: initialState,
       timer: undefined,
       doubt: undefined,
-      grace: undefined,
     });
   }
 
@@ -375,9 +373,9 @@ export class MachineWorker {
     if (state.phase === "removed") this.#forget(name, entry);
   }
 
-  #rules({ grace }: Entry): MachineRules {
+  #rules({ machine }: Entry): MachineRules {
     const { autoRestart, backoff, startLimit } = this.configuration;
-    const shutdownGrace = grace ?? SHUTDOWN_GRACE;
+    const shutdownGrace = machine.record.shutdown_grace_ms ?? SHUTDOWN_GRACE;
     return { restart: autoRestart ? "on-failure" : "never", backoff, startLimit, shutdownGrace };
   }
 

@@ -60,6 +60,11 @@ export class Machine implements Disposable {
     return this.#record;
   }
 
+  /** In which its guest must be off: written down with the note of the shutdown, which follows. */
+  giveGrace(grace: Milliseconds | null): void {
+    this.#record = { ...this.#record, shutdown_grace_ms: grace };
+  }
+
   /** Notes what it was declared to be. @throws Error (ENOSPC …): the former record stands */
   declare(power: NonNullable<MachineRecord["declared_power"]>): void {
     if (this.#record.declared_power === power) return;
