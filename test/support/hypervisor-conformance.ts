@@ -200,11 +200,11 @@ function defineTransfer(bench: () => Bench): void {
     const nextSerial = await bench().listen(next, taken);
     await taken.resume();
     await next.heard("resumed");
-    const first = await nextSerial.next();
+    await nextSerial.next();
+    const [first = 0] = nextSerial.numbers;
     // The line that was under way when it was captured may have been cut in two.
     expect(first - last).toBeGreaterThanOrEqual(1);
     expect(first - last).toBeLessThanOrEqual(2);
-    await nextSerial.next();
     expectContinuous(nextSerial.numbers);
   });
 }
