@@ -13,6 +13,7 @@ import {
   type MachineSpecification,
   type VmmConnection,
   type VmmEvent,
+  VmmUnreachable,
 } from "../../hypervisor/driver.ts";
 import type { Ending } from "../../units/ending.ts";
 import { Signal } from "../../units/signals.ts";
@@ -269,7 +270,8 @@ export class MachineVmm implements Disposable {
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
       writable: [this.#folder, this.#tools.folders.disksOf(this.#name)],
       descriptors: isGiven ? [{ source: memory.number, target: number }] : [],
-      optional: ["cgroup", "mounts", "read-only", "devices", "oom-score", "limits"],
+      // Who it is, what it sees and what it may change is never left out.
+      optional: ["cgroup", "oom-score", "limits"],
       timeLimit: orderLimits.spawn,
     });
   }
@@ -359,6 +361,9 @@ export class MachineVmm implements Disposable {
     const { invocation } = instance;
     const controller = new AbortController();
     this.#attaching = controller;
+    // It may be lost before this function has it.
+    let found: VmmConnection | undefined;
+    let lost: string | undefined;
     try {
       const { driver, machine } = this.#chosen();
       const connection = await driver.connect(this.files, {
@@ -366,10 +371,15 @@ export class MachineVmm implements Disposable {
         machine,
         signal: AbortSignal.any([controller.signal, AbortSignal.timeout(orderLimits.attach)]),
         onEvent: (event) => this.#hear(event, invocation),
-        onLost: (reason) => this.#lose(connection, reason),
+        onLost: (reason) => {
+          if (found === undefined) lost = reason;
+          else this.#lose(found, reason);
+        },
       });
-      if (controller.signal.aborted) {
+      found = connection;
+      if (controller.signal.aborted || lost !== undefined) {
         connection[Symbol.dispose]();
+        if (lost !== undefined) throw new VmmUnreachable(`Its VMM is gone again: ${lost}`);
         return;
       }
       this.#attached = { connection, driver, machine, invocation };
