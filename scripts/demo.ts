@@ -2,7 +2,8 @@
  * `run demo [process]`: the main job on real processes. Builds, makes a partition by namespaces,
  * starts the agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and
  * says what was seen. `run demo live-update`: a database's memory survives a change of the kernel,
- * in a guest. Both exit with 0 only if every step was seen.
+ * in a guest. `run demo vm`: two virtual machines outlive their worker, and one its VMM. Each exits
+ * with 0 only if every step was seen.
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -13,7 +14,9 @@ import { formatSeconds, readWords, runScript, ScriptError } from "./terminal.ts"
 
 const usage = `Usage: run demo [process] [--old-kernel] [--program FILE]
        run demo live-update [--program FILE]
+       run demo vm [--small] [--program FILE]
   --old-kernel    as on a kernel that tells only a parent how a process ended (below 6.15)
+  --small         with a guest of 4 KB that counts, in place of Debian's kernel
   --program FILE  take this file instead of building one`;
 
 /** What makes and enters the partition: util-linux, which is on every Debian. */
@@ -22,19 +25,31 @@ const namespaceFlags = ["--fork", "--pid", "--mount", "--mount-proc", "--net", "
 
 async function main(): Promise<number> {
   const { values, positionals } = readWords(usage, {
-    options: { "old-kernel": { type: "boolean" }, program: { type: "string" } },
+    options: {
+      "old-kernel": { type: "boolean" },
+      small: { type: "boolean" },
+      program: { type: "string" },
+    },
     allowPositionals: true,
   });
   const [name = "process", ...others] = positionals;
   const oldKernel = values["old-kernel"] ?? false;
+  const small = values.small ?? false;
   const program = async () =>
     values.program === undefined ? await buildProgram(oldKernel) : existing(values.program);
-  if (others.length === 0 && name === "process") return await showProcesses(program, oldKernel);
-  if (others.length === 0 && name === "live-update" && !oldKernel) {
+  const isAlone = others.length === 0;
+  if (isAlone && name === "process" && !small) return await showProcesses(program, oldKernel);
+  if (isAlone && name === "vm" && !oldKernel) {
+    await refuseMachine();
+    const { demonstrateVms } = await import("./demo/vm.ts");
+    return await demonstrateVms(program, { namespaceFlags, small });
+  }
+  if (isAlone && name === "live-update" && !oldKernel && !small) {
     const { demonstrateLiveUpdate } = await import("./demo/live-update.ts");
     return await demonstrateLiveUpdate(program);
   }
-  const received = [...positionals, ...(oldKernel ? ["--old-kernel"] : [])].join(" ");
+  const flags = [...(oldKernel ? ["--old-kernel"] : []), ...(small ? ["--small"] : [])];
+  const received = [...positionals, ...flags].join(" ");
   throw new ScriptError(`There is no demo ${received}\n${usage}`, { exitCode: 100 });
 }
 

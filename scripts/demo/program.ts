@@ -72,14 +72,15 @@ export class Program {
   }
 
   /** @param after how many of its lines are of no interest */
-  said(pattern: RegExp, after = 0): Promise<RegExpExecArray> {
-    return this.#tidings.until(`${this.name} to say ${pattern}`, () => {
+  said(pattern: RegExp, after = 0, milliseconds?: number): Promise<RegExpExecArray> {
+    const look = () => {
       for (const line of this.lines.slice(after)) {
         const match = pattern.exec(line);
         if (match !== null) return match;
       }
       return undefined;
-    });
+    };
+    return this.#tidings.until(`${this.name} to say ${pattern}`, look, milliseconds);
   }
 
   /** @returns its exit code; 128 when a signal ended it */

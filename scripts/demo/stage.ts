@@ -17,7 +17,7 @@ const endMilliseconds = 5_000;
  * own when their parent died, and it sleeps meanwhile. `cat` reads our pipe: when the demo ends in
  * whatever way, cat ends, the shell ends, and the kernel ends the rest of the partition.
  */
-const reaper = "exec 3<&0; cat <&3 & wait";
+export const reaper = "exec 3<&0; cat <&3 & wait";
 
 export interface StageOptions {
   /** The compiled file. */
