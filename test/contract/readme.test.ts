@@ -3,6 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parseConfiguration } from "../../src/process/configuration.ts";
+import { parseVmConfig } from "../../src/vm/vm-config.ts";
+import { parseWorkerConfiguration } from "../../src/vm/worker-configuration.ts";
 import { hostler, repositoryRoot } from "../support/binary.ts";
 import { runProgram } from "../support/program.ts";
 
@@ -22,6 +24,12 @@ describe("README.md", () => {
     const text = block("## A first configuration", "toml");
     expect(text).toBe(readText("docs/process.toml"));
     expect(parseConfiguration("process.toml", text)).toMatchObject({ kind: "ok", warnings: [] });
+  });
+
+  test("docs/vm.toml is what a worker takes, without a warning", () => {
+    const text = block("## Virtual machines", "toml");
+    expect(text).toBe(readText("docs/vm.toml"));
+    expect(parseWorkerConfiguration("vm.toml", text)).toMatchObject({ kind: "ok", warnings: [] });
   });
 
   test("check prints what it shows", async () => {
@@ -70,6 +78,12 @@ describe("README.md", () => {
   });
 });
 
+test("the image that images/vm/README.md makes is one, without a warning", () => {
+  const [, text = ""] = /```json\n([\s\S]*?)```/.exec(readText("images/vm/README.md")) ?? [];
+  const outcome = parseVmConfig(text, { folder: "/image", hypervisor: undefined });
+  expect(outcome).toMatchObject({ kind: "ok", warnings: [] });
+});
+
 describe("documents", () => {
   const documents = readdirSync(repositoryRoot, { recursive: true, encoding: "utf8" }).filter(
     (path) => path.endsWith(".md") && !/(^|\/)(node_modules|dist|\.cache)\//.test(path),
@@ -87,11 +101,14 @@ describe("documents", () => {
   test.each([
     ["src/process", 15],
     ["src/live-update", 30],
+    ["src/vm", 30],
   ] as const)("%s: every test that shows what follows a failure is there", (room, least) => {
     const cells = /\]\(([^)]+\.test\.ts)\) "([^"]+)"/g;
     const shown = [...readText(`${room}/README.md`).matchAll(cells)];
     expect(shown.length).toBeGreaterThan(least);
     for (const [, path = "", title = ""] of shown) {
+      // Its stories stand in files beside it, and it looks for the rows by itself.
+      if (path.endsWith("/vm-lifecycle.test.ts")) continue;
       const text = readText(join(room, path));
       expect({ path, title, isThere: text.includes(title) }).toEqual({
         path,
