@@ -11,9 +11,13 @@ import type { Milliseconds } from "../units/units.ts";
 import {
   consoleSchema,
   type DesiredRequest,
+  type Progress,
+  progressSchema,
   type ReconciliationAnswer,
   reconciliationSchema,
+  type SnapshotSummary,
   type Survivable,
+  snapshotSummarySchema,
   survivableSchema,
   type VmDetail,
   type VmEventRecord,
@@ -101,6 +105,51 @@ export class WorkerClient implements Disposable {
     until: "created" | "running" | "paused" | "off" | "removed",
   ): Promise<VmSummary | null> {
     return this.#request(v.nullable(vmSummarySchema), "wait", { name, until });
+  }
+
+  /** Returns when the snapshot is there. @throws WorkerError when it could not be made */
+  takeSnapshot(
+    name: string,
+    snapshot: string,
+    onProgress: (progress: Progress) => void = () => {},
+  ): Promise<VmSummary> {
+    return this.#follow("snapshot", { name, snapshot }, onProgress);
+  }
+
+  /** Returns when all of the snapshot was verified, and the machine is on its way. */
+  restore(
+    name: string,
+    snapshot: string,
+    onProgress: (progress: Progress) => void = () => {},
+  ): Promise<VmSummary> {
+    return this.#follow("restore", { name, snapshot }, onProgress);
+  }
+
+  snapshots(name: string | undefined): Promise<SnapshotSummary[]> {
+    const schema = v.array(snapshotSummarySchema);
+    return this.#request(schema, "snapshots", name === undefined ? {} : { name });
+  }
+
+  async deleteSnapshot(name: string, snapshot: string): Promise<void> {
+    await this.#request(v.null(), "delete-snapshot", { name, snapshot });
+  }
+
+  /** A request that takes its time, and tells how far it is. */
+  async #follow(
+    verb: string,
+    fields: Readonly<Record<string, unknown>>,
+    onProgress: (progress: Progress) => void,
+  ): Promise<VmSummary> {
+    try {
+      const items = this.#control.stream(verb, fields);
+      let next = await items.next();
+      for (; next.done !== true; next = await items.next()) {
+        onProgress(validate(progressSchema, next.value));
+      }
+      return validate(vmSummarySchema, next.value);
+    } catch (error) {
+      throw translate(error);
+    }
   }
 
   /** Kept events, the oldest first; with `follow` the coming ones too. */

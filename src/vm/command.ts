@@ -135,6 +135,45 @@ const diffCommand = defineCommand({
     await (await import("./commands/apply.ts")).runApply({ ...args, verb: "diff" }),
 });
 
+const snapshotCommand = defineCommand({
+  meta: {
+    name: "snapshot",
+    description:
+      "Keep memory and disks of a virtual machine as they are; it stands still meanwhile",
+    examples: [
+      ["hostler vm snapshot web before-upgrade", "Make one, and let the machine go on"],
+      ["hostler vm snapshot --list web", "Show those of web; without a name, all"],
+      ["hostler vm snapshot --delete web before-upgrade", "Remove one"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    name: { type: "positional", required: false, description: "A virtual machine" },
+    snapshot: { type: "positional", required: false, description: "1 to 63 of a-z, 0-9 and -" },
+    list: { type: "boolean", description: "Show what there is" },
+    delete: { type: "boolean", description: "Remove it" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/snapshot.ts")).runSnapshot(args),
+});
+
+const restoreCommand = defineCommand({
+  meta: {
+    name: "restore",
+    description: "Make a virtual machine of its snapshot, verified first: it goes on from there",
+    examples: [["hostler vm restore web before-upgrade", "After hostler vm delete web"]],
+    exitCodes: refused,
+  },
+  args: {
+    ...oneName,
+    snapshot: { type: "positional", description: "One of hostler vm snapshot --list" },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/snapshot.ts")).runRestore(args),
+});
+
 const hashCommand = defineCommand({
   meta: {
     name: "hash",
@@ -354,6 +393,8 @@ export const vmCommand: Command = defineCommand({
     consoleCommand,
     logsCommand,
     replaceCommand,
+    snapshotCommand,
+    restoreCommand,
     survivableCommand,
     hashCommand,
     guestAgentCommand,

@@ -2,6 +2,7 @@ import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import type { BookedEvent } from "../units/event-book.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { answerSnapshots } from "./control-snapshots.ts";
 import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { instanceOf, whyRefused } from "./lifecycle.ts";
@@ -47,6 +48,11 @@ export function answerControl(
     case "metrics":
       void sendMetrics(worker, request, call);
       return;
+    case "restore":
+    case "snapshots":
+    case "delete-snapshot":
+      void answerSnapshots(worker, request, call, (entry) => summarize(worker, entry));
+      return;
     default:
       answerAbout(worker, request, call);
   }
@@ -54,7 +60,11 @@ export function answerControl(
 
 type AboutOne = Exclude<
   ControlRequest,
-  { verb: "create" | "apply" | "diff" | "list" | "events" | "status" | "metrics" }
+  {
+    verb:
+      | ("create" | "apply" | "diff" | "list" | "events" | "status" | "metrics")
+      | ("restore" | "snapshots" | "delete-snapshot");
+  }
 >;
 
 function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall): void {
@@ -75,6 +85,9 @@ function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall
       return;
     case "wait":
       waitFor(worker, request, call);
+      return;
+    case "snapshot":
+      void answerSnapshots(worker, request, call, (one) => summarize(worker, one));
       return;
     default:
       wish(worker, entry, request, call);
@@ -119,13 +132,13 @@ function declare(worker: MachineWorker, request: Of<"apply" | "diff">, call: Con
   }
 }
 
+type Wishing = Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait" | "snapshot">>;
+
 /** What an operator asks for, as an event of the lifecycle. */
-function eventOf(request: Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait">>): Wish {
+function eventOf(request: Wishing): Wish {
   switch (request.verb) {
     case "replace-vmm":
       return { kind: "replace" };
-    case "snapshot":
-      return { kind: "snapshot", snapshot: request.snapshot };
     case "shutdown":
       return { kind: "shutdown", hurry: request.now === true };
     case "delete":
@@ -135,12 +148,7 @@ function eventOf(request: Exclude<AboutOne, Of<"show" | "survivable" | "console"
   }
 }
 
-function wish(
-  worker: MachineWorker,
-  entry: Entry,
-  request: Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait">>,
-  call: ControlCall,
-): void {
+function wish(worker: MachineWorker, entry: Entry, request: Wishing, call: ControlCall): void {
   const event: MachineEvent & Wish = eventOf(request);
   const why = whyRefused(entry.state, event.kind);
   if (why !== undefined) {

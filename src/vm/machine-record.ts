@@ -17,7 +17,7 @@ const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const shortText = v.pipe(v.string(), v.maxLength(8192));
 
 /** What a machine has of its host as long as it exists. */
-const allocationSchema = v.strictObject({
+export const allocationSchema = v.strictObject({
   /** Of its VMM; no other machine has it. */
   user: v.pipe(count, v.minValue(1)),
   /** Of its first card; null for a machine without a network. */
@@ -32,7 +32,7 @@ const allocationSchema = v.strictObject({
 export type Allocation = v.InferOutput<typeof allocationSchema>;
 
 /** What its VMM was chosen to be, at its first start: a newer program would choose otherwise. */
-const choiceSchema = v.strictObject({
+export const choiceSchema = v.strictObject({
   hypervisor: v.picklist(["cloud-hypervisor", "qemu"]),
   accelerator: v.picklist(["kvm", "tcg"]),
   machine_type: v.nullable(shortText),

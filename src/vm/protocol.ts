@@ -236,7 +236,12 @@ export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("metrics"), name: v.optional(name) }),
   /** Answered by the path of the console's socket. */
   v.strictObject({ id: identifier, verb: v.literal("console"), name }),
+  /** Items tell how far it is; answered when the snapshot is there. */
   v.strictObject({ id: identifier, verb: v.literal("snapshot"), name, snapshot: name }),
+  /** Makes the machine that a snapshot holds, which must not be there. Items tell how far it is. */
+  v.strictObject({ id: identifier, verb: v.literal("restore"), name, snapshot: name }),
+  v.strictObject({ id: identifier, verb: v.literal("snapshots"), name: v.optional(name) }),
+  v.strictObject({ id: identifier, verb: v.literal("delete-snapshot"), name, snapshot: name }),
   v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
   v.strictObject({ id: identifier, verb: v.literal("survivable"), name }),
   /** Of the worker itself. */
@@ -259,6 +264,9 @@ export const errorKinds = [
   /** There is no machine of this name. */
   "unknown-machine",
   "name-taken",
+  "unknown-snapshot",
+  /** Its files are not what its manifest says. */
+  "snapshot-damaged",
   /** In its phase, the machine cannot do that; the message says why. */
   "wrong-phase",
   /** A declaration is older than the last one. */
@@ -319,11 +327,35 @@ export const phases = [
 ] as const;
 
 /** A preparation under way: what of how much is hashed and copied. */
-const progressSchema = v.object({
+export const progressSchema = v.object({
   what: v.string(),
   done_bytes: v.number(),
   all_bytes: v.nullable(v.number()),
 });
+export type Progress = v.InferOutput<typeof progressSchema>;
+
+/** One line of `snapshots`. */
+export const snapshotSummarySchema = v.object({
+  name: v.string(),
+  snapshot: v.string(),
+  time: v.string(),
+  /** How the machine was, and is again when it is restored. */
+  power: v.picklist(["running", "paused"]),
+  /** With holes, and without. */
+  bytes: v.number(),
+  stored_bytes: v.number(),
+  hypervisor: v.picklist(["cloud-hypervisor", "qemu"]),
+  version: v.string(),
+  accelerator: v.picklist(["kvm", "tcg"]),
+  machine_type: v.nullable(v.string()),
+  processor_model: v.nullable(v.string()),
+  /** Why the same build of its hypervisor alone can take it. */
+  same_build_only: v.nullable(v.string()),
+  address: v.nullable(v.string()),
+  image_hash: v.nullable(v.string()),
+  folder: v.string(),
+});
+export type SnapshotSummary = v.InferOutput<typeof snapshotSummarySchema>;
 
 /** One line of `list`. */
 export const vmSummarySchema = v.object({

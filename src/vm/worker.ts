@@ -38,6 +38,8 @@ import { DiskPreparation } from "./perform/disk-preparation.ts";
 import { Machine } from "./perform/machine.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
 import type { MachineTools } from "./perform/machine-tools.ts";
+import { restoreSnapshot } from "./perform/restoration.ts";
+import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
 import { bootId } from "./perform/vmm-identity.ts";
 import { WorkerLock } from "./perform/worker-lock.ts";
 import { WorkerNetwork } from "./perform/worker-network.ts";
@@ -99,6 +101,9 @@ export class MachineWorker {
   readonly events = new EventBook<HistoryEntry>();
   readonly machines = new Map<string, Entry>();
   readonly desired: DesiredState;
+  readonly snapshots: Snapshots;
+  /** Names of machines that are being made of snapshots. */
+  readonly #restoring = new Set<string>();
   readonly #logger: Logger;
   readonly #limited: LimitedLogger;
   readonly #loop: EventLoop;
@@ -152,6 +157,7 @@ export class MachineWorker {
     const { records, unreadable } = folders.read();
     this.#unreadable = unreadable;
     this.#network = new WorkerNetwork(loop, configuration, onTrouble);
+    this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.#tools = {
       loop,
       folders,
@@ -161,6 +167,7 @@ export class MachineWorker {
       }),
       network: this.#network,
       captures: new Captures(this.#holder),
+      snapshots: this.snapshots,
       drivers: {
         qemu: qemuDriver,
         "cloud-hypervisor": makeCloudHypervisorDriver({ onTrouble }),
@@ -192,6 +199,7 @@ export class MachineWorker {
     if (choice.kind === "refused") this.#logger.warn(`no machine can run: ${choice.reason}`);
     else if (choice.warning !== undefined) this.#logger.warn(choice.warning);
     await this.#holderReady.promise;
+    await this.#forgetUnknown();
     this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
     this.#control = new ControlServer(this.#loop, {
@@ -275,12 +283,8 @@ export class MachineWorker {
     },
   ): { readonly kind: "name-taken" | "limit" | "system"; readonly message: string } | undefined {
     const { name } = spec;
-    const taken = this.machines.has(name) || this.#unreadable.some((one) => one.name === name);
-    if (taken) return { kind: "name-taken", message: `There is a machine ${name} already` };
-    if (this.machines.size >= limits.machines) {
-      const message = `Expected at most ${limits.machines} machines, received one more`;
-      return { kind: "limit", message };
-    }
+    const refusal = this.#refuseName(name);
+    if (refusal !== undefined) return refusal;
     const user = this.#newUser();
     if (typeof user === "string") return { kind: "limit", message: user };
     const card = this.#network.allocate(name);
@@ -301,6 +305,65 @@ export class MachineWorker {
     return undefined;
   }
 
+  #refuseName(name: string) {
+    const taken = this.machines.has(name) || this.#unreadable.some((one) => one.name === name);
+    if (taken || this.#restoring.has(name)) {
+      return { kind: "name-taken", message: `There is a machine ${name} already` } as const;
+    }
+    if (this.machines.size + this.#restoring.size < limits.machines) return undefined;
+    const message = `Expected at most ${limits.machines} machines, received one more`;
+    return { kind: "limit", message } as const;
+  }
+
+  /**
+   * A machine as a snapshot has it: it goes on from there.
+   * @returns why there can be none
+   * @throws SnapshotRefused; Error (ENOSPC …); the signal's reason. Nothing of it is left.
+   */
+  async restore(
+    name: string,
+    snapshot: string,
+    options: {
+      readonly signal: AbortSignal;
+      readonly onProgress: (progress: SnapshotProgress) => void;
+    },
+  ): Promise<{ readonly kind: "name-taken" | "limit"; readonly message: string } | undefined> {
+    const refusal = this.#refuseName(name);
+    if (refusal !== undefined) {
+      const hint = `. Delete it first, by hostler vm delete ${name}`;
+      return { ...refusal, message: refusal.message + (refusal.kind === "limit" ? "" : hint) };
+    }
+    const manifest = this.snapshots.read(name, snapshot);
+    this.#restoring.add(name);
+    try {
+      const tools = { ...this.#tools, network: this.#network };
+      using restoration = await restoreSnapshot(tools, manifest, options);
+      const user = this.#newUser();
+      if (typeof user === "string") return { kind: "limit", message: user };
+      this.#add(restoration.give(user));
+      restoration.keep();
+      const { capture } = restoration;
+      this.handle(name, { kind: "create", wanted: manifest.power, capture });
+    } finally {
+      this.#restoring.delete(name);
+    }
+    return undefined;
+  }
+
+  /** @throws SnapshotRefused when there is none */
+  async removeSnapshot(name: string, snapshot: string): Promise<void> {
+    await this.snapshots.remove(name, snapshot);
+    await this.#tools.preparation.removeUnused();
+  }
+
+  /** What is held for no machine; while a record is not understood, nobody knows for which. */
+  async #forgetUnknown(): Promise<void> {
+    if (this.#unreadable.length > 0) return;
+    const records = [...this.machines.values()].map(({ machine }) => machine.record);
+    const known = records.flatMap(({ note }) => note.capture?.id ?? []);
+    await this.#tools.captures.forgetOthers(new Set(known));
+  }
+
   #newUser(): number | string {
     const taken = new Set(
       [...this.machines.values()].map(({ machine }) => machine.record.allocation.user),
@@ -311,12 +374,12 @@ export class MachineWorker {
     return choice.user;
   }
 
-  /** One that is being removed has no use for its own any more. */
+  /** One that is being removed has no use for its own any more; a snapshot has. */
   #usedImages(): Set<string> {
     const images = [...this.machines.values()]
       .filter(({ state }) => state.phase !== "removing")
       .map(({ machine }) => machine.record.image);
-    return new Set(images.filter((key) => key !== null));
+    return new Set([...images.filter((key) => key !== null), ...this.snapshots.images()]);
   }
 
   #add(record: MachineRecord): void {

@@ -103,7 +103,10 @@ describe("requests", () => {
       (verb) => ({ verb, name: "a" }),
     ),
     { verb: "shutdown", name: "a", now: true, grace_ms: limits.longestGrace },
-    { verb: "snapshot", name: "a", snapshot: "before-upgrade" },
+    ...["snapshot", "restore", "delete-snapshot"].map((verb) => ({
+      ...{ verb, name: "a", snapshot: "before-upgrade" },
+    })),
+    { verb: "snapshots", name: "a" },
     ...["list", "status", "metrics", "events"].map((verb) => ({ verb })),
     { verb: "events", name: "a", after: 3, follow: true },
     { verb: "wait", name: "a", until: "running" },

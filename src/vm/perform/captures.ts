@@ -79,10 +79,20 @@ export class Captures {
       stateName(id),
       ...Array.from({ length: mostMemoryPieces }, (_, index) => memoryName(id, index)),
     ];
-    for (const name of own) {
-      if (!names.has(name)) continue;
-      await new Promise<void>((resolve) => this.#holder.drop(name, () => resolve()));
-    }
+    await Promise.all(own.filter((name) => names.has(name)).map((name) => this.#drop(name)));
+  }
+
+  /** What a worker kept that died before any machine's record spoke of it. */
+  async forgetOthers(ids: ReadonlySet<string>): Promise<void> {
+    const kept = this.#holder.names.flatMap((name) => keptName.exec(name)?.[1] ?? []);
+    const unknown = new Set(kept.filter((id) => !ids.has(id)));
+    for (const id of unknown) await this.forget(id);
+  }
+
+  #drop(name: string): Promise<void> {
+    return new Promise((resolve) => {
+      this.#holder.drop(name, () => resolve());
+    });
   }
 
   #put(name: string, descriptor: OwnedDescriptor): Promise<void> {
@@ -107,6 +117,8 @@ export class Captures {
 const stateName = (id: string) => `vm-${id}-state`;
 const memoryName = (id: string, index: number) => `vm-${id}-memory-${index}`;
 
+const keptName = /^vm-([0-9a-f]{32})-(?:state|memory-[0-9]+)$/;
+
 /** A header of one line, and the bytes. */
 function writeState(state: CapturedState, pieces: number): OwnedDescriptor {
   const { hypervisor, version, bytes } = state;
@@ -118,14 +130,18 @@ function writeState(state: CapturedState, pieces: number): OwnedDescriptor {
   const header = { hypervisor, version, bytes: bytes.length, memory: pieces };
   const file = makeMemoryFile("hostler-vm-state");
   try {
-    for (const part of [new TextEncoder().encode(`${JSON.stringify(header)}\n`), bytes]) {
-      for (let at = 0; at < part.length; ) at += writeSync(file.number, part, at);
-    }
+    writeAll(file, new TextEncoder().encode(`${JSON.stringify(header)}\n`));
+    writeAll(file, bytes);
     return file;
   } catch (error) {
     file.close();
     throw error;
   }
+}
+
+/** Where the descriptor stands. @throws Error (ENOSPC …) */
+export function writeAll(file: OwnedDescriptor, bytes: Uint8Array): void {
+  for (let at = 0; at < bytes.length; ) at += writeSync(file.number, bytes, at);
 }
 
 function readState(file: OwnedDescriptor) {
@@ -139,7 +155,7 @@ function readState(file: OwnedDescriptor) {
 }
 
 /** Up to so many bytes; the position of the descriptor is not touched. */
-function readAt(file: OwnedDescriptor, position: number, length: number): Uint8Array {
+export function readAt(file: OwnedDescriptor, position: number, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   let filled = 0;
   while (filled < length) {

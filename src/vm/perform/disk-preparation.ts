@@ -92,6 +92,10 @@ export class DiskPreparation implements Preparation {
   }
 
   async forget(): Promise<void> {
+    await this.removeUnused();
+  }
+
+  async removeUnused(): Promise<void> {
     await this.#images.removeUnused(this.#options.usedImages());
   }
 
@@ -117,6 +121,9 @@ export class DiskPreparation implements Preparation {
     chmodSync(folder, 0o711);
     for (const disk of machine.disks) {
       const path = this.#pathOf(record, disk);
+      // One that came with the machine's memory is what the guest has open.
+      const isGiven = record.note.capture?.stage === "held" && existsSync(path);
+      if (isGiven) continue;
       if (disk.kind === "ephemeral") await createEphemeralDisk(path, disk.size, owner);
       else if (!disk.readOnly && !existsSync(path)) {
         const base = baseOf(image, disk);

@@ -32,6 +32,13 @@ export const workerSteps = [
   "capture:taken",
   "capture:kept",
   "restore:done",
+  "snapshot:captured",
+  "snapshot:begun",
+  "snapshot:copied",
+  "snapshot:written",
+  "snapshot:placed",
+  "restoration:loaded",
+  "restoration:held",
   "discard:network",
   "discard:files",
 ] as const;

@@ -5,6 +5,7 @@ import type { Bytes } from "../../units/units.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import type { Captures } from "./captures.ts";
 import type { MachineFolders } from "./machine-folders.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 /** What a machine consists of, as its image and its declaration say: every path is absolute. */
 export interface MachineParts {
@@ -41,6 +42,8 @@ export interface Preparation {
   describe(record: MachineRecord): MachineParts;
   /** The image of a machine that is no more may be removed. */
   forget(record: MachineRecord): Promise<void>;
+  /** Images that neither a machine nor a snapshot is made of. */
+  removeUnused(): Promise<void>;
 }
 
 /** TAPs, addresses and rules of all machines. */
@@ -58,6 +61,7 @@ export interface MachineTools {
   readonly preparation: Preparation;
   readonly network: MachineNetwork;
   readonly captures: Captures;
+  readonly snapshots: Snapshots;
   readonly drivers: Readonly<Record<HypervisorName, HypervisorDriver>>;
   /** Below it each VMM has a folder, by its user's number: paths of sockets are short. */
   readonly runFolder: string;

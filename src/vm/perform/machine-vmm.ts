@@ -32,6 +32,7 @@ import { passStep } from "./kill-points.ts";
 import { MachineConsole } from "./machine-console.ts";
 import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
+import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
 import { type LeftOut, startVmm, VmmProcess } from "./vmm-process.ts";
 
@@ -98,6 +99,8 @@ export class MachineVmm implements Disposable {
   #attached: AttachedVmm | undefined;
   /** Of the attempt under way, and of the connection that it gave. */
   #attaching: AbortController | undefined;
+  /** Of the snapshot being written: once its VMM is doubted, the machine may run on. */
+  #saving: AbortController | undefined;
   /** Starts whose end is not known yet, by invocation. */
   readonly #starting = new Map<string, Promise<void>>();
   #leftOut: readonly LeftOut[] = [];
@@ -412,6 +415,8 @@ export class MachineVmm implements Disposable {
   }
 
   #detach(): void {
+    this.#saving?.abort(new Error("Its VMM is asked anew, and may run on"));
+    this.#saving = undefined;
     this.#attaching?.abort();
     this.#attaching = undefined;
     this.#attached?.connection[Symbol.dispose]();
@@ -455,8 +460,10 @@ export class MachineVmm implements Disposable {
       if (attached === undefined || attached.invocation !== invocation) {
         throw new Error("Its VMM does not answer");
       }
-      await this.#order(attached, effect);
-      this.#tell({ kind: "done", call, invocation, ticket, machine: "kept" });
+      const isSnapshot = effect.kind === "snapshot";
+      const machine = isSnapshot ? await this.#snapshot(attached, effect) : "kept";
+      if (!isSnapshot) await this.#order(attached, effect);
+      this.#tell({ kind: "done", call, invocation, ticket, machine });
     } catch (error) {
       this.#tell({ kind: "refused", call, invocation, ticket, refusal: refusalOf(error) });
     }
@@ -464,7 +471,10 @@ export class MachineVmm implements Disposable {
 
   async #order(
     { connection }: AttachedVmm,
-    effect: Exclude<VmmEffect, { kind: "spawn" | "find" | "attach" | "kill" | "clear" }>,
+    effect: Exclude<
+      VmmEffect,
+      { kind: "spawn" | "find" | "attach" | "kill" | "clear" | "snapshot" }
+    >,
   ): Promise<void> {
     switch (effect.kind) {
       case "create":
@@ -483,8 +493,40 @@ export class MachineVmm implements Disposable {
         return await this.#capture(connection, effect);
       case "restore":
         return await this.#restore(connection, effect.capture);
-      case "snapshot":
-        throw new Error("Snapshots are not made by this version of hostler");
+    }
+  }
+
+  /**
+   * Makes a snapshot while the machine stands still.
+   * @returns whether its VMM still has it; one that gives its memory away does not
+   */
+  async #snapshot(
+    { connection, driver, machine }: AttachedVmm,
+    effect: Extract<VmmEffect, { kind: "snapshot" }>,
+  ): Promise<"kept" | "taken"> {
+    const controller = new AbortController();
+    this.#saving = controller;
+    const state = await connection.captureState();
+    passStep("snapshot:captured");
+    const given = state.memory as readonly OwnedDescriptor[] | undefined;
+    const memory = given ?? [this.#memoryOf(effect.instance)];
+    try {
+      // Held before anything of the snapshot can fail: nobody else has the machine.
+      if (given !== undefined) await this.#tools.captures.keep(effect.capture, state, memory);
+      const record = this.#owner.record();
+      const source: SnapshotSource = {
+        record,
+        snapshot: effect.snapshot,
+        power: record.note.wanted === "paused" ? "paused" : "running",
+        state,
+        memory,
+        disks: machine.disks,
+        boundToBuild: driver.boundToBuild(machine),
+      };
+      await this.#tools.snapshots.write(source, controller.signal);
+      return given === undefined ? "kept" : "taken";
+    } finally {
+      for (const piece of memory) piece.close();
     }
   }
 

@@ -114,6 +114,29 @@ export class WorkerNetwork implements MachineNetwork, Disposable {
     return { kind: "card", card: { tap, mac, address: formatIpv4(found.address) } };
   }
 
+  /**
+   * What a machine had before is its own again.
+   * @returns why it cannot be: the address is another's, or no longer of this network
+   */
+  reserve(name: string, card: NonNullable<Allocation["card"]>): string | undefined {
+    const [owner] =
+      [...this.#taps].find(([other, tap]) => tap === card.tap && other !== name) ?? [];
+    if (owner !== undefined) return `the TAP ${card.tap} is that of ${owner}`;
+    const address = parseIpv4(card.address);
+    if (address === undefined) return `${card.address} is no address`;
+    const kept = this.#pool.reserve(address, name);
+    if ("refusal" in kept) return kept.refusal.reason;
+    this.#taps.set(name, card.tap);
+    return undefined;
+  }
+
+  /** Gives back what was reserved for a machine that did not come to be. */
+  unreserve(name: string, card: NonNullable<Allocation["card"]>): void {
+    this.#taps.delete(name);
+    const address = parseIpv4(card.address);
+    if (address !== undefined) this.#pool.release(address);
+  }
+
   connect(record: MachineRecord): void {
     this.#keep(record);
     this.#apply(record.allocation.card?.tap);

@@ -1,0 +1,89 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { ProgressLine } from "../../command-line/progress.ts";
+import { renderTable } from "../../command-line/table.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { formatBytes } from "../../units/bytes.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { WorkerClient } from "../client.ts";
+import type { SnapshotSummary } from "../protocol.ts";
+import { awaitPhase } from "./await-phase.ts";
+import { printSummary } from "./words.ts";
+
+interface SnapshotOptions {
+  readonly name: string | undefined;
+  readonly snapshot: string | undefined;
+  readonly list: boolean;
+  readonly delete: boolean;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+/** Makes a snapshot, lists them, or removes one. */
+export async function runSnapshot(options: SnapshotOptions): Promise<number> {
+  const { name, snapshot, json } = options;
+  if (options.list) {
+    if (options.delete) throw new UsageError("--list and --delete exclude each other");
+    using client = await WorkerClient.connect(options["control-socket"]);
+    const all = await client.snapshots(name);
+    const found = all.filter((one) => snapshot === undefined || one.snapshot === snapshot);
+    if (json) await printJson(found);
+    else await printText(renderSnapshots(found));
+    return ExitCode.done;
+  }
+  if (name === undefined || snapshot === undefined) {
+    throw new UsageError("Expected a virtual machine and the name of a snapshot, or --list");
+  }
+  using client = await WorkerClient.connect(options["control-socket"]);
+  if (options.delete) {
+    await client.deleteSnapshot(name, snapshot);
+    if (json) await printJson(null);
+    else await printText(`${name}: snapshot ${snapshot} removed\n`);
+    return ExitCode.done;
+  }
+  using line = new ProgressLine("writing the snapshot");
+  const summary = await client.takeSnapshot(
+    name,
+    snapshot,
+    ({ done_bytes: done, all_bytes: all }) => line.show(done, all ?? done),
+  );
+  if (json) await printJson(summary);
+  else await printText(`${name}: snapshot ${snapshot} made\n`);
+  return ExitCode.done;
+}
+
+/** Makes a machine of a snapshot, and returns when it is as it was. */
+export async function runRestore(options: {
+  readonly name: string;
+  readonly snapshot: string;
+  readonly "control-socket": string;
+  readonly json: boolean;
+}): Promise<number> {
+  const { name, snapshot } = options;
+  using client = await WorkerClient.connect(options["control-socket"]);
+  const { wanted } = await withProgress((show) => client.restore(name, snapshot, show));
+  const phase = wanted === "paused" ? "paused" : "running";
+  await printSummary(await awaitPhase(client, name, phase), options);
+  return ExitCode.done;
+}
+
+type Show = Parameters<WorkerClient["restore"]>[2];
+
+async function withProgress<T>(act: (show: Show) => Promise<T>): Promise<T> {
+  using line = new ProgressLine("verifying the snapshot");
+  return await act(({ done_bytes: done, all_bytes: all }) => line.show(done, all ?? done));
+}
+
+export function renderSnapshots(snapshots: readonly SnapshotSummary[]): string {
+  const rows = snapshots.map((one) => [
+    one.name,
+    one.snapshot,
+    one.time,
+    one.power,
+    formatBytes(one.bytes),
+    formatBytes(one.stored_bytes),
+    `${one.hypervisor} ${one.version} (${one.accelerator})`,
+    one.same_build_only === null ? "-" : "yes",
+  ]);
+  const head = ["NAME", "SNAPSHOT", "WHEN", "POWER", "SIZE", "STORED", "HYPERVISOR", "SAME BUILD"];
+  return renderTable(head, rows);
+}

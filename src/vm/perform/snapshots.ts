@@ -1,0 +1,422 @@
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { rm } from "node:fs/promises";
+import { basename, join } from "node:path";
+import * as v from "valibot";
+import { makeMemoryFile } from "../../../ffi/memory-file.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { wallClock } from "../../event-loop/clock.ts";
+import type { CapturedState, Disk } from "../../hypervisor/driver.ts";
+import { writeDurably } from "../../journal/append-journal.ts";
+import { describeRefusal, refusalCode, withFile } from "../../journal/file-refused.ts";
+import type { Bytes } from "../../units/units.ts";
+import { hostlerVersion } from "../../units/version.ts";
+import type { MachineRecord } from "../machine-record.ts";
+import { namePattern } from "../protocol.ts";
+import {
+  mostManifestBytes,
+  type SnapshotFile,
+  type SnapshotManifest,
+  snapshotManifestSchema,
+} from "../snapshot-manifest.ts";
+import { mostStateBytes, readAt, writeAll } from "./captures.ts";
+import { passStep } from "./kill-points.ts";
+import {
+  type CopyOptions,
+  copySparsely,
+  copyToNew,
+  openPlain,
+  synchroniseFolder,
+} from "./snapshot-files.ts";
+
+/** How much of a snapshot is written, or read and verified. */
+export interface SnapshotProgress {
+  readonly done: Bytes;
+  readonly of: Bytes;
+}
+
+/** A snapshot that cannot be made or used: what was expected, what was received, the mend. */
+export class SnapshotRefused extends Error {
+  override readonly name = "SnapshotRefused";
+  /** system: the kernel refused. */
+  readonly kind: "unknown" | "taken" | "damaged" | "unfit" | "system";
+  readonly code: string | undefined;
+
+  constructor(kind: SnapshotRefused["kind"], message: string, code?: string) {
+    super(message);
+    this.kind = kind;
+    this.code = code;
+  }
+}
+
+/** A machine that stands still, for as long as its snapshot is made. */
+export interface SnapshotSource {
+  readonly record: MachineRecord;
+  readonly snapshot: string;
+  readonly power: SnapshotManifest["power"];
+  readonly state: CapturedState;
+  readonly memory: readonly OwnedDescriptor[];
+  readonly disks: readonly Disk[];
+  /** Why the same build of the VMM alone can take its state. */
+  readonly boundToBuild: readonly string[];
+}
+
+/** What a snapshot held, verified: in memory, and its disks where they are to be. */
+export interface LoadedSnapshot extends Disposable {
+  readonly state: CapturedState;
+  readonly memory: readonly OwnedDescriptor[];
+  /** Paths of the disks, which are root's yet. */
+  readonly disks: readonly string[];
+}
+
+/** Names that a refusal counts up. */
+const MOST_SHOWN = 50;
+const manifestName = "manifest.json";
+const stateName = "state";
+const partialPrefix = ".partial-";
+const asidePrefix = ".deleted-";
+
+/**
+ * Snapshots below the artifacts folder: `snapshots/MACHINE/SNAPSHOT/` with the manifest, the state
+ * of the devices, the memory and the machine's own disks. Root's alone: memory has secrets in it.
+ */
+export class Snapshots {
+  readonly #folder: string;
+  readonly #watchers = new Map<string, Set<(progress: SnapshotProgress) => void>>();
+
+  /** Removes what a worker before left half done. @throws FileRefused */
+  constructor(artifactsFolder: string) {
+    this.#folder = join(artifactsFolder, "snapshots");
+    const place = {
+      what: "keep snapshots in",
+      path: this.#folder,
+      otherwise: "give another folder",
+    };
+    withFile(place, () => {
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      for (const machine of readdirSync(this.#folder)) this.#sweep(machine);
+    });
+  }
+
+  #sweep(machine: string): void {
+    const folder = join(this.#folder, machine);
+    const isOurs = namePattern.test(machine) && statSync(folder).isDirectory();
+    if (!isOurs) return;
+    for (const name of readdirSync(folder)) {
+      const isHalf = name.startsWith(partialPrefix) || name.startsWith(asidePrefix);
+      if (isHalf) rmSync(join(folder, name), { recursive: true, force: true });
+    }
+    removeEmpty(folder);
+  }
+
+  folderOf(machine: string, snapshot: string): string {
+    return join(this.#folder, machine, snapshot);
+  }
+
+  has(machine: string, snapshot: string): boolean {
+    return existsSync(join(this.folderOf(machine, snapshot), manifestName));
+  }
+
+  /** Hears how far the snapshot of a machine is, until disposed. */
+  watch(machine: string, call: (progress: SnapshotProgress) => void): Disposable {
+    const calls = this.#watchers.get(machine) ?? new Set();
+    this.#watchers.set(machine, calls.add(call));
+    return {
+      [Symbol.dispose]: () => {
+        calls.delete(call);
+        if (calls.size === 0) this.#watchers.delete(machine);
+      },
+    };
+  }
+
+  /** Of one machine, or all, by name; what cannot be read is left out. */
+  list(machine: string | undefined): SnapshotManifest[] {
+    const machines = machine === undefined ? readdirSync(this.#folder).toSorted() : [machine];
+    return machines.flatMap((name) => {
+      const folder = join(this.#folder, name);
+      if (!namePattern.test(name) || !existsSync(folder)) return [];
+      const snapshots = readdirSync(folder).filter((one) => namePattern.test(one));
+      return snapshots.toSorted().flatMap((snapshot) => {
+        const found = this.#read(name, snapshot);
+        return typeof found === "string" ? [] : [found];
+      });
+    });
+  }
+
+  /** Keys of images that disks of snapshots write over. */
+  images(): string[] {
+    return this.list(undefined).flatMap(({ image }) => (image === null ? [] : [image]));
+  }
+
+  /** @throws SnapshotRefused when there is none, or its manifest is not understood */
+  read(machine: string, snapshot: string): SnapshotManifest {
+    const found = this.#read(machine, snapshot);
+    if (typeof found !== "string") return found;
+    if (this.has(machine, snapshot)) {
+      const path = join(this.folderOf(machine, snapshot), manifestName);
+      throw new SnapshotRefused("damaged", `${path} is not understood: ${found}`);
+    }
+    const known = this.list(machine).map((one) => one.snapshot);
+    const own = known.slice(0, MOST_SHOWN).join(", ") || "none";
+    throw new SnapshotRefused(
+      "unknown",
+      `${machine} has no snapshot ${snapshot}; its own: ${own}. See hostler vm snapshot --list.`,
+    );
+  }
+
+  #read(machine: string, snapshot: string): SnapshotManifest | string {
+    const path = join(this.folderOf(machine, snapshot), manifestName);
+    try {
+      const { size } = statSync(path);
+      if (size > mostManifestBytes) {
+        return `expected at most ${mostManifestBytes} bytes, received ${size}`;
+      }
+      const outcome = v.safeParse(snapshotManifestSchema, JSON.parse(readFileSync(path, "utf8")));
+      if (!outcome.success) {
+        const [issue] = outcome.issues;
+        return `${v.getDotPath(issue) ?? "the manifest"}: ${issue.message}`;
+      }
+      const { output } = outcome;
+      const named = `${output.machine}/${output.snapshot}`;
+      const expected = `${machine}/${snapshot}`;
+      return named === expected ? output : `expected that of ${expected}, received ${named}`;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  /**
+   * Makes a snapshot of a machine that stands still. It has its name when all of it is on the disk;
+   * when anything fails nothing of it is left.
+   * @throws SnapshotRefused; the signal's reason
+   */
+  async write(source: SnapshotSource, signal: AbortSignal): Promise<void> {
+    const { snapshot, record } = source;
+    const machine = record.spec.name;
+    const folder = this.folderOf(machine, snapshot);
+    const parent = join(this.#folder, machine);
+    const partial = join(parent, `${partialPrefix}${snapshot}`);
+    try {
+      if (existsSync(folder)) throw snapshotTaken(machine, snapshot);
+      mkdirSync(parent, { recursive: true, mode: 0o700 });
+      await rm(partial, { recursive: true, force: true });
+      mkdirSync(partial, { mode: 0o700 });
+      passStep("snapshot:begun");
+      const manifest = await this.#fill(partial, source, signal);
+      passStep("snapshot:copied");
+      writeDurably(join(partial, manifestName), `${JSON.stringify(manifest, null, 2)}\n`);
+      await synchroniseFolder(partial);
+      passStep("snapshot:written");
+      // From here on the machine may run: what was not whole by now never is.
+      signal.throwIfAborted();
+      renameSync(partial, folder);
+      passStep("snapshot:placed");
+      await synchroniseFolder(parent);
+      await synchroniseFolder(this.#folder);
+    } catch (error) {
+      await rm(partial, { recursive: true, force: true });
+      removeEmpty(parent);
+      throw refusedWriting(`${machine}/${snapshot}`, error);
+    }
+  }
+
+  async #fill(
+    folder: string,
+    source: SnapshotSource,
+    signal: AbortSignal,
+  ): Promise<SnapshotManifest> {
+    const { record, state, memory } = source;
+    const { choice, spec, allocation, image } = record;
+    if (choice === null) throw new Error("Bug: a machine that runs, and was never chosen for");
+    const machine = spec.name;
+    const disks = source.disks.filter(({ readOnly }) => !readOnly);
+    const of = sizeOf(memory, disks);
+    const options = this.#counting(machine, of, signal);
+    const files: SnapshotFile[] = [];
+    using stateFile = makeMemoryFile("hostler-vm-state");
+    writeAll(stateFile, state.bytes);
+    const add = async (file: Omit<SnapshotFile, "size" | "sha256">, descriptor: number) => {
+      const copied = await copyToNew(descriptor, join(folder, file.name), options);
+      files.push({ ...file, ...copied });
+    };
+    await add({ name: stateName, kind: "state" }, stateFile.number);
+    for (const [index, piece] of memory.entries()) {
+      await add({ name: `memory-${index}`, kind: "memory" }, piece.number);
+    }
+    for (const [index, disk] of disks.entries()) {
+      const descriptor = openPlain(disk.path);
+      try {
+        const name = `disk-${index}`;
+        await add({ name, kind: "disk", disk: basename(disk.path) }, descriptor);
+      } finally {
+        closeSync(descriptor);
+      }
+    }
+    const { snapshot, power, boundToBuild } = source;
+    const bound = boundToBuild.length === 0 ? null : boundToBuild.join("; ");
+    return {
+      format: 1,
+      ...{ machine, snapshot, time: wallClock(), hostler: hostlerVersion, power },
+      ...{ spec, card: allocation.card, image, choice, files },
+      vmm_version: state.version,
+      same_build_only: bound,
+    };
+  }
+
+  #counting(machine: string, of: Bytes, signal: AbortSignal): CopyOptions {
+    let done = 0;
+    const onBytes = (count: Bytes) => {
+      done += count;
+      for (const call of this.#watchers.get(machine) ?? []) call({ done, of: Math.max(of, done) });
+    };
+    return { signal, onBytes };
+  }
+
+  /**
+   * Puts memory and state where a VMM can be given them, and the disks into a folder. Each file is
+   * verified while it is copied, so that what was verified is what is used.
+   * @param options.disks the folder, which is there and has none of them
+   * @throws SnapshotRefused with file, expected and received; the signal's reason
+   */
+  async load(
+    manifest: SnapshotManifest,
+    options: {
+      readonly disks: string;
+      readonly signal: AbortSignal;
+      readonly onProgress: (progress: SnapshotProgress) => void;
+    },
+  ): Promise<LoadedSnapshot> {
+    const { machine, snapshot, files, choice, vmm_version: version } = manifest;
+    const folder = this.folderOf(machine, snapshot);
+    const memory: OwnedDescriptor[] = [];
+    const disks: string[] = [];
+    const close = () => {
+      for (const piece of memory) piece.close();
+    };
+    const of = files.reduce((sum, { size }) => sum + size, 0);
+    let done = 0;
+    const copying: CopyOptions = {
+      signal: options.signal,
+      onBytes: (count) => {
+        done += count;
+        options.onProgress({ done, of });
+      },
+    };
+    let bytes: Uint8Array | undefined;
+    try {
+      for (const file of files) {
+        if (file.kind === "disk") {
+          const path = join(options.disks, file.disk ?? file.name);
+          await verified(folder, file, (from) => copyToNew(from, path, copying));
+          disks.push(path);
+          continue;
+        }
+        const piece = makeMemoryFile(`hostler-vm-${machine}`);
+        memory.push(piece);
+        await verified(folder, file, (from) => copySparsely(from, piece.number, copying));
+        if (file.kind === "memory") continue;
+        memory.pop();
+        bytes = readAt(piece, 0, file.size);
+        piece.close();
+      }
+      if (bytes === undefined) {
+        throw new SnapshotRefused(
+          "damaged",
+          `${folder}: expected a file of the state, received none`,
+        );
+      }
+    } catch (error) {
+      close();
+      throw error;
+    }
+    const state = { hypervisor: choice.hypervisor, version, bytes };
+    return { state, memory, disks, [Symbol.dispose]: close };
+  }
+
+  /** @throws SnapshotRefused when there is none; Error (EBUSY …) */
+  async remove(machine: string, snapshot: string): Promise<void> {
+    const folder = this.folderOf(machine, snapshot);
+    if (!existsSync(folder)) this.read(machine, snapshot);
+    const parent = join(this.#folder, machine);
+    const aside = join(parent, `${asidePrefix}${snapshot}`);
+    await rm(aside, { recursive: true, force: true });
+    renameSync(folder, aside);
+    await synchroniseFolder(parent);
+    await rm(aside, { recursive: true, force: true });
+    removeEmpty(parent);
+  }
+}
+
+export const snapshotTaken = (machine: string, snapshot: string) =>
+  new SnapshotRefused(
+    "taken",
+    `${machine} has a snapshot ${snapshot} already: delete it first, ` +
+      `by hostler vm snapshot --delete ${machine} ${snapshot}, or choose another name.`,
+  );
+
+/** Copies a file of a snapshot, and compares what was copied with what its manifest says. */
+async function verified(
+  folder: string,
+  file: SnapshotFile,
+  copy: (source: number) => Promise<{ readonly size: Bytes; readonly sha256: string }>,
+): Promise<void> {
+  const path = join(folder, file.name);
+  const refuse = (expected: string, received: string) =>
+    new SnapshotRefused(
+      "damaged",
+      `${path}: expected ${expected}, received ${received}: it was changed after it was made. ` +
+        "Take another snapshot.",
+    );
+  let source: number;
+  try {
+    source = openPlain(path);
+  } catch (error) {
+    throw refuse("a file", refusalCode(error) ?? String(error));
+  }
+  try {
+    const status = fstatSync(source);
+    if (!status.isFile() || status.size !== file.size) {
+      throw refuse(`${file.size} bytes`, status.isFile() ? `${status.size}` : "no plain file");
+    }
+    if (file.kind === "state" && file.size > mostStateBytes) {
+      throw refuse(`at most ${mostStateBytes} bytes`, `${file.size}`);
+    }
+    const { sha256 } = await copy(source);
+    if (sha256 !== file.sha256) throw refuse(file.sha256, sha256);
+  } finally {
+    closeSync(source);
+  }
+}
+
+function sizeOf(memory: readonly OwnedDescriptor[], disks: readonly Disk[]): Bytes {
+  const pieces = memory.map((piece) => fstatSync(piece.number).size);
+  const files = disks.map(({ path }) => statSync(path).size);
+  return [...pieces, ...files].reduce((sum, size) => sum + size, 0);
+}
+
+/** What the kernel refused, with its mend; anything else as it is. */
+function refusedWriting(what: string, error: unknown): unknown {
+  const code = refusalCode(error);
+  if (code === undefined || error instanceof SnapshotRefused) return error;
+  const { why, mend } = describeRefusal(code);
+  const message = `The snapshot ${what} was not made, and nothing of it is left: ${why}. ${mend}.`;
+  return new SnapshotRefused("system", message, code);
+}
+
+function removeEmpty(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch {
+    // It has other snapshots, or is no more.
+  }
+}
