@@ -5,13 +5,16 @@ import {
   closeSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   rmSync,
   statSync,
   truncateSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { hashPath } from "../../src/image/nar.ts";
 import type { SnapshotSummary, VmSummary } from "../../src/vm/protocol.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -21,6 +24,8 @@ import { isThere, type TestImage, VmHost } from "../support/vm-worker.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
+
+const MEBIBYTE = 1024 ** 2;
 
 let folder: TemporaryFolder;
 let host: VmHost;
@@ -137,8 +142,8 @@ skipUnless("snapshots with QEMU", needs, () => {
   });
 });
 
-skipUnless("snapshots with QEMU, of a paused machine and of changed files", needs, () => {
-  test("one of a paused machine stays paused, and goes on with the next number", async () => {
+skipUnless("snapshots with QEMU, of a paused machine and of disks", needs, () => {
+  test("a paused machine stays paused, and goes on with the next number", async () => {
     await makeHost();
     await host.start();
     await makeMachine();
@@ -146,11 +151,15 @@ skipUnless("snapshots with QEMU, of a paused machine and of changed files", need
     const last = await lastNumber();
     await host.say("snapshot", "web", "still");
     await host.reaches("web", "paused");
+    await host.say("snapshot", "web", "again");
+    await host.reaches("web", "paused");
+    await host.say("snapshot", "--delete", "web", "again");
     expect(await resumed()).toBe(last + 1);
     await host.say("delete", "web", "--now", "--wait");
     const words = await host.say("restore", "web", "still", "--json");
     expect(JSON.parse(words) as VmSummary).toMatchObject({ phase: "paused", wanted: "paused" });
-    expect(await resumed()).toBe(last + 1);
+    // The line that was under way may have been cut, and its begin was said in the other life.
+    expect([last + 1, last + 2]).toContain(await resumed());
     expect(await host.say("replace-vmm", "web", "--wait")).toStartWith("web: running");
     await host.counts("web");
     expectContinuous(host.numbers("web"));
@@ -161,6 +170,36 @@ skipUnless("snapshots with QEMU, of a paused machine and of changed files", need
     expect(host.kept().images).toEqual([]);
   });
 
+  test("its own disks come back as they were, and are its VMM's again", async () => {
+    await makeHost();
+    writeFileSync(join(image.path, "root.img"), new Uint8Array(MEBIBYTE).fill(7));
+    const configuration = JSON.parse(readFileSync(join(image.path, "vm-config.json"), "utf8"));
+    configuration.disks = [{ id: "root", path: "root.img", image_type: "Raw" }];
+    configuration.hostler = { ephemeral_disks: [{ id: "scratch", size: MEBIBYTE }] };
+    writeFileSync(join(image.path, "vm-config.json"), JSON.stringify(configuration));
+    image = { path: image.path, hash: await hashPath(image.path) };
+    await host.start();
+    await makeMachine();
+    const scratch = join(host.machineFolder("web"), "disks/scratch.raw");
+    const file = openSync(scratch, "r+");
+    writeSync(file, "written by its guest", 4096);
+    closeSync(file);
+    await host.say("snapshot", "web", "first");
+    const files = readdirSync(snapshotFolder("first")).toSorted();
+    expect(files).toEqual(["disk-0", "disk-1", "manifest.json", "memory-0", "state"]);
+    await host.say("delete", "web", "--now", "--wait");
+    await host.say("restore", "web", "first");
+    await host.counts("web");
+    expect(readFileSync(scratch, "latin1")).toContain("written by its guest");
+    const [user] = host.vmms().keys();
+    for (const name of ["scratch.raw", "root.qcow2"]) {
+      const status = statSync(join(host.machineFolder("web"), "disks", name));
+      expect([`${status.uid}`, status.mode & 0o777]).toEqual([user ?? "", 0o600]);
+    }
+  });
+});
+
+skipUnless("snapshots with QEMU that somebody changed", needs, () => {
   test("memory that somebody changed is refused, and what is not there", async () => {
     await makeHost();
     await host.start();
@@ -168,7 +207,7 @@ skipUnless("snapshots with QEMU, of a paused machine and of changed files", need
     await host.say("snapshot", "web", "first");
     await host.say("delete", "web", "--now", "--wait");
     const path = join(snapshotFolder("first"), "memory-0");
-    const byte = flipByte(path, 2 * 1024 ** 2);
+    const byte = flipByte(path, 2 * MEBIBYTE);
     const words = await refused("restore", "web", "first");
     expect(words).toMatch(/memory-0: expected sha256-\S+=, received sha256-\S+=/);
     await expectNoMachine();

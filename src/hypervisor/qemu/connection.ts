@@ -59,6 +59,8 @@ class QemuConnection implements VmmConnection {
   #hasEnded = false;
   /** QEMU was told to end, so that its end is no loss. */
   #isQuitting = false;
+  /** The state that it gave, as long as it is the machine's. */
+  #given: CapturedState | undefined;
   readonly #migrationWaiters = new Set<(end: "completed" | "failed") => void>();
 
   constructor(options: ConnectOptions, limits: QmpLimits) {
@@ -116,6 +118,7 @@ class QemuConnection implements VmmConnection {
     if ((await this.guestState()) === "incoming") {
       throw new VmmRefused("The machine waits for the state of another one: give it that first");
     }
+    this.#given = undefined;
     await this.#execute("cont");
   }
 
@@ -157,6 +160,8 @@ class QemuConnection implements VmmConnection {
   }
 
   async captureState(): Promise<CapturedState> {
+    // QEMU gives it once until it has run again, and nothing of it has changed meanwhile.
+    if (this.#given !== undefined) return this.#given;
     await this.#execute("stop");
     await this.#execute("migrate-set-capabilities", { capabilities: stateCapabilities });
     using source = receiveState(this.#loop, this.#limits.stateBytes);
@@ -164,7 +169,8 @@ class QemuConnection implements VmmConnection {
     source.end.close();
     await this.#migrate("migrate", source.bytes);
     const bytes = await this.#withinStateTime("the end of the state", source.bytes);
-    return { hypervisor: "qemu", version: this.#version, bytes };
+    this.#given = { hypervisor: "qemu", version: this.#version, bytes };
+    return this.#given;
   }
 
   async restoreState(state: CapturedState): Promise<void> {
@@ -225,6 +231,7 @@ class QemuConnection implements VmmConnection {
       if (end !== undefined) for (const tell of this.#migrationWaiters) tell(end);
       return;
     }
+    if (event.event === "RESUME" || event.event === "RESET") this.#given = undefined;
     const told = eventOf(event, { hasRun: this.#hasRun, hasEnded: this.#hasEnded });
     if (event.event === "RESUME") this.#hasRun = true;
     if (told === undefined) return;
