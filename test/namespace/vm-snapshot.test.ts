@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { hashPath } from "../../src/image/nar.ts";
+import { snapshotSteps } from "../../src/vm/perform/kill-points.ts";
 import type { SnapshotSummary, VmSummary } from "../../src/vm/protocol.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -248,9 +249,9 @@ skipUnless("snapshots with QEMU that end early", needs, () => {
     await makeHost();
     await host.start();
     await makeMachine();
-    const steps = ["captured", "begun", "copied", "written", "placed"] as const;
-    for (const step of steps) {
-      await killedAt(`vm:snapshot:${step}`, "snapshot", "web", step);
+    for (const place of snapshotSteps.taken) {
+      const step = place.slice("snapshot:".length);
+      await killedAt(`vm:${place}`, "snapshot", "web", step);
       await host.reaches("web", "running");
       await host.counts("web");
       expectGrowing(host.numbers("web"));
@@ -259,8 +260,8 @@ skipUnless("snapshots with QEMU that end early", needs, () => {
     expect((await listed()).map(({ snapshot }) => snapshot)).toEqual(["placed"]);
     expect(readdirSync(join(snapshotsFolder(), "web"))).toEqual(["placed"]);
     await host.say("delete", "web", "--now", "--wait");
-    for (const step of ["loaded", "held"] as const) {
-      await killedAt(`vm:restoration:${step}`, "restore", "web", "placed");
+    for (const place of snapshotSteps.restored) {
+      await killedAt(`vm:${place}`, "restore", "web", "placed");
       await expectNoMachine();
     }
     expect(await host.say("restore", "web", "placed")).toStartWith("web: running");

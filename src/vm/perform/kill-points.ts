@@ -32,17 +32,23 @@ export const workerSteps = [
   "capture:taken",
   "capture:kept",
   "restore:done",
-  "snapshot:captured",
-  "snapshot:begun",
-  "snapshot:copied",
-  "snapshot:written",
-  "snapshot:placed",
-  "restoration:loaded",
-  "restoration:held",
   "discard:network",
   "discard:files",
 ] as const;
-export type WorkerStep = (typeof workerSteps)[number];
+/** The same of snapshots: while one is made, and while a machine is made of one. */
+export const snapshotSteps = {
+  taken: [
+    "snapshot:captured",
+    "snapshot:begun",
+    "snapshot:copied",
+    "snapshot:written",
+    "snapshot:placed",
+  ],
+  restored: ["restoration:loaded", "restoration:held"],
+} as const;
+export type WorkerStep =
+  | (typeof workerSteps)[number]
+  | (typeof snapshotSteps)[keyof typeof snapshotSteps][number];
 
 /** In the build for fault tests this ends the process when a test named the place. */
 export function passEffect(kind: EffectKind, when: "before" | "after"): void {
