@@ -23,7 +23,7 @@ const instance = v.strictObject({
   startedAt: time,
 });
 
-const noteSchema = v.strictObject({
+export const noteSchema = v.strictObject({
   version: v.literal(NOTE_VERSION),
   stage: v.picklist([
     ...(["absent", "preparing", "starting", "living", "ending", "clearing"] as const),

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { describeIssues } from "../messaging/describe-issues.ts";
-import { decodeNote, encodeNote } from "./lifecycle-note.ts";
+import { decodeNote, encodeNote, noteSchema } from "./lifecycle-note.ts";
 import type { Note } from "./lifecycle-state.ts";
 import { vmSpecSchema } from "./protocol.ts";
 
@@ -56,7 +56,7 @@ export const machineRecordSchema = v.strictObject({
   /** Of the boot that the note's instance and times belong to: random(4), boot_id. */
   boot: shortText,
   /** As lifecycle-note.ts encodes it. */
-  note: v.record(v.string(), v.unknown()),
+  note: noteSchema,
 });
 export type MachineRecord = v.InferOutput<typeof machineRecordSchema>;
 

@@ -1,4 +1,4 @@
-/** Machines as a file declares them: what is missing, changed and extra, over the worker's death. */
+/** Machines as a file declares them: what is missing, changed, extra; over the worker's death. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import type { ReconciliationAnswer, VmSummary } from "../../src/vm/protocol.ts";

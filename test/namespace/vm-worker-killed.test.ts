@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import type { EffectKind } from "../../src/vm/lifecycle-state.ts";
-import { effectKinds, type WorkerStep, workerSteps } from "../../src/vm/perform/kill-points.ts";
+import { effectKinds, workerSteps } from "../../src/vm/perform/kill-points.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { rotating } from "../support/rotation.ts";
@@ -149,7 +149,7 @@ const killTests: Record<EffectKind, readonly [KillTest, ...KillTest[]]> = {
   ],
 };
 
-const stepTests: Record<WorkerStep, readonly [KillTest, ...KillTest[]]> = {
+const stepTests: Record<(typeof workerSteps)[number], readonly [KillTest, ...KillTest[]]> = {
   "spawn:started": [once("create"), once("boot"), once("replace")],
   "capture:taken": [once("replace")],
   "capture:kept": [once("replace")],

@@ -70,7 +70,7 @@ export class Machine implements Disposable {
     if (this.#record.declared_power === power) return;
     const record = { ...this.#record, declared_power: power };
     // Of a new one nothing is on the disk before its first note.
-    if (this.#record.note["stage"] !== "absent") this.#tools.folders.write(this.name, record);
+    if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
   }
 

@@ -1,7 +1,9 @@
 import { chmodSync, chownSync, mkdirSync } from "node:fs";
 import type { Choice } from "../../hypervisor/choose.ts";
 import { newInvocation } from "../invocation.ts";
-import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
+import { noteOf } from "../lifecycle.ts";
+import { initialState } from "../lifecycle-state.ts";
+import { type MachineRecord, noteToRecord, type RecordedChoice } from "../machine-record.ts";
 import type { SnapshotManifest } from "../snapshot-manifest.ts";
 import type { Captures } from "./captures.ts";
 import { passStep } from "./kill-points.ts";
@@ -115,10 +117,11 @@ function recordOf(manifest: SnapshotManifest, user: number, boot: string): Machi
     // Whoever restores a machine has made it by hand, whatever was declared before.
     owner: "operator",
     declared_power: null,
+    shutdown_grace_ms: null,
     allocation: { user, card },
     choice,
     image,
     boot,
-    note: { stage: "absent", wanted: "absent", prepared: false, restarts: 0 },
+    note: noteToRecord(noteOf(initialState)),
   };
 }

@@ -23,11 +23,12 @@ const record: MachineRecord = {
   spec: { name: "web", kernelPath: "/kernel" },
   owner: "operator",
   declared_power: null,
+  shutdown_grace_ms: null,
   allocation: { user: 100_000, card },
   choice,
   image: null,
   boot: "boot",
-  note: { stage: "living", wanted: "running", prepared: true, restarts: 0 },
+  note: { version: 1, stage: "living", wanted: "running", prepared: true, restarts: 0 },
 };
 const never = new AbortController().signal;
 
