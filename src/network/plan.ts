@@ -198,6 +198,7 @@ function planRemovals(desired: DesiredNetworks, { networks, untouched, observed 
   // A card that was refused, of whatever reason, keeps what it has.
   const kept = new Set(desired.networks.flatMap((network) => network.cards.map(({ tap }) => tap)));
   const bridges = new Set(desired.networks.map(({ specification }) => specification.bridge));
+  const leftAlone = new Set(desired.leftAlone);
   const removals = { cards: [] as Removal[], bridges: [] as Removal[] };
   for (const { name, index, alias, tap, kind } of observed.links) {
     const ownership = readOwnership(alias);
@@ -206,6 +207,7 @@ function planRemovals(desired: DesiredNetworks, { networks, untouched, observed 
       if (!bridges.has(name)) removals.bridges.push({ kind: "remove-link", name, index });
       continue;
     }
+    if (leftAlone.has(ownership.machine ?? "")) continue;
     const wanted = cards.get(name);
     const isWhole = kind === "tun" && tap?.isTap === true && tap.hasVirtioHeader;
     const isRight = wanted === undefined ? kept.has(name) : wanted === alias && isWhole;

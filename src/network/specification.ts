@@ -77,6 +77,8 @@ export interface DesiredNetworks {
   /** Whose they are: other workers' links and tables are never touched. */
   readonly owner: string;
   readonly networks: readonly DesiredNetwork[];
+  /** Machines whose cards stay as they are, although nobody can say what they should be. */
+  readonly leftAlone?: readonly string[];
 }
 
 /** What was not understood, for a person. */

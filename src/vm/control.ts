@@ -70,7 +70,9 @@ type AboutOne = Exclude<
 function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall): void {
   const entry = worker.machines.get(request.name);
   if (entry === undefined) {
-    refuseUnknown(worker, request.name, call);
+    // Whoever deleted it may ask for its end after that came.
+    if (request.verb === "wait" && request.until === "removed") call.done(null);
+    else refuseUnknown(worker, request.name, call);
     return;
   }
   switch (request.verb) {

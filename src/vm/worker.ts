@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
@@ -156,7 +156,8 @@ export class MachineWorker {
     const folders = new MachineFolders(configuration.artifactsFolder);
     const { records, unreadable } = folders.read();
     this.#unreadable = unreadable;
-    this.#network = new WorkerNetwork(loop, configuration, onTrouble);
+    const alone = unreadable.map(({ name }) => name);
+    this.#network = new WorkerNetwork(loop, configuration, { leftAlone: alone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.#tools = {
       loop,
@@ -365,17 +366,23 @@ export class MachineWorker {
   }
 
   #newUser(): number | string {
-    const taken = new Set(
-      [...this.machines.values()].map(({ machine }) => machine.record.allocation.user),
-    );
+    // A machine whose record is damaged is known by its VMM's folder alone.
+    const taken = new Set([
+      ...[...this.machines.values()].map(({ machine }) => machine.record.allocation.user),
+      ...readdirSync(this.configuration.runFolder).map((name) => Number.parseInt(name, 10)),
+    ]);
     const choice = chooseUser({ range: defaultUserRange, taken, last: this.#lastUser });
     if (choice.kind === "refused") return choice.message;
     this.#lastUser = choice.user;
     return choice.user;
   }
 
-  /** One that is being removed has no use for its own any more; a snapshot has. */
-  #usedImages(): Set<string> {
+  /**
+   * One that is being removed has no use for its own any more; a snapshot has; a damaged record
+   * names none, so that nobody knows.
+   */
+  #usedImages(): Set<string> | undefined {
+    if (this.#unreadable.length > 0) return undefined;
     const images = [...this.machines.values()]
       .filter(({ state }) => state.phase !== "removing")
       .map(({ machine }) => machine.record.image);

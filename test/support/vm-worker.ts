@@ -182,7 +182,7 @@ export class VmHost implements AsyncDisposable {
       serial: { mode: "Socket" },
     };
     writeFileSync(join(path, "vm-config.json"), JSON.stringify(configuration));
-    if (padding > 0) writeFileSync(join(path, "padding"), new Uint8Array(padding));
+    if (padding > 0) writeFileSync(join(path, "padding"), Buffer.alloc(padding, "padding"));
     return { path, hash: await hashPath(path) };
   }
 

@@ -35,7 +35,8 @@ export class DeclarationRefused extends Error {
 interface Options {
   /** This host's firmware for machines without a kernel of their own; undefined: Debian's. */
   readonly firmware: string | undefined;
-  readonly usedImages: () => ReadonlySet<string>;
+  /** undefined while nobody can say which ones are: then all of them are. */
+  readonly usedImages: () => ReadonlySet<string> | undefined;
 }
 
 /** Images from the store, and the disks of each machine in its own folder. */
@@ -96,7 +97,8 @@ export class DiskPreparation implements Preparation {
   }
 
   async removeUnused(): Promise<void> {
-    await this.#images.removeUnused(this.#options.usedImages());
+    const used = this.#options.usedImages();
+    if (used !== undefined) await this.#images.removeUnused(used);
   }
 
   #parse(text: string, folder: string, record: MachineRecord): MachineImage {

@@ -34,6 +34,7 @@ export type CardChoice =
 export class WorkerNetwork implements MachineNetwork, Disposable {
   readonly #loop: EventLoop;
   readonly #onTrouble: (message: string) => void;
+  readonly #leftAlone: readonly string[];
   readonly #owner: string;
   readonly #specification: NetworkSpecification;
   readonly #subnet: Subnet;
@@ -48,10 +49,15 @@ export class WorkerNetwork implements MachineNetwork, Disposable {
   constructor(
     loop: EventLoop,
     configuration: WorkerConfiguration,
-    onTrouble: (message: string) => void,
+    options: {
+      /** Machines of which nobody knows what they have: nothing of theirs is removed. */
+      readonly leftAlone: readonly string[];
+      readonly onTrouble: (message: string) => void;
+    },
   ) {
     this.#loop = loop;
-    this.#onTrouble = onTrouble;
+    this.#onTrouble = options.onTrouble;
+    this.#leftAlone = options.leftAlone;
     this.#owner = configuration.networkBridge;
     const { base, prefixLength } = configuration.subnet;
     this.#subnet = { network: parseIpv4(base) ?? 0, prefix: prefixLength };
@@ -175,9 +181,10 @@ export class WorkerNetwork implements MachineNetwork, Disposable {
   /** @throws Error when something of this TAP, or of the bridge, could not be made */
   #apply(tap?: string): void {
     const cards = [...this.#records.values()].flatMap((record) => cardOf(record));
-    const networks = cards.length === 0 ? [] : [{ specification: this.#specification, cards }];
+    const isEmpty = cards.length === 0 && this.#leftAlone.length === 0;
+    const networks = isEmpty ? [] : [{ specification: this.#specification, cards }];
     const { operations, refusals } = planNetwork(
-      { owner: this.#owner, networks },
+      { owner: this.#owner, networks, leftAlone: this.#leftAlone },
       observeNetwork(),
     );
     const problems = [

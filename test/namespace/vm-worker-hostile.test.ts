@@ -1,0 +1,323 @@
+/** The compiled worker among wrong images, full disks, taken names and VMMs that do not answer. */
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { guestLetters } from "../../scripts/test-guest.ts";
+import { hashPath } from "../../src/image/nar.ts";
+import { onlyInAll } from "../support/rotation.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
+import { SmallDisk } from "../support/small-disk.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
+import { isThere, type TestImage, VmHost } from "../support/vm-worker.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+setDefaultTimeout(60_000);
+
+let host: VmHost;
+let image: TestImage;
+
+beforeEach(async () => {
+  host = await VmHost.make();
+  image = await host.image();
+});
+afterEach(() => host[Symbol.asyncDispose]());
+
+const wordsOf = (name: string, { path, hash } = image) =>
+  ["create", name, "--image", path, "--hash", hash] as const;
+const create = (name: string, ...words: readonly string[]) => host.say(...wordsOf(name), ...words);
+const runs = async (name: string) => {
+  await create(name, "--start");
+  await host.counts(name);
+};
+const endWorker = async () => {
+  process.kill(host.workerProcessId, "SIGTERM");
+  await host.worker.ended();
+};
+const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
+
+/** What was refused, as the command line says it. */
+async function refusal(...words: readonly string[]): Promise<string> {
+  const { exitCode, stderr } = await host.run(...words);
+  expect(exitCode).toBe(111);
+  return stderr;
+}
+
+skipUnless("the worker among the hostile", needs, () => {
+  describe("images", () => {
+    test("a wrong hash: expected and received are told, and nothing of it is kept", async () => {
+      await host.start();
+      const wrong = `sha256-${"A".repeat(43)}=`;
+      const told = await refusal(...wordsOf("web", { path: image.path, hash: wrong }));
+      expect(told).toContain(image.path);
+      expect(told).toContain(`expected ${wrong}`);
+      expect(told).toContain(image.hash);
+      expect(await host.summary("web")).toMatchObject({ phase: "failed" });
+      expect(host.kept().images).toEqual([]);
+      expect(await host.say("delete", "web", "--wait")).toBe("web: removed\n");
+      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+      expect(await host.network()).toEqual({ links: [], tables: [] });
+    });
+
+    test("no image, and one whose vm-config.json is broken, are told", async () => {
+      await host.start();
+      const missing = { path: host.folder.file("nowhere"), hash: image.hash };
+      expect(await refusal(...wordsOf("web", missing))).toMatch(/nowhere.*expected a folder/);
+      writeFileSync(join(image.path, "vm-config.json"), '{"payload": {"kernel": 7}}');
+      const broken = { path: image.path, hash: await hashPath(image.path) };
+      expect(await refusal(...wordsOf("api", broken))).toMatch(/payload\.kernel: expected/);
+      expect(host.kept().images).toEqual([]);
+    });
+
+    test("a delete while it is verified ends that, and nothing is left", async () => {
+      const large = await host.image({ name: "large", padding: 256 * 1024 * 1024 });
+      await host.start();
+      using client = await host.client();
+      await client.create(host.specOf("web", large), "running");
+      await client.change("delete", "web");
+      expect(await client.wait("web", "removed")).toBeNull();
+      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+      expect(host.said).not.toContain("bug");
+    });
+  });
+
+  test("names: one that is taken, one that is unknown, one that is none", async () => {
+    await host.start();
+    await create("web");
+    expect(await refusal(...wordsOf("web"))).toContain("There is a machine web already");
+    expect(await refusal("boot", "wbe")).toContain("Did you mean web?");
+    expect((await host.run("boot", "No/Name")).exitCode).not.toBe(0);
+    expect(await refusal("pause", "web")).toContain("web is created: it has not been booted");
+  });
+
+  describe("VMMs", () => {
+    test("without a program the worker says so, and machines wait for it", async () => {
+      await host.start({ configuration: ['qemu_path = "/nowhere/qemu"'] });
+      expect(await host.say("status")).toMatch(/WARNING.*No machine can run.*\/nowhere\/qemu/);
+      using client = await host.client();
+      await client.create(host.specOf("web", image), "running");
+      await waitFor("the refusal", async () => {
+        return (await host.summary("web")).reason?.includes("No hypervisor can run it");
+      });
+      expect(host.vmmProcesses()).toEqual([]);
+      await endWorker();
+      await host.start();
+      await host.reaches("web", "running");
+    });
+
+    test("one that hangs is reported, never collected, and taken up when it answers", async () => {
+      await host.start();
+      await runs("web");
+      const { vmm } = host;
+      const before = (await host.summary("web")).pid;
+      process.kill(vmm, "SIGSTOP");
+      await host.kill();
+      await host.start();
+      const told = await waitFor("the report", async () => {
+        const summary = await host.summary("web");
+        return summary.phase === "detached" && host.said.includes("attach-refused") && summary;
+      });
+      expect(told).toMatchObject({ wanted: "running", pid: before });
+      expect(told.detached_ms).toBeGreaterThan(0);
+      expect(host.vmm).toBe(vmm);
+      process.kill(vmm, "SIGCONT");
+      await host.reaches("web", "running");
+      await host.counts("web");
+      expect(host.vmm).toBe(vmm);
+    });
+
+    test("a control socket that answers garbage: detached, until its own is back", async () => {
+      await host.start();
+      await runs("web");
+      const { vmm } = host;
+      await host.kill();
+      const [user = ""] = host.vmms().keys();
+      const control = join(host.runFolder, user, "control");
+      renameSync(control, `${control}.own`);
+      const garbage = Bun.listen({
+        unix: control,
+        socket: {
+          open: (socket) => void socket.write("\0\xff{not json\n".repeat(9)),
+          data: () => {},
+        },
+      });
+      await host.start();
+      await waitFor("the report", () => host.said.includes("attach-refused"));
+      expect(await host.summary("web")).toMatchObject({ phase: "detached", wanted: "running" });
+      expect(host.vmm).toBe(vmm);
+      garbage.stop(true);
+      rmSync(control, { force: true });
+      renameSync(`${control}.own`, control);
+      await host.reaches("web", "running");
+      await host.counts("web");
+      expect(host.vmm).toBe(vmm);
+    });
+
+    test("without auto_restart one that died stays dead; a boot forgives", async () => {
+      await host.start({ configuration: ["auto_restart = false"] });
+      await runs("web");
+      process.kill(host.vmm, "SIGKILL");
+      const failed = await host.reaches("web", "failed");
+      expect(failed.reason).toContain("its VMM died");
+      expect(host.vmmProcesses()).toEqual([]);
+      expect(await host.say("boot", "web", "--wait")).toStartWith("web: running");
+    });
+
+    test("a guest that panics is started again, up to the start limit", async () => {
+      const limits = ["[start_limit]", "starts = 2", 'within = "1h"'];
+      await host.start({ configuration: limits });
+      await runs("web");
+      const first = host.vmm;
+      await host.type("web", guestLetters.panic);
+      await waitFor("another VMM", () => host.vmmProcesses().some((one) => one !== first));
+      await host.reaches("web", "running");
+      await host.counts("web");
+      await host.type("web", guestLetters.panic);
+      const failed = await host.reaches("web", "failed");
+      expect(failed.reason).toContain("the start limit is reached: at most 2 starts within 1 h");
+      expect(failed.reason).toContain("its guest panicked");
+      expect(await host.say("boot", "web", "--wait")).toStartWith("web: running");
+    });
+
+    test("one that dies again and again is waited with, and how long is shown", async () => {
+      await host.start({ configuration: ['backoff = { first = "1h", cap = "1h" }'] });
+      await runs("web");
+      const first = host.vmm;
+      process.kill(first, "SIGKILL");
+      await waitFor("another VMM", () => host.vmmProcesses().some((one) => one !== first));
+      await host.reaches("web", "running");
+      process.kill(host.vmm, "SIGKILL");
+      await host.reaches("web", "backing-off");
+      expect(await host.say("events", "web")).toMatch(
+        /backing-off restart in .*failure 2 in a row/,
+      );
+      expect(await host.say("boot", "web", "--wait")).toStartWith("web: running");
+    });
+  });
+
+  describe("the host", () => {
+    test("a second worker with the same folder is refused", async () => {
+      await host.start();
+      const second = host.spawn();
+      const { exitCode, stderr } = await second.ended();
+      expect(exitCode).toBe(111);
+      expect(stderr).toContain("expected a folder that no other worker uses");
+    });
+
+    test("a link of somebody else with the bridge's name is told, and left alone", async () => {
+      await host.on("ip", "link", "add", "br-procurator", "type", "bridge");
+      await host.start();
+      using client = await host.client();
+      await client.create(host.specOf("web", image), "created");
+      await waitFor("the refusal", () => host.said.includes("network-refused"));
+      expect((await host.summary("web")).reason).toContain("br-procurator");
+      expect(await host.network()).toEqual({ links: ["br-procurator"], tables: [] });
+      expect(host.vmmProcesses()).toEqual([]);
+      await host.on("ip", "link", "delete", "br-procurator");
+      await host.reaches("web", "created");
+    });
+
+    test("without a free address a machine is refused; with one again it is made", async () => {
+      await host.start({ configuration: ['vm_subnet_base = "10.99.0.0/30"'] });
+      expect(await create("web")).toContain("10.99.0.2");
+      expect(await refusal(...wordsOf("api"))).toMatch(/address/);
+      expect(host.kept().machines).toEqual(["web"]);
+      await host.say("delete", "web", "--now", "--wait");
+      expect(await create("api")).toContain("10.99.0.2");
+    });
+
+    test("a record that is damaged: its machine runs on, and is told", async () => {
+      await host.start();
+      await runs("web");
+      await create("api");
+      await host.say("delete", "api", "--now", "--wait");
+      const { vmm } = host;
+      await endWorker();
+      const record = join(host.machineFolder("web"), "machine.json");
+      const whole = readFileSync(record);
+      writeFileSync(record, whole.subarray(0, whole.length / 2));
+      const before = await host.network();
+      await host.start();
+      expect(host.said).toMatch(
+        /web\/machine\.json is not understood, and its machine is left alone/,
+      );
+      expect(await host.say("status")).toContain("machine.json is not understood");
+      expect(await refusal(...wordsOf("web"))).toContain("There is a machine web already");
+      // What others do takes nothing of it: no image, no TAP, no folder of its VMM.
+      await create("api");
+      expect(host.vmms().size).toBe(2);
+      expect((await host.network()).links).toEqual(expect.arrayContaining(before.links));
+      await host.say("delete", "api", "--now", "--wait");
+      expect(host.vmm).toBe(vmm);
+      expect(host.kept().images).toHaveLength(1);
+      expect(await host.network()).toEqual(before);
+      await endWorker();
+      writeFileSync(record, whole);
+      await host.start();
+      await host.reaches("web", "running");
+      await host.counts("web");
+      expect(host.vmm).toBe(vmm);
+    });
+
+    test("a record that cannot be written is waited for, and what follows it", async () => {
+      await host.start();
+      await runs("web");
+      const folder = host.machineFolder("web");
+      await host.on("mount", "--bind", folder, folder);
+      await host.on("mount", "-o", "remount,bind,ro", folder);
+      using client = await host.client();
+      // The worker's own word for the folder is below the mount from now on.
+      await client.change("pause", "web");
+      await waitFor("the trouble", () => host.said.includes("its record cannot be written"));
+      await host.on("umount", folder);
+      expect(await client.wait("web", "paused")).toMatchObject({ phase: "paused" });
+      await host.kill();
+      await host.start();
+      await host.reaches("web", "paused");
+    });
+  });
+
+  onlyInAll(() => {
+    test("50 machines at once, taken up after the worker was killed", async () => {
+      await host.start();
+      using client = await host.client();
+      const names = Array.from({ length: 50 }, (_value, index) => `vm-${index}`);
+      await Promise.all(names.map((name) => client.create(host.specOf(name, image), "created")));
+      await Promise.all(names.map((name) => client.wait(name, "created")));
+      const before = host.vmmProcesses().toSorted();
+      expect(before).toHaveLength(50);
+      await host.kill();
+      await host.start();
+      using again = await host.client();
+      await Promise.all(names.map((name) => again.wait(name, "created")));
+      expect(host.vmmProcesses().toSorted()).toEqual(before);
+      for (const name of names) await again.change("delete", name, { now: true });
+      await Promise.all(names.map((name) => again.wait(name, "removed")));
+      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+      expect(await host.network()).toEqual({ links: [], tables: [] });
+    }, 300_000);
+  });
+});
+
+skipUnless("the worker on a full disk", needs, () => {
+  test("a machine waits for room, for its record and for its image", async () => {
+    using folder = temporaryFolder();
+    using disk = new SmallDisk(folder.file("artifacts"), "4m");
+    await using small = await VmHost.make({ folder });
+    const padded = await small.image({ padding: 2 * 1024 * 1024 });
+    await small.start();
+    disk.fill();
+    using client = await small.client();
+    await client.create(small.specOf("web", padded), "created");
+    await waitFor("the trouble", () => small.said.includes("its record cannot be written"));
+    disk.clear();
+    await small.reaches("web", "created");
+    const large = await small.image({ name: "large", padding: 3 * 1024 * 1024 });
+    await client.create(small.specOf("api", large), "created");
+    await waitFor("the refusal", () => small.said.includes("prepare-refused"));
+    expect((await small.summary("api")).reason).toContain("ENOSPC");
+    await client.change("delete", "api");
+    expect(await client.wait("api", "removed")).toBeNull();
+    expect(isThere(small.machineFolder("api"))).toBe(false);
+    expect(small.kept().images).toHaveLength(1);
+  });
+});
