@@ -113,6 +113,7 @@ export class MachineWorker {
   readonly #holderReady = Promise.withResolvers<void>();
   readonly #holder: HolderClient;
   readonly #lock: WorkerLock;
+  readonly #images: ImageStore;
   readonly #tools: MachineTools;
   readonly #network: WorkerNetwork;
   readonly #hypervisors: HypervisorObservations;
@@ -141,6 +142,7 @@ export class MachineWorker {
     this.#logger = logger;
     this.#loop = loop;
     this.#lock = lock;
+    this.#images = images;
     this.#hypervisors = hypervisors;
     this.#limited = new LimitedLogger(logger, {
       now: monotonicNow,
@@ -201,6 +203,7 @@ export class MachineWorker {
     else if (choice.warning !== undefined) this.#logger.warn(choice.warning);
     await this.#holderReady.promise;
     await this.#forgetUnknown();
+    await this.#removeUnusedImages();
     this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
     this.#control = new ControlServer(this.#loop, {
@@ -230,6 +233,17 @@ export class MachineWorker {
       for (const { machine } of this.machines.values()) machine.observe();
       this.#poll();
     });
+  }
+
+  /** Of a machine whose removal an earlier worker did not end. */
+  async #removeUnusedImages(): Promise<void> {
+    const used = this.#usedImages();
+    if (used === undefined) return;
+    try {
+      await this.#images.removeUnused(used);
+    } catch (error) {
+      this.#logger.warn("images that no machine uses cannot be removed", { failure: error });
+    }
   }
 
   get now(): number {
