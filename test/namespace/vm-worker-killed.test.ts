@@ -244,16 +244,24 @@ async function dies(): Promise<void> {
 async function expectSettled(story: Story, isTaken: boolean): Promise<Phase> {
   const before: Phase = story.from ?? "removed";
   const allowed: readonly Phase[] = isTaken ? [story.to] : [story.to, before];
-  const phase = await waitFor(`the machine to be ${allowed.join(" or ")}`, async () => {
+  const isEnded = story.to === "off" || story.to === "removed";
+  let last: VmSummary | undefined;
+  const look = async () => {
     host.expectOneVmm();
     using client = await host.client();
     const [summary] = await client.list();
     const now = summary?.phase ?? "removed";
     // How long a guest has to shut down, and a hurry, are not written down: a new worker gives it
     // the usual time.
-    if (now === "stopping") await client.change("shutdown", "web", { now: true });
+    if (isEnded && now === "stopping") await client.change("shutdown", "web", { now: true });
+    last = summary;
     const isSettled = summary === undefined || summary.wanted === now;
     return isSettled && allowed.includes(now) && now;
+  };
+  const wanted = `the machine to be ${allowed.join(" or ")}`;
+  const phase = await waitFor(wanted, look).catch((error: Error) => {
+    error.message += ` (${JSON.stringify(last)}; ${host.said})`;
+    throw error;
   });
   expect(host.vmmProcesses()).toHaveLength(phase === "running" || phase === "paused" ? 1 : 0);
   return phase;
