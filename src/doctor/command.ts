@@ -1,6 +1,10 @@
 import { defineCommand } from "../command-line/definition.ts";
+import { tellText } from "../command-line/output.ts";
 import { UsageError } from "../command-line/usage-error.ts";
+import { formatErrors } from "../toml/format-errors.ts";
+import { ExitCode } from "../units/exit-code.ts";
 import { nearest } from "../units/nearest.ts";
+import type { WorkerOutcome } from "../vm/worker-configuration.ts";
 import { type Subject, subjects } from "./judgement.ts";
 
 export const doctorCommand = defineCommand({
@@ -12,6 +16,8 @@ export const doctorCommand = defineCommand({
       ["hostler doctor process", "Examine it for keeping processes running"],
       ["hostler doctor process --json", "The same, for programs"],
       ["hostler doctor live-update", "Name every cause for which live update does not work"],
+      ["hostler doctor vm", "Say which hypervisor runs machines here, and what hinders them"],
+      ["hostler doctor vm --config /etc/hostler/vm.toml", "For a worker with this configuration"],
     ],
     exitCodes: { 0: "What was asked for works here", 111: "Something is missing for it" },
   },
@@ -21,14 +27,39 @@ export const doctorCommand = defineCommand({
       required: false,
       description: `What to examine the host for: ${subjects.join(", ")}; everything without it`,
     },
+    config: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "For vm: the worker's TOML; without it the worker's defaults",
+    },
     json: { type: "boolean", description: "As JSON: check, status, found, needed_by, mend" },
   },
   run: async (args) => {
     const asked = args.subject === undefined ? subjects : [readSubject(args.subject)];
     const { examine } = await import("./doctor.ts");
-    return await examine({ subjects: asked, json: args.json });
+    const outcome = await readConfiguration(args.config, asked);
+    if (outcome.kind === "refused") {
+      tellText(formatErrors(outcome.errors));
+      return ExitCode.usage;
+    }
+    const { configuration } = outcome;
+    return await examine({ subjects: asked, configuration, json: args.json });
   },
 });
+
+/** The file is read as the worker reads it: what that refuses is no configuration. */
+async function readConfiguration(
+  file: string | undefined,
+  asked: readonly Subject[],
+): Promise<WorkerOutcome> {
+  const { readWorkerConfiguration, workerDefaults } = await import("../vm/worker-configuration.ts");
+  if (file === undefined) return { kind: "ok", configuration: workerDefaults, warnings: [] };
+  if (!asked.includes("vm")) {
+    throw new UsageError(`Expected --config with vm alone, received it with ${asked.join(", ")}.`);
+  }
+  return readWorkerConfiguration(file);
+}
 
 function readSubject(word: string): Subject {
   const subject = subjects.find((candidate) => candidate === word);

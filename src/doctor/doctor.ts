@@ -1,10 +1,13 @@
 import { printJson, printText } from "../command-line/output.ts";
 import { renderTable } from "../command-line/table.ts";
 import { ExitCode } from "../units/exit-code.ts";
+import type { WorkerConfiguration } from "../vm/worker-configuration.ts";
 import { type Advice, isFit, judge, type Subject } from "./judgement.ts";
 import { judgeLiveUpdate } from "./live-update-judgement.ts";
 import { probeLiveUpdate } from "./live-update-probes.ts";
 import { probeHost } from "./probes.ts";
+import { judgeVm } from "./vm-judgement.ts";
+import { probeVm } from "./vm-probes.ts";
 
 /**
  * Examines this host and says what it found.
@@ -12,18 +15,24 @@ import { probeHost } from "./probes.ts";
  */
 export async function examine(options: {
   readonly subjects: readonly Subject[];
+  /** Of a worker for virtual machines. */
+  readonly configuration: WorkerConfiguration;
   readonly json: boolean;
 }): Promise<ExitCode> {
-  const advice = await diagnose(options.subjects);
+  const advice = await diagnose(options.subjects, options.configuration);
   if (options.json) await printJson(advice);
   else await printText(renderAdvice(advice, options.subjects));
   return isFit(advice) ? ExitCode.done : ExitCode.refused;
 }
 
-async function diagnose(subjects: readonly Subject[]): Promise<Advice[]> {
+async function diagnose(
+  subjects: readonly Subject[],
+  configuration: WorkerConfiguration,
+): Promise<Advice[]> {
   return [
     ...(subjects.includes("process") ? judge(await probeHost(), subjects) : []),
     ...(subjects.includes("live-update") ? judgeLiveUpdate(probeLiveUpdate()) : []),
+    ...(subjects.includes("vm") ? judgeVm(await probeVm(configuration)) : []),
   ];
 }
 

@@ -1,9 +1,10 @@
 /** Turns findings into lines of advice. Pure: no file is read and nothing is called here. */
 import { capabilityNumbers } from "../units/linux-names.ts";
+import { mendCapability } from "./capability.ts";
 import type { CallFeature, Findings, Trial } from "./findings.ts";
 
 /** What one can ask the doctor about. */
-export const subjects = ["process", "live-update"] as const;
+export const subjects = ["process", "live-update", "vm"] as const;
 export type Subject = (typeof subjects)[number];
 
 export type Status = "ok" | "warning" | "missing";
@@ -266,16 +267,6 @@ function judgeCapabilities({ ownStatus }: Findings): Judged[] {
       mend: mendCapability(name, ownStatus?.user),
     };
   });
-}
-
-/** Root that lacks one was given less by whoever started it. */
-function mendCapability(name: string, user: number | undefined): string {
-  if (user !== 0) return `Run as root, or with AmbientCapabilities=${name} in the unit.`;
-  const short = name.replace(/^CAP_/, "");
-  return (
-    "This root has less than the host's. In a container: start that with " +
-    `--cap-add=${short} (podman, docker). In a unit: add ${name} to CapabilityBoundingSet=.`
-  );
 }
 
 function bitOf(capability: string): bigint {

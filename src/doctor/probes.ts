@@ -97,7 +97,8 @@ export function probeOwnStatus(): OwnStatus | undefined {
   return { user: Number(user), effectiveCapabilities: BigInt(`0x${effective ?? "0"}`) };
 }
 
-function probeCgroup(): CgroupFindings {
+/** Of this process; a child cgroup is made, and removed. */
+export function probeCgroup(): CgroupFindings {
   const mounts = (readText("/proc/self/mountinfo") ?? "").split("\n").map(parseMount);
   const mount = mounts.find(({ type }) => type === "cgroup2")?.place;
   const path = /^0::(.*)$/m.exec(readText("/proc/self/cgroup") ?? "")?.[1];
@@ -138,7 +139,8 @@ function tryKill(folder: string): Trial {
   }
 }
 
-function codeOf(error: unknown): string {
+/** The name of an error number, such as "EACCES". */
+export function codeOf(error: unknown): string {
   return (error as { code?: string }).code ?? String(error);
 }
 

@@ -24,10 +24,13 @@ export interface NetworkFinding {
   readonly mend: string;
 }
 
+/** What of a network is judged. */
+export type JudgedNetwork = Pick<NetworkSpecification, "bridge" | "subnet" | "ipv6">;
+
 /** @param specifications of the networks that this host has, or is to have */
 export function judgeNetwork(
   observed: ObservedNetwork,
-  specifications: readonly NetworkSpecification[],
+  specifications: readonly JudgedNetwork[],
 ): NetworkFinding[] {
   return [
     ...judgeDevice(observed),
@@ -52,7 +55,7 @@ function judgeDevice({ settings }: ObservedNetwork): NetworkFinding[] {
 
 function judgeForwarding(
   { settings }: ObservedNetwork,
-  specifications: readonly NetworkSpecification[],
+  specifications: readonly JudgedNetwork[],
 ): NetworkFinding[] {
   const findings: NetworkFinding[] = [];
   if (settings.forwarding === false) {
@@ -78,7 +81,7 @@ function judgeForwarding(
 /** An accept of ours is no accept of others': one chain that drops is enough. */
 function judgeForwardChains(
   observed: ObservedNetwork,
-  specifications: readonly NetworkSpecification[],
+  specifications: readonly JudgedNetwork[],
 ): NetworkFinding[] {
   const { chains, settings } = observed;
   const bridges = specifications.map(({ bridge }) => bridge);
@@ -153,7 +156,7 @@ function forwardDrop(
 
 function judgeSubnet(
   { routes, links }: ObservedNetwork,
-  { bridge, subnet: text }: NetworkSpecification,
+  { bridge, subnet: text }: JudgedNetwork,
 ): NetworkFinding[] {
   const subnet = parseSubnet(text);
   if (subnet === undefined) return [];
@@ -176,7 +179,7 @@ function judgeSubnet(
   });
 }
 
-function judgeBridge({ links }: ObservedNetwork, { bridge }: NetworkSpecification) {
+function judgeBridge({ links }: ObservedNetwork, { bridge }: JudgedNetwork) {
   const link = links.find(({ name }) => name === bridge);
   if (link === undefined || readOwnership(link.alias) !== undefined) return [];
   const finding: NetworkFinding = {

@@ -52,6 +52,9 @@ export interface WorkerConfiguration {
   readonly runFolder: string;
 }
 
+/** Where Debian's package ovmf has its firmware. */
+export const debianFirmware = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+
 /** As the seed has them, and more. */
 export const workerDefaults = {
   metricsPollInterval: 5_000,

@@ -1,9 +1,11 @@
 /** The compiled doctor on this host as it is, and as it is seen by those who may do less. */
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import type { Advice } from "../../src/doctor/judgement.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { runProgram } from "../support/program.ts";
 import { kernel, root, skipUnless } from "../support/skips.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 
 interface Answer {
   readonly exitCode: number | null;
@@ -54,7 +56,7 @@ skipUnless("hostler doctor", root, () => {
   ])("does not know what it was not made for: %s", async (word, end) => {
     const result = await runProgram([hostler(), "doctor", word]);
     expect(result.exitCode).toBe(100);
-    expect(result.stderr).toContain("Expected one of process, live-update, or no word for all");
+    expect(result.stderr).toContain("Expected one of process, live-update, vm, or no word for all");
     expect(result.stderr).toContain(`received "${word}".${end}`);
   });
 
@@ -131,5 +133,84 @@ skipUnless("hostler doctor where memory may not be executable", kernel("6.3"), (
     });
     expect(advice.get("executable_memory")?.mend).toContain("MemoryDenyWriteExecute=");
     expect(advice.get("pidfd_open")?.mend).toBe("Mend executable_memory, and ask again.");
+  });
+});
+
+/** In a network namespace of its own, which a script makes what it is to be. */
+async function askVm(script: string, ...flags: string[]): Promise<Answer> {
+  const shell = ["sh", "-c", `${script}; exec "$@"`, "sh"];
+  const words = ["unshare", "--net", ...shell, hostler(), "doctor", "vm", "--json", ...flags];
+  const result = await runProgram(words);
+  expect(result.stderr).toBe("");
+  const advice = JSON.parse(result.stdout) as Advice[];
+  return { exitCode: result.exitCode, advice: new Map(advice.map((one) => [one.check, one])) };
+}
+
+const forwards = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+
+skipUnless("hostler doctor vm", root, () => {
+  test("reads the rules of this namespace, and changes nothing in it", async () => {
+    const { exitCode, advice } = await askVm(forwards);
+    expect(advice.get("nftables")).toMatchObject({
+      status: "ok",
+      found: "read over netlink: 0 tables, 0 chains",
+    });
+    for (const check of ["cap_net_admin", "ip_forward", "forward_chains", "subnet", "bridge"]) {
+      expect(advice.get(check)?.status).toBe("ok");
+    }
+    const isFit = [...advice.values()].every(({ status }) => status !== "missing");
+    expect(exitCode).toBe(isFit ? 0 : 111);
+  });
+
+  test("a host that forwards nothing is not fit, and is told what to set", async () => {
+    const { exitCode, advice } = await askVm("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    expect(exitCode).toBe(111);
+    expect(advice.get("ip_forward")).toMatchObject({ status: "missing" });
+    expect(advice.get("ip_forward")?.mend).toContain("net.ipv4.ip_forward = 1");
+  });
+
+  test("without CAP_NET_ADMIN netfilter tells nothing", async () => {
+    const words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+    const result = await runProgram([...words, hostler(), "doctor", "vm", "--json"]);
+    expect(result.exitCode).toBe(111);
+    const advice = JSON.parse(result.stdout) as Advice[];
+    const found = advice.filter(({ status }) => status === "missing").map(({ check }) => check);
+    expect(found).toContain("cap_net_admin");
+    expect(found).toContain("nftables");
+  });
+
+  describe("with the worker's configuration", () => {
+    test("its folders and its firmware are looked at", async () => {
+      using folder = temporaryFolder();
+      const file = folder.file("vm.toml");
+      const lines = [
+        `vm_artifacts_dir = "${folder.file("vms")}"`,
+        `firmware_path = "${folder.file("absent.fd")}"`,
+      ];
+      writeFileSync(file, `${lines.join("\n")}\n`);
+      const { exitCode, advice } = await askVm(forwards, "--config", file);
+      expect(exitCode).toBe(111);
+      expect(advice.get("artifacts_folder")?.found).toStartWith(
+        `${folder.file("vms")}, to be made in ${folder.path}: `,
+      );
+      expect(advice.get("firmware")).toMatchObject({ status: "missing" });
+    });
+
+    test("one that the worker refuses is refused here, in the same words", async () => {
+      using folder = temporaryFolder();
+      const file = folder.file("vm.toml");
+      writeFileSync(file, 'vm_subnet_base = "10.100.0.1/16"\n');
+      const words = ["doctor", "vm", "--config", file];
+      const result = await runProgram([hostler(), ...words]);
+      expect(result.exitCode).toBe(100);
+      expect(result.stderr).toContain("Did you mean 10.100.0.0/16?");
+    });
+
+    test("it is for vm alone", async () => {
+      const words = ["doctor", "process", "--config", "/nonexistent"];
+      const result = await runProgram([hostler(), ...words]);
+      expect(result.exitCode).toBe(100);
+      expect(result.stderr).toContain("Expected --config with vm alone, received it with process.");
+    });
   });
 });

@@ -19,11 +19,9 @@ import {
   parseVmConfig,
   wantedFiles,
 } from "../vm-config.ts";
+import { debianFirmware } from "../worker-configuration.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import type { MachineParts, Preparation, PreparationProgress } from "./machine-tools.ts";
-
-/** Where Debian's package ovmf has its firmware. */
-const DEBIAN_FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 
 const SEED_NAME = "seed.iso";
 
@@ -184,7 +182,7 @@ export class DiskPreparation implements Preparation {
     if (boot.kind === "firmware") {
       const code =
         boot.code === "host"
-          ? (this.#options.firmware ?? DEBIAN_FIRMWARE)
+          ? (this.#options.firmware ?? debianFirmware)
           : image.locate(boot.code, "firmware");
       if (boot.code === "host" && !existsSync(code)) {
         throw new ImageRefused("use the image", image.record.source, {

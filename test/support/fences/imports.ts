@@ -59,6 +59,26 @@ export const exceptions: readonly ImportException[] = [
     reason: "it decides nothing: it is one effect, performed in a process of its own",
   },
   {
+    from: "src/doctor/vm-findings.ts",
+    to: "src/vm/worker-configuration.ts",
+    reason: "a type alone: the doctor looks at what this worker is going to use",
+  },
+  {
+    from: "src/doctor/vm-probes.ts",
+    to: "src/vm/worker-configuration.ts",
+    reason: "where the worker looks for firmware when its configuration names none",
+  },
+  {
+    from: "src/doctor/doctor.ts",
+    to: "src/vm/worker-configuration.ts",
+    reason: "a type alone: it hands on what the command read",
+  },
+  {
+    from: "src/doctor/command.ts",
+    to: "src/vm/worker-configuration.ts",
+    reason: "--config is the worker's own file, read and refused as the worker does",
+  },
+  {
     from: "src/http/problem.ts",
     to: "src/messaging/describe-issues.ts",
     reason: "a wrong request is refused in the same words, whatever socket it came by",

@@ -1,0 +1,73 @@
+/**
+ * Looks at this host as one for virtual machines. No machine is started, and nothing of its
+ * network is changed: a device is opened and closed, and the kernel is asked what there is.
+ */
+import { accessSync, closeSync, constants, existsSync, openSync, statfsSync } from "node:fs";
+import { dirname } from "node:path";
+import { observeHypervisors } from "../hypervisor/observe.ts";
+import { debianFirmware, type WorkerConfiguration } from "../vm/worker-configuration.ts";
+import { codeOf, probeCgroup, probeOwnStatus } from "./probes.ts";
+import type { FolderFindings, NetworkFindings, Opening, VmFindings } from "./vm-findings.ts";
+
+/** What is absent, or not ours to use, is a finding and no error. */
+export async function probeVm(configuration: WorkerConfiguration): Promise<VmFindings> {
+  const firmware = configuration.firmware ?? debianFirmware;
+  return {
+    configuration,
+    ownStatus: probeOwnStatus(),
+    hypervisors: await observeHypervisors({ programs: configuration.programs }),
+    // Without a name nothing is made: the kernel makes a link by TUNSETIFF alone.
+    tun: tryOpening("/dev/net/tun", constants.O_RDWR),
+    vsock: tryOpening("/dev/vhost-vsock", constants.O_RDWR),
+    network: await probeNetwork(),
+    cgroup: probeCgroup(),
+    artifacts: probeFolder(configuration.artifactsFolder),
+    run: probeFolder(configuration.runFolder),
+    firmware: { path: firmware, opening: tryOpening(firmware, constants.O_RDONLY) },
+  };
+}
+
+function tryOpening(path: string, flags: number): Opening {
+  try {
+    closeSync(openSync(path, flags | constants.O_NONBLOCK));
+    return { outcome: "opened" };
+  } catch (error) {
+    return { outcome: "refused", code: codeOf(error) };
+  }
+}
+
+/** It is imported here and not above: where memory may not be executable, ffi/ throws. */
+async function probeNetwork(): Promise<NetworkFindings> {
+  try {
+    const { observeNetwork } = await import("../network/kernel-network.ts");
+    return { outcome: "observed", observed: observeNetwork() };
+  } catch (error) {
+    return { outcome: "refused", reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** The nearest folder that is there decides: the others are made in it. */
+function probeFolder(path: string): FolderFindings {
+  let found = path;
+  while (!existsSync(found) && found !== "/") found = dirname(found);
+  return { path, found, refusal: refusalOf(found), freeBytes: freeBytesOf(found) };
+}
+
+function refusalOf(folder: string): string | undefined {
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return codeOf(error);
+  }
+}
+
+/** What is kept for root alone is left out, as df(1) does. */
+function freeBytesOf(folder: string): number | undefined {
+  try {
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
+}
