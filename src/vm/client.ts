@@ -31,6 +31,14 @@ import {
   type WorkerStatus,
   workerStatusSchema,
 } from "./protocol.ts";
+import {
+  type ExecCommand,
+  type ExecEnd,
+  type ExecItem,
+  execEndSchema,
+  execItemSchema,
+  guestPingSchema,
+} from "./protocol-exec.ts";
 
 /** The worker is away, refused, or is not understood; the message has the mend. */
 export class WorkerError extends Error {
@@ -84,6 +92,29 @@ export class WorkerClient implements Disposable {
 
   metrics(name: string | undefined): Promise<VmMetrics[]> {
     return this.#request(v.array(vmMetricsSchema), "metrics", name === undefined ? {} : { name });
+  }
+
+  /** Runs a program in a guest; its output is given piece by piece, each after the one before. */
+  async exec(
+    name: string,
+    command: ExecCommand,
+    onOutput: (item: ExecItem) => Promise<void>,
+  ): Promise<ExecEnd> {
+    try {
+      const items = this.#control.stream("exec", { name, ...command });
+      for (;;) {
+        const { done, value } = await items.next();
+        if (done === true) return validate(execEndSchema, value);
+        await onOutput(validate(execItemSchema, value));
+      }
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
+  /** How long the agent in a guest took to answer. */
+  async pingGuest(name: string): Promise<Milliseconds> {
+    return (await this.#request(guestPingSchema, "guest-ping", { name })).milliseconds;
   }
 
   async console(name: string): Promise<string> {

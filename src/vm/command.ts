@@ -344,6 +344,59 @@ const consoleCommand = defineCommand({
   run: async (args) => await (await import("./commands/console.ts")).runConsole(args),
 });
 
+const execCommand = defineCommand({
+  meta: {
+    name: "exec",
+    description: "Run a program in its guest, by the agent there, and exit as it does",
+    examples: [
+      ["hostler vm exec web -- uname -r", "Its output comes as it is, its input is /dev/null"],
+      ["hostler vm exec web --time-limit 30s -- sh -c 'df -h; free'", "Kill it after that time"],
+    ],
+    exitCodes: {
+      0: "the program's own status, whatever it is; 128 and the number of its signal",
+      ...refused,
+    },
+  },
+  args: {
+    ...oneName,
+    command: {
+      type: "positional",
+      repeatable: true,
+      description: "The program and its arguments, after --",
+    },
+    env: {
+      type: "string",
+      repeatable: true,
+      valueHint: "NAME=value",
+      description: "Its whole environment; PATH, HOME and LANG without it",
+    },
+    directory: { type: "string", valueHint: "path", description: "Where it runs, in the guest" },
+    "time-limit": {
+      type: "string",
+      valueHint: "duration",
+      description: "Kill it then, with its process group; 24h without it",
+    },
+    "output-limit": {
+      type: "string",
+      valueHint: "size",
+      description: "Leave out what it says beyond that; 64MiB without it, which is the most",
+    },
+    ...controlSocketFlag,
+  },
+  run: async (args) => await (await import("./commands/exec.ts")).runExec(args),
+});
+
+const pingCommand = defineCommand({
+  meta: {
+    name: "ping",
+    description: "Ask whether the agent in its guest answers",
+    examples: [["hostler vm ping web", "Exit code 0: it does"]],
+    exitCodes: refused,
+  },
+  args: { ...oneName, ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/exec.ts")).runPing(args),
+});
+
 const logsCommand = defineCommand({
   meta: {
     name: "logs",
@@ -392,6 +445,8 @@ export const vmCommand: Command = defineCommand({
     eventsCommand,
     consoleCommand,
     logsCommand,
+    execCommand,
+    pingCommand,
     replaceCommand,
     snapshotCommand,
     restoreCommand,

@@ -2,6 +2,7 @@ import { wallClock } from "../event-loop/clock.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import type { BookedEvent } from "../units/event-book.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { type AskedMachine, answerAgent } from "./agent-control.ts";
 import { answerSnapshots } from "./control-snapshots.ts";
 import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
@@ -91,6 +92,10 @@ function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall
     case "snapshot":
       void answerSnapshots(worker, request, call, (one) => summarize(worker, one));
       return;
+    case "exec":
+    case "guest-ping":
+      answerAgent(askedOf(entry), request, call);
+      return;
     default:
       wish(worker, entry, request, call);
   }
@@ -134,10 +139,18 @@ function declare(worker: MachineWorker, request: Of<"apply" | "diff">, call: Con
   }
 }
 
-type Wishing = Exclude<AboutOne, Of<"show" | "survivable" | "console" | "wait" | "snapshot">>;
+function askedOf({ machine, state }: Entry): AskedMachine {
+  const { name, agent } = machine;
+  return { name, agent, phase: state.phase, hypervisor: machine.record.choice?.hypervisor };
+}
+
+type Wished = Exclude<
+  AboutOne,
+  Of<"show" | "survivable" | "console" | "wait" | "snapshot" | "exec" | "guest-ping">
+>;
 
 /** What an operator asks for, as an event of the lifecycle. */
-function eventOf(request: Wishing): Wish {
+function eventOf(request: Wished): Wish {
   switch (request.verb) {
     case "replace-vmm":
       return { kind: "replace" };
@@ -150,7 +163,7 @@ function eventOf(request: Wishing): Wish {
   }
 }
 
-function wish(worker: MachineWorker, entry: Entry, request: Wishing, call: ControlCall): void {
+function wish(worker: MachineWorker, entry: Entry, request: Wished, call: ControlCall): void {
   const event: MachineEvent & Wish = eventOf(request);
   const why = whyRefused(entry.state, event.kind);
   if (why !== undefined) {

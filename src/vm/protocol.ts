@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { execEntries } from "./protocol-exec.ts";
 
 /**
  * The worker's control socket: the command line, and the worker's own tests, speak the house's
@@ -244,6 +245,10 @@ export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("delete-snapshot"), name, snapshot: name }),
   v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
   v.strictObject({ id: identifier, verb: v.literal("survivable"), name }),
+  /** Runs a program in its guest: output as items, then its ending. It ends with this client. */
+  v.strictObject({ id: identifier, verb: v.literal("exec"), name, ...execEntries }),
+  /** Answered when the agent in its guest has; "ping" asks whether the worker is there. */
+  v.strictObject({ id: identifier, verb: v.literal("guest-ping"), name }),
   /** Of the worker itself. */
   v.strictObject({ id: identifier, verb: v.literal("status") }),
   /** Answered when the machine is in that phase, or will not come there by itself. */
@@ -281,6 +286,10 @@ export const errorKinds = [
   "vmm-refused",
   /** The VMM does not answer. */
   "vmm-unreachable",
+  /** The agent in the guest answered, and refused. */
+  "agent-refused",
+  /** The agent in the guest does not answer, or breaks the rules of its wire. */
+  "agent-unreachable",
   /** The kernel refused: disk full, no permission. */
   "system",
 ] as const;

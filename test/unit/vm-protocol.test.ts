@@ -110,6 +110,8 @@ describe("requests", () => {
     ...["list", "status", "metrics", "events"].map((verb) => ({ verb })),
     { verb: "events", name: "a", after: 3, follow: true },
     { verb: "wait", name: "a", until: "running" },
+    { verb: "exec", name: "a", argv: ["uname", "-r"] },
+    { verb: "guest-ping", name: "a" },
   ];
 
   test("of every verb are understood", () => {

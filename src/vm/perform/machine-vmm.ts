@@ -29,6 +29,7 @@ import {
 } from "../lifecycle-state.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import { passStep } from "./kill-points.ts";
+import { MachineAgent } from "./machine-agent.ts";
 import { MachineConsole } from "./machine-console.ts";
 import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
@@ -92,6 +93,8 @@ interface Living {
 
 /** The VMM of one machine: its process, its sockets and the connection to it. */
 export class MachineVmm implements Disposable {
+  /** Of its guest, whichever VMM has it. */
+  readonly agent: MachineAgent;
   readonly #name: string;
   readonly #tools: MachineTools;
   readonly #owner: Owner;
@@ -110,6 +113,7 @@ export class MachineVmm implements Disposable {
     this.#name = name;
     this.#tools = tools;
     this.#owner = owner;
+    this.agent = new MachineAgent(tools.loop, () => this.files.agent);
   }
 
   get attached(): AttachedVmm | undefined {
@@ -576,6 +580,7 @@ export class MachineVmm implements Disposable {
 
   [Symbol.dispose](): void {
     this.#isDisposed = true;
+    this.agent[Symbol.dispose]();
     this.#detach();
     this.#letGo();
   }

@@ -9,6 +9,7 @@ import type {
 } from "../lifecycle-state.ts";
 import { type MachineRecord, noteFromRecord, noteToRecord } from "../machine-record.ts";
 import { passEffect, passStep } from "./kill-points.ts";
+import type { MachineAgent } from "./machine-agent.ts";
 import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
 import { type AttachedVmm, MachineVmm } from "./machine-vmm.ts";
 import { lastingRefusal, refusalOf } from "./refusal.ts";
@@ -86,6 +87,11 @@ export class Machine implements Disposable {
   /** Who has it, as far as this worker knows. */
   get processId(): number | undefined {
     return this.#vmm.processId;
+  }
+
+  /** In its guest. */
+  get agent(): MachineAgent {
+    return this.#vmm.agent;
   }
 
   get consoleSocket(): string {

@@ -1,0 +1,88 @@
+import type { HypervisorName } from "../hypervisor/driver.ts";
+import type { ControlCall } from "../messaging/control-server.ts";
+import { AgentRefused } from "./guest-agent/client.ts";
+import type { MachineAgent } from "./perform/machine-agent.ts";
+import type { ControlRequest, ErrorKind } from "./protocol.ts";
+import { type ExecEnd, type ExecItem, execLimits } from "./protocol-exec.ts";
+
+/** The machine whose guest is asked. */
+export interface AskedMachine {
+  readonly name: string;
+  readonly phase: string;
+  readonly hypervisor: HypervisorName | undefined;
+  readonly agent: Pick<MachineAgent, "ping" | "exec">;
+}
+
+export type AgentRequest = Extract<ControlRequest, { verb: "exec" | "guest-ping" }>;
+
+/** Phases in which a guest runs: in another it cannot answer, and would be waited for in vain. */
+const answering: ReadonlySet<string> = new Set(["running", "detached", "snapshotting"]);
+
+/** Answers a request to the agent in a guest. What the guest does is no fault of the worker's. */
+export function answerAgent(machine: AskedMachine, request: AgentRequest, call: ControlCall): void {
+  const { name, phase, hypervisor } = machine;
+  if (!answering.has(phase)) {
+    const hint =
+      phase === "paused" ? `See hostler vm resume ${name}` : `See hostler vm show ${name}`;
+    refuse(call, "wrong-phase", `${name} is ${phase}: its guest does not run`, hint);
+    return;
+  }
+  if (hypervisor === "cloud-hypervisor") {
+    const message =
+      `The agent of ${name} is not connected yet: cloud-hypervisor has no virtio-serial port for ` +
+      "it, and its AF_VSOCK is not used by this version";
+    refuse(call, "machine-refused", message, 'Run the machine with hypervisor = "qemu".');
+    return;
+  }
+  if (request.verb === "exec") exec(machine, request, call);
+  else ping(machine, call);
+}
+
+function ping({ name, agent }: AskedMachine, call: ControlCall): void {
+  agent.ping().then(
+    (milliseconds) => call.done({ milliseconds }),
+    (error) => refuseFor(name, error, call),
+  );
+}
+
+/** The program ends with whoever asked for it. */
+function exec(
+  { name, agent }: AskedMachine,
+  request: Extract<AgentRequest, { verb: "exec" }>,
+  call: ControlCall,
+): void {
+  const { argv, environment, working_directory: workingDirectory } = request;
+  const running = agent.exec(
+    {
+      argv,
+      ...(environment !== undefined && { environment }),
+      ...(workingDirectory !== undefined && { workingDirectory }),
+      timeLimit: request.time_limit_ms ?? execLimits.time,
+      outputLimit: request.output_limit ?? execLimits.outputBytes,
+      streams: "apart",
+      outlives: false,
+    },
+    {
+      onOutput: (stream, bytes) => {
+        call.item({ stream, data: bytes.toBase64() } satisfies ExecItem, { later: true });
+      },
+    },
+  );
+  // A client that does not take what the guest says is let go, and with it the program.
+  call.onGone(() => running.end());
+  running.ended.then(
+    ({ ending, leftOut, killed }) => {
+      call.done({ ending, left_out: leftOut, killed: killed ?? null } satisfies ExecEnd);
+    },
+    (error) => refuseFor(name, error, call),
+  );
+}
+
+function refuseFor(name: string, error: unknown, call: ControlCall): void {
+  const kind = error instanceof AgentRefused ? "agent-refused" : "agent-unreachable";
+  refuse(call, kind, `${name}: ${error instanceof Error ? error.message : String(error)}`);
+}
+
+function refuse(call: ControlCall, kind: ErrorKind, message: string, hint?: string): void {
+  call.refuse({ kind, message, ...(hint !== undefined && { hint }) });
+}
