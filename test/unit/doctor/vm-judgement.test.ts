@@ -30,7 +30,7 @@ const hypervisors: HypervisorObservations = {
       path: "/usr/bin/qemu-system-x86_64",
       version: "10.0.2",
       machineTypes: ["pc-q35-10.0"],
-      processorModels: ["qemu64-v1", "kvm64-v1"],
+      processorModels: ["Nehalem-v1", "kvm64-v1"],
     },
   },
   processor: { vendor: "GenuineIntel", flags: ["vmx"], deviceRefusal: undefined },

@@ -84,7 +84,7 @@ describe("the choice", () => {
       program: { hypervisor: "qemu" },
       accelerator: "tcg",
       machineType: "pc-q35-10.0",
-      processorModel: "qemu64-v1",
+      processorModel: "Nehalem-v1",
     });
     if (choice.kind === "refused") throw new Error(choice.reason);
     expect(choice.warning).toContain("WITHOUT KVM");
