@@ -1,3 +1,4 @@
+import { AGENT_PORT } from "../agent-port.ts";
 import type {
   Beginning,
   HypervisorProgram,
@@ -16,9 +17,6 @@ import { isMicrovm, refuseUnfit } from "./refuse.ts";
 
 /** The descriptor that has the machine's memory: the first after standard input and output. */
 const MEMORY_DESCRIPTOR = 3;
-
-/** Names on the way to the guest agent. */
-export const AGENT_PORT = "org.hostler.agent.0";
 
 /** The sandbox: no old system calls, no more rights, no other programs, no other priorities. */
 const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" as const;

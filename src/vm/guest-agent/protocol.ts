@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { AGENT_PORT } from "../../hypervisor/agent-port.ts";
 
 /**
  * The wire between a worker and the agent in a guest: JSON text sequences (RFC 7464) over a channel
@@ -13,8 +14,8 @@ import * as v from "valibot";
 /** An agent that speaks another version answers a hello with its own, and is then not asked. */
 export const PROTOCOL_VERSION = 1;
 
-/** The virtio-serial port's name, as the VMM gives it and as udev names it in the guest. */
-export const PORT_NAME = "org.hostler.agent";
+/** As the VMM gives it, and as udev names it in the guest. */
+export const PORT_NAME: string = AGENT_PORT;
 /** The port of AF_VSOCK that the agent listens at, where the guest has no such virtio port. */
 export const VSOCK_PORT = 26_735;
 

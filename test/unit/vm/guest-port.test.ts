@@ -3,8 +3,9 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { makeSocketPair } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../../src/event-loop/event-loop.ts";
+import { qemuDriver } from "../../../src/hypervisor/qemu/driver.ts";
 import { StreamConnection } from "../../../src/messaging/stream-connection.ts";
-import { limits } from "../../../src/vm/guest-agent/protocol.ts";
+import { limits, PORT_NAME } from "../../../src/vm/guest-agent/protocol.ts";
 import {
   DevicePort,
   type GuestPort,
@@ -13,6 +14,7 @@ import {
   PortRefused,
 } from "../../../src/vm/perform/guest-port.ts";
 import { testEventLoop } from "../../support/event-loop.ts";
+import { filesIn, testMachine, testProgram } from "../../support/hypervisor/machines.ts";
 import { waitFor } from "../../support/wait-for.ts";
 
 let loop: EventLoop;
@@ -125,4 +127,14 @@ test("a port of AF_VSOCK that is taken, or without the module, is refused with t
   }
   expect(() => openPort(loop, place, nothing)).toThrow(/AF_VSOCK: E\w+\. .*--port vsock:NUMBER/);
   first?.[Symbol.dispose]();
+});
+
+test("the port that the agent looks for is the one that a VMM gives", () => {
+  const { arguments: words } = qemuDriver.plan(
+    testMachine({ agent: "virtio-serial" }),
+    filesIn("/run/first"),
+    testProgram,
+    "new",
+  );
+  expect(words).toContain(`virtserialport,bus=channels.0,nr=1,chardev=agent,name=${PORT_NAME}`);
 });
