@@ -45,6 +45,12 @@ export class Dialler {
     this.#timer = this.#loop.wakeAfter(wait, () => this.dial());
   }
 
+  /** Somebody knows that the other side listens: the wait before the next attempt ends. */
+  dialNow(): void {
+    this.#timer?.[Symbol.dispose]();
+    this.dial();
+  }
+
   /** The connection served: the next failure starts with the shortest wait again. */
   succeed(): void {
     this.#failures = 0;

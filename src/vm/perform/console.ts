@@ -89,6 +89,11 @@ export class ConsoleKeeper implements Disposable {
     return this.#vmm !== undefined;
   }
 
+  /** Its VMM answers elsewhere, and so listens here: its guest must not speak to nobody. */
+  connect(): void {
+    if (!this.isConnected) this.#dialler.dialNow();
+  }
+
   get viewerCount(): number {
     return this.#viewers.size;
   }

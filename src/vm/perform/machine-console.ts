@@ -47,6 +47,11 @@ export class MachineConsole implements Disposable {
     });
   }
 
+  /** Its VMM answers: its console is connected to before its guest says anything. */
+  connect(): void {
+    this.#keeper.connect();
+  }
+
   /** Waits for the one byte that says what the viewer wants. */
   #greet(socket: OwnedDescriptor): void {
     const memory = new NativeMemory(1);

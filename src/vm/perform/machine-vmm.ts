@@ -390,6 +390,7 @@ export class MachineVmm implements Disposable {
         return;
       }
       this.#attached = { connection, driver, machine, invocation };
+      this.#living?.console?.connect();
       const guest = await connection.guestState();
       const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
       this.#tell({ kind: "attached", invocation, ticket, guest, captured });
