@@ -67,6 +67,10 @@ export const F_SETFL = 4;
 export const F_SETFD = 2;
 export const FD_CLOEXEC = 1;
 export const F_DUPFD_CLOEXEC = 1030;
+export const F_ADD_SEALS = 1033;
+export const F_SEAL_SEAL = 1;
+export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
 
 // <sys/stat.h>
 export const S_IFCHR = 0o020000;

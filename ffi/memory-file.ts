@@ -1,5 +1,12 @@
 import { libc } from "./c-library.ts";
-import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from "./constants.ts";
+import {
+  F_ADD_SEALS,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
+  F_SEAL_SHRINK,
+  MFD_ALLOW_SEALING,
+  MFD_CLOEXEC,
+} from "./constants.ts";
 import { cString } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { check } from "./system-call-error.ts";
@@ -18,4 +25,13 @@ export function makeMemoryFile(
   return new OwnedDescriptor(
     check("memfd_create", libc.memfd_create(text.address, flags), JSON.stringify(name)),
   );
+}
+
+/**
+ * Nobody changes the file's size any more, nor this: F_ADD_SEALS of fcntl(2). A write beyond its
+ * end is refused with EPERM.
+ * @throws SystemCallError (EPERM: it was made without `allowSealing`)
+ */
+export function sealSize(file: OwnedDescriptor): void {
+  check("fcntl", libc.fcntl(file.number, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL));
 }

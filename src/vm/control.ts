@@ -304,6 +304,7 @@ function detail(worker: MachineWorker, entry: Entry): VmDetail {
     machine_type: choice?.machine_type ?? null,
     processor_model: choice?.processor_model ?? null,
     console: instanceOf(state) === undefined ? null : machine.consoleSocket,
+    vmm_output: machine.vmmOutput || null,
     folder: machine.folder,
     survivable: survivableOf(worker, entry),
     history: worker.events.historyOf(machine.name).map(encodeEvent),

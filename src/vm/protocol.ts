@@ -433,6 +433,8 @@ export const vmDetailSchema = v.object({
   machine_type: v.nullable(v.string()),
   processor_model: v.nullable(v.string()),
   console: v.nullable(v.string()),
+  /** What its VMM, or the last one, said itself: why it gave up; null for nothing. */
+  vmm_output: v.nullable(v.string()),
   folder: v.string(),
   survivable: survivableSchema,
   history: v.array(vmEventSchema),

@@ -1,7 +1,8 @@
 /** The compiled worker with QEMU: machines from creation to removal, and what the commands say. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
+import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
@@ -98,6 +99,32 @@ skipUnless(
       const off = await host.reaches("web", "off");
       expect(off).toMatchObject({ wanted: "off", restarts: 1 });
       expect(host.vmmProcesses()).toEqual([]);
+    });
+  },
+);
+
+skipUnless(
+  "what a VMM says itself",
+  [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")],
+  () => {
+    test("a VMM that gives up at once is quoted, however much it says", async () => {
+      const path = host.folder.file("qemu");
+      const real = Bun.which("qemu-system-x86_64");
+      const flood = "yes | head -c 1000000 >&2";
+      const script =
+        `#!/bin/sh\ncase "$*" in *help|--version) exec ${real} "$@";; esac\n` +
+        `echo "cannot go on" >&2\n[ -e ${path}.flood ] && { ${flood}; }\nexit 1\n`;
+      writeFileSync(path, script);
+      chmodSync(path, 0o755);
+      await host.start({ configuration: [`qemu_path = "${path}"`, 'hypervisor = "qemu"'] });
+      using client = await host.client();
+      await client.create(host.specOf("web", image), "created");
+      await waitFor("its words", () => host.said.includes("of its VMM: cannot go on"));
+      writeFileSync(`${path}.flood`, "");
+      await waitFor("all that is kept of many", async () => {
+        const said = (await client.show("web")).vmm_output ?? "";
+        return said.length === outputBytes && said.startsWith("cannot go on\ny\ny\n");
+      });
     });
   },
 );

@@ -1,5 +1,6 @@
 import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns, renderTable } from "../../command-line/table.ts";
+import { escapeControls } from "../../logging/format.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
@@ -38,10 +39,14 @@ export function renderDetail(detail: VmDetail): string {
     ["image", summary.image_hash ?? "-"],
     ["folder", detail.folder],
     ["VMM", survivableText(detail.survivable)],
+    ...(detail.vmm_output === null ? [] : [["it said", lastLineOf(detail.vmm_output)]]),
   ];
   const events = detail.history.map((event) => [event.time, event.what, event.detail ?? ""]);
   return `${alignColumns(rows).join("\n")}\n\n${renderTable(["WHEN", "WHAT", "HOW"], events)}`;
 }
+
+/** All of it is in --json. */
+const lastLineOf = (text: string) => escapeControls(text.split("\n").at(-1) ?? "");
 
 export function survivableText(survivable: Survivable): string {
   if (!survivable.survivable) {

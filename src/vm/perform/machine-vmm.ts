@@ -35,6 +35,7 @@ import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
+import { makeVmmOutput, readVmmOutput } from "./vmm-output.ts";
 import { type LeftOut, startVmm, VmmProcess } from "./vmm-process.ts";
 
 /** How a search is repeated while somebody is between its birth and its exec. */
@@ -42,6 +43,8 @@ const FIND_AGAIN_AFTER: Milliseconds = 20;
 const MOST_FINDS = 100;
 /** Descriptors that a VMM may have: its sockets, disks, and threads' own. */
 const DESCRIPTOR_LIMIT = 4096;
+/** Characters of a VMM's last line that the log has. */
+const LONGEST_LAST_WORD = 300;
 /** Among all processes a VMM is what an operator would miss the least early. */
 const OUT_OF_MEMORY_SCORE = 0;
 
@@ -89,6 +92,8 @@ interface Living {
   readonly identity: VmmIdentity;
   /** undefined where its socket could not be made. */
   readonly console: MachineConsole | undefined;
+  /** What it says; undefined where it could not be taken from one that was adopted. */
+  readonly output: OwnedDescriptor | undefined;
 }
 
 /** The VMM of one machine: its process, its sockets and the connection to it. */
@@ -107,6 +112,7 @@ export class MachineVmm implements Disposable {
   /** Starts whose end is not known yet, by invocation. */
   readonly #starting = new Map<string, Promise<void>>();
   #leftOut: readonly LeftOut[] = [];
+  #lastOutput: string | undefined;
   #isDisposed = false;
 
   constructor(name: string, tools: MachineTools, owner: Owner) {
@@ -153,8 +159,16 @@ export class MachineVmm implements Disposable {
     const { processId, startTicks, invocation } = instance;
     const identity = { processId, startTicks, invocation, bootId: this.#tools.boot };
     const adoption = adoptVmm(identity);
-    if (adoption.kind === "adopted") this.#watch(identity, adoption.process);
+    if (adoption.kind === "adopted") {
+      this.#watch(identity, adoption.process, outputOf(adoption.process));
+    }
     return adoption;
+  }
+
+  /** What the VMM that ended last had said, or the one that it has says. */
+  get output(): string | undefined {
+    const { output } = this.#living ?? {};
+    return output === undefined ? this.#lastOutput : readVmmOutput(output);
   }
 
   perform(effect: VmmEffect): void {
@@ -185,20 +199,34 @@ export class MachineVmm implements Disposable {
     }
   }
 
-  #watch(identity: VmmIdentity, process: OwnedDescriptor): void {
+  #watch(
+    identity: VmmIdentity,
+    process: OwnedDescriptor,
+    output: OwnedDescriptor | undefined,
+  ): void {
     const { invocation } = identity;
     this.#letGo();
     const watched = new VmmProcess(this.#tools.loop, { identity, process }, (ending: Ending) => {
+      this.#noteOutput();
       this.#letGo();
       this.#detach();
       this.#tell({ kind: "died", invocation, ending });
     });
-    this.#living = { process: watched, identity, console: this.#openConsole() };
+    this.#living = { process: watched, identity, console: this.#openConsole(), output };
+  }
+
+  /** Why a VMM gave up is in its own words alone. */
+  #noteOutput(): void {
+    this.#lastOutput = this.output;
+    const last = this.#lastOutput?.split("\n").at(-1)?.slice(-LONGEST_LAST_WORD);
+    if (last === undefined || last === "") return;
+    this.#tools.onTrouble(`${this.#name}: the last words of its VMM: ${last}`);
   }
 
   #letGo(): void {
     this.#living?.process[Symbol.dispose]();
     this.#living?.console?.[Symbol.dispose]();
+    this.#living?.output?.close();
     this.#living = undefined;
   }
 
@@ -224,9 +252,12 @@ export class MachineVmm implements Disposable {
   }
 
   async #spawn(invocation: string, beginning: SpawnBeginning): Promise<void> {
+    let output: OwnedDescriptor | undefined;
     try {
-      const result = await this.#start(invocation, beginning);
+      output = makeVmmOutput(this.#name);
+      const result = await this.#start(invocation, beginning, output);
       if (result.kind === "refused") {
+        output.close();
         const { stage, message, code } = result.refusal;
         const refusal = { message: `${stage}: ${message}`, code, lasts: false };
         this.#tell({ kind: "spawn-refused", invocation, refusal });
@@ -237,16 +268,17 @@ export class MachineVmm implements Disposable {
       for (const { stage, message } of result.leftOut) {
         this.#tools.onTrouble(`${this.#name}: its VMM is without ${stage}: ${message}`);
       }
-      this.#watch(result.identity, result.process);
+      this.#watch(result.identity, result.process, output);
       const { processId, startTicks } = result.identity;
       this.#tell({ kind: "spawned", invocation, processId, startTicks });
     } catch (error) {
+      if (output?.isOpen === true) output.close();
       const refusal = { ...refusalOf(error), lasts: error instanceof MachineRefused };
       this.#tell({ kind: "spawn-refused", invocation, refusal });
     }
   }
 
-  async #start(invocation: string, beginning: SpawnBeginning) {
+  async #start(invocation: string, beginning: SpawnBeginning, output: OwnedDescriptor) {
     const { driver, program, machine } = this.#chosen();
     const { user } = this.#owner.record().allocation;
     this.#makeFolder(user);
@@ -276,7 +308,11 @@ export class MachineVmm implements Disposable {
       },
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
       writable: [this.#folder, this.#tools.folders.disksOf(this.#name)],
-      descriptors: isGiven ? [{ source: memory.number, target: number }] : [],
+      descriptors: [
+        { source: output.number, target: 1 },
+        { source: output.number, target: 2 },
+        ...(isGiven ? [{ source: memory.number, target: number }] : []),
+      ],
       // Who it is, what it sees and what it may change is never left out.
       optional: ["cgroup", "oom-score", "limits"],
       timeLimit: orderLimits.spawn,
@@ -351,7 +387,7 @@ export class MachineVmm implements Disposable {
   #takeFound(identity: VmmIdentity): boolean {
     const adoption = adoptVmm(identity);
     if (adoption.kind !== "adopted") return false;
-    this.#watch(identity, adoption.process);
+    this.#watch(identity, adoption.process, outputOf(adoption.process));
     const { invocation, processId, startTicks } = identity;
     this.#tell({ kind: "found", invocation, processId, startTicks });
     return true;
@@ -585,6 +621,12 @@ export class MachineVmm implements Disposable {
     this.#detach();
     this.#letGo();
   }
+}
+
+/** Another descriptor of where a VMM's words go; undefined where it may not be looked into. */
+function outputOf(process: OwnedDescriptor): OwnedDescriptor | undefined {
+  const taken = takeDescriptor(process, 2);
+  return taken instanceof OwnedDescriptor ? taken : undefined;
 }
 
 /** What its VMM is told to make. */

@@ -98,6 +98,11 @@ export class Machine implements Disposable {
     return this.#vmm.viewerSocket;
   }
 
+  /** What its VMM, or its last one, said on its standard output and error. */
+  get vmmOutput(): string | undefined {
+    return this.#vmm.output;
+  }
+
   get folder(): string {
     return this.#tools.folders.folderOf(this.name);
   }
