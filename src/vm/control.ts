@@ -211,8 +211,13 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
       call.done(summarize(worker, entry));
       return true;
     }
-    if (!resting.has(phase) || wantedPhase(entry.state) === until) return false;
     const why = entry.state.reason === undefined ? "" : `: ${entry.state.reason}`;
+    if (phase === "backing-off" && wasRefused(worker, name)) {
+      const hint = "It is tried again by itself; hostler vm show tells what came of it";
+      refuse(call, "system", `${name} was not started${why}`, hint);
+      return true;
+    }
+    if (!resting.has(phase) || wantedPhase(entry.state) === until) return false;
     refuse(call, "wrong-phase", `${name} is ${phase}, and does not become ${until}${why}`);
     return true;
   };
@@ -221,6 +226,13 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
     if (look()) subscription[Symbol.dispose]();
   });
   call.onGone(() => subscription[Symbol.dispose]());
+}
+
+/** The last thing that happened to a machine that waits for its next start: no crash, a refusal. */
+function wasRefused(worker: MachineWorker, name: string): boolean {
+  const ends = new Set(["prepare-refused", "network-refused", "start-refused", "died"]);
+  const last = worker.events.historyOf(name).findLast(({ entry }) => ends.has(entry.what));
+  return last !== undefined && last.entry.what !== "died";
 }
 
 /** Where a machine is on its way to; undefined where it rests for good. */

@@ -95,6 +95,10 @@ skipUnless("the worker among the hostile", needs, () => {
       expect(await host.say("status")).toMatch(/WARNING.*No machine can run.*\/nowhere\/qemu/);
       using client = await host.client();
       await client.create(host.specOf("web", image), "running");
+      // Whoever waits is told, and not kept waiting until somebody installs one.
+      expect(await refusal("boot", "web", "--wait")).toMatch(
+        /web was not started: .*No hypervisor can run it.*It is tried again by itself/s,
+      );
       await waitFor("the refusal", async () => {
         return (await host.summary("web")).reason?.includes("No hypervisor can run it");
       });
