@@ -42,6 +42,8 @@ export class DiskPreparation implements Preparation {
   readonly #images: ImageStore;
   readonly #folders: MachineFolders;
   readonly #options: Options;
+  /** Images of machines that this worker prepared, by the machine's name. */
+  readonly #held = new Map<string, StoredImage>();
 
   constructor(images: ImageStore, folders: MachineFolders, options: Options) {
     this.#images = images;
@@ -65,13 +67,16 @@ export class DiskPreparation implements Preparation {
           "them into a folder with vm-config.json, and say what nix hash path prints of it.",
       );
     }
-    using image = await this.#images.add({
+    const image = await this.#images.add({
       source,
       expected: { kind: "nar", hash },
       wanted: (text) => wantedFiles(this.#parse(text, source, record)),
       onProgress: (done, of) => options.onProgress({ what: "verifying the image", done, of }),
       signal: options.signal,
     });
+    // Held until the machine is gone: before its record is written nothing else says who uses it.
+    this.#held.get(spec.name)?.[Symbol.dispose]();
+    this.#held.set(spec.name, image);
     const machine = this.#parse(image.configuration(), source, record);
     await this.#makeDisks(record, image, machine);
     return this.#partsOf(record, image, machine);
@@ -90,7 +95,9 @@ export class DiskPreparation implements Preparation {
     return this.#partsOf(record, image, machine);
   }
 
-  async forget(): Promise<void> {
+  async forget({ spec }: MachineRecord): Promise<void> {
+    this.#held.get(spec.name)?.[Symbol.dispose]();
+    this.#held.delete(spec.name);
     await this.removeUnused();
   }
 
