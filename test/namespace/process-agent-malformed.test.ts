@@ -3,14 +3,14 @@
  * --all the tenth whose turn it is. Afterwards each serves at once and holds nothing of it.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import { AgentClient, clientHello, openNull, RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
 import { countLines } from "../support/log-lines.ts";
 import {
   anonymousMemoryOf,
-  descriptorsOf,
+  openLinksOf,
   type Target,
   throwMalformed,
 } from "../support/malformed.ts";
@@ -46,7 +46,7 @@ async function throwAt(
   serves: () => Promise<void>,
 ): Promise<void> {
   await serves();
-  const descriptors = descriptorsOf(processId);
+  const descriptors = openLinksOf(processId);
   const memory = anonymousMemoryOf(processId);
   const turn = rotating(name, seeds, { outOf: 10 });
   while (turn.length > 0) {
@@ -57,8 +57,10 @@ async function throwAt(
     await Promise.all(thrown);
     await serves();
   }
-  await waitFor(`as few descriptors as before (${descriptors})`, () => {
-    return descriptorsOf(processId) <= descriptors;
+  await waitFor(`as few descriptors as before (${descriptors.length})`, () => {
+    const now = openLinksOf(processId);
+    if (now.length <= descriptors.length) return true;
+    throw new Error(`Before: ${descriptors.toSorted()}; now: ${now.toSorted()}`);
   });
   expect(anonymousMemoryOf(processId) - memory).toBeLessThan(MEMORY_BOUND);
 }
@@ -133,6 +135,8 @@ test("the sockets on which the orchestrator waits for agents", async () => {
   const configuration = `${partitions.join("")}${canary}autostart = false\n`;
   const { program, control } = await startOrchestrator(configuration);
   await using orchestrator = program;
+  // They come when what an earlier orchestrator may have left has been looked for.
+  await waitFor("the partitions' sockets", () => paths.every((path) => existsSync(path)));
   const client = await connectControl(control);
   const hello = { ...clientHello, role: "agent" };
   const targets = paths.map((path) => ({

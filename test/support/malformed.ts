@@ -1,5 +1,5 @@
 /** Frames that are wrong in many ways, and a way to throw many of them at a socket. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { finishWriting } from "../../ffi/unix-socket.ts";
 import { encodeFrame } from "../../src/messaging/frame.ts";
 import type { RawClient } from "./agent-client.ts";
@@ -150,9 +150,21 @@ export async function throwMalformed(
   }
 }
 
-/** Descriptors that a process has open. */
-export const descriptorsOf = (processId: number): number =>
-  readdirSync(`/proc/${processId}/fd`).length;
+/** What each open descriptor of a process leads to, such as "socket:[1234]", in order. */
+export function openLinksOf(processId: number): string[] {
+  const folder = `/proc/${processId}/fd`;
+  return readdirSync(folder).flatMap((name) => {
+    try {
+      return [readlinkSync(`${folder}/${name}`)];
+    } catch {
+      // Closed since it was listed.
+      return [];
+    }
+  });
+}
+
+/** How many descriptors a process has open. */
+export const descriptorsOf = (processId: number): number => openLinksOf(processId).length;
 
 /** Anonymous memory of a process that is in use, in KiB. */
 export function anonymousMemoryOf(processId: number): number {
