@@ -25,17 +25,11 @@ function took(bytes: Uint8Array): void {
   if (left === 0) over.resolve();
 }
 
-if (transport === "udp") {
-  const socket = await Bun.udpSocket({ socket: { data: (_socket, bytes) => took(bytes) } });
-  for (const message of messages) socket.send(Uint8Array.fromHex(message), 53, server);
-  say("sent");
-  await over.promise;
-  socket.close();
-} else {
-  const opened = [];
-  for (let number = 0; number < connections; number += 1) {
-    const reader = new FrameReader(65_535);
-    const socket = await Bun.connect({
+/** A connection that was refused so soon that connecting fails by it is a closed one. */
+async function connect(): Promise<Bun.Socket | undefined> {
+  const reader = new FrameReader(65_535);
+  try {
+    return await Bun.connect({
       hostname: server,
       port: 53,
       socket: {
@@ -47,6 +41,24 @@ if (transport === "udp") {
         },
       },
     });
+  } catch (error) {
+    if ((error as { code?: string }).code !== "ECONNRESET") throw error;
+    say("closed");
+    return undefined;
+  }
+}
+
+if (transport === "udp") {
+  const socket = await Bun.udpSocket({ socket: { data: (_socket, bytes) => took(bytes) } });
+  for (const message of messages) socket.send(Uint8Array.fromHex(message), 53, server);
+  say("sent");
+  await over.promise;
+  socket.close();
+} else {
+  const opened = [];
+  for (let number = 0; number < connections; number += 1) {
+    const socket = await connect();
+    if (socket === undefined) continue;
     for (const message of messages) socket.write(Uint8Array.fromHex(message));
     opened.push(socket);
   }
