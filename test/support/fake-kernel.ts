@@ -13,7 +13,7 @@
  */
 import { fstatSync } from "node:fs";
 import { duplicate, linkTarget } from "../../ffi/descriptor.ts";
-import { EpollWaiter, epollAdd, makeEpoll } from "../../ffi/epoll.ts";
+import { EpollWaiter, epollAdd, epollRemove, makeEpoll } from "../../ffi/epoll.ts";
 import type {
   FaultKernelAnswer,
   FaultKernelCall,
@@ -338,6 +338,8 @@ export class FakeKernel implements Disposable {
   /** From now on nobody's descriptor is this session's. */
   #close(session: Session): void {
     if (session.end === undefined) return;
+    // Closing alone leaves it there while a program that is being started has it a moment longer.
+    epollRemove(this.#ends, session.end.ours);
     session.end.ours.close();
     this.#byInode.delete(session.end.inode);
     delete session.end;
