@@ -1,12 +1,7 @@
 import * as v from "valibot";
-import {
-  type ControlClient,
-  ControlRefusal,
-  ControlUnreachable,
-  connectControl,
-} from "../messaging/control-client.ts";
+import { ControlAnswers } from "../messaging/control-answers.ts";
+import { type ControlClient, connectControl } from "../messaging/control-client.ts";
 import { ExitCode } from "../units/exit-code.ts";
-import { nearest } from "../units/nearest.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
   changeAnswerSchema,
@@ -28,6 +23,15 @@ export class OrchestratorError extends Error {
   readonly exitCode = ExitCode.refused;
 }
 
+const answers = new ControlAnswers(
+  {
+    daemon: "orchestrator",
+    start: "hostler process orchestrator --config FILE",
+    unknownName: "unknown-process",
+  },
+  (message, options) => new OrchestratorError(message, options),
+);
+
 /** What became of one name of a change. */
 export type Changed =
   | { readonly name: string; readonly summary: ProcessSummary }
@@ -46,7 +50,7 @@ export class OrchestratorClient implements Disposable {
     try {
       return new OrchestratorClient(await connectControl(path, limit));
     } catch (error) {
-      throw translate(error, path);
+      throw answers.translate(error, path);
     }
   }
 
@@ -77,7 +81,7 @@ export class OrchestratorClient implements Disposable {
     const translated = outcomes.map((outcome) =>
       "summary" in outcome
         ? outcome
-        : { name: outcome.name, error: describeRefusal(outcome.error) },
+        : { name: outcome.name, error: answers.describeRefusal(outcome.error) },
     );
     return { since, outcomes: translated };
   }
@@ -129,9 +133,9 @@ export class OrchestratorClient implements Disposable {
     fields: Readonly<Record<string, unknown>> = {},
   ): Promise<T> {
     try {
-      return validate(schema, await this.#control.request(verb, fields));
+      return answers.validate(schema, await this.#control.request(verb, fields));
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
 
@@ -141,60 +145,10 @@ export class OrchestratorClient implements Disposable {
     fields: Readonly<Record<string, unknown>>,
   ): AsyncGenerator<T> {
     try {
-      for await (const item of this.#control.stream(verb, fields)) yield validate(schema, item);
+      for await (const item of this.#control.stream(verb, fields))
+        yield answers.validate(schema, item);
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
-}
-
-function validate<T>(schema: v.GenericSchema<unknown, T>, answer: unknown): T {
-  const outcome = v.safeParse(schema, answer);
-  if (outcome.success) return outcome.output;
-  const [issue] = outcome.issues;
-  const where = v.getDotPath(issue) ?? "the answer";
-  throw new OrchestratorError(
-    `The orchestrator's answer is not understood: ${where}: expected ${issue.expected}, ` +
-      `received ${issue.received}. Are both of the same version?`,
-  );
-}
-
-/** A refusal, with what the reader can do. */
-function describeRefusal({
-  kind,
-  message,
-  expected,
-  received,
-  hint,
-}: {
-  readonly kind: string;
-  readonly message: string;
-  readonly expected?: string | undefined;
-  readonly received?: string | undefined;
-  readonly hint?: string | undefined;
-}): OrchestratorError {
-  const known = kind === "unknown-process" ? (expected ?? "").split(", ") : [];
-  const meant = nearest(received ?? "", known);
-  const mend = meant === undefined ? hint : `Did you mean ${meant}?`;
-  return new OrchestratorError(mend === undefined ? message : `${message}. ${mend}`);
-}
-
-/** What went wrong, with what the reader can do. */
-function translate(error: unknown, path?: string): unknown {
-  if (error instanceof ControlRefusal) return describeRefusal(error.error);
-  if (!(error instanceof ControlUnreachable)) return error;
-  const { code } = error;
-  if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {
-    return new OrchestratorError(
-      `The orchestrator does not run, or its control socket is elsewhere: ${path} (${code}). ` +
-        "Start it by hostler process orchestrator --config FILE, or give --control-socket PATH.",
-    );
-  }
-  if (path !== undefined && (code === "EACCES" || code === "EPERM")) {
-    return new OrchestratorError(
-      `The control socket ${path} is for the orchestrator's own user alone (${code}). ` +
-        "Run this as that user.",
-    );
-  }
-  return new OrchestratorError(error.message, { cause: error.cause });
 }

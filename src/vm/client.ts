@@ -1,12 +1,7 @@
 import * as v from "valibot";
-import {
-  type ControlClient,
-  ControlRefusal,
-  ControlUnreachable,
-  connectControl,
-} from "../messaging/control-client.ts";
+import { ControlAnswers } from "../messaging/control-answers.ts";
+import { type ControlClient, connectControl } from "../messaging/control-client.ts";
 import { ExitCode } from "../units/exit-code.ts";
-import { nearest } from "../units/nearest.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
   consoleSchema,
@@ -46,6 +41,11 @@ export class WorkerError extends Error {
   readonly exitCode: ExitCode = ExitCode.refused;
 }
 
+const answers = new ControlAnswers(
+  { daemon: "worker", start: "hostler vm worker", unknownName: "unknown-machine" },
+  (message, options) => new WorkerError(message, options),
+);
+
 export type MachineVerb = "boot" | "pause" | "resume" | "shutdown" | "delete" | "replace-vmm";
 
 /** A client of the worker's control socket. Every answer is validated. */
@@ -61,7 +61,7 @@ export class WorkerClient implements Disposable {
     try {
       return new WorkerClient(await connectControl(path, limit));
     } catch (error) {
-      throw translate(error, path);
+      throw answers.translate(error, path);
     }
   }
 
@@ -104,11 +104,11 @@ export class WorkerClient implements Disposable {
       const items = this.#control.stream("exec", { name, ...command });
       for (;;) {
         const { done, value } = await items.next();
-        if (done === true) return validate(execEndSchema, value);
-        await onOutput(validate(execItemSchema, value));
+        if (done === true) return answers.validate(execEndSchema, value);
+        await onOutput(answers.validate(execItemSchema, value));
       }
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
 
@@ -175,11 +175,11 @@ export class WorkerClient implements Disposable {
       const items = this.#control.stream(verb, fields);
       let next = await items.next();
       for (; next.done !== true; next = await items.next()) {
-        onProgress(validate(progressSchema, next.value));
+        onProgress(answers.validate(progressSchema, next.value));
       }
-      return validate(vmSummarySchema, next.value);
+      return answers.validate(vmSummarySchema, next.value);
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
 
@@ -191,10 +191,10 @@ export class WorkerClient implements Disposable {
   }): AsyncGenerator<VmEventRecord> {
     try {
       for await (const item of this.#control.stream("events", options)) {
-        yield validate(vmEventSchema, item);
+        yield answers.validate(vmEventSchema, item);
       }
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
 
@@ -208,46 +208,9 @@ export class WorkerClient implements Disposable {
     fields: Readonly<Record<string, unknown>> = {},
   ): Promise<T> {
     try {
-      return validate(schema, await this.#control.request(verb, fields));
+      return answers.validate(schema, await this.#control.request(verb, fields));
     } catch (error) {
-      throw translate(error);
+      throw answers.translate(error);
     }
   }
-}
-
-function validate<T>(schema: v.GenericSchema<unknown, T>, answer: unknown): T {
-  const outcome = v.safeParse(schema, answer);
-  if (outcome.success) return outcome.output;
-  const [issue] = outcome.issues;
-  const where = v.getDotPath(issue) ?? "the answer";
-  throw new WorkerError(
-    `The worker's answer is not understood: ${where}: expected ${issue.expected}, ` +
-      `received ${issue.received}. Are both of the same version?`,
-  );
-}
-
-/** What went wrong, with what the reader can do. */
-function translate(error: unknown, path?: string): unknown {
-  if (error instanceof ControlRefusal) {
-    const { kind, message, expected, received, hint } = error.error;
-    const known = kind === "unknown-machine" ? (expected ?? "").split(", ") : [];
-    const meant = nearest(received ?? "", known);
-    const mend = meant === undefined ? hint : `Did you mean ${meant}?`;
-    return new WorkerError(mend === undefined ? message : `${message}. ${mend}`);
-  }
-  if (!(error instanceof ControlUnreachable)) return error;
-  const { code } = error;
-  if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {
-    return new WorkerError(
-      `The worker does not run, or its control socket is elsewhere: ${path} (${code}). ` +
-        "Start it by hostler vm worker, or give --control-socket PATH.",
-    );
-  }
-  if (path !== undefined && (code === "EACCES" || code === "EPERM")) {
-    return new WorkerError(
-      `The control socket ${path} is for the worker's own user alone (${code}). ` +
-        "Run this as that user.",
-    );
-  }
-  return new WorkerError(error.message, { cause: error.cause });
 }

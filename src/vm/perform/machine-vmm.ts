@@ -36,7 +36,7 @@ import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
 import { makeVmmOutput, readVmmOutput } from "./vmm-output.ts";
-import { type LeftOut, startVmm, VmmProcess } from "./vmm-process.ts";
+import { startVmm, VmmProcess } from "./vmm-process.ts";
 
 /** How a search is repeated while somebody is between its birth and its exec. */
 const FIND_AGAIN_AFTER: Milliseconds = 20;
@@ -111,7 +111,6 @@ export class MachineVmm implements Disposable {
   #saving: AbortController | undefined;
   /** Starts whose end is not known yet, by invocation. */
   readonly #starting = new Map<string, Promise<void>>();
-  #leftOut: readonly LeftOut[] = [];
   #lastOutput: string | undefined;
   #isDisposed = false;
 
@@ -128,11 +127,6 @@ export class MachineVmm implements Disposable {
 
   get processId(): number | undefined {
     return this.#living?.identity.processId;
-  }
-
-  /** Parts of its confinement that this host refused. */
-  get leftOut(): readonly LeftOut[] {
-    return this.#leftOut;
   }
 
   get #folder(): string {
@@ -264,7 +258,6 @@ export class MachineVmm implements Disposable {
         return;
       }
       passStep("spawn:started");
-      this.#leftOut = result.leftOut;
       for (const { stage, message } of result.leftOut) {
         this.#tools.onTrouble(`${this.#name}: its VMM is without ${stage}: ${message}`);
       }
