@@ -27,6 +27,7 @@ import { anonymousMemoryOf, descriptorsOf, throwMalformed } from "../support/mal
 import { runProgram, startProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -292,7 +293,7 @@ describe("who dies", () => {
     const soon = { silenceTime: 200 };
     const stopped = async () => {
       const holder = await holderOf(control);
-      process.kill(holder, "SIGSTOP");
+      suspend(holder);
       return holder;
     };
     const said = async (daemon: TestDaemon, words: string) => {

@@ -18,6 +18,7 @@ import {
 } from "../support/live-update-story.ts";
 import { runProgram, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
@@ -312,7 +313,7 @@ skipUnless("luod: who dies", root, () => {
     expect(await preserve(machine.kernel, session, "vm")).toBe(0);
     session.close();
     const holder = await holderOf(machine.controlSocket);
-    process.kill(holder, "SIGSTOP");
+    suspend(holder);
     // The commit asks it for the session of the registry.
     await client.ask({ cmd: "READY" });
     await machine.luod.said(
@@ -331,7 +332,7 @@ skipUnless("luod: who dies", root, () => {
     await update(machine);
     await machine.start();
     const holder = await holderOf(machine.controlSocket);
-    process.kill(holder, "SIGSTOP");
+    suspend(holder);
     await machine.kill();
     machine.spawn();
     await machine.luod.said(new RegExp(`kill -CONT ${holder} has it go on, when it was`));
@@ -376,7 +377,7 @@ skipUnless("luod: who dies", root, () => {
     await update(machine);
     await machine.start();
     await claim(machine, "bare");
-    process.kill(await holderOf(machine.controlSocket), "SIGSTOP");
+    suspend(await holderOf(machine.controlSocket));
     const holder = await holderOf(machine.controlSocket);
     await machine.kill();
     process.kill(holder, "SIGKILL");

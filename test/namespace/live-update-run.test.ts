@@ -16,6 +16,7 @@ import { compileProgram, Host, stateOfProcess } from "../support/carrying.ts";
 import { LineClient } from "../support/live-update-daemon.ts";
 import { type Program, runProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(90_000);
@@ -236,7 +237,7 @@ describe("an update that ends", () => {
 
   test("one that somebody else had stopped stays stopped", async () => {
     const { run, processId } = await startSubscribed([]);
-    process.kill(processId, "SIGSTOP");
+    suspend(processId);
     await waitFor("its stop", () => isStopped(processId));
     expect(await host.luoctl("kexec", "--dry-run")).toMatchObject({ exitCode: 0 });
     await run.said(/the update ended/);

@@ -13,6 +13,7 @@ import {
   type TestPartition,
 } from "../support/partition.ts";
 import { program, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -233,7 +234,7 @@ skipUnless("an armed start", program("gcc", "gcc"), () => {
     const { child, next } = await runs(client);
     await next.arm();
     await client.ping();
-    process.kill(agent.processId, "SIGSTOP");
+    suspend(agent.processId);
     try {
       child.signal(9);
       await waitFor("its death", () => !isAlive(child.hostProcessId));

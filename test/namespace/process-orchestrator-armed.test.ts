@@ -15,6 +15,7 @@ import {
 } from "../support/orchestrator-partition.ts";
 import { isAlive } from "../support/partition.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -100,7 +101,7 @@ async function beginArmed(folder: TemporaryFolder, it: CountedChild, options: Be
 /** Does something while the orchestrator can decide nothing. */
 async function withoutOrchestrator<T>({ orchestrator }: Running, act: () => Promise<T>) {
   const { processId } = orchestrator.program;
-  process.kill(processId, "SIGSTOP");
+  suspend(processId);
   try {
     await waitFor("its standstill", () => statusOf(processId)?.state === "T");
     return await act();
@@ -287,7 +288,7 @@ skipUnless("an agent hangs", root, () => {
     const { running, first } = await beginArmed(folder, it);
     await using _running = running;
     const { orchestrator, agent } = running;
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     await stopIt(orchestrator, {}, SOON);
     expect(isAlive(first)).toBe(false);
     expect(orchestrator.program.output.stderr).toMatch(/did not take back a start within 1000 ms/);
@@ -309,7 +310,7 @@ skipUnless("an agent hangs", root, () => {
     const { orchestrator, agent } = running;
     for (const child of children) await child.started(1);
     await armed(running, names.length);
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     expect(await orchestrator.stop(SOON)).toBe(0);
     process.kill(agent, "SIGCONT");
     for (const child of children) child.expectNobody(1);
@@ -436,7 +437,7 @@ skipUnless("an orchestrator that has armed its agent is killed", root, () => {
     const { running, first } = await beginArmed(folder, it);
     await using _running = running;
     const { orchestrator } = running;
-    process.kill(orchestrator.program.processId, "SIGSTOP");
+    suspend(orchestrator.program.processId);
     process.kill(first, "SIGKILL");
     const made = await it.inPlaceOf(first);
     await it.started(2);

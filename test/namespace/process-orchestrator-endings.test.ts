@@ -7,6 +7,7 @@ import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 
 setDefaultTimeout(60_000);
@@ -18,7 +19,7 @@ skipUnless("an agent that hangs", root, () => {
     await using running = await begin(partitionPlace, folder, lines);
     const { orchestrator, agent } = running;
     await orchestrator.started("it");
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     await orchestrator.client.request("stop", { name: "it", now: true });
     const last_exit = { kind: "unknown", reason: "nobody told within 5.00 s" };
     const waited = orchestrator.client.request("wait", { name: "it", until: "stopped" });
@@ -38,7 +39,7 @@ skipUnless("an agent that hangs", root, () => {
     await using running = await begin(partitionPlace, folder, `${lines}autostart = false`);
     const { orchestrator, agent } = running;
     await orchestrator.program.said(/is connected/);
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     const ask = (...words: readonly string[]) =>
       runProgram([hostler(), "process", ...words, "--control-socket", orchestrator.controlSocket]);
     for (const verb of ["start", "restart"]) {

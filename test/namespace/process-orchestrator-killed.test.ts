@@ -17,6 +17,7 @@ import {
 } from "../support/orchestrator-partition.ts";
 import { rotating } from "../support/rotation.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -186,7 +187,7 @@ skipUnless("two orchestrators", root, () => {
     await using running = await begin(partitionPlace, folder, `${lines}autostart = false\n`);
     const { orchestrator, agent } = running;
     await waitFor("the agent", () => /is connected/.test(orchestrator.program.output.stderr));
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     await orchestrator.client.request("start", { name: "it" });
     await orchestrator.events.nth("it", "start-requested");
     orchestrator.program.kill("SIGKILL");

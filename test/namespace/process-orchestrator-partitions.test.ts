@@ -6,6 +6,7 @@ import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
 import { startAgent } from "../support/partition.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -45,7 +46,7 @@ skipUnless("partitions", root, () => {
     await using orchestrator = await startOrchestrator({ folder, configuration });
     const agent = await partition.startAgent({ words: ["--connect", path] });
     const first = await orchestrator.started("it");
-    process.kill(agent, "SIGSTOP");
+    suspend(agent);
     process.kill(first, "SIGKILL");
     await orchestrator.events.nth("it", "start-requested", 2);
     process.kill(agent, "SIGKILL");

@@ -7,6 +7,7 @@ import { lonelyChild } from "../support/lonely-child.ts";
 import type { TestOrchestrator } from "../support/orchestrator.ts";
 import { begin, bothPlaces, localPlace } from "../support/orchestrator-partition.ts";
 import { root, skipUnless } from "../support/skips.ts";
+import { suspend } from "../support/suspend.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
@@ -77,7 +78,7 @@ skipUnless("stop", root, () => {
       await using running = await begin(place, folder, lines);
       const { orchestrator } = running;
       const processId = await orchestrator.started("it");
-      process.kill(processId, "SIGSTOP");
+      suspend(processId);
       await waitFor("the standstill", () => statusOf(processId)?.state === "T");
       expect(await stopAndWait(orchestrator)).toEqual(killed);
       await waitFor("nobody is left", () => child.alive.length === 0);

@@ -7,6 +7,7 @@ import { hashPath } from "../../src/image/nar.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
+import { suspend } from "../support/suspend.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { isThere, type TestImage, VmHost } from "../support/vm-worker.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -113,7 +114,7 @@ skipUnless("the worker among the hostile", needs, () => {
       await runs("web");
       const { vmm } = host;
       const before = (await host.summary("web")).pid;
-      process.kill(vmm, "SIGSTOP");
+      suspend(vmm);
       await host.kill();
       await host.start();
       const told = await waitFor("the report", async () => {

@@ -1,4 +1,5 @@
 /** Starts programs in tests, keeps what they say, and ends them when the test is over. */
+import { suspend } from "./suspend.ts";
 import { DeadlineError, withDeadline } from "./wait-for.ts";
 
 export interface ProgramOptions {
@@ -32,6 +33,7 @@ export interface Program extends AsyncDisposable {
   readonly processId: number;
   /** What it has said so far. */
   readonly output: { readonly stdout: string; readonly stderr: string };
+  /** SIGSTOP: and waits until it stands still. */
   kill(signal: NodeJS.Signals): void;
   /** @returns the first match in either output, now or as soon as it comes. */
   said(pattern: RegExp, deadlineMilliseconds?: number): Promise<RegExpExecArray>;
@@ -64,7 +66,7 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
   return {
     processId: child.pid,
     output,
-    kill: (signal) => child.kill(signal),
+    kill: (signal) => (signal === "SIGSTOP" ? suspend(child.pid) : child.kill(signal)),
     said: (pattern, deadline) =>
       findInOutput({ argv, pattern, output, listeners, finished }, deadline),
     ended: (deadline) =>

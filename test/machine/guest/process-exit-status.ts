@@ -8,6 +8,7 @@ import { release } from "node:os";
 import { livingGroupMembers } from "../../../src/process/perform/process-table.ts";
 import type { WireEnding } from "../../../src/process/protocol.ts";
 import { runProgram } from "../../support/program.ts";
+import { suspend } from "../../support/suspend.ts";
 import { waitFor } from "../../support/wait-for.ts";
 import type { ExitStatusCase } from "./exit-status-cases.ts";
 import { hostlerPath, patienceMilliseconds, Stage } from "./stage.ts";
@@ -172,7 +173,7 @@ async function dieBeforeNotice(): Promise<string> {
   const before = await onStage().running("media");
   const { connections } = onStage();
   const agent = await onStage().agent();
-  process.kill(agent, "SIGSTOP");
+  suspend(agent);
   process.kill(before.pid, "SIGHUP");
   await onStage().until("media", "be dead", ({ pid }) => pid !== before.pid);
   process.kill(agent, "SIGKILL");

@@ -15,6 +15,7 @@ import type {
   VmmEvent,
 } from "../../../src/hypervisor/driver.ts";
 import { RawClient } from "../agent-client.ts";
+import { suspend } from "../suspend.ts";
 import { waitFor, withDeadline } from "../wait-for.ts";
 import { filesIn } from "./machines.ts";
 
@@ -106,7 +107,8 @@ export class TestVmm implements AsyncDisposable {
   }
 
   kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+    if (signal === "SIGSTOP") suspend(this.#child.pid);
+    else this.#child.kill(signal);
   }
 
   async ended(): Promise<number> {
