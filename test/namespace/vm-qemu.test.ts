@@ -226,7 +226,10 @@ skipUnless("QEMU", [root, program("qemu-system-x86_64", "qemu-system-x86")], () 
     const last = vmm.counter;
     await connection.quit();
     await vmm.ended();
-    expect((await ip("link", "show", "hv-card")).stdout).toContain("NO-CARRIER");
+    // The kernel tells the end of a link up to a second after it.
+    await waitFor("the end of the link", async () => {
+      return (await ip("link", "show", "hv-card")).stdout.includes("NO-CARRIER");
+    });
     const next = bench.start({ machine, before: enter, beginning: "incoming", memory: vmm.memory });
     const taken = await next.connect(bench.loop);
     await taken.restoreState(state);
