@@ -1,4 +1,3 @@
-import type { HypervisorName } from "../hypervisor/driver.ts";
 import type { ControlCall } from "../messaging/control-server.ts";
 import { AgentRefused } from "./guest-agent/client.ts";
 import type { MachineAgent } from "./perform/machine-agent.ts";
@@ -9,7 +8,6 @@ import { type ExecEnd, type ExecItem, execLimits } from "./protocol-exec.ts";
 export interface AskedMachine {
   readonly name: string;
   readonly phase: string;
-  readonly hypervisor: HypervisorName | undefined;
   readonly agent: Pick<MachineAgent, "ping" | "exec">;
 }
 
@@ -20,18 +18,11 @@ const answering: ReadonlySet<string> = new Set(["running", "detached", "snapshot
 
 /** Answers a request to the agent in a guest. What the guest does is no fault of the worker's. */
 export function answerAgent(machine: AskedMachine, request: AgentRequest, call: ControlCall): void {
-  const { name, phase, hypervisor } = machine;
+  const { name, phase } = machine;
   if (!answering.has(phase)) {
     const hint =
       phase === "paused" ? `See hostler vm resume ${name}` : `See hostler vm show ${name}`;
     refuse(call, "wrong-phase", `${name} is ${phase}: its guest does not run`, hint);
-    return;
-  }
-  if (hypervisor === "cloud-hypervisor") {
-    const message =
-      `The agent of ${name} is not connected yet: cloud-hypervisor has no virtio-serial port for ` +
-      "it, and its AF_VSOCK is not used by this version";
-    refuse(call, "machine-refused", message, 'Run the machine with hypervisor = "qemu".');
     return;
   }
   if (request.verb === "exec") exec(machine, request, call);

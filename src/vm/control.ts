@@ -141,7 +141,7 @@ function declare(worker: MachineWorker, request: Of<"apply" | "diff">, call: Con
 
 function askedOf({ machine, state }: Entry): AskedMachine {
   const { name, agent } = machine;
-  return { name, agent, phase: state.phase, hypervisor: machine.record.choice?.hypervisor };
+  return { name, agent, phase: state.phase };
 }
 
 type Wished = Exclude<

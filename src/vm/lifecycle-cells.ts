@@ -345,7 +345,7 @@ export function attached(
   const told = record({ what: "attached", invocation, guest });
   if (state.phase === "detached") return prepend([told], reattached(state, event, context));
   // A new VMM has made its machine by itself, or has none yet: to be told to make it is no harm.
-  const isNew = (guest === "off" || guest === "created") && !isHeld(state);
+  const isNew = ["off", "created", "empty"].includes(guest) && !isHeld(state);
   if (!isNew) return prepend([told], settle(state, instance, guest, context));
   return prepend([told], call(state, "create", instance, context));
 }

@@ -327,11 +327,12 @@ export function settle(
   context: Context,
 ): Outcome {
   const { capture } = state;
-  if (guest === "incoming") {
+  if (guest === "incoming" || guest === "empty") {
     if (isHeld(state) && capture !== undefined) {
       return restore(state, instance, capture.id, context);
     }
-    const reason = "its VMM waits for a state that nobody holds";
+    const waits = "its VMM waits for a state that nobody holds";
+    const reason = guest === "incoming" ? waits : "its VMM has lost its machine";
     return end(enter(state, { reason }).state, instance, { why: "crash", stage: "kill" }, context);
   }
   if (guest === "created" && isHeld(state)) {
@@ -345,7 +346,7 @@ export function settle(
 function settleGuest(
   state: MachineState,
   instance: Instance,
-  guest: Exclude<GuestState, "incoming">,
+  guest: Exclude<GuestState, "incoming" | "empty">,
   context: Context,
 ): Outcome {
   if (guest === "off") return guestOff(state, instance, "guest", context);

@@ -69,7 +69,7 @@ describe("a machine's life", () => {
     await using vmm = startVmm(place, { name: "first", machine: { disks, processors: 2 } });
     using connection = await vmm.connect();
     expect(connection.version).toMatch(/^\d+\./);
-    expect(await connection.guestState()).toBe("incoming");
+    expect(await connection.guestState()).toBe("empty");
     await connection.create();
     expect(await connection.guestState()).toBe("created");
     await connection.boot();
@@ -263,7 +263,7 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
       expect(failure).toBeInstanceOf(how === "refuse" ? VmmRefused : VmmUnreachable);
       expect(failure.message).toContain(words);
       // One call is not the next one.
-      if (how !== "crash") expect(await connection.guestState()).toBe("incoming");
+      if (how !== "crash") expect(await connection.guestState()).toBe("empty");
     }
   });
 
@@ -302,7 +302,7 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
     vmm.program.kill("SIGCONT");
     expect(failures[7]?.message).toContain("it hangs");
     expect(failures[8]?.message).toContain("8 calls are not answered: vm.info was not sent");
-    expect(await connection.guestState()).toBe("incoming");
+    expect(await connection.guestState()).toBe("empty");
   });
 
   test("one that says that it booted, and did not, is found out by its state", async () => {

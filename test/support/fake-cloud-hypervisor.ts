@@ -20,15 +20,18 @@ import {
   ftruncateSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { createServer, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import * as v from "valibot";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import { errnoMessage } from "../../ffi/system-call-error.ts";
+import { openTap } from "../../ffi/tun.ts";
 import { COUNTER_ADDRESS, guestLetters } from "../../scripts/test-guest.ts";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
 import {
@@ -45,6 +48,8 @@ import type { TemporaryFolder } from "./temporary-folder.ts";
 /** What goes wrong, and where: all of it once, at the first call that comes there. */
 export interface FakeOrders {
   readonly version?: string;
+  /** Where its guest's port 26735 of vsock leads; without it nobody in the guest listens. */
+  readonly agent?: string;
   /** An endpoint ("vm.boot"), or a step of a migration ("move/config"). */
   readonly at?: string;
   readonly how?:
@@ -106,6 +111,8 @@ class FakeCloudHypervisor {
   #isMoving = false;
   #memory: OwnedDescriptor | undefined;
   #serial: Server | undefined;
+  #vsock: Server | undefined;
+  readonly #taps: OwnedDescriptor[] = [];
   readonly #listeners = new Set<Socket>();
   #tick: Timer | undefined;
   /** The real one serves one call after the other, in one thread. */
@@ -311,14 +318,20 @@ class FakeCloudHypervisor {
       const chain = ["Error from device manager", "Cannot open disk path"];
       throw refuse(...chain, "No such file or directory (os error 2)");
     }
-    const lost = net.find(({ tap }) => tap !== undefined && !existsSync(tunFlags(tap)));
-    if (lost === undefined) return;
+    for (const { tap } of net) if (tap !== undefined) this.#openTap(tap, refuse);
+  }
+
+  #openTap(name: string, refuse: (...chain: readonly string[]) => Error): void {
+    const isThere = readFileSync("/proc/self/net/dev", "latin1").includes(`${name}:`);
+    const tap = isThere ? openTap({ name, as: "existing" }) : -EPERM;
+    if (typeof tap !== "number") {
+      this.#taps.push(tap);
+      return;
+    }
+    const words = tap === -EPERM ? "Operation not permitted" : errnoMessage(-tap);
     const chain = ["Error from device manager", "Open tap device failed"];
-    throw refuse(
-      ...chain,
-      "Unable to configure tap interface",
-      "Operation not permitted (os error 1)",
-    );
+    const reason = `${words} (os error ${-tap})`;
+    throw refuse(...chain, "Unable to configure tap interface", reason);
   }
 
   #change(next: GuestState, failure: string, detail: string): void {
@@ -379,6 +392,7 @@ class FakeCloudHypervisor {
       const chain = ["Error creating console devices", "Cannot create a console device"];
       throw fromApi(500, failure, ...chain, "Address already in use (os error 98)");
     }
+    this.#openVsock();
     this.#serial = createServer((socket) => {
       this.#listeners.add(socket);
       socket.on("error", () => {});
@@ -390,6 +404,27 @@ class FakeCloudHypervisor {
     const listening = Promise.withResolvers<void>();
     this.#serial.listen(serial.socket, listening.resolve);
     await listening.promise;
+  }
+
+  /** A Unix socket of the host, which is told the guest's port first: docs/vsock.md. */
+  #openVsock(): void {
+    const { vsock } = this.#config ?? {};
+    if (vsock === undefined) return;
+    this.#vsock = createServer((socket) => {
+      socket.on("error", () => {});
+      let told = "";
+      const read = (bytes: Buffer) => {
+        told += bytes.toString("latin1");
+        const end = told.indexOf("\n");
+        if (end < 0) return;
+        socket.off("data", read);
+        const { agent } = this.#orders;
+        if (told.slice(0, end) !== "CONNECT 26735" || agent === undefined) socket.destroy();
+        else joinAgent(socket, agent, told.slice(end + 1));
+      };
+      socket.on("data", read);
+    });
+    this.#vsock.listen(vsock.socket);
   }
 
   #powerOff(): void {
@@ -423,9 +458,12 @@ class FakeCloudHypervisor {
     this.#config = undefined;
     this.#memory?.close();
     this.#memory = undefined;
+    for (const tap of this.#taps.splice(0)) tap.close();
     for (const listener of this.#listeners) listener.destroy();
     this.#serial?.close();
     this.#serial = undefined;
+    this.#vsock?.close();
+    this.#vsock = undefined;
   }
 
   /** Ends the process when what was answered is out. */
@@ -514,6 +552,22 @@ class FakeCloudHypervisor {
   }
 }
 
+function joinAgent(socket: Socket, path: string, rest: string): void {
+  const agent = connect(path, () => {
+    socket.write("OK 1073741824\n");
+    agent.write(Buffer.from(rest, "latin1"));
+    socket.pipe(agent);
+    agent.pipe(socket);
+  });
+  for (const [one, other] of [
+    [agent, socket],
+    [socket, agent],
+  ] as const) {
+    one.on("error", () => {});
+    one.on("close", () => other.destroy());
+  }
+}
+
 interface Action {
   readonly method: "GET" | "PUT";
   /** Of the body; undefined where there must be none. */
@@ -537,19 +591,29 @@ function readBody<Schema extends v.GenericSchema>(
   throw new Refused(400, failure, reason);
 }
 
-const tunFlags = (tap: string) => `/sys/class/net/${tap}/tun_flags`;
+/** errno.h */
+const EPERM = 1;
 
-/** Some threads of this process get the names that the real one's processors have. */
+/**
+ * Some threads of this process get the names that the real one's processors have; not where a
+ * worker has made its /proc read-only, and there a thread could name itself alone.
+ */
 function nameThreads(count: number): void {
   const threads = readdirSync("/proc/self/task").filter((id) => id !== String(process.pid));
   for (let number = 0; number < count; number += 1) {
     const thread = threads[number];
     if (thread === undefined) throw new Error(`This process has only ${threads.length} threads`);
-    writeFileSync(`/proc/self/task/${thread}/comm`, `vcpu${number}`);
+    try {
+      writeFileSync(`/proc/self/task/${thread}/comm`, `vcpu${number}`);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EROFS") throw error;
+    }
   }
 }
 
 if (import.meta.main) {
   const orders = JSON.parse(process.env[ORDERS] ?? "{}") as FakeOrders;
-  new FakeCloudHypervisor(process.argv.slice(2), orders);
+  const words = process.argv.slice(2);
+  if (words.includes("--version")) console.log(`cloud-hypervisor ${orders.version ?? "v53.0.0"}`);
+  else new FakeCloudHypervisor(words, orders);
 }

@@ -341,8 +341,8 @@ class Simulation {
       return;
     }
     if (beginning.kind === "incoming") this.counts.replacements += 1;
-    const guest =
-      beginning.kind === "incoming" ? "incoming" : this.#chance.pick(["off", "created"]);
+    const bare = beginning.kind === "incoming" ? "incoming" : "created";
+    const guest = this.#chance.pick(["empty", bare] as const);
     const vmm = this.#host.spawn(name, invocation, guest);
     const isLost = this.#chance.happens(this.#troubles.loses);
     if (!isLost) this.#tellSpawned(name, vmm, "spawned");
@@ -433,7 +433,7 @@ class Simulation {
   #carryOut(name: string, vmm: Vmm, effect: Extract<MachineEffect, { ticket: number }>): boolean {
     switch (effect.kind) {
       case "create":
-        if (vmm.guest !== "off" && vmm.guest !== "created") return false;
+        if (vmm.guest !== "empty" && vmm.guest !== "created") return false;
         vmm.guest = "created";
         return true;
       case "boot":
@@ -494,7 +494,7 @@ class Simulation {
 
   #restore(name: string, vmm: Vmm, id: string): boolean {
     const held = this.#host.captures.get(id);
-    if (vmm.guest !== "incoming") return false;
+    if (vmm.guest !== "incoming" && vmm.guest !== "empty") return false;
     if (held === undefined) {
       const event = { kind: "capture-lost", capture: id, reason: "nobody holds it" } as const;
       this.#answerLater(name, event);
@@ -737,7 +737,7 @@ class Simulation {
         { kind: "cleared", invocation, captured: true },
         { kind: "not-found", invocation },
         { kind: "connection-lost", invocation, reason: "stale" },
-        { kind: "attached", invocation, ticket, guest: "off", captured: true },
+        { kind: "attached", invocation, ticket, guest: "empty", captured: true },
         { kind: "refused", invocation, ticket, call: "boot", refusal },
         { kind: "spawn-refused", invocation, refusal },
         { kind: "capture-lost", capture: "unheard-of", reason: "stale" },

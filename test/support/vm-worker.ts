@@ -145,7 +145,8 @@ export class VmHost implements AsyncDisposable {
 
   /** Runs `hostler vm …` against the worker. */
   async run(...words: readonly string[]): Promise<ProgramResult> {
-    const argv = [hostler(), "vm", ...words, "--control-socket", this.controlSocket];
+    const [verb = "", ...rest] = words;
+    const argv = [hostler(), "vm", verb, "--control-socket", this.controlSocket, ...rest];
     return await runProgram(argv).catch((error: Error) => {
       error.message += `\nthe worker: ${this.said}`;
       throw error;

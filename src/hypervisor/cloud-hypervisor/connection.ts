@@ -80,8 +80,7 @@ export class CloudHypervisorConnection implements VmmConnection {
     try {
       state = (await this.#parts.api.get("vm.info", infoSchema)).state;
     } catch (failure) {
-      // It has no machine yet: it waits for `create`, or for `restoreState`.
-      if (failure instanceof ApiRefused && failure.status === NOT_CREATED) return "incoming";
+      if (failure instanceof ApiRefused && failure.status === NOT_CREATED) return "empty";
       throw failure;
     }
     switch (state) {

@@ -1,6 +1,7 @@
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import {
+  type AgentPlace,
   AgentUnreachable,
   type AnswerTimes,
   type CommandHandlers,
@@ -15,19 +16,19 @@ import {
  */
 export class MachineAgent implements Disposable {
   readonly #loop: EventLoop;
-  readonly #path: () => string;
+  readonly #place: () => AgentPlace;
   readonly #times: Partial<AnswerTimes>;
   #client: GuestAgentClient | undefined;
 
-  /** @param path where the VMM listens for us, when it is asked for */
-  constructor(loop: EventLoop, path: () => string, times: Partial<AnswerTimes> = {}) {
+  /** @param place where the VMM listens for us, when it is asked for */
+  constructor(loop: EventLoop, place: () => AgentPlace, times: Partial<AnswerTimes> = {}) {
     this.#loop = loop;
-    this.#path = path;
+    this.#place = place;
     this.#times = times;
   }
 
   get #asked(): GuestAgentClient {
-    this.#client ??= new GuestAgentClient(this.#loop, { path: this.#path() }, this.#times);
+    this.#client ??= new GuestAgentClient(this.#loop, this.#place(), this.#times);
     return this.#client;
   }
 

@@ -19,6 +19,8 @@ import type { Ending } from "../../units/ending.ts";
 import { Signal } from "../../units/signals.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { consoleLogOf } from "../console-log.ts";
+import type { AgentPlace } from "../guest-agent/client.ts";
+import { VSOCK_PORT } from "../guest-agent/protocol.ts";
 import {
   type Instance,
   type MachineEffect,
@@ -47,6 +49,11 @@ const DESCRIPTOR_LIMIT = 4096;
 const LONGEST_LAST_WORD = 300;
 /** Among all processes a VMM is what an operator would miss the least early. */
 const OUT_OF_MEMORY_SCORE = 0;
+/**
+ * cloud-hypervisor's vsock is a Unix socket of each VMM, so that every guest may have the first
+ * context id that is a guest's: vsock(7).
+ */
+const GUEST_CONTEXT = 3;
 
 /** What is to be done to a VMM. */
 export type VmmEffect = Extract<
@@ -118,7 +125,7 @@ export class MachineVmm implements Disposable {
     this.#name = name;
     this.#tools = tools;
     this.#owner = owner;
-    this.agent = new MachineAgent(tools.loop, () => this.files.agent);
+    this.agent = new MachineAgent(tools.loop, () => this.#agentPlace);
   }
 
   get attached(): AttachedVmm | undefined {
@@ -127,6 +134,13 @@ export class MachineVmm implements Disposable {
 
   get processId(): number | undefined {
     return this.#living?.identity.processId;
+  }
+
+  /** Which of the two `specify` gives it. */
+  get #agentPlace(): AgentPlace {
+    const path = this.files.agent;
+    const isVsock = this.#owner.record().choice?.hypervisor === "cloud-hypervisor";
+    return isVsock ? { path, vsockPort: VSOCK_PORT } : { path };
   }
 
   get #folder(): string {
@@ -419,7 +433,7 @@ export class MachineVmm implements Disposable {
         return;
       }
       this.#attached = { connection, driver, machine, invocation };
-      this.#living?.console?.connect();
+      this.#hearConsole();
       const guest = await connection.guestState();
       const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
       this.#tell({ kind: "attached", invocation, ticket, guest, captured });
@@ -512,7 +526,9 @@ export class MachineVmm implements Disposable {
   ): Promise<void> {
     switch (effect.kind) {
       case "create":
-        return await connection.create();
+        await connection.create();
+        this.#hearConsole();
+        return;
       case "boot":
         return await connection.boot();
       case "pause":
@@ -594,7 +610,16 @@ export class MachineVmm implements Disposable {
   async #restore(connection: VmmConnection, capture: string): Promise<void> {
     using held = await this.#tools.captures.take(capture);
     await connection.restoreState({ ...held.state, memory: held.memory });
+    this.#hearConsole();
     passStep("restore:done");
+  }
+
+  /**
+   * Before its guest says anything: QEMU listens there from its beginning, cloud-hypervisor once it
+   * has a machine.
+   */
+  #hearConsole(): void {
+    this.#living?.console?.connect();
   }
 
   /** Nothing of a VMM outlives it but its sockets, and those the next one's start removes. */
@@ -639,6 +664,6 @@ function specify(
     boot: parts.boot,
     disks: parts.disks,
     networks: card === null ? [] : [{ id: "net0", tap: card.tap, macAddress: card.mac }],
-    agent: "virtio-serial",
+    agent: choice.hypervisor === "qemu" ? "virtio-serial" : { vsock: GUEST_CONTEXT },
   };
 }

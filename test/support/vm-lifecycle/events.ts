@@ -10,7 +10,7 @@ const abandoned = { message: "abandoned", code: "ECANCELED", lasts: false } as c
 const refusals = [refusal, lasting, abandoned];
 /** Of a start that was given up. */
 const straggler = { invocation: "i98", processId: 4_000, startTicks: 9 } as const;
-const guests = ["created", "running", "paused", "off", "incoming"] as const;
+const guests = ["created", "running", "paused", "off", "incoming", "empty"] as const;
 
 const callOf: Readonly<Record<string, VmmCall>> = {
   ...{ creating: "create", booting: "boot", pausing: "pause", resuming: "resume" },
