@@ -36,13 +36,17 @@ function ping({ name, agent }: AskedMachine, call: ControlCall): void {
   );
 }
 
-/** The program ends with whoever asked for it. */
+/**
+ * The program ends with whoever asked for it, and waits for a client that is slower than it, as for
+ * a pipe: nothing is lost, and no more is kept here than what was under way.
+ */
 function exec(
   { name, agent }: AskedMachine,
   request: Extract<AgentRequest, { verb: "exec" }>,
   call: ControlCall,
 ): void {
   const { argv, environment, working_directory: workingDirectory } = request;
+  let isHeld = false;
   const running = agent.exec(
     {
       argv,
@@ -56,10 +60,16 @@ function exec(
     {
       onOutput: (stream, bytes) => {
         call.item({ stream, data: bytes.toBase64() } satisfies ExecItem, { later: true });
+        if (isHeld || !call.isBehind) return;
+        isHeld = true;
+        running.hold(true);
       },
     },
   );
-  // A client that does not take what the guest says is let go, and with it the program.
+  call.onDrained(() => {
+    if (isHeld) running.hold(false);
+    isHeld = false;
+  });
   call.onGone(() => running.end());
   running.ended.then(
     ({ ending, leftOut, killed }) => {

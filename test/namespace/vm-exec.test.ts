@@ -3,15 +3,16 @@
  * that a VMM would have is a channel of the test's; all else of the path is the worker's own.
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
 import { ControlServer, defaultControlLimits } from "../../src/messaging/control-server.ts";
-import { encodeFrame } from "../../src/messaging/frame.ts";
+import { encodeFrame, FrameReader } from "../../src/messaging/frame.ts";
 import { allowUsers } from "../../src/messaging/peer.ts";
 import { type AgentRequest, type AskedMachine, answerAgent } from "../../src/vm/agent-control.ts";
 import { MachineAgent } from "../../src/vm/perform/machine-agent.ts";
 import { type ControlRequest, controlRequestSchema } from "../../src/vm/protocol.ts";
-import { execLimits } from "../../src/vm/protocol-exec.ts";
+import { type ExecItem, execLimits } from "../../src/vm/protocol-exec.ts";
+import { RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
 import { testEventLoop } from "../support/event-loop.ts";
 import { type GuestChannel, guestChannel, hostileGuest } from "../support/guest-channel.ts";
@@ -189,6 +190,30 @@ describe("hostler vm ping", () => {
   });
 });
 
+/** Takes what it is sent when it is looked at, and not before. */
+class SlowClient extends RawClient {
+  readonly #reader = new FrameReader({ frameBytes: 2 ** 20, frameDescriptors: 0 });
+  outputBytes = 0;
+  answer: unknown;
+
+  static async run(argv: readonly string[]): Promise<SlowClient> {
+    const { socket } = await RawClient.connect(folder.file("vm.sock"));
+    const client = new SlowClient(socket);
+    await client.sendBytes(encodeFrame({ id: 1, verb: "exec", name: "web", argv }));
+    return client;
+  }
+
+  protected override take(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#reader.push(bytes);
+    for (let frame = this.#reader.next(); frame !== undefined; frame = this.#reader.next()) {
+      if ("refusal" in frame) throw new Error(`The worker sent ${JSON.stringify(frame.refusal)}`);
+      const { item, ...answer } = frame.body as { readonly item?: ExecItem };
+      if (item === undefined) this.answer = answer;
+      else this.outputBytes += Buffer.from(item.data, "base64").length;
+    }
+  }
+}
+
 describe("what floods harms nobody else", () => {
   test("a guest that says what is no answer loses its connection alone", async () => {
     await using hostile = await hostileGuest((_text, say) => {
@@ -206,18 +231,32 @@ describe("what floods harms nobody else", () => {
     expect((await runProgram(words("ping"))).exitCode).toBe(0);
   });
 
-  test("a client that takes nothing is let go, and the program with it", async () => {
+  test("a client that takes nothing has its program wait, and loses nothing of it", async () => {
+    const count = 3 * defaultControlLimits.queuedBytes;
+    const text = `head -c ${count} /dev/zero; exit 7`;
+    using client = await SlowClient.run(["sh", "-c", text]);
+    await waitFor("the program to be held", () => channel.heard.includes('"held":true'));
+    // Others are served meanwhile.
+    expect((await exec("--", "true")).exitCode).toBe(0);
+    expect((await runProgram(words("ping"))).exitCode).toBe(0);
+    await waitFor("the answer", () => {
+      client.look();
+      return client.ended || client.answer !== undefined;
+    });
+    const { answer } = client;
+    expect(answer).toMatchObject({ ok: { ending: { kind: "exited", status: 7 }, left_out: 0 } });
+    expect(client.outputBytes).toBe(count);
+  });
+
+  test("a program that waits for its client ends with it", async () => {
     const path = folder.file("process");
     const text = `echo $$ > ${path}; exec cat /dev/zero`;
-    const socket = await Bun.connect({
-      unix: folder.file("vm.sock"),
-      socket: { data: (one) => one.pause() },
-    });
-    socket.write(encodeFrame({ id: 1, verb: "exec", name: "web", argv: ["sh", "-c", text] }));
-    const processId = () => Number(existsSync(path) ? readFileSync(path, "latin1") : 0);
-    await waitFor("the program", () => processId() > 0);
-    await waitFor("the end of the program", () => !isAlive(processId()));
-    socket.terminate();
+    using client = await SlowClient.run(["sh", "-c", text]);
+    await waitFor("the program to be held", () => channel.heard.includes('"held":true'));
+    const processId = Number(readFileSync(path, "latin1"));
+    expect(isAlive(processId)).toBe(true);
+    client[Symbol.dispose]();
+    await waitFor("the end of the program", () => !isAlive(processId));
     expect((await runProgram(words("ping"))).exitCode).toBe(0);
   });
 });

@@ -119,6 +119,9 @@ export class GuestAgent implements Disposable {
       case "input":
         this.#input(request);
         break;
+      case "hold":
+        this.#programs.get(id)?.hold(request.held);
+        break;
       case "end":
         this.#programs.get(id)?.kill("asker");
         break;

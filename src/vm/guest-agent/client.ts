@@ -105,6 +105,8 @@ export interface CommandEnd {
 export interface RunningCommand {
   /** @throws AgentUnreachable, AgentRefused or GuestBrokeRules */
   readonly ended: Promise<CommandEnd>;
+  /** Its output waits in the guest, or comes again: whoever it is for takes no more now. */
+  hold(held: boolean): void;
   /** Kills it and its process group. */
   end(): void;
 }
@@ -168,16 +170,17 @@ export class GuestAgentClient implements Disposable {
     const request = toRequest(command);
     const run = Promise.withResolvers<CommandEnd>();
     let isEnded = false;
-    let stop: (() => void) | undefined;
+    let running: StartedRun | undefined;
     this.#reach().then((link) => {
       if (isEnded) run.reject(new AgentUnreachable("The program was ended before it began"));
-      else stop = link.run(request, { command, handlers, ...run });
+      else running = link.run(request, { command, handlers, ...run });
     }, run.reject);
     return {
       ended: run.promise,
+      hold: (held) => running?.hold(held),
       end: () => {
         isEnded = true;
-        stop?.();
+        running?.end();
       },
     };
   }
@@ -237,6 +240,9 @@ interface Run {
   readonly resolve: (end: CommandEnd) => void;
   readonly reject: (error: Error) => void;
 }
+
+/** What can be said of a program that was asked for. */
+type StartedRun = Pick<RunningCommand, "hold" | "end">;
 
 /** One connection with one session of its own. */
 class AgentLink {
@@ -358,8 +364,7 @@ class AgentLink {
     return answered.promise;
   }
 
-  /** Runs a program. @returns what kills it */
-  run(request: ExecBody, run: Run): () => void {
+  run(request: ExecBody, run: Run): StartedRun {
     let received = 0;
     let isStarted = false;
     const time = run.command.timeLimit + this.#times.programGrace;
@@ -402,11 +407,12 @@ class AgentLink {
       onLost: run.reject,
       timer: undefined,
     }));
-    if (asked === undefined) return () => {};
-    if (run.command.input !== undefined) this.#feed(asked, run.command.input);
-    return () => {
-      if (this.#open.has(asked)) this.#sendTo(asked, { verb: "end" });
+    const tell = (body: object) => {
+      if (asked !== undefined && this.#open.has(asked)) this.#sendTo(asked, body);
     };
+    const { input } = run.command;
+    if (asked !== undefined && input !== undefined) this.#feed(asked, input);
+    return { hold: (held) => tell({ verb: "hold", held }), end: () => tell({ verb: "end" }) };
   }
 
   #feed(id: number, input: Uint8Array): void {

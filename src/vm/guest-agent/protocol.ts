@@ -111,6 +111,8 @@ export const requestSchema = v.variant("verb", [
     data: base64(limits.inputPieceBytes),
     last: v.boolean(),
   }),
+  /** Whether the output of the program that the request of this id began waits in its pipes. */
+  v.strictObject({ ...heading, verb: v.literal("hold"), held: v.boolean() }),
   /** Kills the program that the request of this id began. It is answered by that one's ending. */
   v.strictObject({ ...heading, verb: v.literal("end") }),
   v.strictObject({

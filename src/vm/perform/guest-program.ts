@@ -60,7 +60,10 @@ export class GuestProgram {
   #sent = 0;
   #leftOut = 0;
   #killed: KillReason | undefined;
+  /** The port takes no more. */
   #isPaused = false;
+  /** Its asker takes no more. */
+  #isHeld = false;
   #isMute = false;
 
   private constructor(
@@ -114,21 +117,38 @@ export class GuestProgram {
 
   /** Reads no output until `resume`: the program waits when its pipe is full. */
   pause(): void {
-    if (this.#isPaused) return;
-    this.#isPaused = true;
-    for (const { watch } of this.#pipes) watch.pause();
+    this.#setWaiting({ isPaused: true, isHeld: this.#isHeld });
   }
 
   resume(): void {
-    if (!this.#isPaused) return;
-    this.#isPaused = false;
-    for (const { watch, read } of this.#pipes) if (read.isOpen) watch.change("readable");
+    this.#setWaiting({ isPaused: false, isHeld: this.#isHeld });
+  }
+
+  /** As `pause` and `resume`, for this program alone. */
+  hold(isHeld: boolean): void {
+    this.#setWaiting({ isPaused: this.#isPaused, isHeld });
+  }
+
+  #setWaiting({ isPaused, isHeld }: { readonly isPaused: boolean; readonly isHeld: boolean }) {
+    const waited = this.#waits;
+    this.#isPaused = isPaused;
+    this.#isHeld = isHeld;
+    if (this.#waits === waited) return;
+    for (const { watch, read } of this.#pipes) {
+      if (!read.isOpen) continue;
+      if (this.#waits) watch.pause();
+      else watch.change("readable");
+    }
+  }
+
+  get #waits(): boolean {
+    return this.#isPaused || this.#isHeld;
   }
 
   /** Nobody hears of it any more: its output is read and thrown away. */
   mute(): void {
     this.#isMute = true;
-    this.resume();
+    this.#setWaiting({ isPaused: false, isHeld: false });
   }
 
   #drain(pipe: OutputPipe, reads: number): void {
@@ -140,7 +160,7 @@ export class GuestProgram {
         return;
       }
       this.#tell(pipe.stream, this.#memory.bytes.subarray(0, length));
-      if (this.#isPaused) return;
+      if (this.#waits) return;
     }
   }
 
@@ -170,6 +190,7 @@ export class GuestProgram {
     this.#process.close();
     this.#input?.[Symbol.dispose]();
     this.#isPaused = false;
+    this.#isHeld = false;
     for (const pipe of this.#pipes) {
       this.#drain(pipe, READS_AT_END);
       this.#close(pipe);

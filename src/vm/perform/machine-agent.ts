@@ -64,6 +64,7 @@ export class MachineAgent implements Disposable {
     };
     return {
       ended: run(),
+      hold: (held) => running?.hold(held),
       end: () => {
         isOver = true;
         running?.end();
