@@ -184,6 +184,61 @@ export interface VmmConnection extends Disposable {
    * it is paused. Descriptors stay the caller's.
    */
   restoreState(state: CapturedState): Promise<void>;
+  /** Moves to another host while the guest runs; undefined where this hypervisor cannot. */
+  readonly migration: VmmMigration | undefined;
+}
+
+/**
+ * A machine on its way to another VMM, on whatever host: this one connects to Unix sockets behind
+ * which the other one listens. Nothing here decides which of both may run on.
+ */
+export interface VmmMigration {
+  /**
+   * Copies disks and memory while the guest runs, then stops it and sends the rest. Afterwards it
+   * is paused, and `resume` takes the machine back, as long as the other one does not run.
+   * @throws VmmRefused, VmmUnreachable, the signal's reason; the guest may be paused then, and
+   *   `abandon` is to be called
+   */
+  send(route: SendRoute): Promise<void>;
+  /** Ends what is under way of it, an earlier worker's too; whether the guest runs stays. */
+  abandon(): Promise<void>;
+  /**
+   * To a VMM that is "incoming". Returns when it listens at the sockets of the route.
+   * @throws VmmRefused, VmmUnreachable
+   */
+  receive(route: ReceiveRoute): Promise<MigrationArrival>;
+}
+
+export interface SendRoute {
+  readonly memory: string;
+  /** Those that the machine writes to. */
+  readonly disks: readonly { readonly id: string; readonly socket: string }[];
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: MigrationProgress) => void;
+  /** The guest stands still, and all that it wrote is with the other one, which is to let go. */
+  readonly onDisksSent: () => Promise<void>;
+}
+
+export interface ReceiveRoute {
+  readonly memory: string;
+  /** One socket for all of them, by their ids. */
+  readonly disks: { readonly ids: readonly string[]; readonly socket: string };
+}
+
+export interface MigrationArrival {
+  /** Lets go of the disks: whoever sent them is done. */
+  endDisks(): Promise<void>;
+  /** All is here, and the machine is paused. @throws VmmRefused, VmmUnreachable */
+  readonly arrived: Promise<void>;
+}
+
+/** How far a machine is on its way. */
+export interface MigrationProgress {
+  readonly stage: "disks" | "memory";
+  readonly done: Bytes;
+  readonly of: Bytes;
+  /** How often its memory was gone through: what the guest changes is sent again. */
+  readonly rounds: number;
 }
 
 /** What a machine is besides its memory. */

@@ -51,6 +51,8 @@ export interface ConnectionParts {
 
 /** A cloud-hypervisor that runs one machine. Whether it was started here makes no difference. */
 export class CloudHypervisorConnection implements VmmConnection {
+  /** Its local migration moves descriptors, which go to no other host. */
+  readonly migration = undefined;
   readonly #parts: ConnectionParts;
   #isEnding = false;
   #hasPanicked = false;

@@ -80,6 +80,20 @@ export const processorsSchema = v.array(
 export const migrationSchema = v.object({
   status: v.optional(v.string()),
   "error-desc": v.optional(v.string()),
+  ram: v.optional(
+    v.object({ total: count, remaining: count, transferred: count, "dirty-sync-count": count }),
+  ),
+});
+
+/** Jobs of the block layer, by the name that they were given. */
+export const blockJobsSchema = v.array(v.object({ device: v.string(), offset: count, len: count }));
+
+export const blockNodesSchema = v.array(v.object({ "node-name": v.optional(v.string()) }));
+
+/** BLOCK_JOB_READY, BLOCK_JOB_COMPLETED, BLOCK_JOB_CANCELLED of qapi/block-core.json. */
+export const blockJobEventSchema = v.object({
+  device: v.string(),
+  error: v.optional(v.string()),
 });
 
 /** MigrationStatus, qapi/migration.json: the ones after which nothing follows. */

@@ -23,6 +23,7 @@ import {
   processorsSchema,
   statusSchema,
 } from "./answers.ts";
+import { QemuMigration } from "./migration.ts";
 import { QmpClient, type QmpEvent, type QmpLimits } from "./qmp.ts";
 import { receiveState, sendState } from "./state-channel.ts";
 
@@ -33,10 +34,12 @@ const STATE_NAME = "hostler-state";
  * What the state is made without and with: guest memory that is shared stays where it is, and the
  * end is told as an event.
  */
-const stateCapabilities = ["x-ignore-shared", "events"].map((capability) => ({
-  capability,
-  state: true,
-}));
+const stateCapabilities = [
+  { capability: "x-ignore-shared", state: true },
+  { capability: "events", state: true },
+  // A migration that was given up may have left it.
+  { capability: "pause-before-switchover", state: false },
+];
 
 /** @throws VmmUnreachable when no QEMU answers there in time */
 export async function connectQemu(
@@ -62,11 +65,16 @@ class QemuConnection implements VmmConnection {
   /** The state that it gave, as long as it is the machine's. */
   #given: CapturedState | undefined;
   readonly #migrationWaiters = new Set<(end: "completed" | "failed") => void>();
+  readonly migration: QemuMigration;
 
   constructor(options: ConnectOptions, limits: QmpLimits) {
     this.#loop = options.loop;
     this.#options = options;
     this.#limits = limits;
+    this.migration = new QemuMigration(options.loop, options.machine, {
+      execute: (command, words) => this.#execute(command, words),
+      ask: (command, schema) => this.#ask(command, schema),
+    });
   }
 
   async open(path: string): Promise<void> {
@@ -75,6 +83,7 @@ class QemuConnection implements VmmConnection {
       signal: this.#options.signal,
       onEvent: (event) => this.#onEvent(event),
       onLost: (reason) => {
+        this.migration.lose(reason);
         if (!this.#isQuitting) this.#options.onLost(reason);
       },
     });
@@ -225,6 +234,7 @@ class QemuConnection implements VmmConnection {
   }
 
   #onEvent(event: QmpEvent): void {
+    this.migration.hear(event);
     if (event.event === "MIGRATION") {
       const parsed = v.safeParse(migrationSchema, event.data);
       const end = parsed.success ? migrationEnd(parsed.output.status) : undefined;
@@ -258,6 +268,7 @@ class QemuConnection implements VmmConnection {
   }
 
   [Symbol.dispose](): void {
+    this.migration.lose("it was closed");
     this.#client?.close();
     this.#client = undefined;
   }
