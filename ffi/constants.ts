@@ -67,6 +67,8 @@ export const F_SETFL = 4;
 export const F_SETFD = 2;
 export const FD_CLOEXEC = 1;
 export const F_DUPFD_CLOEXEC = 1030;
+export const F_OFD_SETLK = 37;
+export const F_WRLCK = 1;
 export const F_ADD_SEALS = 1033;
 export const F_SEAL_SEAL = 1;
 export const F_SEAL_SHRINK = 2;
@@ -77,6 +79,14 @@ export const S_IFCHR = 0o020000;
 export const S_IFBLK = 0o060000;
 // <linux/fs.h>
 export const FICLONE = 0x4004_9409;
+
+// <linux/watchdog.h>
+export const WDIOC_GETSUPPORT = 0x8028_5700;
+export const WDIOC_KEEPALIVE = 0x8004_5705;
+export const WDIOC_SETTIMEOUT = 0xc004_5706;
+export const WDIOC_GETTIMEOUT = 0x8004_5707;
+export const WDIOF_SETTIMEOUT = 0x0080;
+export const WDIOF_MAGICCLOSE = 0x0100;
 
 // <sys/file.h>
 export const LOCK_EX = 2;

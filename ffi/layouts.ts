@@ -65,6 +65,10 @@ export function layoutsOf(of: Architecture) {
     sock_fprog: { size: 16, len: 0, filter: 8 },
     /** poll(2) */
     pollfd: { size: 8, fd: 0, events: 4, revents: 6 },
+    /** fcntl_locking(2) */
+    flock: { size: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 },
+    /** include/uapi/linux/watchdog.h; the name has 32 bytes. */
+    watchdog_info: { size: 40, options: 0, firmware_version: 4, identity: 8 },
     /** prlimit(2) */
     rlimit: { size: 16, rlim_cur: 0, rlim_max: 8 },
     /** clock_gettime(2) */

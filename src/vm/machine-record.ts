@@ -40,6 +40,14 @@ export const choiceSchema = v.strictObject({
 });
 export type RecordedChoice = v.InferOutput<typeof choiceSchema>;
 
+/** What a master gave a machine with; see protocol-master.ts. */
+export const assignedSchema = v.strictObject({
+  owner_generation: v.pipe(count, v.minValue(1)),
+  movable: v.boolean(),
+  fencing: v.picklist(["none", "watchdog"]),
+});
+export type Assigned = v.InferOutput<typeof assignedSchema>;
+
 export const machineRecordSchema = v.strictObject({
   format: v.literal(1),
   spec: vmSpecSchema,
@@ -47,6 +55,8 @@ export const machineRecordSchema = v.strictObject({
   owner: v.picklist(["declared", "operator"]),
   /** What it was declared to be when it was last told so; null for one that nobody declared. */
   declared_power: v.nullable(v.picklist(["off", "created", "running", "paused"])),
+  /** Left out of one that no master gave. */
+  assigned: v.optional(assignedSchema),
   /** In which its guest must be off, as the last shutdown asked; null: the usual time. */
   shutdown_grace_ms: v.nullable(count),
   allocation: allocationSchema,

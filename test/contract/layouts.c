@@ -20,6 +20,7 @@
 #include <linux/reboot.h>
 #include <linux/sockios.h>
 #include <linux/types.h>
+#include <linux/watchdog.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -318,6 +319,18 @@ static void structures(void) {
   FIELD(struct pollfd, events);
   FIELD(struct pollfd, revents);
   CLOSE();
+  STRUCTURE(flock, struct flock);
+  FIELD(struct flock, l_type);
+  FIELD(struct flock, l_whence);
+  FIELD(struct flock, l_start);
+  FIELD(struct flock, l_len);
+  FIELD(struct flock, l_pid);
+  CLOSE();
+  STRUCTURE(watchdog_info, struct watchdog_info);
+  FIELD(struct watchdog_info, options);
+  FIELD(struct watchdog_info, firmware_version);
+  FIELD(struct watchdog_info, identity);
+  CLOSE();
   STRUCTURE(rlimit, struct rlimit);
   FIELD(struct rlimit, rlim_cur);
   FIELD(struct rlimit, rlim_max);
@@ -594,6 +607,14 @@ static void numbers(void) {
   NUMBER(F_SEAL_SHRINK);
   NUMBER(F_SEAL_GROW);
   NUMBER(FICLONE);
+  NUMBER(F_OFD_SETLK);
+  NUMBER(F_WRLCK);
+  NUMBER(WDIOC_GETSUPPORT);
+  NUMBER(WDIOC_KEEPALIVE);
+  NUMBER(WDIOC_SETTIMEOUT);
+  NUMBER(WDIOC_GETTIMEOUT);
+  NUMBER(WDIOF_SETTIMEOUT);
+  NUMBER(WDIOF_MAGICCLOSE);
   NUMBER(LOCK_EX);
   NUMBER(LOCK_NB);
   NUMBER(EFD_CLOEXEC);

@@ -150,6 +150,9 @@ const killTests: Record<EffectKind, readonly [KillTest, ...KillTest[]]> = {
 };
 
 const stepTests: Record<(typeof workerSteps)[number], readonly [KillTest, ...KillTest[]]> = {
+  "disks:locked": [once("create"), once("replace")],
+  "disks:claimed": [once("create"), once("replace")],
+  "disks:removed": [once("delete")],
   "spawn:started": [once("create"), once("boot"), once("replace")],
   "capture:taken": [once("replace")],
   "capture:kept": [once("replace")],

@@ -20,6 +20,7 @@ import {
   wantedFiles,
 } from "../vm-config.ts";
 import { debianFirmware } from "../worker-configuration.ts";
+import { claimDisks } from "./disk-ownership.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import type { MachineParts, Preparation, PreparationProgress } from "./machine-tools.ts";
 
@@ -126,6 +127,9 @@ export class DiskPreparation implements Preparation {
     const folder = this.#folders.disksOf(record.spec.name);
     mkdirSync(folder, { recursive: true });
     chmodSync(folder, 0o711);
+    const written = machine.disks.filter((disk) => disk.kind === "ephemeral" || !disk.readOnly);
+    const paths = written.map((disk) => this.#pathOf(record, disk));
+    using _locks = claimDisks(folder, paths, record.assigned?.owner_generation ?? 0);
     for (const disk of machine.disks) {
       const path = this.#pathOf(record, disk);
       // One that came with the machine's memory is what the guest has open.

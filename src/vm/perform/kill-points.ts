@@ -28,6 +28,9 @@ export const effectKinds: Readonly<Record<EffectKind, true>> = {
 
 /** Steps between the beginning of an effect and its answer, at which a test kills the worker. */
 export const workerSteps = [
+  "disks:locked",
+  "disks:claimed",
+  "disks:removed",
   "spawn:started",
   "capture:taken",
   "capture:kept",

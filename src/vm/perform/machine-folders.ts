@@ -19,6 +19,7 @@ import {
   noteFromRecord,
 } from "../machine-record.ts";
 import { refuseName } from "../protocol.ts";
+import { haveOwner } from "./disk-ownership.ts";
 
 /** A record that cannot be understood: its machine is left alone, and told. */
 export interface UnreadableRecord {
@@ -74,7 +75,7 @@ export class MachineFolders {
       }
       // A machine that was being made, and of which nothing else exists yet.
       if (!existsSync(path)) {
-        this.remove(name);
+        if (!haveOwner(this.disksOf(name))) this.remove(name);
         continue;
       }
       const found = readRecord(path, name);
@@ -92,6 +93,15 @@ export class MachineFolders {
       chmodSync(folder, 0o711);
     }
     writeDurably(join(folder, recordName), `${JSON.stringify(record, null, 2)}\n`);
+  }
+
+  /** Its record first: without one the rest is no machine's. @throws Error (EBUSY …) */
+  removeAllBut(name: string, kept: string): void {
+    const folder = this.folderOf(name);
+    rmSync(join(folder, recordName), { force: true });
+    for (const other of readdirSync(folder).filter((found) => found !== kept)) {
+      rmSync(join(folder, other), { recursive: true, force: true });
+    }
   }
 
   /** With its disks. @throws Error (EBUSY …) */

@@ -30,6 +30,7 @@ import {
   type VmmCall,
 } from "../lifecycle-state.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
+import { DisksRefused, takeDisks } from "./disk-ownership.ts";
 import { passStep } from "./kill-points.ts";
 import { MachineAgent } from "./machine-agent.ts";
 import { MachineConsole } from "./machine-console.ts";
@@ -280,7 +281,9 @@ export class MachineVmm implements Disposable {
       this.#tell({ kind: "spawned", invocation, processId, startTicks });
     } catch (error) {
       if (output?.isOpen === true) output.close();
-      const refusal = { ...refusalOf(error), lasts: error instanceof MachineRefused };
+      const lasts =
+        error instanceof MachineRefused || (error instanceof DisksRefused && error.lasts);
+      const refusal = { ...refusalOf(error), lasts };
       this.#tell({ kind: "spawn-refused", invocation, refusal });
     }
   }
@@ -302,6 +305,9 @@ export class MachineVmm implements Disposable {
     const number = plan.descriptors.find(({ role }) => role === "memory")?.number;
     using memory = number === undefined ? undefined : await this.#memoryFor(machine, beginning);
     const isGiven = number !== undefined && memory !== undefined;
+    // These descriptors end here; those of the VMM, which are the same openings, end with it.
+    using disks = takeDisks(machine.disks, this.#owner.record().assigned?.owner_generation ?? 0);
+    const firstLock = Math.max(2, ...plan.descriptors.map((one) => one.number)) + 1;
     return await startVmm(this.#tools.loop, {
       invocation,
       plan,
@@ -319,6 +325,10 @@ export class MachineVmm implements Disposable {
         { source: output.number, target: 1 },
         { source: output.number, target: 2 },
         ...(isGiven ? [{ source: memory.number, target: number }] : []),
+        ...disks.descriptors.map(({ number: source }, index) => ({
+          source,
+          target: firstLock + index,
+        })),
       ],
       // Who it is, what it sees and what it may change is never left out.
       optional: ["cgroup", "oom-score", "limits"],

@@ -8,6 +8,7 @@ import type {
   Note,
 } from "../lifecycle-state.ts";
 import { type MachineRecord, noteFromRecord, noteToRecord } from "../machine-record.ts";
+import { removeDisks } from "./disk-ownership.ts";
 import { passEffect, passStep } from "./kill-points.ts";
 import type { MachineAgent } from "./machine-agent.ts";
 import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
@@ -273,12 +274,24 @@ export class Machine implements Disposable {
       this.#vmm.removeFiles();
       this.#tools.network.disconnect(this.name);
       passStep("discard:network");
-      this.#tools.folders.remove(this.name);
+      this.#removeFolder();
       passStep("discard:files");
       await this.#tools.preparation.forget(this.#record);
       this.#tell({ kind: "discarded" });
     } catch (error) {
       this.#tell({ kind: "discard-refused", refusal: refusalOf(error) });
+    }
+  }
+
+  /** Disks that another worker was given since are its own: they are left where they are. */
+  #removeFolder(): void {
+    const { folders, onTrouble } = this.#tools;
+    const generation = this.#record.assigned?.owner_generation ?? 0;
+    const disks = folders.disksOf(this.name);
+    if (removeDisks(disks, generation)) folders.remove(this.name);
+    else {
+      folders.removeAllBut(this.name, "disks");
+      onTrouble(`${this.name}: its disks are another worker's by now, and stay at ${disks}`);
     }
   }
 

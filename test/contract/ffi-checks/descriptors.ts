@@ -28,7 +28,9 @@ import {
 import { lockFile } from "../../../ffi/flock.ts";
 import { cString, NativeMemory, readCString, StringVector } from "../../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import { lockWhole } from "../../../ffi/record-lock.ts";
 import { Errno } from "../../../ffi/system-call-error.ts";
+import { armWatchdog } from "../../../ffi/watchdog.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { type Check, lowestFreeDescriptor } from "./check.ts";
 
@@ -242,6 +244,40 @@ const fileChecks: readonly Check[] = [
       symlinkSync(path, folder.file("link"));
       throws(() => lockFile(folder.file("link")), { code: "ELOOP", call: "open" });
       throws(() => lockFile(folder.file("none/lock")), { code: "ENOENT" });
+    },
+  },
+  {
+    name: "the lock of an opening is the duplicates' as well, and ends with the last",
+    run: () => {
+      using folder = temporaryFolder();
+      const path = folder.file("lock");
+      const first = lockWhole(path);
+      ok(first !== "held");
+      strictEqual(statSync(path).mode & 0o777, 0o600);
+      const next = lowestFreeDescriptor();
+      strictEqual(lockWhole(path), "held");
+      strictEqual(lowestFreeDescriptor(), next, "nothing stays open");
+      const second = duplicate(first.number);
+      first.close();
+      strictEqual(lockWhole(path), "held");
+      second.close();
+      const third = lockWhole(path);
+      ok(third !== "held");
+      third.close();
+      symlinkSync(path, folder.file("link"));
+      throws(() => lockWhole(folder.file("link")), { code: "ELOOP", call: "open" });
+    },
+  },
+  {
+    name: "what is no watchdog is refused, and nothing stays open",
+    run: () => {
+      using folder = temporaryFolder();
+      const path = folder.file("pipe");
+      makeNamedPipe(path, 0o600);
+      const next = lowestFreeDescriptor();
+      throws(() => armWatchdog(path, 60), { code: "ENOTTY", call: "ioctl" });
+      throws(() => armWatchdog(folder.file("none"), 60), { code: "ENOENT", call: "open" });
+      strictEqual(lowestFreeDescriptor(), next, "nothing stays open");
     },
   },
 ];
