@@ -304,6 +304,7 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
         : { what: progress.what, done_bytes: progress.done, all_bytes: progress.of },
     detached_ms: state.phase === "detached" ? Math.round(worker.now - state.since) : null,
     capture: state.capture?.id ?? null,
+    health: machine.health.view,
   };
 }
 
@@ -359,11 +360,16 @@ async function sendMetrics(
   call.done(measured);
 }
 
+function countOf(words: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
+  return counts;
+}
+
 function statusOf(worker: MachineWorker): WorkerStatus {
-  const phases: Record<string, number> = {};
-  for (const { state } of worker.machines.values()) {
-    phases[state.phase] = (phases[state.phase] ?? 0) + 1;
-  }
+  const entries = [...worker.machines.values()];
+  const phases = countOf(entries.map(({ state }) => state.phase));
+  const health = countOf(entries.flatMap(({ machine }) => machine.health.view?.state ?? []));
   const choice = worker.choose(null);
   const { cloudHypervisor, qemu } = worker.hypervisors;
   const programs = [cloudHypervisor, qemu].flatMap((observed) =>
@@ -377,6 +383,7 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     machines: worker.machines.size,
     machine_limit: limits.machines,
     phases,
+    health,
     hypervisors: programs.map(({ hypervisor, path, version }) => ({
       hypervisor,
       path,

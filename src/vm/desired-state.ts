@@ -22,6 +22,8 @@ export interface Reconciled {
   create(spec: VmSpec, power: DeclaredPower): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
   declare(name: string, power: DeclaredPower): void;
+  /** Changes what of a machine can be changed while it runs. @throws Error (ENOSPC …) */
+  adjust(name: string, spec: VmSpec): void;
   handle(name: string, event: MachineEvent): void;
   onTrouble(message: string): void;
 }
@@ -135,6 +137,10 @@ export class DesiredState {
       const { spec, power } = command.machine;
       return this.#worker.create(spec, power);
     }
+    if (command.kind === "adjust") {
+      this.#worker.adjust(command.name, command.spec);
+      return undefined;
+    }
     if (command.kind === "power") {
       const machine = this.#desired?.machine.find(({ name }) => name === command.name);
       this.#worker.declare(command.name, machine?.power ?? "running");
@@ -179,6 +185,8 @@ function detailOf(command: Command): string {
       return command.reason === "extra"
         ? "it is declared no more"
         : `${command.drift.map(({ key }) => key).join(", ")} changed: it is created anew after it`;
+    case "adjust":
+      return `${command.drift.map(({ key }) => key).join(", ")} changed`;
     case "power":
       return command.event;
   }

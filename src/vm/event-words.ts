@@ -28,6 +28,10 @@ export function describeEntry(entry: HistoryEntry): string | undefined {
       return entry.snapshot;
     case "guest-off":
       return `by the ${entry.by}`;
+    case "healthy":
+      return entry.check;
+    case "unhealthy":
+      return `${entry.check}: ${entry.reason} (${entry.failures} in a row)`;
     case "died":
       return `ran for ${formatDuration(entry.ranFor)}`;
     case "ended":

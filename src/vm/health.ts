@@ -32,8 +32,12 @@ export interface HealthPlan {
   readonly unhealthyAfter: number;
   /** So many successes in a row make it healthy. */
   readonly healthyAfter: number;
-  /** From a boot on: until then failures do not count. */
+  /** From a boot, or an adoption, on: until then failures do not count. */
   readonly grace: Milliseconds;
+  /** restart: an unhealthy machine is stopped, and the rule of restarts follows. */
+  readonly onUnhealthy: "tell" | "restart";
+  /** In which the guest of such a machine must be off, before its VMM is told to end. */
+  readonly stopGrace: Milliseconds;
 }
 
 /** The next probe, or the one under way. Numbers rise for as long as the worker runs. */
@@ -63,10 +67,12 @@ export type HealthState =
 
 export type ProbeOutcome =
   | { readonly kind: "passed" }
-  | { readonly kind: "failed"; readonly reason: string };
+  | { readonly kind: "failed"; readonly reason: string }
+  /** Nobody can tell: neither a success nor a failure. */
+  | { readonly kind: "unknown"; readonly reason: string };
 
 export type HealthEvent =
-  /** It runs from now on; without `booted` it ran before (adopted, resumed) and gets no grace. */
+  /** It runs from now on; without `booted` it ran before (resumed, replaced) and gets no grace. */
   | { readonly kind: "running"; readonly booted: boolean }
   /** It is paused, off, or being changed under: no answer would say anything. */
   | { readonly kind: "stopped" }
@@ -203,11 +209,24 @@ function judge(
   const since = probing.kind === "asking" ? probing.since : now;
   const until = Math.max(now, since + plan.interval);
   const waiting: Probing = { kind: "waiting", until, next: nextNumber(state) };
-  const passed = outcome.kind === "passed";
-  const judged = passed
-    ? pass(plan, state, waiting)
-    : fail(plan, state, { reason: outcome.reason, now, waiting });
+  const judged = weigh(plan, state, outcome, { now, waiting });
   return { ...judged, effects: [...judged.effects, { kind: "wake", at: until }] };
+}
+
+function weigh(
+  plan: HealthPlan,
+  state: Watched,
+  outcome: ProbeOutcome,
+  { now, waiting }: { readonly now: MonotonicTime; readonly waiting: Probing },
+): HealthStep {
+  switch (outcome.kind) {
+    case "passed":
+      return pass(plan, state, waiting);
+    case "failed":
+      return fail(plan, state, { reason: outcome.reason, now, waiting });
+    case "unknown":
+      return unchanged({ ...state, probing: waiting });
+  }
 }
 
 function pass(plan: HealthPlan, state: Watched, probing: Probing): HealthStep {

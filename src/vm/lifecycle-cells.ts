@@ -650,6 +650,19 @@ export function toldPanicCapturing(
   return state.stage === "pausing" ? toldPanic(state, event, context) : stay(state);
 }
 
+/** Asked to shut down within its grace; where nothing may start it again, it is left as it is. */
+export function unhealthy(state: In<"running">, event: Of<"unhealthy">, context: Context): Outcome {
+  const { instance } = state;
+  if (event.invocation !== instance.invocation || context.rules.restart === "never") {
+    return stay(state);
+  }
+  const why = event.wasHealthy ? "crash" : "unhealthy";
+  const reason = `it is unhealthy: ${event.reason}`;
+  const known = enter(state, { reason }).state;
+  const rules = { ...context.rules, shutdownGrace: event.grace };
+  return end(known, instance, { why, stage: "button" }, { ...context, rules });
+}
+
 // A VMM that does not answer.
 
 export function attachRefused(

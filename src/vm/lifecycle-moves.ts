@@ -208,7 +208,7 @@ export function decide(state: In<"clearing">, context: Context): Outcome {
   const resetAfter = backoff === "none" ? defaultBackoff.resetAfter : backoff.resetAfter;
   const ranFor = state.diedAt - state.instance.startedAt;
   // A VMM that was to be given what is held, and was not, has not run well for as long as it hung.
-  const isLong = !isHeld(state) && ranFor >= resetAfter;
+  const isLong = !isHeld(state) && state.why !== "unhealthy" && ranFor >= resetAfter;
   const failures = isLong ? 1 : state.failures + 1;
   if (backoff === "none" && !isHeld(state)) return restart(byRule, context, { failures, wait: 0 });
   // The wait counts from the death: the time that clearing took is part of it.

@@ -34,7 +34,7 @@ export const noteSchema = v.strictObject({
   restarts: count,
   invocation: v.optional(invocation),
   instance: v.optional(instance),
-  why: v.optional(v.picklist(["wish", "off", "crash", "replace"])),
+  why: v.optional(v.picklist(["wish", "off", "crash", "unhealthy", "replace"])),
   lastInvocation: v.optional(invocation),
   capture: v.optional(
     v.strictObject({

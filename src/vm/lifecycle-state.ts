@@ -70,9 +70,10 @@ interface Common {
 
 /**
  * What follows the end of a VMM. wish: what is wanted then. off: the guest ended by itself.
- * crash: the rule of restarts. replace: a new VMM, which is given the capture.
+ * crash: the rule of restarts. unhealthy: the same, and however long it ran, it never did so well.
+ * replace: a new VMM, which is given the capture.
  */
-export type EndReason = "wish" | "off" | "crash" | "replace";
+export type EndReason = "wish" | "off" | "crash" | "unhealthy" | "replace";
 
 /** How far a stop has gone: the guest was asked, the VMM was asked, the VMM was killed. */
 export type StopStage = "button" | "quit" | "kill";
@@ -236,6 +237,15 @@ export type MachineEvent =
   | { readonly kind: "forgotten"; readonly capture: string }
   | { readonly kind: "discarded" }
   | { readonly kind: "discard-refused"; readonly refusal: Refusal }
+  /** Its checks say that it does not do what it is there for, and that it is to be restarted. */
+  | ({
+      readonly kind: "unhealthy";
+      readonly reason: string;
+      /** Since its boot, or since this worker watches it. */
+      readonly wasHealthy: boolean;
+      /** In which its guest must be off. */
+      readonly grace: Milliseconds;
+    } & OfInstance)
   | { readonly kind: "deadline" };
 export type EventKind = MachineEvent["kind"];
 export type Of<K extends EventKind> = MachineEvent & { readonly kind: K };
@@ -363,6 +373,15 @@ export type HistoryEntry =
   | { readonly what: "capture-lost"; readonly capture: string; readonly reason: string }
   | { readonly what: "snapshotted"; readonly invocation: string; readonly snapshot: string }
   | { readonly what: "guest-off"; readonly invocation: string; readonly by: "guest" | "host" }
+  /** check: in words. */
+  | { readonly what: "healthy"; readonly invocation: string; readonly check: string }
+  | {
+      readonly what: "unhealthy";
+      readonly invocation: string;
+      readonly check: string;
+      readonly failures: number;
+      readonly reason: string;
+    }
   | { readonly what: "died"; readonly invocation: string; readonly ranFor: Milliseconds }
   | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
   | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }

@@ -55,6 +55,7 @@ import {
   toldOffCapturing,
   toldPanic,
   toldPanicCapturing,
+  unhealthy,
   unwantAbandoned,
   unwantAtRest,
   unwantBusy,
@@ -119,6 +120,7 @@ const notBooted = ignored("it has not been booted");
 const isRemoving = ignored("it is being removed");
 const isOnItsWay = ignored("it is on its way there");
 const forgottenBefore = ignored("what was captured before it is forgotten already");
+const notWatched = ignored("its health is asked for only while it runs");
 const noCapture = ignored("nothing of it was captured");
 
 /** What the worker hears in a phase in which no VMM has the machine, and none is to come. */
@@ -150,6 +152,7 @@ const noVmmEvents = {
   forgotten,
   discarded: notRemoving,
   "discard-refused": notRemoving,
+  unhealthy: notWatched,
   deadline: noDeadline,
 };
 
@@ -315,6 +318,7 @@ export const table: Table = {
     paused: bootedByHand,
     resumed: ignored("it runs"),
     observed,
+    unhealthy,
   },
   pausing: { ...living, done: paused, refused: callRefused, deadline: orderOverdue },
   paused: {

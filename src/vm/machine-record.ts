@@ -1,5 +1,7 @@
 import * as v from "valibot";
 import { describeIssues } from "../messaging/describe-issues.ts";
+import { healthLimits } from "./health-configuration.ts";
+import { LONGEST_PATTERN } from "./health-pattern.ts";
 import { decodeNote, encodeNote, noteSchema } from "./lifecycle-note.ts";
 import type { Note } from "./lifecycle-state.ts";
 import { vmSpecSchema } from "./protocol.ts";
@@ -65,6 +67,13 @@ export const machineRecordSchema = v.strictObject({
   image: v.nullable(shortText),
   /** Of the boot that the note's instance and times belong to: random(4), boot_id. */
   boot: shortText,
+  /** Patterns of its checks that a line of its console has had since its boot. */
+  said: v.optional(
+    v.pipe(
+      v.array(v.pipe(v.string(), v.maxLength(LONGEST_PATTERN))),
+      v.maxLength(healthLimits.checks),
+    ),
+  ),
   /** As lifecycle-note.ts encodes it. */
   note: noteSchema,
 });

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { healthSchema } from "./health-configuration.ts";
 import { execEntries } from "./protocol-exec.ts";
 
 /**
@@ -136,6 +137,8 @@ const vmSpecEntries = {
     ),
   ),
   networkAllowedDomains: v.optional(v.pipe(v.array(domain), v.maxLength(limits.allowedDomains))),
+  /** How the worker looks whether the guest does what it is there for. */
+  health: v.optional(healthSchema),
 };
 
 /** An image by path with its hash, or single files. */
@@ -366,6 +369,28 @@ export const snapshotSummarySchema = v.object({
 });
 export type SnapshotSummary = v.InferOutput<typeof snapshotSummarySchema>;
 
+/** resting: nothing is asked. starting: neither health nor the lack of it has been shown. */
+const healthState = v.picklist(["resting", "starting", "healthy", "unhealthy"]);
+
+/** How a machine stands to its checks: it is as the worst of them says. */
+export const vmHealthSchema = v.object({
+  state: healthState,
+  checks: v.array(
+    v.object({
+      check: v.string(),
+      state: healthState,
+      /** Of the last probe, where it did not pass. */
+      reason: v.nullable(v.string()),
+      /** Milliseconds since the last answer; null before the first. */
+      answered_ms: v.nullable(v.number()),
+      /** Since this worker watches it. */
+      probes: v.number(),
+      failures: v.number(),
+    }),
+  ),
+});
+export type VmHealth = v.InferOutput<typeof vmHealthSchema>;
+
 /** One line of `list`. */
 export const vmSummarySchema = v.object({
   name: v.string(),
@@ -396,6 +421,8 @@ export const vmSummarySchema = v.object({
   detached_ms: v.nullable(v.number()),
   /** The state that is held outside of a VMM, until a new one has it. */
   capture: v.nullable(v.string()),
+  /** null for one without checks. */
+  health: v.nullable(vmHealthSchema),
 });
 export type VmSummary = v.InferOutput<typeof vmSummarySchema>;
 
@@ -453,6 +480,8 @@ export const vmMetricsSchema = v.object({
   network_sent_bytes: v.nullable(v.number()),
   disk_read_bytes: v.nullable(v.number()),
   disk_written_bytes: v.nullable(v.number()),
+  /** 1: healthy, 0: unhealthy; null where neither has been shown. */
+  healthy: v.nullable(v.picklist([0, 1])),
   /** When it was measured: wall clock, RFC 3339, UTC. */
   time: v.nullable(v.string()),
 });
@@ -467,6 +496,8 @@ export const workerStatusSchema = v.object({
   machine_limit: v.number(),
   /** How many are in each phase. */
   phases: v.record(v.string(), v.number()),
+  /** Of those with checks: how many are in each state. */
+  health: v.record(v.string(), v.number()),
   hypervisors: v.array(
     v.object({
       hypervisor: v.string(),

@@ -53,6 +53,13 @@ export type Command =
       readonly reason: "changed";
       readonly drift: readonly Drift[];
     }
+  /** Declared otherwise in what can be changed while it runs. */
+  | {
+      readonly kind: "adjust";
+      readonly name: string;
+      readonly spec: VmSpec;
+      readonly drift: readonly Drift[];
+    }
   | {
       readonly kind: "power";
       readonly name: string;
@@ -124,10 +131,16 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
   const drift = findDrift(machine.spec, observed.spec);
   if (drift.length > 0) {
     const standing = { ...stand(name, "drifted", undefined), drift };
+    if (drift.every(({ key }) => adjustable.has(key))) {
+      return { standing, command: { kind: "adjust", name, spec: machine.spec, drift } };
+    }
     return { standing, command: { kind: "delete", name, reason: "changed", drift } };
   }
   return decidePower(machine, observed);
 }
+
+/** Keys of what is around a machine, and not of what it is made of. */
+const adjustable: ReadonlySet<string> = new Set<keyof VmSpec>(["health"]);
 
 /** A machine that failed, or whose guest shut itself down, is the rule's of restarts. */
 function decidePower(machine: DesiredMachine, observed: ObservedMachine): Decision {
@@ -193,9 +206,17 @@ export function findDrift(desired: VmSpec, observed: VmSpec | undefined): readon
   });
 }
 
-/** Domains are a set; everything else is one value. */
+/** Domains are a set; everything else is one value, whatever the order of its keys. */
 function comparable(value: VmSpec[keyof VmSpec]): unknown {
-  return Array.isArray(value) ? [...new Set(value)].sort() : value;
+  const isSet = Array.isArray(value) && value.every((item) => typeof item === "string");
+  return isSet ? [...new Set(value)].sort() : sortKeys(value);
+}
+
+function sortKeys(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sortKeys);
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).filter(([, one]) => one !== undefined);
+  return Object.fromEntries(entries.sort().map(([key, one]) => [key, sortKeys(one)]));
 }
 
 function percentOf(standings: readonly Standing[]): number {
@@ -206,7 +227,7 @@ function percentOf(standings: readonly Standing[]): number {
 }
 
 /** What a command is to the machine's life. */
-export function eventOf(command: Command): MachineEvent {
+export function eventOf(command: Exclude<Command, { kind: "adjust" }>): MachineEvent {
   switch (command.kind) {
     case "create":
       return { kind: "create", wanted: command.machine.power };

@@ -78,6 +78,8 @@ const tellings: Readonly<Record<string, "warn" | "info">> = {
   detached: "warn",
   failed: "warn",
   uncertain: "warn",
+  unhealthy: "warn",
+  healthy: "info",
   adopted: "info",
   "backing-off": "info",
   booted: "info",
@@ -185,6 +187,11 @@ export class MachineWorker {
       observe: () => [...this.machines.values()].map(observed),
       create: (spec, wanted) => this.create(spec, { wanted, owner: "declared" })?.message,
       declare: (name, power) => this.machines.get(name)?.machine.declare(power),
+      adjust: (name, spec) => {
+        this.machines.get(name)?.machine.adjust(spec);
+        // It is as declared from now on, which is seen when it is looked at again.
+        this.#announce();
+      },
       handle: (name, event) => this.handle(name, event),
       onTrouble,
     });
@@ -407,7 +414,11 @@ export class MachineWorker {
     const { name } = record.spec;
     const machine = new Machine(record, this.#tools, {
       onEvent: (event) => this.handle(name, event),
-      onHistory: (entry) => this.events.add(name, entry, monotonicNow()),
+      onHistory: (entry) => {
+        this.events.add(name, entry, monotonicNow());
+        // What its checks tell is no turn of its life.
+        this.#announce();
+      },
       onProgress: () => this.#announce(),
     });
     this.machines.set(name, {
@@ -445,7 +456,8 @@ export class MachineWorker {
   #decide(name: string, event: MachineEvent): void {
     const entry = this.machines.get(name);
     if (entry === undefined) return;
-    const { state, effects } = step(entry.state, event, {
+    const before = entry.state;
+    const { state, effects } = step(before, event, {
       rules: this.#rules(entry),
       now: monotonicNow(),
       random: Math.random(),
@@ -453,6 +465,7 @@ export class MachineWorker {
     });
     entry.state = state;
     entry.machine.perform(effects);
+    entry.machine.health.follow({ before, event, after: state });
     this.#setTimer(name, entry);
     if (state.phase === "removed") this.#forget(name, entry);
   }

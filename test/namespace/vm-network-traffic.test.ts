@@ -96,6 +96,10 @@ skipUnless("machines on a network", needs, () => {
     await expectDrop("inet", "all else", ask);
   });
 
+  test("the host itself reaches a machine, as its health checks do", async () => {
+    expect(await askFrom(host, "tcp", card.address, 80)).toBe("10.100.0.1");
+  });
+
   test("a port of the host leads to a machine; to the outside no other does", async () => {
     expect(await askFrom(outside, "tcp", "192.0.2.1", 8080)).toBe("192.0.2.2");
     expect(await askFrom(host, "tcp", "192.0.2.1", 8080)).toBe("192.0.2.1");

@@ -622,6 +622,10 @@ class Simulation {
     }
     const power = this.#desired.machines.find(({ spec }) => spec.name === name)?.power;
     const written = this.#host.disk.get(name);
+    if (command.kind === "adjust") {
+      if (written !== undefined) this.#host.disk.set(name, { ...written, spec: command.spec });
+      return;
+    }
     if (written !== undefined && command.kind === "power") written.declaredPower = power;
     this.#wish(name, eventOf(command));
   }

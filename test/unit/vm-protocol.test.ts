@@ -148,7 +148,7 @@ describe("answers", () => {
     ...{ invocation: "i1", address: "10.100.0.2", mac: "52:54:00:00:00:01", tap: "vt0" },
     ...{ hypervisor: "qemu", version: "7.2.22", accelerator: "tcg", processors: 1 },
     ...{ memory_bytes: 1, uptime_ms: 3, restarts: 0, image_hash: hash, progress: null },
-    ...{ detached_ms: null, capture: null },
+    ...{ detached_ms: null, capture: null, health: null },
   };
 
   test("are summaries, items and errors of known kinds", () => {

@@ -76,6 +76,26 @@ describe("commands", () => {
     ]);
   });
 
+  test("a machine whose checks are declared otherwise is changed while it runs", () => {
+    const health = [{ kind: "tcp", port: 22 }] as const;
+    const wanted = { ...desire("one").spec, health: [...health] };
+    const { commands, convergencePercent } = pass(
+      [desire("one", "running", { health: [...health] })],
+      [see("one")],
+    );
+    const drift = [{ key: "health", desired: health, observed: undefined }];
+    expect<unknown>(commands).toEqual([{ kind: "adjust", name: "one", spec: wanted, drift }]);
+    expect(convergencePercent).toBe(0);
+    expect(
+      pass(
+        [desire("one", "running", { health: [...health] })],
+        [see("one", { spec: { ...wanted, health: [{ port: 22, kind: "tcp" }] } })],
+      ).commands,
+    ).toEqual([]);
+    const both = desire("one", "running", { health: [...health], cpu: 4 });
+    expect(pass([both], [see("one")]).commands[0]?.kind).toBe("delete");
+  });
+
   test("what nobody can be sure of is no command's, declared or not", () => {
     const unsure: Partial<ObservedMachine>[] = [
       { phase: "detached" },

@@ -5,7 +5,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
 import type { VmSummary, WorkerStatus } from "../protocol.ts";
-import { phaseText } from "./words.ts";
+import { healthText, phaseText } from "./words.ts";
 
 interface ListOptions {
   readonly "control-socket": string;
@@ -21,6 +21,7 @@ export async function runList(options: ListOptions): Promise<number> {
 }
 
 export function renderMachines(machines: readonly VmSummary[]): string {
+  const isChecked = machines.some(({ health }) => health !== null);
   const rows = machines.map((machine) => [
     machine.name,
     phaseText(machine),
@@ -29,9 +30,10 @@ export function renderMachines(machines: readonly VmSummary[]): string {
     machine.pid === null ? "-" : `${machine.pid}`,
     machine.uptime_ms === null ? "-" : formatDuration(machine.uptime_ms),
     `${machine.restarts}`,
+    ...(isChecked ? [healthText(machine)] : []),
   ]);
   const head = ["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"];
-  return renderTable(head, rows);
+  return renderTable(isChecked ? [...head, "HEALTH"] : head, rows);
 }
 
 export async function runStatus(options: ListOptions): Promise<number> {
@@ -44,10 +46,12 @@ export async function runStatus(options: ListOptions): Promise<number> {
 
 export function renderStatus(status: WorkerStatus): string {
   const phases = Object.entries(status.phases).map(([phase, count]) => `${count} ${phase}`);
+  const health = Object.entries(status.health).map(([state, count]) => `${count} ${state}`);
   const rows = [
     ...status.warnings.map((warning) => ["WARNING", warning]),
     ["worker", `${status.version}, process ${status.pid}, ${formatDuration(status.uptime_ms)}`],
     ["machines", `${status.machines} of ${status.machine_limit}: ${phases.join(", ") || "none"}`],
+    ...(health.length === 0 ? [] : [["health", health.join(", ")]]),
     ...status.hypervisors.map(({ hypervisor, path, version, accelerator, chosen }) => [
       hypervisor,
       `${version}, ${path}${chosen ? `, for new machines, with ${accelerator}` : ""}`,

@@ -31,6 +31,7 @@ const series = [
   ["hostler_vm_network_sent_bytes_total", "counter", "network_sent_bytes", "What it sent"],
   ["hostler_vm_disk_read_bytes_total", "counter", "disk_read_bytes", "What it read from disks"],
   ["hostler_vm_disk_written_bytes_total", "counter", "disk_written_bytes", "What it wrote there"],
+  ["hostler_vm_healthy", "gauge", "healthy", "1 where its checks pass, 0 where they do not"],
 ] as const satisfies readonly (readonly [string, string, keyof VmMetrics, string])[];
 
 export function renderMetrics(metrics: readonly VmMetrics[]): string {

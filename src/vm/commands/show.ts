@@ -4,7 +4,7 @@ import { escapeControls } from "../../logging/format.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
-import type { Survivable, VmDetail } from "../protocol.ts";
+import type { Survivable, VmDetail, VmSummary } from "../protocol.ts";
 import { memoryText } from "./list.ts";
 import { phaseText } from "./words.ts";
 
@@ -36,6 +36,7 @@ export function renderDetail(detail: VmDetail): string {
     ["process", summary.pid === null ? "-" : `${summary.pid}`],
     ["uptime", summary.uptime_ms === null ? "-" : formatDuration(summary.uptime_ms)],
     ["restarts", `${summary.restarts}`],
+    ...(summary.health?.checks ?? []).map((check) => ["health", checkText(check)]),
     ["image", summary.image_hash ?? "-"],
     ["folder", detail.folder],
     ["VMM", survivableText(detail.survivable)],
@@ -43,6 +44,13 @@ export function renderDetail(detail: VmDetail): string {
   ];
   const events = detail.history.map((event) => [event.time, event.what, event.detail ?? ""]);
   return `${alignColumns(rows).join("\n")}\n\n${renderTable(["WHEN", "WHAT", "HOW"], events)}`;
+}
+
+function checkText(check: NonNullable<VmSummary["health"]>["checks"][number]): string {
+  const why = check.reason === null ? "" : `: ${escapeControls(check.reason)}`;
+  const when = check.answered_ms === null ? "" : `, asked ${formatDuration(check.answered_ms)} ago`;
+  const count = `${check.failures} of ${check.probes} probes failed`;
+  return `${check.check}: ${check.state}${why} (${count}${when})`;
 }
 
 /** All of it is in --json. */

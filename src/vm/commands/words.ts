@@ -10,6 +10,14 @@ export function phaseText(summary: VmSummary): string {
   return `${phase}${aim}${why}`;
 }
 
+/** How it stands to its checks, and what the first that is not passed says. */
+export function healthText({ health }: VmSummary): string {
+  if (health === null) return "-";
+  const bad = health.checks.find(({ state, reason }) => reason !== null && state === health.state);
+  if (bad === undefined || health.state === "healthy") return health.state;
+  return `${health.state}: ${bad.check}: ${escapeControls(bad.reason ?? "")}`;
+}
+
 /** One line for a machine; null is one that is no more. */
 export async function printSummary(
   summary: VmSummary | null,

@@ -4,7 +4,6 @@ import { Dialler } from "../../messaging/dialler.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
 import type { Bytes, Milliseconds } from "../../units/units.ts";
 import { ConsoleLines } from "../console-text.ts";
-import { matchesPattern } from "../health-pattern.ts";
 import { Scrollback } from "./console-scrollback.ts";
 
 /** People who look at one console at once. */
@@ -13,8 +12,6 @@ export const MOST_VIEWERS = 16;
 export const VIEWER_BYTES: Bytes = 4 * 1024 * 1024;
 /** What may wait for a guest that reads no input; what is more is thrown away, as a tty does. */
 export const INPUT_BYTES: Bytes = 64 * 1024;
-/** Patterns that are looked for in the lines of one console. */
-const MOST_PATTERNS = 16;
 
 export interface ConsoleHandlers {
   /** A line came; long ones in pieces. A guest decides what is in it. */
@@ -54,13 +51,10 @@ interface Viewer {
  */
 export class ConsoleKeeper implements Disposable {
   readonly #loop: EventLoop;
-  readonly #handlers: ConsoleHandlers;
   readonly #dialler: Dialler;
   readonly #scrollback: Scrollback;
   readonly #lines: ConsoleLines;
   readonly #viewers = new Set<Viewer>();
-  /** Patterns that somebody asked for, and whether a line since the boot had them. */
-  readonly #patterns = new Map<string, boolean>();
   #vmm: StreamConnection | undefined;
 
   constructor(
@@ -75,9 +69,8 @@ export class ConsoleKeeper implements Disposable {
   ) {
     const { handlers, scrollbackPath, socketPath } = options;
     this.#loop = loop;
-    this.#handlers = handlers;
     this.#scrollback = new Scrollback(scrollbackPath, (reason) => handlers.onUnkept(reason));
-    this.#lines = new ConsoleLines((line) => this.#onLine(line));
+    this.#lines = new ConsoleLines((line) => handlers.onLine?.(line));
     this.#dialler = new Dialler(loop, socketPath, {
       onConnection: (socket) => this.#serve(socket),
       onFailure: (reason, wait) => handlers.onUnreachable(reason, wait),
@@ -101,24 +94,6 @@ export class ConsoleKeeper implements Disposable {
   /** All that is kept. */
   read(): Uint8Array {
     return this.#scrollback.read();
-  }
-
-  /** From now on lines are looked at for it. False when too many are looked for already. */
-  watchFor(pattern: string): boolean {
-    if (this.#patterns.has(pattern)) return true;
-    if (this.#patterns.size >= MOST_PATTERNS) return false;
-    this.#patterns.set(pattern, false);
-    return true;
-  }
-
-  /** Whether a line had the pattern since `forgetLines`, or since it was watched for. */
-  hasSaid(pattern: string): boolean {
-    return this.#patterns.get(pattern) ?? false;
-  }
-
-  /** The machine boots anew: what it said before says nothing of it now. */
-  forgetLines(): void {
-    for (const pattern of this.#patterns.keys()) this.#patterns.set(pattern, false);
   }
 
   /**
@@ -191,13 +166,6 @@ export class ConsoleKeeper implements Disposable {
     this.#scrollback.append(bytes);
     for (const { stream } of this.#viewers) stream.send(bytes);
     this.#lines.push(bytes);
-  }
-
-  #onLine(line: string): void {
-    for (const [pattern, isSaid] of this.#patterns) {
-      if (!isSaid && matchesPattern(pattern, line)) this.#patterns.set(pattern, true);
-    }
-    this.#handlers.onLine?.(line);
   }
 
   /** Lets everybody go; what is kept stays. */

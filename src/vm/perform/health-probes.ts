@@ -23,10 +23,13 @@ const TOLD = 80;
 export interface ProbeTarget {
   /** Dotted, of the network of this host's that the machine is in. Undefined: it has none yet. */
   readonly address: string | undefined;
-  /** Answers when the agent has. */
-  readonly pingAgent: () => Promise<unknown>;
-  /** Whether a line with this pattern came over the console since the boot. */
-  readonly hasSaid: (pattern: string) => boolean;
+  /** Answers when the agent has. Undefined: nobody can ask an agent in this machine. */
+  readonly pingAgent: (() => Promise<unknown>) | undefined;
+  /**
+   * Whether a line with this pattern came over the console since the boot. Undefined: it was not
+   * heard, and not all was heard.
+   */
+  readonly hasSaid: (pattern: string) => boolean | undefined;
 }
 
 /**
@@ -46,14 +49,17 @@ export function probeHealth(
   const probe = new Probe(loop, timeout, onOutcome);
   switch (check.kind) {
     case "agent":
+      if (target.pingAgent === undefined) {
+        probe.settleLater({ kind: "unknown", reason: "this hypervisor has no agent" });
+        break;
+      }
       target.pingAgent().then(
         () => probe.settle({ kind: "passed" }),
         (error: unknown) => probe.fail(error instanceof Error ? error.message : String(error)),
       );
       break;
     case "serial":
-      if (target.hasSaid(check.pattern)) probe.settleLater({ kind: "passed" });
-      else probe.failLater(`no line of the console has "${check.pattern}" so far`);
+      probe.settleLater(judgeSaid(check.pattern, target.hasSaid(check.pattern)));
       break;
     case "tcp":
     case "http":
@@ -61,6 +67,13 @@ export function probeHealth(
       break;
   }
   return probe;
+}
+
+function judgeSaid(pattern: string, hasSaid: boolean | undefined): ProbeOutcome {
+  if (hasSaid === true) return { kind: "passed" };
+  const reason = `no line of the console has "${pattern}" so far`;
+  if (hasSaid === false) return { kind: "failed", reason };
+  return { kind: "unknown", reason: `${reason}, and some were heard by nobody` };
 }
 
 /** A probe under way: settled once, by whoever comes first. */

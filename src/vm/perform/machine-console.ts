@@ -27,10 +27,12 @@ export class MachineConsole implements Disposable {
       readonly vmmSocket: string;
       readonly viewerSocket: string;
       readonly scrollbackPath: string;
+      /** What its guest says, line by line. */
+      readonly onLine: (line: string) => void;
       readonly onTrouble: (message: string) => void;
     },
   ) {
-    const { vmmSocket, viewerSocket, scrollbackPath, onTrouble } = options;
+    const { vmmSocket, viewerSocket, scrollbackPath, onLine, onTrouble } = options;
     this.#loop = loop;
     this.#listener = new Listener(loop, listenAt(viewerSocket), {
       path: viewerSocket,
@@ -41,6 +43,7 @@ export class MachineConsole implements Disposable {
       socketPath: vmmSocket,
       scrollbackPath,
       handlers: {
+        onLine,
         onUnreachable: () => {},
         onUnkept: (reason) => onTrouble(`its console is not kept: ${reason}`),
       },

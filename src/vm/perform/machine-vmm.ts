@@ -93,6 +93,8 @@ interface Owner {
   readonly parts: () => MachineParts;
   /** Writes down what its VMM is to be, before the first one is started. */
   readonly choose: (choice: RecordedChoice) => void;
+  /** A line that its guest said. */
+  readonly onLine: (line: string) => void;
 }
 
 interface Living {
@@ -142,6 +144,10 @@ export class MachineVmm implements Disposable {
     const path = this.files.agent;
     const isVsock = this.#owner.record().choice?.hypervisor === "cloud-hypervisor";
     return isVsock ? { path, vsockPort: VSOCK_PORT } : { path };
+  }
+
+  get invocation(): string | undefined {
+    return this.#living?.identity.invocation;
   }
 
   get #folder(): string {
@@ -247,6 +253,7 @@ export class MachineVmm implements Disposable {
         vmmSocket: this.files.console,
         viewerSocket: this.viewerSocket,
         scrollbackPath: consoleLogOf(this.#tools.folders.folderOf(this.#name)),
+        onLine: this.#owner.onLine,
         onTrouble,
       });
     } catch (error) {

@@ -8,9 +8,11 @@ import type {
   Note,
 } from "../lifecycle-state.ts";
 import { type MachineRecord, noteFromRecord, noteToRecord } from "../machine-record.ts";
+import type { VmSpec } from "../protocol.ts";
 import { removeDisks } from "./disk-ownership.ts";
 import { passEffect, passStep } from "./kill-points.ts";
 import type { MachineAgent } from "./machine-agent.ts";
+import { MachineHealth, type ToldTurn } from "./machine-health.ts";
 import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
 import { type AttachedVmm, MachineVmm } from "./machine-vmm.ts";
 import { lastingRefusal, refusalOf } from "./refusal.ts";
@@ -31,6 +33,7 @@ export class Machine implements Disposable {
   readonly #tools: MachineTools;
   readonly #handlers: MachineHandlers;
   readonly #vmm: MachineVmm;
+  readonly health: MachineHealth;
   #record: MachineRecord;
   #parts: MachineParts | undefined;
   readonly #queue: MachineEffect[] = [];
@@ -55,7 +58,55 @@ export class Machine implements Disposable {
         this.#record = { ...this.#record, choice };
         tools.folders.write(this.name, this.#record);
       },
+      onLine: (line) => this.health.hear(line),
     });
+    this.health = this.#makeHealth(record);
+  }
+
+  #makeHealth({ spec, said = [] }: MachineRecord): MachineHealth {
+    return new MachineHealth(this.#tools.loop, {
+      declared: spec.health ?? [],
+      said,
+      handlers: {
+        address: () => this.#record.allocation.card?.address,
+        pingAgent: () => {
+          const isAsked = this.#record.choice?.hypervisor !== "cloud-hypervisor";
+          return isAsked ? () => this.agent.ping() : undefined;
+        },
+        onTurn: (told) => this.#onTurn(told),
+        onSaid: (heard) => this.#noteSaid(heard),
+      },
+    });
+  }
+
+  #onTurn({ check, plan, turn, wasHealthy }: ToldTurn): void {
+    const { invocation } = this.#vmm;
+    if (invocation === undefined) return;
+    if (turn.to === "healthy") {
+      this.#handlers.onHistory({ what: "healthy", invocation, check });
+      return;
+    }
+    const { failures, reason } = turn;
+    this.#handlers.onHistory({ what: "unhealthy", invocation, check, failures, reason });
+    if (plan.onUnhealthy === "tell") return;
+    const why = `${check}: ${reason}`;
+    this.#tell({ kind: "unhealthy", invocation, reason: why, wasHealthy, grace: plan.stopGrace });
+  }
+
+  #listenAnew(): void {
+    this.health.listenAnew();
+    if ((this.#record.said ?? []).length > 0) this.#noteSaid([]);
+  }
+
+  /** For the next worker: a line that was said once is not said again for it. */
+  #noteSaid(said: readonly string[]): void {
+    this.#record = { ...this.#record, said: [...said] };
+    try {
+      this.#tools.folders.write(this.name, this.#record);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#tools.onTrouble(`${this.name}: what its console said cannot be noted: ${message}`);
+    }
   }
 
   get record(): MachineRecord {
@@ -74,6 +125,14 @@ export class Machine implements Disposable {
     // Of a new one nothing is on the disk before its first note.
     if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
+  }
+
+  /** Declared otherwise in what is not its VMM's. @throws Error (ENOSPC …): the former stands */
+  adjust(spec: VmSpec): void {
+    const record = { ...this.#record, spec };
+    if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
+    this.#record = record;
+    this.health.declare(spec.health ?? []);
   }
 
   /** Of the preparation under way. */
@@ -184,7 +243,10 @@ export class Machine implements Disposable {
     // Its folder is gone, and with it the record.
     if (note.stage === "removed") return;
     const { boot } = this.#tools;
-    const record = { ...this.#record, note: noteToRecord(note), boot };
+    // A guest that begins anew has said nothing yet; one that is given its state has.
+    const isAnew = note.stage === "starting" && note.capture?.stage !== "held";
+    const said = isAnew ? { said: [] } : {};
+    const record = { ...this.#record, ...said, note: noteToRecord(note), boot };
     try {
       this.#tools.folders.write(this.name, record);
       this.#record = record;
@@ -217,9 +279,11 @@ export class Machine implements Disposable {
         void this.#discard();
         return;
       case "record":
+        if (effect.entry.what === "guest-reset") this.#listenAnew();
         this.#handlers.onHistory(effect.entry);
         return;
       default:
+        if (effect.kind === "boot") this.health.listenAnew();
         this.#vmm.perform(effect);
     }
   }
@@ -309,6 +373,7 @@ export class Machine implements Disposable {
     this.#isDisposed = true;
     this.#noteRetry?.[Symbol.dispose]();
     this.#preparing?.abort();
+    this.health[Symbol.dispose]();
     this.#vmm[Symbol.dispose]();
   }
 }

@@ -27,8 +27,15 @@ export async function measureMachine(
     network_sent_bytes: card?.receivedBytes ?? null,
     disk_read_bytes: sum(disks, "readBytes"),
     disk_written_bytes: sum(disks, "writtenBytes"),
+    healthy: healthyOf(machine),
     time,
   };
+}
+
+function healthyOf({ health }: Machine): 0 | 1 | null {
+  const state = health.view?.state;
+  if (state === "healthy") return 1;
+  return state === "unhealthy" ? 0 : null;
 }
 
 function sum(counters: MachineCounters | undefined, key: "readBytes" | "writtenBytes") {

@@ -63,6 +63,9 @@ export function makeEvents(life: Life): Events {
     forgotten: [{ kind: "forgotten", capture }],
     discarded: [{ kind: "discarded" }],
     "discard-refused": [{ kind: "discard-refused", refusal }],
+    unhealthy: [true, false].map((wasHealthy) => ({
+      ...({ kind: "unhealthy", ...told, reason: "port 80", wasHealthy, grace: 2_000 } as const),
+    })),
     deadline: [{ kind: "deadline" }],
   };
 }

@@ -2,6 +2,7 @@
  * Stories of a machine, each event with the phase that it leads to and the effects, in order. A
  * story throws when the step function that it is given decides anything else.
  */
+import type { MachineEvent } from "../../../src/vm/lifecycle-state.ts";
 import { exited, Life, lasting, refusal, type StepFunction } from "./life.ts";
 
 export interface Story {
@@ -142,6 +143,10 @@ function pauses(life: Life): Life {
   return life.goes(pause, "pausing").goes(life.done("pause"), "paused");
 }
 
+const unhealthyOf = ({ invocation }: Life, wasHealthy: boolean): MachineEvent => ({
+  ...{ kind: "unhealthy", invocation, reason: "port 80", wasHealthy, grace: 2_000 },
+});
+
 const crashes: readonly Story[] = [
   {
     name: "a guest that shuts itself down stays off, unless the rule is always",
@@ -167,6 +172,32 @@ const crashes: readonly Story[] = [
       other.leads(other.cleared(), "preparing-network", "note", "connect-network");
       other.tell(other.networkReady());
       other.tell(other.spawned()).is({ restarts: 1, failures: 1, phase: "connecting" });
+    },
+  },
+  {
+    name: "an unhealthy machine is asked to shut down, and restarted by the rule",
+    run: (step) => {
+      const life = starts(new Life(step)).pass(60_000);
+      const never = starts(new Life(step, { restart: "never" }));
+      never.ignores(unhealthyOf(never, true)).ignores(unhealthyOf(never, false));
+      const other = life.fork();
+      const asked = ["note", "press-power-button", "+stop-requested"];
+      life.leads(unhealthyOf(life, true), "stopping", ...asked);
+      life.is({ why: "crash", reason: "it is unhealthy: port 80", until: life.now + 2_000 });
+      life.is({ wanted: "running" }).tell(life.died(exited(0)));
+      life.is({ phase: "clearing", why: "crash", reason: "it is unhealthy: port 80" });
+      life.leads(life.cleared(), "preparing-network", "note", "connect-network");
+      life.runs().is({ restarts: 1, failures: 1 });
+      // One that never was healthy has not run well, for however long it ran.
+      other.leads(unhealthyOf(other, false), "stopping", ...asked).is({ why: "unhealthy" });
+      const next = nextWorker(step, other, true);
+      next.is({ phase: "stopping", why: "unhealthy", stage: "kill" });
+      other.pass(2_000).leads({ kind: "deadline" }, "stopping", "quit");
+      other.pass(5_000).leads({ kind: "deadline" }, "stopping", "kill", "+killed");
+      other.tell(other.died()).goes(other.cleared(), "preparing-network").runs().pass(60_000);
+      other.tell(unhealthyOf(other, false)).tell(other.died(exited(0)));
+      other.leads(other.cleared(), "backing-off", "note", "+backing-off");
+      other.is({ failures: 2, until: other.now + 100 });
     },
   },
   {

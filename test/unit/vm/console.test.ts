@@ -147,17 +147,6 @@ describe("what is said", () => {
     (serial as Socket | undefined)?.write("again\n");
     await keeps("again\n");
   });
-
-  test("has a pattern, until the machine boots anew", async () => {
-    expect(keeper.watchFor("login*:")).toBe(true);
-    expect(keeper.hasSaid("login*:")).toBe(false);
-    serial?.write("host login:\n");
-    await waitFor("the pattern", () => keeper.hasSaid("login*:"));
-    keeper.forgetLines();
-    expect(keeper.hasSaid("login*:")).toBe(false);
-    for (let count = 1; count < 16; count++) expect(keeper.watchFor(`${count}`)).toBe(true);
-    expect(keeper.watchFor("one more")).toBe(false);
-  });
 });
 
 describe("the scrollback", () => {

@@ -184,6 +184,15 @@ describe("in the guest", () => {
     });
   });
 
+  test("what nobody can ask, or has heard, neither passes nor fails", async () => {
+    expect(await probe({ kind: "agent" }, { pingAgent: undefined })).toEqual({
+      kind: "unknown",
+      reason: "this hypervisor has no agent",
+    });
+    const serial = { kind: "serial", pattern: "login:" } as const;
+    expect(await probe(serial, { hasSaid: () => undefined })).toMatchObject({ kind: "unknown" });
+  });
+
   test("a probe that was abandoned tells nothing", async () => {
     const told: ProbeOutcome[] = [];
     const answer = Promise.withResolvers<void>();

@@ -10,13 +10,19 @@ import {
   initialHealth,
   stepHealth,
 } from "../../../src/vm/health.ts";
-import { healthLimits, healthSchema } from "../../../src/vm/health-configuration.ts";
+import {
+  healthCheckSchema,
+  healthLimits,
+  healthPlanOf,
+  healthSchema,
+} from "../../../src/vm/health-configuration.ts";
 import { LONGEST_PATTERN, matchesPattern } from "../../../src/vm/health-pattern.ts";
 import { SeededChance } from "../../support/chance.ts";
 
 const plan: HealthPlan = {
   check: { kind: "agent" },
   ...{ interval: 10_000, timeout: 2_000, unhealthyAfter: 3, healthyAfter: 2, grace: 60_000 },
+  ...{ onUnhealthy: "tell", stopGrace: 10_000 },
 };
 
 const asking = { kind: "asking", since: 1_000, number: 5 } as const;
@@ -51,6 +57,7 @@ const events = {
   passed: { kind: "answered", number: 5, outcome: { kind: "passed" } },
   failed: { kind: "answered", number: 5, outcome: failed },
   "passed, of another probe": { kind: "answered", number: 4, outcome: { kind: "passed" } },
+  unknown: { kind: "answered", number: 5, outcome: { kind: "unknown", reason: "no agent" } },
 } as const satisfies Readonly<Record<string, HealthEvent>>;
 
 type StateName = keyof typeof states;
@@ -100,6 +107,7 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     adopted: "starting asking 5 +0 -0; probe 5; wake 3500",
     ...{ stopped: none, "time, early": none, "time, late": none },
     ...{ passed: none, failed: none, "passed, of another probe": none },
+    unknown: none,
   },
   "starting, asking": {
     ...{ booted: bootedAsking, adopted: none, stopped: rested, "time, early": none },
@@ -107,6 +115,7 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     passed: "healthy waiting until 11000 -0; turned healthy; wake 11000",
     failed: "starting waiting until 11000 +0 -2; wake 11000",
     "passed, of another probe": none,
+    unknown: "starting waiting until 11000 +1 -1; wake 11000",
   },
   "starting in grace, asking": {
     ...{ booted: bootedAsking, adopted: none, stopped: rested, "time, early": none },
@@ -114,11 +123,13 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     passed: "starting waiting until 11000 +1 -0; wake 11000",
     failed: "starting waiting until 11000 +0 -0; wake 11000",
     "passed, of another probe": none,
+    unknown: "starting waiting until 11000 +0 -0; wake 11000",
   },
   "starting, waiting": {
     ...{ booted: bootedWaiting, adopted: none, stopped: "resting next 6", "time, early": none },
     "time, late": `starting asking 6 +1 -1; ${asksNow}`,
     ...{ passed: none, failed: none, "passed, of another probe": none },
+    unknown: none,
   },
   "healthy, asking": {
     ...{ booted: bootedAsking, adopted: none, stopped: rested, "time, early": none },
@@ -126,6 +137,7 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     passed: "healthy waiting until 11000 -0; wake 11000",
     failed: "healthy waiting until 11000 -2; wake 11000",
     "passed, of another probe": none,
+    unknown: "healthy waiting until 11000 -1; wake 11000",
   },
   "healthy at its last failure, asking": {
     ...{ booted: bootedAsking, adopted: none, stopped: rested, "time, early": none },
@@ -133,11 +145,13 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     passed: "healthy waiting until 11000 -0; wake 11000",
     failed: "unhealthy waiting until 11000 +0; turned unhealthy; wake 11000",
     "passed, of another probe": none,
+    unknown: "healthy waiting until 11000 -2; wake 11000",
   },
   "healthy, waiting": {
     ...{ booted: bootedWaiting, adopted: none, stopped: "resting next 6", "time, early": none },
     "time, late": `healthy asking 6 -1; ${asksNow}`,
     ...{ passed: none, failed: none, "passed, of another probe": none },
+    unknown: none,
   },
   "unhealthy, asking": {
     ...{ booted: bootedAsking, adopted: none, stopped: rested, "time, early": none },
@@ -145,11 +159,13 @@ const cells: Readonly<Record<StateName, Readonly<Record<EventName, string>>>> = 
     passed: "healthy waiting until 11000 -0; turned healthy; wake 11000",
     failed: "unhealthy waiting until 11000 +0; wake 11000",
     "passed, of another probe": none,
+    unknown: "unhealthy waiting until 11000 +1; wake 11000",
   },
   "unhealthy, waiting": {
     ...{ booted: bootedWaiting, adopted: none, stopped: "resting next 6", "time, early": none },
     "time, late": `unhealthy asking 6 +1; ${asksNow}`,
     ...{ passed: none, failed: none, "passed, of another probe": none },
+    unknown: none,
   },
 };
 
@@ -270,7 +286,8 @@ describe("patterns", () => {
 });
 
 describe("configurations", () => {
-  const read = (value: unknown) => v.safeParse(healthSchema, value);
+  const read = (value: unknown) =>
+    v.safeParse(v.pipe(healthCheckSchema, v.transform(healthPlanOf)), value);
 
   test("have defaults for all but the kind and what only the kind needs", () => {
     expect(read({ kind: "http" }).output).toEqual({
@@ -279,6 +296,7 @@ describe("configurations", () => {
         status: { least: 200, most: 399 },
       },
       ...{ interval: 10_000, timeout: 2_000, grace: 60_000, unhealthyAfter: 3, healthyAfter: 1 },
+      ...{ onUnhealthy: "tell", stopGrace: 10_000 },
     });
     expect(read({ kind: "tcp", port: 22, grace: "0ms" }).success).toBe(true);
     const exact = read({ kind: "http", status: 204, path: "/x?y=1", body: "ok*" }).output;
@@ -302,7 +320,13 @@ describe("configurations", () => {
     [{ kind: "agent", interval: "99ms" }],
     [{ kind: "agent", interval: "61min" }],
     [{ kind: "agent", timeout: "soon" }],
-    [{ kind: "agent", unhealthy_after: 0 }],
-    [{ kind: "agent", healthy_after: healthLimits.most + 1 }],
+    [{ kind: "agent", unhealthyAfter: 0 }],
+    [{ kind: "agent", healthyAfter: healthLimits.most + 1 }],
   ])("%j is refused", (value) => expect(read(value).success).toBe(false));
+
+  test("of one machine are bounded", () => {
+    const many = (count: number) => Array.from({ length: count }, () => ({ kind: "agent" }));
+    const isFine = (count: number) => v.safeParse(healthSchema, many(count)).success;
+    expect([isFine(healthLimits.checks), isFine(healthLimits.checks + 1)]).toEqual([true, false]);
+  });
 });
