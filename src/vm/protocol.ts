@@ -161,24 +161,24 @@ export const vmSpecSchema = v.pipe(
 );
 export type VmSpec = v.InferOutput<typeof vmSpecSchema>;
 
+/** A machine as a file declares it, with keys of its reader's own. */
+export const desiredMachineSchema = <Own extends v.ObjectEntries>(own: Own) =>
+  v.pipe(
+    v.strictObject({
+      ...vmSpecEntries,
+      /** running without it. */
+      power: v.optional(v.picklist(["off", "created", "running", "paused"])),
+      ...own,
+    }),
+    v.check((spec) => isPair(spec), pairRule),
+    v.check((spec) => hasSource(spec), sourceRule),
+  );
+
 /** All that is declared for one worker. */
 export const desiredSchema = v.strictObject({
   /** Of the declaration: a lower one than the last is refused. Without it, one more than that. */
   generation: v.optional(count),
-  machine: v.pipe(
-    v.array(
-      v.pipe(
-        v.strictObject({
-          ...vmSpecEntries,
-          /** running without it. */
-          power: v.optional(v.picklist(["off", "created", "running", "paused"])),
-        }),
-        v.check((spec) => isPair(spec), pairRule),
-        v.check((spec) => hasSource(spec), sourceRule),
-      ),
-    ),
-    v.maxLength(limits.machines),
-  ),
+  machine: v.pipe(v.array(desiredMachineSchema({})), v.maxLength(limits.machines)),
 });
 export type DesiredRequest = v.InferOutput<typeof desiredSchema>;
 
