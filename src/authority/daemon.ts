@@ -4,6 +4,7 @@ import { AuditLog } from "../audit/log.ts";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { defaultHttpLimits } from "../http/limits.ts";
 import { MetricsRegistry } from "../http/metrics.ts";
 import { ProblemError } from "../http/problem.ts";
 import type { Authenticated } from "../http/request-handler.ts";
@@ -22,8 +23,9 @@ import { machineClocks } from "../store/clocks.ts";
 import { EmbeddedStore } from "../store/embedded-store.ts";
 import { limits as storeWireLimits } from "../store/wire/protocol.ts";
 import { ExitCode } from "../units/exit-code.ts";
-import type { Milliseconds } from "../units/units.ts";
+import type { Bytes, Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
+import type { AuthorityAddition, AuthorityExtension } from "./addition.ts";
 import { AuditAdmission } from "./audit-admission.ts";
 import { OperatorCookies } from "./browser-sessions.ts";
 import { ControlRoutes } from "./control.ts";
@@ -62,6 +64,7 @@ interface Parts {
   readonly authority: Authority;
   readonly audit: AuditLog;
   readonly service: StoreService;
+  readonly addition: AuthorityAddition | undefined;
 }
 
 /** Serves identity, the store and the audit log by TLS, and by a control socket for this host. */
@@ -125,7 +128,10 @@ class AuthorityDaemon {
       path: this.#options.controlSocket,
       onRemoved: () => this.#makeDefaultFolder(),
       policy: allowUsers(this.#options.commandUsers),
-      limits: defaultControlLimits,
+      limits: {
+        ...defaultControlLimits,
+        requestBytes: Math.max(defaultControlLimits.requestBytes, this.#additionBytes),
+      },
       schema: controlRequestSchema,
       onRequest: (request, call) => {
         const answer = control.answer(request, call).finally(() => this.#calls.delete(answer));
@@ -163,7 +169,10 @@ class AuthorityDaemon {
       },
       translate: translateRefusal,
       // A message of the store can be longer than what a browser would send.
-      limits: { webSocketMessageBytes: storeWireLimits.messageBytes },
+      limits: {
+        webSocketMessageBytes: storeWireLimits.messageBytes,
+        bodyBytes: Math.max(defaultHttpLimits.bodyBytes, this.#additionBytes),
+      },
       health: () => this.#troubles(),
       // A daemon has one registry, and each server counts in its own.
       ...(this.#servers.length === 0 && { metrics: this.#metrics }),
@@ -174,12 +183,18 @@ class AuthorityDaemon {
     });
   }
 
+  /** A request of the addition stands in a frame, or a body, with some words around it. */
+  get #additionBytes(): Bytes {
+    const { addition } = this.#parts;
+    return addition === undefined ? 0 : addition.requestBytes + 4_096;
+  }
+
   #routes(): readonly Route[] {
-    const { authority, store, audit } = this.#parts;
+    const { authority, store, audit, addition } = this.#parts;
     const { size } = this.#options.retention.audit;
     const auditUse = () => ({ bytes: audit.size, size });
     const own = authorityRoutes({ store, presence: this.#presence, auditUse });
-    const routes = [...authority.routes, ...own];
+    const routes = [...authority.routes, ...own, ...(addition?.routes ?? [])];
     return recordRefusedOpenings(routes, () => this.#servers[0]?.dispatcher);
   }
 
@@ -217,6 +232,7 @@ class AuthorityDaemon {
     for (const [name, [help, read]] of Object.entries(gauges)) {
       this.#metrics.gauge({ name, help }, read);
     }
+    this.#parts.addition?.measure(this.#metrics);
   }
 
   #tell(event: IdentityEvent): void {
@@ -260,6 +276,7 @@ class AuthorityDaemon {
     this.#notifier.tell("STOPPING=1");
     for (const timer of this.#timers.values()) timer[Symbol.dispose]();
     this.#controlRoutes?.stop();
+    await this.#parts.addition?.stop();
     await Promise.all(this.#calls);
     await this.#presence.settled();
     this.#control?.[Symbol.dispose]();
@@ -276,9 +293,10 @@ async function openParts(
     readonly owned: AsyncDisposableStack;
     readonly address: () => string;
     readonly onFailure: (failure: unknown) => void;
+    readonly extension: AuthorityExtension | undefined;
   },
 ): Promise<Parts> {
-  const { loop, logger, owned, address, onFailure } = around;
+  const { loop, logger, owned, address, onFailure, extension } = around;
   const folder = options.stateDirectory;
   // Identity sees to its own. Who could write in these would let in whom they like.
   for (const name of ["", places.store, places.audit]) checkFolder(join(folder, name));
@@ -321,14 +339,19 @@ async function openParts(
       signer: { publicKey, sign: (bytes) => key.signBytes(bytes) },
     }),
   );
-  return { store, authority, audit, service };
+  const addition = await extension?.open({ store, loop, logger, onFailure });
+  return { store, authority, audit, service, addition };
 }
 
 /**
  * Runs the daemon until SIGTERM or SIGINT.
- * @throws FileRefused, AuditError, ListenRefused, SocketPathError
+ * @param extension what another system adds to it
+ * @throws FileRefused, AuditError, ListenRefused, SocketPathError; whatever the extension throws
  */
-export async function runAuthority(options: AuthorityOptions): Promise<number> {
+export async function runAuthority(
+  options: AuthorityOptions,
+  extension?: AuthorityExtension,
+): Promise<number> {
   const logger = createLogger("authority");
   ignoreSignals((message) => logger.warn(message));
   await using owned = new AsyncDisposableStack();
@@ -341,7 +364,7 @@ export async function runAuthority(options: AuthorityOptions): Promise<number> {
   loop.onFailure(onFailure);
   let daemon: AuthorityDaemon | undefined;
   const address = () => daemon?.address ?? "";
-  const parts = await openParts(options, { loop, logger, owned, address, onFailure });
+  const parts = await openParts(options, { loop, logger, owned, address, onFailure, extension });
   daemon = new AuthorityDaemon(options, { ...parts, logger, loop });
   owned.defer(() => daemon?.stop());
   for (const signal of ["SIGTERM", "SIGINT"] as const) {

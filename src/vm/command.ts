@@ -1,5 +1,6 @@
 import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
 import { guestAgentCommand } from "./commands/guest-agent.ts";
+import { masterCommands, masterFlags } from "./commands/master-commands.ts";
 import { defaultControlSocket } from "./protocol.ts";
 
 const controlSocketFlag = {
@@ -106,6 +107,7 @@ const declarationFlags = {
     description: "Machines, as TOML or JSON: [[machine]] with name, imagePath, hash, power",
   },
   ...controlSocketFlag,
+  ...masterFlags,
   ...jsonFlag,
 } as const;
 
@@ -115,8 +117,9 @@ const applyCommand = defineCommand({
     description: "Make the machines as a file declares them, and keep them so",
     examples: [
       ["hostler vm apply machines.toml", "Create what is missing, remove what is declared no more"],
+      ["hostler vm apply cluster.toml --master", "On all workers of this host's master"],
     ],
-    exitCodes: { 0: "it is declared; hostler vm status says how far it is", ...refused },
+    exitCodes: { 0: "it is declared; hostler vm status or cluster says how far it is", ...refused },
   },
   args: declarationFlags,
   run: async (args) =>
@@ -451,6 +454,7 @@ export const vmCommand: Command = defineCommand({
     snapshotCommand,
     restoreCommand,
     survivableCommand,
+    ...masterCommands,
     hashCommand,
     guestAgentCommand,
   ),

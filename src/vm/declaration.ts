@@ -4,6 +4,7 @@ import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
 import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
+import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";
 import type { Desired } from "./reconcile.ts";
 
 /**
@@ -14,19 +15,44 @@ import type { Desired } from "./reconcile.ts";
 /** Bytes of the file. */
 export const declarationBytes = 4 * 1024 * 1024;
 
-export type DeclarationOutcome =
-  | { readonly kind: "ok"; readonly desired: DesiredRequest }
+type Outcome<Declared> =
+  | { readonly kind: "ok"; readonly desired: Declared }
   | { readonly kind: "refused"; readonly errors: readonly ConfigurationError[] };
+export type DeclarationOutcome = Outcome<DesiredRequest>;
+export type ClusterDeclarationOutcome = Outcome<ClusterRequest>;
 
-/** Validates a whole text; all its mistakes are reported at once, each in its place. */
+type Schema<Declared> = v.GenericSchema<unknown, Declared>;
+type WithNames = { readonly machine: readonly { readonly name: string }[] };
+
+/**
+ * Validates a whole text, as it is applied to a worker; all its mistakes are reported at once, each
+ * in its place.
+ */
 export function parseDeclaration(file: string, text: string): DeclarationOutcome {
+  return parse(file, text, desiredSchema);
+}
+
+/** The same of a text that is applied to a master. */
+export function parseClusterDeclaration(file: string, text: string): ClusterDeclarationOutcome {
+  return parse(file, text, clusterSchema);
+}
+
+function parse<Declared extends WithNames>(
+  file: string,
+  text: string,
+  schema: Schema<Declared>,
+): Outcome<Declared> {
   const begin = text.trimStart()[0];
-  return begin === "{" ? parseJson(file, text) : parseTomlText(file, text);
+  return begin === "{" ? parseJson(file, text, schema) : parseTomlText(file, text, schema);
 }
 
 const nowhere: TextPosition = { line: 0, column: 0 };
 
-function parseJson(file: string, text: string): DeclarationOutcome {
+function parseJson<Declared extends WithNames>(
+  file: string,
+  text: string,
+  schema: Schema<Declared>,
+): Outcome<Declared> {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -34,10 +60,14 @@ function parseJson(file: string, text: string): DeclarationOutcome {
     const received = error instanceof Error ? error.message : String(error);
     return refuse(file, [{ at: nowhere, path: [], expected: "JSON", received }]);
   }
-  return validate(file, json, () => nowhere);
+  return validate(file, { input: json, schema, place: () => nowhere });
 }
 
-function parseTomlText(file: string, text: string): DeclarationOutcome {
+function parseTomlText<Declared extends WithNames>(
+  file: string,
+  text: string,
+  schema: Schema<Declared>,
+): Outcome<Declared> {
   const { root, refusals } = parseToml(text);
   if (refusals.length > 0 || root === undefined) {
     return refuse(
@@ -45,15 +75,23 @@ function parseTomlText(file: string, text: string): DeclarationOutcome {
       refusals.map((refusal) => ({ ...refusal, path: [] })),
     );
   }
-  return validate(file, plainOf(root), (path) => positionOf(root, path));
+  return validate(file, {
+    input: plainOf(root),
+    schema,
+    place: (path) => positionOf(root, path),
+  });
 }
 
-function validate(
+function validate<Declared extends WithNames>(
   file: string,
-  input: unknown,
-  place: (path: readonly (string | number)[]) => TextPosition,
-): DeclarationOutcome {
-  const parsed = v.safeParse(desiredSchema, input);
+  given: {
+    readonly input: unknown;
+    readonly schema: Schema<Declared>;
+    readonly place: (path: readonly (string | number)[]) => TextPosition;
+  },
+): Outcome<Declared> {
+  const { input, schema, place } = given;
+  const parsed = v.safeParse(schema, input);
   if (!parsed.success) {
     const mistakes = parsed.issues.map((issue): Mistake => {
       const path = (issue.path ?? []).map((item) => item.key as string | number);
@@ -71,7 +109,7 @@ function validate(
 }
 
 /** The index of the first machine whose name another has already. */
-function findTwice({ machine }: DesiredRequest): number | undefined {
+function findTwice({ machine }: WithNames): number | undefined {
   const seen = new Set<string>();
   for (const [index, { name }] of machine.entries()) {
     if (seen.has(name)) return index;

@@ -25,6 +25,7 @@ import { desiredMachineSchema, limits as machineLimits, phases, vmSpecSchema } f
  *    only within `leaseTime` after it SENT the last report that was answered. It may kill those
  *    machines itself and feed on. So whatever becomes of it, none of them runs later than
  *    `leaseTime` and the watchdog's own time after a report that its master received.
+ *    It counts `leaseTime` by CLOCK_BOOTTIME, and such a host is not suspended.
  * 8. It says `watchdog: null` and has the answer before it disarms one, and the longer time before
  *    it lengthens one.
  */
@@ -462,6 +463,17 @@ export const masterApi = {
     mutates: true,
     input: named,
     output: clusterWorkerSchema,
+  },
+  /** For one that is gone for good: a worker that comes back is known anew. */
+  forget: {
+    name: "vm.worker.forget",
+    method: "DELETE",
+    path: "/v1/vm/workers/:worker",
+    summary: "Forgets a worker that is lost and has no machines",
+    permission: "operate",
+    mutates: true,
+    input: named,
+    output: nothing,
   },
   fence: {
     name: "vm.fence",

@@ -3,6 +3,7 @@ import * as v from "valibot";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
+import type { BucketDefinition } from "../../store/store.ts";
 import {
   type AuthorityOptions,
   type ListenPlace,
@@ -39,8 +40,16 @@ export async function runAuthorityCommand(flags: AuthorityFlags): Promise<number
   return await runAuthority(options);
 }
 
-/** @param ownUser may command when nobody is named. @throws UsageError */
-export function readFlags(flags: AuthorityFlags, ownUser: number): AuthorityOptions {
+/**
+ * @param ownUser may command when nobody is named
+ * @param buckets all that is kept, with its usual bounds
+ * @throws UsageError
+ */
+export function readFlags(
+  flags: AuthorityFlags,
+  ownUser: number,
+  buckets: readonly BucketDefinition[] = usualBuckets,
+): AuthorityOptions {
   const { listen, address } = flags;
   const given = listen.length === 0 ? [defaultListen] : listen;
   if (given.length > MOST_ADDRESSES) {
@@ -62,12 +71,12 @@ export function readFlags(flags: AuthorityFlags, ownUser: number): AuthorityOpti
     stateDirectory: resolve(flags["state-directory"]),
     controlSocket: resolve(flags["control-socket"]),
     commandUsers: users.length === 0 ? [ownUser] : users,
-    retention: readRetain(flags.retain),
+    retention: readRetain(flags.retain, buckets),
   };
 }
 
-function readRetain(given: readonly string[]): Retention {
-  const read = readRetention(usualBuckets, given);
+function readRetain(given: readonly string[], buckets: readonly BucketDefinition[]): Retention {
+  const read = readRetention(buckets, given);
   if ("retention" in read) return read.retention;
   throw new UsageError(`Expected ${read.expected}, after --retain, received ${read.received}`);
 }

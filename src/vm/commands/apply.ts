@@ -7,19 +7,19 @@ import { WorkerClient } from "../client.ts";
 import { type DeclarationOutcome, declarationBytes, parseDeclaration } from "../declaration.ts";
 import type { ReconciliationAnswer } from "../protocol.ts";
 
-interface ApplyOptions {
+import { differsExitCode, isForMaster, type MasterFlags, runClusterApply } from "./cluster.ts";
+
+interface ApplyOptions extends MasterFlags {
   readonly file: string;
   readonly verb: "apply" | "diff";
   readonly "control-socket": string;
   readonly json: boolean;
 }
 
-/** What `diff` ends with when something would be done. */
-export const differsExitCode = 1;
-
 /** Has the worker make and keep the machines as the file declares them, or says what that does. */
 export async function runApply(options: ApplyOptions): Promise<number> {
   const { file, verb, json } = options;
+  if (isForMaster(options)) return await runClusterApply(options);
   const outcome = readDeclaration(file);
   if (outcome.kind === "refused") {
     if (json) await printJson({ file, ok: false, errors: outcome.errors });

@@ -79,6 +79,36 @@ export const exceptions: readonly ImportException[] = [
     reason: "--config is the worker's own file, read and refused as the worker does",
   },
   {
+    from: "src/vm/master/daemon.ts",
+    to: "src/authority/daemon.ts",
+    reason: "a master is an authority, with routes of its own",
+  },
+  {
+    from: "src/vm/master/daemon.ts",
+    to: "src/authority/options.ts",
+    reason: "what an authority keeps, beside which the master keeps its own",
+  },
+  {
+    from: "src/vm/master/daemon.ts",
+    to: "src/authority/addition.ts",
+    reason: "types alone: what an authority takes from another system",
+  },
+  {
+    from: "src/vm/commands/master.ts",
+    to: "src/authority/commands/daemon.ts",
+    reason: "a master is told what an authority is told, and refuses it in the same words",
+  },
+  {
+    from: "src/vm/commands/master-commands.ts",
+    to: "src/authority/flags.ts",
+    reason: "whoever asks a master says where it is as for any authority",
+  },
+  {
+    from: "src/vm/commands/cluster.ts",
+    to: "src/authority/commands/client-flags.ts",
+    reason: "the same flags, read and refused as the authority's own commands do",
+  },
+  {
     from: "src/http/problem.ts",
     to: "src/messaging/describe-issues.ts",
     reason: "a wrong request is refused in the same words, whatever socket it came by",

@@ -23,7 +23,7 @@ const impure = new RegExp(
 );
 
 export function isPureByName(path: string): boolean {
-  return /^src\/([^/]+\/(lifecycle|protocol)[^/]*\.ts$|units\/)/.test(path);
+  return /^src\/([^/]+\/([^/]+\/)?(lifecycle|protocol)[^/]*\.ts$|units\/)/.test(path);
 }
 
 /** @param files all files: a pure one makes pure what it imports */

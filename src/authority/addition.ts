@@ -1,0 +1,32 @@
+import type { EventLoop } from "../event-loop/event-loop.ts";
+import type { MetricsRegistry } from "../http/metrics.ts";
+import type { Route } from "../http/route.ts";
+import type { Logger } from "../logging/logger.ts";
+import type { EmbeddedStore } from "../store/embedded-store.ts";
+import type { Bytes } from "../units/units.ts";
+
+/**
+ * What another system adds to an authority: routes, which the same sessions, roles and audit log
+ * stand before. Its buckets stand in the options' retention.
+ */
+export interface AuthorityAddition {
+  readonly routes: readonly Route[];
+  /** Of its largest request, as JSON. */
+  readonly requestBytes: Bytes;
+  measure(metrics: MetricsRegistry): void;
+  /** Calls that wait for something are answered, and nothing is begun any more. */
+  stop(): Promise<void>;
+}
+
+/** What it stands on; each is there until `stop` of the addition has returned. */
+export interface AdditionGround {
+  readonly store: EmbeddedStore;
+  readonly loop: EventLoop;
+  readonly logger: Logger;
+  /** A bug: the daemon ends. */
+  readonly onFailure: (failure: unknown) => void;
+}
+
+export interface AuthorityExtension {
+  open(ground: AdditionGround): Promise<AuthorityAddition>;
+}

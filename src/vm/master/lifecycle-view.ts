@@ -1,0 +1,197 @@
+import type { MonotonicTime } from "../../units/units.ts";
+import {
+  type Assignment,
+  type ClusterMachine,
+  type ClusterStatus,
+  type ClusterWorker,
+  MASTER_PROTOCOL_VERSION,
+  type ReportedMachine,
+} from "../protocol-master.ts";
+import { silentSince, whyNotProven } from "./lifecycle-fence.ts";
+import { freeOf, requestsOf } from "./lifecycle-schedule.ts";
+import {
+  type ClusterDesired,
+  type ClusterState,
+  isSamePlace,
+  type Placed,
+  placeOf,
+  type WorkerState,
+} from "./lifecycle-state.ts";
+
+/** What a worker is to have, and what operators see. Pure. */
+
+export function assignmentOf(state: ClusterState, name: string): Assignment {
+  const { machines = {} } = state.workers.get(name)?.record ?? {};
+  const given = Object.entries(machines).map(([machine, placed]) => ({
+    machine,
+    placed,
+    desired: state.desired.machines.get(machine),
+  }));
+  return {
+    kind: "assignment",
+    version: MASTER_PROTOCOL_VERSION,
+    ...placeOf(state, name),
+    machines: given.flatMap(({ placed, desired }) =>
+      desired === undefined
+        ? []
+        : [
+            {
+              spec: desired.spec,
+              power: desired.power,
+              owner_generation: placed.owner_generation,
+              movable: desired.placement.movable === true,
+              fencing: placed.watchdog_ms === null ? "none" : "watchdog",
+            },
+          ],
+    ),
+    removals: given.flatMap(({ machine, placed, desired }) =>
+      desired === undefined ? [{ name: machine, owner_generation: placed.owner_generation }] : [],
+    ),
+  };
+}
+
+interface Context {
+  readonly now: MonotonicTime;
+  readonly hasHook: boolean;
+}
+
+export function statusOf(state: ClusterState, context: Context): ClusterStatus {
+  const machines = machinesOf(state);
+  const workers = workersOf(state, context);
+  return {
+    generation: state.desired.generation,
+    convergence_percent: percentOf(state, machines),
+    workers,
+    machines,
+    warnings: warningsOf(state, workers, machines),
+  };
+}
+
+export function workersOf(state: ClusterState, context: Context): ClusterWorker[] {
+  return [...state.workers.values()]
+    .map((worker) => workerView(state, worker, context))
+    .sort((left, right) => (left.name < right.name ? -1 : 1));
+}
+
+export function workerView(
+  state: ClusterState,
+  worker: WorkerState,
+  { now, hasHook }: Context,
+): ClusterWorker {
+  const { name, record, heard, standing } = worker;
+  const report = heard?.report;
+  const reason = standing === "lost" ? whyNotProven(state, worker, { now, hasHook }) : undefined;
+  return {
+    name,
+    standing,
+    silent_ms: Math.max(0, Math.round(now - silentSince(state, worker))),
+    cordoned: record.cordoned,
+    fenced: record.fenced?.how ?? null,
+    reason: reason ?? null,
+    boot: report?.boot ?? null,
+    program: report?.program ?? null,
+    observed: report?.observed ?? null,
+    assignment: placeOf(state, name),
+    convergence_percent: report?.convergence_percent ?? null,
+    total: report?.total ?? null,
+    free: freeOf(worker, requestsOf(state)) ?? null,
+    labels: report?.labels ?? {},
+    watchdog: report?.watchdog ?? null,
+    machines: Object.keys(record.machines).length,
+  };
+}
+
+/** Every machine that is declared, or that is to go and is not gone yet. */
+export function machinesOf(state: ClusterState): ClusterMachine[] {
+  const names = new Set([...state.desired.machines.keys(), ...state.placed.keys()]);
+  return [...names].sort().map((name) => machineView(state, name));
+}
+
+function machineView(state: ClusterState, name: string): ClusterMachine {
+  const desired = state.desired.machines.get(name);
+  const worker = state.workers.get(state.placed.get(name) ?? "");
+  const placed = worker?.record.machines[name];
+  const base = { name, movable: desired?.placement.movable === true };
+  if (worker === undefined || placed === undefined) {
+    const reason = state.unplaced.get(name) ?? "it is about to be given to a worker";
+    const nowhere = { worker: null, owner_generation: null, phase: null, drift: [] };
+    return { ...base, ...nowhere, status: "pending", reason };
+  }
+  const reported = worker.heard?.byName.get(name);
+  // What it says of a machine under another number is of another machine.
+  const own = reported?.owner_generation === placed.owner_generation ? reported : undefined;
+  return {
+    ...base,
+    worker: worker.name,
+    owner_generation: placed.owner_generation,
+    phase: own?.phase ?? null,
+    drift: own?.drift ?? [],
+    ...judge(state, { worker, placed, desired, reported: own }),
+  };
+}
+
+function judge(
+  state: ClusterState,
+  known: {
+    readonly worker: WorkerState;
+    readonly placed: Placed;
+    readonly desired: ClusterDesired | undefined;
+    readonly reported: ReportedMachine | undefined;
+  },
+): Pick<ClusterMachine, "status" | "reason"> {
+  const { worker, desired, reported } = known;
+  const { name, standing, heard } = worker;
+  if (desired === undefined) {
+    const reason = standing === "lost" ? `${name} is lost` : "it is declared no more";
+    return { status: "stopping", reason };
+  }
+  if (standing === "lost") {
+    return { status: "drifted", reason: `${name} is lost; the machine may run there on` };
+  }
+  if (heard === undefined) {
+    return { status: "pending", reason: `${name} has not reported since this master's start` };
+  }
+  if (reported === undefined) {
+    return { status: "pending", reason: `${name} has not taken it up yet` };
+  }
+  if (!isSamePlace(heard.report.observed, placeOf(state, name))) {
+    return { status: "pending", reason: `${name} follows an older assignment` };
+  }
+  const { reason } = reported;
+  switch (reported.standing) {
+    case "converged":
+      return { status: desired.power, reason: null };
+    case "pending":
+      return { status: reported.phase === "stopping" ? "stopping" : "pending", reason };
+    case "failed":
+      return { status: "failed", reason };
+    case "drifted":
+      return { status: "drifted", reason };
+    case "left-alone":
+      return { status: "drifted", reason: `left alone: ${reason ?? "nobody knows why"}` };
+  }
+}
+
+/** Of all that is declared, or is to go; 100 where there is nothing. */
+function percentOf(state: ClusterState, machines: readonly ClusterMachine[]): number {
+  if (machines.length === 0) return 100;
+  const converged = machines.filter(
+    ({ name, status }) => status === state.desired.machines.get(name)?.power,
+  );
+  // 99.9 % of many is not all of them.
+  return Math.floor((100 * converged.length) / machines.length);
+}
+
+function warningsOf(
+  state: ClusterState,
+  workers: readonly ClusterWorker[],
+  machines: readonly ClusterMachine[],
+): string[] {
+  const lost = workers.filter(({ standing, machines: count }) => standing === "lost" && count > 0);
+  const nowhere = machines.filter(({ worker }) => worker === null);
+  return [
+    ...lost.map(({ name, reason }) => `${name} is lost${reason === null ? "" : `: ${reason}`}`),
+    ...(nowhere.length === 0 ? [] : [`machines without a worker: ${nowhere.length}`]),
+    ...(state.isRestored ? ["an older backup was restored: what workers have is heard first"] : []),
+  ];
+}

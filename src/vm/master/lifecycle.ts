@@ -1,0 +1,206 @@
+import type { MonotonicTime } from "../../units/units.ts";
+import { applyStep } from "./lifecycle-apply.ts";
+import { Draft } from "./lifecycle-draft.ts";
+import { lostStep, standingOf, wakeOf } from "./lifecycle-fence.ts";
+import { reportStep } from "./lifecycle-report.ts";
+import { schedule } from "./lifecycle-schedule.ts";
+import type {
+  ClusterState,
+  MasterEvent,
+  MasterSettings,
+  Refusal,
+  Step,
+  WorkerRecord,
+  WorkerState,
+} from "./lifecycle-state.ts";
+
+/**
+ * What a master decides: the next state, and what is written and done for it. Pure. A machine is at
+ * one worker alone: it gets another one only after the record of the first says that it is gone
+ * from there, because the worker said so, or because it was proven dead.
+ */
+export function step(
+  state: ClusterState,
+  event: MasterEvent,
+  context: { readonly now: MonotonicTime; readonly settings: MasterSettings },
+): Step {
+  const draft = new Draft(state, context);
+  const refusal = decide(draft, event);
+  if (refusal !== undefined) return { state, effects: [], refusal, wakeAt: wakeOf(draft) };
+  // Time passes with every event: a report that comes late is no sign of life of others.
+  for (const worker of draft.workers()) lostStep(draft, worker.name);
+  place(draft);
+  return draft.finish(wakeOf(draft));
+}
+
+function decide(draft: Draft, event: MasterEvent): Refusal | undefined {
+  switch (event.kind) {
+    case "apply":
+      return applyStep(draft, event);
+    case "report":
+      return reportStep(draft, event.worker, event.report);
+    case "cordon":
+      return withWorker(draft, event.worker, ({ name, record }) => {
+        if (record.cordoned !== event.cordoned) {
+          draft.record(name, { ...record, cordoned: event.cordoned });
+          draft.replan();
+        }
+        return undefined;
+      });
+    case "confirm":
+      return confirm(draft, event.worker);
+    case "forget":
+      return forget(draft, event.worker);
+    case "hook-ended":
+      return hookEnded(draft, event);
+    case "numbers":
+      draft.reserved(event.numbers);
+      return undefined;
+    case "place":
+      draft.replan();
+      return undefined;
+    case "time":
+      return undefined;
+  }
+}
+
+function withWorker(
+  draft: Draft,
+  name: string,
+  act: (worker: WorkerState) => Refusal | undefined,
+): Refusal | undefined {
+  const worker = draft.worker(name);
+  if (worker !== undefined) return act(worker);
+  return {
+    kind: "not-found",
+    message: `There is no worker ${name}`,
+    expected: "a worker that has reported once",
+    received: name,
+    hint: "hostler vm workers lists them",
+  };
+}
+
+/** A person has seen to it that nothing of it runs. */
+function confirm(draft: Draft, name: string): Refusal | undefined {
+  return withWorker(draft, name, (worker) => {
+    if (standingOf(draft, worker) === "healthy") {
+      return {
+        kind: "conflict",
+        message: `${name} is there: it has just reported, and its machines run`,
+        expected: "a worker that is silent or lost",
+        received: "one that is healthy",
+        hint: "hostler vm cordon keeps further machines from it",
+      };
+    }
+    draft.fence(name, "confirmed");
+    return undefined;
+  });
+}
+
+function forget(draft: Draft, name: string): Refusal | undefined {
+  return withWorker(draft, name, (worker) => {
+    const machines = Object.keys(worker.record.machines).length;
+    const standing = standingOf(draft, worker);
+    if (machines > 0 || standing !== "lost") {
+      return {
+        kind: "conflict",
+        message: `${name} cannot be forgotten`,
+        expected: "a worker that is lost, and has no machines",
+        received: `one that is ${standing}, and has ${machines}`,
+        hint: `hostler vm fence --confirm ${name} says that its machines are dead`,
+      };
+    }
+    draft.forget(name);
+    return undefined;
+  });
+}
+
+function hookEnded(
+  draft: Draft,
+  event: Extract<MasterEvent, { kind: "hook-ended" }>,
+): Refusal | undefined {
+  const worker = draft.worker(event.worker);
+  // Of a worker that was forgotten, or of an attempt before the store was read anew.
+  if (worker?.hook.phase !== "running" || worker.hook.attempt !== event.attempt) return undefined;
+  const { now, settings } = draft;
+  if (event.failure === undefined) {
+    draft.setWorker({ ...worker, hook: { phase: "idle" } });
+    draft.fence(worker.name, "hook");
+    return undefined;
+  }
+  const { attempt } = event;
+  const wait = Math.min(settings.hookRetry * 2 ** (attempt - 1), settings.longestHookRetry);
+  const hook = { phase: "waiting", attempt, until: now + wait, reason: event.failure } as const;
+  draft.setWorker({ ...worker, hook });
+  draft.say(
+    "warn",
+    `${worker.name} is not fenced: ${event.failure}; its machines stay where they are`,
+  );
+  return undefined;
+}
+
+/** Gives machines that have no worker to the best one, as far as there are owner generations. */
+function place(draft: Draft): void {
+  if (!draft.isPlanDue()) return;
+  const held = whyHeld(draft);
+  if (held !== undefined) {
+    draft.hold(held);
+    return;
+  }
+  const { next, end } = draft.state.numbers;
+  const { choices, unplaced } = schedule(draft.state, end - next);
+  const byWorker = Map.groupBy(choices, ({ worker }) => worker);
+  let number = next;
+  for (const [name, chosen] of byWorker) {
+    const worker = draft.worker(name);
+    if (worker === undefined) continue;
+    const machines = { ...worker.record.machines };
+    const released = { ...worker.record.released };
+    for (const { machine } of chosen) {
+      machines[machine] = {
+        owner_generation: number,
+        watchdog_ms: guardOf(draft, machine, worker),
+      };
+      delete released[machine];
+      number += 1;
+    }
+    const record: WorkerRecord = { ...worker.record, machines, released };
+    draft.give(
+      name,
+      record,
+      chosen.map(({ machine }) => machine),
+    );
+  }
+  draft.setNumbers({ next: number, end });
+  draft.setUnplaced(unplaced);
+  if (choices.length === end - next && hasRoomLeft(draft)) draft.reserveNumbers();
+}
+
+/** Machines that fit, and for which a number alone is missing. */
+function hasRoomLeft(draft: Draft): boolean {
+  return schedule(draft.state, 1).choices.length > 0;
+}
+
+/** The watchdog that its worker has armed already, when the machine may move. */
+function guardOf(draft: Draft, machine: string, { heard }: WorkerState): number | null {
+  const watchdog = heard?.report.watchdog;
+  const isMovable = draft.state.desired.machines.get(machine)?.placement.movable === true;
+  if (!isMovable || watchdog == null) return null;
+  return watchdog.hardware && watchdog.stays_armed ? watchdog.timeout_ms : null;
+}
+
+/** After a restored backup nobody gets a machine that another may have got since. */
+function whyHeld(draft: Draft): string | undefined {
+  const { state, now, settings } = draft;
+  if (!state.isRestored) return undefined;
+  const unheard = draft
+    .workers()
+    .find(({ heard, record }) => heard === undefined && record.fenced === null);
+  if (unheard !== undefined) {
+    return `an older backup was restored, and ${unheard.name} has not said yet what it has`;
+  }
+  if (now - state.started < settings.lostAfter) {
+    return "an older backup was restored: workers are given time to say what they have";
+  }
+  return undefined;
+}
