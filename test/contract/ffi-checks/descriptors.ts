@@ -275,7 +275,8 @@ const fileChecks: readonly Check[] = [
       const path = folder.file("pipe");
       makeNamedPipe(path, 0o600);
       const next = lowestFreeDescriptor();
-      throws(() => armWatchdog(path, 60), { code: "ENOTTY", call: "ioctl" });
+      // The emulator of another architecture knows no ioctl of watchdogs.
+      throws(() => armWatchdog(path, 60), { code: /^(?:ENOTTY|ENOSYS)$/, call: "ioctl" });
       throws(() => armWatchdog(folder.file("none"), 60), { code: "ENOENT", call: "open" });
       strictEqual(lowestFreeDescriptor(), next, "nothing stays open");
     },
