@@ -148,7 +148,9 @@ export class HolderReach implements Disposable {
       using spawn = new PreparedSpawn({
         path,
         argv: [...command, controlSocket, String(FIRST_CONNECTION)],
-        environment: faultVariables(),
+        // Without any it would look as if in the middle of its exec to whoever looks for a process
+        // by its environment, and be looked at again and again.
+        environment: ["HOSTLER_ROLE=holder", ...faultVariables()],
         workingDirectory: "/",
         descriptors: [
           { source: theirs.number, target: FIRST_CONNECTION },

@@ -93,7 +93,11 @@ export interface VmmPlan {
   readonly devices: readonly string[];
 }
 
-/** Whether the VMM makes the machine anew, or waits to be given the state of another one. */
+/**
+ * Whether the VMM makes the machine anew, or waits to be given the state of another one. While it
+ * waits it may stand beside that one, whose guest runs: it shares its memory and its disks, and
+ * touches nothing of them, nor opens what one VMM alone can have.
+ */
 export type Beginning = "new" | "incoming";
 
 /** A VMM program on this host. */
@@ -118,6 +122,11 @@ export interface HypervisorDriver {
    * another version takes it as well. Pure.
    */
   boundToBuild(machine: MachineSpecification): readonly string[];
+  /**
+   * Whether the VMM that gave a machine's state must have ended before another one takes it,
+   * because something that the machine has can be opened by one of them alone. Pure.
+   */
+  takesAlone(machine: MachineSpecification): boolean;
   /** Connects to a VMM that runs. @throws VmmUnreachable when it does not answer in time */
   connect(files: MachineFiles, options: ConnectOptions): Promise<VmmConnection>;
 }

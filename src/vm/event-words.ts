@@ -14,6 +14,7 @@ export function describeEntry(entry: HistoryEntry): string | undefined {
     case "discard-refused":
       return entry.refusal.message;
     case "detached":
+    case "replacement-given-up":
       return entry.reason;
     case "attach-refused":
       return `${entry.refusal.message} (attempt ${entry.attempts})`;

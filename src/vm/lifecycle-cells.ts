@@ -55,6 +55,7 @@ type Living =
   | "pausing"
   | "paused"
   | "resuming"
+  | "replacing"
   | "capturing"
   | "snapshotting"
   | "restoring";
@@ -193,21 +194,6 @@ export function resume(state: In<"paused">, _event: Of<"resume">, context: Conte
   return call(enter(state, { wanted: "running" }).state, "resume", state.instance, context);
 }
 
-export function replace(
-  state: In<"running" | "paused">,
-  _event: Of<"replace">,
-  context: Context,
-): Outcome {
-  if (state.capture !== undefined) return stay(state);
-  const pending = begunCapture(state, context);
-  if (state.phase === "paused") return takeState(pending, state.instance, context);
-  const { instance } = state;
-  const { ticket, effect } = order(pending, "pause", instance);
-  const answerBy = context.now + orderLimits.call;
-  const capturing = { phase: "capturing", stage: "pausing", instance, answerBy, ticket } as const;
-  return enter(pending, capturing, [effect]);
-}
-
 export function snapshot(
   state: In<"running" | "paused">,
   event: Of<"snapshot">,
@@ -224,20 +210,13 @@ export function snapshot(
 }
 
 /** Noted before the VMM is asked: it may give its state, and end, unseen. */
-function begunCapture(state: In<"running" | "paused">, context: Context): MachineState {
+export function begunCapture(
+  state: In<"running" | "paused" | "replacing">,
+  context: Context,
+): MachineState {
   const id = context.nextInvocation;
   const capture = { id, source: state.instance.invocation, stage: "pending" } as const;
   return enter(state, { capture }).state;
-}
-
-function takeState(state: MachineState, instance: Instance, context: Context): Outcome {
-  if (state.capture === undefined) return settle(state, instance, "paused", context);
-  const ticket = state.ticket + 1;
-  const answerBy = context.now + orderLimits.capture;
-  const stage = "capturing";
-  return enter(state, { phase: "capturing", stage, instance, answerBy, ticket }, [
-    { kind: "capture", instance, ticket, capture: state.capture.id },
-  ]);
 }
 
 function save(state: MachineState, instance: Instance, name: string, context: Context): Outcome {
@@ -422,7 +401,7 @@ export function connectOverdue(
 
 type Asked = In<Exclude<Living, "created" | "running" | "paused">> | In<"stopping">;
 
-const isAnswer = (state: Asked, event: Of<"done" | "refused">): boolean =>
+export const isAnswer = (state: Asked, event: Of<"done" | "refused">): boolean =>
   event.invocation === state.instance.invocation && event.ticket === state.ticket;
 
 export function created(state: In<"creating">, event: Of<"done">, context: Context): Outcome {
@@ -451,20 +430,11 @@ export function resumed(state: In<"resuming">, event: Of<"done">, context: Conte
   return prepend([told], settle(known, state.instance, "running", context));
 }
 
-const isUnwantedNow = (state: MachineState) => state.wanted === "absent" || state.wanted === "off";
-
-export function captured(state: In<"capturing">, event: Of<"done">, context: Context): Outcome {
-  if (!isAnswer(state, event) || state.capture === undefined) return stay(state);
-  const { instance, capture } = state;
-  if (state.stage === "pausing") {
-    if (isUnwantedNow(state)) return settle(state, instance, "paused", context);
-    return takeState(state, instance, context);
-  }
-  return takeOver(state, instance, capture, context);
-}
+export const isUnwantedNow = (state: MachineState) =>
+  state.wanted === "absent" || state.wanted === "off";
 
 /** Its state is held: the VMM that gave it does not run on, and is ended for the new one. */
-function takeOver(
+export function takeOver(
   state: MachineState,
   instance: Instance,
   capture: NonNullable<MachineState["capture"]>,
@@ -857,6 +827,12 @@ export function forgotten(state: MachineState, event: Of<"forgotten">): Outcome 
   return enter(state, { capture: undefined });
 }
 
+/** Told again by whoever was asked twice. */
+export function besideEnded(state: MachineState, event: Of<"beside-ended">): Outcome {
+  if (state.beside !== event.invocation) return stay(state);
+  return enter(state, { beside: undefined });
+}
+
 export function discarded(state: In<"removing">, _event: Of<"discarded">): Outcome {
   const { ticket } = state;
   const removed = { ...initialState, phase: "removed", ticket } as const;
@@ -893,15 +869,16 @@ export function adopted(
   { note, alive }: Of<"adopted">,
   context: Context,
 ): Outcome {
-  const { capture } = note;
+  const { capture, beside } = note;
   const isSpent = capture?.stage === "spent";
   const forget = isSpent ? [{ kind: "forget-capture", capture: capture.id } as const] : [];
-  return prepend(forget, adoptNote(note, alive, context));
+  const end = beside === undefined ? [] : [{ kind: "end-beside", invocation: beside } as const];
+  return prepend([...end, ...forget], adoptNote(note, alive, context));
 }
 
 function adoptNote(note: Note, alive: Instance | undefined, context: Context): Outcome {
   const { wanted, prepared: isPrepared, restarts, lastInvocation, capture, reason } = note;
-  const past = { lastInvocation, capture, reason };
+  const past = { lastInvocation, beside: note.beside, capture, reason };
   const common = { wanted, prepared: isPrepared, restarts, ...past };
   const known = enter(initialState, common).state;
   switch (note.stage) {

@@ -41,8 +41,8 @@ export function enter(
 
 function commonOf(state: MachineState): CommonPart {
   const { wanted, prepared, restarts, begunBy, failures, recentStarts, ticket } = state;
-  const { lastInvocation, lastEnding, capture, reason } = state;
-  const past = { lastInvocation, lastEnding, capture, reason };
+  const { lastInvocation, lastEnding, beside, capture, reason } = state;
+  const past = { lastInvocation, lastEnding, beside, capture, reason };
   return { wanted, prepared, restarts, begunBy, failures, recentStarts, ticket, ...past };
 }
 

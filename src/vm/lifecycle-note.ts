@@ -36,6 +36,7 @@ export const noteSchema = v.strictObject({
   instance: v.optional(instance),
   why: v.optional(v.picklist(["wish", "off", "crash", "unhealthy", "replace"])),
   lastInvocation: v.optional(invocation),
+  beside: v.optional(invocation),
   capture: v.optional(
     v.strictObject({
       id: invocation,
@@ -94,6 +95,7 @@ function completed(read: v.InferOutput<typeof noteSchema>): DecodedNote {
     instance: read.instance,
     why: read.why,
     lastInvocation: read.lastInvocation,
+    beside: read.beside,
     capture: capture === undefined ? undefined : { ...capture, source: capture.source },
     reason: read.reason,
   };

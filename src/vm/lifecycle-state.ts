@@ -60,6 +60,11 @@ interface Common {
   /** The newest VMM that there was. */
   readonly lastInvocation: string | undefined;
   readonly lastEnding: Ending | undefined;
+  /**
+   * The invocation of a VMM beside the one that has the machine: a successor that is being made
+   * ready, or whoever is to be ended, until there is proof that it is gone.
+   */
+  readonly beside: string | undefined;
   /** Held until a VMM has the machine again, or the operator gives it up. */
   readonly capture: Capture | undefined;
   /** Why it is as it is, for people: the last refusal, or how it came to be off. */
@@ -91,6 +96,12 @@ interface Waiting {
   readonly answerBy: MonotonicTime;
 }
 
+/** A VMM that is to take the machine over; it has no instance before it was spawned. */
+export interface Successor {
+  readonly invocation: string;
+  readonly instance: Instance | undefined;
+}
+
 /** The phases, each with what is true only in it. */
 type Phases =
   | { readonly phase: "absent" | "off" | "removed" }
@@ -109,8 +120,24 @@ type Phases =
       readonly instance: Instance;
       readonly since: MonotonicTime;
     }
+  /** Its guest goes on in its VMM, while another one is started beside it. */
+  | {
+      readonly phase: "replacing";
+      readonly instance: Instance;
+      readonly guest: "running" | "paused";
+      readonly since: MonotonicTime;
+      readonly successor: Successor;
+      /** Without its word by then nothing is replaced. */
+      readonly answerBy: MonotonicTime;
+      readonly retryAt: MonotonicTime | undefined;
+    }
   /** First the guest is paused, then its state is taken out of the VMM. */
-  | ({ readonly phase: "capturing"; readonly stage: "pausing" | "capturing" } & Waiting)
+  | ({
+      readonly phase: "capturing";
+      readonly stage: "pausing" | "capturing";
+      /** Waits for the state; undefined when it ended meanwhile. */
+      readonly successor: Instance | undefined;
+    } & Waiting)
   | ({
       readonly phase: "snapshotting";
       readonly stage: "pausing" | "saving";
@@ -233,6 +260,8 @@ export type MachineEvent =
   | ({ readonly kind: "cleared"; readonly captured: boolean } & OfInstance)
   /** The held state is gone: its holder died, or the host was started anew. */
   | { readonly kind: "capture-lost"; readonly capture: string; readonly reason: string }
+  /** Answers end-beside: no VMM of this invocation lives, and none will. */
+  | ({ readonly kind: "beside-ended" } & OfInstance)
   /** Answers forget-capture. */
   | { readonly kind: "forgotten"; readonly capture: string }
   | { readonly kind: "discarded" }
@@ -255,9 +284,13 @@ export type Wish = Of<
   "create" | "boot" | "pause" | "resume" | "replace" | "shutdown" | "delete" | "snapshot"
 >;
 
-/** What a new VMM begins with: nothing, or the state of another one. */
+/**
+ * What a new VMM begins with: nothing, or the state of another one. beside: it shares the memory of
+ * a VMM whose guest goes on, touches nothing of it, and waits for its state.
+ */
 export type SpawnBeginning =
   | { readonly kind: "new" }
+  | { readonly kind: "beside"; readonly former: Instance }
   | { readonly kind: "incoming"; readonly capture: string };
 
 /** What is to be done, in this order. */
@@ -310,6 +343,12 @@ export type MachineEffect =
       /** Under which the state is held, if the VMM cannot run on afterwards. */
       readonly capture: string;
     }
+  /**
+   * Ends a VMM that has not got the machine, or has it no more: SIGKILL, wherever its start has
+   * come; it is looked for until there is proof. No VMM is spawned, and nothing of the machine is
+   * removed, before it is gone. Safe to do again.
+   */
+  | { readonly kind: "end-beside"; readonly invocation: string }
   /** A capture that nobody needs any more; safe to do again. */
   | { readonly kind: "forget-capture"; readonly capture: string }
   /** SIGKILL to the VMM and whoever is in its cgroup. */
@@ -356,7 +395,11 @@ export type HistoryEntry =
       readonly invocation: string;
       readonly refusal: Refusal;
     }
-  | { readonly what: "detached"; readonly invocation: string; readonly reason: string }
+  | {
+      readonly what: "detached" | "replacement-given-up";
+      readonly invocation: string;
+      readonly reason: string;
+    }
   | {
       readonly what: "attach-refused";
       readonly invocation: string;
@@ -416,6 +459,8 @@ export interface Note {
   /** While it is "ending" or "clearing". */
   readonly why: EndReason | undefined;
   readonly lastInvocation: string | undefined;
+  /** A VMM that the worker after this one has to end. */
+  readonly beside: string | undefined;
   readonly capture: Capture | undefined;
   readonly reason: string | undefined;
 }
@@ -455,6 +500,7 @@ export const initialState: MachineState = {
   recentStarts: [],
   lastInvocation: undefined,
   lastEnding: undefined,
+  beside: undefined,
   capture: undefined,
   reason: undefined,
   ticket: 0,

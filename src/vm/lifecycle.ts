@@ -4,11 +4,11 @@ import {
   attached,
   attachOverdue,
   attachRefused,
+  besideEnded,
   boot,
   booted,
   bootedByHand,
   callRefused,
-  captured,
   captureLost,
   captureLostAtRest,
   captureLostConnecting,
@@ -39,7 +39,6 @@ import {
   prepared,
   quit,
   refusedStart,
-  replace,
   reset,
   restored,
   resume,
@@ -66,6 +65,23 @@ import {
   wantDetached,
 } from "./lifecycle-cells.ts";
 import { begin, beginForgiven, call, straggler } from "./lifecycle-moves.ts";
+import {
+  captured,
+  diedWhileCapturing,
+  diedWhileReplacing,
+  endUnused,
+  lostWhileCapturing,
+  lostWhileReplacing,
+  ofFormer,
+  replace,
+  spawnedWhileCapturing,
+  successorAttached,
+  successorOverdue,
+  successorRefused,
+  successorSpawned,
+  successorUnreached,
+  toldWhileReplacing,
+} from "./lifecycle-replacing.ts";
 import type {
   Context,
   EventKind,
@@ -122,6 +138,7 @@ const isOnItsWay = ignored("it is on its way there");
 const forgottenBefore = ignored("what was captured before it is forgotten already");
 const notWatched = ignored("its health is asked for only while it runs");
 const noCapture = ignored("nothing of it was captured");
+const noBeside = ignored("no other VMM of it is to be ended");
 
 /** What the worker hears in a phase in which no VMM has the machine, and none is to come. */
 const noVmmEvents = {
@@ -150,6 +167,7 @@ const noVmmEvents = {
   cleared: notClearing,
   "capture-lost": noCapture,
   forgotten,
+  "beside-ended": besideEnded,
   discarded: notRemoving,
   "discard-refused": notRemoving,
   unhealthy: notWatched,
@@ -168,6 +186,7 @@ const nothing = {
   snapshot: noMachine,
   ...noVmmEvents,
   forgotten: noCapture,
+  "beside-ended": noBeside,
 };
 
 /** A start is under way, and no VMM is known. */
@@ -336,8 +355,34 @@ export const table: Table = {
     observed,
   },
   resuming: { ...living, done: resumed, refused: callRefused, deadline: orderOverdue },
+  replacing: {
+    ...living,
+    boot: ignored("its VMM is being replaced"),
+    shutdown: ofFormer(unwantRunning),
+    delete: ofFormer(unwantRunning),
+    spawned: successorSpawned,
+    "spawn-refused": successorRefused,
+    attached: successorAttached,
+    "attach-refused": successorUnreached,
+    "connection-lost": lostWhileReplacing,
+    booted: toldWhileReplacing,
+    paused: toldWhileReplacing,
+    resumed: toldWhileReplacing,
+    "guest-off": ofFormer(toldOff),
+    "guest-panic": ofFormer(toldPanic),
+    observed: ofFormer(observed),
+    died: diedWhileReplacing,
+    forgotten: noCapture,
+    "beside-ended": ignored("the VMM beside it is not to be ended"),
+    deadline: successorOverdue,
+  },
   capturing: {
     ...living,
+    spawned: spawnedWhileCapturing,
+    "connection-lost": lostWhileCapturing,
+    died: diedWhileCapturing,
+    "beside-ended": (state, event) =>
+      state.successor === undefined ? besideEnded(state, event) : { state, effects: [] },
     done: captured,
     refused: captureRefused,
     "guest-off": toldOffCapturing,
@@ -470,7 +515,7 @@ export function step(
   const cells = decisions[state.phase] as Record<EventKind, Ignored | Handler<Phase, EventKind>>;
   const cell = cells[event.kind];
   if ("ignored" in cell) return { state, effects: [] };
-  const outcome = cell(state as never, event as never, context);
+  const outcome = endUnused(state, cell(state as never, event as never, context));
   const note = noteOf(outcome.state);
   if (JSON.stringify(note) === JSON.stringify(noteOf(state))) return outcome;
   return { state: outcome.state, effects: [{ kind: "note", note }, ...outcome.effects] };
@@ -482,12 +527,16 @@ export function whyRefused(state: MachineState, kind: Wish["kind"]): string | un
   const isDeleted = state.wanted === "absent" && !["absent", "removed"].includes(state.phase);
   if (isStart && isDeleted) return "it is being deleted";
   const isCapture = kind === "replace" || kind === "snapshot";
-  const isSpent =
-    state.capture !== undefined && (state.phase === "running" || state.phase === "paused");
+  if (kind === "replace" && state.beside !== undefined && isSteady(state)) {
+    return "the VMM that was beside it last is being ended";
+  }
+  const isSpent = state.capture !== undefined && isSteady(state);
   if (isCapture && isSpent) return "what was captured last is being forgotten";
   const cell: object = table[state.phase][kind];
   return "ignored" in cell ? String(cell.ignored) : undefined;
 }
+
+const isSteady = ({ phase }: MachineState) => phase === "running" || phase === "paused";
 
 const stageOf: { readonly [P in Phase]: Note["stage"] } = {
   absent: "absent",
@@ -503,6 +552,7 @@ const stageOf: { readonly [P in Phase]: Note["stage"] } = {
   pausing: "living",
   paused: "living",
   resuming: "living",
+  replacing: "living",
   capturing: "living",
   snapshotting: "living",
   restoring: "living",
@@ -518,7 +568,7 @@ const stageOf: { readonly [P in Phase]: Note["stage"] } = {
 
 /** What the worker after this one has to know of a machine. */
 export function noteOf(state: MachineState): Note {
-  const { wanted, prepared, restarts, lastInvocation, capture, reason } = state;
+  const { wanted, prepared, restarts, lastInvocation, beside, capture, reason } = state;
   const stage = stageOf[state.phase];
   const isStart = stage === "starting" && "invocation" in state;
   return {
@@ -530,6 +580,7 @@ export function noteOf(state: MachineState): Note {
     instance: instanceOf(state),
     why: "why" in state ? state.why : undefined,
     lastInvocation,
+    beside,
     capture,
     // How a VMM answers changes too often to be written down, and is found out anew.
     reason: stage === "living" ? undefined : reason,
@@ -540,6 +591,7 @@ export function noteOf(state: MachineState): Note {
 export function deadlineOf(state: MachineState): MonotonicTime | undefined {
   switch (state.phase) {
     case "connecting":
+    case "replacing":
       return Math.min(state.answerBy, state.retryAt ?? state.answerBy);
     case "detached":
       return Math.min(state.retryAt ?? state.answerBy, state.stopBy ?? Number.POSITIVE_INFINITY);

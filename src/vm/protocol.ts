@@ -325,6 +325,7 @@ export const phases = [
   "pausing",
   "paused",
   "resuming",
+  "replacing",
   "capturing",
   "snapshotting",
   "restoring",

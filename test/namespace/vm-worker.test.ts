@@ -1,6 +1,6 @@
 /** The compiled worker with QEMU: machines from creation to removal, and what the commands say. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
@@ -31,103 +31,160 @@ function expectContinuous(numbers: readonly number[]): void {
   expect(numbers).toEqual(numbers.map((_number, index) => first + index));
 }
 
-skipUnless(
-  "the worker with QEMU",
-  [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")],
-  () => {
-    test("a machine from its creation to its removal, after which nothing is left", async () => {
-      await host.start();
-      expect(await host.network()).toEqual(nothing);
-      const made = await create("web");
-      expect(made).toMatch(/^web: created, 10\.100\.\d+\.\d+\n$/);
-      expect(host.numbers("web")).toEqual([]);
-      const { links, tables } = await host.network();
-      expect(links).toContain("br-procurator");
-      expect(links).toHaveLength(2);
-      expect(tables).not.toEqual([]);
+const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
 
-      expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+skipUnless("the worker with QEMU", needs, () => {
+  test("a machine from its creation to its removal, after which nothing is left", async () => {
+    await host.start();
+    expect(await host.network()).toEqual(nothing);
+    const made = await create("web");
+    expect(made).toMatch(/^web: created, 10\.100\.\d+\.\d+\n$/);
+    expect(host.numbers("web")).toEqual([]);
+    const { links, tables } = await host.network();
+    expect(links).toContain("br-procurator");
+    expect(links).toHaveLength(2);
+    expect(tables).not.toEqual([]);
+
+    expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+    await host.counts("web");
+    expect(await host.say("pause", "web", "--wait")).toStartWith("web: paused");
+    const still = await readStill("web");
+    expect(await host.say("resume", "web", "--wait")).toStartWith("web: running");
+    await waitFor("it to count on", () => host.numbers("web").includes(still + 1));
+    expectContinuous(host.numbers("web"));
+
+    // The guest has no driver of a power button: its VMM is asked after the grace.
+    using client = await host.client();
+    await client.change("shutdown", "web", { grace_ms: 10 });
+    expect(await client.wait("web", "off")).toMatchObject({ phase: "off", pid: null });
+    expect(host.vmmProcesses()).toEqual([]);
+    expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+    await waitFor("a count from the beginning", () => host.numbers("web").lastIndexOf(1) > 0);
+
+    expect(await host.say("delete", "web", "--now", "--wait")).toBe("web: removed\n");
+    expect(host.vmmProcesses()).toEqual([]);
+    expect(await host.network()).toEqual(nothing);
+    expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+    expect(await host.say("list", "--json")).toBe("[]\n");
+    expect(host.said).not.toContain("bug");
+  });
+
+  test("its VMM is replaced under it, twice, and it counts on without a gap", async () => {
+    await host.start();
+    await create("web", "--start");
+    await host.counts("web");
+    expect((await host.run("survivable", "web")).exitCode).toBe(0);
+    const processes = [host.vmm];
+    for (let turn = 0; turn < 2; turn += 1) {
+      expect(await host.say("replace-vmm", "web", "--wait")).toStartWith("web: running");
       await host.counts("web");
-      expect(await host.say("pause", "web", "--wait")).toStartWith("web: paused");
-      const still = await readStill("web");
-      expect(await host.say("resume", "web", "--wait")).toStartWith("web: running");
-      await waitFor("it to count on", () => host.numbers("web").includes(still + 1));
-      expectContinuous(host.numbers("web"));
+      processes.push(host.vmm);
+    }
+    expect(new Set(processes).size).toBe(3);
+    expectContinuous(host.numbers("web"));
+    expect((await host.summary("web")).restarts).toBe(0);
+  });
 
-      // The guest has no driver of a power button: its VMM is asked after the grace.
-      using client = await host.client();
-      await client.change("shutdown", "web", { grace_ms: 10 });
-      expect(await client.wait("web", "off")).toMatchObject({ phase: "off", pid: null });
-      expect(host.vmmProcesses()).toEqual([]);
-      expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
-      await waitFor("a count from the beginning", () => host.numbers("web").lastIndexOf(1) > 0);
+  test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {
+    await host.start();
+    await create("web", "--start");
+    await host.counts("web");
+    const first = host.vmm;
+    process.kill(first, "SIGKILL");
+    await waitFor("another VMM", () => host.vmmProcesses().some((one) => one !== first));
+    expect(await host.reaches("web", "running")).toMatchObject({ restarts: 1 });
+    await host.counts("web");
+    await host.type("web", guestLetters.off);
+    const off = await host.reaches("web", "off");
+    expect(off).toMatchObject({ wanted: "off", restarts: 1 });
+    expect(host.vmmProcesses()).toEqual([]);
+  });
+});
 
-      expect(await host.say("delete", "web", "--now", "--wait")).toBe("web: removed\n");
-      expect(host.vmmProcesses()).toEqual([]);
-      expect(await host.network()).toEqual(nothing);
-      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
-      expect(await host.say("list", "--json")).toBe("[]\n");
-      expect(host.said).not.toContain("bug");
+skipUnless("a replacement with QEMU", needs, () => {
+  test("a new VMM that does not start leaves the machine as it is, and that is told", async () => {
+    const path = host.folder.file("qemu");
+    const fails = host.folder.file("fails");
+    const real = Bun.which("qemu-system-x86_64");
+    const refuses = `[ -e ${fails} ] && { echo "no way in" >&2; exit 1; }`;
+    const script = `#!/bin/sh\ncase "$*" in *-incoming*) ${refuses};; esac\nexec ${real} "$@"\n`;
+    writeFileSync(path, script);
+    chmodSync(path, 0o755);
+    await host.start({ configuration: [`qemu_path = "${path}"`, 'hypervisor = "qemu"'] });
+    await create("web", "--start");
+    await host.counts("web");
+    const before = host.vmm;
+    writeFileSync(fails, "");
+    const { exitCode, stderr } = await host.run("replace-vmm", "web", "--wait");
+    expect({ exitCode, stderr }).toMatchObject({
+      exitCode: 111,
+      stderr: expect.stringContaining("was not replaced, and its guest goes on in it: its new VMM"),
     });
-
-    test("its VMM is replaced under it, twice, and it counts on without a gap", async () => {
-      await host.start();
-      await create("web", "--start");
-      await host.counts("web");
-      expect((await host.run("survivable", "web")).exitCode).toBe(0);
-      const processes = [host.vmm];
-      for (let turn = 0; turn < 2; turn += 1) {
-        expect(await host.say("replace-vmm", "web", "--wait")).toStartWith("web: running");
-        await host.counts("web");
-        processes.push(host.vmm);
-      }
-      expect(new Set(processes).size).toBe(3);
-      expectContinuous(host.numbers("web"));
-      expect((await host.summary("web")).restarts).toBe(0);
+    await waitFor("its words", () => host.said.includes("of its VMM: no way in"));
+    await waitFor("the end of the new one", () => host.vmmProcesses().length === 1);
+    expect(host.vmm).toBe(before);
+    await host.counts("web");
+    expect(await host.summary("web")).toMatchObject({ phase: "running", restarts: 0 });
+    rmSync(fails);
+    await waitFor("it to be forgotten", async () => {
+      const replaced = await host.run("replace-vmm", "web", "--wait");
+      if (replaced.exitCode === 0) return true;
+      expect(replaced.stderr).toContain("the VMM that was beside it last is being ended");
+      return false;
     });
+    expect(host.vmm).not.toBe(before);
+    await host.counts("web");
+    expectContinuous(host.numbers("web"));
+  });
 
-    test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {
-      await host.start();
-      await create("web", "--start");
-      await host.counts("web");
-      const first = host.vmm;
-      process.kill(first, "SIGKILL");
-      await waitFor("another VMM", () => host.vmmProcesses().some((one) => one !== first));
-      expect(await host.reaches("web", "running")).toMatchObject({ restarts: 1 });
-      await host.counts("web");
-      await host.type("web", guestLetters.off);
-      const off = await host.reaches("web", "off");
-      expect(off).toMatchObject({ wanted: "off", restarts: 1 });
-      expect(host.vmmProcesses()).toEqual([]);
+  test("who looks at its console goes on doing so while its VMM is replaced", async () => {
+    await host.start();
+    await create("web", "--start");
+    using client = await host.client();
+    let seen = "";
+    const socket = await Bun.connect({
+      unix: await client.console("web"),
+      socket: {
+        data: (_socket, bytes) => {
+          seen += bytes.toString("latin1");
+        },
+      },
     });
-  },
-);
+    socket.write("r");
+    await waitFor("something to be seen", () => seen.includes("T"));
+    expect(await host.say("replace-vmm", "web", "--wait")).toStartWith("web: running");
+    const after = await host.counts("web");
+    const line = `T${after.toString(16).padStart(8, "0")}`;
+    await waitFor("the same to be seen", () => seen.includes(line));
+    const numbers = [...seen.matchAll(/T([0-9a-f]{8})/g)].map(([, digits]) =>
+      Number(`0x${digits}`),
+    );
+    expectContinuous(numbers);
+    socket.end();
+  });
+});
 
-skipUnless(
-  "what a VMM says itself",
-  [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")],
-  () => {
-    test("a VMM that gives up at once is quoted, however much it says", async () => {
-      const path = host.folder.file("qemu");
-      const real = Bun.which("qemu-system-x86_64");
-      const flood = "yes | head -c 1000000 >&2";
-      const script =
-        `#!/bin/sh\ncase "$*" in *help|--version) exec ${real} "$@";; esac\n` +
-        `echo "cannot go on" >&2\n[ -e ${path}.flood ] && { ${flood}; }\nexit 1\n`;
-      writeFileSync(path, script);
-      chmodSync(path, 0o755);
-      await host.start({ configuration: [`qemu_path = "${path}"`, 'hypervisor = "qemu"'] });
-      using client = await host.client();
-      await client.create(host.specOf("web", image), "created");
-      await waitFor("its words", () => host.said.includes("of its VMM: cannot go on"));
-      writeFileSync(`${path}.flood`, "");
-      await waitFor("all that is kept of many", async () => {
-        const said = (await client.show("web")).vmm_output ?? "";
-        return said.length === outputBytes && said.startsWith("cannot go on\ny\ny\n");
-      });
+skipUnless("what a VMM says itself", needs, () => {
+  test("a VMM that gives up at once is quoted, however much it says", async () => {
+    const path = host.folder.file("qemu");
+    const real = Bun.which("qemu-system-x86_64");
+    const flood = "yes | head -c 1000000 >&2";
+    const script =
+      `#!/bin/sh\ncase "$*" in *help|--version) exec ${real} "$@";; esac\n` +
+      `echo "cannot go on" >&2\n[ -e ${path}.flood ] && { ${flood}; }\nexit 1\n`;
+    writeFileSync(path, script);
+    chmodSync(path, 0o755);
+    await host.start({ configuration: [`qemu_path = "${path}"`, 'hypervisor = "qemu"'] });
+    using client = await host.client();
+    await client.create(host.specOf("web", image), "created");
+    await waitFor("its words", () => host.said.includes("of its VMM: cannot go on"));
+    writeFileSync(`${path}.flood`, "");
+    await waitFor("all that is kept of many", async () => {
+      const said = (await client.show("web")).vmm_output ?? "";
+      return said.length === outputBytes && said.startsWith("cannot go on\ny\ny\n");
     });
-  },
-);
+  });
+});
 
 /** The last number of a guest that stands still: its VMM uses no processor between two looks. */
 async function readStill(name: string): Promise<number> {

@@ -77,7 +77,7 @@ const replacesWithoutEnding: Table = {
       const { done } = table.capturing;
       if (typeof done !== "function") return { state, effects: [] };
       const outcome = done(state, event, context);
-      const isTaken = outcome.state.phase === "stopping";
+      const isTaken = outcome.state.phase === "restoring";
       return isTaken ? begin(outcome.state, context) : outcome;
     },
   },
@@ -162,6 +162,10 @@ describe("the simulation notices", () => {
   test("a worker that takes living VMMs for dead, or does not know of them", () => {
     expectFound({ faults: { takesForDead: true } }, /is cleared|VMMs of/);
     expectFound({ faults: { forgetsNotes: true } }, /VMMs of|nobody knows|lives/);
+  });
+
+  test("a VMM that is left beside the one that has the machine", () => {
+    expectFound({ faults: { leavesBeside: true } }, /VMMs of|nobody knows|still has/);
   });
 
   test("a reconciler that collects what does not answer", () => {

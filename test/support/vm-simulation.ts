@@ -38,6 +38,8 @@ export interface SimulationOptions {
     readonly forgetsNotes?: boolean;
     /** A note is written after what it speaks of. */
     readonly notesLate?: boolean;
+    /** Whoever is beside a machine's VMM is not ended. */
+    readonly leavesBeside?: boolean;
     /** A worker that starts takes every VMM for dead. */
     readonly takesForDead?: boolean;
   };
@@ -277,6 +279,10 @@ class Simulation {
       case "kill":
         this.#kill(name, effect.instance.invocation);
         break;
+      case "end-beside":
+        if (this.#options.faults?.leavesBeside !== true) this.#kill(name, effect.invocation);
+        this.#answerLater(name, { kind: "beside-ended", invocation: effect.invocation });
+        break;
       case "clear":
         this.#clear(name, effect);
         break;
@@ -332,7 +338,11 @@ class Simulation {
   #spawn(name: string, effect: Extract<MachineEffect, { kind: "spawn" }>): void {
     const { invocation, beginning } = effect;
     const note = this.#host.disk.get(name)?.note;
-    this.#require(note?.stage === "starting" && note.invocation === invocation, "noted first");
+    const isBeside = beginning.kind === "beside";
+    const isNoted = isBeside
+      ? note?.beside === invocation
+      : note?.stage === "starting" && note.invocation === invocation;
+    this.#require(isNoted, "noted first");
     this.#require(this.#host.prepared.has(name), `${name} is spawned without its files`);
     this.counts.spawns += 1;
     if (this.#chance.happens(this.#troubles.refuses)) {
@@ -340,10 +350,17 @@ class Simulation {
       this.#answerLater(name, { kind: "spawn-refused", invocation, refusal });
       return;
     }
-    if (beginning.kind === "incoming") this.counts.replacements += 1;
+    if (beginning.kind === "beside") this.counts.replacements += 1;
     const bare = beginning.kind === "incoming" ? "incoming" : "created";
-    const guest = this.#chance.pick(["empty", bare] as const);
-    const vmm = this.#host.spawn(name, invocation, guest);
+    const vmm =
+      beginning.kind === "beside"
+        ? this.#host.spawn(name, invocation, {
+            guest: "incoming",
+            beside: beginning.former.invocation,
+          })
+        : this.#host.spawn(name, invocation, {
+            guest: this.#chance.pick(["empty", bare] as const),
+          });
     const isLost = this.#chance.happens(this.#troubles.loses);
     if (!isLost) this.#tellSpawned(name, vmm, "spawned");
     if (this.#chance.happens(this.#troubles.crashes)) this.#crashLater(vmm, 200);
@@ -501,6 +518,8 @@ class Simulation {
       return false;
     }
     this.#require(held.memory.runs === held.runs, `${name} is given a state that is old`);
+    const other = this.#host.livingOf(name).find(({ memory }) => memory === held.memory);
+    this.#require(other === undefined, `${name} is given what ${other?.invocation} still has`);
     vmm.memory = held.memory;
     vmm.restoredFrom = id;
     vmm.guest = "paused";

@@ -36,6 +36,8 @@ export interface TestImage {
 
 /** One line of `ps`, as far as a test asks. */
 interface TestVmm {
+  /** The first digits of its invocation, as its folder has them. */
+  readonly invocation: string;
   /** As this process numbers it. */
   readonly processId: number;
   readonly state: string;
@@ -238,12 +240,32 @@ export class VmHost implements AsyncDisposable {
     return first;
   }
 
+  /** One for each machine, beside those that its record says are to be, or to be ended. */
   expectOneVmm(): void {
-    for (const [user, processes] of this.vmms()) {
-      if (processes.length > 1) {
-        throw new Error(`User ${user} has ${processes.length} VMMs: ${JSON.stringify(processes)}`);
-      }
+    const noted = this.#beside();
+    const found = this.vmms();
+    const known = [...noted, ...this.#beside()];
+    for (const [user, processes] of found) {
+      const own = processes.filter(
+        ({ invocation }) => !known.some((one) => one.startsWith(invocation)),
+      );
+      if (own.length <= 1) continue;
+      throw new Error(`User ${user} has ${own.length} VMMs: ${JSON.stringify(own)}`);
     }
+  }
+
+  /** Invocations of VMMs that are noted not to have a machine. */
+  #beside(): string[] {
+    return namesIn(join(this.artifacts, "machines")).flatMap((name) => {
+      try {
+        const text = readFileSync(join(this.machineFolder(name), "machine.json"), "utf8");
+        const { note } = JSON.parse(text) as { note: { beside?: string } };
+        return note.beside ?? [];
+      } catch {
+        // It is being made, or was removed.
+        return [];
+      }
+    });
   }
 
   machineFolder(name: string): string {
@@ -329,8 +351,9 @@ function vmmOf(
     const status = readFileSync(`/proc/${processId}/stat`, "latin1");
     const state = status.slice(status.lastIndexOf(")") + 2).charAt(0);
     if (state === "Z" || state === "X") return undefined;
-    const user = /^\d+/.exec(words.slice(begin + runFolder.length + 1))?.[0] ?? "";
-    return { user, process: { processId, state } };
+    const place = words.slice(begin + runFolder.length + 1);
+    const [, user = "", invocation = "?"] = /^(\d+)\/([0-9a-f]*)/.exec(place) ?? [];
+    return { user, process: { processId, state, invocation } };
   } catch {
     // It ended while it was looked at.
     return undefined;

@@ -51,6 +51,8 @@ export function makeCloudHypervisorDriver(options: CloudHypervisorOptions = {}):
     boundToBuild: () => [
       "cloud-hypervisor promises to take no state of another major version (its docs/releases.md)",
     ],
+    // Its TAPs and locks of disks are opened when it takes the machine.
+    takesAlone: () => true,
     connect: (files, connectOptions) => connect(files, connectOptions, options),
   };
 }

@@ -24,6 +24,7 @@ import {
   statusSchema,
 } from "./answers.ts";
 import { QemuMigration } from "./migration.ts";
+import { tapOf } from "./plan.ts";
 import { QmpClient, type QmpEvent, type QmpLimits } from "./qmp.ts";
 import { receiveState, sendState } from "./state-channel.ts";
 
@@ -186,6 +187,7 @@ class QemuConnection implements VmmConnection {
     if (state.hypervisor !== "qemu") {
       throw new VmmRefused(`Expected the state of a QEMU, received that of a ${state.hypervisor}`);
     }
+    await this.#completeMachine();
     await this.#execute("migrate-set-capabilities", { capabilities: stateCapabilities });
     using sink = sendState(this.#loop, state.bytes);
     await this.#client?.execute("getfd", { fdname: STATE_NAME }, sink.end);
@@ -194,6 +196,27 @@ class QemuConnection implements VmmConnection {
     const after = await this.guestState();
     if (after === "paused") return;
     throw new VmmRefused(`Expected a paused machine after the state, and QEMU says ${after}`);
+  }
+
+  /**
+   * Gives a machine that waits for its state what it could not have beside another VMM, and has it
+   * made. Of one that was completed by a worker that died meanwhile nothing is left to be done.
+   */
+  async #completeMachine(): Promise<void> {
+    const { networks } = this.#options.machine;
+    if (networks.length === 0 || !(await this.#isIncomplete())) return;
+    for (const card of networks) {
+      const tap = tapOf(card);
+      // One that was added before, without the rest.
+      await this.#execute("netdev_del", { id: tap.id }).catch(ignoreRefusal);
+      await this.#execute("netdev_add", tap);
+    }
+    await this.#execute("x-exit-preconfig");
+  }
+
+  /** Before its machine is made QEMU has no processors to tell of. */
+  async #isIncomplete(): Promise<boolean> {
+    return await this.#execute("query-cpus-fast").then(() => false, ignoreRefusal);
   }
 
   /** Lets the state go or come, and waits for QEMU's word that all of it went or came. */
@@ -272,4 +295,10 @@ class QemuConnection implements VmmConnection {
     this.#client?.close();
     this.#client = undefined;
   }
+}
+
+/** @returns true for what QEMU refused @throws any other failure */
+function ignoreRefusal(failure: unknown): true {
+  if (failure instanceof VmmRefused) return true;
+  throw failure;
 }

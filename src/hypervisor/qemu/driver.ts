@@ -10,6 +10,7 @@ export function makeQemuDriver(limits: QmpLimits = qmpLimits): HypervisorDriver 
     hypervisor: "qemu",
     plan: planQemu,
     boundToBuild,
+    takesAlone: ({ networks }) => networks.length > 0,
     connect: (files, options) => connectQemu(files, options, limits),
   };
 }

@@ -51,8 +51,12 @@ export function planQemu(
       ...smallDevices(machine),
       ...agentArguments(machine, files),
       ...diskArguments(machine, (index) => device(machine, "virtio-blk", slots.firstDisk + index)),
-      ...machine.networks.flatMap((card, index) => cardArguments(machine, card, index)),
+      ...machine.networks.flatMap((card, index) => [
+        ...(beginning === "incoming" ? [] : ["-netdev", tapWords(card)]),
+        ...cardArguments(machine, card, index),
+      ]),
       ...(beginning === "incoming" ? ["-incoming", "defer"] : []),
+      ...(isIncomplete(machine, beginning) ? ["-preconfig"] : []),
     ],
     descriptors: [{ number: MEMORY_DESCRIPTOR, role: "memory" }],
     devices,
@@ -141,15 +145,35 @@ function agentArguments(machine: MachineSpecification, files: MachineFiles): str
   ];
 }
 
+/**
+ * A TAP is one VMM's alone, and what QEMU does with it when it opens it would reach the guest that
+ * still uses it. So a VMM that waits has the TAPs of its cards last, over QMP, and then makes its
+ * machine; without a card it is made at once.
+ */
+const isIncomplete = ({ networks }: MachineSpecification, beginning: Beginning): boolean =>
+  beginning === "incoming" && networks.length > 0;
+
+/** A card's side of the host, as `netdev_add` has it. */
+export const tapOf = (card: NetworkCard) => ({
+  type: "tap",
+  id: nodeOf("card", card.id),
+  ifname: card.tap,
+  script: "no",
+  downscript: "no",
+  vhost: false,
+});
+
+const tapWords = (card: NetworkCard) => {
+  const { id, ifname } = tapOf(card);
+  return `tap,id=${id},ifname=${ifname},script=no,downscript=no,vhost=off`;
+};
+
 function cardArguments(machine: MachineSpecification, card: NetworkCard, index: number): string[] {
   const node = nodeOf("card", card.id);
   // Without an image for booting over the network: it is no part of the state then.
   const rom = isMicrovm(machine) ? "" : ",romfile=";
   const kind = device(machine, "virtio-net", slots.firstCard + index);
-  return [
-    ...["-netdev", `tap,id=${node},ifname=${card.tap},script=no,downscript=no,vhost=off`],
-    ...["-device", `${kind},id=${node}-device,netdev=${node},mac=${card.macAddress}${rom}`],
-  ];
+  return ["-device", `${kind},id=${node}-device,netdev=${node},mac=${card.macAddress}${rom}`];
 }
 
 /** A device in its place: q35 has a bus of PCI, microvm slots that it gives out in order. */

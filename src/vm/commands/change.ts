@@ -1,5 +1,6 @@
 import { ExitCode } from "../../units/exit-code.ts";
-import { type MachineVerb, WorkerClient } from "../client.ts";
+import { type MachineVerb, WorkerClient, WorkerError } from "../client.ts";
+import type { VmSummary } from "../protocol.ts";
 import { awaitPhase } from "./await-phase.ts";
 import { printSummary } from "./words.ts";
 
@@ -27,6 +28,26 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   const { name, verb } = options;
   using client = await WorkerClient.connect(options["control-socket"]);
   const summary = await client.change(verb, name, options.now ? { now: true } : {});
-  await printSummary(options.wait ? await awaitPhase(client, name, aims[verb]) : summary, options);
+  const reached = options.wait ? await reach(client, summary, verb) : summary;
+  await printSummary(reached, options);
   return ExitCode.done;
+}
+
+async function reach(
+  client: WorkerClient,
+  before: VmSummary,
+  verb: MachineVerb,
+): Promise<VmSummary | null> {
+  const { name, pid, wanted } = before;
+  if (verb !== "replace-vmm") return await awaitPhase(client, name, aims[verb]);
+  const reached = await awaitPhase(client, name, wanted === "paused" ? "paused" : "running");
+  if (reached === null || reached.pid !== pid) return reached;
+  // It goes on as it was, in the VMM that was to be replaced.
+  const { history } = await client.show(name);
+  const told = history.findLast(({ what }) => what === "replacement-given-up")?.detail;
+  const reason = told === undefined ? "" : `: ${told}`;
+  throw new WorkerError(
+    `The VMM of ${name} was not replaced, and its guest goes on in it${reason}. ` +
+      `hostler vm show ${name} has what the new one said`,
+  );
 }

@@ -51,11 +51,14 @@ interface Viewer {
  */
 export class ConsoleKeeper implements Disposable {
   readonly #loop: EventLoop;
-  readonly #dialler: Dialler;
+  readonly #handlers: ConsoleHandlers;
+  #dialler: Dialler;
   readonly #scrollback: Scrollback;
   readonly #lines: ConsoleLines;
   readonly #viewers = new Set<Viewer>();
   #vmm: StreamConnection | undefined;
+  /** Of VMMs that have the machine no more, and may have said more than was read. */
+  readonly #formers = new Set<StreamConnection>();
 
   constructor(
     loop: EventLoop,
@@ -69,13 +72,32 @@ export class ConsoleKeeper implements Disposable {
   ) {
     const { handlers, scrollbackPath, socketPath } = options;
     this.#loop = loop;
+    this.#handlers = handlers;
     this.#scrollback = new Scrollback(scrollbackPath, (reason) => handlers.onUnkept(reason));
     this.#lines = new ConsoleLines((line) => handlers.onLine?.(line));
-    this.#dialler = new Dialler(loop, socketPath, {
+    this.#dialler = this.#dial(socketPath);
+  }
+
+  #dial(path: string): Dialler {
+    const dialler = new Dialler(this.#loop, path, {
       onConnection: (socket) => this.#serve(socket),
-      onFailure: (reason, wait) => handlers.onUnreachable(reason, wait),
+      onFailure: (reason, wait) => this.#handlers.onUnreachable(reason, wait),
     });
-    this.#dialler.dial();
+    this.#dialler = dialler;
+    dialler.dial();
+    return dialler;
+  }
+
+  /**
+   * Another VMM has the machine from now on. What the former one still has to say is taken until
+   * it ends; whoever looks on goes on doing so.
+   */
+  moveTo(socketPath: string): void {
+    const former = this.#vmm;
+    if (former !== undefined) this.#formers.add(former);
+    this.#vmm = undefined;
+    this.#dialler.stop();
+    this.#dial(socketPath);
   }
 
   get isConnected(): boolean {
@@ -145,21 +167,24 @@ export class ConsoleKeeper implements Disposable {
   }
 
   #serve(socket: OwnedDescriptor): void {
-    this.#vmm = new StreamConnection(this.#loop, socket, {
+    const dialler = this.#dialler;
+    const vmm = new StreamConnection(this.#loop, socket, {
       // Beside the bytes stands what a queue costs for each small piece of them.
       queuedBytes: 2 * INPUT_BYTES,
       handlers: {
         onBytes: (bytes, descriptors) => {
           for (const descriptor of descriptors) descriptor.close();
-          this.#dialler.succeed();
+          dialler.succeed();
           this.#take(bytes);
         },
         onEnd: () => {
+          if (this.#formers.delete(vmm)) return;
           this.#vmm = undefined;
-          this.#dialler.redial();
+          dialler.redial();
         },
       },
     });
+    this.#vmm = vmm;
   }
 
   #take(bytes: Uint8Array): void {
@@ -173,6 +198,8 @@ export class ConsoleKeeper implements Disposable {
     this.#dialler.stop();
     this.#vmm?.close();
     this.#vmm = undefined;
+    for (const former of this.#formers) former.close();
+    this.#formers.clear();
     for (const { stream } of this.#viewers) stream.close();
     this.#viewers.clear();
     this.#scrollback[Symbol.dispose]();

@@ -19,6 +19,7 @@ export const effectKinds: Readonly<Record<EffectKind, true>> = {
   capture: true,
   restore: true,
   snapshot: true,
+  "end-beside": true,
   "forget-capture": true,
   kill: true,
   clear: true,

@@ -55,6 +55,11 @@ export class MachineConsole implements Disposable {
     this.#keeper.connect();
   }
 
+  /** As ConsoleKeeper.moveTo. */
+  moveTo(vmmSocket: string): void {
+    this.#keeper.moveTo(vmmSocket);
+  }
+
   /** Waits for the one byte that says what the viewer wants. */
   #greet(socket: OwnedDescriptor): void {
     const memory = new NativeMemory(1);

@@ -1,10 +1,9 @@
-import { chownSync, ftruncateSync, mkdirSync, rmSync } from "node:fs";
+import { chownSync, existsSync, ftruncateSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
-import { errnoName } from "../../../ffi/system-call-error.ts";
+import { signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import {
   type HypervisorDriver,
   type HypervisorProgram,
@@ -12,10 +11,7 @@ import {
   MachineRefused,
   type MachineSpecification,
   type VmmConnection,
-  type VmmEvent,
-  VmmUnreachable,
 } from "../../hypervisor/driver.ts";
-import type { Ending } from "../../units/ending.ts";
 import { Signal } from "../../units/signals.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { consoleLogOf } from "../console-log.ts";
@@ -38,16 +34,21 @@ import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
-import { makeVmmOutput, readVmmOutput } from "./vmm-output.ts";
+import { makeVmmOutput } from "./vmm-output.ts";
 import { startVmm, VmmProcess } from "./vmm-process.ts";
+import { type AttachedVmm, filesIn, VmmSeat } from "./vmm-seat.ts";
 
 /** How a search is repeated while somebody is between its birth and its exec. */
 const FIND_AGAIN_AFTER: Milliseconds = 20;
 const MOST_FINDS = 100;
+/** Between attempts to look at all, where the host has no descriptor or memory for it. */
+const LOOK_AGAIN_AFTER: Milliseconds = 1_000;
 /** Descriptors that a VMM may have: its sockets, disks, and threads' own. */
 const DESCRIPTOR_LIMIT = 4096;
 /** Characters of a VMM's last line that the log has. */
 const LONGEST_LAST_WORD = 300;
+/** Characters of an invocation that name the folder of its VMM: paths of sockets are short. */
+const FOLDER_CHARACTERS = 8;
 /** Among all processes a VMM is what an operator would miss the least early. */
 const OUT_OF_MEMORY_SCORE = 0;
 /**
@@ -74,17 +75,13 @@ export type VmmEffect = Extract<
       | "restore"
       | "snapshot"
       | "kill"
-      | "clear";
+      | "clear"
+      | "end-beside";
   }
 >;
 
-/** A VMM that answers. */
-export interface AttachedVmm {
-  readonly connection: VmmConnection;
-  readonly driver: HypervisorDriver;
-  readonly machine: MachineSpecification;
-  readonly invocation: string;
-}
+/** Effects that are no orders over a connection. */
+type NoOrder = "spawn" | "find" | "attach" | "kill" | "clear" | "end-beside";
 
 interface Owner {
   readonly onEvent: (event: MachineEvent) => void;
@@ -97,30 +94,28 @@ interface Owner {
   readonly onLine: (line: string) => void;
 }
 
-interface Living {
-  readonly process: VmmProcess;
-  readonly identity: VmmIdentity;
-  /** undefined where its socket could not be made. */
-  readonly console: MachineConsole | undefined;
-  /** What it says; undefined where it could not be taken from one that was adopted. */
-  readonly output: OwnedDescriptor | undefined;
-}
-
-/** The VMM of one machine: its process, its sockets and the connection to it. */
+/**
+ * The VMMs of one machine: the one that has it, and while it is replaced another one beside it,
+ * which waits for it, or which had it.
+ */
 export class MachineVmm implements Disposable {
   /** Of its guest, whichever VMM has it. */
   readonly agent: MachineAgent;
   readonly #name: string;
   readonly #tools: MachineTools;
   readonly #owner: Owner;
-  #living: Living | undefined;
-  #attached: AttachedVmm | undefined;
-  /** Of the attempt under way, and of the connection that it gave. */
-  #attaching: AbortController | undefined;
-  /** Of the snapshot being written: once its VMM is doubted, the machine may run on. */
-  #saving: AbortController | undefined;
+  /** Who has the machine. */
+  #seat: VmmSeat | undefined;
+  /** Who waits for it. */
+  #successor: VmmSeat | undefined;
+  /** Who had it last, and is being ended. */
+  #former: VmmSeat | undefined;
+  /** undefined where its socket could not be made. */
+  #console: MachineConsole | undefined;
   /** Starts whose end is not known yet, by invocation. */
   readonly #starting = new Map<string, Promise<void>>();
+  /** VMMs that are being ended because they have not got the machine, by invocation. */
+  readonly #ending = new Map<string, Promise<void>>();
   #lastOutput: string | undefined;
   #isDisposed = false;
 
@@ -132,11 +127,11 @@ export class MachineVmm implements Disposable {
   }
 
   get attached(): AttachedVmm | undefined {
-    return this.#attached;
+    return this.#seat?.attached;
   }
 
   get processId(): number | undefined {
-    return this.#living?.identity.processId;
+    return this.#seat?.identity.processId;
   }
 
   /** Which of the two `specify` gives it. */
@@ -147,24 +142,29 @@ export class MachineVmm implements Disposable {
   }
 
   get invocation(): string | undefined {
-    return this.#living?.identity.invocation;
+    return this.#seat?.identity.invocation;
   }
 
+  /** Of the sockets of all its VMMs. */
   get #folder(): string {
     return join(this.#tools.runFolder, `${this.#owner.record().allocation.user}`);
   }
 
-  get files(): MachineFiles {
-    const folder = this.#folder;
-    return {
-      control: join(folder, "control"),
-      console: join(folder, "console"),
-      agent: join(folder, "agent"),
-      events: join(folder, "events"),
-    };
+  /** Of one that lives: it stands where the worker put it that started it, maybe an older one. */
+  #folderOf(invocation: string): string {
+    const own = this.#newFolderOf(invocation);
+    return existsSync(own) ? own : this.#folder;
   }
 
-  /** Its sockets, which nobody serves any more. @throws Error (EBUSY …) */
+  #newFolderOf(invocation: string): string {
+    return join(this.#folder, invocation.slice(0, FOLDER_CHARACTERS));
+  }
+
+  get files(): MachineFiles {
+    return this.#seat?.files ?? filesIn(this.#folder);
+  }
+
+  /** Their sockets, which nobody serves any more. @throws Error (EBUSY …) */
   removeFiles(): void {
     rmSync(this.#folder, { recursive: true, force: true });
     rmSync(this.viewerSocket, { force: true });
@@ -175,15 +175,14 @@ export class MachineVmm implements Disposable {
     const identity = { processId, startTicks, invocation, bootId: this.#tools.boot };
     const adoption = adoptVmm(identity);
     if (adoption.kind === "adopted") {
-      this.#watch(identity, adoption.process, outputOf(adoption.process));
+      this.#sit(identity, adoption.process, outputOf(adoption.process));
     }
     return adoption;
   }
 
   /** What the VMM that ended last had said, or the one that it has says. */
   get output(): string | undefined {
-    const { output } = this.#living ?? {};
-    return output === undefined ? this.#lastOutput : readVmmOutput(output);
+    return this.#seat === undefined ? this.#lastOutput : this.#seat.output;
   }
 
   perform(effect: VmmEffect): void {
@@ -201,7 +200,7 @@ export class MachineVmm implements Disposable {
         void this.#find(effect.invocation);
         return;
       case "attach":
-        void this.#attach(effect);
+        this.#attach(effect);
         return;
       case "kill":
         this.#kill(effect.instance);
@@ -209,40 +208,58 @@ export class MachineVmm implements Disposable {
       case "clear":
         this.#clear(effect.instance, effect.capture);
         return;
+      case "end-beside":
+        this.#endBeside(effect.invocation);
+        return;
       default:
         void this.#call(effect);
     }
   }
 
-  #watch(
+  /** A VMM that lives, and that has the machine or is to be given it. */
+  #sit(identity: VmmIdentity, process: OwnedDescriptor, output: OwnedDescriptor | undefined): void {
+    this.#seat?.[Symbol.dispose]();
+    this.#console?.[Symbol.dispose]();
+    this.#seat = this.#makeSeat(identity, process, output);
+    this.#console = this.#openConsole();
+  }
+
+  #makeSeat(
     identity: VmmIdentity,
     process: OwnedDescriptor,
     output: OwnedDescriptor | undefined,
-  ): void {
-    const { invocation } = identity;
-    this.#letGo();
-    const watched = new VmmProcess(this.#tools.loop, { identity, process }, (ending: Ending) => {
-      this.#noteOutput();
-      this.#letGo();
-      this.#detach();
-      this.#tell({ kind: "died", invocation, ending });
+  ): VmmSeat {
+    return new VmmSeat(this.#tools, {
+      ...{ identity, process, output, folder: this.#folderOf(identity.invocation) },
+      onEvent: (event) => this.#tell(event),
+      onConnected: (seat) => {
+        if (seat === this.#seat) this.#console?.connect();
+      },
+      onEnd: (seat) => this.#leave(seat),
     });
-    this.#living = { process: watched, identity, console: this.#openConsole(), output };
+  }
+
+  #leave(seat: VmmSeat): void {
+    this.#noteOutput(seat);
+    if (seat.folder !== this.#folder) seat.removeFolder();
+    if (seat === this.#successor) this.#successor = undefined;
+    if (seat !== this.#seat) return;
+    this.#seat = undefined;
+    this.#console?.[Symbol.dispose]();
+    this.#console = undefined;
   }
 
   /** Why a VMM gave up is in its own words alone. */
-  #noteOutput(): void {
-    this.#lastOutput = this.output;
-    const last = this.#lastOutput?.split("\n").at(-1)?.slice(-LONGEST_LAST_WORD);
+  #noteOutput(seat: VmmSeat): void {
+    const said = seat.output;
+    if (seat === this.#seat) this.#lastOutput = said;
+    const last = said?.split("\n").at(-1)?.slice(-LONGEST_LAST_WORD);
     if (last === undefined || last === "") return;
     this.#tools.onTrouble(`${this.#name}: the last words of its VMM: ${last}`);
   }
 
-  #letGo(): void {
-    this.#living?.process[Symbol.dispose]();
-    this.#living?.console?.[Symbol.dispose]();
-    this.#living?.output?.close();
-    this.#living = undefined;
+  #seatOf(invocation: string): VmmSeat | undefined {
+    return [this.#seat, this.#successor].find((seat) => seat?.invocation === invocation);
   }
 
   /** A machine without a console that anybody sees is still a machine. */
@@ -270,6 +287,8 @@ export class MachineVmm implements Disposable {
   async #spawn(invocation: string, beginning: SpawnBeginning): Promise<void> {
     let output: OwnedDescriptor | undefined;
     try {
+      // Whoever is beside it still has what the next one needs.
+      if (beginning.kind !== "beside") await this.alone();
       output = makeVmmOutput(this.#name);
       const result = await this.#start(invocation, beginning, output);
       if (result.kind === "refused") {
@@ -283,8 +302,11 @@ export class MachineVmm implements Disposable {
       for (const { stage, message } of result.leftOut) {
         this.#tools.onTrouble(`${this.#name}: its VMM is without ${stage}: ${message}`);
       }
-      this.#watch(result.identity, result.process, output);
       const { processId, startTicks } = result.identity;
+      if (beginning.kind === "beside") {
+        this.#successor?.[Symbol.dispose]();
+        this.#successor = this.#makeSeat(result.identity, result.process, output);
+      } else this.#sit(result.identity, result.process, output);
       this.#tell({ kind: "spawned", invocation, processId, startTicks });
     } catch (error) {
       if (output?.isOpen === true) output.close();
@@ -298,12 +320,12 @@ export class MachineVmm implements Disposable {
   async #start(invocation: string, beginning: SpawnBeginning, output: OwnedDescriptor) {
     const { driver, program, machine } = this.#chosen();
     const { user } = this.#owner.record().allocation;
-    this.#makeFolder(user);
+    const folder = this.#makeFolder(invocation, user);
     const plan = driver.plan(
       machine,
-      this.files,
+      filesIn(folder),
       program,
-      beginning.kind === "incoming" ? "incoming" : "new",
+      beginning.kind === "new" ? "new" : "incoming",
     );
     for (const pipe of plan.pipes ?? []) {
       makeNamedPipe(pipe, 0o600);
@@ -327,7 +349,7 @@ export class MachineVmm implements Disposable {
         nofile: { soft: DESCRIPTOR_LIMIT, hard: DESCRIPTOR_LIMIT },
       },
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
-      writable: [this.#folder, this.#tools.folders.disksOf(this.#name)],
+      writable: [folder, this.#tools.folders.disksOf(this.#name)],
       descriptors: [
         { source: output.number, target: 1 },
         { source: output.number, target: 2 },
@@ -343,17 +365,28 @@ export class MachineVmm implements Disposable {
     });
   }
 
-  /** A new VMM gets a folder without the sockets of the one before. */
-  #makeFolder(user: number): void {
-    rmSync(this.#folder, { recursive: true, force: true });
-    mkdirSync(this.#folder, { mode: 0o700 });
-    chownSync(this.#folder, user, user);
+  /** A new VMM has a folder without anybody else's sockets; what dead ones left is removed. */
+  #makeFolder(invocation: string, user: number): string {
+    const used = [this.#seat, this.#successor].map((seat) => seat?.folder);
+    const folder = this.#newFolderOf(invocation);
+    // One that an older worker started has its sockets in the folder above.
+    if (!used.includes(this.#folder)) {
+      mkdirSync(this.#folder, { recursive: true, mode: 0o711 });
+      for (const name of readdirSync(this.#folder)) {
+        const path = join(this.#folder, name);
+        if (!used.includes(path)) rmSync(path, { recursive: true, force: true });
+      }
+    }
+    mkdirSync(folder, { mode: 0o700 });
+    chownSync(folder, user, user);
+    return folder;
   }
 
   async #memoryFor(
     machine: MachineSpecification,
     beginning: SpawnBeginning,
   ): Promise<OwnedDescriptor> {
+    if (beginning.kind === "beside") return this.#memoryOf(beginning.former);
     if (beginning.kind === "incoming") {
       const held = await this.#tools.captures.take(beginning.capture);
       const [memory, ...more] = held.memory;
@@ -411,7 +444,7 @@ export class MachineVmm implements Disposable {
   #takeFound(identity: VmmIdentity): boolean {
     const adoption = adoptVmm(identity);
     if (adoption.kind !== "adopted") return false;
-    this.#watch(identity, adoption.process, outputOf(adoption.process));
+    this.#sit(identity, adoption.process, outputOf(adoption.process));
     const { invocation, processId, startTicks } = identity;
     this.#tell({ kind: "found", invocation, processId, startTicks });
     return true;
@@ -423,90 +456,29 @@ export class MachineVmm implements Disposable {
     });
   }
 
-  async #attach({ instance, ticket, capture }: Extract<VmmEffect, { kind: "attach" }>) {
-    this.#detach();
+  #attach({ instance, ticket, capture }: Extract<VmmEffect, { kind: "attach" }>): void {
     const { invocation } = instance;
-    const controller = new AbortController();
-    this.#attaching = controller;
-    // It may be lost before this function has it.
-    let found: VmmConnection | undefined;
-    let lost: string | undefined;
-    try {
-      const { driver, machine } = this.#chosen();
-      const connection = await driver.connect(this.files, {
-        loop: this.#tools.loop,
-        machine,
-        signal: AbortSignal.any([controller.signal, AbortSignal.timeout(orderLimits.attach)]),
-        onEvent: (event) => this.#hear(event, invocation),
-        onLost: (reason) => {
-          if (found === undefined) lost = reason;
-          else this.#lose(found, reason);
-        },
-      });
-      found = connection;
-      if (controller.signal.aborted || lost !== undefined) {
-        connection[Symbol.dispose]();
-        if (lost !== undefined) throw new VmmUnreachable(`Its VMM is gone again: ${lost}`);
-        return;
-      }
-      this.#attached = { connection, driver, machine, invocation };
-      this.#hearConsole();
-      const guest = await connection.guestState();
-      // What a worker began that is no more, or was given up: nobody listens at the other end.
-      if (guest === "running" || guest === "paused") await connection.migration?.abandon();
-      const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
-      this.#tell({ kind: "attached", invocation, ticket, guest, captured });
-    } catch (error) {
-      if (controller.signal.aborted) return;
-      this.#detach();
-      this.#tell({ kind: "attach-refused", invocation, ticket, refusal: refusalOf(error) });
-    }
-  }
-
-  #hear(event: VmmEvent, invocation: string): void {
-    if (event.kind === "disk-error") {
-      const { disk, reason, pauses } = event;
-      const then = pauses ? "; it is paused until it is resumed" : "";
-      this.#tools.onTrouble(`${this.#name}: disk ${disk}: ${reason}${then}`);
+    const seat = this.#seatOf(invocation);
+    if (seat !== undefined) {
+      void seat.attach({ ticket, capture }, () => this.#chosen());
       return;
     }
-    this.#tell({ ...event, invocation });
-  }
-
-  #lose(connection: VmmConnection, reason: string): void {
-    const attached = this.#attached;
-    if (attached === undefined || attached.connection !== connection) return;
-    this.#attached = undefined;
-    connection[Symbol.dispose]();
-    this.#tell({ kind: "connection-lost", invocation: attached.invocation, reason });
-  }
-
-  #detach(): void {
-    this.#saving?.abort(new Error("Its VMM is asked anew, and may run on"));
-    this.#saving = undefined;
-    this.#attaching?.abort();
-    this.#attaching = undefined;
-    this.#attached?.connection[Symbol.dispose]();
-    this.#attached = undefined;
+    const refusal = { message: "Its VMM has ended", code: undefined, lasts: false };
+    this.#tools.loop.afterTurn(() =>
+      this.#tell({ kind: "attach-refused", invocation, ticket, refusal }),
+    );
   }
 
   /** One that does not answer is told by its connection. */
   async observe(): Promise<void> {
-    const attached = this.#attached;
-    if (attached === undefined) return;
-    const { connection, invocation } = attached;
-    try {
-      const guest = await connection.guestState();
-      if (this.#attached === attached) this.#tell({ kind: "observed", invocation, guest });
-    } catch (error) {
-      if (this.#attached === attached) this.#lose(connection, refusalOf(error).message);
-    }
+    await this.#seat?.observe();
   }
 
   /** The one that it has, or a straggler that came too late to be it. */
   #kill(instance: Instance): void {
-    if (this.#living?.identity.invocation === instance.invocation) {
-      this.#living.process.signal(Signal.SIGKILL);
+    const seat = this.#seatOf(instance.invocation);
+    if (seat !== undefined) {
+      seat.kill();
       return;
     }
     const { processId, startTicks, invocation } = instance;
@@ -516,19 +488,82 @@ export class MachineVmm implements Disposable {
     adoption.process.close();
   }
 
-  async #call(
-    effect: Exclude<VmmEffect, { kind: "spawn" | "find" | "attach" | "kill" | "clear" }>,
-  ): Promise<void> {
+  /** Where a successor waits, it has the machine from now on. */
+  #endBeside(invocation: string): void {
+    if (this.#seat?.invocation === invocation && this.#successor !== undefined) this.#promote();
+    if (this.#ending.has(invocation)) return;
+    const end = this.#endOne(invocation);
+    this.#ending.set(
+      invocation,
+      end.finally(() => this.#ending.delete(invocation)),
+    );
+  }
+
+  #promote(): void {
+    this.#former = this.#seat;
+    this.#seat = this.#successor;
+    this.#successor = undefined;
+    // Its guest is the same one, and its sockets are others.
+    this.agent[Symbol.dispose]();
+    this.#console?.moveTo(this.files.console);
+  }
+
+  /** Sees to it that no VMM of this invocation lives, whoever started it, and tells so. */
+  async #endOne(invocation: string): Promise<void> {
+    // One that this worker is starting says so before anything is looked for.
+    await this.#starting.get(invocation);
+    const seat = this.#seatOf(invocation) ?? this.#former;
+    if (seat?.invocation === invocation) {
+      seat.kill();
+      await seat.ended;
+      if (seat === this.#former) this.#former = undefined;
+    } else await this.#endUnseen(invocation);
+    this.#tell({ kind: "beside-ended", invocation });
+  }
+
+  async #endUnseen(invocation: string): Promise<void> {
+    const { user } = this.#owner.record().allocation;
+    for (let look = 0; !this.#isDisposed; look += 1) {
+      try {
+        const { found, unreadable } = findVmm(invocation, user);
+        for (const identity of found) await this.#killUnseen(identity);
+        if (found.length === 0 && (unreadable.length === 0 || look >= MOST_FINDS)) return;
+      } catch (error) {
+        const { message } = refusalOf(error);
+        this.#tools.onTrouble(`${this.#name}: cannot look for its other VMM yet: ${message}`);
+        await this.#pause(LOOK_AGAIN_AFTER);
+      }
+      await this.#pause(FIND_AGAIN_AFTER);
+    }
+  }
+
+  async #killUnseen(identity: VmmIdentity): Promise<void> {
+    const adoption = adoptVmm(identity);
+    if (adoption.kind !== "adopted") return;
+    const { promise, resolve } = Promise.withResolvers<unknown>();
+    const { process } = adoption;
+    const watched = new VmmProcess(this.#tools.loop, { identity, process }, resolve);
+    watched.signal(Signal.SIGKILL);
+    await promise;
+  }
+
+  /** When no VMM is beside the one that has the machine: what it has is free. */
+  async alone(): Promise<void> {
+    await Promise.all(this.#ending.values());
+  }
+
+  async #call(effect: Exclude<VmmEffect, { kind: NoOrder }>): Promise<void> {
     const { instance, ticket } = effect;
     const { invocation } = instance;
     const call: VmmCall = effect.kind;
     try {
-      const attached = this.#attached;
-      if (attached === undefined || attached.invocation !== invocation) {
+      const seat = this.#seatOf(invocation);
+      const attached = seat?.attached;
+      if (seat === undefined || attached === undefined) {
         throw new Error("Its VMM does not answer");
       }
       const isSnapshot = effect.kind === "snapshot";
-      const machine = isSnapshot ? await this.#snapshot(attached, effect) : "kept";
+      const machine = isSnapshot ? await this.#snapshot(seat, attached, effect) : "kept";
       if (!isSnapshot) await this.#order(attached, effect);
       this.#tell({ kind: "done", call, invocation, ticket, machine });
     } catch (error) {
@@ -537,12 +572,10 @@ export class MachineVmm implements Disposable {
   }
 
   async #order(
-    { connection }: AttachedVmm,
-    effect: Exclude<
-      VmmEffect,
-      { kind: "spawn" | "find" | "attach" | "kill" | "clear" | "snapshot" }
-    >,
+    attached: AttachedVmm,
+    effect: Exclude<VmmEffect, { kind: NoOrder | "snapshot" }>,
   ): Promise<void> {
+    const { connection } = attached;
     switch (effect.kind) {
       case "create":
         await connection.create();
@@ -561,7 +594,7 @@ export class MachineVmm implements Disposable {
       case "capture":
         return await this.#capture(connection, effect);
       case "restore":
-        return await this.#restore(connection, effect.capture);
+        return await this.#restore(attached, effect.capture);
     }
   }
 
@@ -570,11 +603,11 @@ export class MachineVmm implements Disposable {
    * @returns whether its VMM still has it; one that gives its memory away does not
    */
   async #snapshot(
+    seat: VmmSeat,
     { connection, driver, machine }: AttachedVmm,
     effect: Extract<VmmEffect, { kind: "snapshot" }>,
   ): Promise<"kept" | "taken"> {
-    const controller = new AbortController();
-    this.#saving = controller;
+    const signal = seat.beginSaving();
     const state = await connection.captureState();
     passStep("snapshot:captured");
     const given = state.memory as readonly OwnedDescriptor[] | undefined;
@@ -592,7 +625,7 @@ export class MachineVmm implements Disposable {
         disks: machine.disks,
         boundToBuild: driver.boundToBuild(machine),
       };
-      await this.#tools.snapshots.write(source, controller.signal);
+      await this.#tools.snapshots.write(source, signal);
       return given === undefined ? "kept" : "taken";
     } finally {
       for (const piece of memory) piece.close();
@@ -617,16 +650,15 @@ export class MachineVmm implements Disposable {
     passStep("capture:kept");
   }
 
-  /** Another descriptor of the memory that the VMM inherited: it is its descriptor 3. */
-  #memoryOf(instance: Instance): OwnedDescriptor {
-    using process = openProcess(instance.processId);
-    const taken = process === undefined ? undefined : takeDescriptor(process, 3);
-    if (taken instanceof OwnedDescriptor) return taken;
-    const why = taken === undefined ? "it has ended" : errnoName(taken);
-    throw new Error(`Cannot take the memory of process ${instance.processId}: ${why}`);
+  /** Another descriptor of the memory that the VMM inherited. */
+  #memoryOf({ invocation }: Instance): OwnedDescriptor {
+    const seat = this.#seatOf(invocation);
+    if (seat === undefined) throw new Error("Its VMM has ended, and its memory with it");
+    return seat.takeMemory();
   }
 
-  async #restore(connection: VmmConnection, capture: string): Promise<void> {
+  async #restore({ connection, driver, machine }: AttachedVmm, capture: string): Promise<void> {
+    if (driver.takesAlone(machine)) await this.alone();
     using held = await this.#tools.captures.take(capture);
     await connection.restoreState({ ...held.state, memory: held.memory });
     this.#hearConsole();
@@ -638,7 +670,7 @@ export class MachineVmm implements Disposable {
    * has a machine.
    */
   #hearConsole(): void {
-    this.#living?.console?.connect();
+    this.#console?.connect();
   }
 
   /** Nothing of a VMM outlives it but its sockets, and those the next one's start removes. */
@@ -655,8 +687,8 @@ export class MachineVmm implements Disposable {
   [Symbol.dispose](): void {
     this.#isDisposed = true;
     this.agent[Symbol.dispose]();
-    this.#detach();
-    this.#letGo();
+    this.#console?.[Symbol.dispose]();
+    for (const seat of [this.#seat, this.#successor, this.#former]) seat?.[Symbol.dispose]();
   }
 }
 

@@ -14,8 +14,9 @@ import { passEffect, passStep } from "./kill-points.ts";
 import type { MachineAgent } from "./machine-agent.ts";
 import { MachineHealth, type ToldTurn } from "./machine-health.ts";
 import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
-import { type AttachedVmm, MachineVmm } from "./machine-vmm.ts";
+import { MachineVmm } from "./machine-vmm.ts";
 import { lastingRefusal, refusalOf } from "./refusal.ts";
+import type { AttachedVmm } from "./vmm-seat.ts";
 
 /** Between attempts to write a note that found no room: what follows it waits. */
 const NOTE_AGAIN_AFTER: Milliseconds = 1_000;
@@ -335,6 +336,7 @@ export class Machine implements Disposable {
 
   async #discard(): Promise<void> {
     try {
+      await this.#vmm.alone();
       this.#vmm.removeFiles();
       this.#tools.network.disconnect(this.name);
       passStep("discard:network");

@@ -21,6 +21,7 @@ export function makeEvents(life: Life): Events {
   const { invocation, state } = life;
   const call = callOf[state.phase] ?? "quit";
   const told = { invocation };
+  const next = { invocation: life.successor };
   const capture = state.capture?.id ?? "none";
   return {
     create: [
@@ -41,15 +42,20 @@ export function makeEvents(life: Life): Events {
     "prepare-refused": refusals.map((one) => ({ kind: "prepare-refused", ...told, refusal: one })),
     "network-ready": [{ kind: "network-ready", ...told }],
     "network-refused": refusals.map((one) => ({ kind: "network-refused", ...told, refusal: one })),
-    spawned: [life.spawned(), { ...straggler, kind: "spawned" }],
-    "spawn-refused": refusals.map((one) => ({ kind: "spawn-refused", ...told, refusal: one })),
+    spawned: [life.spawned(), life.successorSpawned(), { ...straggler, kind: "spawned" }],
+    "spawn-refused": [told, next].flatMap((start) =>
+      refusals.map((one) => ({ kind: "spawn-refused" as const, ...start, refusal: one })),
+    ),
     found: [life.spawned("found")],
     "not-found": [{ kind: "not-found", ...told }],
-    attached: guests.flatMap((guest) => [life.attached(guest), life.attached(guest, true)]),
-    "attach-refused": [life.attachRefused()],
+    attached: guests.flatMap((guest) => [
+      ...[life.attached(guest), life.attached(guest, true)],
+      { ...life.attached(guest), ...next },
+    ]),
+    "attach-refused": [life.attachRefused(), { ...life.attachRefused(), ...next }],
     done: [life.done(call), life.done(call, "taken")],
     refused: [life.refused(call)],
-    "connection-lost": [life.lost()],
+    "connection-lost": [life.lost(), { ...life.lost(), ...next }],
     booted: [{ kind: "booted", ...told }],
     paused: [{ kind: "paused", ...told }],
     resumed: [{ kind: "resumed", ...told }],
@@ -57,10 +63,15 @@ export function makeEvents(life: Life): Events {
     "guest-reset": [{ kind: "guest-reset", ...told }],
     "guest-panic": [{ kind: "guest-panic", ...told }],
     observed: guests.map((guest) => ({ kind: "observed", ...told, guest })),
-    died: [exited(0), exited(1), undefined].map((ending) => ({ kind: "died", ...told, ending })),
+    died: [told, next].flatMap((whose) =>
+      [exited(0), exited(1), undefined].map((ending) => ({
+        ...{ kind: "died" as const, ...whose, ending },
+      })),
+    ),
     cleared: [life.cleared(false), life.cleared(true)],
     "capture-lost": [{ kind: "capture-lost", capture, reason: "nobody holds it" }],
     forgotten: [{ kind: "forgotten", capture }],
+    "beside-ended": [{ kind: "beside-ended", invocation: state.beside ?? "none" }],
     discarded: [{ kind: "discarded" }],
     "discard-refused": [{ kind: "discard-refused", refusal }],
     unhealthy: [true, false].map((wasHealthy) => ({

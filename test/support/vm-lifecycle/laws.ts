@@ -1,14 +1,17 @@
 /** Stories that are the same in every phase in which they can be told. */
 import type { MachineEvent, Phase } from "../../../src/vm/lifecycle-state.ts";
-import { exited, type Life, requireEqual, type StepFunction } from "./life.ts";
+import { makeEvents } from "./events.ts";
+import { exited, type Life, nameOf, requireEqual, type StepFunction } from "./life.ts";
 import { lifeIn, makeLives } from "./lives.ts";
 import type { Story } from "./stories.ts";
 
 const starting = ["preparing", "preparing-network", "starting", "uncertain"] as const;
 const fresh = ["connecting", "creating", "restoring"] as const;
 const busy = ["booting", "pausing", "resuming", "capturing", "snapshotting"] as const;
+/** Its guest goes on, and another VMM is made ready. */
+const replacing = ["replacing"] as const;
 const steady = ["created", "running", "paused"] as const;
-const alive = [...fresh, ...busy, ...steady, "detached", "stopping"] as const;
+const alive = [...fresh, ...busy, ...steady, ...replacing, "detached", "stopping"] as const;
 const empty = ["absent", "off", "failed", "backing-off", "removing", "removed"] as const;
 
 /** One story for each of these phases. */
@@ -23,11 +26,14 @@ function inEach<P extends Phase>(
   }));
 }
 
-/** What the effects of the last event are, less the note. */
+/** Of a law of its own: whatever gives a successor up has these before the rest. */
+const givingUp = ["end-beside", "+replacement-given-up"];
+
+/** What the effects of the last event are, less the note, and less the end of a successor. */
 const kindsOf = (life: Life) =>
   life.effects
     .map((effect) => (effect.kind === "record" ? `+${effect.entry.what}` : effect.kind))
-    .filter((kind) => kind !== "note");
+    .filter((kind) => kind !== "note" && !givingUp.includes(kind));
 
 function requireKinds(life: Life, label: string, ...kinds: string[]): void {
   requireEqual(label, kindsOf(life), kinds);
@@ -47,15 +53,19 @@ const deaths: readonly Story[] = [
     const cleared = clear?.kind === "clear" ? clear.instance.invocation : undefined;
     requireEqual("who is cleared", cleared, invocation);
   }),
-  ...inEach([...fresh, ...busy, ...steady], "a hurried wish kills at once", (life) => {
-    for (const event of hurried) {
-      const one = life.fork().goes(event, "stopping");
-      one.is({ wanted: wantedAfter(event), stage: "kill", until: undefined, why: "wish" });
-      const isHolding = life.state.capture !== undefined;
-      const forgets = isHolding ? ["forget-capture", "+capture-forgotten"] : [];
-      requireKinds(one, "a hurried wish", ...forgets, "kill", "+killed");
-    }
-  }),
+  ...inEach(
+    [...fresh, ...busy, ...steady, ...replacing],
+    "a hurried wish kills at once",
+    (life) => {
+      for (const event of hurried) {
+        const one = life.fork().goes(event, "stopping");
+        one.is({ wanted: wantedAfter(event), stage: "kill", until: undefined, why: "wish" });
+        const isHolding = life.state.capture !== undefined;
+        const forgets = isHolding ? ["forget-capture", "+capture-forgotten"] : [];
+        requireKinds(one, "a hurried wish", ...forgets, "kill", "+killed");
+      }
+    },
+  ),
   ...inEach(["creating", "restoring"], "a hang-up, or a silence, ends it", (life) => {
     const other = life.fork();
     life.goes(life.lost(), "stopping").is({ why: "crash", reason: "end of stream" });
@@ -71,7 +81,7 @@ const deaths: readonly Story[] = [
 ];
 
 const doubts: readonly Story[] = [
-  ...inEach([...busy, ...steady], "a hang-up is no death", (life) => {
+  ...inEach([...busy, ...steady, ...replacing], "a hang-up is no death", (life) => {
     life.goes(life.lost(), "detached").is({ cause: "lost", attempts: 0, since: life.now });
     life.is({ reason: "end of stream", stopBy: undefined });
     requireKinds(life, "a hang-up", "+detached", "attach");
@@ -101,8 +111,10 @@ const doubts: readonly Story[] = [
   }),
 ];
 
+const awake = ["booting", "running", "pausing", "paused", "resuming"] as const;
+
 const guests: readonly Story[] = [
-  ...inEach(["booting", "running", "pausing", "paused", "resuming"], "a guest is off", (life) => {
+  ...inEach([...awake, "replacing"], "a guest is off", (life) => {
     const reasons = { guest: "its guest shut itself down", host: "its VMM was told to end it" };
     for (const by of ["guest", "host"] as const) {
       const one = life.fork().goes(life.off(by), "stopping");
@@ -110,7 +122,7 @@ const guests: readonly Story[] = [
       requireKinds(one, "a guest that is off", "+guest-off", "quit", "+stop-requested");
     }
   }),
-  ...inEach(["booting", "running", "pausing", "paused", "resuming"], "a guest panics", (life) => {
+  ...inEach([...awake, "replacing"], "a guest panics", (life) => {
     const { invocation } = life;
     life.goes({ kind: "guest-panic", invocation }, "stopping");
     life.is({ why: "crash", reason: "its guest panicked" });
@@ -120,7 +132,7 @@ const guests: readonly Story[] = [
     const { invocation } = life;
     life.ignores({ kind: "guest-panic", invocation }).ignores(life.off());
   }),
-  ...inEach([...busy, "running", "paused"], "a guest is reset", (life, phase) => {
+  ...inEach([...busy, "running", "paused", "replacing"], "a guest is reset", (life, phase) => {
     life.goes({ kind: "guest-reset", invocation: life.invocation }, phase);
     requireKinds(life, "a reset", "+guest-reset");
   }),
@@ -224,7 +236,52 @@ const captures: readonly Story[] = [
   },
 ];
 
+/** What is told to a life with a successor, and leaves it without a use for that. */
+const successors: readonly Story[] = [
+  {
+    name: "a successor that is not used is ended, and nothing else is, in every phase",
+    run: (step) => {
+      const lives = makeLives(step).filter(({ life }) => life.successor !== "none");
+      requireEqual("lives with a successor", lives.length > 10, true);
+      for (const { name, life } of lives) {
+        const { successor, state } = life;
+        for (const event of Object.values(makeEvents(life)).flat()) {
+          const copy = life.fork().tell(event);
+          const instance = "instance" in copy.state ? copy.state.instance.invocation : undefined;
+          const isUsed = copy.successor === successor || instance === successor;
+          const ends = copy.effects.flatMap((effect) =>
+            effect.kind === "end-beside" ? [effect.invocation] : [],
+          );
+          const former = "instance" in state ? state.instance.invocation : "";
+          const hasIt = instance === successor ? [former] : [];
+          const expected = isUsed ? hasIt : [successor];
+          requireEqual(`whom ${event.kind} ends in ${name}`, ends, expected);
+          requireEqual("and is noted", copy.note?.beside, expected[0] ?? successor);
+          const given = copy.effects.some((effect) => nameOf(effect) === "+replacement-given-up");
+          requireEqual("and is told", given, !isUsed);
+        }
+      }
+    },
+  },
+  {
+    name: "whoever is to be ended is noted until it is, in every phase",
+    run: (step) => {
+      const lives = makeLives(step).filter(
+        ({ life }) => life.state.beside !== undefined && life.successor === "none",
+      );
+      requireEqual("lives with somebody to be ended", lives.length > 10, true);
+      for (const { life } of lives) {
+        const invocation = life.state.beside ?? "";
+        const copy = life.fork().goes({ kind: "beside-ended", invocation }, life.state.phase);
+        copy.is({ beside: undefined });
+        requireEqual("it is noted", copy.note?.beside, undefined);
+      }
+    },
+  },
+];
+
 export const laws: readonly Story[] = [
+  ...successors,
   ...deaths,
   ...doubts,
   ...guests,

@@ -10,6 +10,7 @@ import {
   type MachineRules,
   type MachineState,
   type Note,
+  type Of,
   type Phase,
   type VmmCall,
 } from "../../../src/vm/lifecycle-state.ts";
@@ -124,17 +125,30 @@ export class Life {
     return instanceOf(this.state)?.invocation ?? this.state.lastInvocation ?? "none";
   }
 
+  /** Of the VMM that is made ready beside it. */
+  get successor(): string {
+    return ("successor" in this.state ? this.state.successor?.invocation : undefined) ?? "none";
+  }
+
   get ticket(): number {
     return this.state.ticket;
   }
 
   prepared = (): MachineEvent => ({ kind: "prepared", invocation: this.invocation });
   networkReady = (): MachineEvent => ({ kind: "network-ready", invocation: this.invocation });
-  spawned = (kind: "spawned" | "found" = "spawned"): MachineEvent => {
+  spawned = (kind: "spawned" | "found" = "spawned"): Of<"spawned" | "found"> => {
     const processId = 100 + this.#invocations;
     return { kind, invocation: this.invocation, processId, startTicks: 7 };
   };
-  attached = (guest: GuestState, captured = false): MachineEvent => {
+  successorSpawned = (): MachineEvent => ({ ...this.spawned(), ...this.#ofSuccessor() });
+  /** It waits for the state. */
+  successorWaits = (guest: GuestState = "incoming"): MachineEvent => ({
+    ...this.attached(guest),
+    ...this.#ofSuccessor(),
+  });
+  successorDied = (): MachineEvent => ({ ...this.died(), ...this.#ofSuccessor() });
+  readonly #ofSuccessor = () => ({ invocation: this.successor });
+  attached = (guest: GuestState, captured = false): Of<"attached"> => {
     const { invocation, ticket } = this;
     return { kind: "attached", invocation, ticket, guest, captured };
   };
@@ -146,18 +160,18 @@ export class Life {
     const { invocation, ticket } = this;
     return { kind: "refused", invocation, ticket, call, refusal };
   };
-  attachRefused = (): MachineEvent => {
+  attachRefused = (): Of<"attach-refused"> => {
     const { invocation, ticket } = this;
     return { kind: "attach-refused", invocation, ticket, refusal };
   };
-  died = (ending: Ending | "untold" = exited(1)): MachineEvent => {
+  died = (ending: Ending | "untold" = exited(1)): Of<"died"> => {
     const known = ending === "untold" ? undefined : ending;
     return { kind: "died", invocation: this.invocation, ending: known };
   };
   cleared = (captured = false): MachineEvent => {
     return { kind: "cleared", invocation: this.invocation, captured };
   };
-  lost = (): MachineEvent => {
+  lost = (): Of<"connection-lost"> => {
     return { kind: "connection-lost", invocation: this.invocation, reason: "end of stream" };
   };
   off = (by: "guest" | "host" = "guest"): MachineEvent => {

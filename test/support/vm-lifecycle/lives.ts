@@ -1,4 +1,5 @@
 /** Machines in every phase: as wanted, as nobody wants them, and with a state that is captured. */
+import { noteOf } from "../../../src/vm/lifecycle.ts";
 import type { MachineRules, Phase } from "../../../src/vm/lifecycle-state.ts";
 import { Life, lasting, type StepFunction } from "./life.ts";
 
@@ -17,7 +18,10 @@ const booting: Make = (life) => creating(life).tell(life.done("create"));
 const running: Make = (life) => booting(life).tell(life.done("boot")).pass(60);
 const pausing: Make = (life) => running(life).tell({ kind: "pause" });
 const paused: Make = (life) => pausing(life).tell(life.done("pause"));
-const capturing: Make = (life) => paused(life).tell({ kind: "replace" });
+const replacing: Make = (life) => running(life).tell({ kind: "replace" });
+/** Its successor waits, and the guest of a paused one need not be paused first. */
+const waits: Make = (life) => life.tell(life.successorSpawned()).tell(life.successorWaits());
+const capturing: Make = (life) => waits(paused(life).tell({ kind: "replace" }));
 const detached: Make = (life) => running(life).tell(life.lost());
 const off: Make = (life) => running(life).tell(life.off()).tell(life.died()).tell(life.cleared());
 const removing: Make = (life) => off(life).tell(remove);
@@ -43,9 +47,10 @@ const makes: { readonly [P in Phase]: Make } = {
   pausing,
   paused,
   resuming: (life) => paused(life).tell({ kind: "resume" }),
+  replacing,
   capturing,
   snapshotting: (life) => paused(life).tell({ kind: "snapshot", snapshot: "today" }),
-  restoring: (life) => heldConnecting(life).tell(life.attached("incoming")),
+  restoring: (life) => capturing(life).tell(life.done("capture")),
   detached,
   stopping: (life) => running(life).tell(shutdown),
   clearing: crashed,
@@ -59,8 +64,11 @@ const makes: { readonly [P in Phase]: Make } = {
   removed: (life) => removing(life).tell({ kind: "discarded" }),
 };
 
-/** Its old VMM is being ended; its state is held. */
-const heldStopping: Make = (life) => capturing(life).tell(life.done("capture"));
+/** A VMM that writes a snapshot, and has not got its machine any more. */
+const heldStopping: Make = (life) => {
+  paused(life).tell({ kind: "snapshot", snapshot: "today" });
+  return life.tell(life.done("snapshot", "taken"));
+};
 const heldClearing: Make = (life) => heldStopping(life).tell(life.died());
 const heldNetworking: Make = (life) => heldClearing(life).tell(life.cleared());
 const heldStarting: Make = (life) => heldNetworking(life).tell(life.networkReady());
@@ -79,7 +87,46 @@ interface Variant {
   readonly rules?: Partial<MachineRules>;
 }
 
-const replacing: readonly Variant[] = [
+const replacements: readonly Variant[] = [
+  { name: "replacing, spawned", make: (life) => replacing(life).tell(life.successorSpawned()) },
+  {
+    name: "replacing, tried once",
+    make: (life) => {
+      const spawned = replacing(life).tell(life.successorSpawned());
+      const { successor: invocation } = spawned;
+      return spawned.tell({ ...spawned.attachRefused(), invocation });
+    },
+  },
+  { name: "replacing, paused", make: (life) => paused(life).tell({ kind: "replace" }) },
+  {
+    name: "replacing, paused, spawned",
+    make: (life) => {
+      paused(life).tell({ kind: "replace" });
+      return life.tell(life.successorSpawned());
+    },
+  },
+  {
+    name: "replacing, to be paused",
+    make: (life) => replacing(life).tell({ kind: "pause" }),
+  },
+  {
+    name: "running, its successor given up",
+    make: (life) => replacing(life).tell(life.successorDied()),
+  },
+  { name: "capturing, its successor dead", make: (life) => loses(capturing(life)) },
+  {
+    name: "capturing, pausing first, its successor dead",
+    make: (life) => loses(waits(replacing(life))),
+  },
+  {
+    name: "restoring, its former VMM gone",
+    make: (life) => {
+      const restoring = capturing(life).tell(life.done("capture"));
+      const invocation = restoring.state.beside ?? "";
+      return restoring.tell({ kind: "beside-ended", invocation });
+    },
+  },
+  { name: "restoring after a failure", make: (life) => restoredAgain(life) },
   { name: "stopping for a new VMM", make: heldStopping },
   { name: "clearing for a new VMM", make: heldClearing },
   { name: "network for a new VMM", make: heldNetworking },
@@ -96,7 +143,7 @@ const replacing: readonly Variant[] = [
       return again.tell(life.died()).tell(life.cleared());
     },
   },
-  { name: "capturing, pausing first", make: (life) => running(life).tell({ kind: "replace" }) },
+  { name: "capturing, pausing first", make: (life) => waits(replacing(life)) },
   {
     name: "snapshotting, pausing first",
     make: (life) => running(life).tell({ kind: "snapshot", snapshot: "today" }),
@@ -104,6 +151,9 @@ const replacing: readonly Variant[] = [
   { name: "detached while capturing", make: (life) => capturing(life).tell(life.lost()) },
   { name: "dead while capturing", make: (life) => capturing(life).tell(life.died()) },
 ];
+
+const loses: Make = (life) => life.tell(life.successorDied());
+const restoredAgain: Make = (life) => heldConnecting(life).tell(life.attached("incoming"));
 
 /** A new VMM runs its guest, and nobody has said that what was captured is forgotten. */
 const spent: Make = (life) => {
@@ -265,8 +315,9 @@ function begun(life: Life): Life {
 
 /** Without a crash before it: nothing would have followed that. */
 function heldCrashedNever(life: Life): Life {
-  life.runs().tell({ kind: "pause" }).tell(life.done("pause")).tell({ kind: "replace" });
-  life.tell(life.done("capture")).tell(life.died()).tell(life.cleared());
+  life.runs().tell({ kind: "pause" }).tell(life.done("pause"));
+  life.tell({ kind: "snapshot", snapshot: "today" });
+  life.tell(life.done("snapshot", "taken")).tell(life.died()).tell(life.cleared());
   life.tell(life.networkReady()).tell(life.spawned()).pass(30).tell(life.died());
   return life.tell(life.cleared()).tell(life.networkReady()).tell(life.spawned()).pass(9);
 }
@@ -274,7 +325,7 @@ function heldCrashedNever(life: Life): Life {
 /** Every life; the first of a phase is the plain one. */
 export function makeLives(step: StepFunction): readonly { name: string; life: Life }[] {
   const plain = phases.map((name) => ({ name, make: makes[name] }));
-  const variants: Variant[] = [...plain, ...replacing, ...afterwards, ...others];
+  const variants: Variant[] = [...plain, ...replacements, ...afterwards, ...others];
   const lives = variants.map(({ name, make, rules }) => ({
     name,
     life: make(new Life(step, rules)),
@@ -285,7 +336,20 @@ export function makeLives(step: StepFunction): readonly { name: string; life: Li
       life: life.fork().tell(event),
     })),
   );
-  return [...lives, ...unwanted];
+  return [
+    ...lives,
+    ...unwanted,
+    ...plain.flatMap(({ name }) => withAnother(name, lifeIn(name, step))),
+  ];
+}
+
+/** The same, while a VMM is being ended that was beside it. */
+function withAnother(name: Phase, life: Life): readonly { name: string; life: Life }[] {
+  const isAlone = life.note === undefined || name === "removed";
+  if (isAlone || life.state.beside !== undefined) return [];
+  life.state = { ...life.state, beside: "i97" };
+  life.note = noteOf(life.state);
+  return [{ name: `${name}, another VMM beside`, life }];
 }
 
 export const phases = Object.keys(makes) as Phase[];

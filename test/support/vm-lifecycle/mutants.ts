@@ -27,7 +27,7 @@ export function makeMutants(observed: ReadonlyMap<string, Seen>): Mutant[] {
     };
     add("ignored", { ignored: "a mutation" });
     for (const effect of cell.effects) {
-      if (effect === "note") continue;
+      if (isByStep(effect, key)) continue;
       add(`without the effect ${effect}`, (...given) => {
         const { state, effects } = handler(...given);
         return { state, effects: effects.filter((one) => nameOf(one) !== effect) };
@@ -44,6 +44,12 @@ export function makeMutants(observed: ReadonlyMap<string, Seen>): Mutant[] {
     }
   }
   return mutants;
+}
+
+/** What `step` adds to what any cell decides is none of the cell's; a law has it. */
+function isByStep(effect: string, key: string): boolean {
+  if (effect === "end-beside") return key !== "capturing × done";
+  return effect === "note" || effect === "+replacement-given-up";
 }
 
 function undo(part: string, before: MachineState, outcome: Outcome): Outcome {

@@ -3,7 +3,7 @@
  * story throws when the step function that it is given decides anything else.
  */
 import type { MachineEvent } from "../../../src/vm/lifecycle-state.ts";
-import { exited, Life, lasting, refusal, type StepFunction } from "./life.ts";
+import { exited, Life, lasting, nameOf, refusal, requireEqual, type StepFunction } from "./life.ts";
 
 export interface Story {
   readonly name: string;
@@ -266,15 +266,38 @@ const captureIn = (life: Life, stage: string) => ({
   capture: { id: life.state.capture?.id, source: life.state.capture?.source, stage },
 });
 
-/** The VMM under a running guest gives its state, and is ended. */
+/** A VMM waits beside the one whose guest runs. */
+function readies(life: Life): Life {
+  life.leads(replace, "replacing", "note", "spawn", "+start-requested");
+  const spawn = life.effects.find(({ kind }) => kind === "spawn");
+  const beginning = spawn?.kind === "spawn" ? spawn.beginning : undefined;
+  if (beginning?.kind !== "beside" || beginning.former.invocation !== life.invocation) {
+    throw new Error("the new VMM is not spawned beside the one that has the machine");
+  }
+  life.is({ beside: life.successor, guest: "running", capture: undefined });
+  return life.leads(life.successorSpawned(), "replacing", "+started", "attach");
+}
+
+/** The guest is paused, and its VMM gives its state to the one that waits. */
+function hands(life: Life): Life {
+  const { successor, invocation } = readies(life);
+  life.leads(life.successorWaits(), "capturing", "note", "+attached", "pause");
+  life.is(captureIn(life, "pending")).leads(life.done("pause"), "capturing", "capture");
+  const goes = ["note", "+captured", "end-beside", "restore"];
+  life.leads(life.done("capture"), "restoring", ...goes);
+  requireEqual("who is ended", life.state.beside, invocation);
+  requireEqual("who has the machine", life.invocation, successor);
+  return life.is(captureIn(life, "held"));
+}
+
+/** The VMM that was to take the state does not, and ends. */
 function gives(life: Life): Life {
-  life.leads(replace, "capturing", "note", "pause").is(captureIn(life, "pending"));
-  life.leads(life.done("pause"), "capturing", "capture");
-  life.leads(life.done("capture"), "stopping", "note", "+captured", "kill", "+killed");
-  life.is({ ...captureIn(life, "held"), why: "replace" });
+  hands(life).leads(life.refused("restore"), "stopping", ...refusesRestore);
   life.leads(life.died("untold"), "clearing", "note", "clear", "+died");
   return life.leads(life.cleared(), "preparing-network", "note", "connect-network");
 }
+
+const refusesRestore = ["note", "+call-refused", "kill", "+killed"];
 
 function spawnsNext(life: Life): Life {
   const spawns = ["note", "+network-ready", "spawn", "+start-requested"];
@@ -289,22 +312,106 @@ const replacements: readonly Story[] = [
   {
     name: "a VMM is replaced under its guest, which runs on",
     run: (step) => {
-      const life = spawnsNext(gives(starts(new Life(step))));
-      life.leads(life.attached("incoming"), "restoring", "+attached", "restore");
+      const life = hands(starts(new Life(step)));
+      const { beside: former } = life.state;
+      life.ignores({ ...life.died(), invocation: former ?? "" });
       const resumes = ["note", "+restored", "forget-capture", "+capture-forgotten", "resume"];
       life.leads(life.done("restore"), "resuming", ...resumes).is(captureIn(life, "spent"));
       life.goes(life.done("resume"), "running").ignores(replace);
       const capture = life.state.capture?.id ?? "";
       life.leads({ kind: "forgotten", capture }, "running", "note").is({ capture: undefined });
-      life.is({ restarts: 0 }).goes(replace, "capturing");
+      life.ignores(replace);
+      life.leads({ kind: "beside-ended", invocation: former ?? "" }, "running", "note");
+      life.is({ restarts: 0, beside: undefined }).goes(replace, "replacing");
+    },
+  },
+  {
+    name: "a successor that cannot be started, or does not wait: the guest was never paused",
+    run: (step) => {
+      const life = starts(new Life(step)).tell({ kind: "deadline" });
+      const { since } = life.state as { since?: number };
+      const before = life.invocation;
+      readies(life.pass(9));
+      const gives2 = ["end-beside", "+replacement-given-up"];
+      const failures: readonly ((life: Life) => Life)[] = [
+        (one) => one.leads(one.successorDied(), "running", ...gives2),
+        (one) => one.leads(one.successorWaits("created"), "running", ...gives2, "+attached"),
+        (one) => one.pass(10_000).leads(deadline, "running", ...gives2),
+      ];
+      for (const fails of failures) {
+        const one = fails(life.fork()).is({ since, capture: undefined, beside: life.successor });
+        requireEqual("who has the machine", one.invocation, before);
+        one.ignores(replace);
+      }
+      const other = starts(new Life(step)).tell(replace);
+      const { successor: invocation } = other;
+      const refused = { kind: "spawn-refused", invocation, refusal } as const;
+      other.leads(refused, "running", ...gives2, "+start-refused").is({ reason: "no space left" });
+    },
+  },
+  {
+    name: "a successor whose socket comes late is asked again, and its word counts once",
+    run: (step) => {
+      const life = readies(starts(new Life(step)));
+      const invocation = life.successor;
+      life
+        .leads({ ...life.attachRefused(), invocation }, "replacing")
+        .ignores(deadline)
+        .pass(5);
+      life.leads(deadline, "replacing", "attach").ignores(life.successorSpawned());
+      const waits = life.successorWaits();
+      life.goes(waits, "capturing").ignores(waits).ignores(life.successorSpawned());
+    },
+  },
+  {
+    name: "what becomes of the guest meanwhile is as without a successor, who is ended",
+    run: (step) => {
+      const life = readies(starts(new Life(step)));
+      const ends = ["note", "end-beside", "+replacement-given-up"];
+      const clears = ["clear", "+died", "+ended"];
+      life.fork().leads(life.died(), "clearing", ...ends, ...clears);
+      const asksAgain = [...ends.slice(1), "+detached", "attach"];
+      life.fork().leads(life.lost(), "detached", ...asksAgain);
+      life.fork().leads(life.off(), "stopping", ...ends, "+guest-off", "quit", "+stop-requested");
+      const asks = ["press-power-button", "+stop-requested"];
+      life.fork().leads(shutdown, "stopping", ...ends, ...asks);
+      life
+        .fork()
+        .leads(hurried, "stopping", ...ends, "kill", "+killed")
+        .is({ why: "wish" });
+      life.goes(pause, "replacing").is({ wanted: "paused" });
+      life.fork().leads(life.successorDied(), "pausing", ...ends.slice(1), "pause");
+      life.tell(life.successorWaits()).tell(life.done("pause")).tell(life.done("capture"));
+      life.goes(life.done("restore"), "paused");
+    },
+  },
+  {
+    name: "a successor that ends once the guest is paused: it runs on, or another one is started",
+    run: (step) => {
+      const life = readies(starts(new Life(step)));
+      life.goes(life.successorWaits(), "capturing");
+      const ends = ["end-beside", "+replacement-given-up"];
+      const one = life.fork();
+      one.leads(one.successorDied(), "capturing", ...ends).is({ successor: undefined });
+      one.leads(
+        ...([one.done("pause"), "resuming", "note", "forget-capture"] as const),
+        ...["+capture-forgotten", "resume"],
+      );
+      life.goes(life.done("pause"), "capturing");
+      life.leads(life.successorDied(), "capturing", ...ends);
+      life.leads(life.done("capture"), "stopping", "note", "+captured", "kill", "+killed");
+      life.is({ ...captureIn(life, "held"), why: "replace" });
+      life.goes(life.died("untold"), "clearing").goes(life.cleared(), "preparing-network");
+      spawnsNext(life);
     },
   },
   {
     name: "a capture that is refused: the guest runs on in the old VMM",
     run: (step) => {
-      const life = starts(new Life(step)).tell(replace).tell({ kind: "deadline" });
-      life.goes(life.done("pause"), "capturing");
-      const asks = ["+call-refused", "+detached", "attach"];
+      const life = readies(starts(new Life(step))).tell({ kind: "deadline" });
+      life.tell(life.successorWaits()).goes(life.done("pause"), "capturing");
+      const gives2 = ["end-beside", "+replacement-given-up"];
+      const asks = [...gives2, "+call-refused", "+detached", "attach"];
       life.leads(life.refused("capture"), "detached", ...asks).is({ cause: "lost" });
       const resumes = ["note", "+attached", "forget-capture", "+capture-forgotten", "resume"];
       life.leads(life.attached("paused"), "resuming", ...resumes);
@@ -314,8 +421,8 @@ const replacements: readonly Story[] = [
   {
     name: "a VMM that gave its state, and hung up before it said so",
     run: (step) => {
-      const life = starts(new Life(step)).tell(replace);
-      life.tell(life.done("pause")).goes(life.lost(), "detached");
+      const life = readies(starts(new Life(step)));
+      life.tell(life.successorWaits()).tell(life.done("pause")).goes(life.lost(), "detached");
       const ends = ["note", "+attached", "+captured", "kill", "+killed"];
       life.leads(life.attached("paused", true), "stopping", ...ends).is({ why: "replace" });
     },
@@ -323,8 +430,10 @@ const replacements: readonly Story[] = [
   {
     name: "a VMM that gave its state, and ended before it said so",
     run: (step) => {
-      const life = starts(new Life(step)).tell(replace);
-      life.tell(life.done("pause")).leads(life.died(exited(0)), "clearing", ...dies);
+      const life = readies(starts(new Life(step)));
+      life.tell(life.successorWaits()).tell(life.done("pause"));
+      const clears = ["note", "end-beside", "+replacement-given-up", ...dies.slice(1)];
+      life.leads(life.died(exited(0)), "clearing", ...clears);
       const other = life.fork();
       life.leads(life.cleared(true), "preparing-network", "note", "+captured", "connect-network");
       spawnsNext(life);
@@ -337,11 +446,14 @@ const replacements: readonly Story[] = [
     name: "after the old VMM has ended, the state is held through every failure",
     run: (step) => {
       const rules = { restart: "never", startLimit: { starts: 1, within: 60_000 } } as const;
-      const life = spawnsNext(gives(starts(new Life(step, rules))));
+      const life = spawnsNext(gives(starts(new Life(step, rules)))).pass(1);
       life.tell(life.attached("incoming"));
-      const ends = ["note", "+call-refused", "kill", "+killed"];
-      life.leads(life.refused("restore"), "stopping", ...ends).is(captureIn(life, "held"));
-      life.tell(life.died("untold")).goes(life.cleared(), "preparing-network");
+      life.leads(life.refused("restore"), "stopping", ...refusesRestore);
+      life
+        .is(captureIn(life, "held"))
+        .tell(life.died("untold"))
+        .goes(life.cleared(), "backing-off");
+      life.untilDeadline().goes(deadline, "preparing-network");
       spawnsNext(life).tell(life.attached("incoming")).goes(life.died(), "clearing");
       life.goes(life.cleared(), "backing-off").untilDeadline().goes(deadline, "preparing-network");
       life.tell(life.networkReady());
@@ -375,7 +487,8 @@ const replacements: readonly Story[] = [
       const event = { kind: "capture-lost", capture, reason: "its holder died" } as const;
       life.leads(event, "stopping", "note", "+capture-lost", "kill", "+killed");
       life.is({ capture: undefined, why: "crash" }).ignores(event);
-      life.tell(life.died("untold")).tell(life.cleared()).runs().is({ phase: "running" });
+      life.tell(life.died("untold")).goes(life.cleared(), "backing-off").untilDeadline();
+      life.goes(deadline, "preparing-network").runs().is({ phase: "running" });
     },
   },
   {
@@ -513,6 +626,8 @@ function nextWorker(step: StepFunction, life: Life, isAlive: boolean): Life {
   return next.tell({ kind: "adopted", note, alive: isAlive ? note.instance : undefined });
 }
 
+const takesUp = ["end-beside", "+adopted", "+detached", "attach"];
+
 const adoptions: readonly Story[] = [
   {
     name: "a guest that runs is adopted, and not touched",
@@ -543,11 +658,37 @@ const adoptions: readonly Story[] = [
   {
     name: "a VMM that has given its state is ended, and the state restored",
     run: (step) => {
-      const life = starts(new Life(step)).tell(replace);
-      life.tell(life.done("pause")).tell(life.done("capture"));
+      const life = starts(new Life(step)).tell({ kind: "snapshot", snapshot: "today" });
+      life.tell(life.done("pause")).tell(life.done("snapshot", "taken"));
       const next = nextWorker(step, life, true).is({ phase: "stopping", why: "replace" });
       next.goes(next.died("untold"), "clearing");
       spawnsNext(next.goes(next.cleared(), "preparing-network"));
+    },
+  },
+  {
+    name: "a successor that waited is ended, and its guest not touched",
+    run: (step) => {
+      const life = readies(starts(new Life(step)));
+      const { beside } = life.state;
+      const next = nextWorker(step, life, true).is({ phase: "detached", beside });
+      requireEqual("effects", next.effects.map(nameOf), ["note", ...takesUp]);
+      next.goes(next.attached("running"), "running").ignores(replace);
+      next.goes({ kind: "beside-ended", invocation: beside ?? "" }, "running");
+      next.goes(replace, "replacing");
+    },
+  },
+  {
+    name: "a successor that was to have the machine is asked whether it has; the old VMM is ended",
+    run: (step) => {
+      const life = hands(starts(new Life(step))).tell({ kind: "deadline" });
+      const next = nextWorker(step, life, true).is({ phase: "connecting" });
+      requireEqual("whom it ends", next.effects[1], {
+        ...{ kind: "end-beside", invocation: life.state.beside },
+      });
+      const other = next.fork();
+      next.goes(next.attached("paused"), "resuming").is(captureIn(next, "spent"));
+      other.goes(other.attached("incoming"), "restoring").is(captureIn(other, "held"));
+      nextWorker(step, life, false).is({ phase: "clearing", ...captureIn(life, "held") });
     },
   },
   {

@@ -111,6 +111,22 @@ describe("the plan", () => {
     ]);
   });
 
+  test("of one that waits with a card: its TAP comes last", () => {
+    const networks = [card()];
+    const made = plan({ networks });
+    const waits = plan({ networks }, "incoming");
+    const { arguments: words } = made;
+    const at = words.indexOf("-netdev");
+    expect(words[at + 1]).toBe(
+      "tap,id=card-lan,ifname=hv-first-0,script=no,downscript=no,vhost=off",
+    );
+    const others = words.filter((_word, index) => index !== at && index !== at + 1);
+    expect(waits.arguments).toEqual([...others, "-incoming", "defer", "-preconfig"]);
+    expect(waits.devices).toContain("/dev/net/tun");
+    expect(qemuDriver.takesAlone(testMachine({ networks }))).toBe(true);
+    expect(qemuDriver.takesAlone(testMachine({}))).toBe(false);
+  });
+
   test("with a socket to the agent names its device", () => {
     const made = plan({ agent: { vsock: 77 } });
     expect(made.arguments).toContain("vhost-vsock-pci,bus=pcie.0,addr=0x3,guest-cid=77");
