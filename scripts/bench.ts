@@ -7,17 +7,21 @@ import * as processReport from "./bench/report.ts";
 import { benchStore } from "./bench/store.ts";
 import * as storeReport from "./bench/store-report.ts";
 import { type Place, writeReadme } from "./bench/tables.ts";
+import { ensureDependencies } from "./setup.ts";
 import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--seed N]
                          [--only PART-OF-ROW …] [--against FILE]
        run bench live-update [--quick] [--json] [--write-readme] [--seed N]
        run bench store [--quick] [--json] [--write-readme] [--seed N]
+       run bench vm [--quick] [--json] [--write-readme] [--seed N]
 
   process       from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
   live-update   from the command to the call that enters the next kernel, and from CLAIM to the
                 session: luod beside a floor in C (5 minutes)
   store         puts, watches and 2,000 watchers: the embedded store beside NATS (5 minutes)
+  vm            from create to a guest's first letter beside bare QEMU and libvirt, memory of 50
+                machines, their adoption, a VMM's replacement, 100 networks, hashing (5 minutes)
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
@@ -50,6 +54,14 @@ async function measure(name: string, options: Options): Promise<Report> {
     const result = await benchStore(options);
     return { place, markdown: formatMarkdown(result), json: formatJson(result) };
   }
+  if (name === "vm") {
+    // Only now: a fresh clone has no packages before.
+    await ensureDependencies();
+    const { benchVm } = await import("./bench/vm.ts");
+    const { formatJson, formatMarkdown, place } = await import("./bench/vm-report.ts");
+    const result = await benchVm(options);
+    return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+  }
   const { formatJson, formatMarkdown, place } = processReport;
   const result = await benchProcess(options);
   return { place, markdown: formatMarkdown(result), json: formatJson(result) };
@@ -72,7 +84,7 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
-  const isKnown = ["process", "live-update", "store"].includes(name);
+  const isKnown = ["process", "live-update", "store", "vm"].includes(name);
   if (!isKnown || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
   const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isSafeInteger(seed)) throw new ScriptError(usage, { exitCode: 100 });

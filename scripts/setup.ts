@@ -93,6 +93,15 @@ const systemPackages = {
     { name: "runit", shownBy: "/usr/bin/runsv" },
     { name: "supervisor", shownBy: "/usr/bin/supervisord" },
   ],
+  // Measured beside the worker of virtual machines; these packages start no service.
+  libvirt: [
+    { name: "libvirt-daemon", shownBy: "/usr/sbin/libvirtd" },
+    {
+      name: "libvirt-daemon-driver-qemu",
+      shownBy: "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so",
+    },
+    { name: "libvirt-clients", shownBy: "/usr/bin/virsh" },
+  ],
 } as const satisfies Record<string, readonly SystemPackage[]>;
 
 export type PackageGroup = keyof typeof systemPackages;

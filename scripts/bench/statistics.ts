@@ -44,6 +44,15 @@ export function pairedRatio(row: Rounds, floor: Rounds): number | undefined {
   return ratios.length === 0 ? undefined : quantile(ratios, 0.5);
 }
 
+/** How much longer a row takes than the floor: the difference of their medians, round by round. */
+export function pairedDifferences(row: Rounds, floor: Rounds): number[] {
+  return [...row].flatMap(([round, samples]) => {
+    const beside = floor.get(round) ?? [];
+    if (samples.length === 0 || beside.length === 0) return [];
+    return [quantile(samples, 0.5) - quantile(beside, 0.5)];
+  });
+}
+
 /** A generator of numbers from 0 to 1 (mulberry32), the same ones for the same seed. */
 export function chanceFrom(seed: number): () => number {
   let state = seed >>> 0;
