@@ -332,6 +332,7 @@ export const IFLA_INFO_SLAVE_KIND = 4;
 export const IFLA_INFO_SLAVE_DATA = 5;
 export const IFLA_BR_VLAN_FILTERING = 7;
 export const IFLA_BRPORT_MODE = 4;
+export const IFLA_GROUP = 27;
 export const IFLA_BRPORT_GUARD = 5;
 export const IFLA_BRPORT_PROTECT = 6;
 export const IFLA_BRPORT_LEARNING = 8;
@@ -345,7 +346,9 @@ export const IFLA_TUN_VNET_HDR = 5;
 export const IFLA_TUN_PERSIST = 6;
 
 // <linux/if_bridge.h>
+export const IFLA_BRIDGE_FLAGS = 0;
 export const IFLA_BRIDGE_VLAN_INFO = 2;
+export const BRIDGE_FLAGS_SELF = 2;
 export const BRIDGE_VLAN_INFO_PVID = 2;
 export const BRIDGE_VLAN_INFO_UNTAGGED = 4;
 

@@ -170,6 +170,12 @@ export class PayloadWriter {
     return this;
   }
 
+  unsigned16(type: number, value: number): this {
+    const start = this.#head(type, 2);
+    this.#view.setUint16(start, value, true);
+    return this;
+  }
+
   unsigned32(type: number, value: number): this {
     const start = this.#head(type, 4);
     this.#view.setUint32(start, value, true);

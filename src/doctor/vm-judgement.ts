@@ -206,8 +206,9 @@ function judgeHostNetwork(findings: VmFindings): Advice[] {
     });
   }
   const bridge = configuration.networkBridge;
-  const specification = { bridge, subnet: subnetText(configuration), ipv6: "drop" } as const;
-  const all = judgeNetwork(network.observed, [specification]);
+  const first = { bridge, subnet: subnetText(configuration), ipv6: "drop" } as const;
+  const others = configuration.networks.map(({ specification }) => specification);
+  const all = judgeNetwork(network.observed, [first, ...others]);
   return checks.map(({ check, names, fine, why }) => {
     const own = all.filter(({ name }) => names.includes(name));
     return advise({

@@ -22,6 +22,8 @@ export interface AddressRefusal {
   readonly mend: string;
 }
 
+const anotherAddress = "name another address, or none";
+
 /** What a pool has to remember beyond its process. */
 export interface PoolRecord {
   /** Holders by address. */
@@ -86,22 +88,26 @@ export class AddressPool {
     address: Ipv4,
     holder: string,
   ): { readonly address: Ipv4 } | { readonly refusal: AddressRefusal } {
-    const text = formatIpv4(address);
-    const mend = "name another address, or none";
-    if (!subnetHas(this.#subnet, address)) {
-      const reason = `${text} is not in ${formatSubnet(this.#subnet)}`;
-      return { refusal: { kind: "outside", reason, mend } };
-    }
-    if (this.#reserved.has(address)) {
-      const reason = `${text} is the network's own`;
-      return { refusal: { kind: "reserved", reason, mend } };
-    }
+    const refusal = this.refusalOf(address);
+    if (refusal !== undefined) return { refusal };
     const other = this.#holders.get(address);
     if (other !== undefined && other !== holder) {
-      return { refusal: { kind: "taken", reason: `${text} belongs to ${other}`, mend } };
+      const reason = `${formatIpv4(address)} belongs to ${other}`;
+      return { refusal: { kind: "taken", reason, mend: anotherAddress } };
     }
     this.#take(address, holder);
     return { address };
+  }
+
+  /** Why nobody can have an address; undefined where somebody can. */
+  refusalOf(address: Ipv4): AddressRefusal | undefined {
+    const text = formatIpv4(address);
+    if (!subnetHas(this.#subnet, address)) {
+      const reason = `${text} is not in ${formatSubnet(this.#subnet)}`;
+      return { kind: "outside", reason, mend: anotherAddress };
+    }
+    if (!this.#reserved.has(address)) return undefined;
+    return { kind: "reserved", reason: `${text} is the network's own`, mend: anotherAddress };
   }
 
   /** Gives an address back; of one that nobody has, nothing. */

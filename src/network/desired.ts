@@ -1,6 +1,8 @@
 import {
   type DesiredNetwork,
   type DesiredNetworks,
+  FIRST_VLAN,
+  LAST_VLAN,
   LONGEST_LINK_NAME,
   linkNamePattern,
   MOST_CARDS_A_NETWORK,
@@ -41,6 +43,7 @@ export interface Network {
   readonly isolation: boolean;
   readonly ipv6: "drop" | "route";
   readonly mtu: number | undefined;
+  readonly vlan: number | undefined;
   readonly portForwards: readonly PortForward[];
   readonly cards: readonly Card[];
   /** By which tables and bridge are known as ours. */
@@ -131,7 +134,7 @@ function readNetwork(
   { specification }: DesiredNetwork,
   others: readonly Network[],
 ): Network | NetworkRefusal {
-  const { bridge, portForwards, nat, isolation, ipv6, mtu } = specification;
+  const { bridge, portForwards, nat, isolation, ipv6, mtu, vlan } = specification;
   const refuse = (reason: string, mend: string): NetworkRefusal => {
     return { bridge, machine: undefined, reason, mend };
   };
@@ -158,9 +161,15 @@ function readNetwork(
     const reason = `its subnet overlaps that of the network ${overlapping.bridge}`;
     return refuse(reason, "give each network a subnet of its own");
   }
-  const settings = { bridge, subnet, gateway, nat, isolation, ipv6, mtu, portForwards };
+  if (vlan !== undefined && !isVlan(vlan)) {
+    return refuse(`VLAN ${vlan} is none`, vlanMend);
+  }
+  const settings = { bridge, subnet, gateway, nat, isolation, ipv6, mtu, vlan, portForwards };
   return { ...settings, cards: [], comment: networkComment(owner, bridge) };
 }
+
+const isVlan = (vlan: number) => vlan >= FIRST_VLAN && vlan <= LAST_VLAN;
+const vlanMend = `take ${FIRST_VLAN} to ${LAST_VLAN}, or none`;
 
 function isHostOf(subnet: Subnet, address: Ipv4): boolean {
   const isEdge = address === subnet.network || address === broadcastAddress(subnet);
@@ -230,8 +239,8 @@ function readCard(network: Network, card: NetworkCard): Card | CardRefusal {
     const reason = `a machine's name has ${Buffer.byteLength(card.machine)} bytes`;
     return { reason, mend: `give it one of 1 to ${LONGEST_MACHINE}` };
   }
-  if (card.vlan !== undefined && !(card.vlan >= 1 && card.vlan <= 4094)) {
-    return { reason: `VLAN ${card.vlan} is none`, mend: "take 1 to 4094, or none" };
+  if (card.vlan !== undefined && !isVlan(card.vlan)) {
+    return { reason: `VLAN ${card.vlan} is none`, mend: vlanMend };
   }
   if (card.allowList !== undefined && !/^[A-Za-z][A-Za-z0-9_.-]{0,30}$/.test(card.allowList)) {
     const reason = `${JSON.stringify(card.allowList)} cannot be the name of an allow list`;

@@ -5,6 +5,7 @@ import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { SystemCallError } from "../../ffi/system-call-error.ts";
 import { openTap, setTapOwner, setTapPersistent } from "../../ffi/tun.ts";
 import { readOwnership } from "./desired.ts";
+import { MOST_LINKS_REMOVED_AT_A_TIME, removeLinks } from "./link-removal.ts";
 import {
   type AllowedAddress,
   allowAddresses,
@@ -29,7 +30,7 @@ import type { NetworkOperation } from "./plan.ts";
 import {
   addAddress,
   changeLink,
-  changePortVlan,
+  changeVlan,
   decodeAddress,
   decodeLink,
   decodePortVlans,
@@ -42,18 +43,19 @@ import {
   type LinkCounters,
   makeBridge,
   removeAddress,
-  removeLink,
 } from "./rtnetlink.ts";
 import { tableNameOf } from "./rules.ts";
 import { parseMacAddress } from "./subnet.ts";
 
 /**
  * The seam to the kernel: what is there, what is to be done, what was counted. Every call is of
- * this process's network namespace, takes milliseconds, and waits for nothing.
+ * this process's network namespace, and waits for nothing but the kernel.
  */
 
 /** TAPs that are made at a time: each has a descriptor until it is persistent. */
 export const MOST_TAPS_AT_A_TIME = 128;
+/** Other operations of one kind that travel together. */
+const MOST_OPERATIONS_AT_A_TIME = 256;
 
 /** @throws NetlinkError, SystemCallError where the kernel has no netlink or refuses to tell */
 export function observeNetwork(): ObservedNetwork {
@@ -143,48 +145,76 @@ export interface OperationRefusal {
  */
 export function applyNetwork(operations: readonly NetworkOperation[]): OperationRefusal[] {
   using application = new Application();
-  return application.perform(operations);
+  for (const _slice of application.perform(operations));
+  return application.refusals;
+}
+
+/**
+ * The same in slices, of which each takes tens of milliseconds: others have their turn between.
+ * @param turn resolves when it goes on; what it throws ends it there, and the next pass goes on
+ */
+export async function applyNetworkInTurns(
+  operations: readonly NetworkOperation[],
+  turn: () => Promise<void>,
+): Promise<readonly OperationRefusal[]> {
+  using application = new Application();
+  for (const _slice of application.perform(operations)) await turn();
+  return application.refusals;
 }
 
 type OfKind<Kind extends NetworkOperation["kind"]> = Extract<NetworkOperation, { kind: Kind }>;
 
 class Application implements Disposable {
   readonly #route = new NetlinkSocket("route");
-  readonly #refusals: OperationRefusal[] = [];
+  readonly refusals: OperationRefusal[] = [];
   /** Links that something was refused for: they do not come up. */
   readonly #failed = new Set<string>();
   readonly #indexes = new Map<string, number>();
 
-  perform(operations: readonly NetworkOperation[]): OperationRefusal[] {
+  /** Yields after each slice: operations of one kind, and not too many of them. */
+  *perform(operations: readonly NetworkOperation[]): Generator<void> {
     for (let start = 0; start < operations.length; ) {
       const kind = operations[start]?.kind;
+      const most = start + mostAtATime(kind);
       const next = operations.findIndex((one, index) => index > start && one.kind !== kind);
-      const end = next < 0 ? operations.length : next;
+      const end = Math.min(most, next < 0 ? operations.length : next);
       this.#performKind(operations.slice(start, end));
       start = end;
+      yield;
     }
-    return this.#refusals;
   }
 
   /** Operations of one kind, which travel together. */
   #performKind(operations: readonly NetworkOperation[]): void {
     const open: OfKind<"make-tap">[] = [];
+    const removals: OfKind<"remove-link">[] = [];
     const requests: Requested[] = [];
     for (const operation of operations) {
       const cause = subjectsOf(operation).find((name) => this.#failed.has(name));
       if (cause !== undefined) this.#refuse(operation, `${cause} was refused before`);
       else if (operation.kind === "make-tap") open.push(operation);
+      else if (operation.kind === "remove-link") removals.push(operation);
       else if (operation.kind === "change-rules") this.#changeRules(operation);
       else requests.push(...this.#requestsOf(operation));
     }
     this.#change(requests);
-    for (let start = 0; start < open.length; start += MOST_TAPS_AT_A_TIME) {
-      this.#makeTaps(open.slice(start, start + MOST_TAPS_AT_A_TIME));
+    if (removals.length > 0) this.#remove(removals);
+    if (open.length > 0) this.#makeTaps(open);
+  }
+
+  #remove(operations: readonly OfKind<"remove-link">[]): void {
+    const outcomes = removeLinks(
+      this.#route,
+      operations.map(({ index }) => index),
+    );
+    for (const [at, operation] of operations.entries()) {
+      const error = outcomes[at];
+      if (error !== undefined) this.#refuse(operation, error.message);
     }
   }
 
   #refuse(operation: NetworkOperation, reason: string): void {
-    this.#refusals.push({ operation, reason });
+    this.refusals.push({ operation, reason });
     for (const name of failedBy(operation)) this.#failed.add(name);
   }
 
@@ -209,8 +239,6 @@ class Application implements Disposable {
 
   #encode(operation: LinkOperation): NetlinkRequest[] {
     switch (operation.kind) {
-      case "remove-link":
-        return [removeLink(operation.index)];
       case "make-bridge":
         return this.#encodeBridge(operation);
       case "change-bridge": {
@@ -220,6 +248,14 @@ class Application implements Disposable {
       }
       case "filter-vlans":
         return [changeLink({ link: operation.bridge, vlanFiltering: operation.on })];
+      case "change-bridge-vlan": {
+        const { bridge, join, leave } = operation;
+        const index = this.#indexOf(bridge);
+        return [
+          changeVlan({ index, vlan: join, is: "member", of: "bridge" }),
+          ...leave.map((vlan) => changeVlan({ index, vlan, is: "none", of: "bridge" })),
+        ];
+      }
       case "add-address": {
         const { bridge, address, prefix, broadcast } = operation;
         return [addAddress({ index: this.#indexOf(bridge), address, prefix }, broadcast)];
@@ -233,8 +269,8 @@ class Application implements Disposable {
       case "change-vlan": {
         const index = this.#indexOf(operation.tap);
         return [
-          changePortVlan({ index, vlan: operation.join, is: "member" }),
-          ...operation.leave.map((vlan) => changePortVlan({ index, vlan, is: "none" })),
+          changeVlan({ index, vlan: operation.join, is: "member", of: "port" }),
+          ...operation.leave.map((vlan) => changeVlan({ index, vlan, is: "none", of: "port" })),
         ];
       }
       case "open-port": {
@@ -343,6 +379,11 @@ class Application implements Disposable {
   }
 }
 
+function mostAtATime(kind: NetworkOperation["kind"] | undefined): number {
+  if (kind === "remove-link") return MOST_LINKS_REMOVED_AT_A_TIME;
+  return kind === "make-tap" ? MOST_TAPS_AT_A_TIME : MOST_OPERATIONS_AT_A_TIME;
+}
+
 /** @throws SystemCallError */
 function openOwnedTap({ name, ownerUser }: OfKind<"make-tap">): OwnedDescriptor {
   const tap = openTap({ name, as: "new" });
@@ -356,7 +397,10 @@ function openOwnedTap({ name, ownerUser }: OfKind<"make-tap">): OwnedDescriptor 
   return tap;
 }
 
-type LinkOperation = Exclude<NetworkOperation, { kind: "make-tap" | "change-rules" }>;
+type LinkOperation = Exclude<
+  NetworkOperation,
+  { kind: "remove-link" | "make-tap" | "change-rules" }
+>;
 
 interface Requested {
   readonly operation: NetworkOperation;
@@ -379,6 +423,8 @@ function subjectsOf(operation: NetworkOperation): string[] {
     case "add-address":
     case "remove-address":
       return [operation.bridge];
+    case "change-bridge-vlan":
+      return [operation.bridge, vlansOf(operation.bridge)];
     case "bring-up":
       return [operation.bridge, rulesSubject];
     case "make-tap":
@@ -413,6 +459,8 @@ function failedBy(operation: NetworkOperation): string[] {
       return [vlansOf(operation.bridge)];
     case "add-address":
       return [operation.bridge];
+    case "change-bridge-vlan":
+      return [vlansOf(operation.bridge)];
     case "change-vlan":
       return [operation.tap];
     case "change-rules":

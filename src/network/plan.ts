@@ -37,6 +37,12 @@ export type NetworkOperation =
       readonly mtu?: number;
     }
   | { readonly kind: "filter-vlans"; readonly bridge: string; readonly on: boolean }
+  | {
+      readonly kind: "change-bridge-vlan";
+      readonly bridge: string;
+      readonly join: number;
+      readonly leave: readonly number[];
+    }
   | ({ readonly kind: "add-address" | "remove-address"; readonly bridge: string } & BridgeAddress)
   | {
       readonly kind: "make-tap";
@@ -83,7 +89,7 @@ export function planNetwork(desired: DesiredNetworks, observed: ObservedNetwork)
   const reading = readDesired(desired);
   const links = new Map(observed.links.map((link) => [link.name, link]));
   const refusals = [...reading.refusals];
-  const untouched = new Set(reading.untouched);
+  const untouched = new Set([...reading.untouched, ...bridgesLeftAlone(desired, observed)]);
   const networks: Network[] = [];
   for (const network of reading.networks) {
     const refusal = refuseForeign(desired.owner, network, observed, links);
@@ -110,6 +116,17 @@ export function planNetwork(desired: DesiredNetworks, observed: ObservedNetwork)
     ...parts.flatMap(({ after }) => after),
   ];
   return { operations, refusals };
+}
+
+/** Networks that nobody asked for, where machines have cards that are to be left alone. */
+function bridgesLeftAlone(desired: DesiredNetworks, { links }: ObservedNetwork): string[] {
+  const leftAlone = new Set(desired.leftAlone);
+  const wanted = new Set(desired.networks.map(({ specification }) => specification.bridge));
+  return links.flatMap(({ alias }) => {
+    const ownership = readOwnership(alias);
+    const isKept = ownership?.owner === desired.owner && leftAlone.has(ownership.machine ?? "");
+    return isKept && !wanted.has(ownership.bridge) ? [ownership.bridge] : [];
+  });
 }
 
 type Links = ReadonlyMap<string, Link>;
@@ -236,9 +253,15 @@ function planNetworkLinks(
   if (link === undefined)
     before.push({ kind: "make-bridge", name: bridge, macAddress, alias, mtu });
   else before.push(...planBridgeChange(network, link, macAddress));
-  const filtersVlans = network.cards.some(({ vlan }) => vlan !== undefined);
+  const filtersVlans =
+    network.vlan !== undefined || network.cards.some(({ vlan }) => vlan !== undefined);
   if (filtersVlans !== (link?.vlanFiltering ?? false)) {
     before.push({ kind: "filter-vlans", bridge, on: filtersVlans });
+  }
+  if (filtersVlans) {
+    // Its own place in the VLAN: there the host's address is, and whoever serves at it.
+    const change = changeOfVlan(network.vlan, link, observed);
+    if (change !== undefined) before.push({ kind: "change-bridge-vlan", bridge, ...change });
   }
   before.push(...planAddresses(network, observed, link));
   const after: NetworkOperation[] = [];
@@ -309,16 +332,24 @@ function planCard(
     if (Object.keys(change).length > 0) before.push({ kind: "change-tap", name: tap, ...change });
   }
   if (filtersVlans) {
-    const has = (link && observed.vlans?.get(link.index)) ?? [defaultVlan];
-    const join = card.vlan ?? defaultVlan;
-    const leave = has.filter((vlan) => vlan !== join);
-    if (has[0] !== join || leave.length > 0) {
-      before.push({ kind: "change-vlan", tap, bridge, join, leave });
-    }
+    const change = changeOfVlan(card.vlan, link, observed);
+    if (change !== undefined) before.push({ kind: "change-vlan", tap, bridge, ...change });
   }
   const isOpen = link?.isUp === true && link.port?.isolated === isolation;
   const after = isOpen ? [] : [{ kind: "open-port", tap, isolated: isolation } as const];
   return { before, after };
+}
+
+/** @returns undefined for a port, or a bridge's own, that is in the wanted VLAN alone */
+function changeOfVlan(
+  wanted: number | undefined,
+  link: Link | undefined,
+  observed: ObservedNetwork,
+): { readonly join: number; readonly leave: readonly number[] } | undefined {
+  const has = (link && observed.vlans?.get(link.index)) ?? [defaultVlan];
+  const join = wanted ?? defaultVlan;
+  const leave = has.filter((vlan) => vlan !== join);
+  return has[0] === join && leave.length === 0 ? undefined : { join, leave };
 }
 
 interface WantedRules extends Wanted {
@@ -426,6 +457,7 @@ export function describeOperation(operation: NetworkOperation): string {
     case "change-tap":
       return `${operation.kind} ${operation.name}`;
     case "filter-vlans":
+    case "change-bridge-vlan":
     case "bring-up":
       return `${operation.kind} ${operation.bridge}`;
     case "add-address":

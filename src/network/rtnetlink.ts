@@ -1,6 +1,7 @@
 import {
   AF_BRIDGE,
   AF_INET,
+  BRIDGE_FLAGS_SELF,
   BRIDGE_VLAN_INFO_PVID,
   BRIDGE_VLAN_INFO_UNTAGGED,
   IFA_ADDRESS,
@@ -10,6 +11,7 @@ import {
   IFLA_ADDRESS,
   IFLA_AF_SPEC,
   IFLA_BR_VLAN_FILTERING,
+  IFLA_BRIDGE_FLAGS,
   IFLA_BRIDGE_VLAN_INFO,
   IFLA_BRPORT_GUARD,
   IFLA_BRPORT_ISOLATED,
@@ -19,6 +21,7 @@ import {
   IFLA_BRPORT_PROTECT,
   IFLA_BRPORT_UNICAST_FLOOD,
   IFLA_EXT_MASK,
+  IFLA_GROUP,
   IFLA_IFALIAS,
   IFLA_IFNAME,
   IFLA_INFO_DATA,
@@ -121,6 +124,8 @@ export interface Link {
   readonly port: BridgePort | undefined;
   /** Of a bridge: whether VLANs are told apart. */
   readonly vlanFiltering: boolean | undefined;
+  /** Those of one group can be removed at once; 0 is where all links begin. */
+  readonly group: number;
   readonly counters: LinkCounters | undefined;
 }
 
@@ -160,6 +165,7 @@ export interface LinkChange {
   readonly port?: Partial<BridgePort>;
   /** Of a bridge alone. */
   readonly vlanFiltering?: boolean;
+  readonly group?: number;
 }
 
 const portAttributes: readonly (readonly [keyof BridgePort, number])[] = [
@@ -173,13 +179,14 @@ const portAttributes: readonly (readonly [keyof BridgePort, number])[] = [
 ];
 
 export function changeLink(change: LinkChange): NetlinkRequest {
-  const { link, isUp, mtu, macAddress, alias, master, port, vlanFiltering } = change;
+  const { link, isUp, mtu, macAddress, alias, master, port, vlanFiltering, group } = change;
   const index = typeof link === "number" ? link : 0;
   const writer = header(index, isUp ? IFF_UP : 0, isUp === undefined ? 0 : IFF_UP);
   // With an index it would be a new name.
   if (typeof link === "string") writer.text(IFLA_IFNAME, link);
   if (macAddress !== undefined) writer.bytes(IFLA_ADDRESS, macAddress);
   if (mtu !== undefined) writer.unsigned32(IFLA_MTU, mtu);
+  if (group !== undefined) writer.unsigned32(IFLA_GROUP, group);
   if (master !== undefined) writer.unsigned32(IFLA_MASTER, master);
   // The kernel wants an alias without its ending zero: it would become part of it.
   if (alias !== undefined) writer.bytes(IFLA_IFALIAS, new TextEncoder().encode(alias));
@@ -209,6 +216,12 @@ export function removeLink(index: number): NetlinkRequest {
   return { type: RTM_DELLINK, flags: 0, payload: header(index).finish() };
 }
 
+/** Removes every link of a group, whoever made it. */
+export function removeGroup(group: number): NetlinkRequest {
+  const payload = header(0).unsigned32(IFLA_GROUP, group).finish();
+  return { type: RTM_DELLINK, flags: 0, payload };
+}
+
 /** One link, by its name. */
 export function getLink(name: string): NetlinkRequest {
   return { type: RTM_GETLINK, flags: 0, payload: header(0).text(IFLA_IFNAME, name).finish() };
@@ -219,14 +232,17 @@ export function dumpLinks(): NetlinkRequest {
 }
 
 /** Puts a port into a VLAN, or takes it out of one. Its frames carry no tag. */
-export function changePortVlan(change: {
+export function changeVlan(change: {
   readonly index: number;
   readonly vlan: number;
   readonly is: "member" | "none";
+  /** Of a port of a bridge, or the bridge's own, by which the host is in the VLAN. */
+  readonly of: "port" | "bridge";
 }): NetlinkRequest {
   const isMember = change.is === "member";
   const payload = header(change.index, 0, 0, AF_BRIDGE)
     .nested(IFLA_AF_SPEC, (specification) => {
+      if (change.of === "bridge") specification.unsigned16(IFLA_BRIDGE_FLAGS, BRIDGE_FLAGS_SELF);
       const information = new DataView(new ArrayBuffer(bridge_vlan_info.size));
       const flags = isMember ? BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED : 0;
       information.setUint16(bridge_vlan_info.flags, flags, true);
@@ -321,6 +337,7 @@ export function decodeLink(message: NetlinkMessage): Link {
     macAddress: mac?.length === 6 ? formatMacAddress(mac) : undefined,
     alias: text(attributes.get(IFLA_IFALIAS)),
     master: number(attributes.get(IFLA_MASTER)),
+    group: number(attributes.get(IFLA_GROUP)) ?? 0,
     ...decodeLinkInformation(attributes.get(IFLA_LINKINFO)),
     counters: statistics && decodeCounters(statistics),
   };

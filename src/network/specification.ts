@@ -19,6 +19,12 @@ export const LONGEST_LINK_NAME = 15;
 export const MOST_CARDS_A_NETWORK = 1023;
 /** Port forwards of one network. */
 export const MOST_PORT_FORWARDS = 4096;
+/** Of IEEE 802.1Q: 0 is none, and 4095 is reserved. */
+export const FIRST_VLAN = 1;
+export const LAST_VLAN = 4094;
+/** What IPv6 needs (RFC 8200), and what a TAP takes: <linux/if_ether.h>, less its header. */
+export const SMALLEST_MTU = 1280;
+export const LARGEST_MTU = 65_521;
 export const DEFAULT_BRIDGE = "br-procurator";
 export const DEFAULT_SUBNET = "10.100.0.0/16";
 
@@ -44,6 +50,8 @@ export interface NetworkSpecification {
   readonly ipv6: "drop" | "route";
   /** Bytes of the largest packet, of bridge and cards; undefined leaves them as the kernel does. */
   readonly mtu: number | undefined;
+  /** Of the gateway, with DHCP and names: 1 to 4094; undefined for the bridge's own. */
+  readonly vlan: number | undefined;
   readonly portForwards: readonly PortForward[];
 }
 
@@ -108,7 +116,10 @@ const schema = v.strictObject({
   nat: v.optional(v.boolean(), true),
   isolation: v.optional(v.boolean(), false),
   ipv6: v.optional(v.picklist(["drop", "route"]), "drop"),
-  mtu: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1280), v.maxValue(65_521))),
+  mtu: v.optional(
+    v.pipe(v.number(), v.integer(), v.minValue(SMALLEST_MTU), v.maxValue(LARGEST_MTU)),
+  ),
+  vlan: v.optional(v.pipe(v.number(), v.integer(), v.minValue(FIRST_VLAN), v.maxValue(LAST_VLAN))),
   portForwards: v.optional(
     v.pipe(
       v.array(
@@ -135,7 +146,7 @@ export function readNetworkSpecification(
     const mend = "write it as src/network/README.md shows, or leave it out for its default";
     return { refusal: { key, ...firstFinding(parsed.issues), mend } };
   }
-  const { mtu, gateway, ...rest } = parsed.output;
+  const { mtu, vlan, gateway, ...rest } = parsed.output;
   const subnet = parseSubnet(rest.subnet);
   if (subnet === undefined || subnet.prefix < SHORTEST_PREFIX || subnet.prefix > LONGEST_PREFIX) {
     const refusal = {
@@ -158,5 +169,5 @@ export function readNetworkSpecification(
     };
     return { refusal };
   }
-  return { specification: { ...rest, mtu, gateway: formatIpv4(host) } };
+  return { specification: { ...rest, mtu, vlan, gateway: formatIpv4(host) } };
 }

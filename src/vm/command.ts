@@ -93,6 +93,18 @@ const createCommand = defineCommand({
       valueHint: "domain",
       description: "It reaches these domains alone, such as example.org or *.example.org",
     },
+    network: {
+      type: "string",
+      repeatable: true,
+      valueHint: "name[=address]",
+      description: "A card in this network; the first one has the default route",
+    },
+    forward: {
+      type: "string",
+      repeatable: true,
+      valueHint: "tcp:8080:80",
+      description: "A port of this host that leads to a port of its first card",
+    },
     start: { type: "boolean", description: "Boot it at once" },
     ...controlSocketFlag,
     ...jsonFlag,

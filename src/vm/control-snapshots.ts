@@ -155,7 +155,7 @@ function describe(worker: MachineWorker, manifest: SnapshotManifest): SnapshotSu
     machine_type: choice.machine_type,
     processor_model: choice.processor_model,
     same_build_only: manifest.same_build_only,
-    address: manifest.card?.address ?? null,
+    address: manifest.cards[0]?.address ?? null,
     image_hash: spec.hash ?? null,
     folder,
   };

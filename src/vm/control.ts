@@ -275,7 +275,8 @@ function sendEvents(worker: MachineWorker, request: Of<"events">, call: ControlC
 export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const { machine, state } = entry;
   const { spec, allocation, choice } = machine.record;
-  const { card } = allocation;
+  const { cards } = allocation;
+  const [card] = cards;
   const instance = instanceOf(state);
   const parts = machine.knownParts;
   const { progress } = machine;
@@ -290,6 +291,8 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
     address: card?.address ?? null,
     mac: card?.mac ?? null,
     tap: card?.tap ?? null,
+    cards,
+    forwards: spec.forwards ?? [],
     hypervisor: choice?.hypervisor ?? null,
     version: machine.attached?.connection.version ?? null,
     accelerator: choice?.accelerator ?? null,
@@ -370,6 +373,11 @@ function statusOf(worker: MachineWorker): WorkerStatus {
   const entries = [...worker.machines.values()];
   const phases = countOf(entries.map(({ state }) => state.phase));
   const health = countOf(entries.flatMap(({ machine }) => machine.health.view?.state ?? []));
+  const networks = worker.network.summaries().map(({ configuration, freeAddresses, cards }) => {
+    const { bridge, subnet, vlan = null } = configuration.specification;
+    return { name: configuration.name, bridge, subnet, vlan, free_addresses: freeAddresses, cards };
+  });
+  const [first] = networks;
   const choice = worker.choose(null);
   const { cloudHypervisor, qemu } = worker.hypervisors;
   const programs = [cloudHypervisor, qemu].flatMap((observed) =>
@@ -391,9 +399,10 @@ function statusOf(worker: MachineWorker): WorkerStatus {
       accelerator: chosen?.accelerator ?? "tcg",
       chosen: chosen?.program.path === path,
     })),
-    bridge: worker.network.bridge,
-    subnet: worker.network.subnet,
-    free_addresses: worker.network.freeAddresses,
+    bridge: first?.bridge ?? null,
+    subnet: first?.subnet ?? null,
+    free_addresses: first?.free_addresses ?? null,
+    networks,
     generation: worker.desired.generation,
     convergence_percent: worker.desired.convergencePercent,
     warnings: [

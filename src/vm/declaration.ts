@@ -5,6 +5,7 @@ import type { ConfigurationError, Mistake } from "../toml/configuration-reader.t
 import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
 import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";
+import { findShared } from "./protocol-network.ts";
 import type { Desired } from "./reconcile.ts";
 
 /**
@@ -100,6 +101,15 @@ function validate<Declared extends WithNames>(
     return refuse(file, mistakes) satisfies Refused;
   }
   const twice = findTwice(parsed.output);
+  const shared = findShared(parsed.output.machine);
+  if (shared !== undefined && twice === undefined) {
+    const { index, key, what, other } = shared;
+    const shown = parsed.output.machine[index]?.name ?? "";
+    const path = ["machine", index, key];
+    const expected = "ports of the host and addresses that no other machine has";
+    const received = `${what} of ${shown}, which ${other} has`;
+    return refuse(file, [{ at: place(path), path, expected, received }]);
+  }
   if (twice === undefined) return { kind: "ok", desired: parsed.output };
   const path = ["machine", twice, "name"];
   const received = parsed.output.machine[twice]?.name ?? "";

@@ -18,6 +18,8 @@ export type Declared = DesiredRequest & { readonly generation: number };
 export interface Reconciled {
   readonly file: DesiredFile;
   observe(): readonly ObservedMachine[];
+  /** Why this worker can have no such machine, whatever else it has. */
+  refuse(spec: VmSpec): string | undefined;
   /** @returns why there can be no such machine */
   create(spec: VmSpec, power: DeclaredPower): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
@@ -28,10 +30,10 @@ export interface Reconciled {
   onTrouble(message: string): void;
 }
 
-/** A declaration that is older than the last one, or cannot be written down. */
+/** A declaration that is older than the last one, of networks that are not here, or not written. */
 export class DeclarationRefused extends Error {
   override readonly name = "DeclarationRefused";
-  readonly kind: "old-generation" | "system";
+  readonly kind: "old-generation" | "network" | "system";
 
   constructor(
     message: string,
@@ -76,6 +78,7 @@ export class DesiredState {
       const message = `Expected generation ${last} or a later one, received ${generation}`;
       throw new DeclarationRefused(message, { kind: "old-generation" });
     }
+    this.#refuseUnfit(request);
     const desired = { ...request, generation };
     try {
       this.#worker.file.write(desired);
@@ -91,8 +94,16 @@ export class DesiredState {
     return answerOf(planned);
   }
 
+  #refuseUnfit({ machine }: DesiredRequest): void {
+    for (const spec of machine) {
+      const refusal = this.#worker.refuse(spec);
+      if (refusal !== undefined) throw new DeclarationRefused(refusal, { kind: "network" });
+    }
+  }
+
   /** What `apply` would do. */
   diff(request: DesiredRequest): ReconciliationAnswer {
+    this.#refuseUnfit(request);
     const generation = request.generation ?? (this.#desired?.generation ?? 0) + 1;
     return answerOf(this.#plan({ ...request, generation }));
   }

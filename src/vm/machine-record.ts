@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { describeIssues } from "../messaging/describe-issues.ts";
+import { cardsSchema, withCards } from "./cards.ts";
 import { healthLimits } from "./health-configuration.ts";
 import { LONGEST_PATTERN } from "./health-pattern.ts";
 import { decodeNote, encodeNote, noteSchema } from "./lifecycle-note.ts";
@@ -19,18 +20,15 @@ const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const shortText = v.pipe(v.string(), v.maxLength(8192));
 
 /** What a machine has of its host as long as it exists. */
-export const allocationSchema = v.strictObject({
-  /** Of its VMM; no other machine has it. */
-  user: v.pipe(count, v.minValue(1)),
-  /** Of its first card; null for a machine without a network. */
-  card: v.nullable(
-    v.strictObject({
-      tap: v.pipe(v.string(), v.regex(/^[A-Za-z0-9_.-]{1,15}$/)),
-      mac: v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/)),
-      address: v.pipe(v.string(), v.ipv4()),
-    }),
-  ),
-});
+export const allocationSchema = v.pipe(
+  v.unknown(),
+  withCards,
+  v.strictObject({
+    /** Of its VMM; no other machine has it. */
+    user: v.pipe(count, v.minValue(1)),
+    cards: cardsSchema,
+  }),
+);
 export type Allocation = v.InferOutput<typeof allocationSchema>;
 
 /** What its VMM was chosen to be, at its first start: a newer program would choose otherwise. */

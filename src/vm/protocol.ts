@@ -1,6 +1,14 @@
 import * as v from "valibot";
 import { healthSchema } from "./health-configuration.ts";
 import { execEntries } from "./protocol-exec.ts";
+import {
+  domainSchema,
+  forwardsNeedCardRule,
+  forwardsSchema,
+  hasCardForForwards,
+  networkLimits,
+  networksSchema,
+} from "./protocol-network.ts";
 
 /**
  * The worker's control socket: the command line, and the worker's own tests, speak the house's
@@ -38,9 +46,6 @@ export const limits = {
   /** Mebibytes of one machine: 4 TiB; and the least with which a kernel is unpacked. */
   memoryMebibytes: 4 * 1024 * 1024,
   leastMemoryMebibytes: 1,
-  /** Domains that one machine may reach. */
-  allowedDomains: 256,
-  domainLength: 253,
   /** Characters of a reason, from whoever. */
   textLength: 1024,
   /** Milliseconds of a grace. */
@@ -93,16 +98,6 @@ const hash = v.pipe(
   v.regex(/^sha256-[A-Za-z0-9+/]{43}=$/, 'Expected "sha256-" and 44 characters of base64'),
 );
 
-const label = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?";
-const domain = v.pipe(
-  v.string(),
-  v.maxLength(limits.domainLength),
-  v.regex(
-    new RegExp(`^(?:\\*\\.)?${label}(?:\\.${label})*$`),
-    'Expected a domain in lower case, or "*." and one',
-  ),
-);
-
 /**
  * A machine as somebody declares it: by an image with its hash (vm-config.json is in it), or by
  * its kernel and disk.
@@ -136,7 +131,13 @@ const vmSpecEntries = {
       v.maxValue(limits.memoryMebibytes),
     ),
   ),
-  networkAllowedDomains: v.optional(v.pipe(v.array(domain), v.maxLength(limits.allowedDomains))),
+  networkAllowedDomains: v.optional(
+    v.pipe(v.array(domainSchema), v.maxLength(networkLimits.allowedDomains)),
+  ),
+  /** Cards, the first of which has the default route; without it one, in the default network. */
+  networks: v.optional(networksSchema),
+  /** Ports of the host that lead to its first card: "tcp:8080:80". */
+  forwards: v.optional(forwardsSchema),
   /** How the worker looks whether the guest does what it is there for. */
   health: v.optional(healthSchema),
 };
@@ -158,6 +159,7 @@ export const vmSpecSchema = v.pipe(
   v.strictObject(vmSpecEntries),
   v.check((spec) => isPair(spec), pairRule),
   v.check((spec) => hasSource(spec), sourceRule),
+  v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
 );
 export type VmSpec = v.InferOutput<typeof vmSpecSchema>;
 
@@ -172,6 +174,7 @@ export const desiredMachineSchema = <Own extends v.ObjectEntries>(own: Own) =>
     }),
     v.check((spec) => isPair(spec), pairRule),
     v.check((spec) => hasSource(spec), sourceRule),
+    v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
   );
 
 /** All that is declared for one worker. */
@@ -281,6 +284,8 @@ export const errorKinds = [
   "old-generation",
   /** A limit of this worker, or no address is free. */
   "limit",
+  /** A network that is not there, an address or a port of the host that is another's. */
+  "network",
   /** The image is not what its hash says, or not what a machine is made of. */
   "image",
   /** The hypervisor cannot make such a machine. */
@@ -406,6 +411,12 @@ export const vmSummarySchema = v.object({
   address: v.nullable(v.string()),
   mac: v.nullable(v.string()),
   tap: v.nullable(v.string()),
+  /** All of them, in the order of its declaration. */
+  cards: v.array(
+    v.object({ network: v.string(), address: v.string(), mac: v.string(), tap: v.string() }),
+  ),
+  /** Ports of the host that lead to it, as it was declared. */
+  forwards: v.array(v.string()),
   hypervisor: v.nullable(v.picklist(["cloud-hypervisor", "qemu"])),
   /** Of the VMM that runs: one that was adopted may be older than the program on the disk. */
   version: v.nullable(v.string()),
@@ -477,8 +488,18 @@ export const vmMetricsSchema = v.object({
   cpu_seconds: v.nullable(v.number()),
   /** Of the VMM: what its guest uses is in it. */
   memory_bytes: v.nullable(v.number()),
+  /** Of all its cards together. */
   network_received_bytes: v.nullable(v.number()),
   network_sent_bytes: v.nullable(v.number()),
+  /** Those that there are; what the machine received its TAP has sent. */
+  cards: v.array(
+    v.object({
+      network: v.string(),
+      tap: v.string(),
+      received_bytes: v.number(),
+      sent_bytes: v.number(),
+    }),
+  ),
   disk_read_bytes: v.nullable(v.number()),
   disk_written_bytes: v.nullable(v.number()),
   /** 1: healthy, 0: unhealthy; null where neither has been shown. */
@@ -512,6 +533,18 @@ export const workerStatusSchema = v.object({
   bridge: v.nullable(v.string()),
   subnet: v.nullable(v.string()),
   free_addresses: v.nullable(v.number()),
+  /** All networks, the default one first. */
+  networks: v.array(
+    v.object({
+      name: v.string(),
+      bridge: v.string(),
+      subnet: v.string(),
+      vlan: v.nullable(v.number()),
+      free_addresses: v.number(),
+      /** Cards of machines. */
+      cards: v.number(),
+    }),
+  ),
   /** Of what was applied last; null when nothing ever was. */
   generation: v.nullable(v.number()),
   convergence_percent: v.nullable(v.number()),

@@ -1,5 +1,6 @@
 import type { MachineEvent, Phase, Wanted } from "./lifecycle-state.ts";
 import type { VmSpec } from "./protocol.ts";
+import { cardRequestsOf } from "./protocol-network.ts";
 
 /**
  * What is declared against what there is: the commands that lead from one to the other. Pure, and
@@ -200,16 +201,29 @@ export function findDrift(desired: VmSpec, observed: VmSpec | undefined): readon
   if (observed === undefined) return [];
   const keys = new Set([...Object.keys(desired), ...Object.keys(observed)]) as Set<keyof VmSpec>;
   return [...keys].sort().flatMap((key) => {
-    const [wanted, found] = [comparable(desired[key]), comparable(observed[key])];
+    const [wanted, found] = [comparable(desired, key), comparable(observed, key)];
     if (JSON.stringify(wanted) === JSON.stringify(found)) return [];
     return [{ key, desired: wanted, observed: found }];
   });
 }
 
-/** Domains are a set; everything else is one value, whatever the order of its keys. */
-function comparable(value: VmSpec[keyof VmSpec]): unknown {
-  const isSet = Array.isArray(value) && value.every((item) => typeof item === "string");
-  return isSet ? [...new Set(value)].sort() : sortKeys(value);
+/** Domains and forwards are sets, cards are in order, however written; the rest is a value. */
+function comparable(spec: VmSpec, key: keyof VmSpec): unknown {
+  switch (key) {
+    case "networkAllowedDomains":
+    case "forwards": {
+      const values = spec[key];
+      return values === undefined || (values.length === 0 && key === "forwards")
+        ? undefined
+        : [...new Set(values)].sort();
+    }
+    case "networks":
+      return cardRequestsOf(spec).map(({ network, address }) =>
+        address === undefined ? network : `${network} ${address}`,
+      );
+    default:
+      return sortKeys(spec[key]);
+  }
 }
 
 function sortKeys(value: unknown): unknown {

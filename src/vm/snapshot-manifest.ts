@@ -1,5 +1,6 @@
 import * as v from "valibot";
-import { allocationSchema, choiceSchema } from "./machine-record.ts";
+import { cardsSchema, withCards } from "./cards.ts";
+import { choiceSchema } from "./machine-record.ts";
 import { namePattern, vmSpecSchema } from "./protocol.ts";
 
 /**
@@ -27,7 +28,7 @@ const fileSchema = v.strictObject({
 });
 export type SnapshotFile = v.InferOutput<typeof fileSchema>;
 
-export const snapshotManifestSchema = v.strictObject({
+const manifestSchema = v.strictObject({
   format: v.literal(1),
   machine: v.pipe(v.string(), v.regex(namePattern)),
   snapshot: v.pipe(v.string(), v.regex(namePattern)),
@@ -38,7 +39,7 @@ export const snapshotManifestSchema = v.strictObject({
   /** What was wanted of the machine, and is again when it is restored. */
   power: v.picklist(["running", "paused"]),
   spec: vmSpecSchema,
-  card: allocationSchema.entries.card,
+  cards: cardsSchema,
   /** The image's key in the store, which keeps it as long as there is the snapshot. */
   image: v.nullable(text),
   choice: choiceSchema,
@@ -48,4 +49,6 @@ export const snapshotManifestSchema = v.strictObject({
   same_build_only: v.nullable(text),
   files: v.pipe(v.array(fileSchema), v.maxLength(mostSnapshotFiles)),
 });
+
+export const snapshotManifestSchema = v.pipe(v.unknown(), withCards, manifestSchema);
 export type SnapshotManifest = v.InferOutput<typeof snapshotManifestSchema>;

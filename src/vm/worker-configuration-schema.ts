@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import * as v from "valibot";
+import { FIRST_VLAN, LARGEST_MTU, LAST_VLAN, SMALLEST_MTU } from "../network/specification.ts";
 import {
   absolutePath,
   backoff,
@@ -7,8 +8,18 @@ import {
   socketPath,
   someDuration,
   startLimit,
+  wholeNumber,
 } from "../toml/common-readers.ts";
-import { list, type Read, type Reader, table, value, word } from "../toml/configuration-reader.ts";
+import {
+  list,
+  namedTable,
+  type Read,
+  type Reader,
+  table,
+  value,
+  word,
+} from "../toml/configuration-reader.ts";
+import { domainSchema, isNetworkName, networkLimits, networkNameRule } from "./protocol-network.ts";
 
 /** What each key of the worker's configuration may be. */
 
@@ -112,6 +123,45 @@ const address = value(
   ),
 );
 
+const upstreams = list(address, {
+  expected: `an array of at most ${upstreamServers} addresses`,
+  least: 0,
+  most: upstreamServers,
+});
+
+const { allowedDomains } = networkLimits;
+const domains = list(value('a domain such as "example.org" or "*.example.org"', domainSchema), {
+  expected: `an array of at most ${allowedDomains} domains`,
+  least: 0,
+  most: allowedDomains,
+});
+
+/** One network beside the default one. */
+const network = table(
+  {
+    bridge: interfaceName,
+    subnet,
+    gateway: value(
+      'an address such as "10.101.0.1"',
+      v.pipe(
+        v.string(),
+        v.check((text) => isIP(text) === 4),
+      ),
+    ),
+    nat: flag,
+    isolate: flag,
+    vlan: value(`a VLAN from ${FIRST_VLAN} to ${LAST_VLAN}`, wholeNumber(FIRST_VLAN, LAST_VLAN)),
+    mtu: value(
+      `bytes from ${SMALLEST_MTU} to ${LARGEST_MTU}`,
+      wholeNumber(SMALLEST_MTU, LARGEST_MTU),
+    ),
+    allowed_domains: domains,
+    upstream_dns: upstreams,
+  },
+  { expected: "keys of a network", required: ["bridge", "subnet"] },
+);
+export type NetworkTable = Read<typeof network>;
+
 const readers = {
   metrics_poll_interval: someDuration,
   auto_restart: flag,
@@ -124,10 +174,13 @@ const readers = {
   firmware_path: plainPath,
   nat: flag,
   isolate: flag,
-  upstream_dns: list(address, {
-    expected: `an array of at most ${upstreamServers} addresses`,
-    least: 0,
-    most: upstreamServers,
+  upstream_dns: upstreams,
+  network: namedTable(network, {
+    expected: "networks by their names",
+    // One more is the default one.
+    most: networkLimits.networks - 1,
+    isName: isNetworkName,
+    expectedName: networkNameRule,
   }),
   backoff,
   start_limit: startLimit,

@@ -15,6 +15,7 @@ import {
   type WorkerTable,
   workerConfigurationLimits,
 } from "./worker-configuration-schema.ts";
+import { checkNetworks, makeNetworks, type NetworkConfiguration } from "./worker-networks.ts";
 
 export type { ConfigurationWarning } from "../toml/configuration-file.ts";
 export type { ConfigurationError } from "../toml/configuration-reader.ts";
@@ -45,6 +46,8 @@ export interface WorkerConfiguration {
   readonly isolate: boolean;
   /** Where names are asked for; empty: where this host asks. */
   readonly upstreamDns: readonly string[];
+  /** Beside the default one, which the keys above are about. */
+  readonly networks: readonly NetworkConfiguration[];
   readonly backoff: Backoff | "none";
   readonly startLimit: StartLimit | "none";
   readonly controlSocket: string;
@@ -68,6 +71,7 @@ export const workerDefaults = {
   nat: true,
   isolate: false,
   upstreamDns: [],
+  networks: [],
   backoff: makeBackoff(undefined),
   startLimit: "none",
   controlSocket: "/run/hostler/vm.sock",
@@ -112,6 +116,7 @@ function makeConfiguration(read: WorkerTable): WorkerConfiguration {
     nat: read.nat ?? usual.nat,
     isolate: read.isolate ?? usual.isolate,
     upstreamDns: read.upstream_dns ?? usual.upstreamDns,
+    networks: makeNetworks(read.network),
     backoff: makeBackoff(read.backoff),
     startLimit: makeStartLimit(read.start_limit),
     controlSocket: read.control_socket ?? usual.controlSocket,
@@ -132,6 +137,11 @@ function checkRelations(root: TomlTable, read: WorkerTable, report: Report): voi
       received: `${run} and ${artifacts}`,
     });
   }
+  const defaultNetwork = {
+    bridge: read.network_bridge ?? workerDefaults.networkBridge,
+    subnet: read.vm_subnet_base ?? workerDefaults.subnet,
+  };
+  checkNetworks(root, { first: defaultNetwork, tables: read.network }, report);
   const { backoff } = read;
   if (typeof backoff !== "object") return;
   const { first, cap } = makeBackoff(backoff) as Backoff;

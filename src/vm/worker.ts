@@ -42,7 +42,7 @@ import { restoreSnapshot } from "./perform/restoration.ts";
 import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
 import { bootId } from "./perform/vmm-identity.ts";
 import { WorkerLock } from "./perform/worker-lock.ts";
-import { WorkerNetwork } from "./perform/worker-network.ts";
+import { WorkerNetworks } from "./perform/worker-networks.ts";
 import {
   type ControlRequest,
   controlRequestSchema,
@@ -123,7 +123,7 @@ export class MachineWorker {
   readonly #lock: WorkerLock;
   readonly #images: ImageStore;
   readonly #tools: MachineTools;
-  readonly #network: WorkerNetwork;
+  readonly #network: WorkerNetworks;
   readonly #hypervisors: HypervisorObservations;
   readonly #unreadable: readonly UnreadableRecord[];
   #control: ControlServer<ControlRequest> | undefined;
@@ -168,7 +168,7 @@ export class MachineWorker {
     const { records, unreadable } = folders.read();
     this.#unreadable = unreadable;
     const alone = unreadable.map(({ name }) => name);
-    this.#network = new WorkerNetwork(loop, configuration, { leftAlone: alone, onTrouble });
+    this.#network = new WorkerNetworks(loop, configuration, { leftAlone: alone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.#tools = {
       loop,
@@ -192,6 +192,7 @@ export class MachineWorker {
     this.desired = new DesiredState({
       file: new DesiredFile(configuration.artifactsFolder),
       observe: () => [...this.machines.values()].map(observed),
+      refuse: (spec) => this.#network.refuse(spec),
       create: (spec, wanted) => this.create(spec, { wanted, owner: "declared" })?.message,
       declare: (name, power) => this.machines.get(name)?.machine.declare(power),
       adjust: (name, spec) => {
@@ -218,7 +219,7 @@ export class MachineWorker {
     await this.#holderReady.promise;
     await this.#forgetUnknown();
     await this.#removeUnusedImages();
-    this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
+    await this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
     this.#control = new ControlServer(this.#loop, {
       path: controlSocket,
@@ -272,7 +273,7 @@ export class MachineWorker {
     return this.#hypervisors;
   }
 
-  get network(): WorkerNetwork {
+  get network(): WorkerNetworks {
     return this.#network;
   }
 
@@ -310,21 +311,21 @@ export class MachineWorker {
       readonly wanted: "off" | "created" | "running" | "paused";
       readonly owner: MachineRecord["owner"];
     },
-  ): { readonly kind: "name-taken" | "limit" | "system"; readonly message: string } | undefined {
+  ): { readonly kind: "name-taken" | "limit" | "network"; readonly message: string } | undefined {
     const { name } = spec;
     const refusal = this.#refuseName(name);
     if (refusal !== undefined) return refusal;
     const user = this.#newUser();
     if (typeof user === "string") return { kind: "limit", message: user };
-    const card = this.#network.allocate(name);
-    if (card.kind === "refused") return { kind: "limit", message: card.message };
+    const allocated = this.#network.allocate(spec);
+    if (allocated.kind === "refused") return { kind: allocated.why, message: allocated.message };
     this.#add({
       format: 1,
       spec,
       owner: options.owner,
       declared_power: options.owner === "declared" ? options.wanted : null,
       shutdown_grace_ms: null,
-      allocation: { user, card: card.card },
+      allocation: { user, cards: allocated.cards },
       choice: null,
       image: null,
       boot: this.#tools.boot,

@@ -158,6 +158,28 @@ skipUnless("a network", needs, () => {
     await nothing();
   });
 
+  test("links that are removed at once take no other with them", async () => {
+    const names = ["one", "two", "three", "foreign"];
+    for (const name of names) await host.run("ip", "link", "add", name, "type", "bridge");
+    await host.run("ip", "link", "set", "foreign", "group", "77");
+    const links = await host.links();
+    const indexOf = (name: string) => String(links.get(name)?.ifindex);
+    // Somebody has the same number, and one of them is gone already.
+    const missing = "99999";
+    expect(
+      await host.stage<unknown>("remove", "77", indexOf("one"), missing, indexOf("two")),
+    ).toEqual([...[null, "ENODEV", null]]);
+    expect([...(await host.links()).keys()]).toEqual(["lo", "three", "foreign"]);
+    await host.run("ip", "link", "set", "foreign", "group", "default");
+    await host.run("ip", "link", "add", "four", "type", "bridge");
+    const four = String((await host.links()).get("four")?.ifindex);
+    expect(await host.stage<unknown>("remove", "77", indexOf("three"), missing, four)).toEqual([
+      ...[null, "ENODEV", null],
+    ]);
+    expect([...(await host.links()).keys()]).toEqual(["lo", "foreign"]);
+    await host.run("ip", "link", "del", "foreign");
+  });
+
   onlyInAll(() => {
     describe("as many as a bridge takes", () => {
       test("1,000 TAPs are made, told and removed", async () => {

@@ -154,6 +154,8 @@ const stepTests: Record<(typeof workerSteps)[number], readonly [KillTest, ...Kil
   "disks:locked": [once("create"), once("replace")],
   "disks:claimed": [once("create"), once("replace")],
   "disks:removed": [once("delete")],
+  // Whoever adopts a machine makes the first pass before it takes requests.
+  "network:applied": [once("create"), { story: "delete", passes: [2] }],
   "spawn:started": [once("create"), once("boot"), once("replace")],
   "capture:taken": [once("replace")],
   "capture:kept": [once("replace")],

@@ -25,9 +25,12 @@ export interface Applied {
 
 /** A network namespace that lives as long as this object. */
 export class Namespace implements AsyncDisposable {
-  readonly #holder: Program;
+  readonly processId: number;
+  readonly #holder: AsyncDisposable | undefined;
 
-  private constructor(holder: Program) {
+  /** @param processId of whoever is in it; it lives as long as that process does */
+  constructor(processId: number, holder?: AsyncDisposable) {
+    this.processId = processId;
     this.#holder = holder;
   }
 
@@ -37,13 +40,9 @@ export class Namespace implements AsyncDisposable {
     await waitFor("a network namespace", () => {
       return readlinkSync(`/proc/${holder.processId}/ns/net`) !== ours;
     });
-    const namespace = new Namespace(holder);
+    const namespace = new Namespace(holder.processId, holder);
     await namespace.run("ip", "link", "set", "lo", "up");
     return namespace;
-  }
-
-  get processId(): number {
-    return this.#holder.processId;
   }
 
   words(argv: readonly string[]): string[] {
@@ -92,7 +91,7 @@ export class Namespace implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#holder[Symbol.asyncDispose]();
+    await this.#holder?.[Symbol.asyncDispose]();
   }
 }
 

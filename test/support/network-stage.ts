@@ -2,6 +2,7 @@
  * Runs in a network namespace of a test, as a program: one command, its answer as a line of JSON.
  *
  *   plan DESIRED    what would be done       apply DESIRED   does it, and plans once more
+ *   remove GROUP INDEX …  links, by a group of that number
  *   observe         links, tables            counters        of links
  *   allow LIST …    addresses for a minute   allowed LIST    addresses that are
  *   relay TAP PEER SOCKET   a machine's cable: between its TAP and a new one, which the test moves
@@ -15,6 +16,7 @@ import { POLLIN } from "../../ffi/constants.ts";
 import { readInto, writeFrom } from "../../ffi/descriptor.ts";
 import { layouts } from "../../ffi/layouts.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
+import { NetlinkSocket } from "../../ffi/netlink.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openTap } from "../../ffi/tun.ts";
 import {
@@ -24,6 +26,7 @@ import {
   readAllowList,
   readLinkCounters,
 } from "../../src/network/kernel-network.ts";
+import { removeLinks } from "../../src/network/link-removal.ts";
 import { describeOperation, planNetwork } from "../../src/network/plan.ts";
 import { formatIpv4, parseIpv4 } from "../../src/network/subnet.ts";
 
@@ -56,6 +59,11 @@ const commands: Readonly<Record<string, () => unknown>> = {
   observe: () => {
     const { links, addresses, routes, chains, settings } = observeNetwork();
     return { links, addresses, routes, chains, settings };
+  },
+  remove: () => {
+    using route = new NetlinkSocket("route");
+    const indexes = words.slice(1).map(Number);
+    return removeLinks(route, indexes, () => Number(first)).map((error) => error?.code ?? null);
   },
   counters: () => Object.fromEntries(readLinkCounters()),
   allow: () => {

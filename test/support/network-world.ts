@@ -17,6 +17,7 @@ export const defaultSpecification: NetworkSpecification = {
   isolation: false,
   ipv6: "drop",
   mtu: undefined,
+  vlan: undefined,
   portForwards: [],
 };
 
@@ -60,6 +61,7 @@ export function linkOf(changes: Partial<Link> & Pick<Link, "name" | "index">): L
     tap: undefined,
     port: undefined,
     vlanFiltering: undefined,
+    group: 0,
     counters: undefined,
     ...changes,
   };
@@ -156,6 +158,9 @@ export class NetworkWorld {
       }
       case "filter-vlans":
         this.#change(operation.bridge, { vlanFiltering: operation.on });
+        return;
+      case "change-bridge-vlan":
+        this.vlans.set(this.#link(operation.bridge).index, [operation.join]);
         return;
       case "add-address":
       case "remove-address":

@@ -48,7 +48,12 @@ export async function startServices(
 export function startClient(
   place: Place,
   folder: TemporaryFolder,
-  options: { readonly name: string; readonly words?: readonly string[] },
+  options: {
+    readonly name: string;
+    /** eth0 without it. */
+    readonly card?: string;
+    readonly words?: readonly string[];
+  },
 ): { readonly program: Program; readonly told: string } {
   const told = folder.file(options.name);
   const script = folder.file(`${options.name}.sh`);
@@ -65,7 +70,20 @@ export function startClient(
     ].join("\n"),
     { mode: 0o755 },
   );
-  const words = ["udhcpc", "-i", "eth0", "-f", "-t", "4", "-T", "1", "-A", "1", "-s", script];
+  const words = [
+    "udhcpc",
+    "-i",
+    options.card ?? "eth0",
+    "-f",
+    "-t",
+    "4",
+    "-T",
+    "1",
+    "-A",
+    "1",
+    "-s",
+    script,
+  ];
   const argv = [...place.enter, "/bin/busybox", ...words, ...(options.words ?? [])];
   return { program: startProgram(argv), told };
 }

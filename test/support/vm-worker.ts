@@ -76,6 +76,11 @@ export class VmHost implements AsyncDisposable {
     return new VmHost(folder, first, owned.move());
   }
 
+  /** Its first process: who has its namespaces. */
+  get processId(): number {
+    return this.#first;
+  }
+
   /** Words that run a program on this host. */
   get enter(): readonly string[] {
     return ["nsenter", "-t", String(this.#first), "-p", "-m", "-n", "--"];

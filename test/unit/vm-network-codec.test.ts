@@ -30,7 +30,7 @@ import {
 import {
   addAddress,
   changeLink,
-  changePortVlan,
+  changeVlan,
   decodeAddress,
   decodeLink,
   decodePortVlans,
@@ -120,18 +120,25 @@ describe("requests, byte by byte", () => {
           0c00 0280 0500 0700 01 000000
       `),
     );
-    expect(bytesOf(changePortVlan({ index: 9, vlan: 20, is: "member" }))).toBe(
+    expect(bytesOf(changeVlan({ index: 9, vlan: 20, is: "member", of: "port" }))).toBe(
       wire(`
         2c000000 1300 0100 01000000 00000000
         07000000 09000000 00000000 00000000
         0c00 1a80 0800 0200 0600 1400
       `),
     );
-    expect(bytesOf(changePortVlan({ index: 9, vlan: 1, is: "none" }))).toBe(
+    expect(bytesOf(changeVlan({ index: 9, vlan: 1, is: "none", of: "port" }))).toBe(
       wire(`
         2c000000 1100 0100 01000000 00000000
         07000000 09000000 00000000 00000000
         0c00 1a80 0800 0200 0000 0100
+      `),
+    );
+    expect(bytesOf(changeVlan({ index: 7, vlan: 20, is: "member", of: "bridge" }))).toBe(
+      wire(`
+        34000000 1300 0100 01000000 00000000
+        07000000 07000000 00000000 00000000
+        1400 1a80 0600 0000 0200 0000 0800 0200 0600 1400
       `),
     );
   });

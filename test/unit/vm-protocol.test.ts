@@ -15,6 +15,7 @@ import {
   vmSpecSchema,
   vmSummarySchema,
 } from "../../src/vm/protocol.ts";
+import { networkLimits } from "../../src/vm/protocol-network.ts";
 
 const hash = `sha256-${"A".repeat(43)}=`;
 const spec: VmSpec = { name: "web-1", imagePath: "/images/one", hash };
@@ -60,7 +61,7 @@ describe("a declaration", () => {
       cmdline: "x".repeat(limits.commandLineBytes),
       toplevel: `/${"x".repeat(limits.pathBytes - 1)}`,
       networkAllowedDomains: Array.from(
-        { length: limits.allowedDomains },
+        { length: networkLimits.allowedDomains },
         (_value, index) => `d${index}.example`,
       ),
     };
@@ -146,6 +147,7 @@ describe("answers", () => {
   const summary = {
     ...{ name: "a", phase: "running", wanted: "running", reason: null, pid: 7 },
     ...{ invocation: "i1", address: "10.100.0.2", mac: "52:54:00:00:00:01", tap: "vt0" },
+    ...{ cards: [], forwards: [] },
     ...{ hypervisor: "qemu", version: "7.2.22", accelerator: "tcg", processors: 1 },
     ...{ memory_bytes: 1, uptime_ms: 3, restarts: 0, image_hash: hash, progress: null },
     ...{ detached_ms: null, capture: null, health: null },

@@ -17,6 +17,8 @@ interface CreateFlags {
   readonly memory: string | undefined;
   readonly cmdline: string | undefined;
   readonly "allow-domain": readonly string[];
+  readonly network: readonly string[];
+  readonly forward: readonly string[];
   readonly start: boolean;
   readonly "control-socket": string;
   readonly json: boolean;
@@ -35,7 +37,7 @@ export async function runCreate(flags: CreateFlags): Promise<number> {
 
 /** @throws UsageError */
 function readSpec(flags: CreateFlags): VmSpec {
-  const { name, image, hash, cmdline } = flags;
+  const { name, image, hash, cmdline, network, forward } = flags;
   const domains = flags["allow-domain"];
   const cpu = numberOf("--cpu", flags.cpu, limits.processors);
   const memoryMb = numberOf("--memory", flags.memory, limits.memoryMebibytes);
@@ -47,9 +49,17 @@ function readSpec(flags: CreateFlags): VmSpec {
     ...(memoryMb !== undefined && { memoryMb }),
     ...(cmdline !== undefined && { cmdline }),
     ...(domains.length > 0 && { networkAllowedDomains: domains }),
+    ...(network.length > 0 && { networks: network.map(cardOf) }),
+    ...(forward.length > 0 && { forwards: forward }),
   });
   if (parsed.success) return parsed.output;
   throw new UsageError(describeIssues(parsed.issues));
+}
+
+/** "storage", or "storage=10.101.0.5". */
+function cardOf(written: string): string | { readonly network: string; readonly address: string } {
+  const [, network, address] = /^([^=]*)=(.*)$/.exec(written) ?? [];
+  return network === undefined || address === undefined ? written : { network, address };
 }
 
 function numberOf(name: string, text: string | undefined, most: number): number | undefined {

@@ -25,7 +25,7 @@ export function renderMachines(machines: readonly VmSummary[]): string {
   const rows = machines.map((machine) => [
     machine.name,
     phaseText(machine),
-    machine.address ?? "-",
+    addressesOf(machine),
     machine.hypervisor === null ? "-" : `${machine.hypervisor} (${machine.accelerator ?? "?"})`,
     machine.pid === null ? "-" : `${machine.pid}`,
     machine.uptime_ms === null ? "-" : formatDuration(machine.uptime_ms),
@@ -35,6 +35,8 @@ export function renderMachines(machines: readonly VmSummary[]): string {
   const head = ["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"];
   return renderTable(isChecked ? [...head, "HEALTH"] : head, rows);
 }
+
+const addressesOf = ({ cards }: VmSummary) => cards.map(({ address }) => address).join(", ") || "-";
 
 export async function runStatus(options: ListOptions): Promise<number> {
   using client = await WorkerClient.connect(options["control-socket"]);
@@ -56,13 +58,21 @@ export function renderStatus(status: WorkerStatus): string {
       hypervisor,
       `${version}, ${path}${chosen ? `, for new machines, with ${accelerator}` : ""}`,
     ]),
-    ["network", `${status.bridge ?? "-"}, ${status.subnet ?? "-"}`],
+    ...status.networks.map(networkRow),
     ...(status.generation === null
       ? []
       : [["declared", `generation ${status.generation}, ${status.convergence_percent ?? 0} %`]]),
-    ["free addresses", `${status.free_addresses ?? "-"}`],
   ];
   return `${alignColumns(rows).join("\n")}\n`;
+}
+
+function networkRow(network: WorkerStatus["networks"][number]): string[] {
+  const { name, bridge, subnet, vlan, cards, free_addresses: free } = network;
+  const inVlan = vlan === null ? "" : `, VLAN ${vlan}`;
+  return [
+    `network ${name}`,
+    `${bridge}, ${subnet}${inVlan}, ${cards} cards, ${free} addresses free`,
+  ];
 }
 
 export const memoryText = (bytes: number | null): string =>

@@ -32,7 +32,31 @@ const series = [
   ["hostler_vm_disk_read_bytes_total", "counter", "disk_read_bytes", "What it read from disks"],
   ["hostler_vm_disk_written_bytes_total", "counter", "disk_written_bytes", "What it wrote there"],
   ["hostler_vm_healthy", "gauge", "healthy", "1 where its checks pass, 0 where they do not"],
-] as const satisfies readonly (readonly [string, string, keyof VmMetrics, string])[];
+] as const satisfies readonly (readonly [
+  string,
+  string,
+  Exclude<keyof VmMetrics, "cards">,
+  string,
+])[];
+
+const cardSeries = [
+  ["hostler_vm_card_received_bytes_total", "received_bytes", "What came in by one of its cards"],
+  ["hostler_vm_card_sent_bytes_total", "sent_bytes", "What went out by one of its cards"],
+] as const;
+
+function renderCards(
+  [name, key, help]: (typeof cardSeries)[number],
+  metrics: readonly VmMetrics[],
+): string[] {
+  const samples = metrics.flatMap((one) =>
+    one.cards.map((card) => {
+      const labels = `vm="${one.name}",network="${card.network}",tap="${card.tap}"`;
+      return `${name}{${labels}} ${card[key]}`;
+    }),
+  );
+  const head = [`# HELP ${name} ${help}`, `# TYPE ${name} counter`];
+  return samples.length === 0 ? [] : [...head, ...samples];
+}
 
 export function renderMetrics(metrics: readonly VmMetrics[]): string {
   const lines = series.flatMap(([name, kind, key, help]) => {
@@ -43,5 +67,6 @@ export function renderMetrics(metrics: readonly VmMetrics[]): string {
       ? []
       : [`# HELP ${name} ${help}`, `# TYPE ${name} ${kind}`, ...samples];
   });
+  lines.push(...cardSeries.flatMap((one) => renderCards(one, metrics)));
   return lines.map((line) => `${line}\n`).join("");
 }

@@ -28,7 +28,11 @@ export function renderDetail(detail: VmDetail): string {
   const rows = [
     ["name", summary.name],
     ["phase", phaseText(summary)],
-    ["address", `${summary.address ?? "-"}, ${summary.mac ?? "-"}, ${summary.tap ?? "-"}`],
+    ...summary.cards.map(({ network, address, mac, tap }) => [
+      `network ${network}`,
+      `${address}, ${mac}, ${tap}`,
+    ]),
+    ...(summary.forwards.length === 0 ? [] : [["forwards", summary.forwards.join(", ")]]),
     ["hypervisor", `${summary.hypervisor ?? "-"} ${summary.version ?? ""}`.trim()],
     ["machine", `${summary.accelerator ?? "-"}, ${machineType.join(", ") || "its only type"}`],
     ["processors", `${summary.processors ?? "-"}`],

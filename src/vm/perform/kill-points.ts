@@ -32,6 +32,7 @@ export const workerSteps = [
   "disks:locked",
   "disks:claimed",
   "disks:removed",
+  "network:applied",
   "spawn:started",
   "capture:taken",
   "capture:kept",

@@ -49,9 +49,9 @@ export interface Preparation {
 /** TAPs, addresses and rules of all machines. */
 export interface MachineNetwork {
   /** Safe to do again. @throws Error with what was expected and received */
-  connect(record: MachineRecord): void;
+  connect(record: MachineRecord): Promise<void>;
   /** @throws Error; safe to do again */
-  disconnect(name: string): void;
+  disconnect(name: string): Promise<void>;
 }
 
 /** What all machines of a worker share. */

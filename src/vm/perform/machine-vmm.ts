@@ -704,7 +704,6 @@ function specify(
   parts: MachineParts,
   choice: RecordedChoice,
 ): MachineSpecification {
-  const { card } = record.allocation;
   return {
     name: record.spec.name,
     processors: parts.processors,
@@ -714,7 +713,9 @@ function specify(
     processorModel: choice.processor_model ?? undefined,
     boot: parts.boot,
     disks: parts.disks,
-    networks: card === null ? [] : [{ id: "net0", tap: card.tap, macAddress: card.mac }],
+    networks: record.allocation.cards.map(({ tap, mac }, index) => {
+      return { id: `net${index}`, tap, macAddress: mac };
+    }),
     agent: choice.hypervisor === "qemu" ? "virtio-serial" : { vsock: GUEST_CONTEXT },
   };
 }

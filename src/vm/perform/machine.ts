@@ -69,11 +69,8 @@ export class Machine implements Disposable {
       declared: spec.health ?? [],
       said,
       handlers: {
-        address: () => this.#record.allocation.card?.address,
-        pingAgent: () => {
-          const isAsked = this.#record.choice?.hypervisor !== "cloud-hypervisor";
-          return isAsked ? () => this.agent.ping() : undefined;
-        },
+        address: () => this.#record.allocation.cards[0]?.address,
+        pingAgent: () => () => this.agent.ping(),
         onTurn: (told) => this.#onTurn(told),
         onSaid: (heard) => this.#noteSaid(heard),
       },
@@ -271,7 +268,7 @@ export class Machine implements Disposable {
         this.#preparing?.abort();
         return;
       case "connect-network":
-        this.#connectNetwork(effect.invocation);
+        void this.#connectNetwork(effect.invocation);
         return;
       case "forget-capture":
         void this.#forget(effect.capture);
@@ -325,12 +322,12 @@ export class Machine implements Disposable {
     this.#later({ kind: "forgotten", capture });
   }
 
-  #connectNetwork(invocation: string): void {
+  async #connectNetwork(invocation: string): Promise<void> {
     try {
-      this.#tools.network.connect(this.#record);
-      this.#later({ kind: "network-ready", invocation });
+      await this.#tools.network.connect(this.#record);
+      this.#tell({ kind: "network-ready", invocation });
     } catch (error) {
-      this.#later({ kind: "network-refused", invocation, refusal: refusalOf(error) });
+      this.#tell({ kind: "network-refused", invocation, refusal: refusalOf(error) });
     }
   }
 
@@ -338,7 +335,7 @@ export class Machine implements Disposable {
     try {
       await this.#vmm.alone();
       this.#vmm.removeFiles();
-      this.#tools.network.disconnect(this.name);
+      await this.#tools.network.disconnect(this.name);
       passStep("discard:network");
       this.#removeFolder();
       passStep("discard:files");

@@ -14,7 +14,13 @@ export async function measureMachine(
   time: string,
 ): Promise<VmMetrics> {
   const { processId, attached, record } = machine;
-  const card = links.get(record.allocation.card?.tap ?? "");
+  const cards = record.allocation.cards.flatMap(({ network, tap }) => {
+    const counted = links.get(tap);
+    if (counted === undefined) return [];
+    // What the machine receives is what its TAP sends.
+    const { sentBytes, receivedBytes } = counted;
+    return [{ network, tap, received_bytes: sentBytes, sent_bytes: receivedBytes }];
+  });
   const disks = await attached?.connection.counters().catch(() => undefined);
   const seconds = processId === undefined ? undefined : processorSeconds(processId);
   return {
@@ -22,9 +28,9 @@ export async function measureMachine(
     cpu_percent: machine.processorPercent(seconds),
     cpu_seconds: seconds ?? null,
     memory_bytes: processId === undefined ? null : residentBytes(processId),
-    // What the machine receives is what its TAP sends.
-    network_received_bytes: card?.sentBytes ?? null,
-    network_sent_bytes: card?.receivedBytes ?? null,
+    network_received_bytes: sumOfCards(cards, "received_bytes"),
+    network_sent_bytes: sumOfCards(cards, "sent_bytes"),
+    cards,
     disk_read_bytes: sum(disks, "readBytes"),
     disk_written_bytes: sum(disks, "writtenBytes"),
     healthy: healthyOf(machine),
@@ -36,6 +42,10 @@ function healthyOf({ health }: Machine): 0 | 1 | null {
   const state = health.view?.state;
   if (state === "healthy") return 1;
   return state === "unhealthy" ? 0 : null;
+}
+
+function sumOfCards(cards: VmMetrics["cards"], key: "received_bytes" | "sent_bytes") {
+  return cards.length === 0 ? null : cards.reduce((all, card) => all + card[key], 0);
 }
 
 function sum(counters: MachineCounters | undefined, key: "readBytes" | "writtenBytes") {

@@ -9,13 +9,13 @@ import type { Captures } from "./captures.ts";
 import { passStep } from "./kill-points.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import { type SnapshotProgress, SnapshotRefused, type Snapshots } from "./snapshots.ts";
-import type { WorkerNetwork } from "./worker-network.ts";
+import type { WorkerNetworks } from "./worker-networks.ts";
 
 interface Tools {
   readonly folders: MachineFolders;
   readonly snapshots: Snapshots;
   readonly captures: Captures;
-  readonly network: WorkerNetwork;
+  readonly network: WorkerNetworks;
   readonly boot: string;
   choose(recorded: RecordedChoice | null): Choice;
 }
@@ -46,19 +46,17 @@ export async function restoreSnapshot(
   },
 ): Promise<Restoration> {
   const { folders, snapshots, captures, network, boot } = tools;
-  const { machine, card } = manifest;
+  const { machine, spec, cards } = manifest;
   refuseUnfit(manifest, tools.choose(manifest.choice));
-  if (card !== null) {
-    const refusal = network.reserve(machine, card);
-    if (refusal !== undefined) throw new SnapshotRefused("unfit", `${machine}: ${refusal}`);
-  }
+  const refusal = network.reserve(spec, cards);
+  if (refusal !== undefined) throw new SnapshotRefused("unfit", refusal);
   const capture = newInvocation();
   let isKept = false;
   let isMade = false;
   const undo = () => {
     if (isKept) return;
     isKept = true;
-    if (card !== null) network.unreserve(machine, card);
+    network.unreserve(machine);
     void captures.forget(capture);
     if (isMade) folders.remove(machine);
   };
@@ -110,7 +108,7 @@ function refuseUnfit(manifest: SnapshotManifest, choice: Choice): void {
 }
 
 function recordOf(manifest: SnapshotManifest, user: number, boot: string): MachineRecord {
-  const { spec, card, choice, image } = manifest;
+  const { spec, cards, choice, image } = manifest;
   return {
     format: 1,
     spec,
@@ -118,7 +116,7 @@ function recordOf(manifest: SnapshotManifest, user: number, boot: string): Machi
     owner: "operator",
     declared_power: null,
     shutdown_grace_ms: null,
-    allocation: { user, card },
+    allocation: { user, cards },
     choice,
     image,
     boot,

@@ -267,7 +267,7 @@ export class Snapshots {
     return {
       format: 1,
       ...{ machine, snapshot, time: wallClock(), hostler: hostlerVersion, power },
-      ...{ spec, card: allocation.card, image, choice, files },
+      ...{ spec, cards: allocation.cards, image, choice, files },
       vmm_version: state.version,
       same_build_only: bound,
     };

@@ -11,7 +11,7 @@ import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-f
 import { rejectionOf } from "../../support/wait-for.ts";
 
 const memoryBytes = 5 * 1024 ** 2;
-const card = { tap: "tap-a", mac: "02:00:00:00:00:01", address: "10.100.0.2" };
+const card = { network: "default", tap: "tap-a", mac: "02:00:00:00:00:01", address: "10.100.0.2" };
 const choice = {
   hypervisor: "qemu",
   accelerator: "tcg",
@@ -24,7 +24,7 @@ const record: MachineRecord = {
   owner: "operator",
   declared_power: null,
   shutdown_grace_ms: null,
-  allocation: { user: 100_000, card },
+  allocation: { user: 100_000, cards: [card] },
   choice,
   image: null,
   boot: "boot",
@@ -72,8 +72,32 @@ describe("snapshots", () => {
     await write();
     expect(told.at(-1)).toBe(memoryBytes + 2);
     const [manifest] = snapshots.list("web");
-    expect(manifest).toMatchObject({ card, choice, vmm_version: "7.2.22", same_build_only: null });
+    expect(manifest).toMatchObject({
+      cards: [card],
+      choice,
+      vmm_version: "7.2.22",
+      same_build_only: null,
+    });
     expect(String(await rejectionOf(write()))).toContain("already");
+  });
+
+  test("of a worker that knew one network are read all the same", async () => {
+    await write();
+    const path = join(snapshots.folderOf("web", "first"), "manifest.json");
+    const { cards: _cards, ...rest } = snapshots.read("web", "first");
+    const { network: _network, ...older } = card;
+    for (const [one, expected] of [
+      [older, [card]],
+      [null, []],
+    ] as const) {
+      writeFileSync(path, JSON.stringify({ ...rest, card: one }));
+      expect(snapshots.read("web", "first").cards).toEqual([...expected]);
+    }
+    writeFileSync(
+      path,
+      JSON.stringify({ ...rest, card: { ...older, tap: "much too long a name" } }),
+    );
+    expect(() => snapshots.read("web", "first")).toThrow("cards.0.tap");
   });
 
   test("that are given up leave nothing", async () => {

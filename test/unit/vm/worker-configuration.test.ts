@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { defaultBackoff } from "../../../src/units/restarts.ts";
-
+import { networkLimits } from "../../../src/vm/protocol-network.ts";
 import {
   parseWorkerConfiguration,
   readWorkerConfiguration,
@@ -50,6 +50,16 @@ backoff = {first = "1s", factor = 3, cap = "1min", jitter = 0, reset_after = "1h
 start_limit = {starts = 5, within = "1h"}
 control_socket = "/run/vm.sock"
 run_dir = "/run/vm"
+[network.storage]
+bridge = "br-storage"
+subnet = "10.101.0.0/24"
+gateway = "10.101.0.254"
+nat = false
+isolate = true
+vlan = 20
+mtu = 9000
+allowed_domains = ["*.example.org"]
+upstream_dns = ["192.0.2.54"]
 `;
 
 describe("what is valid", () => {
@@ -95,6 +105,18 @@ vm_subnet_base = "10.100.0.0/16"
       nat: false,
       isolate: true,
       upstreamDns: ["192.0.2.53", "2001:db8::53"],
+      networks: [
+        {
+          name: "storage",
+          specification: {
+            ...{ bridge: "br-storage", subnet: "10.101.0.0/24", gateway: "10.101.0.254" },
+            ...{ nat: false, isolation: true, ipv6: "drop", mtu: 9000, vlan: 20 },
+            portForwards: [],
+          },
+          allowedDomains: ["*.example.org"],
+          upstreamDns: ["192.0.2.54"],
+        },
+      ],
       backoff: { first: 1_000, factor: 3, cap: 60_000, jitter: 0, resetAfter: 3_600_000 },
       startLimit: { starts: 5, within: 3_600_000 },
       controlSocket: "/run/vm.sock",
@@ -113,6 +135,25 @@ vm_subnet_base = "10.100.0.0/16"
   ])("a subnet as large or as small as may be: %s", (written, subnet) => {
     expect(accept(`vm_subnet_base = "${written}"`).configuration.subnet).toEqual(subnet);
   });
+});
+
+test("a network says its bridge and its subnet, and has the usual for the rest", () => {
+  const { configuration } = accept(`
+[network.storage]
+bridge = "br-storage"
+subnet = "10.101.0.0/24"
+`);
+  expect(configuration.networks).toEqual([
+    {
+      name: "storage",
+      specification: {
+        ...{ bridge: "br-storage", subnet: "10.101.0.0/24", gateway: "10.101.0.1", nat: true },
+        ...{ isolation: false, ipv6: "drop", mtu: undefined, vlan: undefined, portForwards: [] },
+      },
+      allowedDomains: undefined,
+      upstreamDns: [],
+    },
+  ]);
 });
 
 const subnetExpected =
@@ -176,6 +217,38 @@ describe("what is refused, and where", () => {
       "1:1 metrics_pol_interval: a known key; metrics_pol_interval " +
         "(Did you mean metrics_poll_interval?)",
     ],
+    [
+      '[network.storage]\nsubnet = "10.101.0.0/24"',
+      "1:1 network.storage.bridge: the key bridge; nothing",
+    ],
+    [
+      '[network.storage]\nbridge = "br-procurator"\nsubnet = "10.101.0.0/24"',
+      "2:10 network.storage.bridge: a bridge of its own; br-procurator, which default has",
+    ],
+    [
+      '[network.storage]\nbridge = "br-storage"\nsubnet = "10.100.7.0/24"',
+      "3:10 network.storage.subnet: addresses of its own; 10.100.7.0/24, which overlaps that of " +
+        "default",
+    ],
+    [
+      '[network.storage]\nbridge = "br-storage"\nsubnet = "10.101.0.0/24"\ngateway = "10.102.0.1"',
+      "4:11 network.storage.gateway: a host's address in 10.101.0.0/24; 10.102.0.1 " +
+        "(Leave it out: the first address is taken.)",
+    ],
+    [
+      '[network.storage]\nbridge = "br-storage"\nsubnet = "10.101.0.0/24"\nvlan = 4095',
+      "4:8 network.storage.vlan: a VLAN from 1 to 4094; 4095",
+    ],
+    [
+      '[network.default]\nbridge = "br-other"\nsubnet = "10.101.0.0/24"',
+      '1:10 network.default: another name; "default" (network_bridge, vm_subnet_base, nat, ' +
+        "isolate and upstream_dns say what it is.)",
+    ],
+    [
+      '[network.Storage]\nbridge = "br-storage"\nsubnet = "10.101.0.0/24"',
+      "1:10 network.Storage: 1 to 31 characters of a-z, 0-9 and -, with a letter or a digit at " +
+        'each end; "Storage"',
+    ],
     ['nat = "', "1:8 : a quote that ends the text; the end of the line"],
   ])("%s", (text, expected) => {
     expect(told(text)).toEqual([expected]);
@@ -202,6 +275,17 @@ describe("limits", () => {
     const text = `upstream_dns = [${many.map(() => '"192.0.2.1"').join(", ")}]`;
     expect(told(text)).toEqual([
       "1:16 upstream_dns: an array of at most 8 addresses; an array of 9 values",
+    ]);
+  });
+
+  test("networks", () => {
+    const most = networkLimits.networks - 1;
+    const tables = Array.from({ length: most + 1 }, (_value, index) => {
+      return `[network.n${index}]\nbridge = "br-${index}"\nsubnet = "10.${index}.0.0/24"\n`;
+    });
+    expect(told(tables.slice(1).join(""))).toEqual([]);
+    expect(told(tables.join(""))).toEqual([
+      `1:1 network: networks by their names, at most ${most}; ${most + 1} of them`,
     ]);
   });
 });
@@ -231,17 +315,17 @@ test("2000 mutated texts: every one is taken or refused, with places in the file
     const lines = characters.filter((letter) => letter === "\n").length + 1;
     for (const { line } of outcome.errors) expect(line).toBeLessThanOrEqual(lines);
   }
-});
+}, 60_000);
 
 test("src/vm/CONFIGURATION.md has every key, and the defaults that the program has", () => {
   const path = join(import.meta.dirname, "../../../src/vm/CONFIGURATION.md");
   const text = readFileSync(path, "utf8").split("## Health checks")[0] ?? "";
-  const keys = everything.matchAll(/^(\w+) =/gm);
-  for (const [, key = ""] of keys) expect(text).toContain(`\`${key}\``);
+  const keys = [...everything.matchAll(/^(\w+) =/gm)].map(([, key = ""]) => key);
+  for (const key of keys) expect(text).toContain(`\`${key}\``);
   // As many as there are readers; whoever adds one is to tell of it.
-  expect([...everything.matchAll(/^(\w+) =/gm)].map(([, key]) => key as string).toSorted()).toEqual(
-    workerKeys.toSorted(),
-  );
+  const [own = ""] = everything.split("[network.storage]");
+  const ownKeys = [...own.matchAll(/^(\w+) =/gm)].map(([, key = ""]) => key);
+  expect([...ownKeys, "network"].toSorted()).toEqual(workerKeys.toSorted());
   const rows = [...text.matchAll(/^\| `(\w+)` \| `(.+?)` \|/gm)];
   expect(rows.length).toBeGreaterThan(10);
   const told = rows.map(([, key, value]) => `${key} = ${value}`).join("\n");
