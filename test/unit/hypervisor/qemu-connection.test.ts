@@ -262,6 +262,7 @@ async function beginCapture(): Promise<RawClient> {
   expect(words["capabilities"]).toEqual([
     { capability: "x-ignore-shared", state: true },
     { capability: "events", state: true },
+    { capability: "pause-before-switchover", state: false },
   ]);
   await peer.answer("getfd", {});
   const socket = stateSocket();
