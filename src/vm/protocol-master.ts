@@ -13,14 +13,19 @@ import { desiredMachineSchema, limits as machineLimits, phases, vmSpecSchema } f
  *    (`report`) at once when something changed, and every `reportEvery` otherwise.
  * 2. It removes a machine only when `removals` of an assignment names it with the owner generation
  *    that it holds. One that is in neither list is left alone: nobody has said that it may go.
+ *    What a list says of a machine's `movable` and `fencing` counts, and is on the disk, before the
+ *    worker reports that it follows that assignment.
  * 3. An assignment of the same `incarnation` that is older than the one it follows is dropped:
  *    neither `generation` nor `revision` of a later one is lower.
  * 4. A machine that it holds with an owner generation named in `stale` of a report's answer is
- *    another's, or may be soon: its VMM is killed before anything else is done.
+ *    another's, or may be soon: its VMM is killed before anything else is done, and it is not made
+ *    again under that number, though the assignment that is followed names it still.
  * 5. An assigned machine with a higher owner generation than the one that it holds is stopped, and
  *    made anew under the higher one.
  * 6. After a boot, or without knowing that its host was not booted meanwhile, it starts no movable
- *    machine before a report of that boot was answered: another may have it by now.
+ *    machine before a report of that boot was answered: another may have it by now. All others it
+ *    starts by the assignment that it has, and so a master gives those to nobody else before the
+ *    worker has said, following an assignment without them, that it has them no more.
  * 7. Where a machine's `fencing` is "watchdog", it feeds its watchdog, while it holds that machine,
  *    only within `leaseTime` after it SENT the last report that was answered. It may kill those
  *    machines itself and feed on. So whatever becomes of it, none of them runs later than
@@ -464,15 +469,15 @@ export const masterApi = {
     input: named,
     output: clusterWorkerSchema,
   },
-  /** For one that is gone for good: a worker that comes back is known anew. */
   forget: {
     name: "vm.worker.forget",
-    method: "DELETE",
-    path: "/v1/vm/workers/:worker",
-    summary: "Forgets a worker that is lost and has no machines",
+    method: "POST",
+    path: "/v1/vm/workers/:worker/forget",
+    summary: "Forgets a worker that is lost and has no machines, or never comes back",
     permission: "operate",
     mutates: true,
-    input: named,
+    /** for_good: it never starts anything again, and its machines are made anew elsewhere. */
+    input: v.strictObject({ worker: nameSchema, for_good: v.optional(v.boolean()) }),
     output: nothing,
   },
   fence: {

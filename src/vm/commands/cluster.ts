@@ -107,11 +107,13 @@ export async function runFence(flags: ClientFlags & { readonly confirm: string }
   );
 }
 
-export async function runForget(flags: ClientFlags & { readonly worker: string }): Promise<number> {
-  const { worker } = flags;
+export async function runForget(
+  flags: ClientFlags & { readonly worker: string; readonly "for-good": boolean },
+): Promise<number> {
+  const { worker, "for-good": forGood } = flags;
   return await show(
     flags,
-    (client) => client.call(masterApi.forget, { worker }),
+    (client) => client.call(masterApi.forget, { worker, for_good: forGood }),
     () => `${worker} is forgotten\n`,
   );
 }

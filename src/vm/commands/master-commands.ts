@@ -126,11 +126,22 @@ const fenceCommand = defineCommand({
 const forgetCommand = defineCommand({
   meta: {
     name: "forget",
-    description: "Forget a worker that is lost and has no machines; when it is back it is known",
-    examples: [["hostler vm forget rack-1", "One that is gone for good"]],
+    description: "Forget a worker that is lost and has no machines, or never comes back",
+    examples: [
+      ["hostler vm forget rack-1", "It has no machines"],
+      ["hostler vm forget rack-1 --for-good", "Its machines are made anew elsewhere"],
+    ],
     exitCodes: refused,
   },
-  args: { ...workerArgument, ...masterClientFlags, ...jsonFlag },
+  args: {
+    ...workerArgument,
+    "for-good": {
+      type: "boolean",
+      description: "It never starts anything again: it is taken apart, or its disk is gone",
+    },
+    ...masterClientFlags,
+    ...jsonFlag,
+  },
   run: async (args) => await (await import("./cluster.ts")).runForget(args),
 });
 

@@ -11,6 +11,7 @@ import type {
   ClusterState,
   Declaration,
   MasterEvent,
+  Placed,
   Refusal,
 } from "./lifecycle-state.ts";
 
@@ -24,8 +25,29 @@ export function applyStep(
   const refusal = refuseWhole(desired) ?? refuseGeneration(present, desired, expectGeneration);
   if (refusal !== undefined) return refusal;
   const next = nextDeclaration(present, desired);
-  if (next.generation !== present.generation) draft.setDesired(next);
+  if (next.generation === present.generation) return undefined;
+  for (const { name } of draft.workers()) keepFromMoving(draft, name, next);
+  draft.setDesired(next);
   return undefined;
+}
+
+/** Whoever is told that a machine may not move starts it after a boot without a word. */
+function keepFromMoving(draft: Draft, name: string, next: Declaration): void {
+  const record = draft.worker(name)?.record;
+  if (record === undefined) return;
+  const fixed = Object.entries(record.machines).filter(([machine, { movable }]) => {
+    const desired = next.machines.get(machine);
+    return movable && desired !== undefined && desired.placement.movable !== true;
+  });
+  if (fixed.length === 0) return;
+  const changed = fixed.map(([machine, placed]): [string, Placed] => [
+    machine,
+    { ...placed, movable: false, watchdog_ms: null },
+  ]);
+  draft.assign(name, {
+    ...record,
+    machines: { ...record.machines, ...Object.fromEntries(changed) },
+  });
 }
 
 /** The declaration as it is to be; the present one where nothing differs and no number is given. */

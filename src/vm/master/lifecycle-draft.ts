@@ -32,7 +32,6 @@ export class Draft {
   readonly #given = new Set<string>();
   readonly #deleted = new Set<string>();
   readonly #others: MasterEffect[] = [];
-  #answer: ReportAnswer | undefined;
 
   constructor(
     state: ClusterState,
@@ -104,7 +103,8 @@ export class Draft {
   }
 
   /**
-   * The worker is proven dead: what may run elsewhere is taken from it, and what was to go is gone.
+   * The worker is proven dead: what may run elsewhere is taken from it. All else it starts again
+   * after its next boot, without a word, and so nobody else may have it.
    * @param machines those that the proof is good for; all of them without it
    */
   fence(name: string, how: Proof, machines?: readonly string[]): void {
@@ -114,9 +114,9 @@ export class Draft {
     const kept = { ...record.machines };
     const released = { ...record.released };
     const taken: string[] = [];
-    for (const [machine, { owner_generation }] of Object.entries(record.machines)) {
+    for (const [machine, { owner_generation, movable }] of Object.entries(record.machines)) {
       const desired = this.#desired.machines.get(machine);
-      const mayGo = desired === undefined || desired.placement.movable === true;
+      const mayGo = movable && (desired === undefined || desired.placement.movable === true);
       if (!mayGo || (machines !== undefined && !machines.includes(machine))) continue;
       delete kept[machine];
       released[machine] = owner_generation;
@@ -175,10 +175,6 @@ export class Draft {
     this.#others.push({ kind: "say", level, message });
   }
 
-  answer(answer: ReportAnswer): void {
-    this.#answer = answer;
-  }
-
   /** What machines without a worker may get may be another now. */
   replan(): void {
     this.#isPlanDue = true;
@@ -188,7 +184,8 @@ export class Draft {
     return this.#isPlanDue;
   }
 
-  finish(wakeAt: MonotonicTime | undefined): Step {
+  finish(told: Pick<Step, "wakeAt"> & { readonly answer: ReportAnswer | undefined }): Step {
+    const { wakeAt, answer } = told;
     const { workers } = this.state;
     const write = (worker: string): MasterEffect[] => {
       const record = workers.get(worker)?.record;
@@ -202,11 +199,11 @@ export class Draft {
       effects: [
         ...this.#others.filter(({ kind }) => kind === "write-desired"),
         ...onlyTaken.flatMap(write),
-        ...onlyGiven.flatMap(write),
         ...[...this.#deleted].map((worker) => ({ kind: "delete-worker", worker }) as const),
+        ...onlyGiven.flatMap(write),
         ...this.#others.filter(({ kind }) => kind !== "write-desired"),
       ],
-      ...(this.#answer !== undefined && { answer: this.#answer }),
+      ...(answer !== undefined && { answer }),
       wakeAt,
     };
   }

@@ -69,15 +69,16 @@ function proveDead(draft: Draft, name: string): void {
   if (hook.phase === "running") return;
   if (hook.phase === "waiting" && hook.until > draft.now) return;
   const attempt = hook.phase === "waiting" ? hook.attempt + 1 : 1;
-  draft.setWorker({ ...rest, hook: { phase: "running", attempt } });
+  draft.setWorker({ ...rest, hook: { phase: "running", attempt, overtaken: false } });
   draft.runHook(name, attempt);
 }
 
 /** Machines that somebody waits for, and that may run elsewhere. */
 export function movableOf({ desired }: ClusterState, { record }: WorkerState): readonly string[] {
-  return Object.keys(record.machines).filter(
-    (machine) => desired.machines.get(machine)?.placement.movable === true,
-  );
+  return Object.entries(record.machines).flatMap(([machine, placed]) => {
+    const isDeclared = desired.machines.get(machine)?.placement.movable === true;
+    return isDeclared && placed.movable ? [machine] : [];
+  });
 }
 
 /** Those of them under a watchdog, and when it proves each dead. */

@@ -35,24 +35,29 @@ export function reportStep(draft: Draft, name: string, report: Report): Refusal 
     };
   }
   const worker = known ?? newWorker(name, newRecord);
-  const superseded = refuseSuperseded(worker, report);
+  const superseded = refuseSuperseded(draft, worker, report);
   if (superseded !== undefined) return superseded;
-  if (isLate(worker.heard, report)) {
-    draft.answer(answerOf(draft.state, name, report));
-    return undefined;
-  }
+  // What it says is no news; it is answered all the same.
+  if (isLate(worker.heard, report)) return undefined;
   hear(draft, worker, { report, isNew: known === undefined });
   adopt(draft, name, report);
   const record = draft.worker(name)?.record;
   if (record !== undefined) settle(draft, name, { record, report });
-  draft.answer(answerOf(draft.state, name, report));
   return undefined;
 }
 
-/** Another boot, or another process of it, has spoken since: this one is late, or a copy. */
-function refuseSuperseded({ superseded, name }: WorkerState, report: Report): Refusal | undefined {
+/**
+ * Another boot, or another process of it, has spoken since, and speaks on: this one is late, or a
+ * copy. When the other falls silent, that one was the late one.
+ */
+function refuseSuperseded(
+  { now, settings }: Draft,
+  { superseded, name, heard }: WorkerState,
+  report: Report,
+): Refusal | undefined {
   const { boot, run } = report;
   if (!superseded.includes(boot) && !superseded.includes(run)) return undefined;
+  if (heard === undefined || now - heard.at >= settings.silentAfter) return undefined;
   return {
     kind: "conflict",
     message: `Another process speaks for ${name} by now`,
@@ -84,9 +89,11 @@ function hear(
   draft.setWorker({
     ...worker,
     heard: { report, at: draft.now, byName },
-    superseded: [...worker.superseded, ...followed].slice(-MOST_SUPERSEDED),
-    // It is there: an attempt that is waited for is not made. One under way is not taken back.
-    hook: worker.hook.phase === "waiting" ? { phase: "idle" } : worker.hook,
+    superseded: [...worker.superseded, ...followed]
+      .filter((word) => word !== report.boot && word !== report.run)
+      .slice(-MOST_SUPERSEDED),
+    // It is there: an attempt that is waited for is not made, and one under way proves nothing.
+    hook: worker.hook.phase === "running" ? { ...worker.hook, overtaken: true } : { phase: "idle" },
   });
   if (isNew) {
     draft.record(name, record);
@@ -140,33 +147,53 @@ export function heldOf(report: Report): readonly Held[] {
 }
 
 /**
- * A worker holds a machine that nobody has, or under a later number than this master knows of: an
- * older backup was restored, or the worker was forgotten. The later number counts, because whoever
- * gave it had proof that the earlier is over; and nobody else may get what somebody has.
+ * A worker holds a machine under a later number than this master knows of: an older backup was
+ * restored. The later number counts, because whoever gave it had proof that the earlier is over.
  */
 function adopt(draft: Draft, name: string, report: Report): void {
   for (const held of heldOf(report)) {
-    const holder = draft.state.placed.get(held.name);
-    const owner = holder === undefined ? undefined : draft.worker(holder);
+    const owner = draft.worker(draft.state.placed.get(held.name) ?? "");
     const placed = owner?.record.machines[held.name];
-    const record = draft.worker(name)?.record;
-    if (record === undefined) return;
-    if (placed === undefined) {
-      // Nobody waits for one that is not declared; and what was taken from it is not its own.
-      if (!draft.state.desired.machines.has(held.name)) continue;
-      if ((record.released[held.name] ?? 0) >= held.owner_generation) continue;
-    } else if (held.owner_generation <= placed.owner_generation) continue;
-    if (owner !== undefined && owner.name !== name) takeFrom(draft, owner, held.name);
-    const own = draft.worker(name)?.record ?? record;
-    const given: Placed = { owner_generation: held.owner_generation, watchdog_ms: null };
-    const { [held.name]: _released, ...released } = own.released;
-    const machines = { ...own.machines, [held.name]: given };
-    draft.give(name, { ...own, machines, released }, [held.name]);
-    draft.say(
-      "warn",
-      `${held.name} is at ${name} by a later word than this master's: it stays there`,
-    );
+    if (owner === undefined || placed === undefined) continue;
+    if (held.owner_generation <= placed.owner_generation) continue;
+    if (owner.name !== name) takeFrom(draft, owner, held.name);
+    leave(draft, name, held);
   }
+}
+
+/**
+ * Machines that are declared, that nobody has by this master's word, and that a worker was found to
+ * hold: they stay there. Of several holders the one with the latest number has it.
+ */
+export function adoptFound(draft: Draft): void {
+  const best = new Map<string, { readonly worker: string; readonly number: number }>();
+  for (const { name: worker, record } of draft.workers()) {
+    for (const [machine, number] of Object.entries(record.found)) {
+      if (!draft.state.desired.machines.has(machine) || draft.state.placed.has(machine)) continue;
+      if (number > (best.get(machine)?.number ?? 0)) best.set(machine, { worker, number });
+    }
+  }
+  for (const [name, { worker, number }] of best) {
+    leave(draft, worker, { name, owner_generation: number });
+  }
+}
+
+function leave(draft: Draft, name: string, held: Held): void {
+  const record = draft.worker(name)?.record;
+  if (record === undefined) return;
+  const given: Placed = {
+    owner_generation: held.owner_generation,
+    movable: false,
+    watchdog_ms: null,
+  };
+  const machines = { ...record.machines, [held.name]: given };
+  const released = without(record.released, [held.name]);
+  const found = without(record.found, [held.name]);
+  draft.give(name, { ...record, machines, released, found }, [held.name]);
+  draft.say(
+    "warn",
+    `${held.name} is at ${name} by another word than this master's: it stays there`,
+  );
 }
 
 function takeFrom(draft: Draft, { name, record }: WorkerState, machine: string): void {
@@ -193,13 +220,39 @@ function settle(
     : [];
   const heardOf = isUpToDate ? Object.keys(record.released).filter((one) => !held.has(one)) : [];
   const guards = changedGuards(record, report);
-  if (gone.length === 0 && heardOf.length === 0 && guards === undefined) return;
-  const machines = without(guards ?? record.machines, gone);
-  const next = { ...record, machines, released: without(record.released, heardOf) };
+  const known = isUpToDate ? knownMovable(draft, guards ?? record.machines) : undefined;
+  const found = foundOf(draft.state, name, report);
+  const isFound = JSON.stringify(found) === JSON.stringify(record.found);
+  const isSame = guards === undefined && known === undefined && isFound;
+  if (isSame && gone.length + heardOf.length === 0) return;
+  const machines = without(known ?? guards ?? record.machines, gone);
+  const next = { ...record, machines, released: without(record.released, heardOf), found };
+  if (!isFound) draft.replan();
   // What it no more has is nothing new to it; that a lease counts no more is.
   if (guards === undefined) draft.record(name, next);
   else draft.assign(name, next);
   if (gone.length > 0) draft.unplace(gone);
+}
+
+/** By name, so that the same machines are the same text. */
+function foundOf(state: ClusterState, name: string, report: Report): WorkerRecord["found"] {
+  const unknown = heldOf(report).filter((held) => judge(state, name, held) === "unknown");
+  const entries = unknown.map((held): [string, number] => [held.name, held.owner_generation]);
+  return Object.fromEntries(entries.sort(([left], [right]) => (left < right ? -1 : 1)));
+}
+
+/** Machines that may move since, as the worker has heard by now. @returns undefined for none */
+function knownMovable(
+  draft: Draft,
+  machines: WorkerRecord["machines"],
+): WorkerRecord["machines"] | undefined {
+  const { desired } = draft.state;
+  const next = Object.entries(machines).map(([name, placed]): [string, Placed] => {
+    const mayMove = desired.machines.get(name)?.placement.movable === true;
+    return [name, mayMove && !placed.movable ? { ...placed, movable: true } : placed];
+  });
+  const isSame = next.every(([name, placed]) => machines[name] === placed);
+  return isSame ? undefined : Object.fromEntries(next);
 }
 
 /**
@@ -223,7 +276,7 @@ function changedGuards(
   return isSame ? undefined : Object.fromEntries(next);
 }
 
-function without<T>(
+export function without<T>(
   record: Readonly<Record<string, T>>,
   names: readonly string[],
 ): Readonly<Record<string, T>> {

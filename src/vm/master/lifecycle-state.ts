@@ -26,6 +26,11 @@ export interface Declaration {
 export interface Placed {
   readonly owner_generation: number;
   /**
+   * The worker knows that it may move, and so starts it after a boot only when it was heard.
+   * Without that no proof is good for longer than its next boot.
+   */
+  readonly movable: boolean;
+  /**
    * Of the watchdog that was armed when the machine was given, in milliseconds: then the worker is
    * under a lease for it. null: nothing but a power-off, or a person, can prove the machine dead.
    */
@@ -52,6 +57,8 @@ export interface WorkerRecord {
   readonly machines: Readonly<Record<string, Placed>>;
   /** What was taken from it, by owner generation: it is told so until it has heard of it. */
   readonly released: Readonly<Record<string, number>>;
+  /** What it holds by another word than this master's, by owner generation: nobody else gets it. */
+  readonly found: Readonly<Record<string, number>>;
 }
 
 /** What a worker said last, and when. */
@@ -64,7 +71,8 @@ export interface Heard {
 /** The program that cuts a worker's power. */
 export type Hook =
   | { readonly phase: "idle" }
-  | { readonly phase: "running"; readonly attempt: number }
+  /** overtaken: it was heard since the hook began, perhaps after the power came back. */
+  | { readonly phase: "running"; readonly attempt: number; readonly overtaken: boolean }
   | {
       readonly phase: "waiting";
       readonly attempt: number;
@@ -125,7 +133,7 @@ export type MasterEvent =
   | { readonly kind: "report"; readonly worker: string; readonly report: Report }
   | { readonly kind: "cordon"; readonly worker: string; readonly cordoned: boolean }
   | { readonly kind: "confirm"; readonly worker: string }
-  | { readonly kind: "forget"; readonly worker: string }
+  | { readonly kind: "forget"; readonly worker: string; readonly forGood: boolean }
   | {
       readonly kind: "hook-ended";
       readonly worker: string;
@@ -166,7 +174,7 @@ export interface Step {
   readonly state: ClusterState;
   readonly effects: readonly MasterEffect[];
   readonly refusal?: Refusal;
-  /** To a report. */
+  /** To a report; none while an older backup is being made good. */
   readonly answer?: ReportAnswer;
   /** When time alone changes something next. */
   readonly wakeAt: MonotonicTime | undefined;
@@ -193,6 +201,7 @@ export const newRecord: WorkerRecord = {
   fenced: null,
   machines: {},
   released: {},
+  found: {},
 };
 
 export function newWorker(name: string, record: WorkerRecord): WorkerState {

@@ -189,9 +189,15 @@ function warningsOf(
 ): string[] {
   const lost = workers.filter(({ standing, machines: count }) => standing === "lost" && count > 0);
   const nowhere = machines.filter(({ worker }) => worker === null);
+  const found = [...state.workers.values()].flatMap(({ name, record }) =>
+    Object.keys(record.found).map((machine) => `${machine} at ${name}`),
+  );
   return [
     ...lost.map(({ name, reason }) => `${name} is lost${reason === null ? "" : `: ${reason}`}`),
     ...(nowhere.length === 0 ? [] : [`machines without a worker: ${nowhere.length}`]),
+    ...(found.length === 0
+      ? []
+      : [`left alone, because nobody here has declared them: ${found.sort().join(", ")}`]),
     ...(state.isRestored ? ["an older backup was restored: what workers have is heard first"] : []),
   ];
 }

@@ -2,7 +2,7 @@ import type { MonotonicTime } from "../../units/units.ts";
 import { applyStep } from "./lifecycle-apply.ts";
 import { Draft } from "./lifecycle-draft.ts";
 import { lostStep, standingOf, wakeOf } from "./lifecycle-fence.ts";
-import { reportStep } from "./lifecycle-report.ts";
+import { adoptFound, answerOf, reportStep, without } from "./lifecycle-report.ts";
 import { schedule } from "./lifecycle-schedule.ts";
 import type {
   ClusterState,
@@ -29,8 +29,15 @@ export function step(
   if (refusal !== undefined) return { state, effects: [], refusal, wakeAt: wakeOf(draft) };
   // Time passes with every event: a report that comes late is no sign of life of others.
   for (const worker of draft.workers()) lostStep(draft, worker.name);
+  if (draft.state.isRestored) draft.replan();
   place(draft);
-  return draft.finish(wakeOf(draft));
+  // Last, because what it has may have become another's in this step. After a restored backup no
+  // answer says what may run: a later owner may not have spoken yet.
+  const answer =
+    event.kind === "report" && !draft.state.isRestored
+      ? answerOf(draft.state, event.worker, event.report)
+      : undefined;
+  return draft.finish({ wakeAt: wakeOf(draft), answer });
 }
 
 function decide(draft: Draft, event: MasterEvent): Refusal | undefined {
@@ -50,10 +57,11 @@ function decide(draft: Draft, event: MasterEvent): Refusal | undefined {
     case "confirm":
       return confirm(draft, event.worker);
     case "forget":
-      return forget(draft, event.worker);
+      return forget(draft, event);
     case "hook-ended":
       return hookEnded(draft, event);
     case "numbers":
+      if (draft.state.isRestored) giveAnew(draft);
       draft.reserved(event.numbers);
       return undefined;
     case "place":
@@ -97,19 +105,24 @@ function confirm(draft: Draft, name: string): Refusal | undefined {
   });
 }
 
-function forget(draft: Draft, name: string): Refusal | undefined {
+/** @param forGood somebody says that it will never start anything again */
+function forget(
+  draft: Draft,
+  { worker: name, forGood }: Extract<MasterEvent, { kind: "forget" }>,
+): Refusal | undefined {
   return withWorker(draft, name, (worker) => {
-    const machines = Object.keys(worker.record.machines).length;
+    const machines = Object.keys(worker.record.machines);
     const standing = standingOf(draft, worker);
-    if (machines > 0 || standing !== "lost") {
+    if (standing !== "lost" || (machines.length > 0 && !forGood)) {
       return {
         kind: "conflict",
         message: `${name} cannot be forgotten`,
         expected: "a worker that is lost, and has no machines",
-        received: `one that is ${standing}, and has ${machines}`,
-        hint: `hostler vm fence --confirm ${name} says that its machines are dead`,
+        received: `one that is ${standing}, and has ${machines.length}`,
+        hint: "--for-good says that it never comes back: its machines are made anew elsewhere",
       };
     }
+    draft.unplace(machines);
     draft.forget(name);
     return undefined;
   });
@@ -123,6 +136,11 @@ function hookEnded(
   // Of a worker that was forgotten, or of an attempt before the store was read anew.
   if (worker?.hook.phase !== "running" || worker.hook.attempt !== event.attempt) return undefined;
   const { now, settings } = draft;
+  if (worker.hook.overtaken) {
+    draft.setWorker({ ...worker, hook: { phase: "idle" } });
+    draft.say("warn", `${worker.name} was heard while its power was being cut: nothing is proven`);
+    return undefined;
+  }
   if (event.failure === undefined) {
     draft.setWorker({ ...worker, hook: { phase: "idle" } });
     draft.fence(worker.name, "hook");
@@ -142,9 +160,14 @@ function hookEnded(
 /** Gives machines that have no worker to the best one, as far as there are owner generations. */
 function place(draft: Draft): void {
   if (!draft.isPlanDue()) return;
+  adoptFound(draft);
   const held = whyHeld(draft);
   if (held !== undefined) {
     draft.hold(held);
+    return;
+  }
+  if (draft.state.isRestored) {
+    draft.reserveNumbers();
     return;
   }
   const { next, end } = draft.state.numbers;
@@ -159,6 +182,7 @@ function place(draft: Draft): void {
     for (const { machine } of chosen) {
       machines[machine] = {
         owner_generation: number,
+        movable: draft.state.desired.machines.get(machine)?.placement.movable === true,
         watchdog_ms: guardOf(draft, machine, worker),
       };
       delete released[machine];
@@ -189,13 +213,34 @@ function guardOf(draft: Draft, machine: string, { heard }: WorkerState): number 
   return watchdog.hardware && watchdog.stays_armed ? watchdog.timeout_ms : null;
 }
 
+/**
+ * What an older backup gave to workers that do not have it may have been taken from them since, and
+ * they know it: under its old number they would not make it.
+ */
+function giveAnew(draft: Draft): void {
+  for (const { name, record, heard } of draft.workers()) {
+    if (heard === undefined) continue;
+    const missing = Object.entries(record.machines).filter(
+      ([machine]) => (heard.byName.get(machine)?.owner_generation ?? null) === null,
+    );
+    if (missing.length === 0) continue;
+    const names = missing.map(([machine]) => machine);
+    const numbers = missing.map(([machine, placed]) => [machine, placed.owner_generation]);
+    draft.assign(name, {
+      ...record,
+      machines: without(record.machines, names),
+      released: { ...record.released, ...Object.fromEntries(numbers) },
+    });
+    draft.unplace(names);
+  }
+}
+
 /** After a restored backup nobody gets a machine that another may have got since. */
 function whyHeld(draft: Draft): string | undefined {
   const { state, now, settings } = draft;
   if (!state.isRestored) return undefined;
-  const unheard = draft
-    .workers()
-    .find(({ heard, record }) => heard === undefined && record.fenced === null);
+  // One that is proven dead too: what it may start after its next boot, nobody here knows.
+  const unheard = draft.workers().find(({ heard }) => heard === undefined);
   if (unheard !== undefined) {
     return `an older backup was restored, and ${unheard.name} has not said yet what it has`;
   }

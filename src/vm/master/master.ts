@@ -154,7 +154,9 @@ export class ClusterMaster {
     this.#retry?.[Symbol.dispose]();
   }
 
+  /** What an older backup says of machines is told to nobody before all have been heard. */
   #isNews(worker: string, lastSeen: AssignmentPlace | null): boolean {
+    if (this.#state.isRestored) return false;
     return lastSeen === null || !isSamePlace(placeOf(this.#state, worker), lastSeen);
   }
 

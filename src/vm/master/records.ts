@@ -58,9 +58,14 @@ const workerRecordSchema: v.GenericSchema<unknown, WorkerRecord> = v.strictObjec
   ),
   machines: v.record(
     v.string(),
-    v.strictObject({ owner_generation: count, watchdog_ms: v.nullable(count) }),
+    v.strictObject({
+      owner_generation: count,
+      movable: v.boolean(),
+      watchdog_ms: v.nullable(count),
+    }),
   ),
   released: v.record(v.string(), count),
+  found: v.record(v.string(), count),
 });
 const numbersSchema = v.strictObject({ version, incarnation: v.string() });
 const currentSchema = v.strictObject({ version, generation: count, parts: count });

@@ -29,8 +29,12 @@ function workerRoutes(master: ClusterMaster): readonly Route[] {
       async run(call, report) {
         const worker = hostOf(call.principal);
         const { answer } = await post(master, { kind: "report", worker, report });
-        if (answer === undefined) throw new Error("Bug: a report was not answered");
-        return answer;
+        if (answer !== undefined) return answer;
+        throw new ProblemError("unavailable", "The report was heard, and is not answered yet", {
+          expected: "a word of every worker, because an older backup was restored",
+          received: "this one, and not all others",
+          hint: "hostler vm cluster says which worker is waited for",
+        });
       },
     }),
   ];
@@ -113,9 +117,10 @@ function changingRoutes(master: ClusterMaster): readonly Route[] {
     ),
     defineRoute({
       ...masterApi.forget,
-      async run(call, { worker }) {
-        await post(master, { kind: "forget", worker });
-        call.changed({ object: `worker ${worker}`, after: "forgotten" });
+      async run(call, { worker, for_good: forGood = false }) {
+        await post(master, { kind: "forget", worker, forGood });
+        const after = forGood ? "forgotten for good" : "forgotten";
+        call.changed({ object: `worker ${worker}`, after });
         return {};
       },
     }),
