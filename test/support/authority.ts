@@ -27,6 +27,10 @@ export interface AuthorityStart extends RunOptions {
   readonly flags?: readonly string[];
   /** Loopback, and a port that is free. */
   readonly listen?: string;
+  /** What else is an authority, such as `vm master`. */
+  readonly role?: readonly string[];
+  /** In place of dist/hostler. */
+  readonly program?: string;
 }
 
 /** An event as `identity events --json` tells it. */
@@ -105,13 +109,20 @@ export class TestAuthority implements AsyncDisposable {
   }
 
   async start(options: AuthorityStart = {}): Promise<void> {
-    const { flags = [], before = [], listen, ...rest } = options;
+    const {
+      flags = [],
+      before = [],
+      listen,
+      role = ["identity", "authority"],
+      ...others
+    } = options;
+    const { program = hostler(), ...rest } = others;
     const place = listen ?? (this.#address === "" ? "127.0.0.1:0" : new URL(this.#address).host);
     const words = [
-      ...["identity", "authority", "--listen", place, "--state-directory", this.stateDirectory],
+      ...[...role, "--listen", place, "--state-directory", this.stateDirectory],
       ...["--control-socket", this.controlSocket, "--verbose", ...flags],
     ];
-    this.#daemon = startProgram([...before, hostler(), ...words], rest);
+    this.#daemon = startProgram([...before, program, ...words], rest);
     this.#programs.push(this.#daemon);
     const [, address = ""] = await this.#daemon.said(/listening at (https:[^\s"]+)/);
     this.#address = address;

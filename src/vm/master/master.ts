@@ -34,8 +34,11 @@ const STORE_RETRY: Milliseconds = 5_000;
 /** Attempts of one write whose answer is lost; its write id has it land once. */
 const MOST_ATTEMPTS = 8;
 
+/** What a master asks of a store. */
+export type MasterStore = Pick<Store, "put" | "delete" | "watch">;
+
 export interface MasterParts {
-  readonly store: Store;
+  readonly store: MasterStore;
   /** Of the store. */
   readonly incarnation: string;
   readonly settings: MasterSettings;
@@ -185,7 +188,7 @@ export class ClusterMaster {
   async #reserve(outcome: Step): Promise<Step> {
     const { incarnation, logger } = this.#parts;
     try {
-      const revision = await this.#put(writeOfNumbers(incarnation), "numbers");
+      const revision = await this.#put(writeOfNumbers(incarnation));
       return await this.#take({ kind: "numbers", numbers: numbersOf(revision) });
     } catch (error) {
       if (!(error instanceof StoreError)) throw error;
@@ -213,22 +216,22 @@ export class ClusterMaster {
     switch (effect.kind) {
       case "write-desired":
         for (const write of writesOfDesired(effect.declaration, this.#formerParts)) {
-          await this.#put(write, kindOf(write));
+          await this.#put(write);
         }
         this.#formerParts = partKeysOf(effect.declaration);
         return;
       case "write-worker":
-        await this.#put(writeOfWorker(effect.worker, effect.record), "worker");
+        await this.#put(writeOfWorker(effect.worker, effect.record));
         return;
       case "delete-worker":
-        await this.#put(writeOfWorker(effect.worker, undefined), "worker");
+        await this.#put(writeOfWorker(effect.worker, undefined));
         return;
       default:
         return;
     }
   }
 
-  async #put({ key, value }: Write, kind: MasterWrite): Promise<Revision> {
+  async #put({ kind, key, value }: Write): Promise<Revision> {
     const { store, onWrite } = this.#parts;
     const options = { writeId: randomBytes(16).toString("hex") };
     onWrite(kind, "before");
@@ -293,11 +296,6 @@ export class ClusterMaster {
       if (this.#isNews(worker, waiter.lastSeen)) waiter.resolve();
     }
   }
-}
-
-function kindOf({ key, value }: Write): MasterWrite {
-  if (value === undefined) return "desired-old-part";
-  return key.endsWith(".current") ? "desired-current" : "desired-part";
 }
 
 /** What the store has, beside what was heard and is under way. */

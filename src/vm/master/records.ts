@@ -1,5 +1,7 @@
 import * as v from "valibot";
 import type { BucketDefinition, Store } from "../../store/store.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import type { MasterWrite } from "../perform/master-steps.ts";
 import { clusterSchema } from "../protocol-master.ts";
 import { machinesOf, requestOf } from "./lifecycle-apply.ts";
 import {
@@ -84,10 +86,11 @@ export interface Kept {
 /** A record is not understood; the message says which, and what to do. */
 export class RecordRefused extends Error {
   override readonly name = "RecordRefused";
+  readonly exitCode = ExitCode.refused;
 }
 
 /** @throws RecordRefused, StoreError */
-export async function readKept(store: Store, incarnation: string): Promise<Kept> {
+export async function readKept(store: Pick<Store, "watch">, incarnation: string): Promise<Kept> {
   const entries = await readAll(store);
   const read = <T>(key: string, schema: v.GenericSchema<unknown, T>): T | undefined => {
     const text = entries.get(key);
@@ -124,7 +127,7 @@ export async function readKept(store: Store, incarnation: string): Promise<Kept>
   };
 }
 
-async function readAll(store: Store): Promise<ReadonlyMap<string, string>> {
+async function readAll(store: Pick<Store, "watch">): Promise<ReadonlyMap<string, string>> {
   const entries = new Map<string, string>();
   for await (const event of store.watch(masterBucket.name, "")) {
     if (event.kind === "synced") break;
@@ -152,13 +155,14 @@ const missing = (key: string) =>
 
 /** One entry to write; undefined as the value deletes it. */
 export interface Write {
+  readonly kind: MasterWrite;
   readonly key: string;
   readonly value: string | undefined;
 }
 
 export function writeOfWorker(name: string, record: WorkerRecord | undefined): Write {
   const value = record === undefined ? undefined : JSON.stringify(record);
-  return { key: workerKey(name), value };
+  return { kind: "worker", key: workerKey(name), value };
 }
 
 /**
@@ -169,14 +173,15 @@ export function writesOfDesired(declaration: Declaration, formerParts: readonly 
   const { generation } = declaration;
   const parts = partsOf(declaration);
   const written = parts.map((machine, index) => ({
+    kind: "desired-part" as const,
     key: partKey(generation, index),
     value: JSON.stringify({ version: 1, machine }),
   }));
   const current = { version: 1, generation, parts: parts.length };
   return [
     ...written,
-    { key: keys.current, value: JSON.stringify(current) },
-    ...formerParts.map((key) => ({ key, value: undefined })),
+    { kind: "desired-current", key: keys.current, value: JSON.stringify(current) },
+    ...formerParts.map((key) => ({ kind: "desired-old-part" as const, key, value: undefined })),
   ];
 }
 
@@ -204,7 +209,7 @@ function partsOf(declaration: Declaration) {
 }
 
 export function writeOfNumbers(incarnation: string): Write {
-  return { key: keys.numbers, value: JSON.stringify({ version: 1, incarnation }) };
+  return { kind: "numbers", key: keys.numbers, value: JSON.stringify({ version: 1, incarnation }) };
 }
 
 /** @param revision with which the store took `writeOfNumbers` */
