@@ -11,6 +11,8 @@ export interface ReadOptions {
   /** What is read: neither less nor more. */
   readonly size: Bytes;
   readonly signal: AbortSignal | undefined;
+  /** Of all pieces but the last; pieceBytes without it. */
+  readonly pieceSize?: Bytes;
   /** The error that tells that the file is shorter than it was. */
   readonly changed: (received: string) => Error;
 }
@@ -22,10 +24,10 @@ export interface ReadOptions {
  */
 export async function readPieces(
   descriptor: number,
-  { size, signal, changed }: ReadOptions,
+  { size, signal, changed, pieceSize = pieceBytes }: ReadOptions,
   use: (piece: Uint8Array, position: Bytes) => Promise<void> | void,
 ): Promise<void> {
-  const length = Math.min(pieceBytes, size);
+  const length = Math.min(pieceSize, size);
   const ring = Array.from({ length: ringLength }, () => new Uint8Array(length));
   const uses: (Promise<void> | void)[] = [];
   const readAt = (position: Bytes, turn: number): Promise<Uint8Array> => {

@@ -143,8 +143,11 @@ export class WorkerClient implements Disposable {
     name: string,
     snapshot: string,
     onProgress: (progress: Progress) => void = () => {},
+    /** The public key that it is encrypted to. */
+    encryptTo?: string,
   ): Promise<VmSummary> {
-    return this.#follow("snapshot", { name, snapshot }, onProgress);
+    const words = encryptTo === undefined ? {} : { encrypt_to: encryptTo };
+    return this.#follow("snapshot", { name, snapshot, ...words }, onProgress);
   }
 
   /** Returns when all of the snapshot was verified, and the machine is on its way. */
@@ -152,8 +155,11 @@ export class WorkerClient implements Disposable {
     name: string,
     snapshot: string,
     onProgress: (progress: Progress) => void = () => {},
+    /** The secret key of one that is encrypted. */
+    key?: string,
   ): Promise<VmSummary> {
-    return this.#follow("restore", { name, snapshot }, onProgress);
+    const words = key === undefined ? {} : { key };
+    return this.#follow("restore", { name, snapshot, ...words }, onProgress);
   }
 
   snapshots(name: string | undefined): Promise<SnapshotSummary[]> {

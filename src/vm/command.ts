@@ -157,6 +157,10 @@ const snapshotCommand = defineCommand({
       "Keep memory and disks of a virtual machine as they are; it stands still meanwhile",
     examples: [
       ["hostler vm snapshot web before-upgrade", "Make one, and let the machine go on"],
+      [
+        "hostler vm snapshot web nightly --encrypt-to backup.pub",
+        "Make one that the secret key of that pair alone opens",
+      ],
       ["hostler vm snapshot --list web", "Show those of web; without a name, all"],
       ["hostler vm snapshot --delete web before-upgrade", "Remove one"],
     ],
@@ -167,6 +171,11 @@ const snapshotCommand = defineCommand({
     snapshot: { type: "positional", required: false, description: "1 to 63 of a-z, 0-9 and -" },
     list: { type: "boolean", description: "Show what there is" },
     delete: { type: "boolean", description: "Remove it" },
+    "encrypt-to": {
+      type: "string",
+      valueHint: "path",
+      description: "A file with a public key, to which all of it is encrypted",
+    },
     ...controlSocketFlag,
     ...jsonFlag,
   },
@@ -177,12 +186,20 @@ const restoreCommand = defineCommand({
   meta: {
     name: "restore",
     description: "Make a virtual machine of its snapshot, verified first: it goes on from there",
-    examples: [["hostler vm restore web before-upgrade", "After hostler vm delete web"]],
+    examples: [
+      ["hostler vm restore web before-upgrade", "After hostler vm delete web"],
+      ["hostler vm restore web nightly --key backup", "One that is encrypted"],
+    ],
     exitCodes: refused,
   },
   args: {
     ...oneName,
     snapshot: { type: "positional", description: "One of hostler vm snapshot --list" },
+    key: {
+      type: "string",
+      valueHint: "path",
+      description: "A file with the secret key, 0600; a plain snapshot is refused with it",
+    },
     ...controlSocketFlag,
     ...jsonFlag,
   },
@@ -432,6 +449,22 @@ const logsCommand = defineCommand({
   run: async (args) => await (await import("./commands/console.ts")).runLogs(args),
 });
 
+const snapshotKeyCommand = defineCommand({
+  meta: {
+    name: "snapshot-key",
+    description: "Make a pair of keys for encrypted snapshots",
+    examples: [
+      ["hostler vm snapshot-key backup", "The secret key in backup, the public one in backup.pub"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    file: { type: "positional", description: "A new file for the secret key, 0600" },
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/snapshot-key.ts")).runSnapshotKey(args),
+});
+
 /** `hostler vm …` */
 export const vmCommand: Command = defineCommand({
   meta: {
@@ -465,6 +498,7 @@ export const vmCommand: Command = defineCommand({
     replaceCommand,
     snapshotCommand,
     restoreCommand,
+    snapshotKeyCommand,
     survivableCommand,
     ...masterCommands,
     hashCommand,

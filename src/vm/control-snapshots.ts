@@ -109,6 +109,7 @@ function take(
   ends.use(worker.snapshots.watch(name, progressTo(call, "writing")));
   ends.use(worker.onTurn(look));
   call.onGone(() => ends.dispose());
+  entry.machine.encryptSnapshot(request.encrypt_to);
   worker.handle(name, { kind: "snapshot", snapshot });
 }
 
@@ -122,6 +123,7 @@ async function restore(
   const gone = new AbortController();
   call.onGone(() => gone.abort(new Error("Whoever asked for it has left")));
   const refusal = await worker.restore(name, snapshot, {
+    key: request.key,
     signal: gone.signal,
     onProgress: progressTo(call, "verifying"),
   });
@@ -147,6 +149,7 @@ function describe(worker: MachineWorker, manifest: SnapshotManifest): SnapshotSu
     snapshot,
     time: manifest.time,
     power: manifest.power,
+    encrypted_to: manifest.encryption?.recipient ?? null,
     bytes: files.reduce((sum, { size }) => sum + size, 0),
     stored_bytes: stored.reduce((sum, size) => sum + size, 0),
     hypervisor: choice.hypervisor,

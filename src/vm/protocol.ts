@@ -177,6 +177,9 @@ export const desiredMachineSchema = <Own extends v.ObjectEntries>(own: Own) =>
     v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
   );
 
+/** A key of a snapshot, public or secret: 32 bytes in Base64. */
+export const keyTextSchema = v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]{43}=$/));
+
 /** All that is declared for one worker. */
 export const desiredSchema = v.strictObject({
   /** Of the declaration: a lower one than the last is refused. Without it, one more than that. */
@@ -244,9 +247,21 @@ export const controlRequestSchema = v.variant("verb", [
   /** Answered by the path of the console's socket. */
   v.strictObject({ id: identifier, verb: v.literal("console"), name }),
   /** Items tell how far it is; answered when the snapshot is there. */
-  v.strictObject({ id: identifier, verb: v.literal("snapshot"), name, snapshot: name }),
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("snapshot"),
+    ...{ name, snapshot: name },
+    /** The public key that it is encrypted to: 32 bytes of X25519, in Base64. */
+    encrypt_to: v.optional(keyTextSchema),
+  }),
   /** Makes the machine that a snapshot holds, which must not be there. Items tell how far it is. */
-  v.strictObject({ id: identifier, verb: v.literal("restore"), name, snapshot: name }),
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("restore"),
+    ...{ name, snapshot: name },
+    /** The secret key of an encrypted one; the socket is root's alone. */
+    key: v.optional(keyTextSchema),
+  }),
   v.strictObject({ id: identifier, verb: v.literal("snapshots"), name: v.optional(name) }),
   v.strictObject({ id: identifier, verb: v.literal("delete-snapshot"), name, snapshot: name }),
   v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
@@ -359,6 +374,8 @@ export const snapshotSummarySchema = v.object({
   time: v.string(),
   /** How the machine was, and is again when it is restored. */
   power: v.picklist(["running", "paused"]),
+  /** The public key that it is encrypted to; null for one that is not. */
+  encrypted_to: v.nullable(v.string()),
   /** With holes, and without. */
   bytes: v.number(),
   stored_bytes: v.number(),

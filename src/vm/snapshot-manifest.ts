@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { cardsSchema, withCards } from "./cards.ts";
 import { choiceSchema } from "./machine-record.ts";
 import { namePattern, vmSpecSchema } from "./protocol.ts";
+import { encryptionSchema } from "./snapshot-key.ts";
 
 /**
  * What a snapshot says of itself, in `snapshots/MACHINE/SNAPSHOT/manifest.json`. It is written
@@ -22,8 +23,9 @@ const fileSchema = v.strictObject({
   kind: v.picklist(["state", "memory", "disk"]),
   /** Of a disk: how the machine's own folder calls it. */
   disk: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9._-]{0,127}$/))),
-  /** Bytes with its holes, all of which the hash is of. */
+  /** Bytes with its holes; of one that is encrypted, as it is without that. */
   size,
+  /** Of all that is stored. */
   sha256: v.pipe(v.string(), v.regex(/^sha256-[A-Za-z0-9+/]{43}=$/)),
 });
 export type SnapshotFile = v.InferOutput<typeof fileSchema>;
@@ -48,6 +50,8 @@ const manifestSchema = v.strictObject({
   /** Why the same build of the VMM alone can take it; null where another version can as well. */
   same_build_only: v.nullable(text),
   files: v.pipe(v.array(fileSchema), v.maxLength(mostSnapshotFiles)),
+  /** Absent where its files are not encrypted. */
+  encryption: v.optional(encryptionSchema),
 });
 
 export const snapshotManifestSchema = v.pipe(v.unknown(), withCards, manifestSchema);

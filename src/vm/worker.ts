@@ -354,6 +354,8 @@ export class MachineWorker {
     name: string,
     snapshot: string,
     options: {
+      /** The secret key of an encrypted one. */
+      readonly key: string | undefined;
       readonly signal: AbortSignal;
       readonly onProgress: (progress: SnapshotProgress) => void;
     },

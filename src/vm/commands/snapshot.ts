@@ -7,6 +7,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { WorkerClient } from "../client.ts";
 import type { SnapshotSummary } from "../protocol.ts";
 import { awaitPhase } from "./await-phase.ts";
+import { readKeyFile } from "./snapshot-key.ts";
 import { printSummary } from "./words.ts";
 
 interface SnapshotOptions {
@@ -14,6 +15,7 @@ interface SnapshotOptions {
   readonly snapshot: string | undefined;
   readonly list: boolean;
   readonly delete: boolean;
+  readonly "encrypt-to": string | undefined;
   readonly "control-socket": string;
   readonly json: boolean;
 }
@@ -33,6 +35,11 @@ export async function runSnapshot(options: SnapshotOptions): Promise<number> {
   if (name === undefined || snapshot === undefined) {
     throw new UsageError("Expected a virtual machine and the name of a snapshot, or --list");
   }
+  const file = options["encrypt-to"];
+  if (options.delete && file !== undefined) {
+    throw new UsageError("--delete and --encrypt-to exclude each other");
+  }
+  const encryptTo = file === undefined ? undefined : readKeyFile("public", file);
   using client = await WorkerClient.connect(options["control-socket"]);
   if (options.delete) {
     await client.deleteSnapshot(name, snapshot);
@@ -45,6 +52,7 @@ export async function runSnapshot(options: SnapshotOptions): Promise<number> {
     name,
     snapshot,
     ({ done_bytes: done, all_bytes: all }) => line.show(done, all ?? done),
+    encryptTo,
   );
   if (json) await printJson(summary);
   else await printText(`${name}: snapshot ${snapshot} made\n`);
@@ -55,12 +63,14 @@ export async function runSnapshot(options: SnapshotOptions): Promise<number> {
 export async function runRestore(options: {
   readonly name: string;
   readonly snapshot: string;
+  readonly key: string | undefined;
   readonly "control-socket": string;
   readonly json: boolean;
 }): Promise<number> {
   const { name, snapshot } = options;
+  const key = options.key === undefined ? undefined : readKeyFile("secret", options.key);
   using client = await WorkerClient.connect(options["control-socket"]);
-  const { wanted } = await withProgress((show) => client.restore(name, snapshot, show));
+  const { wanted } = await withProgress((show) => client.restore(name, snapshot, show, key));
   const phase = wanted === "paused" ? "paused" : "running";
   await printSummary(await awaitPhase(client, name, phase), options);
   return ExitCode.done;
@@ -83,7 +93,8 @@ export function renderSnapshots(snapshots: readonly SnapshotSummary[]): string {
     formatBytes(one.stored_bytes),
     `${one.hypervisor} ${one.version} (${one.accelerator})`,
     one.same_build_only === null ? "-" : "yes",
+    one.encrypted_to === null ? "-" : "yes",
   ]);
-  const head = ["NAME", "SNAPSHOT", "WHEN", "POWER", "SIZE", "STORED", "HYPERVISOR", "SAME BUILD"];
-  return renderTable(head, rows);
+  const about = ["NAME", "SNAPSHOT", "WHEN", "POWER", "SIZE", "STORED", "HYPERVISOR"];
+  return renderTable([...about, "SAME BUILD", "ENCRYPTED"], rows);
 }

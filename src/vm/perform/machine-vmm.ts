@@ -101,6 +101,8 @@ interface Owner {
 export class MachineVmm implements Disposable {
   /** Of its guest, whichever VMM has it. */
   readonly agent: MachineAgent;
+  /** The public key of the snapshot that is asked for next. */
+  encryptTo: string | undefined;
   readonly #name: string;
   readonly #tools: MachineTools;
   readonly #owner: Owner;
@@ -608,6 +610,7 @@ export class MachineVmm implements Disposable {
     effect: Extract<VmmEffect, { kind: "snapshot" }>,
   ): Promise<"kept" | "taken"> {
     const signal = seat.beginSaving();
+    const { encryptTo } = this;
     const state = await connection.captureState();
     passStep("snapshot:captured");
     const given = state.memory as readonly OwnedDescriptor[] | undefined;
@@ -624,6 +627,7 @@ export class MachineVmm implements Disposable {
         memory,
         disks: machine.disks,
         boundToBuild: driver.boundToBuild(machine),
+        encryptTo,
       };
       await this.#tools.snapshots.write(source, signal);
       return given === undefined ? "kept" : "taken";

@@ -116,6 +116,14 @@ export class Machine implements Disposable {
     this.#record = { ...this.#record, shutdown_grace_ms: grace };
   }
 
+  /**
+   * Of the snapshot that follows: the public key that it is encrypted to. A worker that dies with
+   * it leaves no snapshot, so that none is ever made without.
+   */
+  encryptSnapshot(publicKey: string | undefined): void {
+    this.#vmm.encryptTo = publicKey;
+  }
+
   /** Notes what it was declared to be. @throws Error (ENOSPC …): the former record stands */
   declare(power: NonNullable<MachineRecord["declared_power"]>): void {
     if (this.#record.declared_power === power) return;

@@ -41,6 +41,7 @@ export async function restoreSnapshot(
   tools: Tools,
   manifest: SnapshotManifest,
   options: {
+    readonly key: string | undefined;
     readonly signal: AbortSignal;
     readonly onProgress: (progress: SnapshotProgress) => void;
   },

@@ -67,7 +67,7 @@ export function openPlain(path: string): number {
 }
 
 /** fsync(2), on another thread. */
-const synchronise = (descriptor: number): Promise<void> =>
+export const synchronise = (descriptor: number): Promise<void> =>
   new Promise((resolve, reject) => {
     fsync(descriptor, (error) => {
       if (error === null || error === undefined) resolve();

@@ -23,6 +23,7 @@ import type { Bytes } from "../../units/units.ts";
 import { hostlerVersion } from "../../units/version.ts";
 import type { MachineRecord } from "../machine-record.ts";
 import { namePattern } from "../protocol.ts";
+import { DataKey, KeyRefused } from "../snapshot-key.ts";
 import {
   mostManifestBytes,
   type SnapshotFile,
@@ -32,6 +33,14 @@ import {
 import { mostStateBytes, readAt, writeAll } from "./captures.ts";
 import { passStep } from "./kill-points.ts";
 import {
+  ChunkRefused,
+  openSealed,
+  openSealedToNew,
+  sealedSize,
+  sealToNew,
+} from "./sealed-files.ts";
+import {
+  type Copied,
   type CopyOptions,
   copySparsely,
   copyToNew,
@@ -69,6 +78,8 @@ export interface SnapshotSource {
   readonly disks: readonly Disk[];
   /** Why the same build of the VMM alone can take its state. */
   readonly boundToBuild: readonly string[];
+  /** The public key that all of it is encrypted to; undefined writes it as it is. */
+  readonly encryptTo: string | undefined;
 }
 
 /** What a snapshot held, verified: in memory, and its disks where they are to be. */
@@ -243,10 +254,16 @@ export class Snapshots {
     const of = sizeOf(memory, disks);
     const options = this.#counting(machine, of, signal);
     const files: SnapshotFile[] = [];
+    const sealing = source.encryptTo === undefined ? undefined : DataKey.make(source.encryptTo);
     using stateFile = makeMemoryFile("hostler-vm-state");
     writeAll(stateFile, state.bytes);
     const add = async (file: Omit<SnapshotFile, "size" | "sha256">, descriptor: number) => {
-      const copied = await copyToNew(descriptor, join(folder, file.name), options);
+      const path = join(folder, file.name);
+      const key = sealing?.key.ofFile(file.name);
+      const copied =
+        key === undefined
+          ? await copyToNew(descriptor, path, options)
+          : await sealToNew(descriptor, path, key, options);
       files.push({ ...file, ...copied });
     };
     await add({ name: stateName, kind: "state" }, stateFile.number);
@@ -264,13 +281,16 @@ export class Snapshots {
     }
     const { snapshot, power, boundToBuild } = source;
     const bound = boundToBuild.length === 0 ? null : boundToBuild.join("; ");
-    return {
+    const manifest: SnapshotManifest = {
       format: 1,
       ...{ machine, snapshot, time: wallClock(), hostler: hostlerVersion, power },
       ...{ spec, cards: allocation.cards, image, choice, files },
       vmm_version: state.version,
       same_build_only: bound,
     };
+    if (sealing === undefined) return manifest;
+    const code = sealing.key.codeOf({ ...manifest, encryption: sealing.seal });
+    return { ...manifest, encryption: { ...sealing.seal, code } };
   }
 
   #counting(machine: string, of: Bytes, signal: AbortSignal): CopyOptions {
@@ -292,11 +312,14 @@ export class Snapshots {
     manifest: SnapshotManifest,
     options: {
       readonly disks: string;
+      /** The secret key of what is encrypted; undefined for what is not. */
+      readonly key: string | undefined;
       readonly signal: AbortSignal;
       readonly onProgress: (progress: SnapshotProgress) => void;
     },
   ): Promise<LoadedSnapshot> {
     const { machine, snapshot, files, choice, vmm_version: version } = manifest;
+    const key = dataKeyOf(manifest, options.key);
     const folder = this.folderOf(machine, snapshot);
     const memory: OwnedDescriptor[] = [];
     const disks: string[] = [];
@@ -317,13 +340,21 @@ export class Snapshots {
       for (const file of files) {
         if (file.kind === "disk") {
           const path = join(options.disks, file.disk ?? file.name);
-          await verified(folder, file, (from) => copyToNew(from, path, copying));
+          await verified(folder, file, key, (from, sealed) =>
+            sealed === undefined
+              ? copyToNew(from, path, copying)
+              : openSealedToNew(from, path, sealed, copying),
+          );
           disks.push(path);
           continue;
         }
         const piece = makeMemoryFile(`hostler-vm-${machine}`);
         memory.push(piece);
-        await verified(folder, file, (from) => copySparsely(from, piece.number, copying));
+        await verified(folder, file, key, (from, sealed) =>
+          sealed === undefined
+            ? copySparsely(from, piece.number, copying)
+            : openSealed(from, piece.number, sealed, copying),
+        );
         if (file.kind === "memory") continue;
         memory.pop();
         bytes = readAt(piece, 0, file.size);
@@ -364,11 +395,47 @@ export const snapshotTaken = (machine: string, snapshot: string) =>
       `by hostler vm snapshot --delete ${machine} ${snapshot}, or choose another name.`,
   );
 
+/**
+ * What opens a snapshot, once its manifest is known to be that which was encrypted with it.
+ * @throws SnapshotRefused where key and snapshot do not fit
+ */
+function dataKeyOf(manifest: SnapshotManifest, secretKey: string | undefined): DataKey | undefined {
+  const { machine, snapshot, encryption } = manifest;
+  const what = `The snapshot ${machine}/${snapshot}`;
+  if (encryption === undefined) {
+    if (secretKey === undefined) return undefined;
+    // Whoever gives a key relies on what it says, and a plain snapshot has nothing of that.
+    const expected = "expected one that is encrypted, as a key was given, received a plain one";
+    throw new SnapshotRefused("unfit", `${what}: ${expected}. Restore it without --key.`);
+  }
+  const { code, ...seal } = encryption;
+  if (secretKey === undefined) {
+    const mend = "Give its secret key, by --key FILE.";
+    throw new SnapshotRefused("unfit", `${what} is encrypted to ${seal.recipient}. ${mend}`);
+  }
+  try {
+    const key = DataKey.open(seal, secretKey);
+    if (key.isCodeOf(code, { ...manifest, encryption: seal })) return key;
+  } catch (error) {
+    throw refusedKey(what, error);
+  }
+  const path = `${machine}/${snapshot}/${manifestName}`;
+  throw new SnapshotRefused(
+    "damaged",
+    `${path}: expected the manifest that was encrypted with its files, received another one: it ` +
+      "was changed after it was made. Take another snapshot.",
+  );
+}
+
 /** Copies a file of a snapshot, and compares what was copied with what its manifest says. */
 async function verified(
   folder: string,
   file: SnapshotFile,
-  copy: (source: number) => Promise<{ readonly size: Bytes; readonly sha256: string }>,
+  dataKey: DataKey | undefined,
+  copy: (
+    source: number,
+    sealed: { readonly key: Buffer; readonly size: Bytes } | undefined,
+  ) => Promise<Copied>,
 ): Promise<void> {
   const path = join(folder, file.name);
   const refuse = (expected: string, received: string) =>
@@ -385,17 +452,29 @@ async function verified(
   }
   try {
     const status = fstatSync(source);
-    if (!status.isFile() || status.size !== file.size) {
-      throw refuse(`${file.size} bytes`, status.isFile() ? `${status.size}` : "no plain file");
+    const stored = dataKey === undefined ? file.size : sealedSize(file.size);
+    if (!status.isFile() || status.size !== stored) {
+      throw refuse(`${stored} bytes`, status.isFile() ? `${status.size}` : "no plain file");
     }
     if (file.kind === "state" && file.size > mostStateBytes) {
       throw refuse(`at most ${mostStateBytes} bytes`, `${file.size}`);
     }
-    const { sha256 } = await copy(source);
+    const key = dataKey?.ofFile(file.name);
+    const { sha256 } = await copy(source, key && { key, size: file.size });
     if (sha256 !== file.sha256) throw refuse(file.sha256, sha256);
+  } catch (error) {
+    throw refusedChunk(path, error);
   } finally {
     closeSync(source);
   }
+}
+
+const refusedKey = (what: string, error: unknown): unknown =>
+  error instanceof KeyRefused ? new SnapshotRefused("unfit", `${what}: ${error.message}.`) : error;
+
+function refusedChunk(path: string, error: unknown): unknown {
+  if (!(error instanceof ChunkRefused)) return error;
+  return new SnapshotRefused("damaged", `${path}: ${error.message}. Take another snapshot.`);
 }
 
 function sizeOf(memory: readonly OwnedDescriptor[], disks: readonly Disk[]): Bytes {

@@ -46,7 +46,8 @@ async function write(change: Partial<SnapshotSource> = {}, signal = never): Prom
   ftruncateSync(memory.number, memoryBytes);
   const state = { hypervisor: "qemu", version: "7.2.22", bytes: new Uint8Array([1, 2]) } as const;
   const given = { record, snapshot: "first", power: "running", state, disks: [] } as const;
-  await snapshots.write({ ...given, boundToBuild: [], memory: [memory], ...change }, signal);
+  const usual = { boundToBuild: [], encryptTo: undefined, memory: [memory] };
+  await snapshots.write({ ...given, ...usual, ...change }, signal);
 }
 
 const inFolder = () => readdirSync(join(folder.path, "snapshots"));
@@ -61,7 +62,7 @@ async function restore(version: string, reservation: string | undefined): Promis
     network: { reserve: () => reservation, unreserve: () => {} },
     choose: () => ({ kind: "chosen", program, accelerator: "tcg" }),
   } as unknown as Parameters<typeof restoreSnapshot>[0];
-  const options = { signal: never, onProgress: () => {} };
+  const options = { key: undefined, signal: never, onProgress: () => {} };
   return await restoreSnapshot(tools, snapshots.read("web", "first"), options);
 }
 
