@@ -12,6 +12,7 @@ import { buildAll, readCommit } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
 import { findLiveUpdateKernel, makeLiveUpdateKernel } from "./guest-kernel.ts";
 import { fetchNatsServers } from "./nats-server.ts";
+import { fetchNewerQemu } from "./newer-qemu.ts";
 import {
   ensureDependencies,
   ensureSystemPackages,
@@ -69,6 +70,7 @@ async function main(): Promise<number> {
   await withStep("build", buildAll);
   if (plan.some(({ files }) => files.some(isAboutLiveUpdateGuests))) await prepareGuestKernel();
   if (plan.some(({ files }) => files.some(isAboutNats))) await fetchNatsServers();
+  if (options.all && plan.some(({ files }) => files.some(isAboutNewerQemu))) await fetchNewerQemu();
   if (isWhole) results.push(...(await runChecks()));
   const scratch = mkdtempSync(join(tmpdir(), "hostler-test-"));
   try {
@@ -98,6 +100,8 @@ async function preparePackages(chosen: readonly Suite[]): Promise<void> {
 function isAboutLiveUpdateGuests(path: string): boolean {
   return path.startsWith("test/machine/live-update");
 }
+
+const isAboutNewerQemu = (path: string): boolean => path.includes("newer-qemu");
 
 function isAboutNats(path: string): boolean {
   return path.startsWith("test/namespace/store-nats");
