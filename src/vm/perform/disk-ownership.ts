@@ -1,4 +1,12 @@
-import { existsSync, lstatSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  fstatSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import * as v from "valibot";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -95,15 +103,24 @@ export class DiskLocks implements Disposable {
  * Takes the disks of a machine for the VMM that is about to be started: all of them, or none. With
  * the locks held, compares the owner generation beside them, and writes ours there where it is
  * higher.
- * @param generation ours; 0 for a machine that no master gave
+ * @param options.generation ours; 0 for a machine that no master gave
+ * @param options.former a duplicate of what stands at the place of that lock in the VMM that has
+ *   the machine until this one takes it over: one lock for both, so that it is never free between
  * @throws DisksRefused; SystemCallError (ENOLCK …); Error (ENOSPC …). No lock is left then.
  */
-export function takeDisks(disks: readonly Disk[], generation: number): DiskLocks {
+export function takeDisks(
+  disks: readonly Disk[],
+  options: {
+    readonly generation: number;
+    readonly former?: ((index: number) => OwnedDescriptor | undefined) | undefined;
+  },
+): DiskLocks {
   const writable = disks.filter(({ readOnly }) => !readOnly).map(({ path }) => path);
-  const locks = lockAll(writable);
+  const locks = lockAll(writable, options.former);
   try {
     passStep("disks:locked");
-    for (const folder of new Set(writable.map((path) => dirname(path)))) claim(folder, generation);
+    const folders = new Set(writable.map((path) => dirname(path)));
+    for (const folder of folders) claim(folder, options.generation);
     passStep("disks:claimed");
     return locks;
   } catch (error) {
@@ -131,10 +148,15 @@ export function claimDisks(
   }
 }
 
-function lockAll(paths: readonly string[]): DiskLocks {
+function lockAll(
+  paths: readonly string[],
+  former: (index: number) => OwnedDescriptor | undefined = () => undefined,
+): DiskLocks {
   const taken: OwnedDescriptor[] = [];
   try {
-    for (const path of paths) taken.push(lockOne(path));
+    for (const [index, path] of paths.entries()) {
+      taken.push(sharedLock(path, former(index)) ?? lockOne(path));
+    }
     return new DiskLocks(taken);
   } catch (error) {
     for (const descriptor of taken) descriptor.close();
@@ -143,6 +165,16 @@ function lockAll(paths: readonly string[]): DiskLocks {
 }
 
 const lockOf = (disk: string) => `${disk}.lock`;
+
+/** undefined where it is not the lock of this disk: a VMM of an older worker has none. */
+function sharedLock(path: string, found: OwnedDescriptor | undefined) {
+  if (found === undefined) return undefined;
+  const lock = statSync(lockOf(path), { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(found.number);
+  if (lock?.dev === dev && lock.ino === ino) return found;
+  found.close();
+  return undefined;
+}
 
 function lockOne(path: string): OwnedDescriptor {
   const status = lstatSync(path);

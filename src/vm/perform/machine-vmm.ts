@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
+import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import {
   type HypervisorDriver,
   type HypervisorProgram,
@@ -337,8 +337,15 @@ export class MachineVmm implements Disposable {
     using memory = number === undefined ? undefined : await this.#memoryFor(machine, beginning);
     const isGiven = number !== undefined && memory !== undefined;
     // These descriptors end here; those of the VMM, which are the same openings, end with it.
-    using disks = takeDisks(machine.disks, this.#owner.record().assigned?.owner_generation ?? 0);
     const firstLock = Math.max(2, ...plan.descriptors.map((one) => one.number)) + 1;
+    using former = beginning.kind === "beside" ? openProcess(beginning.former.processId) : null;
+    using disks = takeDisks(machine.disks, {
+      generation: this.#owner.record().assigned?.owner_generation ?? 0,
+      former: (index) => {
+        const taken = former == null ? undefined : takeDescriptor(former, firstLock + index);
+        return taken instanceof OwnedDescriptor ? taken : undefined;
+      },
+    });
     return await startVmm(this.#tools.loop, {
       invocation,
       plan,
