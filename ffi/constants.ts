@@ -215,6 +215,7 @@ export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
 export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
+export const CLOCK_BOOTTIME = 7;
 
 // <linux/mount.h>: the attributes are of Linux 5.12.
 export const MS_NOSUID = 2;

@@ -40,6 +40,7 @@ export function openFaultWatchdog(path: string, timeout: number): Watchdog {
   return {
     name: "a watchdog of a test",
     timeout,
+    staysArmed: true,
     ping: () => tell("ping"),
     disarm: () => {
       tell("V");

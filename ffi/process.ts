@@ -1,5 +1,6 @@
 import { libc } from "./c-library.ts";
 import {
+  CLOCK_BOOTTIME,
   CLOCK_MONOTONIC,
   CLOCK_REALTIME,
   PR_CAP_AMBIENT,
@@ -99,6 +100,11 @@ const timespec = new NativeMemory(layouts.timespec.size);
 /** CLOCK_MONOTONIC in nanoseconds: clock_gettime(2). Exact for 104 days of uptime. */
 export function monotonicNanoseconds(): number {
   return nanosecondsOf(CLOCK_MONOTONIC);
+}
+
+/** CLOCK_BOOTTIME in nanoseconds: it goes on while the host is suspended. */
+export function bootNanoseconds(): number {
+  return nanosecondsOf(CLOCK_BOOTTIME);
 }
 
 /** CLOCK_REALTIME in nanoseconds since 1970, exact to a quarter of a microsecond. */

@@ -24,6 +24,8 @@ export interface Watchdog extends Disposable {
   readonly name: string;
   /** Seconds from a ping to the reset, as the driver has taken them. */
   readonly timeout: number;
+  /** It counts on when its device is closed without a word, as by the end of a process. */
+  readonly staysArmed: boolean;
   /** It counts from the beginning again. @throws SystemCallError */
   ping(): void;
   /** It counts no more, and its device is closed. @throws SystemCallError (it counts on) */
@@ -77,6 +79,10 @@ class WatchdogDevice implements Watchdog {
     this.name = text.replace(/\0.*$/s, "");
   }
 
+  get staysArmed(): boolean {
+    return (this.#options & WDIOF_MAGICCLOSE) !== 0;
+  }
+
   get timeout(): number {
     return this.#timeout;
   }
@@ -95,9 +101,7 @@ class WatchdogDevice implements Watchdog {
   }
 
   disarm(): void {
-    if ((this.#options & WDIOF_MAGICCLOSE) === 0) {
-      throw new Error(`The watchdog ${this.#path} (${this.name}) cannot be told to stop`);
-    }
+    // Where there is no magic letter, closing it is enough.
     const magic = cString("V");
     const result = attempt(() => libc.write(this.#file.number, magic.address, 1));
     if (result < 0) throw new SystemCallError("write", -result, this.#path);

@@ -1,9 +1,14 @@
-import { monotonicNanoseconds, realtimeNanoseconds } from "../../ffi/process.ts";
+import { bootNanoseconds, monotonicNanoseconds, realtimeNanoseconds } from "../../ffi/process.ts";
 import type { MonotonicTime } from "../units/units.ts";
 
 /** Now on CLOCK_MONOTONIC, in milliseconds with fractions; comparable between processes. */
 export function monotonicNow(): MonotonicTime {
   return monotonicNanoseconds() / 1_000_000;
+}
+
+/** Now on CLOCK_BOOTTIME, in milliseconds: time in which the host was suspended counts as well. */
+export function bootClockNow(): number {
+  return bootNanoseconds() / 1_000_000;
 }
 
 /** Microseconds that the wall clock is ahead of the monotonic one, as they were last measured. */

@@ -405,6 +405,7 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     networks,
     generation: worker.desired.generation,
     convergence_percent: worker.desired.convergencePercent,
+    master: worker.mastered?.status() ?? null,
     warnings: [
       ...(choice.kind === "refused" ? [`No machine can run: ${choice.reason}`] : []),
       ...(chosen?.warning === undefined ? [] : [chosen.warning]),

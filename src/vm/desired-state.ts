@@ -5,10 +5,14 @@ import type { DesiredRequest, ReconciliationAnswer, VmSpec } from "./protocol.ts
 import {
   type Command,
   type DeclaredPower,
+  type Desired,
+  type DesiredMachine,
   eventOf,
+  type Hold,
   type ObservedMachine,
   type Reconciliation,
   reconcile,
+  type Standing,
 } from "./reconcile.ts";
 
 /** A declaration with its number. */
@@ -16,24 +20,27 @@ export type Declared = DesiredRequest & { readonly generation: number };
 
 /** What keeping to a declaration needs of the worker. */
 export interface Reconciled {
-  readonly file: DesiredFile;
+  /** Where what was declared here is kept; undefined where a master declares. */
+  readonly file: DesiredFile | undefined;
   observe(): readonly ObservedMachine[];
   /** Why this worker can have no such machine, whatever else it has. */
   refuse(spec: VmSpec): string | undefined;
   /** @returns why there can be no such machine */
-  create(spec: VmSpec, power: DeclaredPower): string | undefined;
+  create(machine: DesiredMachine): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
   declare(name: string, power: DeclaredPower): void;
   /** Changes what of a machine can be changed while it runs. @throws Error (ENOSPC …) */
   adjust(name: string, spec: VmSpec): void;
   handle(name: string, event: MachineEvent): void;
+  /** Ends its VMM at once, whatever its machine is doing. */
+  kill(name: string): void;
   onTrouble(message: string): void;
 }
 
 /** A declaration that is older than the last one, of networks that are not here, or not written. */
 export class DeclarationRefused extends Error {
   override readonly name = "DeclarationRefused";
-  readonly kind: "old-generation" | "network" | "system";
+  readonly kind: "old-generation" | "has-master" | "network" | "system";
 
   constructor(
     message: string,
@@ -47,7 +54,8 @@ export class DeclarationRefused extends Error {
 /** Keeps the machines of a worker as they are declared, over its restarts. */
 export class DesiredState {
   readonly #worker: Reconciled;
-  #desired: Declared | undefined;
+  #desired: Desired | undefined;
+  #holds: ReadonlyMap<string, Hold> = new Map();
   #last: Reconciliation | undefined;
   /** Commands that were refused when they were last given: not given again to as many machines. */
   readonly #refused = new Set<string>();
@@ -56,10 +64,11 @@ export class DesiredState {
 
   constructor(worker: Reconciled) {
     this.#worker = worker;
-    const found = worker.file.read();
+    const { file } = worker;
+    const found = file?.read();
     if (typeof found === "string") {
-      worker.onTrouble(`${worker.file.path} is not understood, and nothing is declared: ${found}`);
-    } else this.#desired = found;
+      worker.onTrouble(`${file?.path} is not understood, and nothing is declared: ${found}`);
+    } else if (found !== undefined) this.#desired = desiredOf(found, found.generation);
   }
 
   get generation(): number | null {
@@ -70,8 +79,23 @@ export class DesiredState {
     return this.#last?.convergencePercent ?? null;
   }
 
+  /** How machines stood to what is declared, when that was last looked at, by name. */
+  get standings(): ReadonlyMap<string, Standing> {
+    return new Map(this.#last?.standings.map((standing) => [standing.name, standing]));
+  }
+
+  /** What a master declares, and which machines may not run: kept to from now on. */
+  follow(desired: Desired, holds: ReadonlyMap<string, Hold>): void {
+    if (desired !== this.#desired) this.#refused.clear();
+    this.#desired = desired;
+    this.#holds = holds;
+    this.reconcile();
+  }
+
   /** @throws DeclarationRefused: the former declaration stands */
   apply(request: DesiredRequest): ReconciliationAnswer {
+    const { file } = this.#worker;
+    if (file === undefined) throw hasMaster();
     const last = this.#desired?.generation ?? 0;
     const generation = request.generation ?? last + 1;
     if (generation < last) {
@@ -81,15 +105,15 @@ export class DesiredState {
     this.#refuseUnfit(request);
     const desired = { ...request, generation };
     try {
-      this.#worker.file.write(desired);
+      file.write(desired);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       const message = `Cannot write the declaration down: ${why}`;
       throw new DeclarationRefused(message, { kind: "system", cause: error });
     }
-    this.#desired = desired;
+    this.#desired = desiredOf(desired, generation);
     this.#refused.clear();
-    const planned = this.#plan(desired);
+    const planned = this.#plan(this.#desired);
     this.reconcile();
     return answerOf(planned);
   }
@@ -103,9 +127,10 @@ export class DesiredState {
 
   /** What `apply` would do. */
   diff(request: DesiredRequest): ReconciliationAnswer {
+    if (this.#worker.file === undefined) throw hasMaster();
     this.#refuseUnfit(request);
     const generation = request.generation ?? (this.#desired?.generation ?? 0) + 1;
-    return answerOf(this.#plan({ ...request, generation }));
+    return answerOf(this.#plan(desiredOf(request, generation)));
   }
 
   /** After everything that happened: does what is left to do; nothing where all is as declared. */
@@ -123,8 +148,8 @@ export class DesiredState {
     }
   }
 
-  #plan(desired: Declared, observed = this.#worker.observe()): Reconciliation {
-    return reconcile(desiredOf(desired, desired.generation), observed);
+  #plan(desired: Desired, observed = this.#worker.observe()): Reconciliation {
+    return reconcile(desired, observed, this.#holds);
   }
 
   #perform(command: Command): void {
@@ -143,23 +168,42 @@ export class DesiredState {
     }
   }
 
+  /** Its VMM first; that it is to be off is noted so that nothing starts it, and is tried again. */
+  #end(name: string): void {
+    const { kill, observe, declare, handle } = this.#worker;
+    kill(name);
+    const wanted = observe().find((machine) => machine.name === name)?.wanted;
+    if (wanted === "off" || wanted === "absent") return;
+    // A boot is a wish of its declaration again, once it may.
+    declare(name, "off");
+    handle(name, { kind: "shutdown", hurry: true });
+  }
+
   #order(command: Command): string | undefined {
-    if (command.kind === "create") {
-      const { spec, power } = command.machine;
-      return this.#worker.create(spec, power);
+    if (command.kind === "create") return this.#worker.create(command.machine);
+    if (command.kind === "end") {
+      this.#end(command.name);
+      return undefined;
     }
     if (command.kind === "adjust") {
       this.#worker.adjust(command.name, command.spec);
       return undefined;
     }
     if (command.kind === "power") {
-      const machine = this.#desired?.machine.find(({ name }) => name === command.name);
+      const machine = this.#desired?.machines.find(({ spec }) => spec.name === command.name);
       this.#worker.declare(command.name, machine?.power ?? "running");
     }
     this.#worker.handle(command.name, eventOf(command));
     return undefined;
   }
 }
+
+const hasMaster = () =>
+  new DeclarationRefused(
+    "This worker has what its master declares: expected a declaration at the master, received " +
+      "one here. Apply it there, or take [master] out of the configuration",
+    { kind: "has-master" },
+  );
 
 function answerOf({
   generation,
@@ -193,11 +237,14 @@ function detailOf(command: Command): string {
     case "create":
       return `to be ${command.machine.power}`;
     case "delete":
-      return command.reason === "extra"
-        ? "it is declared no more"
+      if (command.reason === "extra") return "it is declared no more";
+      return command.reason === "given-anew"
+        ? "it is given under a higher owner generation: it is created anew after it"
         : `${command.drift.map(({ key }) => key).join(", ")} changed: it is created anew after it`;
     case "adjust":
       return `${command.drift.map(({ key }) => key).join(", ")} changed`;
+    case "end":
+      return command.reason;
     case "power":
       return command.event;
   }

@@ -297,6 +297,8 @@ export const errorKinds = [
   "wrong-phase",
   /** A declaration is older than the last one. */
   "old-generation",
+  /** A master declares what this worker has. */
+  "has-master",
   /** A limit of this worker, or no address is free. */
   "limit",
   /** A network that is not there, an address or a port of the host that is another's. */
@@ -526,6 +528,34 @@ export const vmMetricsSchema = v.object({
 });
 export type VmMetrics = v.InferOutput<typeof vmMetricsSchema>;
 
+/** How a worker stands to its master. */
+export const masterStatusSchema = v.object({
+  /** null while this host is not enrolled. */
+  address: v.nullable(v.string()),
+  state: v.picklist(["connected", "disconnected"]),
+  /** Milliseconds for which it has been so. */
+  since_ms: v.nullable(v.number()),
+  /** Why it is not reached. */
+  reason: v.nullable(v.string()),
+  /** Of the assignment that is followed. */
+  generation: v.nullable(v.number()),
+  revision: v.nullable(v.number()),
+  /** Milliseconds since the last report was sent that was answered. */
+  heard_ms: v.nullable(v.number()),
+  watchdog: v.nullable(
+    v.object({
+      device: v.string(),
+      phase: v.picklist(["off", "unheld", "arming", "armed"]),
+      timeout_ms: v.nullable(v.number()),
+    }),
+  ),
+  /** Machines that may not run now, and why. */
+  held: v.array(v.object({ name: v.string(), reason: v.string() })),
+  /** Machines that are held under an owner generation of which the master never heard. */
+  unknown: v.array(v.string()),
+});
+export type MasterStatus = v.InferOutput<typeof masterStatusSchema>;
+
 /** The answer of `status`. */
 export const workerStatusSchema = v.object({
   version: v.string(),
@@ -565,6 +595,8 @@ export const workerStatusSchema = v.object({
   /** Of what was applied last; null when nothing ever was. */
   generation: v.nullable(v.number()),
   convergence_percent: v.nullable(v.number()),
+  /** Whom it follows; null for a worker that has what is declared here. */
+  master: v.nullable(masterStatusSchema),
   /** What is not as it should be, such as a host without KVM. */
   warnings: v.array(v.string()),
 });

@@ -1,4 +1,5 @@
 import type { MachineEvent, Phase, Wanted } from "./lifecycle-state.ts";
+import type { Assigned } from "./machine-record.ts";
 import type { VmSpec } from "./protocol.ts";
 import { cardRequestsOf } from "./protocol-network.ts";
 
@@ -14,12 +15,25 @@ export type DeclaredPower = Exclude<Wanted, "absent">;
 export interface DesiredMachine {
   readonly spec: VmSpec;
   readonly power: DeclaredPower;
+  /** What a master gave it with; undefined for one that a file of this host declares. */
+  readonly assigned?: Assigned;
+}
+
+/** Why a machine may not run now. ends: its VMM is ended. waits: it gets none. */
+export interface Hold {
+  readonly kind: "ends" | "waits";
+  readonly reason: string;
 }
 
 /** All that is declared for one worker, under the number of its version. */
 export interface Desired {
   readonly generation: number;
   readonly machines: readonly DesiredMachine[];
+  /**
+   * Machines that are to go, when they are held under this owner generation or a lower one: all
+   * others stay. undefined: what is declared no more goes.
+   */
+  readonly removals?: ReadonlyMap<string, number>;
 }
 
 /** A machine as the worker knows it. */
@@ -33,6 +47,8 @@ export interface ObservedMachine {
   readonly spec: VmSpec | undefined;
   /** Whoever declares it. A machine that an operator made by hand is nobody's to remove. */
   readonly owner: "declared" | "operator" | "unknown";
+  /** Under which a master gave it; undefined for one that none gave. */
+  readonly ownerGeneration?: number | undefined;
   readonly reason: string | undefined;
 }
 
@@ -61,6 +77,10 @@ export type Command =
       readonly spec: VmSpec;
       readonly drift: readonly Drift[];
     }
+  /** Given under a higher owner generation: it is ended, and created anew when it is removed. */
+  | { readonly kind: "delete"; readonly name: string; readonly reason: "given-anew" }
+  /** It may not run now: its VMM is ended, and its guest is not asked. */
+  | { readonly kind: "end"; readonly name: string; readonly reason: string }
   | {
       readonly kind: "power";
       readonly name: string;
@@ -85,12 +105,25 @@ export interface Reconciliation {
 }
 
 /** @param observed every machine that the worker knows, each name once */
-export function reconcile(desired: Desired, observed: readonly ObservedMachine[]): Reconciliation {
+export function reconcile(
+  desired: Desired,
+  observed: readonly ObservedMachine[],
+  holds: ReadonlyMap<string, Hold> = new Map(),
+): Reconciliation {
   const known = new Map(observed.map((machine) => [machine.name, machine]));
   const declared = new Set(desired.machines.map(({ spec }) => spec.name));
+  const held = observed.flatMap(
+    (machine) => decideHeld(machine, holds.get(machine.name), desired.removals) ?? [],
+  );
+  const isHeld = new Set(held.map(({ standing }) => standing.name));
+  const extra = observed.filter(({ name }) => !declared.has(name) && !isHeld.has(name));
   const decisions = [
-    ...desired.machines.map((machine) => decideDeclared(machine, known.get(machine.spec.name))),
-    ...observed.filter(({ name }) => !declared.has(name)).map(decideExtra),
+    // What may not run is ended before anything else is done.
+    ...held,
+    ...desired.machines
+      .filter(({ spec }) => !isHeld.has(spec.name))
+      .map((machine) => decideDeclared(machine, known.get(machine.spec.name))),
+    ...extra.map((machine) => decideExtra(machine, desired.removals)),
   ].filter((decision) => decision !== undefined);
   const standings = decisions.map(({ standing }) => standing);
   return {
@@ -118,6 +151,36 @@ function whyLeftAlone(machine: ObservedMachine): string | undefined {
   return undefined;
 }
 
+/** Phases in which a machine has no VMM, and none is being made. */
+const withoutVmm: ReadonlySet<Phase> = new Set<Phase>([
+  ...(["absent", "preparing", "preparing-network", "clearing", "off"] as const),
+  ...(["failed", "backing-off", "removing", "removed"] as const),
+]);
+
+/** Whether a machine may have a VMM, as far as anybody knows. */
+export const mayHaveVmm = (phase: Phase): boolean => !withoutVmm.has(phase);
+
+/** undefined: it is treated as any other. A removal goes on, and ends a VMM as well. */
+function decideHeld(
+  observed: ObservedMachine,
+  hold: Hold | undefined,
+  removals: Desired["removals"],
+): Decision | undefined {
+  if (hold === undefined || isGone(observed)) return undefined;
+  const { name, phase, wanted } = observed;
+  const { kind, reason } = hold;
+  const hasVmm = mayHaveVmm(phase);
+  if (kind === "waits" && hasVmm) return undefined;
+  const standing = pending(name, reason);
+  const isMeant = wanted !== "off" && wanted !== "absent";
+  // One that is stopping, or being removed, has a guest that takes its time.
+  if (hasVmm || isMeant) return { standing, command: { kind: "end", name, reason } };
+  return isToGo(observed, removals) ? undefined : { standing };
+}
+
+const isToGo = ({ name, ownerGeneration }: ObservedMachine, removals: Desired["removals"]) =>
+  (removals?.get(name) ?? 0) >= (ownerGeneration ?? Number.POSITIVE_INFINITY);
+
 function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | undefined): Decision {
   const { name } = machine.spec;
   if (isGone(observed)) {
@@ -129,6 +192,8 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
     return { standing: stand(name, "left-alone", "an operator made it by hand") };
   }
   if (observed.wanted === "absent") return { standing: pending(name, "it is being removed") };
+  const owned = decideOwner(machine, observed);
+  if (owned !== undefined) return owned;
   const drift = findDrift(machine.spec, observed.spec);
   if (drift.length > 0) {
     const standing = { ...stand(name, "drifted", undefined), drift };
@@ -142,6 +207,27 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
 
 /** Keys of what is around a machine, and not of what it is made of. */
 const adjustable: ReadonlySet<string> = new Set<keyof VmSpec>(["health"]);
+
+/** undefined: it is held under the owner generation under which it is declared. */
+function decideOwner(
+  { assigned }: DesiredMachine,
+  { name, ownerGeneration }: ObservedMachine,
+): Decision | undefined {
+  const given = assigned?.owner_generation;
+  if (given === ownerGeneration) return undefined;
+  if (given === undefined) {
+    return { standing: stand(name, "left-alone", "a master gave it") };
+  }
+  if (ownerGeneration === undefined) {
+    return { standing: stand(name, "left-alone", "it was declared here, and no master gave it") };
+  }
+  if (given < ownerGeneration) {
+    const reason = `it is held under owner generation ${ownerGeneration}, after ${given}`;
+    return { standing: stand(name, "left-alone", reason) };
+  }
+  const standing = pending(name, "it is given anew");
+  return { standing, command: { kind: "delete", name, reason: "given-anew" } };
+}
 
 /** A machine that failed, or whose guest shut itself down, is the rule's of restarts. */
 function decidePower(machine: DesiredMachine, observed: ObservedMachine): Decision {
@@ -177,9 +263,15 @@ function eventTowards(
   return phase === "paused" ? "resume" : undefined;
 }
 
-function decideExtra(observed: ObservedMachine): Decision | undefined {
+function decideExtra(
+  observed: ObservedMachine,
+  removals: Desired["removals"],
+): Decision | undefined {
   if (isGone(observed)) return undefined;
-  const { name } = observed;
+  const { name, ownerGeneration } = observed;
+  if (removals === undefined && ownerGeneration !== undefined) return undefined;
+  // Nobody has said that it may go.
+  if (removals !== undefined && !isToGo(observed, removals)) return undefined;
   const leftAlone = whyLeftAlone(observed);
   if (leftAlone !== undefined) return { standing: stand(name, "left-alone", leftAlone) };
   if (observed.owner === "operator") return undefined;
@@ -246,7 +338,9 @@ export function eventOf(command: Exclude<Command, { kind: "adjust" }>): MachineE
     case "create":
       return { kind: "create", wanted: command.machine.power };
     case "delete":
-      return { kind: "delete", hurry: false };
+      return { kind: "delete", hurry: command.reason === "given-anew" };
+    case "end":
+      return { kind: "shutdown", hurry: true };
     case "power":
       return command.event === "shutdown"
         ? { kind: "shutdown", hurry: false }

@@ -19,6 +19,8 @@ import {
   value,
   word,
 } from "../toml/configuration-reader.ts";
+import { parseDuration } from "../units/units.ts";
+import { masterLimits } from "./protocol-master.ts";
 import { domainSchema, isNetworkName, networkLimits, networkNameRule } from "./protocol-network.ts";
 
 /** What each key of the worker's configuration may be. */
@@ -33,6 +35,11 @@ export const workerConfigurationLimits = {
   /** Longest and shortest prefix of the machines' subnet: from 2 to 16 million addresses. */
   shortestPrefix: 8,
   longestPrefix: 30,
+  /** Milliseconds: one that is shorter fires while a worker is replaced by a newer one. */
+  shortestWatchdog: 10_000,
+  longestWatchdog: masterLimits.watchdogTime,
+  /** Milliseconds between two reports at least; the wire says at most. */
+  shortestReport: 500,
 } as const;
 
 /** A subnet of IPv4: "10.100.0.0" with 16 is 10.100.0.0/16. */
@@ -162,6 +169,50 @@ const network = table(
 );
 export type NetworkTable = Read<typeof network>;
 
+const { labels: mostLabels } = masterLimits;
+const label = /^[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?$/;
+const { shortestWatchdog, longestWatchdog } = workerConfigurationLimits;
+
+const duration = (least: number, most: number) =>
+  value(
+    `a duration such as "5s", from ${least} ms to ${most} ms`,
+    v.pipe(
+      v.string(),
+      v.transform((written) => parseDuration(written) ?? Number.NaN),
+      v.number(),
+      v.minValue(least),
+      v.maxValue(most),
+    ),
+  );
+
+const masterReaders = {
+  identity: plainPath,
+  address: value(
+    'an address such as "https://master.example:7700", without a path',
+    v.pipe(v.string(), v.regex(/^https:\/\/[^/\s]+$/)),
+  ),
+  authority: value(
+    "the fingerprint of the authority's key: 64 hexadecimal digits",
+    v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+  ),
+  labels: namedTable(
+    value(
+      "1 to 63 of A-Z, a-z, 0-9, ., _ and -, with a letter or a digit at each end",
+      v.pipe(v.string(), v.regex(/^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/)),
+    ),
+    {
+      expected: "labels",
+      most: mostLabels,
+      isName: (name) => label.test(name),
+      expectedName: "a label of 1 to 63 of a-z, 0-9, ., _, / and -",
+    },
+  ),
+  watchdog: plainPath,
+  watchdog_timeout: duration(shortestWatchdog, longestWatchdog),
+  report_interval: duration(workerConfigurationLimits.shortestReport, masterLimits.reportEvery),
+};
+const master = table(masterReaders, { expected: "a table with identity", required: ["identity"] });
+
 const readers = {
   metrics_poll_interval: someDuration,
   auto_restart: flag,
@@ -184,12 +235,16 @@ const readers = {
   }),
   backoff,
   start_limit: startLimit,
+  master,
   control_socket: socketPath,
   run_dir: plainPath,
 };
 
-/** Every key that there is. */
-export const workerKeys: readonly string[] = Object.keys(readers);
+/** Every key that there is, those of [master] among them. */
+export const workerKeys: readonly string[] = [
+  ...Object.keys(readers).filter((key) => key !== "master"),
+  ...Object.keys(masterReaders),
+];
 
 export const readWorker = table(readers, { expected: "keys" });
 export type WorkerTable = Read<typeof readWorker>;

@@ -9,6 +9,7 @@ import type { Mistake, Report } from "../toml/configuration-reader.ts";
 import type { TomlTable } from "../toml/toml-tree.ts";
 import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Milliseconds } from "../units/units.ts";
+import { masterLimits } from "./protocol-master.ts";
 import {
   readWorker,
   type Subnet,
@@ -20,6 +21,18 @@ import { checkNetworks, makeNetworks, type NetworkConfiguration } from "./worker
 export type { ConfigurationWarning } from "../toml/configuration-file.ts";
 export type { ConfigurationError } from "../toml/configuration-reader.ts";
 export type { Subnet } from "./worker-configuration-schema.ts";
+
+/** Whom this worker follows. */
+export interface MasterConfiguration {
+  /** Folder of this host's key, as hostler identity enrol makes it. */
+  readonly identity: string;
+  /** What the host must be enrolled at; undefined: whatever it is enrolled at. */
+  readonly address: string | undefined;
+  readonly authority: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly watchdog: { readonly device: string; readonly timeout: Milliseconds } | undefined;
+  readonly reportInterval: Milliseconds;
+}
 
 /** What `hostler vm worker --config FILE` says, with the defaults of all that it does not say. */
 export interface WorkerConfiguration {
@@ -53,6 +66,8 @@ export interface WorkerConfiguration {
   readonly controlSocket: string;
   /** Sockets of the machines, and what has to outlive this worker only until the next boot. */
   readonly runFolder: string;
+  /** undefined: it has what is declared here. */
+  readonly master: MasterConfiguration | undefined;
 }
 
 /** Where Debian's package ovmf has its firmware. */
@@ -76,6 +91,7 @@ export const workerDefaults = {
   startLimit: "none",
   controlSocket: "/run/hostler/vm.sock",
   runFolder: "/run/hostler/vm",
+  master: undefined,
 } as const satisfies WorkerConfiguration;
 
 export type WorkerOutcome =
@@ -121,6 +137,24 @@ function makeConfiguration(read: WorkerTable): WorkerConfiguration {
     startLimit: makeStartLimit(read.start_limit),
     controlSocket: read.control_socket ?? usual.controlSocket,
     runFolder: read.run_dir ?? usual.runFolder,
+    master: makeMaster(read.master),
+  };
+}
+
+/** Seconds are what watchdogs count. */
+const WATCHDOG_TIMEOUT: Milliseconds = 60_000;
+
+function makeMaster(read: WorkerTable["master"]): MasterConfiguration | undefined {
+  if (read?.identity === undefined) return undefined;
+  const { identity, address, authority, labels, watchdog } = read;
+  const timeout = read.watchdog_timeout ?? WATCHDOG_TIMEOUT;
+  return {
+    identity,
+    address,
+    authority,
+    labels: Object.fromEntries(labels ?? []),
+    watchdog: watchdog === undefined ? undefined : { device: watchdog, timeout },
+    reportInterval: read.report_interval ?? masterLimits.reportEvery,
   };
 }
 
@@ -142,6 +176,14 @@ function checkRelations(root: TomlTable, read: WorkerTable, report: Report): voi
     subnet: read.vm_subnet_base ?? workerDefaults.subnet,
   };
   checkNetworks(root, { first: defaultNetwork, tables: read.network }, report);
+  const { watchdog, watchdog_timeout: timeout } = read.master ?? {};
+  if (watchdog === undefined && timeout !== undefined) {
+    complain("master", {
+      expected: "watchdog_timeout beside watchdog alone",
+      received: "watchdog_timeout, and no watchdog",
+      mend: "Name the device, or take the timeout away.",
+    });
+  }
   const { backoff } = read;
   if (typeof backoff !== "object") return;
   const { first, cap } = makeBackoff(backoff) as Backoff;

@@ -30,10 +30,17 @@ import {
   type MachineRules,
   type MachineState,
 } from "./lifecycle-state.ts";
-import { type MachineRecord, noteToRecord, type RecordedChoice } from "./machine-record.ts";
-
+import {
+  type Assigned,
+  type MachineRecord,
+  noteToRecord,
+  type RecordedChoice,
+} from "./machine-record.ts";
+import { Mastered } from "./mastered.ts";
+import { masteredWorker } from "./mastered-worker.ts";
 import { Captures } from "./perform/captures.ts";
 import { DesiredFile } from "./perform/desired-file.ts";
+import { ownerGenerationIn } from "./perform/disk-ownership.ts";
 import { DiskPreparation } from "./perform/disk-preparation.ts";
 import { Machine } from "./perform/machine.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
@@ -109,6 +116,8 @@ export class MachineWorker {
   readonly events = new EventBook<HistoryEntry>();
   readonly machines = new Map<string, Entry>();
   readonly desired: DesiredState;
+  /** undefined where no master declares. */
+  readonly mastered: Mastered | undefined;
   readonly snapshots: Snapshots;
   /** Names of machines that are being made of snapshots. */
   readonly #restoring = new Set<string>();
@@ -187,13 +196,18 @@ export class MachineWorker {
       runFolder: configuration.runFolder,
       boot: bootId(),
       choose: (recorded) => this.choose(recorded),
+      whyNotStarted: (name) => this.mastered?.whyNotStarted(name),
       onTrouble,
     };
     this.desired = new DesiredState({
-      file: new DesiredFile(configuration.artifactsFolder),
+      file:
+        configuration.master === undefined
+          ? new DesiredFile(configuration.artifactsFolder)
+          : undefined,
       observe: () => [...this.machines.values()].map(observed),
       refuse: (spec) => this.#network.refuse(spec),
-      create: (spec, wanted) => this.create(spec, { wanted, owner: "declared" })?.message,
+      create: ({ spec, power: wanted, assigned }) =>
+        this.create(spec, { wanted, owner: "declared", ...(assigned && { assigned }) })?.message,
       declare: (name, power) => this.machines.get(name)?.machine.declare(power),
       adjust: (name, spec) => {
         this.machines.get(name)?.machine.adjust(spec);
@@ -201,15 +215,51 @@ export class MachineWorker {
         this.#announce();
       },
       handle: (name, event) => this.handle(name, event),
+      kill: (name) => this.machines.get(name)?.machine.kill(),
       onTrouble,
     });
     mkdirSync(configuration.runFolder, { recursive: true, mode: 0o711 });
     for (const record of records.values()) this.#add(record);
+    this.mastered = this.#follow();
+  }
+
+  /** Undefined where no master declares. */
+  #follow(): Mastered | undefined {
+    const { configuration } = this;
+    if (configuration.master === undefined) return undefined;
+    return new Mastered(configuration.master, masteredWorker(this, this.#loop, this.#limited));
+  }
+
+  get boot(): string {
+    return this.#tools.boot;
+  }
+
+  /** What is another worker's by now, or may be, is ended before anything else is done. */
+  #endForeign(): void {
+    const held = new Set(this.mastered?.heldNow() ?? []);
+    for (const { machine } of this.machines.values()) {
+      const reason = held.has(machine.name) ? "its master's word" : this.#laterOwner(machine);
+      if (reason === undefined || !machine.endUnadopted()) continue;
+      this.#logger.warn(`${machine.name}: its VMM is ended: it may be another worker's: ${reason}`);
+    }
+  }
+
+  #laterOwner({ name, record }: Machine): string | undefined {
+    const generation = record.assigned?.owner_generation ?? 0;
+    try {
+      const owner = ownerGenerationIn(this.#tools.folders.disksOf(name));
+      return owner > generation ? `owner generation ${owner} beside its disks` : undefined;
+    } catch (error) {
+      // Nobody can say: its next start is refused, and what runs is not ended for a damaged file.
+      this.#logger.warn(`${name}: ${error instanceof Error ? error.message : String(error)}`);
+      return undefined;
+    }
   }
 
   /** Takes up what an earlier worker left, and then its control socket. */
   async start(): Promise<void> {
     const { controlSocket } = this.configuration;
+    this.#endForeign();
     for (const { path, reason } of this.#unreadable) {
       this.#logger.error(`${path} is not understood, and its machine is left alone: ${reason}`);
     }
@@ -221,6 +271,7 @@ export class MachineWorker {
     await this.#removeUnusedImages();
     await this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
+    this.mastered?.begin();
     this.#control = new ControlServer(this.#loop, {
       path: controlSocket,
       policy: allowUsers([process.geteuid?.() ?? 0]),
@@ -310,6 +361,7 @@ export class MachineWorker {
     options: {
       readonly wanted: "off" | "created" | "running" | "paused";
       readonly owner: MachineRecord["owner"];
+      readonly assigned?: Assigned;
     },
   ): { readonly kind: "name-taken" | "limit" | "network"; readonly message: string } | undefined {
     const { name } = spec;
@@ -324,6 +376,7 @@ export class MachineWorker {
       spec,
       owner: options.owner,
       declared_power: options.owner === "declared" ? options.wanted : null,
+      ...(options.assigned && { assigned: options.assigned }),
       shutdown_grace_ms: null,
       allocation: { user, cards: allocated.cards },
       choice: null,
@@ -541,9 +594,15 @@ export class MachineWorker {
     else this.#limited.say(level, kind, message);
   }
 
+  /** What has to be said before its end. */
+  async leave(): Promise<void> {
+    this.#notifier.tell("STOPPING=1");
+    await this.mastered?.end();
+  }
+
   /** Its machines run on. */
   close(): void {
-    this.#notifier.tell("STOPPING=1");
+    this.mastered?.[Symbol.dispose]();
     this.#control?.[Symbol.dispose]();
     this.#pollTimer?.[Symbol.dispose]();
     this.#watchdog?.[Symbol.dispose]();
@@ -561,7 +620,7 @@ export class MachineWorker {
 
 /** A machine as the reconciler sees it. */
 function observed({ machine, state, doubt }: Entry): ObservedMachine {
-  const { spec, owner, declared_power: declaredPower } = machine.record;
+  const { spec, owner, declared_power: declaredPower, assigned } = machine.record;
   return {
     name: machine.name,
     // Of one that was not taken up yet nobody knows how it is.
@@ -570,6 +629,7 @@ function observed({ machine, state, doubt }: Entry): ObservedMachine {
     declaredPower: declaredPower ?? undefined,
     spec,
     owner,
+    ownerGeneration: assigned?.owner_generation,
     reason: doubt ?? state.reason,
   };
 }
@@ -604,6 +664,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   await worker.start();
   logger.info(`takes requests at ${controlSocket}`);
   const code = await Promise.race([asked.promise, failed.promise]);
+  if (code === ExitCode.done) await worker.leave();
   worker.close();
   return code;
 }

@@ -4,7 +4,7 @@ import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
-import type { VmSummary, WorkerStatus } from "../protocol.ts";
+import type { MasterStatus, VmSummary, WorkerStatus } from "../protocol.ts";
 import { healthText, phaseText } from "./words.ts";
 
 interface ListOptions {
@@ -62,6 +62,7 @@ export function renderStatus(status: WorkerStatus): string {
     ...(status.generation === null
       ? []
       : [["declared", `generation ${status.generation}, ${status.convergence_percent ?? 0} %`]]),
+    ...(status.master === null ? [] : masterRows(status.master)),
   ];
   return `${alignColumns(rows).join("\n")}\n`;
 }
@@ -73,6 +74,27 @@ function networkRow(network: WorkerStatus["networks"][number]): string[] {
     `network ${name}`,
     `${bridge}, ${subnet}${inVlan}, ${cards} cards, ${free} addresses free`,
   ];
+}
+
+function masterRows(master: MasterStatus): string[][] {
+  const { address, state, since_ms: since, reason, generation, revision, watchdog } = master;
+  const long = since === null ? "" : ` for ${formatDuration(since)}`;
+  const why = reason === null ? "" : `: ${reason}`;
+  const assigned =
+    generation === null ? "nothing yet" : `generation ${generation}, revision ${revision ?? 0}`;
+  const rows = [
+    ["master", `${address ?? "none: this host is not enrolled"}, ${state}${long}${why}`],
+    ["assigned", assigned],
+  ];
+  if (watchdog !== null) {
+    const { device, phase, timeout_ms: timeout } = watchdog;
+    const after = timeout === null ? "" : `, resets this host after ${formatDuration(timeout)}`;
+    rows.push(["watchdog", `${device}, ${phase}${after}`]);
+  }
+  for (const { name, reason: held } of master.held) rows.push(["HELD", `${name}: ${held}`]);
+  for (const name of master.unknown)
+    rows.push(["UNKNOWN", `${name}: the master never heard of it`]);
+  return rows;
 }
 
 export const memoryText = (bytes: number | null): string =>

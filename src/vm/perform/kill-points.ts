@@ -51,8 +51,21 @@ export const snapshotSteps = {
   ],
   restored: ["restoration:loaded", "restoration:held"],
 } as const;
+/** The same between a worker and its master. */
+export const masterSteps = [
+  "assignment:keeping",
+  "assignment:kept",
+  "lease:noting",
+  "lease:noted",
+  "watchdog:armed",
+  "watchdog:disarmed",
+  "report:sending",
+  "report:answered",
+  "held:ended",
+] as const;
 export type WorkerStep =
   | (typeof workerSteps)[number]
+  | (typeof masterSteps)[number]
   | (typeof snapshotSteps)[keyof typeof snapshotSteps][number];
 
 /** In the build for fault tests this ends the process when a test named the place. */

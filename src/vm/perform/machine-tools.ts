@@ -69,5 +69,7 @@ export interface MachineTools {
   readonly boot: string;
   /** What a VMM is to be: as recorded, where the machine has been started before. */
   choose(recorded: RecordedChoice | null): Choice;
+  /** Why a machine may have no VMM now; undefined where it may. */
+  whyNotStarted(name: string): string | undefined;
   readonly onTrouble: (message: string) => void;
 }

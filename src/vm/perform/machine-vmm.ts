@@ -182,6 +182,21 @@ export class MachineVmm implements Disposable {
     return adoption;
   }
 
+  /** SIGKILL to all that are known: who waits for the machine, and who had it, too. */
+  kill(): void {
+    for (const seat of [this.#seat, this.#successor, this.#former]) seat?.kill();
+  }
+
+  /** The same to one that was not adopted. @returns false where there is none */
+  endUnadopted(instance: Instance): boolean {
+    const { processId, startTicks, invocation } = instance;
+    const adoption = adoptVmm({ processId, startTicks, invocation, bootId: this.#tools.boot });
+    if (adoption.kind !== "adopted") return false;
+    signalProcess(adoption.process, Signal.SIGKILL);
+    adoption.process.close();
+    return true;
+  }
+
   /** What the VMM that ended last had said, or the one that it has says. */
   get output(): string | undefined {
     return this.#seat === undefined ? this.#lastOutput : this.#seat.output;
@@ -320,6 +335,8 @@ export class MachineVmm implements Disposable {
   }
 
   async #start(invocation: string, beginning: SpawnBeginning, output: OwnedDescriptor) {
+    const why = this.#tools.whyNotStarted(this.#name);
+    if (why !== undefined) throw new Error(`It may not be started now: ${why}`);
     const { driver, program, machine } = this.#chosen();
     const { user } = this.#owner.record().allocation;
     const folder = this.#makeFolder(invocation, user);
@@ -490,11 +507,7 @@ export class MachineVmm implements Disposable {
       seat.kill();
       return;
     }
-    const { processId, startTicks, invocation } = instance;
-    const adoption = adoptVmm({ processId, startTicks, invocation, bootId: this.#tools.boot });
-    if (adoption.kind !== "adopted") return;
-    signalProcess(adoption.process, Signal.SIGKILL);
-    adoption.process.close();
+    this.endUnadopted(instance);
   }
 
   /** Where a successor waits, it has the machine from now on. */

@@ -7,7 +7,12 @@ import type {
   MachineEvent,
   Note,
 } from "../lifecycle-state.ts";
-import { type MachineRecord, noteFromRecord, noteToRecord } from "../machine-record.ts";
+import {
+  type Assigned,
+  type MachineRecord,
+  noteFromRecord,
+  noteToRecord,
+} from "../machine-record.ts";
 import type { VmSpec } from "../protocol.ts";
 import { removeDisks } from "./disk-ownership.ts";
 import { passEffect, passStep } from "./kill-points.ts";
@@ -139,6 +144,26 @@ export class Machine implements Disposable {
     if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
     this.health.declare(spec.health ?? []);
+  }
+
+  /** Notes what a master gave it with. @throws Error (ENOSPC …): the former record stands */
+  assign(assigned: Assigned): void {
+    const record = { ...this.#record, assigned };
+    if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
+    this.#record = record;
+  }
+
+  /** Ends its VMM at once, whatever it does: what becomes of it is told as any death is. */
+  kill(): void {
+    this.#vmm.kill();
+  }
+
+  /** The same of one that was not taken up yet. @returns false where there is none */
+  endUnadopted(): boolean {
+    const note = noteFromRecord(this.#record.note);
+    if (typeof note === "string" || note.instance === undefined) return false;
+    if (this.#record.boot !== this.#tools.boot) return false;
+    return this.#vmm.endUnadopted(note.instance);
   }
 
   /** Of the preparation under way. */

@@ -139,6 +139,11 @@ export const exceptions: readonly ImportException[] = [
     reason: "the store's steps are killed between in tests; the ordinary build has none of it",
   },
   {
+    from: "src/vm/perform/master-link.ts",
+    to: "src/authority/host-side.ts",
+    reason: "a worker speaks to its master as its host, by the same pinned caller",
+  },
+  {
     from: "src/image/copy.ts",
     to: "ffi/file-clone.ts",
     reason: "one call that shares the bytes of a file with its copy, which node:fs makes by path",

@@ -60,6 +60,15 @@ vlan = 20
 mtu = 9000
 allowed_domains = ["*.example.org"]
 upstream_dns = ["192.0.2.54"]
+
+[master]
+identity = "/var/lib/hostler/host"
+address = "https://master.example:7700"
+authority = "${"5a".repeat(32)}"
+labels = {zone = "a", "example.org/rack" = "R-1"}
+watchdog = "/dev/watchdog0"
+watchdog_timeout = "2min"
+report_interval = "1s"
 `;
 
 describe("what is valid", () => {
@@ -121,6 +130,14 @@ vm_subnet_base = "10.100.0.0/16"
       startLimit: { starts: 5, within: 3_600_000 },
       controlSocket: "/run/vm.sock",
       runFolder: "/run/vm",
+      master: {
+        identity: "/var/lib/hostler/host",
+        address: "https://master.example:7700",
+        authority: "5a".repeat(32),
+        labels: { zone: "a", "example.org/rack": "R-1" },
+        watchdog: { device: "/dev/watchdog0", timeout: 120_000 },
+        reportInterval: 1_000,
+      },
     });
     expect(warnings.map(({ line, key_path, message }) => [line, key_path, message])).toEqual([
       [14, "backoff", "nothing is restarted, because auto_restart is false"],
@@ -164,8 +181,40 @@ const bridgeExpected = 'the name of a bridge of at most 15 bytes, without "/", "
 const durationExpected =
   'a duration such as "100ms", "1.5s" or "2min", more than nothing and at most 24 days';
 
+const reportExpected = 'a duration such as "5s", from 500 ms to 5000 ms';
+const watchdogExpected = 'a duration such as "5s", from 10000 ms to 3600000 ms';
+const labelExpected = "a label of 1 to 63 of a-z, 0-9, ., _, / and -";
+
 describe("what is refused, and where", () => {
   test.each([
+    ["[master]", "1:1 master.identity: the key identity; nothing"],
+    ["master = 1", "1:10 master: a table with identity; 1"],
+    [
+      '[master]\nidentity = "/x"\naddress = "http://a/b"',
+      '3:11 master.address: an address such as "https://master.example:7700", without a path; ' +
+        '"http://a/b"',
+    ],
+    [
+      '[master]\nidentity = "/x"\nauthority = "5a"',
+      `3:13 master.authority: the fingerprint of the authority's key: 64 hexadecimal digits; "5a"`,
+    ],
+    [
+      '[master]\nidentity = "/x"\nlabels = {Zone = "a"}',
+      `3:11 master.labels.Zone: ${labelExpected}; "Zone"`,
+    ],
+    [
+      '[master]\nidentity = "/x"\nreport_interval = "6s"',
+      `3:19 master.report_interval: ${reportExpected}; "6s"`,
+    ],
+    [
+      '[master]\nidentity = "/x"\nwatchdog = "/dev/watchdog"\nwatchdog_timeout = "1s"',
+      `4:20 master.watchdog_timeout: ${watchdogExpected}; "1s"`,
+    ],
+    [
+      '[master]\nidentity = "/x"\nwatchdog_timeout = "1min"',
+      "1:1 master: watchdog_timeout beside watchdog alone; watchdog_timeout, and no watchdog " +
+        "(Name the device, or take the timeout away.)",
+    ],
     ["metrics_poll_interval = 5", `1:25 metrics_poll_interval: ${durationExpected}; 5`],
     ['metrics_poll_interval = "0s"', `1:25 metrics_poll_interval: ${durationExpected}; "0s"`],
     ['auto_restart = "yes"', '1:16 auto_restart: true or false; "yes"'],
@@ -324,9 +373,14 @@ test("src/vm/CONFIGURATION.md has every key, and the defaults that the program h
   for (const key of keys) expect(text).toContain(`\`${key}\``);
   // As many as there are readers; whoever adds one is to tell of it.
   const [own = ""] = everything.split("[network.storage]");
-  const ownKeys = [...own.matchAll(/^(\w+) =/gm)].map(([, key = ""]) => key);
+  const [, masters = ""] = everything.split("[master]");
+  const ownKeys = [own, masters].flatMap((part) =>
+    [...part.matchAll(/^(\w+) =/gm)].map(([, key = ""]) => key),
+  );
   expect([...ownKeys, "network"].toSorted()).toEqual(workerKeys.toSorted());
-  const rows = [...text.matchAll(/^\| `(\w+)` \| `(.+?)` \|/gm)];
+  // Those of [master] stand below it.
+  const [above = ""] = text.split("`[master]`");
+  const rows = [...above.matchAll(/^\| `(\w+)` \| `(.+?)` \|/gm)];
   expect(rows.length).toBeGreaterThan(10);
   const told = rows.map(([, key, value]) => `${key} = ${value}`).join("\n");
   expect(accept(told).configuration).toEqual(workerDefaults);
