@@ -33,6 +33,8 @@ export type WatchdogPhase =
       readonly phase: "armed";
       readonly timeout: Milliseconds;
       readonly fedAt: number;
+      /** One that was made never to stop is fed for ever, or resets the host. */
+      readonly canStop: boolean;
       /** It is to be disarmed: reports say so, and one of those is to be answered first. */
       readonly isEnding: boolean;
     };
@@ -62,7 +64,7 @@ export type LeaseEvent =
       readonly saidNone: boolean;
       readonly leaseTime: Milliseconds;
     }
-  | { readonly kind: "armed"; readonly timeout: Milliseconds }
+  | { readonly kind: "armed"; readonly timeout: Milliseconds; readonly canStop: boolean }
   | { readonly kind: "arm-refused" }
   | { readonly kind: "feed-refused" }
   /** The worker is going to end, and its machines run on. */
@@ -151,7 +153,7 @@ export function stepLease(
     case "answered":
       return hear(state, event, context);
     case "armed":
-      return arm(state, event.timeout, context);
+      return arm(state, event, context);
     case "arm-refused":
       return refuse(state, context);
     case "feed-refused":
@@ -207,11 +209,15 @@ const note = ({ heardAt, leaseTime, device }: LeaseState): LeaseEffect => ({
   note: { heardAt: heardAt ?? null, leaseTime, watchdog: device ?? null },
 });
 
-function arm(state: LeaseState, timeout: Milliseconds, { now }: LeaseContext): LeaseOutcome {
+function arm(
+  state: LeaseState,
+  { timeout, canStop }: LeaseEvent & { kind: "armed" },
+  { now }: LeaseContext,
+): LeaseOutcome {
   if (state.watchdog.phase !== "arming") return stay(state);
   // One that the configuration does not name any more is fed until the master knows.
-  const isEnding = state.wanted !== state.device;
-  return stay({ ...state, watchdog: { phase: "armed", timeout, fedAt: now, isEnding } });
+  const isEnding = canStop && state.wanted !== state.device;
+  return stay({ ...state, watchdog: { phase: "armed", timeout, fedAt: now, canStop, isEnding } });
 }
 
 function refuse(state: LeaseState, { now }: LeaseContext): LeaseOutcome {
@@ -236,7 +242,7 @@ function unhold(state: LeaseState, { now }: LeaseContext): LeaseOutcome {
 function end(state: LeaseState, context: LeaseContext): LeaseOutcome {
   const { watchdog } = state;
   const ending = { ...state, wanted: undefined };
-  if (watchdog.phase !== "armed") return stay(ending);
+  if (watchdog.phase !== "armed" || !watchdog.canStop) return stay(ending);
   return look({ ...ending, watchdog: { ...watchdog, isEnding: true } }, context);
 }
 

@@ -116,10 +116,10 @@ export class Mastered implements Disposable {
     this.#stepLease({ kind: "begun", wanted, note: this.#leaseFile.read() });
   }
 
-  /** Machines that may not run by what was known when the last worker ended. */
-  heldNow(): readonly string[] {
+  /** Machines that may not run by what the last worker knew, and why. */
+  heldNow(): ReadonlyMap<string, string> {
     const holds = [...this.#holdsNow()].filter(([, { kind }]) => kind === "ends");
-    return holds.map(([name]) => name);
+    return new Map(holds.map(([name, { reason }]) => [name, reason]));
   }
 
   /** Why a VMM of it may not be started now; undefined where it may. */
@@ -138,8 +138,8 @@ export class Mastered implements Disposable {
   /** Before the worker ends: its machines run on, so that its watchdog must not fire. */
   async end(): Promise<void> {
     const { state } = this.#stepLease({ kind: "ending" });
-    const isArmed = state.watchdog.phase === "armed";
-    if (isArmed && this.#link.phase === "open") {
+    const isEnding = state.watchdog.phase === "armed" && state.watchdog.isEnding;
+    if (isEnding && this.#link.phase === "open") {
       this.#farewell = Promise.withResolvers();
       const late = this.#worker.loop.wakeAfter(FAREWELL_TIME, () => this.#farewell?.resolve());
       this.#stepLink({ kind: "changed" });
@@ -154,12 +154,14 @@ export class Mastered implements Disposable {
   #leaveWatchdog(): void {
     const { watchdog } = this.#lease;
     if (watchdog.phase !== "armed" || this.#watchdog === undefined) return;
-    if (this.#isAtStake()) {
+    const isAtStake = this.#isAtStake();
+    if (isAtStake || !watchdog.canStop) {
       const seconds = Math.round(watchdog.timeout / 1000);
-      const message =
-        `the master has not heard that ${this.#lease.device} is to be disarmed, and may give its ` +
-        `machines to others: this host is RESET within ${seconds} s unless a worker is started`;
-      this.#worker.say("warn", message);
+      const why = watchdog.canStop
+        ? "the master has not heard that it is to be disarmed, and may give machines to others"
+        : "it was made never to stop (nowayout)";
+      const reset = `this host is RESET within ${seconds} s unless a worker is started`;
+      this.#worker.say("warn", `${this.#lease.device}: ${why}: ${reset}`);
       return;
     }
     // Nothing runs; the next worker reads that a master counts on it, and starts nothing unheard.
@@ -330,9 +332,9 @@ export class Mastered implements Disposable {
     const { watchdog } = this.#configuration;
     try {
       this.#watchdog = HeldWatchdog.arm(device, watchdog?.timeout ?? LONGEST_LEFT);
-      const { timeout } = this.#watchdog;
+      const { timeout, canStop } = this.#watchdog;
       this.#worker.say("info", `the watchdog ${device} is armed: ${timeout / 1000} s`);
-      this.#later({ kind: "armed", timeout });
+      this.#later({ kind: "armed", timeout, canStop });
     } catch (error) {
       const why = wordsOf(error);
       this.#worker.say(

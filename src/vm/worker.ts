@@ -236,11 +236,11 @@ export class MachineWorker {
 
   /** What is another worker's by now, or may be, is ended before anything else is done. */
   #endForeign(): void {
-    const held = new Set(this.mastered?.heldNow() ?? []);
+    const held = this.mastered?.heldNow() ?? new Map<string, string>();
     for (const { machine } of this.machines.values()) {
-      const reason = held.has(machine.name) ? "its master's word" : this.#laterOwner(machine);
+      const reason = held.get(machine.name) ?? this.#laterOwner(machine);
       if (reason === undefined || !machine.endUnadopted()) continue;
-      this.#logger.warn(`${machine.name}: its VMM is ended: it may be another worker's: ${reason}`);
+      this.#logger.warn(`${machine.name}: its VMM is ended: ${reason}`);
     }
   }
 

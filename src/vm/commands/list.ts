@@ -59,10 +59,10 @@ export function renderStatus(status: WorkerStatus): string {
       `${version}, ${path}${chosen ? `, for new machines, with ${accelerator}` : ""}`,
     ]),
     ...status.networks.map(networkRow),
-    ...(status.generation === null
+    ...(status.generation === null || status.master !== null
       ? []
       : [["declared", `generation ${status.generation}, ${status.convergence_percent ?? 0} %`]]),
-    ...(status.master === null ? [] : masterRows(status.master)),
+    ...(status.master === null ? [] : masterRows(status.master, status.convergence_percent)),
   ];
   return `${alignColumns(rows).join("\n")}\n`;
 }
@@ -76,12 +76,14 @@ function networkRow(network: WorkerStatus["networks"][number]): string[] {
   ];
 }
 
-function masterRows(master: MasterStatus): string[][] {
+function masterRows(master: MasterStatus, percent: number | null): string[][] {
   const { address, state, since_ms: since, reason, generation, revision, watchdog } = master;
   const long = since === null ? "" : ` for ${formatDuration(since)}`;
   const why = reason === null ? "" : `: ${reason}`;
   const assigned =
-    generation === null ? "nothing yet" : `generation ${generation}, revision ${revision ?? 0}`;
+    generation === null
+      ? "nothing yet"
+      : `generation ${generation}, revision ${revision ?? 0}, ${percent ?? 0} % as assigned`;
   const rows = [
     ["master", `${address ?? "none: this host is not enrolled"}, ${state}${long}${why}`],
     ["assigned", assigned],

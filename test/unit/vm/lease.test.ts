@@ -27,9 +27,9 @@ const watchdogs: readonly WatchdogPhase[] = [
   { phase: "unheld", retryAt: NOW + 1, wasRefused: true },
   { phase: "arming", isNew: true },
   { phase: "arming", isNew: false },
-  { phase: "armed", timeout: 60_000, fedAt: NOW - 60_000, isEnding: false },
-  { phase: "armed", timeout: 60_000, fedAt: NOW, isEnding: false },
-  { phase: "armed", timeout: 60_000, fedAt: NOW - 60_000, isEnding: true },
+  { phase: "armed", timeout: 60_000, fedAt: NOW - 60_000, canStop: true, isEnding: false },
+  { phase: "armed", timeout: 60_000, fedAt: NOW, canStop: true, isEnding: false },
+  { phase: "armed", timeout: 60_000, fedAt: NOW - 60_000, canStop: true, isEnding: true },
 ];
 const heards = [undefined, NOW - LEASE - 1, NOW - LEASE, NOW - 1];
 const states: readonly LeaseState[] = watchdogs.flatMap((watchdog) =>
@@ -55,7 +55,7 @@ const events: readonly LeaseEvent[] = [
   answered(NOW - 2, true),
   answered(NOW - 2, false),
   answered(NOW - LEASE - 5, true),
-  { kind: "armed", timeout: 60_000 },
+  { kind: "armed", timeout: 60_000, canStop: true },
   { kind: "arm-refused" },
   { kind: "feed-refused" },
   { kind: "ending" },
@@ -165,7 +165,7 @@ test("a worker of which no master knows arms it when the master answers, and say
   expect(reportedTimeout(heard.state)).toBeNull();
   const armed = stepLease(
     heard.state,
-    { kind: "armed", timeout: 60_000 },
+    { kind: "armed", timeout: 60_000, canStop: true },
     { now: 7, isAtStake: false },
   );
   expect(reportedTimeout(armed.state)).toBe(60_000);
@@ -220,12 +220,25 @@ test("one that the configuration does not name any more is fed until the master 
   const { state, done } = run([
     { ...begunWithout(note), now: 1 },
     { kind: "look", now: 2, isAtStake: true },
-    { kind: "armed", timeout: 6_000, now: 3, isAtStake: true },
+    { kind: "armed", timeout: 6_000, canStop: true, now: 3, isAtStake: true },
     { kind: "look", now: 1_003, isAtStake: true },
     { ...answered(1_004, true), now: 1_005, isAtStake: true },
   ]);
   expect(done).toEqual(["arm", "feed", "disarm", "note"]);
   expect(state).toMatchObject({ device: undefined, watchdog: { phase: "off" } });
+});
+
+test("one that can never stop is fed to the end, and no report says that it does", () => {
+  const { state, done } = run([
+    { ...begun(fresh), now: 0 },
+    { ...answered(5, true), now: 6 },
+    { kind: "armed", timeout: 6_000, canStop: false, now: 7 },
+    { kind: "ending", now: 8 },
+    { ...answered(9, true), now: 10 },
+    { kind: "look", now: 1_100 },
+  ]);
+  expect(done).toEqual(["note", "arm", "note", "feed"]);
+  expect(reportedTimeout(state)).toBe(6_000);
 });
 
 test("a device that is refused is tried again, and nobody is told of it", () => {
