@@ -192,7 +192,7 @@ export class Mastered implements Disposable {
 
   #holdsNow(): Map<string, Hold> {
     const now = bootClockNow();
-    return holdsOf(this.#assignment, this.#worker.holdings(), {
+    return holdsOf(this.#assignment, this.#holdings(), {
       isHeard: isHeard(this.#lease),
       mayRunFenced: mayRunFenced(this.#lease, now),
     });
@@ -200,9 +200,19 @@ export class Mastered implements Disposable {
 
   #isAtStake(): boolean {
     if (this.#worker.hasUnknown) return true;
-    return this.#worker
-      .holdings()
-      .some(({ assigned, phase }) => assigned?.fencing === "watchdog" && mayHaveVmm(phase));
+    return this.#holdings().some(
+      ({ assigned, phase }) => assigned?.fencing === "watchdog" && mayHaveVmm(phase),
+    );
+  }
+
+  /** What the assignment says of a machine counts, also where its record found no room for it. */
+  #holdings(): ReturnType<MasteredWorker["holdings"]> {
+    const given = new Map(this.#desired.machines.map(({ spec, assigned }) => [spec.name, assigned]));
+    return this.#worker.holdings().map((holding) => {
+      const assigned = given.get(holding.name);
+      const isSame = assigned?.owner_generation === holding.assigned?.owner_generation;
+      return assigned !== undefined && isSame ? { ...holding, assigned } : holding;
+    });
   }
 
   /** Something happened, or time has passed. */
