@@ -97,6 +97,7 @@ async function openMaster(store: EmbeddedStore, writes: { count: number }): Prom
     wakeAfter: () => ({ [Symbol.dispose]: () => {} }),
     runHook: () => Promise.reject(new Error("No power is cut here")),
     onWrite: () => {},
+    record: () => Promise.resolve(),
     onFailure: (failure) => {
       throw failure;
     },

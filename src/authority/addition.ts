@@ -1,6 +1,6 @@
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { MetricsRegistry } from "../http/metrics.ts";
-import type { Route } from "../http/route.ts";
+import type { CallRecord, Route } from "../http/route.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
 import type { Bytes } from "../units/units.ts";
@@ -23,6 +23,11 @@ export interface AdditionGround {
   readonly store: EmbeddedStore;
   readonly loop: EventLoop;
   readonly logger: Logger;
+  /**
+   * Writes what the addition did by itself into the audit log.
+   * @throws AuditError
+   */
+  readonly record: (record: CallRecord) => Promise<void>;
   /** A bug: the daemon ends. */
   readonly onFailure: (failure: unknown) => void;
 }

@@ -8,7 +8,7 @@ import { defaultHttpLimits } from "../http/limits.ts";
 import { MetricsRegistry } from "../http/metrics.ts";
 import { ProblemError } from "../http/problem.ts";
 import type { Authenticated } from "../http/request-handler.ts";
-import type { Route } from "../http/route.ts";
+import type { CallRecord, Route } from "../http/route.ts";
 import { HttpServer } from "../http/server.ts";
 import { Authority } from "../identity/authority.ts";
 import type { IdentityEvent } from "../identity/event-book.ts";
@@ -339,7 +339,10 @@ async function openParts(
       signer: { publicKey, sign: (bytes) => key.signBytes(bytes) },
     }),
   );
-  const addition = await extension?.open({ store, loop, logger, onFailure });
+  const record = async (call: CallRecord) => {
+    await audit.append(call);
+  };
+  const addition = await extension?.open({ store, loop, logger, record, onFailure });
   return { store, authority, audit, service, addition };
 }
 

@@ -9,7 +9,8 @@ import { desiredMachineSchema, limits as machineLimits, phases, vmSpecSchema } f
  *
  * What a worker owes its master, and what a master's decisions stand on:
  *
- * 1. It asks for its assignment (`assignment`), keeps to it while the master is away, and reports
+ * 1. It asks for its assignment (`assignment`), keeps to it while the master is away, or says
+ *    "unchanged" before it ever said anything, and reports
  *    (`report`) at once when something changed, and every `reportEvery` otherwise.
  * 2. It removes a machine only when `removals` of an assignment names it with the owner generation
  *    that it holds. One that is in neither list is left alone: nobody has said that it may go.
@@ -49,7 +50,7 @@ export const masterLimits = {
   /** Bytes of a declaration as JSON. */
   declarationBytes: 4 * 1024 * 1024,
   /** Bytes of a report: a worker leaves out metrics, and then drift, where it would be more. */
-  reportBytes: 2 * 1024 * 1024,
+  reportBytes: 4 * 1024 * 1024,
   /** Labels of one worker, and labels that one machine asks for. */
   labels: 32,
   labelLength: 63,

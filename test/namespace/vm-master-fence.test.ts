@@ -1,7 +1,8 @@
 /** A worker that falls silent: only what proves it dead moves its machines. Each takes its time. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { rotating } from "../support/rotation.ts";
+import { hostlerWithFaults } from "../support/binary.ts";
+import { onlyInAll, rotating } from "../support/rotation.ts";
 import { declaration, TestMaster } from "../support/vm-master/cluster.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -81,6 +82,8 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
       expect(await master.machine("db")).toMatchObject({ worker: "a" });
       const [shown] = (await master.status()).workers;
       expect(shown).toMatchObject({ name: "a", standing: "lost", fenced: "hook" });
+      const [record] = (await master.authority.audit()).filter(({ verb }) => verb === "vm.fence");
+      expect(record).toMatchObject({ who: "master", object: "worker a", result: "done" });
     },
   ],
 ];
@@ -88,5 +91,31 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
 describe("a worker that falls silent", () => {
   test.each(rotating("vm master fences", stories, { outOf: 2 }))("%s", async (_name, story) => {
     await story();
+  });
+
+  onlyInAll(() => {
+    test("is fenced again when its master was killed between the hook and the write", async () => {
+      await using master = new TestMaster();
+      const seen = master.authority.folder.file("hook-runs");
+      const configuration = master.file(quick(master.script(`echo "$2" >>${seen}`)));
+      const flags = ["--config", configuration];
+      const place = "vm-master:hook:after";
+      const environment = { HOSTLER_KILL_AT: place };
+      await master.start({ flags, program: hostlerWithFaults(), environment });
+      const [a, b] = [await master.worker("a"), await master.worker("b")];
+      await a.follow();
+      await master.apply(declaration({ web: movable }));
+      await a.follow();
+      expect((await master.authority.daemon.ended()).signal).toBe("SIGKILL");
+      await master.start({ flags });
+      await b.open();
+      const moved = await waitFor("that the machine has moved", async () => {
+        await b.report();
+        const machine = await master.machine("web");
+        return machine.worker === "b" ? machine : undefined;
+      });
+      expect(moved.status).toBe("pending");
+      expect(readFileSync(seen, "utf8")).toBe("a\na\n");
+    });
   });
 });

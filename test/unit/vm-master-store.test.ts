@@ -45,6 +45,7 @@ class World {
       },
       runHook: () => Promise.resolve(undefined),
       onWrite: () => {},
+      record: () => Promise.resolve(),
       onFailure: (failure) => {
         throw failure;
       },

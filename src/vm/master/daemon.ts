@@ -45,7 +45,7 @@ function extensionOf(configuration: MasterConfiguration): AuthorityExtension {
 
 async function openMaster(
   configuration: MasterConfiguration,
-  { store, loop, logger, onFailure }: AdditionGround,
+  { store, loop, logger, record, onFailure }: AdditionGround,
 ): Promise<AuthorityAddition> {
   const master = await ClusterMaster.open({
     store,
@@ -56,6 +56,7 @@ async function openMaster(
     wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
     runHook: hookOf(loop, configuration),
     onWrite: passWrite,
+    record,
     onFailure,
   });
   return {

@@ -126,6 +126,10 @@ export class Draft {
     this.assign(name, { ...record, machines: kept, released, fenced });
     this.unplace(taken);
     this.say("warn", `${name} is proven dead (${how}): it has ${taken.length} fewer machines`);
+    // What a person says is a call, and recorded as one.
+    if (how !== "confirmed") {
+      this.#others.push({ kind: "record", worker: name, how, machines: taken });
+    }
   }
 
   forget(name: string): void {

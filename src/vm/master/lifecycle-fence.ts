@@ -117,7 +117,7 @@ export function whyNotProven(
         `that it is off, and say so: hostler vm fence --confirm ${worker.name}`,
     );
   }
-  return parts.join("; ");
+  return parts.length === 0 ? "its power is about to be cut by the fence hook" : parts.join("; ");
 }
 
 /** When time alone changes something next. */

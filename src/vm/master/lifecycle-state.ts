@@ -156,6 +156,13 @@ export type MasterEffect =
   | { readonly kind: "reserve-numbers" }
   /** Answered by "hook-ended". */
   | { readonly kind: "run-hook"; readonly worker: string; readonly attempt: number }
+  /** For the audit log: what nobody asked for by a call. */
+  | {
+      readonly kind: "record";
+      readonly worker: string;
+      readonly how: Proof;
+      readonly machines: readonly string[];
+    }
   | { readonly kind: "say"; readonly level: "info" | "warn"; readonly message: string };
 
 export type Refusal = {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { CallRecord } from "../../http/route.ts";
 import type { Logger } from "../../logging/logger.ts";
 import { type Revision, type Store, StoreError } from "../../store/store.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
@@ -37,6 +38,9 @@ const MOST_ATTEMPTS = 8;
 /** What a master asks of a store. */
 export type MasterStore = Pick<Store, "put" | "delete" | "watch">;
 
+/** Names of machines in one record of the audit log. */
+const RECORDED_NAMES = 100;
+
 export interface MasterParts {
   readonly store: MasterStore;
   /** Of the store. */
@@ -50,10 +54,14 @@ export interface MasterParts {
     readonly worker: string;
     readonly boot: string | null;
   }): Promise<string | undefined>;
+  /** Into the audit log. @throws AuditError */
+  record(record: CallRecord): Promise<void>;
   /** Kill points of the build for fault tests. */
   onWrite(write: MasterWrite, when: "before" | "after"): void;
   onFailure(failure: unknown): void;
 }
+
+type RecordEffect = Extract<MasterEffect, { kind: "record" }>;
 
 /** A worker that waits for another assignment. */
 interface Waiter {
@@ -174,6 +182,7 @@ export class ClusterMaster {
     for (const effect of outcome.effects) {
       if (effect.kind === "say") this.#parts.logger[effect.level](effect.message);
       if (effect.kind === "run-hook") this.#runHook(effect);
+      if (effect.kind === "record") await this.#record(effect);
       if (effect.kind === "reserve-numbers") last = await this.#reserve(outcome);
     }
     return { ...last, ...(outcome.answer !== undefined && { answer: outcome.answer }) };
@@ -247,6 +256,20 @@ export class ClusterMaster {
         const isLost = error instanceof StoreError && error.problem.kind === "ambiguous";
         if (!isLost || attempt >= MOST_ATTEMPTS) throw error;
       }
+    }
+  }
+
+  /** It is done, and a log that takes nothing more says so by itself. */
+  async #record({ worker, how, machines }: RecordEffect): Promise<void> {
+    try {
+      await this.#parts.record({
+        ...{ who: "master", from: "master", verb: "vm.fence", object: `worker ${worker}` },
+        ...{ after: { fenced: how, taken: machines.slice(0, RECORDED_NAMES) }, result: "done" },
+      });
+    } catch (error) {
+      this.#parts.logger.warn(
+        `that ${worker} was fenced is not in the audit log: ${(error as Error).message}`,
+      );
     }
   }
 
