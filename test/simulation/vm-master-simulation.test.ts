@@ -11,7 +11,7 @@ const everything = process.env["HOSTLER_TEST_ALL"] === "1";
 const chosen = process.env["SIMULATION_SEED"];
 const seeds =
   chosen === undefined
-    ? Array.from({ length: everything ? 1_500 : 40 }, (_value, index) => index + 1)
+    ? Array.from({ length: everything ? 1_500 : 25 }, (_value, index) => index + 1)
     : [Number.parseInt(chosen, 10)];
 
 test(`a cluster under trouble, ${seeds.length} seeds`, () => {

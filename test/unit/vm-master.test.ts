@@ -398,6 +398,18 @@ describe("the fence hook", () => {
     expect(master.hooks.length).toBe(2);
   });
 
+  test("none runs while most workers are not heard: the master may be cut off", () => {
+    const master = withHook();
+    master.report("c");
+    master.pass(120_000, { b: {} });
+    expect(master.hooks).toEqual([]);
+    expect(status(master).workers[0]?.reason).toContain("most workers are not heard");
+    master.report("c");
+    expect(master.hooks.map(({ worker }) => worker)).toEqual(["a"]);
+    master.pass(600_000);
+    expect(master.hooks.length).toBe(1);
+  });
+
   test("an answer to an attempt that is not awaited moves nothing", () => {
     const master = withHook();
     lose(master);

@@ -66,11 +66,22 @@ function proveDead(draft: Draft, name: string): void {
     return;
   }
   const { hook } = rest;
-  if (hook.phase === "running") return;
+  if (hook.phase === "running" || isCutOff(draft)) return;
   if (hook.phase === "waiting" && hook.until > draft.now) return;
   const attempt = hook.phase === "waiting" ? hook.attempt + 1 : 1;
   draft.setWorker({ ...rest, hook: { phase: "running", attempt, overtaken: false } });
   draft.runHook(name, attempt);
+}
+
+/**
+ * Most workers are not heard: it is rather this master that is cut off from them, and it must not
+ * turn all of them off. A worker is silent long before it is lost: so the first one is no
+ * exception.
+ */
+function isCutOff(draft: Draft): boolean {
+  const workers = draft.workers();
+  const heard = workers.filter((worker) => standingOf(draft, worker) === "healthy").length;
+  return 2 * heard < workers.length;
 }
 
 /** Machines that somebody waits for, and that may run elsewhere. */
@@ -116,6 +127,10 @@ export function whyNotProven(
       "nothing proves it dead: no fence hook is configured, and it had no watchdog armed. See " +
         `that it is off, and say so: hostler vm fence --confirm ${worker.name}`,
     );
+  }
+  const healthy = [...state.workers.values()].filter(({ standing }) => standing === "healthy");
+  if (context.hasHook && 2 * healthy.length < state.workers.size) {
+    parts.push("most workers are not heard: this master may be cut off, and cuts no power");
   }
   return parts.length === 0 ? "its power is about to be cut by the fence hook" : parts.join("; ");
 }
