@@ -1,9 +1,11 @@
 /** The program that cuts power: 0 is the only proof, and everything else says why it is none. */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
 import { runFenceHook } from "../../src/vm/perform/fence-hook.ts";
 import { testEventLoop } from "../support/event-loop.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
+
+setDefaultTimeout(60_000);
 
 const folder = temporaryFolder();
 const loop = testEventLoop();

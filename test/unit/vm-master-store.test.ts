@@ -1,5 +1,5 @@
 /** A master over its store: what is written counts, what cannot be written was not decided. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { measureReconcile } from "../../scripts/bench/vm-reconcile.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 import { StoreError } from "../../src/store/store.ts";
@@ -8,6 +8,8 @@ import { ClusterMaster, type MasterParts } from "../../src/vm/master/master.ts";
 import { masterBucket, RecordRefused } from "../../src/vm/master/records.ts";
 import { declare, machine, reported, reportOf, settings } from "../support/vm-master/reports.ts";
 import { rejectionOf } from "../support/wait-for.ts";
+
+setDefaultTimeout(60_000);
 
 /** A store whose writes a test can refuse. */
 class World {
