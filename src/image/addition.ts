@@ -319,7 +319,8 @@ function realOf(path: string): string | undefined {
   }
 }
 
-async function writeThrough(path: string, text: string): Promise<void> {
+/** A file of an image that is ours, which is on the disk afterwards. */
+export async function writeThrough(path: string, text: string): Promise<void> {
   await using file = await open(path, "wx", 0o444);
   await file.writeFile(text);
   await file.sync();

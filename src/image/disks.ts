@@ -1,9 +1,10 @@
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
-import { link, open, rename, rm } from "node:fs/promises";
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { link, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Bytes, Milliseconds } from "../units/units.ts";
 import { synchroniseFolder } from "./copy.ts";
 import { fromKernel, ImageRefused } from "./image-refused.ts";
+import { imageLimits } from "./limits.ts";
 import { type DiskFormat, diskHeaderBytes, makeOverlay, parseDiskHeader } from "./qcow2.ts";
 import { makeSeedDisk, type SeedFiles } from "./seed-disk.ts";
 
@@ -92,6 +93,35 @@ export async function createEphemeralDisk(
 ): Promise<void> {
   const disk = { bytes: new Uint8Array(), size: inSectors(size) };
   await writeDisk(path, disk, { owner, mode: 0o600, otherwise: "replace" });
+}
+
+/**
+ * Copies a firmware's variables for one machine, where it has none yet: what a guest writes there
+ * is its own.
+ * @param template the host's, which nobody has written to
+ * @throws ImageRefused when there is no template, or one that is too long
+ */
+export async function createVariables(
+  path: string,
+  template: string,
+  owner: DiskOwner | undefined,
+): Promise<void> {
+  const { firmwareBytes } = imageLimits;
+  const refuse = (received: string) =>
+    new ImageRefused("make the firmware's variables", path, {
+      file: template,
+      expected: `a file of 1 to ${firmwareBytes} bytes`,
+      received,
+      mend:
+        "Install the firmware (Debian: ovmf), or name another by firmware_path and " +
+        "firmware_variables_path in the configuration.",
+    });
+  const status = statSync(template, { throwIfNoEntry: false });
+  if (status?.isFile() !== true) throw refuse("none");
+  const { size } = status;
+  if (size === 0 || size > firmwareBytes) throw refuse(`${size} bytes`);
+  const bytes = await readFile(template);
+  await writeDisk(path, { bytes, size }, { owner, mode: 0o600, otherwise: "refuse" });
 }
 
 /** Makes the disk that tells cloud-init who it is, in the place of an older one. */

@@ -11,13 +11,14 @@ import {
 import { rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { withFile } from "../journal/file-refused.ts";
-import { type Addition, copyImage } from "./addition.ts";
+import { copyImage } from "./addition.ts";
 import { makeFolder, synchroniseFolder } from "./copy.ts";
 import { nixStore } from "./image-file.ts";
 import { fromKernel, ImageRefused } from "./image-refused.ts";
 import { type ImageRequest, keyOf } from "./image-request.ts";
 import { passStep } from "./kill-points.ts";
 import { type ImageLimits, imageLimits } from "./limits.ts";
+import { copySingleFiles, type FilesRequest, keyOfRequest } from "./single-files.ts";
 import { type ImageRecord, readRecord, StoredImage } from "./stored-image.ts";
 
 /**
@@ -85,13 +86,30 @@ export class ImageStore {
    *   throws. Nothing of it is left.
    */
   async add(request: ImageRequest): Promise<StoredImage> {
-    const key = keyOf(request);
+    return await this.#once(keyOf(request), () => this.#addNow(request));
+  }
+
+  /**
+   * The same of single files, which need not be in one folder.
+   * @throws as `add`
+   */
+  async addFiles(request: FilesRequest): Promise<StoredImage> {
+    const [first] = request.files;
+    if (first === undefined) throw new RangeError("Expected a file");
+    return await this.#once(keyOfRequest(request), async () => {
+      const copy = (partial: string) => copySingleFiles(request, { partial, limits: this.#limits });
+      return await this.#addBy(first.path, copy);
+    });
+  }
+
+  /** @param key undefined where only its contents tell */
+  async #once(key: string | undefined, make: () => Promise<StoredImage>): Promise<StoredImage> {
     // Who asks for the same image waits, and then finds it.
     const before = key === undefined ? undefined : this.#turns.get(key);
     const turn = (async () => {
       await before?.then(undefined, () => undefined);
       const found = key === undefined ? undefined : this.get(key);
-      return found ?? (await this.#addNow(request));
+      return found ?? (await make());
     })();
     if (key === undefined) return await turn;
     this.#turns.set(key, turn);
@@ -146,22 +164,26 @@ export class ImageStore {
 
   async #addNow(request: ImageRequest): Promise<StoredImage> {
     const source = this.#sourceOf(request.source);
+    const links = source.startsWith(`${this.#nixStore}/`) ? this.#nixStore : null;
+    const limits = this.#limits;
+    return await this.#addBy(request.source, (partial) =>
+      copyImage({ request, source, partial, links, limits }),
+    );
+  }
+
+  async #addBy(
+    image: string,
+    copy: (partial: string) => ReturnType<typeof copyImage>,
+  ): Promise<StoredImage> {
     this.#additions += 1;
     const partial = join(this.#folder, `${partialPrefix}${process.pid}-${this.#additions}`);
-    const addition: Addition = {
-      request,
-      source,
-      partial,
-      links: source.startsWith(`${this.#nixStore}/`) ? this.#nixStore : null,
-      limits: this.#limits,
-    };
     try {
       makeFolder(partial);
       passStep("begun");
-      const { record, key } = await copyImage(addition);
+      const { record, key } = await copy(partial);
       return await this.#place(partial, key, record);
     } catch (error) {
-      throw fromKernel(error, { ...storing, image: request.source, file: undefined });
+      throw fromKernel(error, { ...storing, image, file: undefined });
     } finally {
       await removeLeftover(partial);
     }

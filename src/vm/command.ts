@@ -212,8 +212,11 @@ const hashCommand = defineCommand({
     description: "Print the hash of an image's folder, as nix hash path does",
     examples: [["hostler vm hash ./web-image", "sha256-… of its NAR serialisation"]],
   },
-  args: { folder: { type: "positional", complete: "file", description: "A file or a folder" } },
-  run: async (args) => await (await import("./commands/hash.ts")).runHash(args.folder),
+  args: {
+    folder: { type: "positional", complete: "file", description: "A file or a folder" },
+    contents: { type: "boolean", description: "Of a file's contents alone, as nix hash file does" },
+  },
+  run: async (args) => await (await import("./commands/hash.ts")).runHash(args),
 });
 
 const changeFlags = {

@@ -24,7 +24,9 @@ export interface Reconciled {
   readonly file: DesiredFile | undefined;
   observe(): readonly ObservedMachine[];
   /** Why this worker can have no such machine, whatever else it has. */
-  refuse(spec: VmSpec): string | undefined;
+  refuse(
+    spec: VmSpec,
+  ): { readonly kind: "image" | "network"; readonly message: string } | undefined;
   /** @returns why there can be no such machine */
   create(machine: DesiredMachine): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
@@ -40,7 +42,7 @@ export interface Reconciled {
 /** A declaration that is older than the last one, of networks that are not here, or not written. */
 export class DeclarationRefused extends Error {
   override readonly name = "DeclarationRefused";
-  readonly kind: "old-generation" | "has-master" | "network" | "system";
+  readonly kind: "old-generation" | "has-master" | "image" | "network" | "system";
 
   constructor(
     message: string,
@@ -121,7 +123,7 @@ export class DesiredState {
   #refuseUnfit({ machine }: DesiredRequest): void {
     for (const spec of machine) {
       const refusal = this.#worker.refuse(spec);
-      if (refusal !== undefined) throw new DeclarationRefused(refusal, { kind: "network" });
+      if (refusal !== undefined) throw new DeclarationRefused(refusal.message, refusal);
     }
   }
 

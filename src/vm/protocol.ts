@@ -109,8 +109,12 @@ const vmSpecEntries = {
   /** The system that it was built from; for people. */
   toplevel: v.optional(path),
   kernelPath: v.optional(path),
+  /** Of its contents, as `nix hash file` prints it; so of the next two. */
+  kernelHash: v.optional(hash),
   initrdPath: v.optional(path),
+  initrdHash: v.optional(hash),
   diskImagePath: v.optional(path),
+  diskImageHash: v.optional(hash),
   cmdline: v.optional(
     v.pipe(
       text,

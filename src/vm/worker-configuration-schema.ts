@@ -223,6 +223,7 @@ const readers = {
   cloud_hypervisor_path: plainPath,
   qemu_path: plainPath,
   firmware_path: plainPath,
+  firmware_variables_path: plainPath,
   nat: flag,
   isolate: flag,
   upstream_dns: upstreams,

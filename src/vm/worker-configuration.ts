@@ -53,6 +53,8 @@ export interface WorkerConfiguration {
   };
   /** Firmware of this host, for machines without a kernel of their own; undefined: Debian's. */
   readonly firmware: string | undefined;
+  /** What each machine's variables of it are copied from; undefined: what lies beside it. */
+  readonly firmwareVariables: string | undefined;
   /** What the machines send beyond the bridge goes out under the host's address. */
   readonly nat: boolean;
   /** Machines of the bridge do not reach each other. */
@@ -83,6 +85,7 @@ export const workerDefaults = {
   hypervisor: "auto",
   programs: { cloudHypervisor: undefined, qemu: undefined },
   firmware: undefined,
+  firmwareVariables: undefined,
   nat: true,
   isolate: false,
   upstreamDns: [],
@@ -129,6 +132,7 @@ function makeConfiguration(read: WorkerTable): WorkerConfiguration {
     hypervisor: read.hypervisor ?? usual.hypervisor,
     programs: { cloudHypervisor: read.cloud_hypervisor_path, qemu: read.qemu_path },
     firmware: read.firmware_path,
+    firmwareVariables: read.firmware_variables_path,
     nat: read.nat ?? usual.nat,
     isolate: read.isolate ?? usual.isolate,
     upstreamDns: read.upstream_dns ?? usual.upstreamDns,

@@ -58,6 +58,7 @@ import {
   type VmSpec,
 } from "./protocol.ts";
 import type { ObservedMachine } from "./reconcile.ts";
+import { refuseSource } from "./single-files.ts";
 import { chooseUser, defaultUserRange } from "./users.ts";
 import type { WorkerConfiguration } from "./worker-configuration.ts";
 
@@ -184,6 +185,7 @@ export class MachineWorker {
       folders,
       preparation: new DiskPreparation(images, folders, {
         firmware: configuration.firmware,
+        firmwareVariables: configuration.firmwareVariables,
         usedImages: () => this.#usedImages(),
       }),
       network: this.#network,
@@ -205,7 +207,12 @@ export class MachineWorker {
           ? new DesiredFile(configuration.artifactsFolder)
           : undefined,
       observe: () => [...this.machines.values()].map(observed),
-      refuse: (spec) => this.#network.refuse(spec),
+      refuse: (spec) => {
+        const unfit = refuseSource(spec);
+        if (unfit !== undefined) return { kind: "image", message: `${spec.name}: ${unfit}` };
+        const message = this.#network.refuse(spec);
+        return message === undefined ? undefined : { kind: "network", message };
+      },
       create: ({ spec, power: wanted, assigned }) =>
         this.create(spec, { wanted, owner: "declared", ...(assigned && { assigned }) })?.message,
       declare: (name, power) => this.machines.get(name)?.machine.declare(power),
@@ -363,10 +370,14 @@ export class MachineWorker {
       readonly owner: MachineRecord["owner"];
       readonly assigned?: Assigned;
     },
-  ): { readonly kind: "name-taken" | "limit" | "network"; readonly message: string } | undefined {
+  ):
+    | { readonly kind: "name-taken" | "limit" | "network" | "image"; readonly message: string }
+    | undefined {
     const { name } = spec;
     const refusal = this.#refuseName(name);
     if (refusal !== undefined) return refusal;
+    const unfit = refuseSource(spec);
+    if (unfit !== undefined) return { kind: "image", message: `${name}: ${unfit}` };
     const user = this.#newUser();
     if (typeof user === "string") return { kind: "limit", message: user };
     const allocated = this.#network.allocate(spec);

@@ -1,10 +1,23 @@
+import { createReadStream } from "node:fs";
 import { resolve } from "node:path";
 import { printText } from "../../command-line/output.ts";
-import { hashPath } from "../../image/nar.ts";
+import { formatHash, hashPath } from "../../image/nar.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 
-/** Prints what `nix hash path` prints. */
-export async function runHash(path: string): Promise<number> {
-  await printText(`${await hashPath(resolve(path))}\n`);
+interface HashFlags {
+  readonly folder: string;
+  readonly contents: boolean;
+}
+
+/** Prints what `nix hash path` prints, or `nix hash file`. */
+export async function runHash({ folder, contents }: HashFlags): Promise<number> {
+  const path = resolve(folder);
+  await printText(`${contents ? await hashContents(path) : await hashPath(path)}\n`);
   return ExitCode.done;
+}
+
+async function hashContents(path: string): Promise<string> {
+  const hasher = new Bun.CryptoHasher("sha256");
+  for await (const piece of createReadStream(path)) hasher.update(piece);
+  return formatHash(hasher.digest());
 }

@@ -1,17 +1,20 @@
 import { chmodSync, existsSync, mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Disk } from "../../hypervisor/driver.ts";
 import {
   type BaseDisk,
   createEphemeralDisk,
   createOverlay,
   createSeedDisk,
+  createVariables,
   lookAtDisk,
 } from "../../image/disks.ts";
 import { ImageRefused } from "../../image/image-refused.ts";
+import type { ImageRequest } from "../../image/image-request.ts";
 import type { ImageStore } from "../../image/image-store.ts";
 import type { StoredImage } from "../../image/stored-image.ts";
 import type { MachineRecord } from "../machine-record.ts";
+import { configurationOfFiles, singleFilesOf } from "../single-files.ts";
 import {
   type CloudInit,
   type ImageDisk,
@@ -25,6 +28,7 @@ import type { MachineFolders } from "./machine-folders.ts";
 import type { MachineParts, Preparation, PreparationProgress } from "./machine-tools.ts";
 
 const SEED_NAME = "seed.iso";
+const VARIABLES_NAME = "firmware-variables.fd";
 
 /** A declaration that cannot be prepared: key, expected, received. */
 export class DeclarationRefused extends Error {
@@ -34,6 +38,8 @@ export class DeclarationRefused extends Error {
 interface Options {
   /** This host's firmware for machines without a kernel of their own; undefined: Debian's. */
   readonly firmware: string | undefined;
+  /** What its variables are copied from; undefined: as Debian's is called beside the firmware. */
+  readonly firmwareVariables: string | undefined;
   /** undefined while nobody can say which ones are: then all of them are. */
   readonly usedImages: () => ReadonlySet<string> | undefined;
 }
@@ -60,27 +66,33 @@ export class DiskPreparation implements Preparation {
     },
   ): Promise<MachineParts> {
     const { spec } = record;
-    const source = spec.imagePath;
-    const { hash } = spec;
-    if (source === undefined || hash === undefined) {
-      throw new DeclarationRefused(
-        "imagePath: expected the folder of an image with its hash, received single files. Put " +
-          "them into a folder with vm-config.json, and say what nix hash path prints of it.",
-      );
-    }
-    const image = await this.#images.add({
-      source,
-      expected: { kind: "nar", hash },
-      wanted: (text) => wantedFiles(this.#parse(text, source, record)),
+    const image = await this.#add(record, {
       onProgress: (done, of) => options.onProgress({ what: "verifying the image", done, of }),
       signal: options.signal,
     });
     // Held until the machine is gone: before its record is written nothing else says who uses it.
     this.#held.get(spec.name)?.[Symbol.dispose]();
     this.#held.set(spec.name, image);
-    const machine = this.#parse(image.configuration(), source, record);
+    const machine = this.#parse(image.configuration(), image.record.source, record);
     await this.#makeDisks(record, image, machine);
     return this.#partsOf(record, image, machine);
+  }
+
+  async #add(record: MachineRecord, options: Pick<ImageRequest, "onProgress" | "signal">) {
+    const { spec } = record;
+    const { imagePath: source, hash } = spec;
+    if (source === undefined || hash === undefined) {
+      const files = singleFilesOf(spec);
+      if (typeof files === "string") throw new DeclarationRefused(files);
+      const configuration = configurationOfFiles(files);
+      return await this.#images.addFiles({ ...options, files, configuration });
+    }
+    return await this.#images.add({
+      ...options,
+      source,
+      expected: { kind: "nar", hash },
+      wanted: (text) => wantedFiles(this.#parse(text, source, record)),
+    });
   }
 
   describe(record: MachineRecord): MachineParts {
@@ -141,10 +153,23 @@ export class DiskPreparation implements Preparation {
         await createOverlay(path, base, { virtualSize: disk.size, owner });
       }
     }
+    const variables = this.#variablesOf(record, machine);
+    if (variables !== undefined && !existsSync(variables.path)) {
+      await createVariables(variables.path, variables.template, owner);
+    }
     if (machine.cloudInit !== undefined) {
       const seed = seedOf(machine.cloudInit, record.spec.name);
       await createSeedDisk(join(folder, SEED_NAME), seed, { time: 0, owner });
     }
+  }
+
+  /** Of this host's firmware: what an image brings along has none that we know of. */
+  #variablesOf(record: MachineRecord, { boot }: MachineImage) {
+    if (boot.kind !== "firmware" || boot.code !== "host") return undefined;
+    const { firmware = debianFirmware, firmwareVariables } = this.#options;
+    const template = firmwareVariables ?? variablesBeside(firmware);
+    const path = join(this.#folders.disksOf(record.spec.name), VARIABLES_NAME);
+    return { path, template };
   }
 
   #pathOf(record: MachineRecord, disk: ImageDisk): string {
@@ -203,7 +228,7 @@ export class DiskPreparation implements Preparation {
           mend: "Install it (Debian: ovmf), or name another as firmware in the configuration.",
         });
       }
-      return { kind: "firmware", code, variables: undefined };
+      return { kind: "firmware", code, variables: this.#variablesOf(record, machine)?.path };
     }
     const { initramfs } = boot;
     return {
@@ -213,6 +238,11 @@ export class DiskPreparation implements Preparation {
       commandLine: record.spec.cmdline ?? boot.commandLine,
     };
   }
+}
+
+/** "OVMF_CODE_4M.fd" has "OVMF_VARS_4M.fd". */
+function variablesBeside(firmware: string): string {
+  return join(dirname(firmware), basename(firmware).replace("CODE", "VARS"));
 }
 
 function baseOf(image: StoredImage, disk: Extract<ImageDisk, { kind: "image" }>): BaseDisk {

@@ -5,6 +5,8 @@ import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import {
+  type Boot,
+  type Disk,
   type HypervisorDriver,
   type HypervisorProgram,
   type MachineFiles,
@@ -645,7 +647,7 @@ export class MachineVmm implements Disposable {
         power: record.note.wanted === "paused" ? "paused" : "running",
         state,
         memory,
-        disks: machine.disks,
+        disks: [...machine.disks, ...variablesAsDisk(machine)],
         boundToBuild: driver.boundToBuild(machine),
         encryptTo,
       };
@@ -722,6 +724,19 @@ function outputOf(process: OwnedDescriptor): OwnedDescriptor | undefined {
   return taken instanceof OwnedDescriptor ? taken : undefined;
 }
 
+/** A firmware's variables are a file of the machine's own, as its disks are. */
+function variablesAsDisk({ boot }: MachineSpecification): Disk[] {
+  if (boot.kind !== "firmware" || boot.variables === undefined) return [];
+  const { variables: path } = boot;
+  return [{ id: "firmware", path, format: "raw", readOnly: false, backing: undefined }];
+}
+
+/** cloud-hypervisor's firmware keeps its variables in memory alone. */
+function bootFor(hypervisor: RecordedChoice["hypervisor"], { boot }: MachineParts): Boot {
+  if (boot.kind !== "firmware" || hypervisor === "qemu") return boot;
+  return { ...boot, variables: undefined };
+}
+
 /** What its VMM is told to make. */
 function specify(
   record: MachineRecord,
@@ -735,7 +750,7 @@ function specify(
     accelerator: choice.accelerator,
     machineType: choice.machine_type ?? undefined,
     processorModel: choice.processor_model ?? undefined,
-    boot: parts.boot,
+    boot: bootFor(choice.hypervisor, parts),
     disks: parts.disks,
     networks: record.allocation.cards.map(({ tap, mac }, index) => {
       return { id: `net${index}`, tap, macAddress: mac };

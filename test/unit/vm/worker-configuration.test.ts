@@ -43,6 +43,7 @@ hypervisor = "qemu"
 cloud_hypervisor_path = "/opt/ch/cloud-hypervisor"
 qemu_path = "/usr/bin/qemu-system-x86_64"
 firmware_path = "/usr/share/OVMF/OVMF_CODE.fd"
+firmware_variables_path = "/srv/VARS.fd"
 nat = false
 isolate = true
 upstream_dns = ["192.0.2.53", "2001:db8::53"]
@@ -111,6 +112,7 @@ vm_subnet_base = "10.100.0.0/16"
         qemu: "/usr/bin/qemu-system-x86_64",
       },
       firmware: "/usr/share/OVMF/OVMF_CODE.fd",
+      firmwareVariables: "/srv/VARS.fd",
       nat: false,
       isolate: true,
       upstreamDns: ["192.0.2.53", "2001:db8::53"],
@@ -140,8 +142,8 @@ vm_subnet_base = "10.100.0.0/16"
       },
     });
     expect(warnings.map(({ line, key_path, message }) => [line, key_path, message])).toEqual([
-      [14, "backoff", "nothing is restarted, because auto_restart is false"],
-      [15, "start_limit", "nothing is restarted, because auto_restart is false"],
+      [15, "backoff", "nothing is restarted, because auto_restart is false"],
+      [16, "start_limit", "nothing is restarted, because auto_restart is false"],
       [8, "cloud_hypervisor_path", 'it is not used: hypervisor is "qemu"'],
     ]);
   });
