@@ -235,6 +235,23 @@ skipUnless("networks of a worker", needs, () => {
     expect(await host.network()).toEqual({ links: [], tables: [] });
   });
 
+  test("a network in a VLAN is made, or refused by name where the kernel has none", async () => {
+    await host.start({ configuration: [...storage, "vlan = 20"] });
+    const made = ["--image", image.path, "--hash", image.hash, "--network", "storage"];
+    const { exitCode, stderr } = await host.run("create", "web", ...made);
+    if (exitCode === 0) {
+      const [card] = await cardsOf("web");
+      const vlans = await host.on("bridge", "-j", "vlan", "show", "dev", card?.tap ?? "");
+      expect(JSON.parse(vlans)).toMatchObject([{ vlans: [{ vlan: 20 }] }]);
+    } else {
+      expect(stderr).toMatch(/was not started: (filter-vlans|change-bridge-vlan) br-storage: /);
+    }
+    await create("db");
+    await host.say("delete", "web", "--now", "--wait");
+    await host.say("delete", "db", "--now", "--wait");
+    expect(await host.network()).toEqual({ links: [], tables: [] });
+  });
+
   test("a machine with two cards goes on under another VMM, and from a snapshot", async () => {
     await host.start({ configuration });
     await create("web", "--network", "storage", "--network", "default", "--start");
