@@ -322,6 +322,7 @@ function detail(worker: MachineWorker, entry: Entry): VmDetail {
     console: instanceOf(state) === undefined ? null : machine.consoleSocket,
     vmm_output: machine.vmmOutput || null,
     folder: machine.folder,
+    cgroup: machine.cgroup ?? null,
     survivable: survivableOf(worker, entry),
     history: worker.events.historyOf(machine.name).map(encodeEvent),
   };
@@ -369,6 +370,16 @@ function countOf(words: readonly string[]): Record<string, number> {
   return counts;
 }
 
+function cgroupStatus({ cgroups: { status } }: MachineWorker) {
+  return status.kind === "on"
+    ? {
+        cgroup: status.parent,
+        cgroup_controllers: [...status.controllers],
+        cgroup_lacking: status.lacking ?? null,
+      }
+    : { cgroup: null, cgroup_controllers: [], cgroup_lacking: status.reason };
+}
+
 function statusOf(worker: MachineWorker): WorkerStatus {
   const entries = [...worker.machines.values()];
   const phases = countOf(entries.map(({ state }) => state.phase));
@@ -399,6 +410,7 @@ function statusOf(worker: MachineWorker): WorkerStatus {
       accelerator: chosen?.accelerator ?? "tcg",
       chosen: chosen?.program.path === path,
     })),
+    ...cgroupStatus(worker),
     bridge: first?.bridge ?? null,
     subnet: first?.subnet ?? null,
     free_addresses: first?.free_addresses ?? null,

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { healthSchema } from "./health-configuration.ts";
+import { machineLimitsSchema, VMM_OVERHEAD_MEBIBYTES } from "./machine-limits.ts";
 import { execEntries } from "./protocol-exec.ts";
 import {
   domainSchema,
@@ -144,6 +145,8 @@ const vmSpecEntries = {
   forwards: v.optional(forwardsSchema),
   /** How the worker looks whether the guest does what it is there for. */
   health: v.optional(healthSchema),
+  /** What its processes may take of the host at most. */
+  limits: v.optional(machineLimitsSchema),
 };
 
 /** An image by path with its hash, or single files. */
@@ -151,6 +154,8 @@ interface SpecSource {
   readonly imagePath?: string | undefined;
   readonly hash?: string | undefined;
   readonly kernelPath?: string | undefined;
+  readonly memoryMb?: number | undefined;
+  readonly limits?: { readonly memoryMaxMb?: number | undefined } | undefined;
 }
 const isPair = ({ imagePath, hash }: SpecSource) =>
   (imagePath === undefined) === (hash === undefined);
@@ -159,8 +164,17 @@ const hasSource = ({ imagePath, kernelPath }: SpecSource) =>
 const pairRule = "Expected imagePath and hash together";
 const sourceRule = "Expected imagePath with hash, or kernelPath";
 
+/** Where the image says how much memory it has, its start is refused. */
+const isRoomy = ({ memoryMb, limits: given }: SpecSource) =>
+  memoryMb === undefined || (given?.memoryMaxMb ?? Number.POSITIVE_INFINITY) >= leastMax(memoryMb);
+const leastMax = (memoryMb: number) => memoryMb + VMM_OVERHEAD_MEBIBYTES;
+const roomRule =
+  "Expected limits.memoryMaxMb to be at least memoryMb and " +
+  `${VMM_OVERHEAD_MEBIBYTES} more for its VMM`;
+
 export const vmSpecSchema = v.pipe(
   v.strictObject(vmSpecEntries),
+  v.check((spec) => isRoomy(spec), roomRule),
   v.check((spec) => isPair(spec), pairRule),
   v.check((spec) => hasSource(spec), sourceRule),
   v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
@@ -176,6 +190,7 @@ export const desiredMachineSchema = <Own extends v.ObjectEntries>(own: Own) =>
       power: v.optional(v.picklist(["off", "created", "running", "paused"])),
       ...own,
     }),
+    v.check((spec) => isRoomy(spec), roomRule),
     v.check((spec) => isPair(spec), pairRule),
     v.check((spec) => hasSource(spec), sourceRule),
     v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
@@ -498,6 +513,8 @@ export const vmDetailSchema = v.object({
   /** What its VMM, or the last one, said itself: why it gave up; null for nothing. */
   vmm_output: v.nullable(v.string()),
   folder: v.string(),
+  /** Of its VMM; null where it has none of its own. */
+  cgroup: v.nullable(v.string()),
   survivable: survivableSchema,
   history: v.array(vmEventSchema),
 });
@@ -511,6 +528,12 @@ export const vmMetricsSchema = v.object({
   cpu_seconds: v.nullable(v.number()),
   /** Of the VMM: what its guest uses is in it. */
   memory_bytes: v.nullable(v.number()),
+  /** What its cgroup is charged with, files that the kernel keeps for it included. */
+  cgroup_memory_bytes: v.nullable(v.number()),
+  /** In which it was held back by its limit of processor time. */
+  cpu_throttled_seconds: v.nullable(v.number()),
+  /** By the kernel, at its limit of memory. */
+  oom_kills: v.nullable(v.number()),
   /** Of all its cards together. */
   network_received_bytes: v.nullable(v.number()),
   network_sent_bytes: v.nullable(v.number()),
@@ -596,6 +619,11 @@ export const workerStatusSchema = v.object({
       cards: v.number(),
     }),
   ),
+  /** In which each VMM has a cgroup of its own; null where there are none. */
+  cgroup: v.nullable(v.string()),
+  cgroup_controllers: v.array(v.string()),
+  /** Why there is no cgroup, or not every controller; null where all is there. */
+  cgroup_lacking: v.nullable(v.string()),
   /** Of what was applied last; null when nothing ever was. */
   generation: v.nullable(v.number()),
   convergence_percent: v.nullable(v.number()),

@@ -206,7 +206,7 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
 }
 
 /** Keys of what is around a machine, and not of what it is made of. */
-const adjustable: ReadonlySet<string> = new Set<keyof VmSpec>(["health"]);
+const adjustable: ReadonlySet<string> = new Set<keyof VmSpec>(["health", "limits"]);
 
 /** undefined: it is held under the owner generation under which it is declared. */
 function decideOwner(

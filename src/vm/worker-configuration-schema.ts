@@ -234,6 +234,10 @@ const readers = {
     isName: isNetworkName,
     expectedName: networkNameRule,
   }),
+  cgroup: value(
+    '"auto", "off", or the folder of cgroup v2 in which each machine\'s process gets one',
+    v.union([v.picklist(["auto", "off"]), plainPathSchema]),
+  ),
   backoff,
   start_limit: startLimit,
   master,

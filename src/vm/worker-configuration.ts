@@ -63,6 +63,8 @@ export interface WorkerConfiguration {
   readonly upstreamDns: readonly string[];
   /** Beside the default one, which the keys above are about. */
   readonly networks: readonly NetworkConfiguration[];
+  /** In which each VMM gets a cgroup; "auto": beside the worker's own. */
+  readonly cgroup: string;
   readonly backoff: Backoff | "none";
   readonly startLimit: StartLimit | "none";
   readonly controlSocket: string;
@@ -90,6 +92,7 @@ export const workerDefaults = {
   isolate: false,
   upstreamDns: [],
   networks: [],
+  cgroup: "auto",
   backoff: makeBackoff(undefined),
   startLimit: "none",
   controlSocket: "/run/hostler/vm.sock",
@@ -137,6 +140,7 @@ function makeConfiguration(read: WorkerTable): WorkerConfiguration {
     isolate: read.isolate ?? usual.isolate,
     upstreamDns: read.upstream_dns ?? usual.upstreamDns,
     networks: makeNetworks(read.network),
+    cgroup: read.cgroup ?? usual.cgroup,
     backoff: makeBackoff(read.backoff),
     startLimit: makeStartLimit(read.start_limit),
     controlSocket: read.control_socket ?? usual.controlSocket,

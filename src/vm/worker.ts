@@ -43,6 +43,7 @@ import { DesiredFile } from "./perform/desired-file.ts";
 import { ownerGenerationIn } from "./perform/disk-ownership.ts";
 import { DiskPreparation } from "./perform/disk-preparation.ts";
 import { Machine } from "./perform/machine.ts";
+import { MachineCgroups } from "./perform/machine-cgroups.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
 import type { MachineTools } from "./perform/machine-tools.ts";
 import { restoreSnapshot } from "./perform/restoration.ts";
@@ -120,6 +121,7 @@ export class MachineWorker {
   /** undefined where no master declares. */
   readonly mastered: Mastered | undefined;
   readonly snapshots: Snapshots;
+  readonly cgroups: MachineCgroups;
   /** Names of machines that are being made of snapshots. */
   readonly #restoring = new Set<string>();
   readonly #logger: Logger;
@@ -180,8 +182,10 @@ export class MachineWorker {
     const alone = unreadable.map(({ name }) => name);
     this.#network = new WorkerNetworks(loop, configuration, { leftAlone: alone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
+    this.cgroups = MachineCgroups.open(configuration.cgroup);
     this.#tools = {
       loop,
+      cgroups: this.cgroups,
       folders,
       preparation: new DiskPreparation(images, folders, {
         firmware: configuration.firmware,
@@ -273,6 +277,7 @@ export class MachineWorker {
     const choice = this.choose(null);
     if (choice.kind === "refused") this.#logger.warn(`no machine can run: ${choice.reason}`);
     else if (choice.warning !== undefined) this.#logger.warn(choice.warning);
+    this.#tellCgroups();
     await this.#holderReady.promise;
     await this.#forgetUnknown();
     await this.#removeUnusedImages();
@@ -291,6 +296,16 @@ export class MachineWorker {
     this.#poll();
     this.#keepWatchdog();
     this.#notifier.tell("READY=1");
+  }
+
+  #tellCgroups(): void {
+    const { status } = this.cgroups;
+    if (status.kind === "on") {
+      if (status.lacking === undefined) return;
+      this.#logger.warn(`limits of machines cannot all be kept, without ${status.lacking}`);
+    } else if (this.configuration.cgroup !== "off") {
+      this.#logger.warn(`machines have no cgroups of their own: ${status.reason}`);
+    }
   }
 
   #keepWatchdog(): void {
@@ -622,6 +637,7 @@ export class MachineWorker {
       timer?.wake[Symbol.dispose]();
       machine[Symbol.dispose]();
     }
+    this.cgroups.close();
     this.#network[Symbol.dispose]();
     this.#holder[Symbol.dispose]();
     this.#limited[Symbol.dispose]();

@@ -16,11 +16,11 @@ import {
 } from "../../../ffi/process.ts";
 import { Errno, errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
+import { type InstanceGroup, InstanceGroups } from "../../event-loop/instance-groups.ts";
 import type { Ending } from "../../units/ending.ts";
 import { type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
 import type { Refusal } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
-import { type InstanceGroup, InstanceGroups } from "./instance-groups.ts";
 import { clearGroup } from "./leftovers.ts";
 import { OWNER_VARIABLE } from "./owner-mark.ts";
 import { resolveProgram } from "./program-path.ts";

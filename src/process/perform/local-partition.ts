@@ -10,11 +10,11 @@ import {
   receiveCredentials,
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { InstanceGroups } from "../../event-loop/instance-groups.ts";
 import type { Ending } from "../../units/ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
 import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
-import type { InstanceGroups } from "./instance-groups.ts";
 import {
   type CommandRequest,
   type CommandResult,

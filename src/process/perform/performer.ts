@@ -3,6 +3,7 @@ import { faultHooks, killPoint } from "../../../ffi/fault-hooks.ts";
 import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { clearLeftGroups, InstanceGroups, sweepGroups } from "../../event-loop/instance-groups.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { EventBook } from "../event-book.ts";
@@ -20,7 +21,6 @@ import type { Hello } from "../protocol.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
-import { clearLeftGroups, InstanceGroups, sweepGroups } from "./instance-groups.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { OutputPipes } from "./output-pipes.ts";
 import {

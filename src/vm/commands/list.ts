@@ -63,6 +63,7 @@ export function renderStatus(status: WorkerStatus): string {
       ? []
       : [["declared", `generation ${status.generation}, ${status.convergence_percent ?? 0} %`]]),
     ...(status.master === null ? [] : masterRows(status.master, status.convergence_percent)),
+    ["cgroups", cgroupText(status)],
   ];
   return `${alignColumns(rows).join("\n")}\n`;
 }
@@ -97,6 +98,13 @@ function masterRows(master: MasterStatus, percent: number | null): string[][] {
   for (const name of master.unknown)
     rows.push(["UNKNOWN", `${name}: the master never heard of it`]);
   return rows;
+}
+
+function cgroupText(status: WorkerStatus): string {
+  const { cgroup, cgroup_controllers: controllers, cgroup_lacking: lacking } = status;
+  if (cgroup === null) return `none: ${lacking ?? ""}`;
+  const words = controllers.join(" ") || "no controllers";
+  return `${cgroup}, ${words}${lacking === null ? "" : `; without ${lacking}`}`;
 }
 
 export const memoryText = (bytes: number | null): string =>

@@ -22,6 +22,14 @@ const series = [
   ["hostler_vm_cpu_seconds_total", "counter", "cpu_seconds", "Processor time of its VMM"],
   ["hostler_vm_cpu_percent", "gauge", "cpu_percent", "Of one processor, since the last reading"],
   ["hostler_vm_memory_bytes", "gauge", "memory_bytes", "Resident memory of its VMM"],
+  ["hostler_vm_cgroup_memory_bytes", "gauge", "cgroup_memory_bytes", "Charged to its cgroup"],
+  [
+    "hostler_vm_cpu_throttled_seconds_total",
+    "counter",
+    "cpu_throttled_seconds",
+    "In which it was held back by its limit of processor time",
+  ],
+  ["hostler_vm_oom_kills_total", "counter", "oom_kills", "Kills at its limit of memory"],
   [
     "hostler_vm_network_received_bytes_total",
     "counter",

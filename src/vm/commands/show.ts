@@ -43,6 +43,7 @@ export function renderDetail(detail: VmDetail): string {
     ...(summary.health?.checks ?? []).map((check) => ["health", checkText(check)]),
     ["image", summary.image_hash ?? "-"],
     ["folder", detail.folder],
+    ...(detail.cgroup === null ? [] : [["cgroup", detail.cgroup]]),
     ["VMM", survivableText(detail.survivable)],
     ...(detail.vmm_output === null ? [] : [["it said", lastLineOf(detail.vmm_output)]]),
   ];

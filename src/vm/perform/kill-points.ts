@@ -33,6 +33,7 @@ export const workerSteps = [
   "disks:claimed",
   "disks:removed",
   "network:applied",
+  "spawn:cgroup",
   "spawn:started",
   "capture:taken",
   "capture:kept",

@@ -4,6 +4,7 @@ import type { Boot, Disk, HypervisorDriver, HypervisorName } from "../../hypervi
 import type { Bytes } from "../../units/units.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import type { Captures } from "./captures.ts";
+import type { MachineCgroups } from "./machine-cgroups.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import type { Snapshots } from "./snapshots.ts";
 
@@ -61,6 +62,7 @@ export interface MachineTools {
   readonly preparation: Preparation;
   readonly network: MachineNetwork;
   readonly captures: Captures;
+  readonly cgroups: MachineCgroups;
   readonly snapshots: Snapshots;
   readonly drivers: Readonly<Record<HypervisorName, HypervisorDriver>>;
   /** Below it each VMM has a folder, by its user's number: paths of sockets are short. */

@@ -4,6 +4,7 @@ import { makeNamedPipe } from "../../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
+import type { InstanceGroup } from "../../event-loop/instance-groups.ts";
 import {
   type Boot,
   type Disk,
@@ -27,10 +28,12 @@ import {
   type SpawnBeginning,
   type VmmCall,
 } from "../lifecycle-state.ts";
+import { refuseLimits } from "../machine-limits.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import { DisksRefused, takeDisks } from "./disk-ownership.ts";
 import { passStep } from "./kill-points.ts";
 import { MachineAgent } from "./machine-agent.ts";
+import { type GroupWish, LimitsRefused } from "./machine-cgroups.ts";
 import { MachineConsole } from "./machine-console.ts";
 import type { MachineParts, MachineTools } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
@@ -180,6 +183,8 @@ export class MachineVmm implements Disposable {
     const adoption = adoptVmm(identity);
     if (adoption.kind === "adopted") {
       this.#sit(identity, adoption.process, outputOf(adoption.process));
+      // The worker before this one may have ended between its record and its cgroup.
+      this.keepLimits();
     }
     return adoption;
   }
@@ -197,6 +202,30 @@ export class MachineVmm implements Disposable {
     signalProcess(adoption.process, Signal.SIGKILL);
     adoption.process.close();
     return true;
+  }
+
+  /** Gives the VMM that it has the limits that are declared now; what cannot be kept is told. */
+  keepLimits(): void {
+    const { invocation } = this;
+    if (invocation === undefined) return;
+    try {
+      this.#tools.cgroups.adjust(invocation, this.#limits());
+    } catch (error) {
+      this.#tools.onTrouble(`${this.#name}: ${refusalOf(error).message}`);
+    }
+  }
+
+  /** @throws LimitsRefused for limits that cannot be meant for this machine */
+  #limits(): GroupWish {
+    const { spec } = this.#owner.record();
+    const { limits } = spec;
+    const onTrouble = (message: string) => this.#tools.onTrouble(`${this.#name}: ${message}`);
+    const wish = { limits, disks: this.#tools.folders.disksOf(this.#name), onTrouble };
+    if (limits === undefined) return wish;
+    const { memory, processors } = this.#owner.parts();
+    const refusal = refuseLimits(limits, { memoryMebibytes: memory / 1024 ** 2, processors });
+    if (refusal !== undefined) throw new LimitsRefused(refusal);
+    return wish;
   }
 
   /** What the VMM that ended last had said, or the one that it has says. */
@@ -330,7 +359,9 @@ export class MachineVmm implements Disposable {
     } catch (error) {
       if (output?.isOpen === true) output.close();
       const lasts =
-        error instanceof MachineRefused || (error instanceof DisksRefused && error.lasts);
+        error instanceof MachineRefused ||
+        error instanceof LimitsRefused ||
+        (error instanceof DisksRefused && error.lasts);
       const refusal = { ...refusalOf(error), lasts };
       this.#tell({ kind: "spawn-refused", invocation, refusal });
     }
@@ -357,6 +388,7 @@ export class MachineVmm implements Disposable {
     const isGiven = number !== undefined && memory !== undefined;
     // These descriptors end here; those of the VMM, which are the same openings, end with it.
     const firstLock = Math.max(2, ...plan.descriptors.map((one) => one.number)) + 1;
+    const wish = this.#limits();
     using former = beginning.kind === "beside" ? openProcess(beginning.former.processId) : null;
     using disks = takeDisks(machine.disks, {
       generation: this.#owner.record().assigned?.owner_generation ?? 0,
@@ -365,13 +397,15 @@ export class MachineVmm implements Disposable {
         return taken instanceof OwnedDescriptor ? taken : undefined;
       },
     });
-    return await startVmm(this.#tools.loop, {
+    const group = this.#tools.cgroups.make(invocation, wish);
+    passStep("spawn:cgroup");
+    const started = startVmm(this.#tools.loop, {
       invocation,
       plan,
       environment: ["PATH=/usr/bin:/bin"],
       user,
       group: user,
-      cgroup: undefined,
+      cgroup: group?.path,
       limits: {
         core: { soft: 0, hard: 0 },
         nofile: { soft: DESCRIPTOR_LIMIT, hard: DESCRIPTOR_LIMIT },
@@ -387,10 +421,11 @@ export class MachineVmm implements Disposable {
           target: firstLock + index,
         })),
       ],
-      // Who it is, what it sees and what it may change is never left out.
-      optional: ["cgroup", "oom-score", "limits"],
+      // Who it is, what it sees and what it may change is never left out, nor what was declared.
+      optional: [...(wish.limits === undefined ? ["cgroup" as const] : []), "oom-score", "limits"],
       timeLimit: orderLimits.spawn,
     });
+    return await started.finally(() => settleGroup(group));
   }
 
   /** A new VMM has a folder without anybody else's sockets; what dead ones left is removed. */
@@ -542,7 +577,15 @@ export class MachineVmm implements Disposable {
       await seat.ended;
       if (seat === this.#former) this.#former = undefined;
     } else await this.#endUnseen(invocation);
+    await this.#clearGroup(invocation);
     this.#tell({ kind: "beside-ended", invocation });
+  }
+
+  /** Ends whoever a dead VMM has left in its cgroup. */
+  #clearGroup(invocation: string): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#tools.cgroups.clear(this.#tools.loop, invocation, resolve);
+    return promise;
   }
 
   async #endUnseen(invocation: string): Promise<void> {
@@ -699,11 +742,13 @@ export class MachineVmm implements Disposable {
     this.#console?.connect();
   }
 
-  /** Nothing of a VMM outlives it but its sockets, and those the next one's start removes. */
+  /** Who is in its cgroup may outlive it, and its sockets, which the next one's start removes. */
   #clear(instance: Instance, capture: string | undefined): void {
     const { invocation } = instance;
     const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
-    this.#tools.loop.afterTurn(() => this.#tell({ kind: "cleared", invocation, captured }));
+    this.#tools.cgroups.clear(this.#tools.loop, invocation, () => {
+      this.#tools.loop.afterTurn(() => this.#tell({ kind: "cleared", invocation, captured }));
+    });
   }
 
   #tell(event: MachineEvent): void {
@@ -716,6 +761,12 @@ export class MachineVmm implements Disposable {
     this.#console?.[Symbol.dispose]();
     for (const seat of [this.#seat, this.#successor, this.#former]) seat?.[Symbol.dispose]();
   }
+}
+
+/** The VMM is in it, or nobody is: then it goes. */
+function settleGroup(group: InstanceGroup | undefined): void {
+  group?.inhabited();
+  group?.remove();
 }
 
 /** Another descriptor of where a VMM's words go; undefined where it may not be looked into. */

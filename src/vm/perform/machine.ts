@@ -17,6 +17,7 @@ import type { VmSpec } from "../protocol.ts";
 import { removeDisks } from "./disk-ownership.ts";
 import { passEffect, passStep } from "./kill-points.ts";
 import type { MachineAgent } from "./machine-agent.ts";
+import type { CgroupUse } from "./machine-cgroups.ts";
 import { MachineHealth, type ToldTurn } from "./machine-health.ts";
 import type { MachineParts, MachineTools, PreparationProgress } from "./machine-tools.ts";
 import { MachineVmm } from "./machine-vmm.ts";
@@ -140,10 +141,24 @@ export class Machine implements Disposable {
 
   /** Declared otherwise in what is not its VMM's. @throws Error (ENOSPC …): the former stands */
   adjust(spec: VmSpec): void {
+    const { spec: former } = this.#record;
     const record = { ...this.#record, spec };
     if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
-    this.health.declare(spec.health ?? []);
+    const isChanged = (key: "health" | "limits") => !Bun.deepEquals(former[key], spec[key]);
+    if (isChanged("health")) this.health.declare(spec.health ?? []);
+    if (isChanged("limits")) this.#vmm.keepLimits();
+  }
+
+  /** Of its VMM, where that has one of its own. */
+  get cgroup(): string | undefined {
+    const { invocation } = this.#vmm;
+    return invocation === undefined ? undefined : this.#tools.cgroups.pathOf(invocation);
+  }
+
+  cgroupUse(): CgroupUse | undefined {
+    const { invocation } = this.#vmm;
+    return invocation === undefined ? undefined : this.#tools.cgroups.measure(invocation);
   }
 
   /** Notes what a master gave it with. @throws Error (ENOSPC …): the former record stands */

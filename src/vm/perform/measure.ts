@@ -22,12 +22,17 @@ export async function measureMachine(
     return [{ network, tap, received_bytes: sentBytes, sent_bytes: receivedBytes }];
   });
   const disks = await attached?.connection.counters().catch(() => undefined);
-  const seconds = processId === undefined ? undefined : processorSeconds(processId);
+  const used = machine.cgroupUse();
+  const seconds =
+    used?.processorSeconds ?? (processId === undefined ? undefined : processorSeconds(processId));
   return {
     name: machine.name,
     cpu_percent: machine.processorPercent(seconds),
     cpu_seconds: seconds ?? null,
     memory_bytes: processId === undefined ? null : residentBytes(processId),
+    cgroup_memory_bytes: used?.memory ?? null,
+    cpu_throttled_seconds: used?.throttledSeconds ?? null,
+    oom_kills: used?.outOfMemoryKills ?? null,
     network_received_bytes: sumOfCards(cards, "received_bytes"),
     network_sent_bytes: sumOfCards(cards, "sent_bytes"),
     cards,

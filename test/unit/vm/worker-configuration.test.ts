@@ -51,6 +51,7 @@ backoff = {first = "1s", factor = 3, cap = "1min", jitter = 0, reset_after = "1h
 start_limit = {starts = 5, within = "1h"}
 control_socket = "/run/vm.sock"
 run_dir = "/run/vm"
+cgroup = "/sys/fs/cgroup/vms"
 [network.storage]
 bridge = "br-storage"
 subnet = "10.101.0.0/24"
@@ -116,6 +117,7 @@ vm_subnet_base = "10.100.0.0/16"
       nat: false,
       isolate: true,
       upstreamDns: ["192.0.2.53", "2001:db8::53"],
+      cgroup: "/sys/fs/cgroup/vms",
       networks: [
         {
           name: "storage",
@@ -300,6 +302,12 @@ describe("what is refused, and where", () => {
       "1:10 network.Storage: 1 to 31 characters of a-z, 0-9 and -, with a letter or a digit at " +
         'each end; "Storage"',
     ],
+    [
+      'cgroup = "on"',
+      '1:10 cgroup: "auto", "off", or the folder of cgroup v2 in which each machine\'s process ' +
+        'gets one; "on"',
+    ],
+    ['cgroup = "off"\nnat = 1', "2:7 nat: true or false; 1"],
     ['nat = "', "1:8 : a quote that ends the text; the end of the line"],
   ])("%s", (text, expected) => {
     expect(told(text)).toEqual([expected]);
@@ -370,7 +378,7 @@ test("2000 mutated texts: every one is taken or refused, with places in the file
 
 test("src/vm/CONFIGURATION.md has every key, and the defaults that the program has", () => {
   const path = join(import.meta.dirname, "../../../src/vm/CONFIGURATION.md");
-  const text = readFileSync(path, "utf8").split("## Health checks")[0] ?? "";
+  const text = readFileSync(path, "utf8").split(/^## (?!The worker)/m)[0] ?? "";
   const keys = [...everything.matchAll(/^(\w+) =/gm)].map(([, key = ""]) => key);
   for (const key of keys) expect(text).toContain(`\`${key}\``);
   // As many as there are readers; whoever adds one is to tell of it.

@@ -11,9 +11,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { tryLock } from "../../../ffi/flock.ts";
-import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { tryLock } from "../../ffi/flock.ts";
+import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
+import type { EventLoop } from "./event-loop.ts";
 
 /** Cgroups of instances: a folder of its own for each, below a parent that the user names. */
 
