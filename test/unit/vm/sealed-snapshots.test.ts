@@ -221,7 +221,7 @@ const record: MachineRecord = {
   owner: "operator",
   declared_power: null,
   shutdown_grace_ms: null,
-  allocation: { user: 100_000, card: null },
+  allocation: { user: 100_000, cards: [] },
   choice: { hypervisor: "qemu", accelerator: "tcg", machine_type: "q35", processor_model: "max" },
   image: null,
   boot: "boot",
