@@ -221,7 +221,8 @@ export function durationArgument(
   const duration = parseDuration(text);
   if (duration !== undefined && duration >= least && duration <= most) return duration;
   const example = "a duration such as 500ms, 30s or 2min";
-  const shortest = least === 0 ? "" : "more than 0 and ";
+  const bound = least === Number.MIN_VALUE ? "more than 0" : `at least ${least}ms`;
+  const shortest = least === 0 ? "" : `${bound} and `;
   throw new UsageError(
     `Expected ${example} after ${name}, ${shortest}at most ${most / 3_600_000}h, received ${text}`,
   );

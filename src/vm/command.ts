@@ -345,6 +345,34 @@ const metricsCommand = defineCommand({
   run: async (args) => await (await import("./commands/metrics.ts")).runMetrics(args),
 });
 
+const topCommand = defineCommand({
+  meta: {
+    name: "top",
+    description: "Watch what virtual machines use: on a terminal, refreshed until q is typed",
+    examples: [
+      ["hostler vm top", "Watch them"],
+      ["hostler vm top --json --count 10", "Ten lines of JSON, one for each interval"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    count: {
+      type: "string",
+      alias: "n",
+      valueHint: "count",
+      description: "Looks; without it, 1, and on a terminal no end",
+    },
+    interval: {
+      type: "string",
+      valueHint: "duration",
+      description: "Between two looks, 100ms at least; 2s without it",
+    },
+    ...controlSocketFlag,
+    ...jsonLinesFlag,
+  },
+  run: async (args) => await (await import("./commands/top.ts")).runTop(args),
+});
+
 const eventsCommand = defineCommand({
   meta: {
     name: "events",
@@ -492,6 +520,7 @@ export const vmCommand: Command = defineCommand({
     listCommand,
     showCommand,
     statusCommand,
+    topCommand,
     metricsCommand,
     eventsCommand,
     consoleCommand,
