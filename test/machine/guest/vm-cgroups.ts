@@ -106,6 +106,9 @@ const cases: Readonly<Record<CgroupCase, Case>> = {
     ];
     writeFileSync(configuration, `${lines.join("\n")}\n`);
     await makeImage();
+    // Read from the disk once: the worker gives it five seconds to tell its version.
+    const words = ["/usr/bin/qemu-system-x86_64", "--version"];
+    await runProgram(words, { deadlineMilliseconds: patienceMilliseconds });
     await start();
     const status = await json<WorkerStatus>("status");
     const told = [status.cgroup, status.cgroup_controllers, status.cgroup_lacking];
