@@ -61,9 +61,10 @@ async function copyAndRecord(
   addition: Addition,
   course: Course,
 ): Promise<{ readonly key: string; readonly record: ImageRecord }> {
-  const { source, partial, links, limits } = addition;
+  const { partial, links, limits } = addition;
   const copier = new Copier(addition, course);
-  await walkTree(source, copier, limits);
+  await walkTree(addition.source, copier, limits);
+  const source = originOf(addition);
   const { key, ...verified } = copier.finish();
   passStep("verified");
   const outside = await copyOutside(addition, course);
@@ -76,6 +77,8 @@ async function copyAndRecord(
   passStep("synced");
   return { key, record };
 }
+
+const originOf = ({ request, source }: Addition) => request.origin ?? source;
 
 class Measure implements TreeVisitor {
   bytes: Bytes = 0;
@@ -251,7 +254,8 @@ function checkHash(
 
 /** Copies what the machine needs of /nix/store, whose packages nobody changes. */
 async function copyOutside(addition: Addition, course: Course): Promise<ImageRecord["outside"]> {
-  const { request, source, partial, links } = addition;
+  const { request, partial, links } = addition;
+  const source = originOf(addition);
   const tree = join(partial, storedNames.tree);
   const place = { source, outside: links ?? undefined };
   const copied: ImageRecord["outside"] = {};

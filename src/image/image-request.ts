@@ -18,6 +18,11 @@ export interface ImageRequest {
   readonly source: string;
   readonly expected: ExpectedHash;
   /**
+   * Where it was before it was brought here, from another host: its configuration may speak of that
+   * folder, and it is recorded as what it came from. `source` without it.
+   */
+  readonly origin?: string;
+  /**
    * Given what vm-config.json says, once that was verified, and the image's folder without links
    * in its path: the files that the machine needs.
    * What it throws is thrown, and nothing is left.

@@ -51,6 +51,11 @@ export class StoredImage implements Disposable {
     this.#release = found.release;
   }
 
+  /** The folder with what was in the image. */
+  get tree(): string {
+    return join(this.#folder, storedNames.tree);
+  }
+
   /** What vm-config.json says. @throws ImageRefused */
   configuration(): string {
     return readConfiguration(join(this.#folder, storedNames.tree), this.record.source);

@@ -6,6 +6,10 @@ import type { Milliseconds } from "../units/units.ts";
 import {
   consoleSchema,
   type DesiredRequest,
+  type MigrationProgressRecord,
+  type MigrationResultRecord,
+  migrationProgressSchema,
+  migrationResultSchema,
   type Progress,
   progressSchema,
   type ReconciliationAnswer,
@@ -34,6 +38,7 @@ import {
   execItemSchema,
   guestPingSchema,
 } from "./protocol-exec.ts";
+import { type MigrationTicket, ticketSchema } from "./protocol-migration.ts";
 
 /** The worker is away, refused, or is not understood; the message has the mend. */
 export class WorkerError extends Error {
@@ -46,7 +51,10 @@ const answers = new ControlAnswers(
   (message, options) => new WorkerError(message, options),
 );
 
-export type MachineVerb = "boot" | "pause" | "resume" | "shutdown" | "delete" | "replace-vmm";
+export type MachineVerb =
+  | ("boot" | "pause" | "resume" | "shutdown" | "delete" | "replace-vmm")
+  /** Says that it is this host's. */
+  | "claim";
 
 /** A client of the worker's control socket. Every answer is validated. */
 export class WorkerClient implements Disposable {
@@ -160,6 +168,38 @@ export class WorkerClient implements Disposable {
   ): Promise<VmSummary> {
     const words = key === undefined ? {} : { key };
     return this.#follow("restore", { name, snapshot, ...words }, onProgress);
+  }
+
+  /** The ticket of a listener for a machine of another host. */
+  receive(request: {
+    readonly name: string;
+    readonly host: string;
+    readonly port: number;
+    readonly time_ms?: Milliseconds;
+  }): Promise<MigrationTicket> {
+    return this.#request(ticketSchema, "receive", request);
+  }
+
+  async cancelReceive(name: string): Promise<void> {
+    await this.#request(v.null(), "cancel-receive", { name });
+  }
+
+  /** Returns when the other host has the machine. @throws WorkerError when it goes on here */
+  async migrate(
+    name: string,
+    ticket: string,
+    onProgress: (progress: MigrationProgressRecord) => void,
+  ): Promise<MigrationResultRecord> {
+    try {
+      const items = this.#control.stream("migrate", { name, ticket });
+      let next = await items.next();
+      for (; next.done !== true; next = await items.next()) {
+        onProgress(answers.validate(migrationProgressSchema, next.value));
+      }
+      return answers.validate(migrationResultSchema, next.value);
+    } catch (error) {
+      throw answers.translate(error);
+    }
   }
 
   snapshots(name: string | undefined): Promise<SnapshotSummary[]> {

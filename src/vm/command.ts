@@ -206,6 +206,69 @@ const restoreCommand = defineCommand({
   run: async (args) => await (await import("./commands/snapshot.ts")).runRestore(args),
 });
 
+const receiveCommand = defineCommand({
+  meta: {
+    name: "receive",
+    description: "Make a ticket by which another host can send a virtual machine to this one",
+    examples: [
+      ["hostler vm receive web --listen 192.0.2.7:0 --out web.ticket", "Keep it in a file, 0600"],
+      ["hostler vm receive web --cancel", "Take it back"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    name: { type: "positional", description: "The virtual machine that is to come" },
+    listen: {
+      type: "string",
+      valueHint: "address:port",
+      description: "Where the other host reaches this one; port 0: any that is free",
+    },
+    expires: {
+      type: "string",
+      valueHint: "duration",
+      description: "When it is worth nothing any more; 10m without it",
+    },
+    out: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "Write it there, and not to standard output: it is a secret",
+    },
+    cancel: { type: "boolean", description: "Take back one that nobody has used" },
+    ...controlSocketFlag,
+  },
+  run: async (args) => await (await import("./commands/migrate.ts")).runReceive(args),
+});
+
+const migrateCommand = defineCommand({
+  meta: {
+    name: "migrate",
+    description: "Give a running virtual machine to another host; its guest goes on there",
+    examples: [
+      ["hostler vm migrate web --ticket web.ticket", "To the host that made it"],
+      ["ssh HOST hostler vm receive … | hostler vm migrate web --ticket -", "By standard input"],
+      ["hostler vm migrate web --resume-here", "When it is not known whose it is: this host's"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...oneName,
+    ticket: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "What hostler vm receive made on the other host; -: standard input",
+    },
+    "resume-here": {
+      type: "boolean",
+      description: "After it was deleted on the other host: it is this host's",
+    },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/migrate.ts")).runMigrate(args),
+});
+
 const hashCommand = defineCommand({
   meta: {
     name: "hash",
@@ -530,6 +593,8 @@ export const vmCommand: Command = defineCommand({
     replaceCommand,
     snapshotCommand,
     restoreCommand,
+    receiveCommand,
+    migrateCommand,
     snapshotKeyCommand,
     survivableCommand,
     ...masterCommands,

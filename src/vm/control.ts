@@ -3,6 +3,7 @@ import type { ControlCall } from "../messaging/control-server.ts";
 import type { BookedEvent } from "../units/event-book.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { type AskedMachine, answerAgent } from "./agent-control.ts";
+import { answerMigrate, answerReceive } from "./control-migration.ts";
 import { answerSnapshots } from "./control-snapshots.ts";
 import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
@@ -49,6 +50,10 @@ export function answerControl(
     case "metrics":
       void sendMetrics(worker, request, call);
       return;
+    case "receive":
+    case "cancel-receive":
+      void answerReceive(worker, request, call);
+      return;
     case "restore":
     case "snapshots":
     case "delete-snapshot":
@@ -64,7 +69,7 @@ type AboutOne = Exclude<
   {
     verb:
       | ("create" | "apply" | "diff" | "list" | "events" | "status" | "metrics")
-      | ("restore" | "snapshots" | "delete-snapshot");
+      | ("restore" | "snapshots" | "delete-snapshot" | "receive" | "cancel-receive");
   }
 >;
 
@@ -91,6 +96,9 @@ function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall
       return;
     case "snapshot":
       void answerSnapshots(worker, request, call, (one) => summarize(worker, one));
+      return;
+    case "migrate":
+      void answerMigrate(worker, entry, request, call);
       return;
     case "exec":
     case "guest-ping":
@@ -146,7 +154,8 @@ function askedOf({ machine, state }: Entry): AskedMachine {
 
 type Wished = Exclude<
   AboutOne,
-  Of<"show" | "survivable" | "console" | "wait" | "snapshot" | "exec" | "guest-ping">
+  | Of<"show" | "survivable" | "console" | "wait" | "snapshot" | "exec" | "guest-ping">
+  | Of<"migrate">
 >;
 
 /** What an operator asks for, as an event of the lifecycle. */

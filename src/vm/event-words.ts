@@ -25,6 +25,17 @@ export function describeEntry(entry: HistoryEntry): string | undefined {
       return entry.capture;
     case "capture-lost":
       return `${entry.capture}: ${entry.reason}`;
+    case "sending":
+    case "given":
+    case "given-away":
+    case "receiving":
+    case "arrived":
+    case "taken-over":
+      return entry.migration;
+    case "taken-back":
+    case "withdrawn":
+    case "undecided":
+      return `${entry.migration}: ${entry.reason}`;
     case "snapshotted":
       return entry.snapshot;
     case "guest-off":

@@ -13,6 +13,7 @@ import {
   fail,
   forgetCapture,
   guestOff,
+  isArriving,
   isHeld,
   needsVmm,
   order,
@@ -38,7 +39,6 @@ import {
   initialState,
   type MachineEffect,
   type MachineState,
-  type Note,
   type Of,
   type Outcome,
   orderLimits,
@@ -47,7 +47,7 @@ import {
 /** The cells of the table: what an event means in a phase. */
 
 type Starting = "preparing" | "preparing-network" | "starting" | "uncertain";
-type Living =
+export type Living =
   | "creating"
   | "created"
   | "booting"
@@ -58,7 +58,10 @@ type Living =
   | "replacing"
   | "capturing"
   | "snapshotting"
-  | "restoring";
+  | "restoring"
+  | "sending"
+  | "receiving"
+  | "arrived";
 type Unwanted = Of<"shutdown" | "delete">;
 type Wanting = Of<"boot" | "pause" | "resume">;
 
@@ -68,11 +71,12 @@ const wantedBy = { boot: "running", resume: "running", pause: "paused" } as cons
 
 export function create(
   _state: In<"absent" | "removed">,
-  { wanted, capture: id }: Of<"create">,
+  { wanted, capture: held, migration }: Of<"create">,
   context: Context,
 ): Outcome {
-  const capture =
-    id === undefined ? undefined : ({ id, source: undefined, stage: "held" } as const);
+  const id = held ?? migration;
+  const stage = held === undefined ? "arriving" : "held";
+  const capture = id === undefined ? undefined : ({ id, source: undefined, stage } as const);
   return begin({ ...initialState, wanted, capture }, context);
 }
 
@@ -280,7 +284,7 @@ export function spawnOverdue(
   return context.now < state.answerBy ? stay(state) : search(state, state.invocation);
 }
 
-function search(state: MachineState, invocation: string): Outcome {
+export function search(state: MachineState, invocation: string): Outcome {
   return enter(state, { phase: "uncertain", invocation }, [
     { kind: "find", invocation },
     record({ what: "uncertain", invocation }),
@@ -324,7 +328,7 @@ export function attached(
   const told = record({ what: "attached", invocation, guest });
   if (state.phase === "detached") return prepend([told], reattached(state, event, context));
   // A new VMM has made its machine by itself, or has none yet: to be told to make it is no harm.
-  const isNew = ["off", "created", "empty"].includes(guest) && !isHeld(state);
+  const isNew = ["off", "created", "empty"].includes(guest) && !isHeld(state) && !isArriving(state);
   if (!isNew) return prepend([told], settle(state, instance, guest, context));
   return prepend([told], call(state, "create", instance, context));
 }
@@ -399,7 +403,7 @@ export function connectOverdue(
 
 // What a VMM answers.
 
-type Asked = In<Exclude<Living, "created" | "running" | "paused">> | In<"stopping">;
+type Asked = In<Exclude<Living, "created" | "running" | "paused" | "arrived">> | In<"stopping">;
 
 export const isAnswer = (state: Asked, event: Of<"done" | "refused">): boolean =>
   event.invocation === state.instance.invocation && event.ticket === state.ticket;
@@ -476,7 +480,7 @@ export function restored(state: In<"restoring">, event: Of<"done">, context: Con
   return prepend([told], settle(known, state.instance, "paused", context));
 }
 
-const toldRefusal = ({ invocation, call: what, refusal }: Of<"refused">) =>
+export const toldRefusal = ({ invocation, call: what, refusal }: Of<"refused">) =>
   record({ what: "call-refused", invocation, call: what, refusal });
 
 /** Nothing is lost with this VMM: no guest ran in it, and what was to be restored is held. */
@@ -503,7 +507,7 @@ export function callRefused(
 
 /** A VMM that lives and holds its guest goes on with it: it is asked whether it does. */
 export function captureRefused(
-  state: In<"capturing" | "snapshotting">,
+  state: In<"capturing" | "snapshotting" | "sending">,
   event: Of<"refused">,
   context: Context,
 ): Outcome {
@@ -741,7 +745,7 @@ export function died(
   return enter(state, { ...clearing, lastEnding: ending, reason }, effects);
 }
 
-const clear = (state: MachineState, instance: Instance): MachineEffect => ({
+export const clear = (state: MachineState, instance: Instance): MachineEffect => ({
   kind: "clear",
   instance,
   capture: pendingOf(state),
@@ -757,7 +761,8 @@ function whyDied(
 ) {
   if (state.phase === "stopping") return state.why;
   if (!needsVmm(state)) return "wish" as const;
-  const ranGuest = !["connecting", "creating", "restoring", "created"].includes(state.phase);
+  const fresh = ["connecting", "creating", "restoring", "created", "receiving", "arrived"];
+  const ranGuest = !fresh.includes(state.phase);
   const isOrderly = ending?.kind === "exited" && ending.status === 0;
   return isOrderly && ranGuest && pendingOf(state) === undefined ? ("off" as const) : "crash";
 }
@@ -859,80 +864,4 @@ export function discardAgain(
 ): Outcome {
   if (state.retryAt === undefined || context.now < state.retryAt) return stay(state);
   return enter(state, { phase: "removing", retryAt: undefined }, [{ kind: "discard" }]);
-}
-
-// What an earlier worker left.
-
-/** Takes over what the note says, which may have happened or not, and what lives of it. */
-export function adopted(
-  _state: In<"absent">,
-  { note, alive }: Of<"adopted">,
-  context: Context,
-): Outcome {
-  const { capture, beside } = note;
-  const isSpent = capture?.stage === "spent";
-  const forget = isSpent ? [{ kind: "forget-capture", capture: capture.id } as const] : [];
-  const end = beside === undefined ? [] : [{ kind: "end-beside", invocation: beside } as const];
-  return prepend([...end, ...forget], adoptNote(note, alive, context));
-}
-
-function adoptNote(note: Note, alive: Instance | undefined, context: Context): Outcome {
-  const { wanted, prepared: isPrepared, restarts, lastInvocation, capture, reason } = note;
-  const past = { lastInvocation, beside: note.beside, capture, reason };
-  const common = { wanted, prepared: isPrepared, restarts, ...past };
-  const known = enter(initialState, common).state;
-  switch (note.stage) {
-    case "absent":
-    case "removed":
-      return stay(known);
-    case "off":
-      return enter(known, { phase: "off" });
-    case "failed":
-      return enter(known, { phase: "failed", reason: reason ?? "the note does not say why" });
-    case "removing":
-      return remove(known);
-    case "preparing":
-    case "waiting":
-      return rest(enter(known, { begunBy: "rule" }).state, context);
-    case "starting":
-      return search(enter(known, { begunBy: "rule" }).state, note.invocation ?? "");
-    case "living":
-    case "ending":
-    case "clearing":
-      return adoptInstance(known, note, alive, context);
-  }
-}
-
-function adoptInstance(
-  known: MachineState,
-  note: Note,
-  alive: Instance | undefined,
-  context: Context,
-): Outcome {
-  const instance = alive ?? note.instance;
-  if (instance === undefined) return rest(known, context);
-  const { invocation, processId } = instance;
-  const why = note.why ?? "crash";
-  const begun = enter(known, { begunBy: "rule", lastInvocation: invocation }).state;
-  if (alive === undefined || note.stage === "clearing") {
-    const clearing = { phase: "clearing", instance, why, diedAt: context.now } as const;
-    const lost = note.stage === "living" ? "its VMM died while no worker looked" : known.reason;
-    const isUnwanted = note.stage === "living" && !needsVmm(begun);
-    const change = { ...clearing, why: isUnwanted ? ("wish" as const) : why, reason: lost };
-    return enter(begun, change, [clear(begun, instance)]);
-  }
-  const told = record({ what: "adopted", invocation, processId });
-  return prepend([told], adoptLiving(begun, note, alive, context));
-}
-
-function adoptLiving(known: MachineState, note: Note, alive: Instance, context: Context): Outcome {
-  const isGiver = isHeld(known) && known.capture?.source === alive.invocation;
-  if (isGiver) return end(known, alive, { why: "replace", stage: "kill" }, context);
-  if (note.stage === "ending" && note.why !== "wish") {
-    return end(known, alive, { why: note.why ?? "crash", stage: "kill" }, context);
-  }
-  // A VMM that is to be given what is held has nothing that could be lost.
-  if (isHeld(known)) return connect(known, alive, context);
-  const reason = "the worker was started anew";
-  return detach(known, alive, { reason, cause: "lost" }, context);
 }

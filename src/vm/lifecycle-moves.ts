@@ -57,6 +57,9 @@ export function prepend(effects: readonly MachineEffect[], outcome: Outcome): Ou
 /** Its memory and device state are held outside of a VMM, and a new one is to get them. */
 export const isHeld = (state: MachineState): boolean => state.capture?.stage === "held";
 
+/** Another host sends it, and has not given it yet. */
+export const isArriving = (state: MachineState): boolean => state.capture?.stage === "arriving";
+
 /** A VMM is to have the machine: the operator wants it, or what was captured must not be lost. */
 export const needsVmm = (state: MachineState): boolean =>
   isHeld(state) || (state.wanted !== "absent" && state.wanted !== "off");
@@ -78,7 +81,7 @@ export function forgetCapture(state: MachineState): Outcome {
 /** Nothing lives, and nothing is under way: what is wanted follows. */
 export function rest(state: MachineState, context: Context): Outcome {
   if (needsVmm(state)) return begin(state, context);
-  if (state.wanted === "absent") return remove(state);
+  if (state.wanted === "absent" || isArriving(state)) return remove(state);
   const isNew = state.lastInvocation === undefined;
   return turnOff(state, state.reason ?? (isNew ? "it has not been booted" : "it was shut down"));
 }
@@ -144,10 +147,11 @@ export function beginForgiven(state: MachineState, context: Context): Outcome {
 export function spawn(state: MachineState, invocation: string, context: Context): Outcome {
   const answerBy = context.now + orderLimits.spawn;
   const { capture } = state;
-  const isIncoming = capture?.stage === "held";
-  const beginning = isIncoming
-    ? ({ kind: "incoming", capture: capture.id } as const)
-    : ({ kind: "new" } as const);
+  const kind = isArriving(state) ? "arriving" : "new";
+  const beginning =
+    capture?.stage === "held"
+      ? ({ kind: "incoming", capture: capture.id } as const)
+      : ({ kind } as const);
   return enter(state, { phase: "starting", invocation, answerBy }, [
     { kind: "spawn", invocation, beginning },
     record({ what: "start-requested", invocation }),
@@ -181,6 +185,8 @@ export function startRefused(
 ): Outcome {
   const { rules, random } = context;
   const refused = enter(state, { reason: refusal.message }).state;
+  // The other host has it yet, and hears why it cannot come.
+  if (isArriving(refused)) return remove(refused);
   if (!needsVmm(refused)) return rest(refused, context);
   if (!isHeld(refused) && (refusal.lasts || rules.restart === "never")) {
     return fail(refused, refusal.message);
@@ -193,6 +199,7 @@ export function startRefused(
 /** The last VMM and all its rest are gone: what follows, by the operator's wish and the rule. */
 export function decide(state: In<"clearing">, context: Context): Outcome {
   const { rules, random, now } = context;
+  if (isArriving(state) || state.why === "elsewhere") return remove(state);
   if (!needsVmm(state)) return rest(state, context);
   if (state.why === "wish") return beginForgiven(state, context);
   if (state.why === "replace" && isHeld(state)) {
@@ -316,6 +323,15 @@ export function restore(
   return enter(state, { phase: "restoring", instance, answerBy, ticket }, [effect]);
 }
 
+/** Lets its VMM take what another host sends. */
+function receive(state: MachineState, instance: Instance, migration: string): Outcome {
+  const ticket = state.ticket + 1;
+  return enter(state, { phase: "receiving", instance, ticket }, [
+    { kind: "receive", instance, ticket, migration },
+    record({ what: "receiving", migration }),
+  ]);
+}
+
 /**
  * A VMM has told how its guest is: on towards what is wanted. A VMM that was given the captured
  * state, and says that its guest is paused or runs, has the machine: the state is not needed.
@@ -327,6 +343,11 @@ export function settle(
   context: Context,
 ): Outcome {
   const { capture } = state;
+  if (isArriving(state) && capture !== undefined) {
+    if (guest === "incoming") return receive(state, instance, capture.id);
+    const reason = `its VMM was to wait for what another host sends, and its guest is ${guest}`;
+    return crash(state, instance, reason, context);
+  }
   if (guest === "incoming" || guest === "empty") {
     if (isHeld(state) && capture !== undefined) {
       return restore(state, instance, capture.id, context);

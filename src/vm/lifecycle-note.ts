@@ -27,21 +27,23 @@ export const noteSchema = v.strictObject({
   version: v.literal(NOTE_VERSION),
   stage: v.picklist([
     ...(["absent", "preparing", "starting", "living", "ending", "clearing"] as const),
+    ...(["given", "arrived"] as const),
     ...(["waiting", "off", "failed", "removing", "removed"] as const),
   ]),
   wanted: v.picklist(["absent", "off", "created", "running", "paused"]),
   prepared: v.boolean(),
   restarts: count,
   invocation: v.optional(invocation),
+  migration: v.optional(invocation),
   instance: v.optional(instance),
-  why: v.optional(v.picklist(["wish", "off", "crash", "unhealthy", "replace"])),
+  why: v.optional(v.picklist(["wish", "off", "crash", "unhealthy", "replace", "elsewhere"])),
   lastInvocation: v.optional(invocation),
   beside: v.optional(invocation),
   capture: v.optional(
     v.strictObject({
       id: invocation,
       source: v.optional(invocation),
-      stage: v.picklist(["pending", "held", "spent"]),
+      stage: v.picklist(["pending", "held", "spent", "arriving"]),
     }),
   ),
   reason: v.optional(v.string()),
@@ -79,9 +81,15 @@ export function decodeNote(text: string): DecodedNote {
 /** A stage without what it speaks of is no note. */
 function completed(read: v.InferOutput<typeof noteSchema>): DecodedNote {
   const { stage, capture } = read;
-  const hasInstance = stage === "living" || stage === "ending" || stage === "clearing";
+  const hasInstance = ["living", "arrived", "ending", "clearing"].includes(stage);
   if (hasInstance && read.instance === undefined) {
     return { kind: "refused", issues: `expected an instance in the stage "${stage}"` };
+  }
+  if (stage === "given" && read.migration === undefined) {
+    return { kind: "refused", issues: 'expected a migration in the stage "given"' };
+  }
+  if (stage === "arrived" && capture?.stage !== "arriving") {
+    return { kind: "refused", issues: 'expected what arrives in the stage "arrived"' };
   }
   if (stage === "starting" && read.invocation === undefined) {
     return { kind: "refused", issues: 'expected an invocation in the stage "starting"' };
@@ -92,6 +100,7 @@ function completed(read: v.InferOutput<typeof noteSchema>): DecodedNote {
     prepared: read.prepared,
     restarts: read.restarts,
     invocation: read.invocation,
+    migration: read.migration,
     instance: read.instance,
     why: read.why,
     lastInvocation: read.lastInvocation,

@@ -293,7 +293,7 @@ export function endUnused(before: MachineState, outcome: Outcome): Outcome {
   const { state } = outcome;
   const isUsed =
     successorOf(state) === invocation ||
-    ("instance" in state && state.instance.invocation === invocation);
+    ("instance" in state && state.instance?.invocation === invocation);
   if (invocation === undefined || isUsed) return outcome;
   const reason = state.reason ?? "it is not needed any more";
   return prepend(

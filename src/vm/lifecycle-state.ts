@@ -30,9 +30,10 @@ export interface Capture {
   readonly source: string | undefined;
   /**
    * pending: asked for, and nobody has said yet that it is whole. spent: a VMM has the machine, or
-   * it was given up; it is forgotten, and nothing is made of it any more.
+   * it was given up; it is forgotten, and nothing is made of it any more. arriving: another host
+   * sends it to a VMM of this one, and has not given it yet; its id is that of the migration.
    */
-  readonly stage: "pending" | "held" | "spent";
+  readonly stage: "pending" | "held" | "spent" | "arriving";
 }
 
 /** Why something was refused: the VMM's, the kernel's or our own words. */
@@ -76,9 +77,10 @@ interface Common {
 /**
  * What follows the end of a VMM. wish: what is wanted then. off: the guest ended by itself.
  * crash: the rule of restarts. unhealthy: the same, and however long it ran, it never did so well.
- * replace: a new VMM, which is given the capture.
+ * replace: a new VMM, which is given the capture. elsewhere: nothing, because the machine is
+ * another host's; the guest of such a VMM must not run once more.
  */
-export type EndReason = "wish" | "off" | "crash" | "unhealthy" | "replace";
+export type EndReason = "wish" | "off" | "crash" | "unhealthy" | "replace" | "elsewhere";
 
 /** How far a stop has gone: the guest was asked, the VMM was asked, the VMM was killed. */
 export type StopStage = "button" | "quit" | "kill";
@@ -158,6 +160,30 @@ type Phases =
       /** The operator's shutdown kills it then. */
       readonly stopBy: MonotonicTime | undefined;
     }
+  /** Its guest runs, and goes to another host meanwhile. */
+  | { readonly phase: "sending"; readonly instance: Instance; readonly migration: string }
+  /**
+   * All of it is with the other host, which is told that it may run: here it does not any more,
+   * whatever happens, until the other host or an operator says so.
+   */
+  | {
+      readonly phase: "given";
+      readonly migration: string;
+      /** Undefined once its VMM has died. */
+      readonly instance: Instance | undefined;
+      /** The other host cannot be asked, and nobody here knows whether it has taken it. */
+      readonly isUndecided: boolean;
+    }
+  /** Its VMM takes what another host sends. */
+  | { readonly phase: "receiving"; readonly instance: Instance }
+  /** All of it is here, and it is the other host's until that gives it. */
+  | {
+      readonly phase: "arrived";
+      readonly instance: Instance;
+      readonly isUndecided: boolean;
+      /** The connection to its VMM stands. */
+      readonly isAttached: boolean;
+    }
   | {
       readonly phase: "stopping";
       readonly instance: Instance;
@@ -194,7 +220,9 @@ export type VmmCall =
   | "quit"
   | "capture"
   | "restore"
-  | "snapshot";
+  | "snapshot"
+  | "send"
+  | "receive";
 
 interface OfInstance {
   readonly invocation: string;
@@ -203,6 +231,11 @@ interface OfInstance {
 /** An answer, with the number of the order that it answers. */
 interface Answer extends OfInstance {
   readonly ticket: number;
+}
+
+/** Of a machine on its way from one host to another; both know the migration by its id. */
+interface OfMigration {
+  readonly migration: string;
 }
 
 /**
@@ -216,10 +249,26 @@ export type MachineEvent =
       readonly kind: "create";
       readonly wanted: Exclude<Wanted, "absent">;
       readonly capture?: string;
+      /** Another host sends it under this id. */
+      readonly migration?: string;
     }
   | { readonly kind: "boot" | "pause" | "resume" | "replace" }
   | { readonly kind: "shutdown" | "delete"; readonly hurry: boolean }
   | { readonly kind: "snapshot"; readonly snapshot: string }
+  | ({ readonly kind: "migrate" } & OfMigration)
+  /** It is this host's, whatever another one said last: the operator knows that it is off there. */
+  | { readonly kind: "claim" }
+  // The other host's, of a migration.
+  /** It has the machine. */
+  | ({ readonly kind: "taken" } & OfMigration)
+  /** It has not taken the machine, and never will. */
+  | ({ readonly kind: "not-taken"; readonly reason: string } & OfMigration)
+  /** It gives the machine, and does not run it any more. */
+  | ({ readonly kind: "handed-over"; readonly wanted: "running" | "paused" } & OfMigration)
+  /** It goes on with the machine. */
+  | ({ readonly kind: "withdrawn"; readonly reason: string } & OfMigration)
+  /** It cannot be asked any more. */
+  | ({ readonly kind: "undecided"; readonly reason: string } & OfMigration)
   // The worker's own.
   | { readonly kind: "adopted"; readonly note: Note; readonly alive: Instance | undefined }
   | ({ readonly kind: "prepared" | "network-ready" } & OfInstance)
@@ -281,7 +330,8 @@ export type Of<K extends EventKind> = MachineEvent & { readonly kind: K };
 
 /** The operator's wishes, as against what the world answers. */
 export type Wish = Of<
-  "create" | "boot" | "pause" | "resume" | "replace" | "shutdown" | "delete" | "snapshot"
+  | ("create" | "boot" | "pause" | "resume" | "replace" | "shutdown" | "delete" | "snapshot")
+  | ("migrate" | "claim")
 >;
 
 /**
@@ -291,7 +341,9 @@ export type Wish = Of<
 export type SpawnBeginning =
   | { readonly kind: "new" }
   | { readonly kind: "beside"; readonly former: Instance }
-  | { readonly kind: "incoming"; readonly capture: string };
+  | { readonly kind: "incoming"; readonly capture: string }
+  /** Of another host: its memory is empty yet. */
+  | { readonly kind: "arriving" };
 
 /** What is to be done, in this order. */
 export type MachineEffect =
@@ -349,6 +401,27 @@ export type MachineEffect =
    * removed, before it is gone. Safe to do again.
    */
   | { readonly kind: "end-beside"; readonly invocation: string }
+  /** Sends it to the other host, all but the leave to run. */
+  | {
+      readonly kind: "send" | "receive";
+      readonly instance: Instance;
+      readonly ticket: number;
+      readonly migration: string;
+    }
+  /** Ends a send that is under way: refused follows all the same. */
+  | { readonly kind: "abandon-send"; readonly migration: string }
+  /** Tells the other host that the machine is its own now; its answer is an event. */
+  | {
+      readonly kind: "hand-over";
+      readonly migration: string;
+      readonly wanted: "running" | "paused";
+    }
+  /** Tells the host that sends it that all of it is here, and then that it was taken. */
+  | {
+      readonly kind: "confirm";
+      readonly migration: string;
+      readonly what: "arrived" | "taken";
+    }
   /** A capture that nobody needs any more; safe to do again. */
   | { readonly kind: "forget-capture"; readonly capture: string }
   /** SIGKILL to the VMM and whoever is in its cgroup. */
@@ -414,6 +487,15 @@ export type HistoryEntry =
     }
   | { readonly what: "captured" | "capture-forgotten"; readonly capture: string }
   | { readonly what: "capture-lost"; readonly capture: string; readonly reason: string }
+  | {
+      readonly what: "sending" | "given" | "given-away" | "receiving" | "arrived" | "taken-over";
+      readonly migration: string;
+    }
+  | {
+      readonly what: "taken-back" | "withdrawn" | "undecided";
+      readonly migration: string;
+      readonly reason: string;
+    }
   | { readonly what: "snapshotted"; readonly invocation: string; readonly snapshot: string }
   | { readonly what: "guest-off"; readonly invocation: string; readonly by: "guest" | "host" }
   /** check: in words. */
@@ -442,6 +524,8 @@ export interface Note {
     | "preparing"
     | "starting"
     | "living"
+    | "given"
+    | "arrived"
     | "ending"
     | "clearing"
     | "waiting"
@@ -454,7 +538,9 @@ export interface Note {
   readonly restarts: number;
   /** Of the start, while it is "starting". */
   readonly invocation: string | undefined;
-  /** While it is "living", "ending" or "clearing". */
+  /** While it is "given": its id. */
+  readonly migration: string | undefined;
+  /** While it is "living", "arrived", "ending" or "clearing"; and "given", if its VMM lives. */
   readonly instance: Instance | undefined;
   /** While it is "ending" or "clearing". */
   readonly why: EndReason | undefined;

@@ -1,6 +1,6 @@
 import type { MonotonicTime } from "../units/units.ts";
+import { adopted } from "./lifecycle-adoption.ts";
 import {
-  adopted,
   attached,
   attachOverdue,
   attachRefused,
@@ -64,6 +64,25 @@ import {
   wantAfterStop,
   wantDetached,
 } from "./lifecycle-cells.ts";
+import {
+  arrivedLost,
+  claimArrived,
+  claimGiven,
+  deleteGiven,
+  diedGiven,
+  dropArriving,
+  givenAway,
+  handedOver,
+  migrate,
+  notTaken,
+  received,
+  receiveRefused,
+  receivingLost,
+  sent,
+  undecided,
+  unwantSending,
+  withdrawn,
+} from "./lifecycle-migration.ts";
 import { begin, beginForgiven, call, straggler } from "./lifecycle-moves.ts";
 import {
   captured,
@@ -139,6 +158,11 @@ const forgottenBefore = ignored("what was captured before it is forgotten alread
 const notWatched = ignored("its health is asked for only while it runs");
 const noCapture = ignored("nothing of it was captured");
 const noBeside = ignored("no other VMM of it is to be ended");
+const noMigration = ignored("it is on its way to no other host, and from none");
+const notWaiting = ignored("nobody but this host may have it");
+const isGiven = ignored("it was given to another host");
+const isComing = ignored("another host has it yet, and sends it");
+const isTheirs = ignored("it is another host's until that gives it");
 
 /** What the worker hears in a phase in which no VMM has the machine, and none is to come. */
 const noVmmEvents = {
@@ -171,6 +195,12 @@ const noVmmEvents = {
   discarded: notRemoving,
   "discard-refused": notRemoving,
   unhealthy: notWatched,
+  taken: noMigration,
+  "not-taken": noMigration,
+  "handed-over": noMigration,
+  withdrawn: noMigration,
+  undecided: noMigration,
+  claim: notWaiting,
   deadline: noDeadline,
 };
 
@@ -184,7 +214,9 @@ const nothing = {
   delete: noMachine,
   replace: noMachine,
   snapshot: noMachine,
+  migrate: noMachine,
   ...noVmmEvents,
+  claim: noMachine,
   forgotten: noCapture,
   "beside-ended": noBeside,
 };
@@ -199,6 +231,7 @@ const beginning = {
   delete: unwantLater,
   replace: noGuest,
   snapshot: noGuest,
+  migrate: noGuest,
   ...noVmmEvents,
   "capture-lost": captureLost,
 };
@@ -213,6 +246,7 @@ const atRest = {
   delete: unwantAtRest,
   replace: noGuest,
   snapshot: noGuest,
+  migrate: noGuest,
   ...noVmmEvents,
 };
 
@@ -227,6 +261,7 @@ const living = {
   delete: unwantBusy,
   replace: isBusy,
   snapshot: isBusy,
+  migrate: isBusy,
   "connection-lost": connectionLost,
   booted: answerDecides,
   paused: answerDecides,
@@ -275,6 +310,7 @@ export const table: Table = {
     delete: connectingUnwanted,
     replace: noGuest,
     snapshot: noGuest,
+    migrate: noGuest,
     attached,
     "attach-refused": connectRefused,
     "connection-lost": connectLost,
@@ -295,6 +331,7 @@ export const table: Table = {
     delete: connectingUnwanted,
     replace: noGuest,
     snapshot: noGuest,
+    migrate: noGuest,
     done: created,
     refused: startingRefused,
     "connection-lost": createLost,
@@ -313,6 +350,7 @@ export const table: Table = {
     delete: unwantRunning,
     replace: notBooted,
     snapshot: notBooted,
+    migrate: notBooted,
     booted: bootedByHand,
     paused: bootedByHand,
     resumed: bootedByHand,
@@ -333,6 +371,7 @@ export const table: Table = {
     delete: unwantRunning,
     replace,
     snapshot,
+    migrate,
     booted: ignored("it runs"),
     paused: bootedByHand,
     resumed: ignored("it runs"),
@@ -349,6 +388,7 @@ export const table: Table = {
     delete: unwantRunning,
     replace,
     snapshot,
+    migrate,
     booted: bootedByHand,
     paused: ignored("it is paused"),
     resumed: bootedByHand,
@@ -413,6 +453,88 @@ export const table: Table = {
     "capture-lost": captureLostConnecting,
     deadline: createOverdue,
   },
+  sending: {
+    ...living,
+    shutdown: (state, event, context) =>
+      unwantSending(state, event, unwantBusy(state, event, context)),
+    delete: (state, event, context) =>
+      unwantSending(state, event, unwantBusy(state, event, context)),
+    done: sent,
+    refused: captureRefused,
+    forgotten: forgottenBefore,
+  },
+  given: {
+    ...noVmmEvents,
+    create: exists,
+    boot: isGiven,
+    pause: isGiven,
+    resume: isGiven,
+    shutdown: isGiven,
+    delete: deleteGiven,
+    replace: isGiven,
+    snapshot: isGiven,
+    migrate: isGiven,
+    claim: claimGiven,
+    taken: givenAway,
+    "not-taken": notTaken,
+    undecided,
+    "connection-lost": isGiven,
+    booted: isGiven,
+    paused: isGiven,
+    resumed: isGiven,
+    "guest-off": isGiven,
+    "guest-reset": isGiven,
+    "guest-panic": isGiven,
+    observed: isGiven,
+    died: diedGiven,
+    forgotten: noCapture,
+  },
+  receiving: {
+    ...living,
+    boot: isComing,
+    pause: isComing,
+    resume: isComing,
+    shutdown: dropArriving,
+    delete: dropArriving,
+    replace: isComing,
+    snapshot: isComing,
+    migrate: isComing,
+    done: received,
+    refused: receiveRefused,
+    "connection-lost": receivingLost,
+    booted: isComing,
+    paused: isComing,
+    resumed: isComing,
+    "guest-off": isComing,
+    "guest-reset": isComing,
+    "guest-panic": isComing,
+    observed: isComing,
+    forgotten: noCapture,
+  },
+  arrived: {
+    ...living,
+    boot: isTheirs,
+    pause: isTheirs,
+    resume: isTheirs,
+    shutdown: dropArriving,
+    delete: dropArriving,
+    replace: isTheirs,
+    snapshot: isTheirs,
+    migrate: isTheirs,
+    claim: claimArrived,
+    "handed-over": handedOver,
+    withdrawn,
+    undecided,
+    "connection-lost": arrivedLost,
+    booted: isTheirs,
+    paused: isTheirs,
+    resumed: isTheirs,
+    "guest-off": isTheirs,
+    "guest-reset": isTheirs,
+    "guest-panic": isTheirs,
+    observed: isTheirs,
+    forgotten: noCapture,
+  },
   detached: {
     ...living,
     boot: wantDetached,
@@ -422,6 +544,7 @@ export const table: Table = {
     delete: detachedUnwanted,
     replace: ignored("its VMM does not answer"),
     snapshot: ignored("its VMM does not answer"),
+    migrate: ignored("its VMM does not answer"),
     attached,
     "attach-refused": attachRefused,
     "connection-lost": ignored("it is asked again in any case"),
@@ -443,6 +566,7 @@ export const table: Table = {
     delete: stoppingUnwanted,
     replace: isStopping,
     snapshot: isStopping,
+    migrate: isStopping,
     done: ignored("the order was taken; its end is told otherwise"),
     refused: stopRefused,
     "connection-lost": ignored("it is being stopped, and its death is told otherwise"),
@@ -465,6 +589,7 @@ export const table: Table = {
     delete: clearingUnwanted,
     replace: isDead,
     snapshot: isDead,
+    migrate: isDead,
     "connection-lost": isDead,
     booted: isDead,
     paused: isDead,
@@ -496,6 +621,8 @@ export const table: Table = {
     delete: isRemoving,
     replace: isRemoving,
     snapshot: isRemoving,
+    migrate: isRemoving,
+    claim: isRemoving,
     discarded,
     "discard-refused": discardRefused,
     deadline: discardAgain,
@@ -526,12 +653,16 @@ export function whyRefused(state: MachineState, kind: Wish["kind"]): string | un
   const isStart = kind === "boot" || kind === "pause" || kind === "resume";
   const isDeleted = state.wanted === "absent" && !["absent", "removed"].includes(state.phase);
   if (isStart && isDeleted) return "it is being deleted";
-  const isCapture = kind === "replace" || kind === "snapshot";
-  if (kind === "replace" && state.beside !== undefined && isSteady(state)) {
+  const isCapture = kind === "replace" || kind === "snapshot" || kind === "migrate";
+  const needsRoom = kind === "replace" || kind === "migrate";
+  if (needsRoom && state.beside !== undefined && isSteady(state)) {
     return "the VMM that was beside it last is being ended";
   }
   const isSpent = state.capture !== undefined && isSteady(state);
   if (isCapture && isSpent) return "what was captured last is being forgotten";
+  const isAsked = (state.phase === "given" || state.phase === "arrived") && !state.isUndecided;
+  const isHeldBack = kind === "claim" || (kind === "delete" && state.phase === "given");
+  if (isHeldBack && isAsked) return "the other host is there, and decides with this one";
   const cell: object = table[state.phase][kind];
   return "ignored" in cell ? String(cell.ignored) : undefined;
 }
@@ -556,6 +687,10 @@ const stageOf: { readonly [P in Phase]: Note["stage"] } = {
   capturing: "living",
   snapshotting: "living",
   restoring: "living",
+  sending: "living",
+  given: "given",
+  receiving: "living",
+  arrived: "arrived",
   detached: "living",
   stopping: "ending",
   clearing: "clearing",
@@ -577,6 +712,7 @@ export function noteOf(state: MachineState): Note {
     prepared,
     restarts,
     invocation: isStart ? state.invocation : undefined,
+    migration: state.phase === "given" ? state.migration : undefined,
     instance: instanceOf(state),
     why: "why" in state ? state.why : undefined,
     lastInvocation,

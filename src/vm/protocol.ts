@@ -283,6 +283,24 @@ export const controlRequestSchema = v.variant("verb", [
   }),
   v.strictObject({ id: identifier, verb: v.literal("snapshots"), name: v.optional(name) }),
   v.strictObject({ id: identifier, verb: v.literal("delete-snapshot"), name, snapshot: name }),
+  /** Listens for a machine of another host; answered by the ticket that lets it in. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("receive"),
+    name,
+    host: v.pipe(v.string(), v.ip()),
+    /** 0: any that is free. */
+    port: v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(65_535)),
+    time_ms: v.optional(
+      v.pipe(v.number(), v.safeInteger(), v.minValue(1_000), v.maxValue(86_400_000)),
+    ),
+  }),
+  /** Takes a ticket back that nobody has used. */
+  v.strictObject({ id: identifier, verb: v.literal("cancel-receive"), name }),
+  /** Items tell how far it is; answered when the other host has it. It ends with this client. */
+  v.strictObject({ id: identifier, verb: v.literal("migrate"), name, ticket: v.string() }),
+  /** Says that a machine is this host's, of which nobody knows whose it is. */
+  v.strictObject({ id: identifier, verb: v.literal("claim"), name }),
   v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
   v.strictObject({ id: identifier, verb: v.literal("survivable"), name }),
   /** Runs a program in its guest: output as items, then its ending. It ends with this client. */
@@ -312,6 +330,10 @@ export const errorKinds = [
   "unknown-snapshot",
   /** Its files are not what its manifest says. */
   "snapshot-damaged",
+  /** The other host refused, or cannot be reached: the machine goes on here. */
+  "migration",
+  /** Nobody here knows whether the other host has the machine. */
+  "undecided",
   /** In its phase, the machine cannot do that; the message says why. */
   "wrong-phase",
   /** A declaration is older than the last one. */
@@ -370,6 +392,10 @@ export const phases = [
   "capturing",
   "snapshotting",
   "restoring",
+  "sending",
+  "given",
+  "receiving",
+  "arrived",
   "detached",
   "stopping",
   "clearing",
@@ -379,6 +405,30 @@ export const phases = [
   "removing",
   "removed",
 ] as const;
+
+/** How far a migration is. */
+export const migrationProgressSchema = v.object({
+  stage: v.picklist(["image", "disks", "memory"]),
+  done_bytes: v.number(),
+  all_bytes: v.number(),
+  /** How often its memory was gone through. */
+  rounds: v.number(),
+});
+export type MigrationProgressRecord = v.InferOutput<typeof migrationProgressSchema>;
+
+/** The answer of `migrate`: the machine is another host's. */
+export const migrationResultSchema = v.object({
+  name: v.string(),
+  migration: v.string(),
+  /** "10.77.0.2:40123" */
+  to: v.string(),
+  bytes: v.number(),
+  rounds: v.number(),
+  /** Milliseconds from the guest's stop to the word that it runs there. */
+  pause_ms: v.number(),
+  time_ms: v.number(),
+});
+export type MigrationResultRecord = v.InferOutput<typeof migrationResultSchema>;
 
 /** A preparation under way: what of how much is hashed and copied. */
 export const progressSchema = v.object({

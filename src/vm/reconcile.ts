@@ -146,6 +146,8 @@ const isGone = (machine: ObservedMachine | undefined): machine is undefined =>
 function whyLeftAlone(machine: ObservedMachine): string | undefined {
   if (machine.phase === "detached") return machine.reason ?? "its VMM does not answer";
   if (machine.phase === "uncertain") return "it is looked for";
+  if (machine.phase === "given") return "it was given to another host";
+  if (machine.phase === "receiving" || machine.phase === "arrived") return "another host sends it";
   if (machine.owner === "unknown") return "nobody knows who made it";
   if (machine.spec === undefined) return "nobody knows what it was made of";
   return undefined;

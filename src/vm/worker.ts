@@ -38,6 +38,7 @@ import {
 } from "./machine-record.ts";
 import { Mastered } from "./mastered.ts";
 import { masteredWorker } from "./mastered-worker.ts";
+import { MigrationDesk, type UnallocatedRecord } from "./migration-desk.ts";
 import { Captures } from "./perform/captures.ts";
 import { DesiredFile } from "./perform/desired-file.ts";
 import { ownerGenerationIn } from "./perform/disk-ownership.ts";
@@ -46,6 +47,7 @@ import { Machine } from "./perform/machine.ts";
 import { MachineCgroups } from "./perform/machine-cgroups.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
 import type { MachineTools } from "./perform/machine-tools.ts";
+import { Migrations } from "./perform/migrations.ts";
 import { restoreSnapshot } from "./perform/restoration.ts";
 import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
 import { bootId } from "./perform/vmm-identity.ts";
@@ -122,7 +124,9 @@ export class MachineWorker {
   readonly mastered: Mastered | undefined;
   readonly snapshots: Snapshots;
   readonly cgroups: MachineCgroups;
-  /** Names of machines that are being made of snapshots. */
+  readonly migrations: Migrations;
+  readonly migrationDesk: MigrationDesk;
+  /** Names of machines that are being made of snapshots, or come from another host. */
   readonly #restoring = new Set<string>();
   readonly #logger: Logger;
   readonly #limited: LimitedLogger;
@@ -183,15 +187,28 @@ export class MachineWorker {
     this.#network = new WorkerNetworks(loop, configuration, { leftAlone: alone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
+    this.migrations = new Migrations(loop, (name, event) => this.handle(name, event));
+    const preparation = new DiskPreparation(images, folders, {
+      firmware: configuration.firmware,
+      firmwareVariables: configuration.firmwareVariables,
+      usedImages: () => this.#usedImages(),
+    });
+    this.migrationDesk = new MigrationDesk({
+      worker: this,
+      migrations: this.migrations,
+      ...{ loop, images, preparation, network: this.#network },
+      artifactsFolder: configuration.artifactsFolder,
+      refuseName: (name) => this.#refuseName(name)?.message,
+      hold: (name) => this.#restoring.add(name),
+      release: (name) => this.#restoring.delete(name),
+      add: (record) => this.#addWithUser(record),
+    });
     this.#tools = {
       loop,
       cgroups: this.cgroups,
       folders,
-      preparation: new DiskPreparation(images, folders, {
-        firmware: configuration.firmware,
-        firmwareVariables: configuration.firmwareVariables,
-        usedImages: () => this.#usedImages(),
-      }),
+      preparation,
+      migrations: this.migrations,
       network: this.#network,
       captures: new Captures(this.#holder),
       snapshots: this.snapshots,
@@ -461,6 +478,14 @@ export class MachineWorker {
     return undefined;
   }
 
+  /** @returns why there can be no such machine */
+  #addWithUser({ allocation, ...record }: UnallocatedRecord): string | undefined {
+    const user = this.#newUser();
+    if (typeof user === "string") return user;
+    this.#add({ ...record, allocation: { ...allocation, user }, boot: this.#tools.boot });
+    return undefined;
+  }
+
   /** @throws SnapshotRefused when there is none */
   async removeSnapshot(name: string, snapshot: string): Promise<void> {
     await this.snapshots.remove(name, snapshot);
@@ -638,6 +663,7 @@ export class MachineWorker {
       machine[Symbol.dispose]();
     }
     this.cgroups.close();
+    this.migrations[Symbol.dispose]();
     this.#network[Symbol.dispose]();
     this.#holder[Symbol.dispose]();
     this.#limited[Symbol.dispose]();

@@ -294,6 +294,14 @@ class Simulation {
         break;
       case "record":
         break;
+      case "send":
+      case "receive":
+      case "abandon-send":
+      case "hand-over":
+      case "confirm":
+        throw new Error(
+          `${name}: nobody asked for a migration: two hosts have a test of their own`,
+        );
       default:
         this.#order(name, effect);
     }

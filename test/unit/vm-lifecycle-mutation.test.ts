@@ -5,12 +5,13 @@ import { step, table } from "../../src/vm/lifecycle.ts";
 import { repositoryRoot } from "../support/binary.ts";
 import { laws } from "../support/vm-lifecycle/laws.ts";
 import type { StepFunction } from "../support/vm-lifecycle/life.ts";
+import { migrations } from "../support/vm-lifecycle/migrations.ts";
 import { handledCells, type Mutant, makeMutants } from "../support/vm-lifecycle/mutants.ts";
 import { keyOf, makeCases, observe } from "../support/vm-lifecycle/observe.ts";
 import { stories as plainStories } from "../support/vm-lifecycle/stories.ts";
 import { writeCell, writeTableDocument } from "../support/vm-lifecycle/table-document.ts";
 
-const stories = [...plainStories, ...laws];
+const stories = [...plainStories, ...laws, ...migrations];
 
 /** Of a hundred mutants, so many must be caught by stories, and by those and the document. */
 const leastByStories = 70;
@@ -60,7 +61,7 @@ test(`at least ${leastCaught} % of the mutants of the table are caught`, async (
   console.log(`${mutants.length} mutants: ${byStories} caught by stories, ${caught} in all`);
   for (const { name } of survivors) console.log(`survived: ${name}`);
   expect(mutants.length).toBeGreaterThan(500);
-  expect(Object.keys(table).length).toBe(25);
+  expect(Object.keys(table).length).toBe(29);
   expect((100 * byStories) / mutants.length).toBeGreaterThanOrEqual(leastByStories);
   expect((100 * caught) / mutants.length).toBeGreaterThanOrEqual(leastCaught);
 }, 60_000);

@@ -9,11 +9,12 @@ import { makeEvents, makeStale } from "../support/vm-lifecycle/events.ts";
 import { laws } from "../support/vm-lifecycle/laws.ts";
 import { Life } from "../support/vm-lifecycle/life.ts";
 import { lifeIn, makeLives, phases } from "../support/vm-lifecycle/lives.ts";
+import { migrations } from "../support/vm-lifecycle/migrations.ts";
 import { observe } from "../support/vm-lifecycle/observe.ts";
 import { stories as plainStories } from "../support/vm-lifecycle/stories.ts";
 import { writeTableDocument } from "../support/vm-lifecycle/table-document.ts";
 
-const stories = [...plainStories, ...laws];
+const stories = [...plainStories, ...laws, ...migrations];
 
 describe("stories", () => {
   for (const { name, run } of stories) test(name, () => run(step));

@@ -108,6 +108,10 @@ describe("requests", () => {
       ...{ verb, name: "a", snapshot: "before-upgrade" },
     })),
     { verb: "snapshots", name: "a" },
+    { verb: "receive", name: "a", host: "192.0.2.7", port: 0 },
+    { verb: "receive", name: "a", host: "2001:db8::7", port: 4001, time_ms: 60_000 },
+    ...["cancel-receive", "claim"].map((verb) => ({ verb, name: "a" })),
+    { verb: "migrate", name: "a", ticket: "{}" },
     ...["list", "status", "metrics", "events"].map((verb) => ({ verb })),
     { verb: "events", name: "a", after: 3, follow: true },
     { verb: "wait", name: "a", until: "running" },
@@ -132,6 +136,10 @@ describe("requests", () => {
     expect(refusalOf(controlRequestSchema, { id: 1, verb: "explode" })).toBeDefined();
     const grace = { id: 1, verb: "shutdown", name: "a", grace_ms: limits.longestGrace + 1 };
     expect(refusalOf(controlRequestSchema, grace)).toBeDefined();
+    const receive = { id: 1, verb: "receive", name: "a", host: "192.0.2.7", port: 0 };
+    for (const wrong of [{ host: "example.org" }, { port: 65_536 }, { time_ms: 86_400_001 }]) {
+      expect(refusalOf(controlRequestSchema, { ...receive, ...wrong })).toBeDefined();
+    }
     const snapshot = { id: 1, verb: "snapshot", name: "a", snapshot: "../escape" };
     expect(refusalOf(controlRequestSchema, snapshot)).toBeDefined();
   });

@@ -75,6 +75,7 @@ class QemuConnection implements VmmConnection {
     this.migration = new QemuMigration(options.loop, options.machine, {
       execute: (command, words) => this.#execute(command, words),
       ask: (command, schema) => this.#ask(command, schema),
+      complete: () => this.#completeMachine(),
     });
   }
 

@@ -51,6 +51,8 @@ const unfinished = [
 
 /** What QMP is asked by. */
 interface Commands {
+  /** Makes a machine that waits for its state, where it is not made yet. */
+  complete(): Promise<void>;
   execute(command: string, words?: Readonly<Record<string, unknown>>): Promise<unknown>;
   ask<Schema extends v.GenericSchema>(
     command: string,
@@ -173,6 +175,7 @@ export class QemuMigration implements VmmMigration {
 
   async receive({ memory, disks }: ReceiveRoute): Promise<MigrationArrival> {
     const { execute, ask } = this.#commands;
+    await this.#commands.complete();
     await this.#setCapabilities();
     const hasDisks = disks.ids.length > 0;
     if (hasDisks) {
@@ -193,6 +196,8 @@ export class QemuMigration implements VmmMigration {
     const wait = async () => {
       using _status = status;
       await status.until("completed");
+      // It stands still already; with that word what came for its disks goes to the disks.
+      await execute("stop");
       const { status: guest } = await ask("query-status", v.object({ status: v.string() }));
       if (guest === "paused") return;
       throw new VmmRefused(`Expected a paused machine after its memory, and QEMU says ${guest}`);

@@ -29,7 +29,7 @@ export const qmpLimits = {
 export type QmpLimits = typeof qmpLimits;
 
 /** Commands that write out what disks have in memory before they answer. */
-const waitsForDisks: readonly string[] = ["stop", "cont", "quit"];
+const waitsForDisks: readonly string[] = ["stop", "cont", "quit", "nbd-server-stop"];
 
 /** docs/interop/qmp-spec in QEMU: the first line of a server. */
 const greetingSchema = v.object({

@@ -19,6 +19,7 @@ const aims = {
   pause: "paused",
   resume: "running",
   "replace-vmm": "running",
+  claim: "running",
   shutdown: "off",
   delete: "removed",
 } as const satisfies Readonly<Record<MachineVerb, string>>;

@@ -95,6 +95,17 @@ export class DiskPreparation implements Preparation {
     });
   }
 
+  /** Verifies an image that another host sent into a folder, and keeps it. @throws ImageRefused */
+  async bring(record: MachineRecord, folder: string): Promise<StoredImage> {
+    const { imagePath = folder, hash = "" } = record.spec;
+    return await this.#images.add({
+      source: folder,
+      origin: imagePath,
+      expected: { kind: "nar", hash },
+      wanted: (text) => wantedFiles(this.#parse(text, imagePath, record)),
+    });
+  }
+
   describe(record: MachineRecord): MachineParts {
     const { image: key, spec } = record;
     using image = key === null ? undefined : this.#images.get(key);

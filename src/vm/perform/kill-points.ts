@@ -20,12 +20,27 @@ export const effectKinds: Readonly<Record<EffectKind, true>> = {
   restore: true,
   snapshot: true,
   "end-beside": true,
+  send: true,
+  receive: true,
+  "abandon-send": true,
+  "hand-over": true,
+  confirm: true,
   "forget-capture": true,
   kill: true,
   clear: true,
   discard: true,
   record: true,
 };
+
+/** Those of a machine that goes from one host to another: two workers have to do with them. */
+export const migrationEffects = [
+  "send",
+  "receive",
+  "abandon-send",
+  "hand-over",
+  "confirm",
+] as const satisfies readonly EffectKind[];
+export type MigrationEffect = (typeof migrationEffects)[number];
 
 /** Steps between the beginning of an effect and its answer, at which a test kills the worker. */
 export const workerSteps = [
@@ -64,6 +79,23 @@ export const masterSteps = [
   "report:answered",
   "held:ended",
 ] as const;
+
+/** The same of a machine that goes to another host, at the one that has it and at the other. */
+export const migrationSteps = [
+  "send:begun",
+  "send:stopped",
+  "send:sent",
+  "send:arrived",
+  "hand-over:begun",
+  "hand-over:said",
+  "receive:ready",
+  "receive:arrived",
+] as const;
+
+export function passMigrationStep(step: (typeof migrationSteps)[number]): void {
+  killPoint(`vm:${step}`);
+}
+
 export type WorkerStep =
   | (typeof workerSteps)[number]
   | (typeof masterSteps)[number]

@@ -7,6 +7,7 @@ import type { Captures } from "./captures.ts";
 import type { MachineCgroups } from "./machine-cgroups.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import type { Snapshots } from "./snapshots.ts";
+import type { AttachedVmm } from "./vmm-seat.ts";
 
 /** What a machine consists of, as its image and its declaration say: every path is absolute. */
 export interface MachineParts {
@@ -55,6 +56,23 @@ export interface MachineNetwork {
   disconnect(name: string): Promise<void>;
 }
 
+/** Machines on their way to other hosts, and from them: what the lifecycle has done about it. */
+export interface MachineMigrations {
+  /** @throws when it was not sent: the guest may be paused then */
+  send(migration: string, vmm: AttachedVmm, place: VmmPlace): Promise<void>;
+  /** @throws when not all of it came */
+  receive(migration: string, vmm: AttachedVmm, place: VmmPlace): Promise<void>;
+  abandon(migration: string, reason: string): void;
+  handOver(migration: string, name: string, wanted: "running" | "paused"): void;
+  confirm(migration: string, what: "arrived" | "taken"): void;
+}
+
+/** Where a VMM reaches sockets that are made for it, and as whom. */
+export interface VmmPlace {
+  readonly folder: string;
+  readonly user: number;
+}
+
 /** What all machines of a worker share. */
 export interface MachineTools {
   readonly loop: EventLoop;
@@ -64,6 +82,7 @@ export interface MachineTools {
   readonly captures: Captures;
   readonly cgroups: MachineCgroups;
   readonly snapshots: Snapshots;
+  readonly migrations: MachineMigrations;
   readonly drivers: Readonly<Record<HypervisorName, HypervisorDriver>>;
   /** Below it each VMM has a folder, by its user's number: paths of sockets are short. */
   readonly runFolder: string;

@@ -35,7 +35,7 @@ import { passStep } from "./kill-points.ts";
 import { MachineAgent } from "./machine-agent.ts";
 import { type GroupWish, LimitsRefused } from "./machine-cgroups.ts";
 import { MachineConsole } from "./machine-console.ts";
-import type { MachineParts, MachineTools } from "./machine-tools.ts";
+import type { MachineParts, MachineTools, VmmPlace } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
@@ -79,6 +79,8 @@ export type VmmEffect = Extract<
       | "capture"
       | "restore"
       | "snapshot"
+      | "send"
+      | "receive"
       | "kill"
       | "clear"
       | "end-beside";
@@ -662,7 +664,30 @@ export class MachineVmm implements Disposable {
         return await this.#capture(connection, effect);
       case "restore":
         return await this.#restore(attached, effect.capture);
+      case "send":
+        return await this.#send(attached, effect.migration);
+      case "receive": {
+        const { place } = this.#placeOf(attached);
+        return await this.#tools.migrations.receive(effect.migration, attached, place);
+      }
     }
+  }
+
+  #placeOf({ invocation }: AttachedVmm): { readonly seat: VmmSeat; readonly place: VmmPlace } {
+    const seat = this.#seatOf(invocation);
+    if (seat === undefined) throw new Error("Its VMM has ended");
+    const { user } = this.#owner.record().allocation;
+    return { seat, place: { folder: seat.folder, user } };
+  }
+
+  /** Given up as soon as its VMM is asked anew: the machine may run on. */
+  async #send(attached: AttachedVmm, migration: string): Promise<void> {
+    const { migrations } = this.#tools;
+    const { seat, place } = this.#placeOf(attached);
+    seat.beginSaving().addEventListener("abort", () => {
+      migrations.abandon(migration, "its VMM is asked anew");
+    });
+    await migrations.send(migration, attached, place);
   }
 
   /**

@@ -50,6 +50,7 @@ export class Machine implements Disposable {
   #measured:
     | { readonly processId: number; readonly seconds: number; readonly at: number }
     | undefined;
+  #hasNoFolder = false;
   #isDisposed = false;
 
   constructor(record: MachineRecord, tools: MachineTools, handlers: MachineHandlers) {
@@ -287,7 +288,7 @@ export class Machine implements Disposable {
 
   #note(note: Note): void {
     // Its folder is gone, and with it the record.
-    if (note.stage === "removed") return;
+    if (note.stage === "removed" || this.#hasNoFolder) return;
     const { boot } = this.#tools;
     // A guest that begins anew has said nothing yet; one that is given its state has.
     const isAnew = note.stage === "starting" && note.capture?.stage !== "held";
@@ -323,6 +324,15 @@ export class Machine implements Disposable {
         return;
       case "discard":
         void this.#discard();
+        return;
+      case "abandon-send":
+        this.#tools.migrations.abandon(effect.migration, "it is not wanted any more");
+        return;
+      case "hand-over":
+        this.#tools.migrations.handOver(effect.migration, this.name, effect.wanted);
+        return;
+      case "confirm":
+        this.#tools.migrations.confirm(effect.migration, effect.what);
         return;
       case "record":
         if (effect.entry.what === "guest-reset") this.#listenAnew();
@@ -386,6 +396,8 @@ export class Machine implements Disposable {
       await this.#tools.network.disconnect(this.name);
       passStep("discard:network");
       this.#removeFolder();
+      // What is heard of it from now on, as of a capture that is forgotten, is noted nowhere.
+      this.#hasNoFolder = true;
       passStep("discard:files");
       await this.#tools.preparation.forget(this.#record);
       this.#tell({ kind: "discarded" });

@@ -15,6 +15,7 @@ const guests = ["created", "running", "paused", "off", "incoming", "empty"] as c
 const callOf: Readonly<Record<string, VmmCall>> = {
   ...{ creating: "create", booting: "boot", pausing: "pause", resuming: "resume" },
   ...{ capturing: "capture", snapshotting: "snapshot", restoring: "restore" },
+  ...{ sending: "send", receiving: "receive" },
 };
 
 export function makeEvents(life: Life): Events {
@@ -23,12 +24,14 @@ export function makeEvents(life: Life): Events {
   const told = { invocation };
   const next = { invocation: life.successor };
   const capture = state.capture?.id ?? "none";
+  const migration = "migration" in state ? state.migration : capture;
   return {
     create: [
       ...(["off", "created", "running", "paused"] as const).map((wanted) => ({
         ...({ kind: "create", wanted } as const),
       })),
       { kind: "create", wanted: "running", capture: "snapshot-1" },
+      { kind: "create", wanted: "running", migration: "m1" },
     ],
     boot: [{ kind: "boot" }],
     pause: [{ kind: "pause" }],
@@ -37,6 +40,15 @@ export function makeEvents(life: Life): Events {
     delete: [false, true].map((hurry) => ({ kind: "delete", hurry })),
     replace: [{ kind: "replace" }],
     snapshot: [{ kind: "snapshot", snapshot: "today" }],
+    migrate: [{ kind: "migrate", migration: "m2" }],
+    claim: [{ kind: "claim" }],
+    taken: [{ kind: "taken", migration }],
+    "not-taken": [{ kind: "not-taken", migration, reason: "it has no room" }],
+    "handed-over": (["running", "paused"] as const).map((wanted) => ({
+      ...({ kind: "handed-over", migration, wanted } as const),
+    })),
+    withdrawn: [{ kind: "withdrawn", migration, reason: "called off" }],
+    undecided: [{ kind: "undecided", migration, reason: "the connection was cut" }],
     adopted: makeAdoptions(life),
     prepared: [{ kind: "prepared", ...told }],
     "prepare-refused": refusals.map((one) => ({ kind: "prepare-refused", ...told, refusal: one })),
@@ -95,5 +107,7 @@ export function makeStale(event: MachineEvent): readonly MachineEvent[] {
   if ("invocation" in event) stale.push({ ...event, invocation: "i99" });
   if ("ticket" in event) stale.push({ ...event, ticket: event.ticket + 7 });
   if ("capture" in event && event.kind !== "create") stale.push({ ...event, capture: "i99" });
+  const isWish = event.kind === "create" || event.kind === "migrate";
+  if ("migration" in event && !isWish) stale.push({ ...event, migration: "m99" });
   return stale;
 }

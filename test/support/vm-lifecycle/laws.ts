@@ -11,8 +11,14 @@ const busy = ["booting", "pausing", "resuming", "capturing", "snapshotting"] as 
 /** Its guest goes on, and another VMM is made ready. */
 const replacing = ["replacing"] as const;
 const steady = ["created", "running", "paused"] as const;
-const alive = [...fresh, ...busy, ...steady, ...replacing, "detached", "stopping"] as const;
+const moving = ["sending", "receiving", "arrived"] as const;
+const alive = [
+  ...[...fresh, ...busy, ...steady, ...replacing, ...moving],
+  ...(["detached", "stopping"] as const),
+] as const;
 const empty = ["absent", "off", "failed", "backing-off", "removing", "removed"] as const;
+
+const resettable = ["running", "paused", "replacing", "sending"] as const;
 
 /** One story for each of these phases. */
 function inEach<P extends Phase>(
@@ -81,7 +87,7 @@ const deaths: readonly Story[] = [
 ];
 
 const doubts: readonly Story[] = [
-  ...inEach([...busy, ...steady, ...replacing], "a hang-up is no death", (life) => {
+  ...inEach([...busy, ...steady, ...replacing, "sending"], "a hang-up is no death", (life) => {
     life.goes(life.lost(), "detached").is({ cause: "lost", attempts: 0, since: life.now });
     life.is({ reason: "end of stream", stopBy: undefined });
     requireKinds(life, "a hang-up", "+detached", "attach");
@@ -97,8 +103,9 @@ const doubts: readonly Story[] = [
     life.is({ reason: "no space left" });
     requireKinds(life, "a refusal", "+call-refused", "+detached", "attach");
   }),
-  ...inEach(["capturing", "snapshotting"], "a refusal is looked at", (life, phase) => {
-    const call = phase === "capturing" ? "capture" : "snapshot";
+  ...inEach(["capturing", "snapshotting", "sending"], "a refusal is looked at", (life, phase) => {
+    const calls = { capturing: "capture", snapshotting: "snapshot", sending: "send" } as const;
+    const call = calls[phase];
     life.goes(life.refused(call), "detached").is({ cause: "lost", reason: "no space left" });
     requireKinds(life, "a refusal", "+call-refused", "+detached", "attach");
   }),
@@ -114,7 +121,7 @@ const doubts: readonly Story[] = [
 const awake = ["booting", "running", "pausing", "paused", "resuming"] as const;
 
 const guests: readonly Story[] = [
-  ...inEach([...awake, "replacing"], "a guest is off", (life) => {
+  ...inEach([...awake, "replacing", "sending"], "a guest is off", (life) => {
     const reasons = { guest: "its guest shut itself down", host: "its VMM was told to end it" };
     for (const by of ["guest", "host"] as const) {
       const one = life.fork().goes(life.off(by), "stopping");
@@ -122,7 +129,7 @@ const guests: readonly Story[] = [
       requireKinds(one, "a guest that is off", "+guest-off", "quit", "+stop-requested");
     }
   }),
-  ...inEach([...awake, "replacing"], "a guest panics", (life) => {
+  ...inEach([...awake, "replacing", "sending"], "a guest panics", (life) => {
     const { invocation } = life;
     life.goes({ kind: "guest-panic", invocation }, "stopping");
     life.is({ why: "crash", reason: "its guest panicked" });
@@ -132,7 +139,7 @@ const guests: readonly Story[] = [
     const { invocation } = life;
     life.ignores({ kind: "guest-panic", invocation }).ignores(life.off());
   }),
-  ...inEach([...busy, "running", "paused", "replacing"], "a guest is reset", (life, phase) => {
+  ...inEach([...busy, ...resettable], "a guest is reset", (life, phase) => {
     life.goes({ kind: "guest-reset", invocation: life.invocation }, phase);
     requireKinds(life, "a reset", "+guest-reset");
   }),
@@ -195,7 +202,7 @@ const wishes: readonly Story[] = [
 ];
 
 const stragglers: readonly Story[] = inEach(
-  [...starting, ...alive, ...empty, "clearing"],
+  [...starting, ...alive, ...empty, "clearing", "given"],
   "a start that was given up is killed",
   (life, phase) => {
     const event = { kind: "spawned", invocation: "i98", processId: 4, startTicks: 9 } as const;
@@ -247,12 +254,12 @@ const successors: readonly Story[] = [
         const { successor, state } = life;
         for (const event of Object.values(makeEvents(life)).flat()) {
           const copy = life.fork().tell(event);
-          const instance = "instance" in copy.state ? copy.state.instance.invocation : undefined;
+          const instance = "instance" in copy.state ? copy.state.instance?.invocation : undefined;
           const isUsed = copy.successor === successor || instance === successor;
           const ends = copy.effects.flatMap((effect) =>
             effect.kind === "end-beside" ? [effect.invocation] : [],
           );
-          const former = "instance" in state ? state.instance.invocation : "";
+          const former = "instance" in state ? (state.instance?.invocation ?? "") : "";
           const hasIt = instance === successor ? [former] : [];
           const expected = isUsed ? hasIt : [successor];
           requireEqual(`whom ${event.kind} ends in ${name}`, ends, expected);

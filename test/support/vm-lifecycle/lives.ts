@@ -23,6 +23,15 @@ const replacing: Make = (life) => running(life).tell({ kind: "replace" });
 const waits: Make = (life) => life.tell(life.successorSpawned()).tell(life.successorWaits());
 const capturing: Make = (life) => waits(paused(life).tell({ kind: "replace" }));
 const detached: Make = (life) => running(life).tell(life.lost());
+const sending: Make = (life) => running(life).tell({ kind: "migrate", migration: "m1" });
+const given: Make = (life) => sending(life).tell(life.done("send"));
+const arriving: Make = (life) =>
+  life.tell({ kind: "create", wanted: "running", migration: "m1" }).tell(life.prepared());
+const receiving: Make = (life) => {
+  arriving(life).tell(life.networkReady()).tell(life.spawned());
+  return life.tell(life.attached("incoming"));
+};
+const arrived: Make = (life) => receiving(life).tell(life.done("receive"));
 const off: Make = (life) => running(life).tell(life.off()).tell(life.died()).tell(life.cleared());
 const removing: Make = (life) => off(life).tell(remove);
 
@@ -50,6 +59,10 @@ const makes: { readonly [P in Phase]: Make } = {
   replacing,
   capturing,
   snapshotting: (life) => paused(life).tell({ kind: "snapshot", snapshot: "today" }),
+  sending,
+  given,
+  receiving,
+  arrived,
   restoring: (life) => capturing(life).tell(life.done("capture")),
   detached,
   stopping: (life) => running(life).tell(shutdown),
@@ -298,11 +311,37 @@ const others: readonly Variant[] = [
     rules: { restart: "never" },
   },
   { name: "preparing for a snapshot", make: fromSnapshot },
+  { name: "preparing for another host's", make: (life) => fromAnotherHost(life) },
+  { name: "network for another host's", make: arriving },
+  { name: "starting for another host's", make: (life) => arriving(life).tell(life.networkReady()) },
+  {
+    name: "connecting for another host's",
+    make: (life) => arriving(life).tell(life.networkReady()).tell(life.spawned()),
+  },
+  { name: "clearing for another host's", make: (life) => receiving(life).tell(life.died()) },
+  { name: "given, its VMM dead", make: (life) => given(life).tell(life.died()) },
+  { name: "given, undecided", make: (life) => given(life).tell(cut) },
+  { name: "given, undecided, dead", make: (life) => given(life).tell(cut).tell(life.died()) },
+  { name: "given away, stopping", make: (life) => given(life).tell(taken) },
+  { name: "given away, clearing", make: (life) => given(life).tell(taken).tell(life.died()) },
+  { name: "arrived, undecided", make: (life) => arrived(life).tell(cut) },
+  { name: "arrived, its connection lost", make: (life) => arrived(life).tell(life.lost()) },
+  {
+    name: "sending, to be paused",
+    make: (life) => sending(life).tell({ kind: "pause" }),
+  },
   {
     name: "preparing only",
     make: (life) => life.tell({ kind: "create", wanted: "off" }),
   },
 ];
+
+const cut = { kind: "undecided", migration: "m1", reason: "the connection was cut" } as const;
+const taken = { kind: "taken", migration: "m1" } as const;
+
+function fromAnotherHost(life: Life): Life {
+  return life.tell({ kind: "create", wanted: "running", migration: "m1" });
+}
 
 function fromSnapshot(life: Life): Life {
   return life.tell({ kind: "create", wanted: "running", capture: "snapshot-1" });

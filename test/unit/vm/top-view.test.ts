@@ -7,13 +7,13 @@ const summary: VmSummary = {
   ...{ name: "web", phase: "running", wanted: "running", reason: null, pid: 7, invocation: "i1" },
   ...{ address: null, mac: null, tap: null, hypervisor: "qemu", version: null, progress: null },
   ...{ accelerator: "tcg", processors: 1, memory_bytes: 1, uptime_ms: 1, restarts: 0 },
-  ...{ image_hash: null, detached_ms: null, capture: null, health: null },
+  ...{ image_hash: null, detached_ms: null, capture: null, health: null, cards: [], forwards: [] },
 };
 const used: VmMetrics = {
   ...{ name: "web", cpu_percent: null, cpu_seconds: 10, memory_bytes: 1024 ** 2, healthy: null },
   ...{ cgroup_memory_bytes: null, cpu_throttled_seconds: null, oom_kills: null, time: null },
   ...{ network_received_bytes: 0, network_sent_bytes: 100, disk_read_bytes: 0 },
-  ...{ disk_written_bytes: null },
+  ...{ disk_written_bytes: null, cards: [] },
 };
 
 function sample(

@@ -1,0 +1,167 @@
+/** Kills either worker at each step of a migration: one of both runs the machine afterwards. */
+import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  type MigrationEffect,
+  migrationEffects,
+  migrationSteps,
+} from "../../src/vm/perform/kill-points.ts";
+import type { VmSummary } from "../../src/vm/protocol.ts";
+import { hostlerWithFaults } from "../support/binary.ts";
+import { onlyInAll, rotating } from "../support/rotation.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
+import { VmPair } from "../support/vm-pair.ts";
+import type { TestImage, VmHost } from "../support/vm-worker.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+setDefaultTimeout(180_000);
+
+let pair: VmPair;
+let giver: VmHost;
+let taker: VmHost;
+let image: TestImage;
+
+afterEach(async () => {
+  await pair[Symbol.asyncDispose]();
+});
+
+/** Who performs it; abandon-send, whoever calls it off. */
+const sideOf: Readonly<Record<MigrationEffect, "giver" | "taker">> = {
+  send: "giver",
+  "abandon-send": "giver",
+  "hand-over": "giver",
+  receive: "taker",
+  confirm: "taker",
+};
+
+interface KillCase {
+  readonly side: "giver" | "taker";
+  readonly point: string;
+  readonly pass: number;
+}
+
+const stepSide = (step: string) => (step.startsWith("receive") ? "taker" : "giver");
+
+/** The giver's first is of the machine's adoption; then "given", and its end. The taker's: all. */
+const notes = { giver: [2, 3, 4], taker: [1, 2, 3, 4, 5, 6] } as const;
+
+const cases: readonly KillCase[] = [
+  ...migrationEffects
+    .filter((effect) => effect !== "abandon-send")
+    .flatMap((effect) => {
+      // One tells that all has arrived, the other one that it was taken.
+      const passes = effect === "confirm" ? [1, 2] : [1];
+      return ["before", "after"].flatMap((when) =>
+        passes.map((pass) => ({ side: sideOf[effect], point: `vm:${effect}:${when}`, pass })),
+      );
+    }),
+  ...migrationSteps.map(
+    (step) => ({ side: stepSide(step), point: `vm:${step}`, pass: 1 }) as const,
+  ),
+  ...(["giver", "taker"] as const).flatMap((side) =>
+    ["before", "after"].flatMap((when) =>
+      notes[side].map((pass) => ({ side, point: `vm:note:${when}`, pass })),
+    ),
+  ),
+  { side: "taker", point: "vm:spawn:started", pass: 1 },
+  { side: "taker", point: "vm:resume:before", pass: 1 },
+  { side: "taker", point: "vm:resume:after", pass: 1 },
+];
+
+const listed = async (host: VmHost): Promise<VmSummary | undefined> =>
+  (JSON.parse(await host.say("list", "--json")) as VmSummary[])[0];
+
+/** Phases in which a machine stays as it is. */
+const settled = new Set(["running", "given", "arrived", "none"]);
+
+/** How both hosts stand, once neither changes any more by itself. */
+async function standings(): Promise<readonly [string, string]> {
+  const look = async () => {
+    const phases = await Promise.all(
+      [giver, taker].map(async (host) => (await listed(host))?.phase ?? "none"),
+    );
+    const [here = "none", there = "none"] = phases;
+    if (here === "running" && there === "running") throw new Error("It runs on both hosts");
+    const isSettled = phases.every((phase) => settled.has(phase));
+    // What one of both can still tell the other by itself is waited for.
+    const isOpen = here === "given" || there === "arrived";
+    const isUndecided = !isOpen || (await isStuck());
+    return isSettled && isUndecided && ([here, there] as const);
+  };
+  return await waitFor("both hosts to settle", look, 60_000);
+}
+
+/** Both say that an operator has to decide, each for what it has. */
+async function isStuck(): Promise<boolean> {
+  const all = await Promise.all([giver, taker].map((host) => listed(host)));
+  return all.every((one) => {
+    const isOpen = one?.phase === "given" || one?.phase === "arrived";
+    return !isOpen || (one?.reason ?? "").includes("--resume-here");
+  });
+}
+
+/** What an operator does who has read what both say. */
+async function decide([here, there]: readonly [string, string]): Promise<void> {
+  if (here === "given" && there === "arrived") {
+    await taker.say("delete", "web", "--wait");
+    await giver.say("migrate", "web", "--resume-here");
+  } else if (here === "given") {
+    if (there === "running") await giver.say("delete", "web", "--wait");
+    else await giver.say("migrate", "web", "--resume-here");
+  } else if (there === "arrived") {
+    if (here === "running") await taker.say("delete", "web", "--wait");
+    else await taker.say("migrate", "web", "--resume-here");
+  }
+}
+
+const withFaults = (point: string, pass: number) => ({
+  binary: hostlerWithFaults(),
+  environment: { HOSTLER_KILL_AT: `${point}#${pass}` },
+});
+
+const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
+
+async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
+  pair = await VmPair.make();
+  ({ giver, taker } = pair);
+  image = await giver.image();
+  const dying = side === "giver" ? giver : taker;
+  await giver.start();
+  await giver.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
+  const before = await giver.counts("web");
+  if (dying === giver) await giver.kill();
+  else await giver.reaches("web", "running");
+  if (dying === giver) await taker.start();
+  await dying.start(withFaults(point, pass));
+  if (dying === giver) await giver.reaches("web", "running");
+  const ticket = await pair.ticket();
+  const migrated = giver.run("migrate", "web", "--ticket", ticket);
+  await waitFor(`the worker to die at ${point}#${pass}`, () => dying.hasDied, 60_000);
+  await migrated;
+  await dying.worker.ended();
+  await dying.start();
+  const stood = await standings();
+  await decide(stood);
+  const [here, there] = await standings();
+  expect([here, there].toSorted()).toEqual(["none", "running"]);
+  const host = here === "running" ? giver : taker;
+  expect((await listed(host))?.restarts).toBe(0);
+  // It went on from where it was, and did not begin anew.
+  expect(await host.counts("web")).toBeGreaterThan(before);
+  const other = host === giver ? taker : giver;
+  await waitFor("its VMM to be gone", () => other.vmmProcesses().length === 0);
+  expect(`${giver.said}${taker.said}`).not.toContain("bug");
+}
+
+skipUnless("either worker, killed in the middle of a migration", needs, () => {
+  const chosen = rotating("migration kills", cases, { outOf: 12 });
+  for (const one of chosen) {
+    test(`the ${one.side} is killed at ${one.point}#${one.pass}`, () => migrateAndDie(one));
+  }
+  onlyInAll(() => {
+    test("every step has a case", () => {
+      for (const step of migrationSteps) {
+        expect(cases.some(({ point }) => point === `vm:${step}`)).toBeTrue();
+      }
+    });
+  });
+});

@@ -1,0 +1,230 @@
+/** Two compiled workers on two hosts: a machine that runs goes from one to the other. */
+import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { hashPath } from "../../src/image/nar.ts";
+import type { MigrationResultRecord, VmSummary } from "../../src/vm/protocol.ts";
+import type { MigrationTicket } from "../../src/vm/protocol-migration.ts";
+import { hostler } from "../support/binary.ts";
+import { ConsoleTap } from "../support/console-tap.ts";
+import { type Program, startProgram } from "../support/program.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
+import { VmPair } from "../support/vm-pair.ts";
+import type { TestImage, VmHost } from "../support/vm-worker.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+setDefaultTimeout(120_000);
+
+const MEBIBYTE = 1024 ** 2;
+
+let pair: VmPair;
+let giver: VmHost;
+let taker: VmHost;
+let image: TestImage;
+
+beforeEach(async () => {
+  pair = await VmPair.make();
+  ({ giver, taker } = pair);
+  image = await giver.image();
+  await giver.start();
+  await taker.start();
+});
+afterEach(async () => {
+  await pair[Symbol.asyncDispose]();
+});
+
+async function makeMachine(...words: readonly string[]): Promise<void> {
+  const from = ["--image", image.path, "--hash", image.hash];
+  await giver.say("create", "web", ...from, "--start", ...words);
+  await giver.counts("web");
+}
+
+const listed = async (host: VmHost) => JSON.parse(await host.say("list", "--json")) as VmSummary[];
+
+/** Each number follows the one before it. */
+function expectContinuous(numbers: readonly number[]): void {
+  const [first = 0] = numbers;
+  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
+}
+
+/** Numbers of whole lines: one that was cut in two by the move is whole again. */
+const numbersIn = (text: string) =>
+  [...text.matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) => Number.parseInt(digits, 16));
+
+/** What the guest said on either host, joined where it moved. */
+const saidAtTaker = () => readFileSync(join(taker.machineFolder("web"), "console.log"), "latin1");
+
+/** The refused migration says why, and the machine counts on here; there is nothing of it there. */
+async function refused(ticket: string, reason: string): Promise<void> {
+  const { exitCode, stdout, stderr } = await giver.run("migrate", "web", "--ticket", ticket);
+  expect([exitCode, stdout]).toEqual([111, ""]);
+  expect(stderr).toContain(reason);
+  await giver.reaches("web", "running");
+  await giver.counts("web");
+  expectContinuous(giver.numbers("web"));
+}
+
+async function expectNothingAt(host: VmHost): Promise<void> {
+  await waitFor("nothing to be left", async () => (await listed(host)).length === 0);
+  expect(host.vmmProcesses()).toEqual([]);
+  expect(host.kept().machines).toEqual([]);
+}
+
+const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
+
+skipUnless("a machine between two hosts", needs, () => {
+  test("it counts on there with its disks, and nothing of it is left here", async () => {
+    writeFileSync(join(image.path, "root.img"), new Uint8Array(MEBIBYTE).fill(7));
+    const configuration = JSON.parse(readFileSync(join(image.path, "vm-config.json"), "utf8"));
+    configuration.disks = [{ id: "root", path: "root.img", image_type: "Raw" }];
+    configuration.hostler = { ephemeral_disks: [{ id: "scratch", size: MEBIBYTE }] };
+    writeFileSync(join(image.path, "vm-config.json"), JSON.stringify(configuration));
+    image = { path: image.path, hash: await hashPath(image.path) };
+    await makeMachine("--memory", "64");
+    const file = openSync(join(giver.machineFolder("web"), "disks/scratch.raw"), "r+");
+    writeSync(file, "written by its guest", 4096);
+    closeSync(file);
+    const before = await giver.summary("web");
+    await using tap = await ConsoleTap.open(giver, "web");
+    const ticket = await pair.ticket();
+    expect(statSync(ticket).mode & 0o777).toBe(0o600);
+    const said = await giver.say("migrate", "web", "--ticket", ticket, "--json");
+    const result = JSON.parse(said) as MigrationResultRecord;
+    expect(result).toMatchObject({ name: "web", to: expect.stringContaining("10.77.0.2:") });
+    expect(result.bytes).toBeGreaterThan(MEBIBYTE);
+    console.log(`64 MiB: ${result.time_ms} ms, of which it stood still ${result.pause_ms} ms`);
+    const after = await taker.reaches("web", "running");
+    await taker.counts("web");
+    const { address, mac, tap: card } = before;
+    expect(after).toMatchObject({ address, mac, tap: card, restarts: 0, reason: null });
+    expectContinuous(numbersIn(tap.text + saidAtTaker()));
+    const disks = join(taker.machineFolder("web"), "disks");
+    expect(readFileSync(join(disks, "scratch.raw"), "latin1")).toContain("written by its guest");
+    const [user] = taker.vmms().keys();
+    expect(`${statSync(join(disks, "scratch.raw")).uid}`).toBe(user ?? "");
+    await expectNothingAt(giver);
+    expect(giver.kept().images).toEqual([]);
+    // It is a machine like any other there: and back it goes.
+    const again = await giver.run("migrate", "web", "--ticket", ticket);
+    expect([again.exitCode, again.stderr]).toEqual([
+      111,
+      expect.stringContaining("no machine web"),
+    ]);
+    await taker.counts("web");
+    await taker.say("pause", "web", "--wait");
+    const back = await pair.ticketOf(giver);
+    expect(await taker.say("migrate", "web", "--ticket", back)).toStartWith(
+      "web: runs at 10.77.0.1:",
+    );
+    await giver.reaches("web", "paused");
+    await expectNothingAt(taker);
+    await giver.say("resume", "web", "--wait");
+    await giver.counts("web");
+    expect(`${giver.said}${taker.said}`).not.toContain("bug");
+  });
+
+  test("what is refused is refused before anything moves, with its reason", async () => {
+    await makeMachine();
+    const { address } = await giver.summary("web");
+    await taker.say("create", "other", "--image", image.path, "--hash", image.hash);
+    expect((await taker.summary("other")).address).toBe(address);
+    const first = await pair.ticket();
+    const words = JSON.parse(readFileSync(first, "utf8")) as MigrationTicket;
+    const written = (changes: Partial<MigrationTicket>) =>
+      pair.writeTicket(JSON.stringify({ ...words, ...changes }));
+    await refused(written({ secret: "A".repeat(43) }), "there is no such ticket");
+    await refused(written({ pin: "0".repeat(64) }), "expected a certificate with the pin 000");
+    await refused(written({ name: "mail" }), "Expected a ticket for web, received one for mail");
+    await refused(pair.writeTicket("{}"), "expected a ticket, and not right are");
+    // A second ticket for the same machine is worth more than the first one.
+    const second = await pair.ticket();
+    await refused(first, "Cannot reach 10.77.0.2");
+    await taker.say("receive", "web", "--cancel");
+    await refused(second, "make another one, by hostler vm receive");
+    const short = await pair.ticket("web", "--expires", "1s");
+    const { port } = JSON.parse(readFileSync(short, "utf8")) as MigrationTicket;
+    await waitFor("its time to be over", async () => {
+      const listening = await taker.on("ss", "-Hltn", `sport = :${port}`);
+      return listening === "";
+    });
+    await refused(short, "may be used or out of date");
+    // The taker's own reasons.
+    const taken = await pair.ticket();
+    await taker.say("create", "web", "--image", image.path, "--hash", image.hash);
+    await refused(taken, "There is a machine web already");
+    await refused(taken, "Cannot reach");
+    const { stderr } = await taker.run("receive", "web", "--listen", "10.77.0.2:0");
+    expect(stderr).toContain("There is a machine web already");
+    await taker.say("delete", "web", "--now", "--wait");
+    await refused(await pair.ticket(), `its addresses (${address})`);
+    expect((await listed(taker)).map(({ name }) => name)).toEqual(["other"]);
+  });
+
+  test("a declared machine, and one that does not run, stay", async () => {
+    await giver.say("create", "web", "--image", image.path, "--hash", image.hash);
+    const { stderr } = await giver.run("migrate", "web", "--ticket", await pair.ticket());
+    expect(stderr).toContain("web is created: it has not been booted");
+    await giver.say("delete", "web", "--now", "--wait");
+    const declaration = giver.folder.file("machines.json");
+    const machine = [{ name: "web", imagePath: image.path, hash: image.hash }];
+    writeFileSync(declaration, JSON.stringify({ machine }));
+    await giver.say("apply", declaration);
+    await giver.reaches("web", "running");
+    await giver.counts("web");
+    await refused(await pair.ticket(), "web is declared for this worker");
+    const usage = await giver.run("migrate", "web");
+    expect([usage.exitCode, usage.stderr]).toEqual([100, expect.stringContaining("--ticket FILE")]);
+  });
+
+  /** Its VMM hangs, so that it is on its way for as long as the test wants. */
+  async function onItsWay(): Promise<Program> {
+    process.kill(giver.vmm, "SIGSTOP");
+    const words = ["vm", "migrate", "web", "--ticket", await pair.ticket()];
+    const migrate = startProgram([hostler(), ...words, "--control-socket", giver.controlSocket]);
+    await giver.reaches("web", "sending");
+    await taker.reaches("web", "receiving");
+    return migrate;
+  }
+
+  test("Ctrl-C calls it off, and it goes on here without a gap", async () => {
+    await makeMachine();
+    await using migrate = await onItsWay();
+    migrate.kill("SIGINT");
+    await migrate.ended();
+    process.kill(giver.vmm, "SIGCONT");
+    await giver.reaches("web", "running");
+    await giver.counts("web");
+    await expectNothingAt(taker);
+    expectContinuous(giver.numbers("web"));
+    // And it can be sent for good.
+    await giver.say("migrate", "web", "--ticket", await pair.ticket());
+    await taker.reaches("web", "running");
+    await taker.counts("web");
+    await expectNothingAt(giver);
+  });
+
+  test("where the other VMM, or the other worker, dies, it goes on here", async () => {
+    await makeMachine();
+    {
+      await using migrate = await onItsWay();
+      process.kill(taker.vmm, "SIGKILL");
+      process.kill(giver.vmm, "SIGCONT");
+      expect((await migrate.ended()).exitCode).toBe(111);
+      expect(migrate.output.stderr).toContain("web goes on here");
+      await expectNothingAt(taker);
+    }
+    await giver.reaches("web", "running");
+    await giver.counts("web");
+    {
+      await using migrate = await onItsWay();
+      await taker.kill();
+      process.kill(giver.vmm, "SIGCONT");
+      expect((await migrate.ended()).exitCode).toBe(111);
+      await taker.start();
+      await expectNothingAt(taker);
+    }
+    await giver.reaches("web", "running");
+    await giver.counts("web");
+    expectContinuous(giver.numbers("web"));
+  });
+});
