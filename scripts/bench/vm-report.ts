@@ -207,7 +207,7 @@ function formatRest({ worker, replacements, network, hashing, decisions }: VmBen
   );
 }
 
-function legend({ seed, host, peers }: VmBenchResult): string {
+function legend({ seed, load, host, peers }: VmBenchResult): string {
   const { processor, cores, kernel, hostler } = host;
   const beside = Object.entries(peers).map(([name, version]) => `${name} ${version}`);
   return [
@@ -224,19 +224,22 @@ function legend({ seed, host, peers }: VmBenchResult): string {
     "*Network*: from nothing, in a namespace, the bridge, TAPs, addresses and rules that a worker",
     "has; of the tools, two programs from start to end. Hashing: one file that the kernel has in",
     "memory, whole programs.",
-    `Measured on ${processor}, ${cores} cores, Linux ${kernel};`,
+    `Measured on ${processor}, ${cores} cores, Linux ${kernel},`,
+    `at a load of ${round(load)} before it;`,
     `hostler ${hostler["hostler"]} (${hostler["commit"]?.slice(0, 12)}), Bun ${hostler["Bun"]},`,
     `${beside.join(", ")}.`,
   ].join("\n");
 }
 
 export function formatJson(result: VmBenchResult): string {
-  const { host, peers, seed, starts, worker, replacements, network, hashing, decisions } = result;
+  const { host, peers, seed, load, starts, worker, replacements, network, hashing, decisions } =
+    result;
   const { sides } = starts;
   const report = {
     machine: host,
     peers,
     seed,
+    load,
     aims: aimsOf(result),
     starts: startSides.map((side) => ({
       name: side,

@@ -3,7 +3,7 @@
  * nftables, and libvirt, in one run. The method and its rules stand in the report's legend.
  */
 import { chmodSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "../build.ts";
 import { runCommand, tryCommand } from "../command.ts";
@@ -34,6 +34,8 @@ export interface VmBenchResult {
   /** Name and version of each program beside. */
   readonly peers: Readonly<Record<string, string>>;
   readonly seed: number;
+  /** Processes that ran or waited for a processor in the minute before it began, on average. */
+  readonly load: number;
   readonly starts: StartFindings;
   readonly worker: WorkerFindings;
   readonly replacements: ReplacementFindings;
@@ -49,15 +51,27 @@ export async function benchVm({ quick, seed }: VmBenchOptions): Promise<VmBenchR
       exitCode: 100,
     });
   }
-  await ensureSystemPackages(["layouts", "machine", "network", "libvirt"], "the bench");
+  await ensureSystemPackages(["layouts", "machine", "network"], "the bench");
+  await tryLibvirt();
   const folder = mkdtempSync(join(realpathSync(tmpdir()), "hostler-"));
   try {
     // VMMs have users of their own, and go through it.
     chmodSync(folder, 0o711);
+    const [load = Number.NaN] = loadavg();
     const bench = { files: await prepareFiles(folder), chance: chanceFrom(seed), quick };
-    return { ...(await measureAll(bench)), seed };
+    return { ...(await measureAll(bench)), seed, load };
   } finally {
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Where it cannot be had, its rows are empty, and the report says so. */
+async function tryLibvirt(): Promise<void> {
+  try {
+    await ensureSystemPackages(["libvirt"], "the bench");
+  } catch (error) {
+    if (!(error instanceof ScriptError)) throw error;
+    console.error(error.message);
   }
 }
 
@@ -73,7 +87,7 @@ async function prepareFiles(folder: string): Promise<VmFiles> {
   return { folder, hostler, floor };
 }
 
-async function measureAll(bench: VmBench): Promise<Omit<VmBenchResult, "seed">> {
+async function measureAll(bench: VmBench): Promise<Omit<VmBenchResult, "seed" | "load">> {
   const starts = await withStep("starts", (step) => measureStarts(bench, step));
   const worker = await withStep("50 machines", (step) => measureWorker(bench, step));
   const replacements = await withStep("replacements", (step) => measureReplacements(bench, step));

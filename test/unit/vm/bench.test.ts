@@ -23,6 +23,7 @@ const result: VmBenchResult = {
   host: { processor: "a processor", cores: 2, kernel: "6.18", hostler: { hostler: "0.1" } },
   peers: { QEMU: "7.2" },
   seed: 7,
+  load: 0.25,
   starts: {
     // The second round stood under ten times the load, and so did its floor.
     sides: {
@@ -95,6 +96,7 @@ describe("the report of the bench of virtual machines", () => {
     const second = rowOf('hostler, MB for each, "none again" to "50 again"');
     expect(second).toEqual(["0.205", "0.102", "", "", ""]);
     expect(lines.join("\n")).toContain("seed 7.");
+    expect(lines.join("\n")).toContain("at a load of 0.3 before it");
   });
 
   test("a network that is not the same is no network that is ahead", () => {
@@ -105,6 +107,7 @@ describe("the report of the bench of virtual machines", () => {
 
   test("says the same as JSON", () => {
     const report = JSON.parse(formatJson(result));
+    expect(report).toMatchObject({ seed: 7, load: 0.25 });
     expect(report.starts[1]).toMatchObject({ name: "hostler", beyond: { median: 18, count: 2 } });
     expect(report.memory_per_machine.hostler.second.proportional).toBeCloseTo(0.1024, 6);
     expect(report.replacement.pause).toMatchObject({ median: 50, count: 2 });
