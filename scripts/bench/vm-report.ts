@@ -47,12 +47,14 @@ const median = (samples: readonly number[]) => quantile(samples, 0.5);
 const round = (value: number, digits = 1) => value.toFixed(digits);
 
 export function aimsOf(result: VmBenchResult): Aim[] {
-  const { starts, worker, network, decisions } = result;
+  const { starts, worker, network, clusters } = result;
   const overhead = median(pairedDifferences(starts.sides.hostler, starts.sides.floor));
   const grown = grownPerMachine(worker.memory, growths.first);
   const adopted = median(worker.adoption.adopted);
   const [ours, theirs] = [median(network.hostler), median(network.tools)];
   const isSame = network.differences.length === 0;
+  const first = median(clusters.map(({ firstMilliseconds }) => firstMilliseconds));
+  const secondWrites = Math.max(...clusters.map((cluster) => cluster.secondWrites));
   return [
     {
       measure: "create → first letter, beyond QEMU alone",
@@ -79,10 +81,10 @@ export function aimsOf(result: VmBenchResult): Aim[] {
       isMet: ours < theirs && isSame,
     },
     {
-      measure: `a worker decides about ${decisions.machines} machines`,
-      wanted: "≤ 2 s, then 0 commands",
-      found: `${round(median(decisions.first))} ms, then ${decisions.commands.second}`,
-      isMet: median(decisions.first) <= 2_000 && decisions.commands.second === 0,
+      measure: `${clusters[0]?.machines ?? 0} declared machines, until their workers have them`,
+      wanted: "≤ 2 s, then 0 writes",
+      found: `${round(first, 0)} ms, then ${secondWrites}`,
+      isMet: first <= 2_000 && secondWrites === 0,
     },
   ];
 }
@@ -172,8 +174,12 @@ function formatMemory({ worker }: VmBenchResult): string {
   );
 }
 
-function formatRest({ worker, replacements, network, hashing, decisions }: VmBenchResult): string {
+function formatRest(result: VmBenchResult): string {
+  const { worker, replacements, network, hashing, decisions, clusters } = result;
   const { adoption } = worker;
+  const [cluster] = clusters;
+  const declared = `${cluster?.machines ?? 0} machines declared to a master`;
+  const workers = `${cluster?.workers ?? 0} simulated workers`;
   const { compared, differences } = network;
   const { rules, links, addresses } = compared;
   const things = `nft: ${rules} objects, links: ${links}, addresses: ${addresses}`;
@@ -196,6 +202,14 @@ function formatRest({ worker, replacements, network, hashing, decisions }: VmBen
       summarize(decisions.first),
     ],
     ["… all as declared: no command", summarize(decisions.second)],
+    [
+      `${declared}, until ${workers} have told them, ms (${cluster?.firstWrites ?? 0} writes)`,
+      summarize(clusters.map(({ firstMilliseconds }) => firstMilliseconds)),
+    ],
+    [
+      `… all of them once more, ms (${cluster?.secondWrites ?? 0} writes)`,
+      summarize(clusters.map(({ secondMilliseconds }) => secondMilliseconds)),
+    ],
     ...hashing.rows.map(({ name, samples }): [string, Summary | undefined] => [
       `hashing ${size}: ${name}, GiB/s`,
       summarize(samples),
@@ -223,7 +237,8 @@ function legend({ seed, load, host, peers }: VmBenchResult): string {
     "new `virsh` each time. Memory and adoption: machines that are created and do not run.",
     "*Network*: from nothing, in a namespace, the bridge, TAPs, addresses and rules that a worker",
     "has; of the tools, two programs from start to end. Hashing: one file that the kernel has in",
-    "memory, whole programs.",
+    "memory, whole programs. *Declared machines*: a master on its store on a disk, and workers",
+    "that decide by the worker's own reconciler and have at once what they decided.",
     `Measured on ${processor}, ${cores} cores, Linux ${kernel},`,
     `at a load of ${round(load)} before it;`,
     `hostler ${hostler["hostler"]} (${hostler["commit"]?.slice(0, 12)}), Bun ${hostler["Bun"]},`,
@@ -232,8 +247,8 @@ function legend({ seed, load, host, peers }: VmBenchResult): string {
 }
 
 export function formatJson(result: VmBenchResult): string {
-  const { host, peers, seed, load, starts, worker, replacements, network, hashing, decisions } =
-    result;
+  const { worker, replacements, network, hashing, decisions, clusters } = result;
+  const { host, peers, seed, load, starts } = result;
   const { sides } = starts;
   const report = {
     machine: host,
@@ -278,6 +293,7 @@ export function formatJson(result: VmBenchResult): string {
       first: summarize(decisions.first),
       second: summarize(decisions.second),
     },
+    reconciliation: clusters,
   };
   return JSON.stringify(report, undefined, 2);
 }

@@ -15,6 +15,7 @@ import type { VmBench, VmFiles } from "./vm-bench.ts";
 import { type HashingFindings, measureHashing } from "./vm-hashing.ts";
 import { measureNetwork } from "./vm-network.ts";
 import type { NetworkFindings } from "./vm-network-stage.ts";
+import { measureReconcile, type ReconcileFindings } from "./vm-reconcile.ts";
 import { type DecisionFindings, measureDecisions } from "./vm-reconcile-worker.ts";
 import { measureStarts, type StartFindings } from "./vm-start.ts";
 import {
@@ -42,6 +43,8 @@ export interface VmBenchResult {
   readonly network: NetworkFindings;
   readonly hashing: HashingFindings;
   readonly decisions: DecisionFindings;
+  /** By round. */
+  readonly clusters: readonly ReconcileFindings[];
 }
 
 /** Measures everything; some five minutes, with `quick` two. */
@@ -94,8 +97,17 @@ async function measureAll(bench: VmBench): Promise<Omit<VmBenchResult, "seed" | 
   const network = await withStep("network", () => measureNetwork(bench));
   const hashing = await withStep("hashing", (step) => measureHashing(bench, step));
   const decisions = measureDecisions(bench.quick ? 10 : 50);
+  const clusters = await withStep("reconciliation", () => measureClusters(bench.quick ? 3 : 10));
   const host = await describeHost(bench.files.hostler);
-  return { host, peers: await peers(), starts, worker, replacements, network, hashing, decisions };
+  const beside = { network, hashing, decisions, clusters };
+  return { host, peers: await peers(), starts, worker, replacements, ...beside };
+}
+
+/** A master and its workers in this process, on a store of their own in each round. */
+async function measureClusters(rounds: number): Promise<ReconcileFindings[]> {
+  const found: ReconcileFindings[] = [];
+  while (found.length < rounds) found.push(await measureReconcile());
+  return found;
 }
 
 /** Debian's versions. */

@@ -58,6 +58,12 @@ const result: VmBenchResult = {
   },
   hashing: { bytes: 1024 ** 3, rows: [{ name: "sha256sum", samples: [0.5] }] },
   decisions: { machines: 1_000, first: [0.3], second: [3], commands: { first: 1_000, second: 0 } },
+  clusters: [
+    {
+      ...{ machines: 1_000, workers: 10, firstMilliseconds: 500, firstWrites: 31 },
+      ...{ secondMilliseconds: 40, secondWrites: 0, convergencePercent: 100 },
+    },
+  ],
 };
 
 describe("the report of the bench of virtual machines", () => {
@@ -80,6 +86,8 @@ describe("the report of the bench of virtual machines", () => {
     const adopted = rowOf("50 machines taken up after kill -9");
     expect(adopted).toEqual(["≤ 1 s", "1200 ms", "**missed**"]);
     expect(rowOf("network for 100, against ip and nft")?.at(-1)).toBe("met");
+    const declared = rowOf("1000 declared machines, until their workers have them");
+    expect(declared).toEqual(["≤ 2 s, then 0 writes", "500 ms, then 0", "met"]);
     expect(place).toEqual({ file: "src/vm/README.md", bench: "vm" });
   });
 
