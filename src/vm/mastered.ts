@@ -207,7 +207,9 @@ export class Mastered implements Disposable {
 
   /** What the assignment says of a machine counts, also where its record found no room for it. */
   #holdings(): ReturnType<MasteredWorker["holdings"]> {
-    const given = new Map(this.#desired.machines.map(({ spec, assigned }) => [spec.name, assigned]));
+    const given = new Map(
+      this.#desired.machines.map(({ spec, assigned }) => [spec.name, assigned]),
+    );
     return this.#worker.holdings().map((holding) => {
       const assigned = given.get(holding.name);
       const isSame = assigned?.owner_generation === holding.assigned?.owner_generation;

@@ -1,6 +1,6 @@
 /** The compiled worker among wrong images, full disks, taken names and VMMs that do not answer. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { hashPath } from "../../src/image/nar.ts";
@@ -136,7 +136,8 @@ skipUnless("the worker among the hostile", needs, () => {
       const { vmm } = host;
       await host.kill();
       const [user = ""] = host.vmms().keys();
-      const control = join(host.runFolder, user, "control");
+      const [folder = ""] = readdirSync(join(host.runFolder, user));
+      const control = join(host.runFolder, user, folder, "control");
       renameSync(control, `${control}.own`);
       const garbage = Bun.listen({
         unix: control,
