@@ -6,7 +6,10 @@ import { onlyInAll, rotating } from "../support/rotation.ts";
 import { declaration, TestMaster } from "../support/vm-master/cluster.ts";
 import { waitFor } from "../support/wait-for.ts";
 
-setDefaultTimeout(120_000);
+setDefaultTimeout(240_000);
+
+/** Milliseconds: a worker is lost after ten seconds, on a machine that others use. */
+const LONG = 90_000;
 
 const movable = "placement = { movable = true }";
 /** As little as may be configured. */
@@ -30,12 +33,16 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
       const early = await master.tries("fence", "--confirm", "a");
       expect(early.exitCode).toBe(111);
       expect(early.stderr).toContain("it has just reported");
-      const failed = await waitFor("that the hook has failed", async () => {
-        await b.report();
-        const { workers } = await master.status();
-        const reason = workers.find(({ name }) => name === "a")?.reason ?? "";
-        return reason.includes("exit status 3: no route") ? reason : undefined;
-      });
+      const failed = await waitFor(
+        "that the hook has failed",
+        async () => {
+          await b.report();
+          const { workers } = await master.status();
+          const reason = workers.find(({ name }) => name === "a")?.reason ?? "";
+          return reason.includes("exit status 3: no route") ? reason : undefined;
+        },
+        LONG,
+      );
       expect(failed).toContain("the fence hook failed");
       expect(readFileSync(seen, "utf8")).toMatch(/^--off a [0-9a-f-]{36}\n$/);
       expect(await master.machine("web")).toMatchObject({ worker: "a", status: "drifted" });
@@ -43,11 +50,15 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
       await b.report();
       await master.ask("fence", "--confirm", "a");
       expect(await master.machine("db")).toMatchObject({ worker: "a" });
-      const moved = await waitFor("that the machine has moved", async () => {
-        await b.report();
-        const machine = await master.machine("web");
-        return machine.worker === "b" ? machine : undefined;
-      });
+      const moved = await waitFor(
+        "that the machine has moved",
+        async () => {
+          await b.report();
+          const machine = await master.machine("web");
+          return machine.worker === "b" ? machine : undefined;
+        },
+        LONG,
+      );
       expect(moved.status).toBe("pending");
       expect(moved.owner_generation).toBeGreaterThan(old ?? 0);
       // It is back, and was not off: it is told before anything else.
@@ -73,11 +84,15 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
       await master.apply(declaration({ db: "", web: movable }));
       await a.follow();
       await b.follow();
-      const moved = await waitFor("that the machine has moved", async () => {
-        await b.report();
-        const machine = await master.machine("web");
-        return machine.worker === "b" ? machine : undefined;
-      });
+      const moved = await waitFor(
+        "that the machine has moved",
+        async () => {
+          await b.report();
+          const machine = await master.machine("web");
+          return machine.worker === "b" ? machine : undefined;
+        },
+        LONG,
+      );
       expect(moved.status).toBe("pending");
       expect(await master.machine("db")).toMatchObject({ worker: "a" });
       const [shown] = (await master.status()).workers;
@@ -106,14 +121,24 @@ describe("a worker that falls silent", () => {
       await a.follow();
       await master.apply(declaration({ web: movable }));
       await a.follow();
-      expect((await master.authority.daemon.ended()).signal).toBe("SIGKILL");
+      // While one of two is heard, the master is not the one that is cut off.
+      await waitFor(
+        "that the master is gone",
+        () => b.report().then(() => undefined, Boolean),
+        LONG,
+      );
+      expect((await master.authority.daemon.ended(LONG)).signal).toBe("SIGKILL");
       await master.start({ flags });
       await b.open();
-      const moved = await waitFor("that the machine has moved", async () => {
-        await b.report();
-        const machine = await master.machine("web");
-        return machine.worker === "b" ? machine : undefined;
-      });
+      const moved = await waitFor(
+        "that the machine has moved",
+        async () => {
+          await b.report();
+          const machine = await master.machine("web");
+          return machine.worker === "b" ? machine : undefined;
+        },
+        LONG,
+      );
       expect(moved.status).toBe("pending");
       expect(readFileSync(seen, "utf8")).toBe("a\na\n");
     });

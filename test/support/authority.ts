@@ -74,6 +74,10 @@ export async function saysRefused(
   throw new Error(`hostler ${words.join(" ")} ended with ${exitCode}:\n${stdout}${stderr}`);
 }
 
+const listening = /listening at (https:[^\s"]+)/;
+/** Milliseconds: its first start makes a key and a certificate, on a machine that others use. */
+const START_TIME = 60_000;
+
 export class TestAuthority implements AsyncDisposable {
   readonly folder: TemporaryFolder = temporaryFolder();
   readonly controlSocket: string = this.folder.file("control.sock");
@@ -124,7 +128,7 @@ export class TestAuthority implements AsyncDisposable {
     ];
     this.#daemon = startProgram([...before, program, ...words], rest);
     this.#programs.push(this.#daemon);
-    const [, address = ""] = await this.#daemon.said(/listening at (https:[^\s"]+)/);
+    const [, address = ""] = await this.#daemon.said(listening, START_TIME);
     this.#address = address;
   }
 
