@@ -153,7 +153,7 @@ async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
 }
 
 skipUnless("either worker, killed in the middle of a migration", needs, () => {
-  const chosen = rotating("migration kills", cases, { outOf: 12 });
+  const chosen = rotating("migration kills", cases, { outOf: 20 });
   for (const one of chosen) {
     test(`the ${one.side} is killed at ${one.point}#${one.pass}`, () => migrateAndDie(one));
   }

@@ -8,6 +8,7 @@ import type { MigrationTicket } from "../../src/vm/protocol-migration.ts";
 import { hostler } from "../support/binary.ts";
 import { ConsoleTap } from "../support/console-tap.ts";
 import { type Program, startProgram } from "../support/program.ts";
+import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { VmPair } from "../support/vm-pair.ts";
 import type { TestImage, VmHost } from "../support/vm-worker.ts";
@@ -203,28 +204,30 @@ skipUnless("a machine between two hosts", needs, () => {
     await expectNothingAt(giver);
   });
 
-  test("where the other VMM, or the other worker, dies, it goes on here", async () => {
-    await makeMachine();
-    {
-      await using migrate = await onItsWay();
-      process.kill(taker.vmm, "SIGKILL");
-      process.kill(giver.vmm, "SIGCONT");
-      expect((await migrate.ended()).exitCode).toBe(111);
-      expect(migrate.output.stderr).toContain("web goes on here");
-      await expectNothingAt(taker);
-    }
-    await giver.reaches("web", "running");
-    await giver.counts("web");
-    {
-      await using migrate = await onItsWay();
-      await taker.kill();
-      process.kill(giver.vmm, "SIGCONT");
-      expect((await migrate.ended()).exitCode).toBe(111);
-      await taker.start();
-      await expectNothingAt(taker);
-    }
-    await giver.reaches("web", "running");
-    await giver.counts("web");
-    expectContinuous(giver.numbers("web"));
+  onlyInAll(() => {
+    test("where the other VMM, or the other worker, dies, it goes on here", async () => {
+      await makeMachine();
+      {
+        await using migrate = await onItsWay();
+        process.kill(taker.vmm, "SIGKILL");
+        process.kill(giver.vmm, "SIGCONT");
+        expect((await migrate.ended()).exitCode).toBe(111);
+        expect(migrate.output.stderr).toContain("web goes on here");
+        await expectNothingAt(taker);
+      }
+      await giver.reaches("web", "running");
+      await giver.counts("web");
+      {
+        await using migrate = await onItsWay();
+        await taker.kill();
+        process.kill(giver.vmm, "SIGCONT");
+        expect((await migrate.ended()).exitCode).toBe(111);
+        await taker.start();
+        await expectNothingAt(taker);
+      }
+      await giver.reaches("web", "running");
+      await giver.counts("web");
+      expectContinuous(giver.numbers("web"));
+    });
   });
 });
