@@ -207,9 +207,8 @@ export class Mastered implements Disposable {
 
   /** What the assignment says of a machine counts, also where its record found no room for it. */
   #holdings(): ReturnType<MasteredWorker["holdings"]> {
-    const given = new Map(
-      this.#desired.machines.map(({ spec, assigned }) => [spec.name, assigned]),
-    );
+    const { machines } = this.#desired;
+    const given = new Map(machines.map(({ spec, assigned }) => [spec.name, assigned]));
     return this.#worker.holdings().map((holding) => {
       const assigned = given.get(holding.name);
       const isSame = assigned?.owner_generation === holding.assigned?.owner_generation;

@@ -79,8 +79,12 @@ skipUnless("a worker with a watchdog", needs, () => {
     await waitFor("a feeding, now that nothing is at stake", () => device.feedings > before);
     expect(device.told).not.toContain("closed");
     // Nor does anybody else start it.
+    const starts = async () =>
+      (await host.history("web")).filter(({ what }) => what === "started").length;
+    const started = await starts();
     await host.run("boot", "web");
-    await waitFor("the refusal", () => host.said.includes("It may not be started now"));
+    await host.reaches("web", "off");
+    expect(await starts()).toBe(started);
     await master.says({ mute: false, lease_ms: 30_000 });
     await host.reaches("web", "running");
     await host.counts("web");

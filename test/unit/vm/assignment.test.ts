@@ -246,8 +246,10 @@ describe("a report", () => {
       machines,
     });
 
+  const nothing = (key: string) =>
+    v.safeParse(vmMetricsSchema.entries[key as "cpu_percent"], null).success ? null : [];
   const metrics = v.parse(vmMetricsSchema, {
-    ...Object.fromEntries(Object.keys(vmMetricsSchema.entries).map((key) => [key, null])),
+    ...Object.fromEntries(Object.keys(vmMetricsSchema.entries).map((key) => [key, nothing(key)])),
     name: "a",
     cpu_percent: 12.5,
   });
