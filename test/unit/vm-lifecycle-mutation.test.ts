@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import { step, table } from "../../src/vm/lifecycle.ts";
 import { repositoryRoot } from "../support/binary.ts";
+import { rotating } from "../support/rotation.ts";
 import { laws } from "../support/vm-lifecycle/laws.ts";
 import type { StepFunction } from "../support/vm-lifecycle/life.ts";
 import { migrations } from "../support/vm-lifecycle/migrations.ts";
@@ -53,15 +54,16 @@ const written = writeTableDocument(observed);
 test(`at least ${leastCaught} % of the mutants of the table are caught`, async () => {
   const file = Bun.file(join(repositoryRoot, "src/vm/lifecycle-table.md"));
   expect(await file.text()).toBe(written);
-  const mutants = makeMutants(observed);
+  // One that no story catches takes a tenth of a second of them.
+  const mutants = rotating("mutants of a machine's life", makeMutants(observed), { outOf: 5 });
   const missed = mutants.filter((mutant) => !isCaughtByStory(mutant));
   const survivors = missed.filter((mutant) => !isCaughtByDocument(mutant));
   const byStories = mutants.length - missed.length;
   const caught = mutants.length - survivors.length;
   console.log(`${mutants.length} mutants: ${byStories} caught by stories, ${caught} in all`);
   for (const { name } of survivors) console.log(`survived: ${name}`);
-  expect(mutants.length).toBeGreaterThan(500);
+  expect(mutants.length).toBeGreaterThan(300);
   expect(Object.keys(table).length).toBe(29);
   expect((100 * byStories) / mutants.length).toBeGreaterThanOrEqual(leastByStories);
   expect((100 * caught) / mutants.length).toBeGreaterThanOrEqual(leastCaught);
-}, 60_000);
+}, 240_000);
