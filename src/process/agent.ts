@@ -16,16 +16,15 @@ import {
   refusePeer,
   withoutLabels,
 } from "../messaging/peer.ts";
+import { outwaitPredecessor } from "../messaging/predecessor.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { StreamConnection } from "../messaging/stream-connection.ts";
 import type { Ending } from "../units/ending.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { changesBun } from "./launch-plan.ts";
-
 import { AgentSession, ANSWER_AFTER, agentKillPoint } from "./perform/agent-session.ts";
 import { Children } from "./perform/children.ts";
-import { outwaitPredecessor } from "./perform/predecessor.ts";
 import { defaultAgentSocket, type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
 
 export interface AgentOptions {

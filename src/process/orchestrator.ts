@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { readHolder } from "../journal/lock-holder.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
@@ -14,6 +15,7 @@ import {
   makeSocketFolder,
 } from "../messaging/listener.ts";
 import { allowUsers, givesLabels, withoutLabels } from "../messaging/peer.ts";
+import { outwaitPredecessor } from "../messaging/predecessor.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { signalName } from "../units/signals.ts";
@@ -43,10 +45,8 @@ import {
   CrashJournal,
   lockPath,
   noteMissingFiles,
-  readHolder,
 } from "./perform/crash-journal.ts";
 import { Performer } from "./perform/performer.ts";
-import { outwaitPredecessor } from "./perform/predecessor.ts";
 import {
   type ControlRequest,
   controlRequestSchema,

@@ -710,7 +710,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => asked.resolve(ExitCode.done));
   }
-  const lock = WorkerLock.take(artifactsFolder);
+  const lock = await WorkerLock.take(loop, { folder: artifactsFolder, controlSocket });
   const images = await ImageStore.open(artifactsFolder);
   const hypervisors = await observeHypervisors({ programs: configuration.programs });
   const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock });

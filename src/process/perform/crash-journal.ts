@@ -1,18 +1,11 @@
-import {
-  existsSync,
-  fstatSync,
-  ftruncateSync,
-  lstatSync,
-  readFileSync,
-  unlinkSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, fstatSync, lstatSync, unlinkSync } from "node:fs";
 import * as v from "valibot";
 import { lockFile } from "../../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AppendJournal } from "../../journal/append-journal.ts";
 import { describeRefusal, refusalCode, withFile } from "../../journal/file-refused.ts";
+import { readHolder, tellHolder } from "../../journal/lock-holder.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { clearInvocation } from "./leftovers.ts";
@@ -323,26 +316,6 @@ function takeLock(controlSocket: string): OwnedDescriptor {
     `Another orchestrator runs with the control socket ${controlSocket}${which}: expected that ` +
       `nobody holds ${path}. Stop that one (${how}), or give this one another --control-socket.`,
   );
-}
-
-/** For who comes second. The lock holds without it. */
-function tellHolder(lock: OwnedDescriptor): void {
-  try {
-    ftruncateSync(lock.number);
-    writeSync(lock.number, `${process.pid}\n`);
-  } catch (error) {
-    if (refusalCode(error) === undefined) throw error;
-  }
-}
-
-/** The process that took the lock last, as it says; undefined when it says none. */
-export function readHolder(path: string): number | undefined {
-  try {
-    const number = Number(/^(\d{1,10})\n$/.exec(readFileSync(path, "utf8"))?.[1]);
-    return number > 0 ? number : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Which folder stands at a path; the kernel gives a cgroup's number to no other in this boot. */

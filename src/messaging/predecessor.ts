@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
-import { openProcess } from "../../../ffi/pidfd.ts";
-import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { listenerProcess } from "../../messaging/listener.ts";
-import type { Milliseconds } from "../../units/units.ts";
+import { openProcess } from "../../ffi/pidfd.ts";
+import type { EventLoop } from "../event-loop/event-loop.ts";
+import type { Milliseconds } from "../units/units.ts";
+import { listenerProcess } from "./listener.ts";
 
 /** How long one that was killed may take to be gone: the kernel frees its memory first. */
 const DYING_LIMIT: Milliseconds = 2_000;
