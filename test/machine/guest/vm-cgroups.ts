@@ -218,18 +218,22 @@ const cases: Readonly<Record<CgroupCase, Case>> = {
 
   "at the limit of memory the VMM alone is ended, and restarted": async () => {
     const before = await runs("next");
+    const { restarts } = await runs("web");
     const path = await cgroupOf("next");
     // What no declaration may say: less than it has already, and no room to give anything back.
-    writeFileSync(join(path, "memory.swap.max"), "0");
+    const swap = join(path, "memory.swap.max");
+    if (existsSync(swap)) writeFileSync(swap, "0");
     writeFileSync(join(path, "memory.max"), "4096");
     await runs("next", ({ pid }) => pid !== before.pid);
     requireEqual(existsSync(path), false);
-    return requireEqual((await runs("web")).restarts, 0);
+    return requireEqual((await runs("web")).restarts, restarts);
   },
 
   "all is deleted, and no cgroup is left": async () => {
     await apply({});
-    await waitFor("the end of all", async () => (await json<VmSummary[]>("list")).length === 0);
+    // Its guest hears no power button: each is ended when its grace is over.
+    const isEmpty = async () => (await json<VmSummary[]>("list")).length === 0;
+    await waitFor("the end of all", isEmpty, patienceMilliseconds);
     requireEqual(groups(), []);
     worker?.kill("SIGTERM");
     await worker?.ended(patienceMilliseconds);
