@@ -14,8 +14,8 @@ import { writeCell, writeTableDocument } from "../support/vm-lifecycle/table-doc
 
 const stories = [...plainStories, ...laws, ...migrations];
 
-/** Of a hundred mutants, so many must be caught by stories, and by those and the document. */
-const leastByStories = 70;
+/** Of a hundred mutants of any turn, so many are caught by stories, and with the document. */
+const leastByStories = 60;
 const leastCaught = 95;
 
 const cases = makeCases();

@@ -65,6 +65,7 @@ export class GuestProgram {
   /** Its asker takes no more. */
   #isHeld = false;
   #isMute = false;
+  #isOver = false;
 
   private constructor(
     loop: EventLoop,
@@ -142,7 +143,8 @@ export class GuestProgram {
   }
 
   get #waits(): boolean {
-    return this.#isPaused || this.#isHeld;
+    // What a program that has ended left in its pipes is read whole: nobody comes back for it.
+    return !this.#isOver && (this.#isPaused || this.#isHeld);
   }
 
   /** Nobody hears of it any more: its output is read and thrown away. */
@@ -189,8 +191,7 @@ export class GuestProgram {
     this.#watch[Symbol.dispose]();
     this.#process.close();
     this.#input?.[Symbol.dispose]();
-    this.#isPaused = false;
-    this.#isHeld = false;
+    this.#isOver = true;
     for (const pipe of this.#pipes) {
       this.#drain(pipe, READS_AT_END);
       this.#close(pipe);

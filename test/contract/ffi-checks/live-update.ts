@@ -18,7 +18,7 @@ import {
 import { cString } from "../../../ffi/memory.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { attempt, Errno } from "../../../ffi/system-call-error.ts";
-import { type Check, lowestFreeDescriptor, outputOf, withoutRoot } from "./check.ts";
+import { type Check, openedFrom, outputOf, withoutRoot } from "./check.ts";
 import { descriptorFlags } from "./descriptors.ts";
 
 const F_ADD_SEALS = 1033;
@@ -50,10 +50,10 @@ const memoryFileChecks: readonly Check[] = [
     name: "the name of a memory file has at most 249 bytes",
     run: () => {
       makeMemoryFile("x".repeat(249)).close();
-      const next = lowestFreeDescriptor();
+      const opened = openedFrom();
       throws(() => makeMemoryFile("x".repeat(250)), { code: "EINVAL", call: "memfd_create" });
       throws(() => makeMemoryFile("a\0b"), RangeError);
-      strictEqual(lowestFreeDescriptor(), next);
+      deepStrictEqual(opened(), [], "nothing stays open");
     },
   },
   {
@@ -74,10 +74,10 @@ const sessionChecks: readonly Check[] = [
     name: "no session is made without the device",
     absence: () => (existsSync(device) ? `there is a ${device}` : undefined),
     run: () => {
-      const next = lowestFreeDescriptor();
+      const opened = openedFrom();
       strictEqual(createSession("hostler-check"), -Errno.ENOENT);
       strictEqual(retrieveSession("hostler-check"), -Errno.ENOENT);
-      strictEqual(lowestFreeDescriptor(), next);
+      deepStrictEqual(opened(), [], "nothing stays open");
     },
   },
   {
