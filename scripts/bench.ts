@@ -25,7 +25,7 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
-  --write-readme   also replace the tables in README.md, or in the system's
+  --write-readme   also replace the tables in the system's README.md
   --seed N         the order of the rows
   --only WORD      only rows with this in their names, and the floor
   --against FILE   another build of hostler beside it`;

@@ -1,6 +1,6 @@
 /**
  * Makes the README's picture: runs the commands that it shows, in a mount namespace of its own
- * with an empty /run, and writes what they printed into docs/session.svg and into the README.
+ * with an empty /run, and writes what they printed into docs/session.svg and the system's README.
  * Usage: bun scripts/session.ts, as root, after `run build`.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -17,7 +17,7 @@ import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 const usage = "Usage: bun scripts/session.ts, as root";
 const picture = join(repositoryRoot, "docs/session.svg");
-const readme = join(repositoryRoot, "README.md");
+const readme = join(repositoryRoot, "src/process/README.md");
 const partition =
   "unshare --kill-child --fork --pid --mount-proc sh -c 'while :; do hostler process agent; done'";
 const orchestrator = "hostler process orchestrator --config process.toml";
@@ -28,7 +28,7 @@ async function main(): Promise<number> {
   if (values.inside !== true) {
     const again = [bunExecutable, import.meta.path, "--inside"];
     await runCommand(["unshare", "--mount", "--propagation", "private", ...again]);
-    console.log("docs/session.svg and README.md hold a new session");
+    console.log("docs/session.svg and src/process/README.md hold a new session");
     return 0;
   }
   await runCommand(["mount", "-t", "tmpfs", "tmpfs", "/run"]);
@@ -146,7 +146,7 @@ function escapeMarkup(text: string): string {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/** Puts the text between the README's markers. */
+/** Puts the text between the markers of the system's README. */
 function insert(lines: readonly string[]): void {
   const before = readFileSync(readme, "utf8");
   const fence = "```";
@@ -154,7 +154,9 @@ function insert(lines: readonly string[]): void {
   const block = `<!-- session -->\n\n${text}\n\n<!-- /session -->`;
   const after = before.replace(/<!-- session -->[\s\S]*<!-- \/session -->/, () => block);
   if (!after.includes(block)) {
-    throw new ScriptError("README.md has no <!-- session --> … <!-- /session -->", { exitCode: 1 });
+    throw new ScriptError("src/process/README.md has no <!-- session --> … <!-- /session -->", {
+      exitCode: 1,
+    });
   }
   writeFileSync(readme, after);
 }

@@ -1,11 +1,11 @@
-/** The result as Markdown for people and README.md, and as JSON. */
+/** The result as Markdown for people and the system's README, and as JSON. */
 import type { Findings } from "./measure.ts";
 import type { ProcessBenchResult } from "./process.ts";
 import type { Memory } from "./process-status.ts";
 import { pairedRatio, type Summary, summarize } from "./statistics.ts";
 import { describe, describeMemory, type Place, table, times } from "./tables.ts";
 
-export const place: Place = { file: "README.md", bench: "process" };
+export const place: Place = { file: "src/process/README.md", bench: "process" };
 
 interface Gap {
   readonly summary: Summary | undefined;

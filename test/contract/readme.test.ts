@@ -1,4 +1,4 @@
-/** What README.md shows: commands that exist, a configuration that is valid, one session twice. */
+/** What READMEs show: commands that exist, configurations that are valid, one session twice. */
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -11,44 +11,52 @@ import { runProgram } from "../support/program.ts";
 const readText = (path: string) => readFileSync(join(repositoryRoot, path), "utf8");
 const readme = readText("README.md");
 
-/** The text of the fenced block of this language, the first after a heading. */
-function block(heading: string, language: string): string {
-  const [, section = ""] = readme.split(heading);
+/** The text of the fenced block of this language, the first after a heading of a room's README. */
+function block(room: string, heading: string, language: string): string {
+  const path = `src/${room}/README.md`;
+  const [, section = ""] = readText(path).split(heading);
   const [, found] = new RegExp(`\`\`\`${language}\\n([\\s\\S]*?)\`\`\``).exec(section) ?? [];
-  if (found === undefined) throw new Error(`README.md has no ${language} after ${heading}`);
+  if (found === undefined) throw new Error(`${path} has no ${language} after ${heading}`);
   return found;
 }
 
-describe("README.md", () => {
-  test("the first configuration is docs/process.toml, and valid without a warning", () => {
-    const text = block("## A first configuration", "toml");
+describe("a first configuration", () => {
+  test("of processes is docs/process.toml, and valid without a warning", () => {
+    const text = block("process", "## A first configuration", "toml");
     expect(text).toBe(readText("docs/process.toml"));
     expect(parseConfiguration("process.toml", text)).toMatchObject({ kind: "ok", warnings: [] });
   });
 
-  test("docs/vm.toml is what a worker takes, without a warning", () => {
-    const text = block("## Virtual machines", "toml");
+  test("of a worker is docs/vm.toml, and valid without a warning", () => {
+    const text = block("vm", "## A first worker", "toml");
     expect(text).toBe(readText("docs/vm.toml"));
     expect(parseWorkerConfiguration("vm.toml", text)).toMatchObject({ kind: "ok", warnings: [] });
   });
 
-  test("check prints what it shows", async () => {
-    const shown = block("## A first configuration", "console");
+  test("check prints what is shown", async () => {
+    const shown = block("process", "## A first configuration", "console");
     const [, words = "", output = ""] = /^\$ hostler (.*)\n([\s\S]*)$/.exec(shown) ?? [];
     const result = await runProgram([hostler(), ...words.split(" ")], {
       workingDirectory: repositoryRoot,
     });
     expect(result).toMatchObject({ exitCode: 0, stdout: output });
   });
+});
 
-  test("the session is the one of the picture", () => {
-    const [, session = ""] = /<!-- session -->([\s\S]*)<!-- \/session -->/.exec(readme) ?? [];
-    const lines = session.trim().split("\n").slice(1, -1);
-    const drawn = [...readText("docs/session.svg").matchAll(/<text [^>]*>(.*)<\/text>/g)];
-    const plain = drawn.map(([, text = ""]) =>
-      text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"),
-    );
-    expect(plain).toEqual(lines);
+test("the session of processes is the one of the picture", () => {
+  const text = readText("src/process/README.md");
+  const [, session = ""] = /<!-- session -->([\s\S]*)<!-- \/session -->/.exec(text) ?? [];
+  const lines = session.trim().split("\n").slice(1, -1);
+  const drawn = [...readText("docs/session.svg").matchAll(/<text [^>]*>(.*)<\/text>/g)];
+  const plain = drawn.map(([, text = ""]) =>
+    text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"),
+  );
+  expect(plain).toEqual(lines);
+});
+
+describe("README.md", () => {
+  test("is one page", () => {
+    expect(readme.split("\n").length).toBeLessThanOrEqual(120);
   });
 
   test("the size of the file is as it says", () => {
@@ -65,17 +73,17 @@ describe("README.md", () => {
     expect(named.length).toBeGreaterThan(0);
     for (const name of named) expect(Object.keys(scripts)).toContain(name);
   });
+});
 
-  test("every command of its table has a help", async () => {
-    const [, table = ""] = readme.split("| `hostler …` | |\n");
-    const rows = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `((?:[a-z][a-z-]* ?)+)/gm)];
-    const commands = rows.map(([, words = ""]) => words.trim().split(" ")).slice(1);
-    expect(commands.length).toBeGreaterThan(9);
-    for (const words of commands) {
-      const { exitCode } = await runProgram([hostler(), ...words, "--help"]);
-      expect({ words, exitCode }).toEqual({ words, exitCode: 0 });
-    }
-  });
+test("every command of docs/commands.md has a help", async () => {
+  const [, table = ""] = readText("docs/commands.md").split("| `hostler …` | |\n");
+  const rows = [...(table.split("\n\n")[0] ?? "").matchAll(/^\| `((?:[a-z][a-z-]* ?)+)/gm)];
+  const commands = rows.map(([, words = ""]) => words.trim().split(" ")).slice(1);
+  expect(commands.length).toBeGreaterThan(9);
+  for (const words of commands) {
+    const { exitCode } = await runProgram([hostler(), ...words, "--help"]);
+    expect({ words, exitCode }).toEqual({ words, exitCode: 0 });
+  }
 });
 
 test("the image that images/vm/README.md makes is one, without a warning", () => {
