@@ -134,9 +134,17 @@ async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
   await dying.start(withFaults(point, pass));
   if (dying === giver) await giver.reaches("web", "running");
   const ticket = await pair.ticket();
-  const migrated = giver.run("migrate", "web", "--ticket", ticket);
-  await waitFor(`the worker to die at ${point}#${pass}`, () => dying.hasDied, 60_000);
-  await migrated;
+  const migration = giver.run("migrate", "web", "--ticket", ticket);
+  let ended: string | undefined;
+  const told = migration.then((result) => {
+    ended = JSON.stringify(result);
+  });
+  const hasDied = () => {
+    if (ended === undefined || dying.hasDied) return dying.hasDied;
+    throw new Error(`migrate ended before: ${ended}\n${giver.said}${taker.said}`);
+  };
+  await waitFor(`the worker to die at ${point}#${pass}`, hasDied, 60_000);
+  await told;
   await dying.worker.ended();
   await dying.start();
   const stood = await standings();
