@@ -57,6 +57,8 @@ export interface World {
 }
 
 const MEBIBYTE = 1024 * 1024;
+/** A worker reports at the latest after so many turns, as the real one does by its clock. */
+const MOST_SILENT_TURNS = 10;
 
 export class SimulatedHost {
   readonly name: string;
@@ -69,6 +71,7 @@ export class SimulatedHost {
   #run = 0;
   #isAlive = false;
   #sequence = 0;
+  #silentTurns = 0;
   /** Kept on the disk. */
   readonly #machines = new Map<string, KeptMachine>();
   #assignment: Assignment | undefined;
@@ -180,7 +183,9 @@ export class SimulatedHost {
   #turn(run: number): void {
     if (!this.#isAlive || run !== this.#run) return;
     const { chance } = this.#world;
-    if (this.#sequence === 0 || chance.happens(0.3)) this.#report(run);
+    this.#silentTurns += 1;
+    const isDue = this.#sequence === 0 || this.#silentTurns >= MOST_SILENT_TURNS;
+    if (isDue || chance.happens(0.3)) this.#report(run);
     this.#keepLease();
     this.#reconcile();
     if (this.#watchdogArmed && this.#mayFeed()) this.#fedAt = this.#world.now();
@@ -225,6 +230,7 @@ export class SimulatedHost {
 
   #report(run: number): void {
     this.#sequence += 1;
+    this.#silentTurns = 0;
     const sentAt = this.#world.now();
     this.#world.askReport(this.name, this.#reportNow(), (answer) => {
       if (!this.#isAlive || run !== this.#run) return;
