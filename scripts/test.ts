@@ -104,7 +104,7 @@ function isAboutLiveUpdateGuests(path: string): boolean {
 const isAboutNewerQemu = (path: string): boolean => path.includes("newer-qemu");
 
 function isAboutNats(path: string): boolean {
-  return path.startsWith("test/namespace/store-nats");
+  return path.startsWith("test/namespace/") && path.includes("-nats");
 }
 
 /** Minutes of work once, so it is done here, where it is seen, and not within a test. */

@@ -30,6 +30,8 @@ export interface AdditionGround {
   readonly record: (record: CallRecord) => Promise<void>;
   /** A bug: the daemon ends. */
   readonly onFailure: (failure: unknown) => void;
+  /** What the addition stands on is gone: the daemon ends, refused, to be started anew. */
+  readonly end: (reason: string) => void;
 }
 
 export interface AuthorityExtension {

@@ -293,10 +293,11 @@ async function openParts(
     readonly owned: AsyncDisposableStack;
     readonly address: () => string;
     readonly onFailure: (failure: unknown) => void;
+    readonly end: (reason: string) => void;
     readonly extension: AuthorityExtension | undefined;
   },
 ): Promise<Parts> {
-  const { loop, logger, owned, address, onFailure, extension } = around;
+  const { loop, logger, owned, address, onFailure, end, extension } = around;
   const folder = options.stateDirectory;
   // Identity sees to its own. Who could write in these would let in whom they like.
   for (const name of ["", places.store, places.audit]) checkFolder(join(folder, name));
@@ -342,7 +343,7 @@ async function openParts(
   const record = async (call: CallRecord) => {
     await audit.append(call);
   };
-  const addition = await extension?.open({ store, loop, logger, record, onFailure });
+  const addition = await extension?.open({ store, loop, logger, record, onFailure, end });
   return { store, authority, audit, service, addition };
 }
 
@@ -367,7 +368,12 @@ export async function runAuthority(
   loop.onFailure(onFailure);
   let daemon: AuthorityDaemon | undefined;
   const address = () => daemon?.address ?? "";
-  const parts = await openParts(options, { loop, logger, owned, address, onFailure, extension });
+  const end = (reason: string) => {
+    logger.error(`${reason}: stopped, to be started anew`);
+    ended.resolve(ExitCode.refused);
+  };
+  const around = { loop, logger, owned, address, onFailure, end, extension };
+  const parts = await openParts(options, around);
   daemon = new AuthorityDaemon(options, { ...parts, logger, loop });
   owned.defer(() => daemon?.stop());
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -377,8 +383,7 @@ export async function runAuthority(
   const stopping = new AbortController();
   owned.defer(() => stopping.abort());
   void followStore(parts.store, stopping.signal).then((isLost) => {
-    if (isLost) ended.resolve(ExitCode.refused);
-    if (isLost) logger.error("the disk refused to keep a write: stopped, to be started anew");
+    if (isLost) end("the disk refused to keep a write");
   });
   return await ended.promise;
 }

@@ -13,9 +13,9 @@ import { runFenceHook } from "../perform/fence-hook.ts";
 import { passWrite } from "../perform/master-steps.ts";
 import { masterLimits } from "../protocol-master.ts";
 import type { MasterConfiguration } from "./configuration.ts";
-import type { MasterSettings } from "./lifecycle-state.ts";
+import type { MasterSettings, WorkerState } from "./lifecycle-state.ts";
 import { statusOf } from "./lifecycle-view.ts";
-import { ClusterMaster } from "./master.ts";
+import { ClusterMaster, type MasterOpener } from "./master.ts";
 import { masterBucket } from "./records.ts";
 import { masterRoutes } from "./routes.ts";
 
@@ -45,26 +45,41 @@ function extensionOf(configuration: MasterConfiguration): AuthorityExtension {
 
 async function openMaster(
   configuration: MasterConfiguration,
-  { store, loop, logger, record, onFailure }: AdditionGround,
+  ground: AdditionGround,
 ): Promise<AuthorityAddition> {
-  const master = await ClusterMaster.open({
-    store,
-    incarnation: store.incarnation,
-    settings: settingsOf(configuration),
-    logger,
-    now: monotonicNow,
-    wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
-    runHook: hookOf(loop, configuration),
-    onWrite: passWrite,
-    record,
-    onFailure,
-  });
+  const open = masterOpener(configuration, ground);
+  const { shared } = configuration;
+  if (shared !== undefined) {
+    const { openSharedMaster } = await import("./shared-master.ts");
+    return await openSharedMaster({ ground, shared, openMaster: open, measure });
+  }
+  const { store } = ground;
+  const master = await open({ store, incarnation: store.incarnation, isActing: () => true });
   return {
-    routes: masterRoutes(master),
+    routes: masterRoutes(() => master),
     requestBytes: Math.max(masterLimits.declarationBytes, masterLimits.reportBytes),
-    measure: (metrics) => measure(metrics, master),
+    measure: (metrics) => measure(metrics, () => master),
     stop: () => master.stop(),
   };
+}
+
+function masterOpener(configuration: MasterConfiguration, ground: AdditionGround): MasterOpener {
+  const { loop, logger, record, onFailure } = ground;
+  const runHook = hookOf(loop, configuration);
+  return async ({ store, incarnation, isActing }) =>
+    await ClusterMaster.open({
+      store,
+      incarnation,
+      settings: settingsOf(configuration),
+      logger,
+      now: monotonicNow,
+      wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
+      // Another master may hear of that worker by now.
+      runHook: async (asked) => (isActing() ? await runHook(asked) : "this master acts no more"),
+      onWrite: passWrite,
+      record,
+      onFailure,
+    });
 }
 
 function settingsOf({ silentAfter, lostAfter, fence }: MasterConfiguration): MasterSettings {
@@ -84,24 +99,32 @@ function hookOf(loop: EventLoop, { fence }: MasterConfiguration) {
   };
 }
 
-function measure(metrics: MetricsRegistry, master: ClusterMaster): void {
-  const status = () =>
-    statusOf(master.state, { now: master.now(), hasHook: master.settings.hasHook });
+/** One that stands by knows nothing, and says 0. */
+function measure(metrics: MetricsRegistry, acting: () => ClusterMaster | undefined): void {
+  const convergence = (master: ClusterMaster) =>
+    statusOf(master.state, { now: master.now(), hasHook: master.settings.hasHook })
+      .convergence_percent;
+  const isLost = ({ standing }: WorkerState) => standing === "lost";
   const gauges = {
     hostler_vm_convergence_percent: [
       "Of all declared machines, those that are as declared",
-      () => status().convergence_percent,
+      convergence,
     ],
-    hostler_vm_machines: ["Declared machines", () => master.state.desired.machines.size],
+    hostler_vm_machines: ["Declared machines", ({ state }) => state.desired.machines.size],
     hostler_vm_machines_without_worker: [
       "Declared machines that no worker has",
-      () => master.state.unplaced.size,
+      ({ state }) => state.unplaced.size,
     ],
-    hostler_vm_workers: ["Workers, lost ones too", () => master.state.workers.size],
+    hostler_vm_workers: ["Workers, lost ones too", ({ state }) => state.workers.size],
     hostler_vm_workers_lost: [
       "Workers that have not reported for long",
-      () => [...master.state.workers.values()].filter(({ standing }) => standing === "lost").length,
+      ({ state }) => [...state.workers.values()].filter(isLost).length,
     ],
-  } as const;
-  for (const [name, [help, read]] of Object.entries(gauges)) metrics.gauge({ name, help }, read);
+  } satisfies Record<string, readonly [string, (master: ClusterMaster) => number]>;
+  for (const [name, [help, read]] of Object.entries(gauges)) {
+    metrics.gauge({ name, help }, () => {
+      const master = acting();
+      return master === undefined ? 0 : read(master);
+    });
+  }
 }

@@ -61,6 +61,13 @@ export interface MasterParts {
   onFailure(failure: unknown): void;
 }
 
+/** A master over a store, of which something else says whether it acts. */
+export type MasterOpener = (over: {
+  readonly store: MasterStore;
+  readonly incarnation: string;
+  readonly isActing: () => boolean;
+}) => Promise<ClusterMaster>;
+
 type RecordEffect = Extract<MasterEffect, { kind: "record" }>;
 
 /** A worker that waits for another assignment. */

@@ -8,17 +8,23 @@ import type { ClusterState, MasterEvent, Refusal, Step, WorkerState } from "./li
 import { machinesOf, statusOf, workersOf, workerView } from "./lifecycle-view.ts";
 import type { ClusterMaster } from "./master.ts";
 
-/** What a master can be asked: by workers in their sessions, and by operators. */
-export function masterRoutes(master: ClusterMaster): readonly Route[] {
-  return [...workerRoutes(master), ...readingRoutes(master), ...changingRoutes(master)];
+/** @throws ProblemError when this master does not act */
+export type ActingMaster = () => ClusterMaster;
+
+/**
+ * What a master can be asked: by workers in their sessions, and by operators. Whether it acts is
+ * asked when a request is taken.
+ */
+export function masterRoutes(acting: ActingMaster): readonly Route[] {
+  return [...workerRoutes(acting), ...readingRoutes(acting), ...changingRoutes(acting)];
 }
 
-function workerRoutes(master: ClusterMaster): readonly Route[] {
+function workerRoutes(acting: ActingMaster): readonly Route[] {
   return [
     defineRoute({
       ...masterApi.assignment,
       run: async (call, { last_seen, wait_ms }) =>
-        await master.assignment(hostOf(call.principal), {
+        await acting().assignment(hostOf(call.principal), {
           lastSeen: last_seen,
           wait: wait_ms,
           signal: call.signal,
@@ -28,7 +34,7 @@ function workerRoutes(master: ClusterMaster): readonly Route[] {
       ...masterApi.report,
       async run(call, report) {
         const worker = hostOf(call.principal);
-        const { answer } = await post(master, { kind: "report", worker, report });
+        const { answer } = await post(acting(), { kind: "report", worker, report });
         if (answer !== undefined) return answer;
         throw new ProblemError("unavailable", "The report was heard, and is not answered yet", {
           expected: "a word of every worker, because an older backup was restored",
@@ -40,12 +46,16 @@ function workerRoutes(master: ClusterMaster): readonly Route[] {
   ];
 }
 
-function readingRoutes(master: ClusterMaster): readonly Route[] {
-  const context = () => ({ now: master.now(), hasHook: master.settings.hasHook });
+function readingRoutes(acting: ActingMaster): readonly Route[] {
+  const contextOf = (master: ClusterMaster) => ({
+    now: master.now(),
+    hasHook: master.settings.hasHook,
+  });
   return [
     defineRoute({
       ...masterApi.diff,
       run(_call, { desired }) {
+        const master = acting();
         const event = { kind: "apply", desired, expectGeneration: undefined } as const;
         const { state, refusal } = master.plan(event);
         if (refusal !== undefined) throw problemOf(refusal);
@@ -55,21 +65,31 @@ function readingRoutes(master: ClusterMaster): readonly Route[] {
     defineRoute({
       ...masterApi.desired,
       run: () => {
-        const { desired } = master.state;
+        const { desired } = acting().state;
         return { desired: desired.generation === 0 ? null : requestOf(desired) };
       },
     }),
-    defineRoute({ ...masterApi.status, run: () => statusOf(master.state, context()) }),
+    defineRoute({
+      ...masterApi.status,
+      run: () => {
+        const master = acting();
+        return statusOf(master.state, contextOf(master));
+      },
+    }),
     defineRoute({
       ...masterApi.workers,
-      run: () => ({ workers: workersOf(master.state, context()) }),
+      run: () => {
+        const master = acting();
+        return { workers: workersOf(master.state, contextOf(master)) };
+      },
     }),
     defineRoute({
       ...masterApi.worker,
       run: (_call, { worker }) => {
+        const master = acting();
         const known = workerOf(master.state, worker);
         return {
-          worker: workerView(master.state, known, context()),
+          worker: workerView(master.state, known, contextOf(master)),
           machines: machinesOf(master.state).filter((machine) => machine.worker === worker),
           reported: [...(known.heard?.report.machines ?? [])],
         };
@@ -78,16 +98,17 @@ function readingRoutes(master: ClusterMaster): readonly Route[] {
   ];
 }
 
-function changingRoutes(master: ClusterMaster): readonly Route[] {
-  const view = (worker: string) =>
-    workerView(master.state, workerOf(master.state, worker), {
-      now: master.now(),
-      hasHook: master.settings.hasHook,
-    });
+function changingRoutes(acting: ActingMaster): readonly Route[] {
+  const view = (worker: string) => {
+    const master = acting();
+    const { hasHook } = master.settings;
+    return workerView(master.state, workerOf(master.state, worker), { now: master.now(), hasHook });
+  };
   return [
     defineRoute({
       ...masterApi.apply,
       async run(call, { desired, expect_generation }) {
+        const master = acting();
         const before = master.state;
         await applyWhole(master, {
           kind: "apply",
@@ -107,8 +128,8 @@ function changingRoutes(master: ClusterMaster): readonly Route[] {
       defineRoute({
         ...(cordoned ? masterApi.cordon : masterApi.uncordon),
         async run(call, { worker }) {
-          const before = workerOf(master.state, worker).record.cordoned;
-          await post(master, { kind: "cordon", worker, cordoned });
+          const before = workerOf(acting().state, worker).record.cordoned;
+          await post(acting(), { kind: "cordon", worker, cordoned });
           const object = `worker ${worker}`;
           call.changed({ object, before: { cordoned: before }, after: { cordoned } });
           return view(worker);
@@ -118,7 +139,7 @@ function changingRoutes(master: ClusterMaster): readonly Route[] {
     defineRoute({
       ...masterApi.forget,
       async run(call, { worker, for_good: forGood = false }) {
-        await post(master, { kind: "forget", worker, forGood });
+        await post(acting(), { kind: "forget", worker, forGood });
         const after = forGood ? "forgotten for good" : "forgotten";
         call.changed({ object: `worker ${worker}`, after });
         return {};
@@ -133,9 +154,9 @@ function changingRoutes(master: ClusterMaster): readonly Route[] {
             received: confirm,
           });
         }
-        const before = Object.keys(workerOf(master.state, worker).record.machines).length;
-        await post(master, { kind: "confirm", worker });
-        const after = Object.keys(workerOf(master.state, worker).record.machines).length;
+        const before = Object.keys(workerOf(acting().state, worker).record.machines).length;
+        await post(acting(), { kind: "confirm", worker });
+        const after = Object.keys(workerOf(acting().state, worker).record.machines).length;
         const by = describePrincipal(call.principal);
         call.changed({
           object: `worker ${worker}`,
