@@ -3,8 +3,9 @@ import { describeIssues } from "../messaging/describe-issues.ts";
 import { cardsSchema, withCards } from "./cards.ts";
 import { healthLimits } from "./health-configuration.ts";
 import { LONGEST_PATTERN } from "./health-pattern.ts";
+import { noteOf } from "./lifecycle.ts";
 import { decodeNote, encodeNote, noteSchema } from "./lifecycle-note.ts";
-import type { Note } from "./lifecycle-state.ts";
+import { initialState, type Note } from "./lifecycle-state.ts";
 import { vmSpecSchema } from "./protocol.ts";
 
 /**
@@ -76,6 +77,20 @@ export const machineRecordSchema = v.strictObject({
   note: noteSchema,
 });
 export type MachineRecord = v.InferOutput<typeof machineRecordSchema>;
+
+/** What of a record differs between machines that are new on this host. */
+type NewMachine = Pick<MachineRecord, "spec" | "allocation" | "choice" | "image" | "boot"> &
+  Partial<Pick<MachineRecord, "owner" | "declared_power" | "assigned">>;
+
+/** Of a machine that is new here: nothing of it was begun, and unless told, an operator's own. */
+export const newRecord = (machine: NewMachine): MachineRecord => ({
+  format: 1,
+  owner: "operator",
+  declared_power: null,
+  shutdown_grace_ms: null,
+  ...machine,
+  note: noteToRecord(noteOf(initialState)),
+});
 
 /** The lifecycle's note, as the record has it. */
 export const noteToRecord = (note: Note): MachineRecord["note"] => JSON.parse(encodeNote(note));

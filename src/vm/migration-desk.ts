@@ -7,9 +7,7 @@ import type { ImageStore } from "../image/image-store.ts";
 import { parseHash } from "../image/nar.ts";
 import type { Bytes } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
-import { noteOf } from "./lifecycle.ts";
-import { initialState } from "./lifecycle-state.ts";
-import { type MachineRecord, noteToRecord } from "./machine-record.ts";
+import { type MachineRecord, newRecord } from "./machine-record.ts";
 import type { DiskPreparation } from "./perform/disk-preparation.ts";
 import { MigrationRefused } from "./perform/migration-dial.ts";
 import type { GiverProgress, MigrationGiver } from "./perform/migration-giver.ts";
@@ -199,22 +197,11 @@ export class MigrationDesk {
     };
   }
 
-  #recordOf(offer: MigrationOffer): Omit<MachineRecord, "boot"> & { boot: string } {
-    const { spec, cards, choice } = offer;
+  #recordOf({ spec, cards, choice }: MigrationOffer): MachineRecord {
     const digest = parseHash(spec.hash ?? "");
-    return {
-      format: 1,
-      spec,
-      owner: "operator",
-      declared_power: null,
-      shutdown_grace_ms: null,
-      // A user of this host's, when it is one of its machines.
-      allocation: { user: 1, cards },
-      choice,
-      image: digest === undefined ? null : keyOfNar(digest),
-      boot: "",
-      note: noteToRecord(noteOf(initialState)),
-    };
+    const image = digest === undefined ? null : keyOfNar(digest);
+    // A user of this host's, and its boot, when it is one of its machines.
+    return newRecord({ spec, allocation: { user: 1, cards }, choice, image, boot: "" });
   }
 
   /** Whoever reserved its name and address gives them to the machine that there is then. */

@@ -22,7 +22,7 @@ import { answerControl } from "./control.ts";
 import { DesiredState } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { newInvocation } from "./invocation.ts";
-import { deadlineOf, noteOf, step } from "./lifecycle.ts";
+import { deadlineOf, step } from "./lifecycle.ts";
 import {
   type HistoryEntry,
   initialState,
@@ -33,7 +33,7 @@ import {
 import {
   type Assigned,
   type MachineRecord,
-  noteToRecord,
+  newRecord,
   type RecordedChoice,
 } from "./machine-record.ts";
 import { Mastered } from "./mastered.ts";
@@ -414,19 +414,18 @@ export class MachineWorker {
     if (typeof user === "string") return { kind: "limit", message: user };
     const allocated = this.#network.allocate(spec);
     if (allocated.kind === "refused") return { kind: allocated.why, message: allocated.message };
-    this.#add({
-      format: 1,
-      spec,
-      owner: options.owner,
-      declared_power: options.owner === "declared" ? options.wanted : null,
-      ...(options.assigned && { assigned: options.assigned }),
-      shutdown_grace_ms: null,
-      allocation: { user, cards: allocated.cards },
-      choice: null,
-      image: null,
-      boot: this.#tools.boot,
-      note: noteToRecord(noteOf(initialState)),
-    });
+    this.#add(
+      newRecord({
+        spec,
+        owner: options.owner,
+        declared_power: options.owner === "declared" ? options.wanted : null,
+        ...(options.assigned && { assigned: options.assigned }),
+        allocation: { user, cards: allocated.cards },
+        choice: null,
+        image: null,
+        boot: this.#tools.boot,
+      }),
+    );
     this.handle(name, { kind: "create", wanted: options.wanted });
     return undefined;
   }

@@ -1,9 +1,7 @@
 import { chmodSync, chownSync, mkdirSync } from "node:fs";
 import type { Choice } from "../../hypervisor/choose.ts";
 import { newInvocation } from "../invocation.ts";
-import { noteOf } from "../lifecycle.ts";
-import { initialState } from "../lifecycle-state.ts";
-import { type MachineRecord, noteToRecord, type RecordedChoice } from "../machine-record.ts";
+import { type MachineRecord, newRecord, type RecordedChoice } from "../machine-record.ts";
 import type { SnapshotManifest } from "../snapshot-manifest.ts";
 import type { Captures } from "./captures.ts";
 import { passStep } from "./kill-points.ts";
@@ -47,7 +45,7 @@ export async function restoreSnapshot(
   },
 ): Promise<Restoration> {
   const { folders, snapshots, captures, network, boot } = tools;
-  const { machine, spec, cards } = manifest;
+  const { machine, spec, cards, choice, image } = manifest;
   refuseUnfit(manifest, tools.choose(manifest.choice));
   const refusal = network.reserve(spec, cards);
   if (refusal !== undefined) throw new SnapshotRefused("unfit", refusal);
@@ -79,7 +77,8 @@ export async function restoreSnapshot(
       capture,
       give: (user) => {
         for (const path of disks) chownSync(path, user, user);
-        return recordOf(manifest, user, boot);
+        // Whoever restores a machine has made it by hand, whatever was declared before.
+        return newRecord({ spec, allocation: { user, cards }, choice, image, boot });
       },
       keep: () => {
         isKept = true;
@@ -106,21 +105,4 @@ function refuseUnfit(manifest: SnapshotManifest, choice: Choice): void {
     `${what}: expected ${program.hypervisor} ${version}, which made it, received ` +
       `${program.version}: ${bound}. Install that version, or have it named in the configuration.`,
   );
-}
-
-function recordOf(manifest: SnapshotManifest, user: number, boot: string): MachineRecord {
-  const { spec, cards, choice, image } = manifest;
-  return {
-    format: 1,
-    spec,
-    // Whoever restores a machine has made it by hand, whatever was declared before.
-    owner: "operator",
-    declared_power: null,
-    shutdown_grace_ms: null,
-    allocation: { user, cards },
-    choice,
-    image,
-    boot,
-    note: noteToRecord(noteOf(initialState)),
-  };
 }
