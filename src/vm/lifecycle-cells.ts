@@ -483,9 +483,12 @@ export function restored(state: In<"restoring">, event: Of<"done">, context: Con
 export const toldRefusal = ({ invocation, call: what, refusal }: Of<"refused">) =>
   record({ what: "call-refused", invocation, call: what, refusal });
 
-/** Nothing is lost with this VMM: no guest ran in it, and what was to be restored is held. */
+/**
+ * Nothing is lost with this VMM: no guest ran in it, and what was to be restored is held; what
+ * another host was to send, that host has yet.
+ */
 export function startingRefused(
-  state: In<"creating" | "restoring">,
+  state: In<"creating" | "restoring" | "receiving">,
   event: Of<"refused">,
   context: Context,
 ): Outcome {

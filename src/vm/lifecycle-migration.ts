@@ -1,4 +1,4 @@
-import { isAnswer, type Living, toldRefusal } from "./lifecycle-cells.ts";
+import { isAnswer, type Living } from "./lifecycle-cells.ts";
 import {
   begin,
   crash,
@@ -156,17 +156,6 @@ export function received(state: In<"receiving">, event: Of<"done">): Outcome {
     record({ what: "arrived", migration }),
     { kind: "confirm", migration, what: "arrived" },
   ]);
-}
-
-/** The other host has it yet. */
-export function receiveRefused(
-  state: In<"receiving">,
-  event: Of<"refused">,
-  context: Context,
-): Outcome {
-  if (!isAnswer(state, event)) return stay(state);
-  const failed = crash(state, state.instance, event.refusal.message, context);
-  return prepend([toldRefusal(event)], failed);
 }
 
 export function receivingLost(
