@@ -109,7 +109,8 @@ function adoptInstance(
 function adoptLiving(known: MachineState, note: Note, alive: Instance, context: Context): Outcome {
   const isGiver = isHeld(known) && known.capture?.source === alive.invocation;
   if (isGiver) return end(known, alive, { why: "replace", stage: "kill" }, context);
-  if (note.stage === "ending" && note.why !== "wish") {
+  // An orderly shutdown begins anew: nobody knows whether its guest has heard of it.
+  if (note.stage === "ending" && (note.why !== "wish" || note.killing === true)) {
     return end(known, alive, { why: note.why ?? "crash", stage: "kill" }, context);
   }
   // A VMM that is to be given what is held has nothing that could be lost.

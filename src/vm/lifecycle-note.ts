@@ -37,6 +37,7 @@ export const noteSchema = v.strictObject({
   migration: v.optional(invocation),
   instance: v.optional(instance),
   why: v.optional(v.picklist(["wish", "off", "crash", "unhealthy", "replace", "elsewhere"])),
+  killing: v.optional(v.literal(true)),
   lastInvocation: v.optional(invocation),
   beside: v.optional(invocation),
   capture: v.optional(
@@ -103,6 +104,7 @@ function completed(read: v.InferOutput<typeof noteSchema>): DecodedNote {
     migration: read.migration,
     instance: read.instance,
     why: read.why,
+    killing: read.killing,
     lastInvocation: read.lastInvocation,
     beside: read.beside,
     capture: capture === undefined ? undefined : { ...capture, source: capture.source },

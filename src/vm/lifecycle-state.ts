@@ -544,6 +544,8 @@ export interface Note {
   readonly instance: Instance | undefined;
   /** While it is "ending" or "clearing". */
   readonly why: EndReason | undefined;
+  /** While it is "ending": SIGKILL is the next that its VMM hears, and nobody asks its guest. */
+  readonly killing: true | undefined;
   readonly lastInvocation: string | undefined;
   /** A VMM that the worker after this one has to end. */
   readonly beside: string | undefined;

@@ -714,6 +714,7 @@ export function noteOf(state: MachineState): Note {
     migration: state.phase === "given" ? state.migration : undefined,
     instance: instanceOf(state),
     why: "why" in state ? state.why : undefined,
+    killing: state.phase === "stopping" && state.stage === "kill" ? true : undefined,
     lastInvocation,
     beside,
     capture,

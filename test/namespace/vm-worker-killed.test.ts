@@ -74,6 +74,12 @@ const stories = {
     to: "off",
     keepsGuest: false,
   },
+  "shutdown now": {
+    from: "running",
+    wish: () => change("shutdown", { now: true }),
+    to: "off",
+    keepsGuest: false,
+  },
   delete: {
     from: "running",
     wish: () => change("delete", { now: true }),
@@ -121,6 +127,7 @@ const killTests: Record<OwnEffect, readonly [KillTest, ...KillTest[]]> = {
     once("resume"),
     { story: "replace", passes: upTo(7) },
     { story: "shutdown", passes: upTo(3) },
+    { story: "shutdown now", passes: upTo(2) },
     { story: "delete", passes: upTo(3) },
   ],
   prepare: [once("create")],
@@ -140,7 +147,7 @@ const killTests: Record<OwnEffect, readonly [KillTest, ...KillTest[]]> = {
   snapshot: [once("snapshot")],
   "end-beside": [once("replace")],
   "forget-capture": [once("replace")],
-  kill: [once("delete")],
+  kill: [once("delete"), once("shutdown now")],
   clear: [once("shutdown"), once("delete")],
   discard: [once("delete"), once("abandon")],
   record: [
@@ -252,16 +259,12 @@ async function dies(): Promise<void> {
 async function expectSettled(story: Story, isTaken: boolean): Promise<Phase> {
   const before: Phase = story.from ?? "removed";
   const allowed: readonly Phase[] = isTaken ? [story.to] : [story.to, before];
-  const isEnded = story.to === "off" || story.to === "removed";
   let last: VmSummary | undefined;
   const look = async () => {
     host.expectOneVmm();
     using client = await host.client();
     const [summary] = await client.list();
     const now = summary?.phase ?? "removed";
-    // How long a guest has to shut down, and a hurry, are not written down: a new worker gives it
-    // the usual time.
-    if (isEnded && now === "stopping") await client.change("shutdown", "web", { now: true });
     last = summary;
     const isSettled = summary === undefined || summary.wanted === now;
     return isSettled && allowed.includes(now) && now;

@@ -73,7 +73,8 @@ function begin(): World {
     ...{ phase: "receiving", instance: instanceOf("taker") },
   };
   const living = { stage: "living", restarts: 0, invocation: undefined, why: undefined } as const;
-  const none = { reason: undefined, migration: undefined, beside: undefined } as const;
+  const unset = { reason: undefined, migration: undefined, beside: undefined } as const;
+  const none = { ...unset, killing: undefined } as const;
   const noted = { ...living, ...none, prepared: true } as const;
   const note = (side: Side, capture: Note["capture"]): Note => ({
     ...{ ...noted, wanted: "running", capture, instance: instanceOf(side), lastInvocation: side },

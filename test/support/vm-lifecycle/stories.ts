@@ -59,7 +59,7 @@ const ordinary: readonly Story[] = [
       const life = starts(new Life(step)).tell(shutdown).pass(4_999).ignores(deadline);
       life.pass(1).leads(deadline, "stopping", "quit").ignores(life.off());
       life.pass(4_999).ignores(deadline).pass(1);
-      life.leads(deadline, "stopping", "kill", "+killed").pass(99_999).ignores(deadline);
+      life.leads(deadline, "stopping", "note", "kill", "+killed").pass(99_999).ignores(deadline);
       life.leads(life.died("untold"), "clearing", "note", "clear", "+died").tell(life.cleared());
       life.is({ phase: "off", wanted: "off" });
     },
@@ -69,7 +69,7 @@ const ordinary: readonly Story[] = [
     run: (step) => {
       const life = starts(new Life(step)).tell(shutdown);
       life.leads(life.refused("press-power-button"), "stopping", "+call-refused", "quit");
-      life.leads(life.refused("quit"), "stopping", "+call-refused", "kill", "+killed");
+      life.leads(life.refused("quit"), "stopping", "note", "+call-refused", "kill", "+killed");
       life.ignores(life.refused("quit")).ignores(life.lost());
     },
   },
@@ -193,7 +193,7 @@ const crashes: readonly Story[] = [
       const next = nextWorker(step, other, true);
       next.is({ phase: "stopping", why: "unhealthy", stage: "kill" });
       other.pass(2_000).leads({ kind: "deadline" }, "stopping", "quit");
-      other.pass(5_000).leads({ kind: "deadline" }, "stopping", "kill", "+killed");
+      other.pass(5_000).leads({ kind: "deadline" }, "stopping", "note", "kill", "+killed");
       other.tell(other.died()).goes(other.cleared(), "preparing-network").runs().pass(60_000);
       other.tell(unhealthyOf(other, false)).tell(other.died(exited(0)));
       other.leads(other.cleared(), "backing-off", "note", "+backing-off");
@@ -718,6 +718,10 @@ const adoptions: readonly Story[] = [
       const life = starts(new Life(step)).tell(shutdown);
       const next = nextWorker(step, life, true).is({ phase: "detached" });
       next.goes(next.attached("running"), "stopping").is({ stage: "button" });
+      for (const kind of ["shutdown", "delete"] as const) {
+        const hurried = starts(new Life(step)).tell(shutdown).tell({ kind, hurry: true });
+        nextWorker(step, hurried, true).is({ phase: "stopping", stage: "kill", why: "wish" });
+      }
       life.tell(life.died(exited(0))).tell(life.cleared());
       nextWorker(step, life, false).is({ phase: "off", wanted: "off" });
       nextWorker(step, life.tell(remove), false).is({ phase: "removing" });
