@@ -19,6 +19,7 @@ import {
   ip,
   makeVmNetwork,
   outsideAddress,
+  outsideHostAddress,
   startInPlace,
   startSniffer,
   type VmPlace,
@@ -327,6 +328,20 @@ skipUnless("what is wrong", features, () => {
 });
 
 skipUnless("the way out", features, () => {
+  test("is no way in: what listens on the bridge is not heard by another interface", async () => {
+    await using world = await makeWorld();
+    const { outside } = world.network;
+    // The host has the address, so that its address alone would let it in.
+    await ip(outside, `route add ${hostAddress}/32 via ${outsideHostAddress}`);
+    await using refused = startInPlace(outside, "dns-client.ts", {
+      ...{ server: hostAddress, transport: "tcp", messages: [], answers: 1 },
+    });
+    expect((await refused.ended()).stderr).toContain("ECONNREFUSED");
+    expect(await ask(world.listed, "web.vm.internal", { transport: "tcp" })).toMatchObject({
+      code: 0,
+    });
+  });
+
   test("carries questions to upstreams, and nothing else", async () => {
     await using world = await makeWorld();
     await using sniffer = await startSniffer(world.network);

@@ -94,6 +94,7 @@ export class DnsForwarder implements Disposable {
       loop,
       address: serverAddress,
       port: DNS_PORT,
+      interface: options.interface,
       isKnown: (address) => this.#isKnown(address),
       answer: (bytes, address) => this.#answer(bytes, address, "tcp"),
     });

@@ -1,5 +1,7 @@
-import type { Socket, TCPSocketListener } from "bun";
+import type { Socket, SocketHandler, TCPSocketListener, TCPSocketListenOptions } from "bun";
+import { listenTcp } from "../../../ffi/tcp-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { ipv4Bytes } from "../dhcp/address.ts";
 import {
   IDLE_TIME,
   LONGEST_QUERY,
@@ -15,6 +17,8 @@ export interface StreamServerOptions {
   readonly loop: EventLoop;
   readonly address: string;
   readonly port: number;
+  /** Who comes by another interface is refused; undefined: by any. */
+  readonly interface?: string;
   /** Connections of one address; MOST_CONNECTIONS_A_MACHINE unless said otherwise. */
   readonly mostAMachine?: number;
   /** Whether anybody is answered at this address. */
@@ -38,26 +42,22 @@ export class StreamServer implements Disposable {
 
   private constructor(options: StreamServerOptions) {
     this.#options = options;
-    this.#listener = Bun.listen<undefined>({
-      hostname: options.address,
-      port: options.port,
-      socket: {
-        open: (socket) => this.#open(socket),
-        data: (socket, bytes) => this.#take(socket, bytes),
-        drain: (socket) => this.#drain(socket),
-        close: (socket) => this.#forget(socket),
-        error: (socket) => this.#drop(socket),
-      },
+    this.#listener = listen(options, {
+      open: (socket) => this.#open(socket),
+      data: (socket, bytes) => this.#take(socket, bytes),
+      drain: (socket) => this.#drain(socket),
+      close: (socket) => this.#forget(socket),
+      error: (socket) => this.#drop(socket),
     });
   }
 
-  /** @throws Error EADDRINUSE, EADDRNOTAVAIL */
+  /** @throws Error EADDRINUSE, EADDRNOTAVAIL; ENODEV without such an interface */
   static listen(options: StreamServerOptions): StreamServer {
     return new StreamServer(options);
   }
 
   get port(): number {
-    return this.#listener.port;
+    return this.#options.interface === undefined ? this.#listener.port : this.#options.port;
   }
 
   /** Those that are open. */
@@ -137,4 +137,18 @@ export class StreamServer implements Disposable {
     this.#listener.stop(true);
     for (const socket of [...this.#connections.keys()]) this.#drop(socket);
   }
+}
+
+function listen(
+  { address: hostname, port, interface: device }: StreamServerOptions,
+  socket: SocketHandler<undefined>,
+): TCPSocketListener<undefined> {
+  if (device === undefined) return Bun.listen<undefined>({ hostname, port, socket });
+  const place = { address: ipv4Bytes(hostname), port };
+  using listening = listenTcp(place, { device, backlog: MOST_CONNECTIONS });
+  // Bun takes a socket that listens already, and closes it; its types say so of connect() alone.
+  const options = { fd: listening.number, socket } as unknown as TCPSocketListenOptions<undefined>;
+  const listener = Bun.listen<undefined>(options);
+  listening.release();
+  return listener;
 }
