@@ -101,3 +101,19 @@ export function noteFromRecord(note: MachineRecord["note"]): Note | string {
   if (decoded.kind === "ok") return decoded.note;
   return typeof decoded.issues === "string" ? decoded.issues : describeIssues(decoded.issues);
 }
+
+/** What can be made out of a record that is not understood: nobody else is to be given it. */
+export interface LegibleParts {
+  readonly addresses: readonly string[];
+  readonly users: readonly number[];
+}
+
+/** Looks for words, and not for JSON: of a file that was cut off the beginning is what it was. */
+export function legibleParts(text: string): LegibleParts {
+  const addresses = [...text.matchAll(/"address"\s*:\s*"([\d.]{7,15})"/g)];
+  const users = [...text.matchAll(/"user"\s*:\s*(\d{1,10})\b/g)];
+  return {
+    addresses: [...new Set(addresses.map(([, address = ""]) => address))],
+    users: users.map(([, user]) => Number(user)),
+  };
+}

@@ -183,8 +183,8 @@ export class MachineWorker {
     const folders = new MachineFolders(configuration.artifactsFolder);
     const { records, unreadable } = folders.read();
     this.#unreadable = unreadable;
-    const alone = unreadable.map(({ name }) => name);
-    this.#network = new WorkerNetworks(loop, configuration, { leftAlone: alone, onTrouble });
+    const leftAlone = unreadable.map(({ name, legible: { addresses } }) => ({ name, addresses }));
+    this.#network = new WorkerNetworks(loop, configuration, { leftAlone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
     this.migrations = new Migrations(loop, (name, event) => this.handle(name, event));
@@ -288,8 +288,15 @@ export class MachineWorker {
   async start(): Promise<void> {
     const { controlSocket } = this.configuration;
     this.#endForeign();
-    for (const { path, reason } of this.#unreadable) {
-      this.#logger.error(`${path} is not understood, and its machine is left alone: ${reason}`);
+    for (const { path, reason, legible } of this.#unreadable) {
+      const addresses = legible.addresses.join(", ");
+      const kept =
+        addresses === ""
+          ? "No address can be read in it: another machine may be given the one that it has"
+          : `Nobody else is given what reads as its address: ${addresses}`;
+      this.#logger.error(
+        `${path} is not understood, and its machine is left alone: ${reason}. ${kept}`,
+      );
     }
     const choice = this.choose(null);
     if (choice.kind === "refused") this.#logger.warn(`no machine can run: ${choice.reason}`);
@@ -500,9 +507,10 @@ export class MachineWorker {
   }
 
   #newUser(): number | string {
-    // A machine whose record is damaged is known by its VMM's folder alone.
+    // A machine whose record is damaged may be known by its VMM's folder alone.
     const taken = new Set([
       ...[...this.machines.values()].map(({ machine }) => machine.record.allocation.user),
+      ...this.#unreadable.flatMap(({ legible }) => legible.users),
       ...readdirSync(this.configuration.runFolder).map((name) => Number.parseInt(name, 10)),
     ]);
     const choice = chooseUser({ range: defaultUserRange, taken, last: this.#lastUser });

@@ -237,25 +237,31 @@ skipUnless("the worker among the hostile", needs, () => {
       await create("api");
       await host.say("delete", "api", "--now", "--wait");
       const { vmm } = host;
+      const { address } = await host.summary("web");
       await endWorker();
       const record = join(host.machineFolder("web"), "machine.json");
       const whole = readFileSync(record);
-      writeFileSync(record, whole.subarray(0, whole.length / 2));
+      writeFileSync(record, whole.subarray(0, whole.indexOf('"choice"')));
       const before = await host.network();
       await host.start();
       expect(host.said).toMatch(
         /web\/machine\.json is not understood, and its machine is left alone/,
       );
+      expect(host.said).toContain(`Nobody else is given what reads as its address: ${address}`);
       expect(await host.say("status")).toContain("machine.json is not understood");
       expect(await refusal(...wordsOf("web"))).toContain("There is a machine web already");
       // What others do takes nothing of it: no image, no TAP, no folder of its VMM.
-      await create("api");
+      expect(await create("api")).not.toContain(`${address}\n`);
       expect(host.vmms().size).toBe(2);
       expect((await host.network()).links).toEqual(expect.arrayContaining(before.links));
       await host.say("delete", "api", "--now", "--wait");
       expect(host.vmm).toBe(vmm);
       expect(host.kept().images).toHaveLength(1);
       expect(await host.network()).toEqual(before);
+      await endWorker();
+      writeFileSync(record, "{}");
+      await host.start();
+      expect(host.said).toContain("No address can be read in it");
       await endWorker();
       writeFileSync(record, whole);
       await host.start();

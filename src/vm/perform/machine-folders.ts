@@ -13,6 +13,8 @@ import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import {
+  type LegibleParts,
+  legibleParts,
   type MachineRecord,
   machineRecordSchema,
   mostRecordBytes,
@@ -26,6 +28,7 @@ export interface UnreadableRecord {
   readonly name: string;
   readonly path: string;
   readonly reason: string;
+  readonly legible: LegibleParts;
 }
 
 const recordName = "machine.json";
@@ -70,7 +73,8 @@ export class MachineFolders {
     for (const name of readdirSync(this.#folder).toSorted()) {
       const path = join(this.#folder, name, recordName);
       if (refuseName(name) !== undefined) {
-        unreadable.push({ name, path, reason: "its folder's name is no machine's" });
+        const reason = "its folder's name is no machine's";
+        unreadable.push({ name, path, reason, legible: legibleIn(path) });
         continue;
       }
       // A machine that was being made, and of which nothing else exists yet.
@@ -79,8 +83,11 @@ export class MachineFolders {
         continue;
       }
       const found = readRecord(path, name);
-      if (typeof found === "string") unreadable.push({ name, path, reason: found });
-      else records.set(name, found);
+      if (typeof found === "string") {
+        unreadable.push({ name, path, reason: found, legible: legibleIn(path) });
+      } else {
+        records.set(name, found);
+      }
     }
     return { records, unreadable };
   }
@@ -107,6 +114,17 @@ export class MachineFolders {
   /** With its disks. @throws Error (EBUSY …) */
   remove(name: string): void {
     rmSync(this.folderOf(name), { recursive: true, force: true });
+  }
+}
+
+function legibleIn(path: string): LegibleParts {
+  try {
+    const status = lstatSync(path);
+    // A pipe might never end, and what is longer is no record.
+    const isRead = status.isFile() && status.size <= mostRecordBytes;
+    return legibleParts(isRead ? readFileSync(path, "latin1") : "");
+  } catch {
+    return legibleParts("");
   }
 }
 

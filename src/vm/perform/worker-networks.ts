@@ -31,6 +31,12 @@ export type CardsChoice =
       readonly message: string;
     };
 
+/** A machine of which nobody knows what it should have, and addresses that may be its own. */
+interface LeftAlone {
+  readonly name: string;
+  readonly addresses: readonly string[];
+}
+
 /** What a machine has, or is to have, of the networks. */
 interface Claim {
   readonly cards: readonly Card[];
@@ -79,6 +85,8 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   readonly #onTrouble: (message: string) => void;
   /** Machines of which nobody knows what they should have: nothing of theirs is removed. */
   readonly #leftAlone: Set<string>;
+  /** What such a machine may have as its own. */
+  readonly #withheld: readonly LeftAlone[];
   readonly #owner: string;
   readonly #places: ReadonlyMap<string, Place>;
   /** Of machines whose cards are to be there. */
@@ -93,14 +101,15 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
     loop: EventLoop,
     configuration: WorkerConfiguration,
     options: {
-      readonly leftAlone: readonly string[];
+      readonly leftAlone: readonly LeftAlone[];
       readonly onTrouble: (message: string) => void;
     },
   ) {
     const { onTrouble } = options;
     this.#loop = loop;
     this.#onTrouble = onTrouble;
-    this.#leftAlone = new Set(options.leftAlone);
+    this.#leftAlone = new Set(options.leftAlone.map(({ name }) => name));
+    this.#withheld = options.leftAlone;
     this.#owner = configuration.networkBridge;
     const places = networksOf(configuration).map((network): [string, Place] => {
       const { subnet, gateway } = network.specification;
@@ -132,6 +141,7 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   /** Takes up what machines have, and makes the networks what they should be. */
   async start(records: readonly MachineRecord[]): Promise<void> {
     for (const record of records) this.#keep(record);
+    for (const one of this.#withheld) this.#withhold(one);
     // Without a machine nothing of a network is made, nor anybody else's touched.
     if (records.length === 0) return;
     try {
@@ -316,6 +326,13 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
       this.#onTrouble(`${spec.name}: its card ${card.tap}: ${why}`);
       // Its machine may run: what it has stays as it is.
       if (!this.#places.has(card.network)) this.#leftAlone.add(spec.name);
+    }
+  }
+
+  /** Of whichever network an address is; one that a machine is known to have stays that one's. */
+  #withhold({ name, addresses }: LeftAlone): void {
+    for (const address of addresses.flatMap((text) => parseIpv4(text) ?? [])) {
+      for (const { pool } of this.#places.values()) pool.reserve(address, name);
     }
   }
 
