@@ -6,7 +6,8 @@ import {
   migrationSteps,
 } from "../../src/vm/perform/kill-points.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
-import { hostlerWithFaults } from "../support/binary.ts";
+import { hostler, hostlerWithFaults } from "../support/binary.ts";
+import { startProgram } from "../support/program.ts";
 import { onlyInAll, rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { VmPair } from "../support/vm-pair.ts";
@@ -24,10 +25,9 @@ afterEach(async () => {
   await pair[Symbol.asyncDispose]();
 });
 
-/** Who performs it; abandon-send, whoever calls it off. */
-const sideOf: Readonly<Record<MigrationEffect, "giver" | "taker">> = {
+/** Who performs it; abandon-send has cases of its own: nobody migrates to call it off. */
+const sideOf: Readonly<Record<Exclude<MigrationEffect, "abandon-send">, "giver" | "taker">> = {
   send: "giver",
-  "abandon-send": "giver",
   "hand-over": "giver",
   receive: "taker",
   confirm: "taker",
@@ -46,7 +46,7 @@ const notes = { giver: [2, 3, 4], taker: [1, 2, 3, 4, 5, 6] } as const;
 
 const cases: readonly KillCase[] = [
   ...migrationEffects
-    .filter((effect) => effect !== "abandon-send")
+    .filter((effect): effect is keyof typeof sideOf => effect !== "abandon-send")
     .flatMap((effect) => {
       // One tells that all has arrived, the other one that it was taken.
       const passes = effect === "confirm" ? [1, 2] : [1];
@@ -160,10 +160,53 @@ async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
   expect(`${giver.said}${taker.said}`).not.toContain("bug");
 }
 
+/** Who does not want the machine any more calls it off; true: at once. */
+const callingOff = ["before", "after"].flatMap((when) =>
+  [true, false].map((now) => ({ point: `vm:abandon-send:${when}`, now })),
+);
+
+/** The giver dies over it, and the machine is ended here and is not there. */
+async function callOffAndDie(point: string, now: boolean): Promise<void> {
+  pair = await VmPair.make();
+  ({ giver, taker } = pair);
+  image = await giver.image();
+  await taker.start();
+  await giver.start(withFaults(point, 1));
+  await giver.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
+  await giver.counts("web");
+  const { vmm } = giver;
+  // One that stands still stays on its way.
+  process.kill(vmm, "SIGSTOP");
+  const words = ["vm", "migrate", "web", "--ticket", await pair.ticket()];
+  await using migrate = startProgram([
+    ...[hostler(), ...words, "--control-socket", giver.controlSocket],
+  ]);
+  await giver.reaches("web", "sending");
+  await taker.reaches("web", "receiving");
+  using client = await giver.client();
+  const wish = now ? { now } : { grace_ms: 10 };
+  await client.change("shutdown", "web", wish).catch(() => undefined);
+  await waitFor(`the worker to die at ${point}`, () => giver.hasDied);
+  await migrate.ended();
+  process.kill(vmm, "SIGCONT");
+  await giver.start();
+  await giver.reaches("web", "off");
+  await waitFor("nothing to be left there", async () => (await listed(taker)) === undefined);
+  expect([giver.vmmProcesses(), taker.vmmProcesses(), taker.kept().machines]).toEqual([[], [], []]);
+  expect(`${giver.said}${taker.said}`).not.toContain("bug");
+  await giver.say("boot", "web", "--wait");
+  await giver.counts("web");
+}
+
 skipUnless("either worker, killed in the middle of a migration", needs, () => {
   const chosen = rotating("migration kills", cases, { outOf: 20 });
   for (const one of chosen) {
     test(`the ${one.side} is killed at ${one.point}#${one.pass}`, () => migrateAndDie(one));
+  }
+  for (const { point, now } of rotating("calling it off", callingOff, { outOf: 4 })) {
+    const how = now ? "at once" : "with a grace";
+    test(`it is called off ${how}, and the giver is killed at ${point}`, () =>
+      callOffAndDie(point, now));
   }
   onlyInAll(() => {
     test("every step has a case", () => {
