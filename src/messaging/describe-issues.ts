@@ -18,7 +18,8 @@ const expectations: Readonly<Record<string, string>> = {
   finite: "a finite number",
 };
 
-function wantedBy(issue: v.BaseIssue<unknown>): string {
+/** What was expected there. */
+export function wantedBy(issue: v.BaseIssue<unknown>): string {
   const { expected, received, path } = issue;
   // A member that is missing is "expected" by its own name, in quotes, in the place of itself.
   const key = path?.at(-1)?.key;

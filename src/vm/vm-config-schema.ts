@@ -304,7 +304,7 @@ function seedText(): Reader<string> {
   return textOf(`text of at most ${seedBytes} bytes without a zero byte`, seedBytes);
 }
 
-/** Passed on as it is; whoever acts on it validates it. */
+/** As it is: a health check, which has a schema of its own. */
 function opaque(
   ...[node, path, report]: Parameters<Reader<Record<string, unknown>>>
 ): Record<string, unknown> | undefined {

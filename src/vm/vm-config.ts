@@ -1,3 +1,4 @@
+import * as v from "valibot";
 import {
   below,
   type ImageFile,
@@ -5,9 +6,11 @@ import {
   plainName,
   type WantedFile,
 } from "../image/image-file.ts";
+import { wantedBy } from "../messaging/describe-issues.ts";
 import { formatPath, type Mistake, type Path, type Report } from "../toml/configuration-reader.ts";
 import type { TomlNode, TomlTable } from "../toml/toml-tree.ts";
 import type { Bytes } from "../units/units.ts";
+import { type DeclaredCheck, healthCheckSchema } from "./health-configuration.ts";
 import {
   ignoredKeys,
   type OwnTable,
@@ -40,8 +43,8 @@ export interface MachineImage {
   readonly serial: ConsoleMode;
   readonly console: ConsoleMode;
   readonly cloudInit: CloudInit | undefined;
-  /** As they stand there. */
-  readonly healthChecks: readonly Readonly<Record<string, unknown>>[];
+  /** Where the machine's declaration has none of its own. */
+  readonly healthChecks: readonly DeclaredCheck[];
 }
 
 export type ConsoleMode = "Off" | "Pty" | "Tty" | "File" | "Socket" | "Null";
@@ -208,6 +211,7 @@ class MachineReader {
     this.#checkIds("disks", disks);
     const networks = this.#networks(read);
     this.#checkIds("net", networks);
+    const healthChecks = this.#healthChecks(hostler);
     if (boot === undefined || memory?.size === undefined) return undefined;
     const { shared, hugepages, hugepage_size } = memory;
     const hugePages = hugepages === true ? (hugepage_size ?? "default") : undefined;
@@ -221,8 +225,21 @@ class MachineReader {
       serial: read.serial?.mode ?? "Null",
       console: read.console?.mode ?? "Off",
       cloudInit: cloudInitOf(hostler),
-      healthChecks: hostler.health_checks ?? [],
+      healthChecks,
     };
+  }
+
+  #healthChecks({ health_checks = [] }: OwnTable): DeclaredCheck[] {
+    return health_checks.flatMap((found, index) => {
+      const outcome = v.safeParse(healthCheckSchema, found);
+      if (outcome.success) return outcome.output;
+      for (const issue of outcome.issues) {
+        const keys = (issue.path ?? []).map(({ key }) => String(key));
+        const expected = wantedBy(issue).replace(/^Expected /, "");
+        this.#complain(["hostler", "health_checks", index, ...keys], expected, issue.received);
+      }
+      return [];
+    });
   }
 
   #boot(read: VmConfigTable): ImageBoot | undefined {

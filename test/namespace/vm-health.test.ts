@@ -1,7 +1,9 @@
 /** The compiled worker asks whether its machines are well, and does what they were declared to. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { guestLetters } from "../../scripts/test-guest.ts";
+import { hashPath } from "../../src/image/nar.ts";
 import type { VmHealth, VmMetrics, VmSpec, WorkerStatus } from "../../src/vm/protocol.ts";
 import { type Program, startProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -14,7 +16,7 @@ type Checks = NonNullable<VmSpec["health"]>;
 
 const quick = { interval: "100ms", timeout: "20s", unhealthyAfter: 2, grace: "0ms" } as const;
 /** What the guest says once, at its beginning. */
-const once: Checks[number] = { kind: "serial", pattern: "T00000001", ...quick };
+const once = { kind: "serial", pattern: "T00000001", ...quick } as const satisfies Checks[number];
 
 let host: VmHost;
 let image: TestImage;
@@ -47,6 +49,14 @@ const turnsTo = (state: VmHealth["state"], name = "web") =>
 
 const eventsOf = async (name: string) => (await host.history(name)).map(({ what }) => what);
 
+/** The image, with checks of its own. */
+async function imageWith(health: Checks): Promise<TestImage> {
+  const path = join(image.path, "vm-config.json");
+  const configuration = JSON.parse(readFileSync(path, "utf8"));
+  writeFileSync(path, JSON.stringify({ ...configuration, hostler: { health_checks: health } }));
+  return { path: image.path, hash: await hashPath(image.path) };
+}
+
 /** The machine's address is this host's as well, so that a page of ours is the guest's. */
 async function serve(address: string, port: number): Promise<Program> {
   await host.on("ip", "address", "replace", `${address}/32`, "dev", "lo");
@@ -65,6 +75,24 @@ async function serve(address: string, port: number): Promise<Program> {
 const qemu = program("qemu-system-x86_64", "qemu-system-x86");
 
 skipUnless("health checks of the worker", [root, qemu, program("ip", "iproute2")], () => {
+  test("checks of its image count where none are declared, also for the next worker", async () => {
+    image = await imageWith([once]);
+    await host.start();
+    await host.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
+    const checks = ({ checks: all }: VmHealth) => all.map(({ check }) => check);
+    expect(checks(await turnsTo("healthy"))).toEqual([`serial "${once.pattern}"`]);
+    await host.kill();
+    await host.start();
+    await turnsTo("healthy");
+    await host.say("delete", "web", "--now", "--wait");
+    // What is declared takes their place.
+    await apply([{ kind: "tcp", port: 7 }]);
+    await host.reaches("web", "running");
+    expect(checks(await healthOf("web"))).toEqual(["tcp port 7"]);
+    await apply([]);
+    expect((await host.summary("web")).health).toBeNull();
+  });
+
   test("a machine is well when its console says so, which outlasts worker and VMM", async () => {
     const worker = await host.start();
     await apply([once]);

@@ -207,6 +207,7 @@ export class DiskPreparation implements Preparation {
       processors: spec.cpu ?? machine.processors,
       memory: spec.memoryMb === undefined ? machine.memory.size : spec.memoryMb * 1024 ** 2,
       image: image.key,
+      healthChecks: machine.healthChecks,
       warnings: warnings.map(({ key, message }) => `${key}: ${message}`),
     };
   }

@@ -2,6 +2,7 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Choice } from "../../hypervisor/choose.ts";
 import type { Boot, Disk, HypervisorDriver, HypervisorName } from "../../hypervisor/driver.ts";
 import type { Bytes } from "../../units/units.ts";
+import type { DeclaredCheck } from "../health-configuration.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import type { Captures } from "./captures.ts";
 import type { MachineCgroups } from "./machine-cgroups.ts";
@@ -17,6 +18,8 @@ export interface MachineParts {
   readonly memory: Bytes;
   /** The image's key in the store; null for a machine of single files. */
   readonly image: string | null;
+  /** Of the image. */
+  readonly healthChecks: readonly DeclaredCheck[];
   /** What the image asks for, and nobody does. */
   readonly warnings: readonly string[];
 }

@@ -1,5 +1,6 @@
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { Milliseconds } from "../../units/units.ts";
+import type { DeclaredCheck } from "../health-configuration.ts";
 import type {
   HistoryEntry,
   Instance,
@@ -73,7 +74,7 @@ export class Machine implements Disposable {
 
   #makeHealth({ spec, said = [] }: MachineRecord): MachineHealth {
     return new MachineHealth(this.#tools.loop, {
-      declared: spec.health ?? [],
+      declared: this.#checksOf(spec),
       said,
       handlers: {
         address: () => this.#record.allocation.cards[0]?.address,
@@ -82,6 +83,19 @@ export class Machine implements Disposable {
         onSaid: (heard) => this.#noteSaid(heard),
       },
     });
+  }
+
+  /** What is declared, if only an empty list; else what its image brings. */
+  #checksOf({ health }: VmSpec): readonly DeclaredCheck[] {
+    if (health !== undefined) return health;
+    // Of a new machine nobody knows its image yet.
+    if (this.#record.image === null) return [];
+    try {
+      return this.parts().healthChecks;
+    } catch {
+      // Why its image cannot be used is told when its VMM is asked for.
+      return [];
+    }
   }
 
   #onTurn({ check, plan, turn, wasHealthy }: ToldTurn): void {
@@ -147,7 +161,7 @@ export class Machine implements Disposable {
     if (this.#record.note.stage !== "absent") this.#tools.folders.write(this.name, record);
     this.#record = record;
     const isChanged = (key: "health" | "limits") => !Bun.deepEquals(former[key], spec[key]);
-    if (isChanged("health")) this.health.declare(spec.health ?? []);
+    if (isChanged("health")) this.health.declare(this.#checksOf(spec));
     if (isChanged("limits")) this.#vmm.keepLimits();
   }
 
@@ -357,6 +371,7 @@ export class Machine implements Disposable {
       });
       this.#parts = parts;
       this.#record = { ...this.#record, image: parts.image };
+      this.health.declare(this.#checksOf(this.#record.spec));
       for (const warning of parts.warnings) {
         this.#tools.onTrouble(`${this.name}: ${warning}`);
       }
