@@ -1,5 +1,6 @@
 /** A worker with a watchdog: fed while the master answers, and while nothing is at stake. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import type { WorkerStatus } from "../../src/vm/protocol.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { onlyInAll } from "../support/rotation.ts";
@@ -115,8 +116,25 @@ skipUnless("a worker with a watchdog", needs, () => {
     expect((await host.summary("web")).pid).toBe(vmm);
   });
 
-  // It waits for the time that the master is given.
+  // They wait for the time that the master, and the watchdog, are given.
   onlyInAll(() => {
+    test("is not fed beyond the lease where a record is not understood", async () => {
+      await start();
+      await master.hears("of a watchdog", ({ watchdog }) => watchdog !== null);
+      await give();
+      await host.kill();
+      // Nobody knows whether this is one that may run elsewhere.
+      writeFileSync(`${host.machineFolder("web")}/machine.json`, "{}");
+      await start();
+      await master.hears("of it again", ({ watchdog }) => watchdog !== null);
+      await master.says({ lease_ms: SHORT_LEASE });
+      await master.hears("of the shorter lease", () => true);
+      await master.says({ mute: true });
+      await waitFor("the host to be reset", () => device.hasReset, 60_000);
+      expect(host.hasDied).toBeFalse();
+      expect(device.told).not.toContain("V");
+    });
+
     test("a master that is silent at the end leaves it counting, and that is told", async () => {
       await start();
       await master.hears("of a watchdog", ({ watchdog }) => watchdog !== null);
