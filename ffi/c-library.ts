@@ -33,6 +33,7 @@ const signatures = {
   futimens: { args: [int, address], returns: int },
   flock: { args: [int, int], returns: int },
   fcntl: { args: [int, int, long], returns: int },
+  dup3: { args: [int, int, int], returns: int },
   ioctl: { args: [int, long, address], returns: int },
   eventfd: { args: [int, int], returns: int },
 
@@ -61,9 +62,6 @@ const signatures = {
   prctl: { args: [int, long, long, long, long], returns: int },
   umask: { args: [int], returns: int },
   chdir: { args: [address], returns: int },
-  setgroups: { args: [long, address], returns: int },
-  setresgid: { args: [int, int, int], returns: int },
-  setresuid: { args: [int, int, int], returns: int },
   execve: { args: [address, address, address], returns: int },
   unshare: { args: [int], returns: int },
   mount: { args: [address, address, address, long, address], returns: int },

@@ -18,6 +18,9 @@ const differing = {
     SYS_recvmsg: 47,
     SYS_capget: 125,
     SYS_capset: 126,
+    SYS_setgroups: 116,
+    SYS_setresuid: 117,
+    SYS_setresgid: 119,
     SYS_sched_getparam: 143,
     SYS_sched_setscheduler: 144,
     SYS_sched_getscheduler: 145,
@@ -36,6 +39,9 @@ const differing = {
     SYS_recvmsg: 212,
     SYS_capget: 90,
     SYS_capset: 91,
+    SYS_setgroups: 159,
+    SYS_setresuid: 147,
+    SYS_setresgid: 149,
     SYS_sched_setscheduler: 119,
     SYS_sched_getscheduler: 120,
     SYS_sched_getparam: 121,
@@ -128,6 +134,9 @@ export const SYS_sendmsg = differing[architecture].SYS_sendmsg;
 export const SYS_recvmsg = differing[architecture].SYS_recvmsg;
 export const SYS_capget = differing[architecture].SYS_capget;
 export const SYS_capset = differing[architecture].SYS_capset;
+export const SYS_setgroups = differing[architecture].SYS_setgroups;
+export const SYS_setresuid = differing[architecture].SYS_setresuid;
+export const SYS_setresgid = differing[architecture].SYS_setresgid;
 export const SYS_sched_getparam = differing[architecture].SYS_sched_getparam;
 export const SYS_sched_setscheduler = differing[architecture].SYS_sched_setscheduler;
 export const SYS_sched_getscheduler = differing[architecture].SYS_sched_getscheduler;

@@ -52,6 +52,14 @@ export function duplicate(descriptor: number, least = 3): OwnedDescriptor {
   return new OwnedDescriptor(check("fcntl", libc.fcntl(descriptor, F_DUPFD_CLOEXEC, least)));
 }
 
+/**
+ * Makes `target` another descriptor for the same open file, which a successful exec leaves open;
+ * what `target` was before is closed. The two must differ: dup3(2).
+ */
+export function duplicateTo(descriptor: OwnedDescriptor, target: number): void {
+  check("dup3", libc.dup3(descriptor.number, target, 0), `to ${target}`);
+}
+
 /** An event counter that wakes whoever polls it: eventfd(2). */
 export function makeEventCounter(): OwnedDescriptor {
   return new OwnedDescriptor(check("eventfd", libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));

@@ -15,6 +15,9 @@ import {
   SIG_SETMASK,
   SYS_rt_sigaction,
   SYS_sched_setscheduler,
+  SYS_setgroups,
+  SYS_setresgid,
+  SYS_setresuid,
 } from "./constants.ts";
 import { layouts } from "./layouts.ts";
 import { cString, NativeMemory, nullAddress, StringVector } from "./memory.ts";
@@ -143,15 +146,22 @@ export function resetSignals(): void {
   libc.pthread_sigmask(SIG_SETMASK, set.address, nullAddress);
 }
 
-/** Sets supplementary groups, then the group, then the user, all three ids of each. */
+/**
+ * Sets supplementary groups, then the group, then the user, all three ids of each, of this thread
+ * alone: setresuid(2). An exec that follows has them, and ends all other threads. The C library's
+ * own functions, which give them to every thread, wait until each has run: milliseconds where
+ * processors are busy.
+ */
 export function becomeUser(identity: { user: number; group: number; groups: readonly number[] }) {
-  const list = new NativeMemory(identity.groups.length * 4);
-  identity.groups.forEach((group, index) => {
-    list.view.setUint32(index * 4, group, true);
+  const { user, group, groups } = identity;
+  const list = new NativeMemory(groups.length * 4);
+  groups.forEach((one, index) => {
+    list.view.setUint32(index * 4, one, true);
   });
-  check("setgroups", libc.setgroups(identity.groups.length, list.address));
-  check("setresgid", libc.setresgid(identity.group, identity.group, identity.group));
-  check("setresuid", libc.setresuid(identity.user, identity.user, identity.user));
+  const three = (call: number, id: number) => libc.syscall(call, id, id, id, 0, 0, 0);
+  check("setgroups", libc.syscall(SYS_setgroups, groups.length, list.address, 0, 0, 0, 0));
+  check("setresgid", three(SYS_setresgid, group));
+  check("setresuid", three(SYS_setresuid, user));
 }
 
 /** No exec may give this process more than it has: prctl(2), PR_SET_NO_NEW_PRIVS. */

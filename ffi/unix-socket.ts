@@ -9,6 +9,7 @@ import {
   MSG_NOSIGNAL,
   MSG_TRUNC,
   POLLHUP,
+  POLLIN,
   POLLRDHUP,
   SCM_CREDENTIALS,
   SCM_RIGHTS,
@@ -327,6 +328,18 @@ export function finishWriting(socket: OwnedDescriptor): void {
 }
 
 const pollDescriptor = new NativeMemory(layouts.pollfd.size);
+
+/**
+ * Blocks the whole process until something can be received, or the peer is gone: poll(2). For a
+ * process that has nothing else to do.
+ */
+export function waitForMessage(socket: OwnedDescriptor): void {
+  const { view, address } = pollDescriptor;
+  view.setInt32(layouts.pollfd.fd, socket.number, true);
+  view.setInt16(layouts.pollfd.events, POLLIN, true);
+  const result = attempt(() => libc.poll(address, 1, -1));
+  if (result < 0) throw new SystemCallError("poll", -result);
+}
 
 /** True when the peer has closed its end, or writes no more, whatever is still to be read. */
 export function hasHungUp(socket: OwnedDescriptor): boolean {

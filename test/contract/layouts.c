@@ -647,6 +647,9 @@ static void numbers(void) {
   NUMBER(SYS_recvmsg);
   NUMBER(SYS_capget);
   NUMBER(SYS_capset);
+  NUMBER(SYS_setgroups);
+  NUMBER(SYS_setresuid);
+  NUMBER(SYS_setresgid);
   NUMBER(SYS_sched_getparam);
   NUMBER(SYS_sched_setscheduler);
   NUMBER(SYS_sched_getscheduler);
