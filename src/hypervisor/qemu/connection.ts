@@ -61,6 +61,8 @@ class QemuConnection implements VmmConnection {
   #version = "";
   #hasRun = false;
   #hasEnded = false;
+  /** Made, and since it said so neither ordered nor heard of: nothing else lets a guest begin. */
+  #isUntouched = false;
   /** QEMU was told to end, so that its end is no loss. */
   #isQuitting = false;
   /** The state that it gave, as long as it is the machine's. */
@@ -80,7 +82,9 @@ class QemuConnection implements VmmConnection {
   }
 
   async open(path: string): Promise<void> {
-    const { client, version } = await QmpClient.connect(this.#loop, path, {
+    const { client, version, first } = await QmpClient.connect(this.#loop, path, {
+      // Sent with what makes the connection, so that neither waits for the other's answer.
+      first: "query-status",
       limits: this.#limits,
       signal: this.#options.signal,
       onEvent: (event) => this.#onEvent(event),
@@ -92,7 +96,8 @@ class QemuConnection implements VmmConnection {
     this.#client = client;
     this.#version = version;
     try {
-      const state = await this.guestState();
+      const state = stateOf(answerOf("query-status", statusSchema, await first));
+      this.#isUntouched = state === "created";
       this.#hasRun ||= state !== "created";
       this.#hasEnded ||= state === "off" || state === "panicked";
     } catch (error) {
@@ -107,15 +112,17 @@ class QemuConnection implements VmmConnection {
   }
 
   async guestState(): Promise<GuestState> {
-    const { status } = await this.#ask("query-status", statusSchema);
-    const state = guestStateOf(status);
-    if (state !== undefined) return state;
-    throw new VmmRefused(`QEMU says of its machine what we do not know: ${JSON.stringify(status)}`);
+    return stateOf(await this.#ask("query-status", statusSchema));
+  }
+
+  /** The same, where it cannot have changed since it was asked last. */
+  async #stateForOrder(): Promise<GuestState> {
+    return this.#isUntouched ? "created" : await this.guestState();
   }
 
   /** The machine was made with the process; this sees that it is. */
   async create(): Promise<void> {
-    const state = await this.guestState();
+    const state = await this.#stateForOrder();
     if (state === "created") return;
     throw new VmmRefused(`Expected a machine that never ran, and QEMU says that it is ${state}`);
   }
@@ -126,7 +133,7 @@ class QemuConnection implements VmmConnection {
 
   /** QEMU takes `cont` before the state as well, and would run as soon as it has it. */
   async #continue(): Promise<void> {
-    if ((await this.guestState()) === "incoming") {
+    if ((await this.#stateForOrder()) === "incoming") {
       throw new VmmRefused("The machine waits for the state of another one: give it that first");
     }
     this.#given = undefined;
@@ -258,6 +265,7 @@ class QemuConnection implements VmmConnection {
   }
 
   #onEvent(event: QmpEvent): void {
+    this.#isUntouched = false;
     this.migration.hear(event);
     if (event.event === "MIGRATION") {
       const parsed = v.safeParse(migrationSchema, event.data);
@@ -276,6 +284,7 @@ class QemuConnection implements VmmConnection {
 
   #execute(command: string, words: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
     if (this.#client === undefined) return Promise.reject(new VmmUnreachable("It was closed"));
+    this.#isUntouched &&= command.startsWith("query-");
     return this.#client.execute(command, words);
   }
 
@@ -284,11 +293,7 @@ class QemuConnection implements VmmConnection {
     command: string,
     schema: Schema,
   ): Promise<v.InferOutput<Schema>> {
-    const parsed = v.safeParse(schema, await this.#execute(command));
-    if (parsed.success) return parsed.output;
-    throw new VmmUnreachable(
-      `QEMU's answer to "${command}" is none: ${describeIssues(parsed.issues)}`,
-    );
+    return answerOf(command, schema, await this.#execute(command));
   }
 
   [Symbol.dispose](): void {
@@ -296,6 +301,26 @@ class QemuConnection implements VmmConnection {
     this.#client?.close();
     this.#client = undefined;
   }
+}
+
+/** @throws VmmUnreachable when the answer is none */
+function answerOf<Schema extends v.GenericSchema>(
+  command: string,
+  schema: Schema,
+  answer: unknown,
+): v.InferOutput<Schema> {
+  const parsed = v.safeParse(schema, answer);
+  if (parsed.success) return parsed.output;
+  throw new VmmUnreachable(
+    `QEMU's answer to "${command}" is none: ${describeIssues(parsed.issues)}`,
+  );
+}
+
+/** @throws VmmRefused */
+function stateOf({ status }: v.InferOutput<typeof statusSchema>): GuestState {
+  const state = guestStateOf(status);
+  if (state !== undefined) return state;
+  throw new VmmRefused(`QEMU says of its machine what we do not know: ${JSON.stringify(status)}`);
 }
 
 /** @returns true for what QEMU refused @throws any other failure */

@@ -67,6 +67,8 @@ export interface QmpHandlers {
 }
 
 export interface QmpOptions extends QmpHandlers {
+  /** A command that goes with the agreement on capabilities. */
+  readonly first?: string;
   readonly limits: QmpLimits;
   readonly signal: AbortSignal;
 }
@@ -104,14 +106,16 @@ export class QmpClient implements Disposable {
   }
 
   /**
-   * Connects, waits for the greeting, and agrees on capabilities.
+   * Connects, waits for the greeting, and agrees on capabilities. QEMU takes commands in their
+   * order, so that the first one need not wait for that.
+   * @returns with what `first` is answered, if it was asked for
    * @throws VmmUnreachable when that does not come within the limit, or is no QMP
    */
   static async connect(
     loop: EventLoop,
     path: string,
     options: QmpOptions,
-  ): Promise<{ client: QmpClient; version: string }> {
+  ): Promise<{ client: QmpClient; version: string; first: Promise<unknown> }> {
     const { signal, limits } = options;
     const limit = limits.connectTime;
     const connected = await connectWithin(loop, path, { limit, signal });
@@ -134,9 +138,13 @@ export class QmpClient implements Disposable {
     signal.addEventListener("abort", callOff);
     try {
       const version = await client.#greeted.promise;
-      await client.execute("qmp_capabilities");
+      const agreed = client.execute("qmp_capabilities");
+      const first = options.first === undefined ? agreed : client.execute(options.first);
+      // Whoever awaits it hears of it; where the agreement fails nobody does.
+      first.catch(() => {});
+      await agreed;
       isServing = true;
-      return { client, version };
+      return { client, version, first };
     } catch (error) {
       client.close();
       const reason = error instanceof Error ? error.message : String(error);

@@ -94,7 +94,7 @@ describe("states", () => {
 
 describe("orders", () => {
   test.each(["boot", "resume"] as const)("%s is cont, and refused before a state", async (name) => {
-    await connect();
+    await connect("paused");
     const done = connection[name]();
     await peer.answer("query-status", { status: "prelaunch" });
     await peer.answer("cont", {});
@@ -118,8 +118,29 @@ describe("orders", () => {
     expect((await refused).message).toBe(`QEMU refused "${command}": no`);
   });
 
-  test("create finds the machine made, and refuses one that ran", async () => {
+  test("a machine that nobody touched since it was asked is not asked again", async () => {
     await connect();
+    await connection.create();
+    const done = connection.boot();
+    await peer.answer("cont", {});
+    await done;
+    const again = connection.resume();
+    await peer.answer("query-status", { status: "paused" });
+    await peer.answer("cont", {});
+    await again;
+  });
+
+  test("one of which something was heard is", async () => {
+    await connect();
+    await peer.tell("RESUME");
+    await waitFor("the event", () => events.length > 0);
+    const ran = rejectionOf(connection.create());
+    await peer.answer("query-status", { status: "running" });
+    expect((await ran).message).toContain("QEMU says that it is running");
+  });
+
+  test("create finds the machine made, and refuses one that ran", async () => {
+    await connect("paused");
     const made = connection.create();
     await peer.answer("query-status", { status: "prelaunch" });
     await made;
