@@ -87,6 +87,43 @@ export type ConfinePlan = v.InferOutput<typeof confinePlanSchema>;
 export type ConfineLimits = ConfinePlan["limits"];
 
 /**
+ * A confiner that was started ahead is `hostler --confine ahead INVOCATION_ID=<zeros>`, with the
+ * same variable in its environment, and waits for a line on a socket: an order, with descriptors on
+ * its first byte. It takes the name of the start, says "named", and goes on when it is told to. A
+ * worker that dies before that leaves nobody; after it, a VMM that the next one finds by its name.
+ */
+export const AHEAD = "ahead";
+/** What stands where the invocation will, as long as it has none. */
+export const NO_INVOCATION: string = "0".repeat(32);
+/** Descriptors that it can pass on; a start with more has a confiner of its own. */
+export const MOST_AHEAD_DESCRIPTORS = 16;
+/**
+ * Its socket, which is its report as well: above the places of what it passes on, which are taken
+ * until then, so that nothing of the runtime stands there.
+ */
+export const AHEAD_SOCKET: number = 3 + MOST_AHEAD_DESCRIPTORS;
+/** Bytes of an order: a command line with its paths and variables has some five thousand. */
+export const LONGEST_ORDER = 131_072;
+/** What it says when the order is understood, and it can be found by its name. */
+export const NAMED = "named\n";
+/** What it is told then. */
+export const GO = "go\n";
+
+export const confineOrderSchema = v.strictObject({
+  invocation: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
+  plan: confinePlanSchema,
+  program: absolutePath,
+  /** Those of argv, and then the environment. */
+  words: v.array(v.string()),
+  /** Where each descriptor that came with it belongs, in their order. */
+  targets: v.pipe(
+    v.array(v.pipe(wholeNumber, v.maxValue(AHEAD_SOCKET - 1))),
+    v.maxLength(MOST_AHEAD_DESCRIPTORS + 2),
+  ),
+});
+export type ConfineOrder = v.InferOutput<typeof confineOrderSchema>;
+
+/**
  * What the confiner writes: one JSON object a line. Nothing, when all was done; "left-out" for
  * each optional part that the machine refused; at last "failed" when the program does not run.
  */

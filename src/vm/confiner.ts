@@ -28,6 +28,7 @@ import { Errno, errnoMessage, errnoName, SystemCallError } from "../../ffi/syste
 import { ExitCode } from "../units/exit-code.ts";
 import { limitNumbers } from "../units/linux-names.ts";
 import {
+  AHEAD,
   type ConfinePlan,
   type ConfineReport,
   confinePlanSchema,
@@ -35,6 +36,7 @@ import {
   type OptionalStage,
   type Stage,
 } from "./confine-plan.ts";
+import { awaitOrder } from "./confiner-ahead.ts";
 
 /**
  * Takes away from a VMM what it does not need, before its first instruction, then becomes the
@@ -275,6 +277,14 @@ function run(plan: ConfinePlan, program: string, words: readonly string[]): void
 /** The confiner's whole life. Returns only when it failed, with its exit code. */
 export function runConfiner(): number {
   const [text, program, ...words] = process.argv.slice(3);
+  if (text === AHEAD) {
+    const outcome = awaitOrder();
+    // Nobody is there to tell: its worker has ended, or has no use for it.
+    if (outcome.kind === "dismissed") return ExitCode.done;
+    if (outcome.kind === "refused") return refuse(outcome.why);
+    const { order } = outcome;
+    return confine(order.plan, order.program, order.words);
+  }
   let parsed: unknown;
   try {
     parsed = JSON.parse(text ?? "");
@@ -283,14 +293,18 @@ export function runConfiner(): number {
   }
   const result = v.safeParse(confinePlanSchema, parsed);
   if (!result.success || program === undefined || words.length === 0) {
-    const why = result.success ? "no program" : describeIssue(result.issues[0]);
-    writeSync(
-      2,
-      `hostler --confine is for hostler's own use: it expects a plan, a program, argv (${why})\n`,
-    );
-    return ExitCode.usage;
+    return refuse(result.success ? "no program" : describeIssue(result.issues[0]));
   }
-  const plan = result.output;
+  return confine(result.output, program, words);
+}
+
+function refuse(why: string): number {
+  const expected = "it expects a plan, a program, argv";
+  writeSync(2, `hostler --confine is for hostler's own use: ${expected} (${why})\n`);
+  return ExitCode.usage;
+}
+
+function confine(plan: ConfinePlan, program: string, words: readonly string[]): number {
   try {
     setCloseOnExec(plan.report);
     run(plan, program, words);

@@ -40,6 +40,7 @@ import { Mastered } from "./mastered.ts";
 import { masteredWorker } from "./mastered-worker.ts";
 import { MigrationDesk, type UnallocatedRecord } from "./migration-desk.ts";
 import { Captures } from "./perform/captures.ts";
+import { ConfinersAhead } from "./perform/confiners-ahead.ts";
 import { DesiredFile } from "./perform/desired-file.ts";
 import { ownerGenerationIn } from "./perform/disk-ownership.ts";
 import { DiskPreparation } from "./perform/disk-preparation.ts";
@@ -141,6 +142,7 @@ export class MachineWorker {
   readonly #tools: MachineTools;
   readonly #network: WorkerNetworks;
   readonly #hypervisors: HypervisorObservations;
+  readonly #confiners: ConfinersAhead;
   readonly #unreadable: readonly UnreadableRecord[];
   #control: ControlServer<ControlRequest> | undefined;
   #isDeciding = false;
@@ -187,6 +189,7 @@ export class MachineWorker {
     this.#network = new WorkerNetworks(loop, configuration, { leftAlone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
+    this.#confiners = new ConfinersAhead(loop, { onTrouble });
     this.migrations = new Migrations(loop, (name, event) => this.handle(name, event));
     const preparation = new DiskPreparation(images, folders, {
       firmware: configuration.firmware,
@@ -211,6 +214,7 @@ export class MachineWorker {
       migrations: this.migrations,
       network: this.#network,
       captures: new Captures(this.#holder),
+      confiners: this.#confiners,
       snapshots: this.snapshots,
       drivers: {
         qemu: qemuDriver,
@@ -308,6 +312,7 @@ export class MachineWorker {
     await this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
     this.mastered?.begin();
+    if (choice.kind !== "refused") this.#confiners.prepare();
     this.#control = new ControlServer(this.#loop, {
       path: controlSocket,
       policy: allowUsers([process.geteuid?.() ?? 0]),
@@ -665,6 +670,7 @@ export class MachineWorker {
     this.#pollTimer?.[Symbol.dispose]();
     this.#watchdog?.[Symbol.dispose]();
     this.#tidy?.[Symbol.dispose]();
+    this.#confiners[Symbol.dispose]();
     for (const { machine, timer } of this.machines.values()) {
       timer?.wake[Symbol.dispose]();
       machine[Symbol.dispose]();

@@ -165,6 +165,7 @@ const stepTests: Record<(typeof workerSteps)[number], readonly [KillTest, ...Kil
   // Whoever adopts a machine makes the first pass before it takes requests.
   "network:applied": [once("create"), { story: "delete", passes: [2] }],
   "spawn:cgroup": [once("create"), once("boot"), once("replace")],
+  "spawn:named": [once("create"), once("boot"), once("replace")],
   "spawn:started": [once("create"), once("boot"), once("replace")],
   "capture:taken": [once("replace")],
   "capture:kept": [once("replace")],

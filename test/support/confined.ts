@@ -10,6 +10,7 @@ import {
   VmmProcess,
   type VmmStart,
   type VmmStartResult,
+  type WaitingConfiners,
 } from "../../src/vm/perform/vmm-process.ts";
 import { defaultUserRange } from "../../src/vm/users.ts";
 import { hostler } from "./binary.ts";
@@ -32,10 +33,11 @@ export function compiled(...before: readonly [string, ...string[]] | []): OwnPro
 export type Fields = Partial<Omit<VmmStart, "plan">> & {
   readonly devices?: readonly string[];
   readonly own?: OwnProgram;
+  readonly waiting?: WaitingConfiners;
 };
 
 export function startOf(argv: readonly string[], fields: Fields = {}): VmmStart {
-  const { devices = ["/dev/null"], own: _own, ...given } = fields;
+  const { devices = ["/dev/null"], own: _own, waiting: _waiting, ...given } = fields;
   const [program = "", ...words] = argv;
   return {
     invocation: newInvocation(),
@@ -82,7 +84,10 @@ export class ConfinedHost implements Disposable {
 
   /** Starts a program, and waits until it runs or was refused. */
   start(argv: readonly string[], fields: Fields = {}): Promise<VmmStartResult> {
-    const start = startVmm(this.loop, startOf(argv, fields), fields.own ?? compiled());
+    const start = startVmm(this.loop, startOf(argv, fields), {
+      own: fields.own ?? compiled(),
+      ...(fields.waiting && { waiting: fields.waiting }),
+    });
     return withDeadline(`the start of ${argv[0]}`, start);
   }
 

@@ -49,6 +49,7 @@ export const workerSteps = [
   "disks:removed",
   "network:applied",
   "spawn:cgroup",
+  "spawn:named",
   "spawn:started",
   "capture:taken",
   "capture:kept",

@@ -8,6 +8,7 @@ import type { Captures } from "./captures.ts";
 import type { MachineCgroups } from "./machine-cgroups.ts";
 import type { MachineFolders } from "./machine-folders.ts";
 import type { Snapshots } from "./snapshots.ts";
+import type { WaitingConfiners } from "./vmm-process.ts";
 import type { AttachedVmm } from "./vmm-seat.ts";
 
 /** What a machine consists of, as its image and its declaration say: every path is absolute. */
@@ -83,6 +84,8 @@ export interface MachineTools {
   readonly preparation: Preparation;
   readonly network: MachineNetwork;
   readonly captures: Captures;
+  /** What becomes a VMM: one of them was started before anybody needs it. */
+  readonly confiners: WaitingConfiners;
   readonly cgroups: MachineCgroups;
   readonly snapshots: Snapshots;
   readonly migrations: MachineMigrations;

@@ -40,7 +40,7 @@ import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
 import { makeVmmOutput } from "./vmm-output.ts";
-import { startVmm, VmmProcess } from "./vmm-process.ts";
+import { startVmm, VmmProcess, type VmmStart } from "./vmm-process.ts";
 import { type AttachedVmm, filesIn, VmmSeat } from "./vmm-seat.ts";
 
 /** How a search is repeated while somebody is between its birth and its exec. */
@@ -401,7 +401,7 @@ export class MachineVmm implements Disposable {
     });
     const group = this.#tools.cgroups.make(invocation, wish);
     passStep("spawn:cgroup");
-    const started = startVmm(this.#tools.loop, {
+    const start: VmmStart = {
       invocation,
       plan,
       environment: ["PATH=/usr/bin:/bin"],
@@ -426,7 +426,8 @@ export class MachineVmm implements Disposable {
       // Who it is, what it sees and what it may change is never left out, nor what was declared.
       optional: [...(wish.limits === undefined ? ["cgroup" as const] : []), "oom-score", "limits"],
       timeLimit: orderLimits.spawn,
-    });
+    };
+    const started = startVmm(this.#tools.loop, start, { waiting: this.#tools.confiners });
     return await started.finally(() => settleGroup(group));
   }
 

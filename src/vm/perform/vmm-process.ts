@@ -127,20 +127,27 @@ export function confinePlanOf(start: VmmStart): ConfinePlan {
   return built;
 }
 
+/** Confiners that wait already. */
+export interface WaitingConfiners {
+  /** Has one confine and become a VMM; undefined where a new one has to, and nothing was done. */
+  order(start: VmmStart, plan: ConfinePlan): Promise<SpawnedConfiner | undefined>;
+}
+
 /**
  * Starts a VMM through the confiner, as a child of this process that outlives it. Answers when the
  * program runs, or when nothing of it is left.
- * @param own the file that is the confiner as well
+ * @param options.own the file that is the confiner as well
  */
 export async function startVmm(
   loop: EventLoop,
   start: VmmStart,
-  own: OwnProgram = ownProgram(),
+  options: { readonly own?: OwnProgram; readonly waiting?: WaitingConfiners } = {},
 ): Promise<VmmStartResult> {
   const plan = confinePlanOf(start);
   const checked = v.safeParse(confinePlanSchema, plan);
   if (!checked.success) return refused("confine", describeIssue(checked.issues[0]));
-  const spawned = spawn(start, plan, own);
+  const { own = ownProgram(), waiting } = options;
+  const spawned = (await waiting?.order(start, plan)) ?? spawn(start, plan, own);
   if (spawned.kind === "refused") return spawned;
   const { processId, process, report } = spawned;
   // Not reaped before its end is looked at, so that the number is still its own.
@@ -159,14 +166,20 @@ function refused(stage: RefusedStage, message: string, code?: string): RefusedSt
   return { kind: "refused", refusal: { stage, message, code } };
 }
 
-type Spawned = {
+/** On its way to the exec. */
+export interface SpawnedConfiner {
   readonly kind: "started";
   readonly processId: ProcessId;
+  /** A pidfd. */
   readonly process: OwnedDescriptor;
   readonly report: OwnedDescriptor;
-};
+}
 
-function spawn(start: VmmStart, plan: ConfinePlan, own: OwnProgram): Spawned | RefusedStart {
+function spawn(
+  start: VmmStart,
+  plan: ConfinePlan,
+  own: OwnProgram,
+): SpawnedConfiner | RefusedStart {
   const invocation = `${INVOCATION_VARIABLE}=${start.invocation}`;
   const { program } = start.plan;
   const argv = [program, ...start.plan.arguments];
@@ -264,7 +277,7 @@ function parseReport(line: string): ConfineReport {
 }
 
 /** Waits for the end of a child that has no more to do. */
-function reap(loop: EventLoop, process: OwnedDescriptor): Promise<void> {
+export function reap(loop: EventLoop, process: OwnedDescriptor): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const watch = loop.watch(process, "readable", () => {
     waitForChild(process, "reap");

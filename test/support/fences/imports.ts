@@ -59,6 +59,11 @@ export const exceptions: readonly ImportException[] = [
     reason: "it decides nothing: it is one effect, performed in a process of its own",
   },
   {
+    from: "src/vm/confiner-ahead.ts",
+    to: "ffi/",
+    reason: "a part of the confiner: how it waits for its plan",
+  },
+  {
     from: "src/doctor/vm-findings.ts",
     to: "src/vm/worker-configuration.ts",
     reason: "a type alone: the doctor looks at what this worker is going to use",

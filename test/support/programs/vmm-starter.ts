@@ -22,6 +22,6 @@ const start = {
   descriptors: [],
   optional: [],
 };
-const result = await startVmm(loop, start, { path: hostler, words: [hostler] });
+const result = await startVmm(loop, start, { own: { path: hostler, words: [hostler] } });
 if (result.kind === "refused") throw new Error(result.refusal.message);
 console.log(`started ${JSON.stringify(result.identity)}`);
