@@ -169,7 +169,7 @@ function formatMemory({ worker }: VmBenchResult): string {
     });
   });
   return table(
-    ["MiB", "daemon: RSS", "PSS", "anonymous", "holder: PSS", "all VMMs: PSS"],
+    ["MiB", "daemon: RSS", "PSS", "anonymous", "holder, confiner: PSS", "all VMMs: PSS"],
     [...sides.flatMap(([name, looks]) => rowsOf(name, looks)), ...each],
   );
 }

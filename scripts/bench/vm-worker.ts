@@ -33,7 +33,7 @@ export interface MemoryLook {
   readonly when: string;
   readonly machines: number;
   readonly daemon: Memory;
-  /** What holds captured states for a worker; undefined for libvirt. */
+  /** What holds captured states, and the confiner that waits; undefined for libvirt. */
   readonly holder: Memory | undefined;
   /** Of all VMMs together; undefined for libvirt. */
   readonly vmms: Memory | undefined;

@@ -48,6 +48,7 @@ import { Machine } from "./perform/machine.ts";
 import { MachineCgroups } from "./perform/machine-cgroups.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
 import type { MachineTools } from "./perform/machine-tools.ts";
+import { MemoryTidying } from "./perform/memory-tidying.ts";
 import { Migrations } from "./perform/migrations.ts";
 import { restoreSnapshot } from "./perform/restoration.ts";
 import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
@@ -77,12 +78,6 @@ const DOUBT_AGAIN_AFTER: Milliseconds = 1_000;
 
 /** In which a guest that was asked to shut down must be off. */
 const SHUTDOWN_GRACE: Milliseconds = 60_000;
-
-/**
- * Between the last thing that happened to a machine and the tidying up after it. By itself the
- * runtime collects when it has taken much more: fifty starts left twenty mebibytes.
- */
-const TIDY_AFTER: Milliseconds = 1_000;
 
 /** What an operator reads without asking for more. */
 const tellings: Readonly<Record<string, "warn" | "info">> = {
@@ -143,6 +138,7 @@ export class MachineWorker {
   readonly #network: WorkerNetworks;
   readonly #hypervisors: HypervisorObservations;
   readonly #confiners: ConfinersAhead;
+  readonly #tidying: MemoryTidying;
   readonly #unreadable: readonly UnreadableRecord[];
   #control: ControlServer<ControlRequest> | undefined;
   #isDeciding = false;
@@ -151,7 +147,6 @@ export class MachineWorker {
   #lastUser: number | undefined;
   #pollTimer: Disposable | undefined;
   #watchdog: Disposable | undefined;
-  #tidy: Disposable | undefined;
 
   constructor(
     options: WorkerOptions,
@@ -190,6 +185,7 @@ export class MachineWorker {
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
     this.#confiners = new ConfinersAhead(loop, { onTrouble });
+    this.#tidying = new MemoryTidying(loop);
     this.migrations = new Migrations(loop, (name, event) => this.handle(name, event));
     const preparation = new DiskPreparation(images, folders, {
       firmware: configuration.firmware,
@@ -636,15 +632,9 @@ export class MachineWorker {
       this.desired.reconcile();
       const told = this.#told;
       for (const event of this.events.after(told)) this.#log(event);
-      if (this.#told !== told) this.#tidyLater();
+      if (this.#told !== told) this.#tidying.later();
       for (const listener of [...this.#turnListeners]) listener();
     });
-  }
-
-  /** When nothing more happens: a start that is under way is not held up by it. */
-  #tidyLater(): void {
-    this.#tidy?.[Symbol.dispose]();
-    this.#tidy = this.#loop.wakeAfter(TIDY_AFTER, () => Bun.gc(true));
   }
 
   #log({ sequence, name, entry }: BookedEvent<HistoryEntry>): void {
@@ -669,7 +659,7 @@ export class MachineWorker {
     this.#control?.[Symbol.dispose]();
     this.#pollTimer?.[Symbol.dispose]();
     this.#watchdog?.[Symbol.dispose]();
-    this.#tidy?.[Symbol.dispose]();
+    this.#tidying[Symbol.dispose]();
     this.#confiners[Symbol.dispose]();
     for (const { machine, timer } of this.machines.values()) {
       timer?.wake[Symbol.dispose]();
