@@ -184,7 +184,8 @@ export class MachineWorker {
     this.#network = new WorkerNetworks(loop, configuration, { leftAlone, onTrouble });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
-    this.#confiners = new ConfinersAhead(loop, { onTrouble });
+    const { own: cgroup } = this.cgroups;
+    this.#confiners = new ConfinersAhead(loop, { cgroup, onTrouble });
     this.#tidying = new MemoryTidying(loop);
     this.migrations = new Migrations(loop, (name, event) => this.handle(name, event));
     const preparation = new DiskPreparation(images, folders, {

@@ -26,6 +26,7 @@ import {
   type VmmStart,
 } from "../../src/vm/perform/vmm-process.ts";
 import { hostler } from "../support/binary.ts";
+import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
 import {
   ConfinedHost,
   compiled,
@@ -49,10 +50,11 @@ let host: ConfinedHost;
 let probeProgram: string;
 const troubles: string[] = [];
 
-function confinersAhead(): ConfinersAhead {
+function confinersAhead(cgroup?: string): ConfinersAhead {
   troubles.splice(0);
   return new ConfinersAhead(host.loop, {
     own: compiled(),
+    cgroup,
     onTrouble: (message) => troubles.push(message),
   });
 }
@@ -228,6 +230,48 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     const waits = waitingIn(confiners);
     confiners[Symbol.dispose]();
     await waitFor("its end", () => !isAlive(waits));
+  });
+
+  skipUnless("that anticipates its start", writableCgroup, () => {
+    const groupOf = (processId: number) => readFileSync(`/proc/${processId}/cgroup`, "latin1");
+
+    test("joins its worker's cgroup, and then its VMM's, whatever is still under way", async () => {
+      using groups = cgroupFolder();
+      const [worker, machine] = [groups.file("worker"), groups.file("machine")];
+      using confiners = confinersAhead(worker);
+      confiners.prepare();
+      const waits = waitingIn(confiners);
+      confiners.anticipate();
+      await waitFor("it to be there", () => /\/worker$/m.test(groupOf(waits)));
+      // This one is under way when the order comes.
+      confiners.anticipate();
+      const { lines, started } = await host.shell("cat /proc/self/cgroup", {
+        waiting: confiners,
+        cgroup: machine,
+      });
+      expect(started.identity.processId).toBe(waits);
+      expect(lines.join("\n")).toMatch(/^0::.*\/machine$/m);
+    });
+
+    test("starts as any does where that is refused, or nobody waits", async () => {
+      using confiners = confinersAhead("/no/such/cgroup");
+      confiners.anticipate();
+      confiners.prepare();
+      const waits = waitingIn(confiners);
+      confiners.anticipate();
+      expect((await probe({ waiting: confiners })).identity.processId).toBe(waits);
+      expect(troubles).toEqual([]);
+    });
+
+    test("is reaped when it is killed meanwhile", async () => {
+      using groups = cgroupFolder();
+      using confiners = confinersAhead(groups.file("worker"));
+      confiners.prepare();
+      const waits = waitingIn(confiners);
+      confiners.anticipate();
+      process.kill(waits, SIGKILL);
+      await waitFor("its end", () => !existsSync(`/proc/${waits}`));
+    });
   });
 
   describe("by hand", () => {

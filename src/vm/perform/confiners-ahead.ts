@@ -1,4 +1,6 @@
 import { openSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -55,14 +57,22 @@ export class ConfinersAhead implements WaitingConfiners, Disposable {
   readonly #loop: EventLoop;
   readonly #own: OwnProgram;
   readonly #onTrouble: (message: string) => void;
+  /** The worker's own; undefined where VMMs have none. */
+  readonly #cgroup: string | undefined;
   #waiting: Waiting | undefined;
+  #anticipating: Promise<void> | undefined;
   #timer: Disposable | undefined;
   #isDisposed = false;
 
   constructor(
     loop: EventLoop,
-    options: { readonly own?: OwnProgram; readonly onTrouble: (message: string) => void },
+    options: {
+      readonly own?: OwnProgram;
+      readonly cgroup?: string | undefined;
+      readonly onTrouble: (message: string) => void;
+    },
   ) {
+    this.#cgroup = options.cgroup;
     this.#loop = loop;
     this.#own = options.own ?? ownProgram();
     this.#onTrouble = options.onTrouble;
@@ -90,6 +100,24 @@ export class ConfinersAhead implements WaitingConfiners, Disposable {
       if (!(error instanceof SystemCallError)) throw error;
       this.#onTrouble(`no confiner waits for the next machine: ${error.message}`);
     }
+  }
+
+  /**
+   * A start follows within milliseconds. A process that joins a cgroup waits until no processor
+   * looks at the old one (5 to 10 ms), unless another one joined just before. So the one that
+   * waits joins the cgroup that it is in: nothing changes, and who joins next need not wait. It is
+   * neither reaped nor given its order before this is done, so that nobody else can be moved by it.
+   */
+  anticipate(): void {
+    const { processId } = this;
+    if (processId === undefined || this.#cgroup === undefined) return;
+    const place = join(this.#cgroup, "cgroup.procs");
+    this.#anticipating ??= writeFile(place, String(processId))
+      // It is refused where the worker was moved since: then its VMM waits, as any does.
+      .catch(() => {})
+      .finally(() => {
+        this.#anticipating = undefined;
+      });
   }
 
   #start(): Waiting | undefined {
@@ -138,6 +166,7 @@ export class ConfinersAhead implements WaitingConfiners, Disposable {
     const waiting = this.#take();
     if (waiting === undefined) return undefined;
     const { processId, process, socket } = waiting;
+    await this.#anticipating;
     const sources = start.descriptors.map(({ source }) => source);
     const why = (await this.#refusalOf(socket, message, sources)) ?? this.#release(socket);
     if (why === undefined) return { kind: "started", processId, process, report: socket };
@@ -192,6 +221,7 @@ export class ConfinersAhead implements WaitingConfiners, Disposable {
   async #end({ process, socket }: Waiting): Promise<void> {
     socket.close();
     signalProcess(process, Signal.SIGKILL);
+    await this.#anticipating;
     await reap(this.#loop, process);
   }
 

@@ -137,6 +137,14 @@ export class MachineCgroups {
     if (refused !== undefined) throw refused;
   }
 
+  /** The worker's, where its VMMs have their own; undefined where they have none. */
+  get own(): string | undefined {
+    const mount = findMount();
+    const own = ownCgroup();
+    const isHidden = mount === undefined || own === undefined || own.startsWith("/..");
+    return this.status.kind === "off" || isHidden ? undefined : join(mount, own);
+  }
+
   /** Of a VMM that has one. */
   pathOf(invocation: string): string | undefined {
     if (this.status.kind === "off") return undefined;

@@ -339,6 +339,7 @@ export class MachineVmm implements Disposable {
     try {
       // Whoever is beside it still has what the next one needs.
       if (beginning.kind !== "beside") await this.alone();
+      this.#tools.confiners.anticipate();
       output = makeVmmOutput(this.#name);
       const result = await this.#start(invocation, beginning, output);
       if (result.kind === "refused") {

@@ -331,6 +331,7 @@ export class Machine implements Disposable {
         this.#preparing?.abort();
         return;
       case "connect-network":
+        this.#tools.confiners.anticipate();
         void this.#connectNetwork(effect.invocation);
         return;
       case "forget-capture":

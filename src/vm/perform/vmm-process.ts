@@ -131,6 +131,8 @@ export function confinePlanOf(start: VmmStart): ConfinePlan {
 export interface WaitingConfiners {
   /** Has one confine and become a VMM; undefined where a new one has to, and nothing was done. */
   order(start: VmmStart, plan: ConfinePlan): Promise<SpawnedConfiner | undefined>;
+  /** A start follows soon. */
+  anticipate(): void;
 }
 
 /**
