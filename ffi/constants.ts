@@ -94,6 +94,13 @@ export const WDIOC_GETTIMEOUT = 0x8004_5707;
 export const WDIOF_SETTIMEOUT = 0x0080;
 export const WDIOF_MAGICCLOSE = 0x0100;
 
+// <linux/kvm.h>
+export const KVM_GET_API_VERSION = 0xae00;
+export const KVM_CREATE_VM = 0xae01;
+export const KVM_CHECK_EXTENSION = 0xae03;
+export const KVM_CAP_USER_MEMORY = 3;
+export const KVM_CAP_SPLIT_IRQCHIP = 121;
+
 // <sys/file.h>
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;

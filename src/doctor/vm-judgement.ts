@@ -44,23 +44,31 @@ function judgeKvm({ hypervisors }: VmFindings): Advice {
   return advise({
     check: "kvm",
     status: refusal === undefined ? "ok" : "warning",
-    found: refusal ?? "/dev/kvm opens, and the processor has vmx or svm",
+    found: refusal ?? "/dev/kvm makes machines, and the processor has vmx or svm",
     why: "machines at the processor's own speed, and cloud-hypervisor at all",
     mend: mendKvm(hypervisors.processor),
   });
 }
 
-function mendKvm({ flags, deviceRefusal }: VmFindings["hypervisors"]["processor"]): string {
+function mendKvm({ flags, kvm }: VmFindings["hypervisors"]["processor"]): string {
   if (!flags.includes("vmx") && !flags.includes("svm")) {
     return (
       "Switch VT-x or AMD-V on in this host's firmware; where this host is itself a virtual " +
       "machine, have its hypervisor allow nested virtualization."
     );
   }
-  const isDenied = /EACCES|EPERM|permission/i.test(deviceRefusal ?? "");
-  return isDenied
-    ? "Run as root, or as a user of the group kvm; in a container, pass /dev/kvm in."
-    : "Load the module: modprobe kvm_intel, or kvm_amd; in a container, pass /dev/kvm in.";
+  switch (kvm.kind) {
+    case "not-opened":
+      return kvm.error === "EACCES" || kvm.error === "EPERM"
+        ? "Run as root, or as a user of the group kvm; in a container, pass /dev/kvm in."
+        : "Load the module: modprobe kvm_intel, or kvm_amd; in a container, pass /dev/kvm in.";
+    case "not-asked":
+      return "Remove what is at /dev/kvm, and load the module: modprobe kvm_intel, or kvm_amd.";
+    case "answered":
+      return kvm.machineRefusal === "EBUSY"
+        ? "Stop the other hypervisor that has the processor, such as VirtualBox."
+        : "See dmesg | grep -i kvm for the reason; Linux from 4.4 on has what is lacking.";
+  }
 }
 
 /** As the worker chooses for a new machine. */

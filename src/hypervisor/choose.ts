@@ -27,9 +27,27 @@ export interface ProcessorObservation {
   /** "GenuineIntel", "AuthenticAMD": /proc/cpuinfo. */
   readonly vendor: string;
   readonly flags: readonly string[];
-  /** Why /dev/kvm does not open; undefined where it does. */
-  readonly deviceRefusal: string | undefined;
+  readonly kvm: KvmObservation;
 }
+
+/** What /dev/kvm said when it was asked for a machine; errors are names, such as "ENOENT". */
+export type KvmObservation =
+  | { readonly kind: "not-opened"; readonly error: string }
+  /** Whatever opened, it is no KVM. */
+  | { readonly kind: "not-asked"; readonly error: string }
+  | {
+      readonly kind: "answered";
+      readonly apiVersion: number;
+      /** Memory of a VMM can be a machine's. */
+      readonly userMemory: boolean;
+      /** Local APICs by KVM, the other interrupt controllers by the VMM. */
+      readonly splitIrqchip: boolean;
+      /** Why it made no machine; undefined where it did. */
+      readonly machineRefusal: string | undefined;
+    };
+
+/** The only version of KVM's interface that there is to be: Documentation/virt/kvm/api.rst. */
+export const KVM_API_VERSION = 12;
 
 export interface HypervisorObservations {
   readonly cloudHypervisor: Observed<CloudHypervisorProgram>;
@@ -69,12 +87,32 @@ export type Choice =
 
 /** Why KVM cannot be used; undefined where it can. */
 export function kvmRefusal(processor: ProcessorObservation): string | undefined {
-  const { flags, deviceRefusal } = processor;
-  if (deviceRefusal !== undefined) return `/dev/kvm does not open: ${deviceRefusal}`;
+  const { flags, kvm } = processor;
+  if (kvm.kind === "not-opened") return `/dev/kvm does not open: ${kvm.error}`;
   // A device without either is no real one (PVM): it opens, and makes machines in which ordinary
   // kernels die.
-  if (flags.includes("vmx") || flags.includes("svm")) return undefined;
-  return "the processor shows neither vmx nor svm, so that /dev/kvm is no real one";
+  if (!flags.includes("vmx") && !flags.includes("svm")) {
+    return "the processor shows neither vmx nor svm, so that /dev/kvm is no real one";
+  }
+  if (kvm.kind === "not-asked") {
+    return `/dev/kvm is none: KVM_GET_API_VERSION was refused with ${kvm.error}`;
+  }
+  if (kvm.apiVersion !== KVM_API_VERSION) {
+    return `/dev/kvm has version ${kvm.apiVersion} of its interface, expected ${KVM_API_VERSION}`;
+  }
+  if (kvm.machineRefusal !== undefined) {
+    return `/dev/kvm makes no machine: KVM_CREATE_VM was refused with ${kvm.machineRefusal}`;
+  }
+  return capabilityRefusal(kvm);
+}
+
+/** Both hypervisors have KVM do the local APICs alone, which Linux can since 4.4. */
+function capabilityRefusal(kvm: Extract<KvmObservation, { kind: "answered" }>): string | undefined {
+  const lacking = [
+    ...(kvm.userMemory ? [] : ["KVM_CAP_USER_MEMORY"]),
+    ...(kvm.splitIrqchip ? [] : ["KVM_CAP_SPLIT_IRQCHIP"]),
+  ];
+  return lacking.length === 0 ? undefined : `/dev/kvm lacks ${lacking.join(" and ")}`;
 }
 
 /** @returns what to use, or why nothing can be used */

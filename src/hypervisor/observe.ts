@@ -1,8 +1,9 @@
-import { closeSync, constants, openSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import type {
   CloudHypervisorProgram,
   HypervisorObservations,
+  KvmObservation,
   Observed,
   ProcessorObservation,
   QemuProgram,
@@ -10,8 +11,13 @@ import type {
 
 /** For what a program is asked; one that goes over a limit counts as absent, with that reason. */
 export const observationLimits = {
-  /** Milliseconds for one answer. */
-  answerTime: 5_000 as Milliseconds,
+  /**
+   * Milliseconds for one answer. A program that is read from a busy disk for the first time, with
+   * its hundred libraries, takes seconds; one that is given up is absent until the next start.
+   */
+  answerTime: 60_000 as Milliseconds,
+  /** Milliseconds after which whoever waits for the answers should say so. */
+  slowTime: 5_000 as Milliseconds,
   /** Bytes of one answer: QEMU's list of processors has 10 KB. */
   answerBytes: 256 * 1024,
 };
@@ -31,11 +37,12 @@ export async function observeHypervisors(
   options: ObservationOptions,
 ): Promise<HypervisorObservations> {
   const { programs, limits = observationLimits } = options;
-  const [cloudHypervisor, qemu] = await Promise.all([
+  const [cloudHypervisor, qemu, processor] = await Promise.all([
     observeCloudHypervisor(programs.cloudHypervisor, limits),
     observeQemu(programs.qemu, limits),
+    observeProcessor(),
   ]);
-  return { cloudHypervisor, qemu, processor: observeProcessor() };
+  return { cloudHypervisor, qemu, processor };
 }
 
 async function observeCloudHypervisor(
@@ -127,9 +134,9 @@ async function ask(words: readonly string[], limits: ObservationLimits): Promise
 
 const absent = (reason: string) => ({ kind: "absent", reason }) as const;
 
-/** /proc/cpuinfo of the first processor, and whether /dev/kvm opens. */
-export function observeProcessor(): ProcessorObservation {
-  return { ...readProcessor(readFileSync("/proc/cpuinfo", "utf8")), deviceRefusal: refusalOfKvm() };
+/** /proc/cpuinfo of the first processor, and what /dev/kvm says when it is asked for a machine. */
+export async function observeProcessor(): Promise<ProcessorObservation> {
+  return { ...readProcessor(readFileSync("/proc/cpuinfo", "utf8")), kvm: await observeKvm() };
 }
 
 /** What /proc/cpuinfo says of the first processor: proc_cpuinfo(5). */
@@ -138,11 +145,13 @@ export function readProcessor(text: string): Pick<ProcessorObservation, "vendor"
   return { vendor: value("vendor_id"), flags: value("flags").split(" ").filter(Boolean) };
 }
 
-function refusalOfKvm(): string | undefined {
+/** It is imported here and not above: where memory may not be executable, ffi/ throws. */
+async function observeKvm(): Promise<KvmObservation> {
   try {
-    closeSync(openSync("/dev/kvm", constants.O_RDWR));
-    return undefined;
+    const { askKvm } = await import("../../ffi/kvm.ts");
+    return askKvm();
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    const why = error instanceof Error ? error.message : String(error);
+    return { kind: "not-asked", error: why };
   }
 }

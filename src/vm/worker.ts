@@ -5,7 +5,7 @@ import { startWorker } from "../event-loop/worker-factory.ts";
 import { HolderClient, holderCommand } from "../holding/holder-client.ts";
 import { chooseHypervisor, type HypervisorObservations, noWish } from "../hypervisor/choose.ts";
 import { makeCloudHypervisorDriver } from "../hypervisor/cloud-hypervisor/driver.ts";
-import { observeHypervisors } from "../hypervisor/observe.ts";
+import { observationLimits, observeHypervisors } from "../hypervisor/observe.ts";
 import { qemuDriver } from "../hypervisor/qemu/driver.ts";
 import { ImageStore } from "../image/image-store.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
@@ -716,7 +716,8 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   }
   const lock = await WorkerLock.take(loop, { folder: artifactsFolder, controlSocket });
   const images = await ImageStore.open(artifactsFolder);
-  const hypervisors = await observeHypervisors({ programs: configuration.programs });
+  const hypervisors = await Promise.race([asked.promise, askPrograms(options, loop, logger)]);
+  if (typeof hypervisors === "number") return hypervisors;
   const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock });
   await worker.start();
   logger.info(`takes requests at ${controlSocket}`);
@@ -724,4 +725,16 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   if (code === ExitCode.done) await worker.leave();
   worker.close();
   return code;
+}
+
+/** What this host's hypervisors are. A slow one keeps the worker waiting, and that is told. */
+async function askPrograms(
+  { configuration: { programs } }: WorkerOptions,
+  loop: EventLoop,
+  logger: Logger,
+): Promise<HypervisorObservations> {
+  using _slow = loop.wakeAfter(observationLimits.slowTime, () => {
+    logger.warn("still waits for the hypervisors' programs to tell their versions");
+  });
+  return await observeHypervisors({ programs });
 }

@@ -14,6 +14,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/kexec.h>
+#include <linux/kvm.h>
 #include <linux/memfd.h>
 #include <linux/mount.h>
 #include <linux/nsfs.h>
@@ -618,6 +619,11 @@ static void numbers(void) {
   NUMBER(WDIOC_GETTIMEOUT);
   NUMBER(WDIOF_SETTIMEOUT);
   NUMBER(WDIOF_MAGICCLOSE);
+  NUMBER(KVM_GET_API_VERSION);
+  NUMBER(KVM_CREATE_VM);
+  NUMBER(KVM_CHECK_EXTENSION);
+  NUMBER(KVM_CAP_USER_MEMORY);
+  NUMBER(KVM_CAP_SPLIT_IRQCHIP);
   NUMBER(LOCK_EX);
   NUMBER(LOCK_NB);
   NUMBER(EFD_CLOEXEC);

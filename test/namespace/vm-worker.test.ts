@@ -4,6 +4,7 @@ import { chmodSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
+import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -67,6 +68,35 @@ skipUnless("the worker with QEMU", needs, () => {
     expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
     expect(await host.say("list", "--json")).toBe("[]\n");
     expect(host.said).not.toContain("bug");
+  });
+
+  // It waits for five seconds before it says anything.
+  onlyInAll(() => {
+    const slowProgram = (text: string) => {
+      const path = host.folder.file("slow-qemu");
+      writeFileSync(path, `#!/bin/sh\n${text}\n`);
+      chmodSync(path, 0o755);
+      return host.spawn({ configuration: [`qemu_path = "${path}"`] });
+    };
+
+    test("a program that is slow to tell its version is waited for, and that is told", async () => {
+      const go = host.folder.file("go");
+      const qemu = 'exec qemu-system-x86_64 "$@"';
+      const worker = slowProgram(`until [ -e ${go} ]; do sleep 0.05; done\n${qemu}`);
+      await worker.said(/still waits for the hypervisors' programs/);
+      expect(host.said).not.toContain("takes requests");
+      writeFileSync(go, "");
+      await worker.said(/takes requests at/);
+      await create("web");
+      expect(await parsed("boot", "web", "--wait")).toMatchObject({ phase: "running" });
+    });
+
+    test("a worker that waits for such a program ends when it is told to", async () => {
+      const worker = slowProgram("exec sleep 50");
+      await worker.said(/still waits for the hypervisors' programs/);
+      process.kill(host.workerProcessId, "SIGTERM");
+      expect(await worker.ended()).toMatchObject({ exitCode: 0 });
+    });
   });
 
   test("its VMM is replaced under it, twice, and it counts on without a gap", async () => {

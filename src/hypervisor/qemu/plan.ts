@@ -22,6 +22,12 @@ const MEMORY_DESCRIPTOR = 3;
 const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" as const;
 
 /**
+ * KVM has the local APICs alone, as cloud-hypervisor has it: a kernel may have been built without
+ * the others (CONFIG_KVM_IOAPIC), and who has them is part of a machine's state.
+ */
+const accelerators = { tcg: "tcg,thread=multi", kvm: "kvm,kernel-irqchip=split" } as const;
+
+/**
  * Where the devices stand on q35's root bus. A state can be given to a machine whose devices stand
  * in the same places alone, so they are never numbered anew. 0 and 31 are the chipset's.
  */
@@ -72,7 +78,7 @@ function generalArguments(machine: MachineSpecification): string[] {
     ...["-nodefaults", "-no-user-config", "-S", "-display", "none"],
     ...["-sandbox", sandbox],
     ...["-name", `guest=${escapeCommas(name)}`],
-    ...["-accel", accelerator === "tcg" ? "tcg,thread=multi" : "kvm"],
+    ...["-accel", accelerators[accelerator]],
     ...["-machine", `${machineType},memory-backend=ram${firmware}`],
     ...["-cpu", `${processorModel}`],
     ...["-smp", `cpus=${processors},maxcpus=${processors}`],

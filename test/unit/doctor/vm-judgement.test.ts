@@ -6,7 +6,7 @@ import { type Advice, isFit } from "../../../src/doctor/judgement.ts";
 import type { FolderFindings, Opening, VmFindings } from "../../../src/doctor/vm-findings.ts";
 import { judgeVm, LEAST_FREE_BYTES } from "../../../src/doctor/vm-judgement.ts";
 import { probeVm } from "../../../src/doctor/vm-probes.ts";
-import type { HypervisorObservations } from "../../../src/hypervisor/choose.ts";
+import type { HypervisorObservations, KvmObservation } from "../../../src/hypervisor/choose.ts";
 import type { ObservedNetwork } from "../../../src/network/observation.ts";
 import { parseSubnet } from "../../../src/network/subnet.ts";
 import { workerDefaults } from "../../../src/vm/worker-configuration.ts";
@@ -17,6 +17,13 @@ const opened: Opening = { outcome: "opened" };
 const refused = (code: string): Opening => ({ outcome: "refused", code });
 const absent = { kind: "absent", reason: "there is none" } as const;
 const netAdmin = 1n << 12n;
+const workingKvm = {
+  kind: "answered",
+  apiVersion: 12,
+  userMemory: true,
+  splitIrqchip: true,
+  machineRefusal: undefined,
+} as const;
 
 const hypervisors: HypervisorObservations = {
   cloudHypervisor: {
@@ -33,7 +40,7 @@ const hypervisors: HypervisorObservations = {
       processorModels: ["Nehalem-v1", "kvm64-v1"],
     },
   },
-  processor: { vendor: "GenuineIntel", flags: ["vmx"], deviceRefusal: undefined },
+  processor: { vendor: "GenuineIntel", flags: ["vmx"], kvm: workingKvm },
 };
 
 function folder(changed: Partial<FolderFindings> = {}): FolderFindings {
@@ -242,11 +249,19 @@ describe("the hypervisor", () => {
     expect(isFit(ask(changed))).toBe(true);
   });
 
-  test.each([
-    ["ENOENT: no such file or directory", "modprobe kvm_intel"],
-    ["EACCES: permission denied", "group kvm"],
-  ])("a device that does not open: %s", (deviceRefusal, mend) => {
-    expect(line(hypervisor(processor({ deviceRefusal })), "kvm").mend).toContain(mend);
+  test.each<[KvmObservation, string, string]>([
+    [{ kind: "not-opened", error: "ENOENT" }, "ENOENT", "modprobe kvm_intel"],
+    [{ kind: "not-opened", error: "EACCES" }, "EACCES", "group kvm"],
+    [{ kind: "not-asked", error: "ENOTTY" }, "is none", "Remove what is at /dev/kvm"],
+    [{ ...workingKvm, machineRefusal: "EBUSY" }, "KVM_CREATE_VM", "such as VirtualBox"],
+    [{ ...workingKvm, machineRefusal: "ENOMEM" }, "ENOMEM", "dmesg"],
+    [{ ...workingKvm, splitIrqchip: false }, "KVM_CAP_SPLIT_IRQCHIP", "Linux from 4.4"],
+  ])("a KVM that makes no machines: %j", (kvm, found, mend) => {
+    const changed = hypervisor(processor({ kvm }));
+    expect(trouble(changed)).toEqual({ kvm: "warning", hypervisor: "warning" });
+    expect(line(changed, "kvm").found).toContain(found);
+    expect(line(changed, "kvm").mend).toContain(mend);
+    expect(line(changed, "hypervisor").found).toContain("WITHOUT KVM");
   });
 
   test("nothing that runs machines", () => {

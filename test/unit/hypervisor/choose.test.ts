@@ -1,9 +1,11 @@
 /** Which hypervisor a host uses, over everything that may be observed. */
 import { describe, expect, test } from "bun:test";
-import { chmodSync, writeFileSync } from "node:fs";
+import { chmodSync, readdirSync, writeFileSync } from "node:fs";
+import { askKvm } from "../../../ffi/kvm.ts";
 import {
   chooseHypervisor,
   type HypervisorObservations,
+  type KvmObservation,
   kvmRefusal,
   newestMachineType,
   noWish,
@@ -39,10 +41,26 @@ const qemu = {
 const intel: ProcessorObservation = {
   vendor: "GenuineIntel",
   flags: ["vmx", "sse4_2", "popcnt", "ssse3", "cx16"],
-  deviceRefusal: undefined,
+  kvm: {
+    kind: "answered",
+    apiVersion: 12,
+    userMemory: true,
+    splitIrqchip: true,
+    machineRefusal: undefined,
+  },
 };
 const pvm: ProcessorObservation = { ...intel, flags: ["sse4_2"] };
-const noDevice: ProcessorObservation = { ...intel, deviceRefusal: "ENOENT" };
+/** KVM of a processor that has what it needs, with this answer. */
+const withKvm = (kvm: KvmObservation): ProcessorObservation => ({ ...intel, kvm });
+const differing = (changed: Partial<Extract<KvmObservation, { kind: "answered" }>>) =>
+  withKvm({
+    ...{ kind: "answered", apiVersion: 12, userMemory: true, splitIrqchip: true },
+    machineRefusal: undefined,
+    ...changed,
+  });
+const noDevice = withKvm({ kind: "not-opened", error: "ENOENT" });
+const noMachine = differing({ machineRefusal: "EBUSY" });
+const noIrqchip = differing({ splitIrqchip: false });
 
 const choose = (observed: Partial<HypervisorObservations>, wish: Partial<Wish> = {}) =>
   chooseHypervisor(
@@ -77,6 +95,8 @@ describe("the choice", () => {
   test.each([
     [pvm, "neither vmx nor svm"],
     [noDevice, "/dev/kvm does not open: ENOENT"],
+    [noMachine, "/dev/kvm makes no machine: KVM_CREATE_VM was refused with EBUSY"],
+    [noIrqchip, "/dev/kvm lacks KVM_CAP_SPLIT_IRQCHIP"],
   ])("is QEMU without KVM where there is no real one, and loud", (processor, why) => {
     const choice = choose({ cloudHypervisor, qemu, processor });
     expect(choice).toMatchObject({
@@ -144,6 +164,36 @@ test("KVM is real with the processor's own word alone", () => {
   expect(kvmRefusal({ ...intel, flags: ["svm_lock"] })).toContain("neither vmx nor svm");
 });
 
+test.each<[ProcessorObservation, string]>([
+  [withKvm({ kind: "not-asked", error: "ENOTTY" }), "KVM_GET_API_VERSION was refused with ENOTTY"],
+  [differing({ apiVersion: 11 }), "has version 11 of its interface, expected 12"],
+  [differing({ apiVersion: 13 }), "has version 13 of its interface, expected 12"],
+  [noMachine, "KVM_CREATE_VM was refused with EBUSY"],
+  [noIrqchip, "/dev/kvm lacks KVM_CAP_SPLIT_IRQCHIP"],
+  [differing({ userMemory: false }), "/dev/kvm lacks KVM_CAP_USER_MEMORY"],
+  [
+    differing({ userMemory: false, splitIrqchip: false }),
+    "/dev/kvm lacks KVM_CAP_USER_MEMORY and KVM_CAP_SPLIT_IRQCHIP",
+  ],
+])("KVM that cannot run a machine is told by what it lacks: %j", (processor, reason) => {
+  expect(kvmRefusal(processor)).toContain(reason);
+});
+
+describe("/dev/kvm is asked", () => {
+  test("what is not there, and what is something else", () => {
+    expect(askKvm("/dev/nowhere")).toEqual({ kind: "not-opened", error: "ENOENT" });
+    expect(askKvm("/dev/null")).toEqual({ kind: "not-asked", error: "ENOTTY" });
+  });
+
+  test("and leaves no descriptor, whatever it says", () => {
+    const count = () => readdirSync("/proc/self/fd").length;
+    const before = count();
+    const answer = askKvm();
+    expect(count()).toBe(before);
+    if (answer.kind === "answered") expect(answer.apiVersion).toBe(12);
+  });
+});
+
 test("the newest machine type is newest by number, and none is none", () => {
   expect(newestMachineType(["pc-q35-9.2", "pc-q35-10.0", "pc-q35-2.12"])).toBe("pc-q35-10.0");
   expect(newestMachineType(["pc-q35-2.9", "pc-q35-2.12"])).toBe("pc-q35-2.12");
@@ -194,12 +244,12 @@ describe("what programs say", () => {
     expect(readProcessorModels(newModelHelp)).toEqual(["486", "EPYC-v1"]);
   });
 
-  test("of the processor is that of the first", () => {
+  test("of the processor is that of the first", async () => {
     const text =
       "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu svm\n\nprocessor\t: 1\n";
     expect(readProcessor(text)).toEqual({ vendor: "AuthenticAMD", flags: ["fpu", "svm"] });
     expect(readProcessor("")).toEqual({ vendor: "", flags: [] });
-    expect(observeProcessor().flags.length).toBeGreaterThan(0);
+    expect((await observeProcessor()).flags.length).toBeGreaterThan(0);
   });
 
   const script = (folder: TemporaryFolder, name: string, text: string) => {
@@ -247,7 +297,7 @@ describe("what programs say", () => {
   ])("a program that %s is absent, and told why", async (_name, text, reason) => {
     using folder = temporaryFolder();
     const path = text === undefined ? folder.file("none") : script(folder, "program", text);
-    const limits = { answerTime: 300, answerBytes: 65_536 };
+    const limits = { ...observationLimits, answerTime: 300, answerBytes: 65_536 };
     const found = await observe({ cloudHypervisor: path, qemu: path }, limits);
     for (const one of [found.cloudHypervisor, found.qemu]) {
       if (one.kind === "found") throw new Error("Expected it to be absent");
