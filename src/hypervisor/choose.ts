@@ -205,10 +205,14 @@ export function newestMachineType(types: readonly string[]): string | undefined 
   return versioned.toSorted((a, b) => b.major - a.major || b.minor - a.minor)[0]?.type;
 }
 
-/** What each model needs of the processor: those of its kind that came before have less. */
+/**
+ * What each model needs of the processor: those of its kind that came before have less. The last
+ * one is for all that have SSE4.2 and POPCNT, which our own file needs as a guest's agent, whoever
+ * made them: with KVM a guest sees the maker of its host, whatever the model says.
+ */
 const modelsOfKvm = [
   { model: "EPYC-v1", vendor: "AuthenticAMD", needs: ["avx2", "bmi2", "clzero", "sha_ni"] },
-  { model: "Nehalem-v1", vendor: "GenuineIntel", needs: ["sse4_2", "popcnt", "ssse3", "cx16"] },
+  { model: "Nehalem-v1", vendor: undefined, needs: ["sse4_2", "popcnt", "ssse3", "cx16"] },
 ] as const;
 
 /**
@@ -218,9 +222,9 @@ const modelsOfKvm = [
 function usualModel(processor: ProcessorObservation, accelerator: Accelerator): string {
   // The oldest that our own file runs on, as a guest's agent: qemu64 lacks SSE4.2 and POPCNT.
   if (accelerator === "tcg") return "Nehalem-v1";
+  const { vendor, flags } = processor;
   const fits = modelsOfKvm.find(
-    ({ vendor, needs }) =>
-      vendor === processor.vendor && needs.every((flag) => processor.flags.includes(flag)),
+    (one) => (one.vendor ?? vendor) === vendor && one.needs.every((flag) => flags.includes(flag)),
   );
   return fits?.model ?? "kvm64-v1";
 }

@@ -150,6 +150,9 @@ describe("the choice", () => {
     const amd = { ...intel, vendor: "AuthenticAMD" };
     const zen = { ...amd, flags: ["svm", "avx2", "bmi2", "clzero", "sha_ni"] };
     expect(choose({ qemu, processor: zen })).toMatchObject({ processorModel: "EPYC-v1" });
+    // Such as an emulated one, or one before Zen: an agent of ours still runs in its guests.
+    const older = { ...amd, flags: ["svm", "sse4_2", "popcnt", "ssse3", "cx16"] };
+    expect(choose({ qemu, processor: older })).toMatchObject({ processorModel: "Nehalem-v1" });
     expect(choose({ qemu, processor: { ...amd, flags: ["svm"] } })).toMatchObject({
       processorModel: "kvm64-v1",
     });
