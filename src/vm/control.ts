@@ -428,8 +428,7 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     convergence_percent: worker.desired.convergencePercent,
     master: worker.mastered?.status() ?? null,
     warnings: [
-      ...(choice.kind === "refused" ? [`No machine can run: ${choice.reason}`] : []),
-      ...(chosen?.warning === undefined ? [] : [chosen.warning]),
+      ...worker.hypervisorWarnings,
       ...worker.unreadable.map(({ path, reason }) => `${path} is not understood: ${reason}`),
     ],
   };

@@ -38,6 +38,8 @@ export const choiceSchema = v.strictObject({
   accelerator: v.picklist(["kvm", "tcg"]),
   machine_type: v.nullable(shortText),
   processor_model: v.nullable(shortText),
+  /** Of QEMU's machines: how their agent is reached. Left out: virtio-serial. */
+  agent: v.optional(v.picklist(["virtio-serial", "vsock"])),
 });
 export type RecordedChoice = v.InferOutput<typeof choiceSchema>;
 

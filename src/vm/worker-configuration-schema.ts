@@ -222,6 +222,7 @@ const readers = {
   hypervisor: word(["auto", "cloud-hypervisor", "qemu"]),
   cloud_hypervisor_path: plainPath,
   qemu_path: plainPath,
+  guest_agent: word(["virtio-serial", "vsock"]),
   firmware_path: plainPath,
   firmware_variables_path: plainPath,
   nat: flag,

@@ -51,6 +51,8 @@ export interface WorkerConfiguration {
     readonly cloudHypervisor: string | undefined;
     readonly qemu: string | undefined;
   };
+  /** How the agents of QEMU's new machines are reached; vsock where this host has vhost-vsock. */
+  readonly guestAgent: "virtio-serial" | "vsock";
   /** Firmware of this host, for machines without a kernel of their own; undefined: Debian's. */
   readonly firmware: string | undefined;
   /** What each machine's variables of it are copied from; undefined: what lies beside it. */
@@ -86,6 +88,7 @@ export const workerDefaults = {
   subnet: { base: "10.100.0.0", prefixLength: 16 },
   hypervisor: "auto",
   programs: { cloudHypervisor: undefined, qemu: undefined },
+  guestAgent: "virtio-serial",
   firmware: undefined,
   firmwareVariables: undefined,
   nat: true,
@@ -134,6 +137,7 @@ function makeConfiguration(read: WorkerTable): WorkerConfiguration {
     subnet: read.vm_subnet_base ?? usual.subnet,
     hypervisor: read.hypervisor ?? usual.hypervisor,
     programs: { cloudHypervisor: read.cloud_hypervisor_path, qemu: read.qemu_path },
+    guestAgent: read.guest_agent ?? usual.guestAgent,
     firmware: read.firmware_path,
     firmwareVariables: read.firmware_variables_path,
     nat: read.nat ?? usual.nat,

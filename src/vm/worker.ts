@@ -3,7 +3,12 @@ import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { HolderClient, holderCommand } from "../holding/holder-client.ts";
-import { chooseHypervisor, type HypervisorObservations, noWish } from "../hypervisor/choose.ts";
+import {
+  type Choice,
+  chooseHypervisor,
+  type HypervisorObservations,
+  noWish,
+} from "../hypervisor/choose.ts";
 import { makeCloudHypervisorDriver } from "../hypervisor/cloud-hypervisor/driver.ts";
 import { observationLimits, observeHypervisors } from "../hypervisor/observe.ts";
 import { qemuDriver } from "../hypervisor/qemu/driver.ts";
@@ -18,6 +23,7 @@ import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { type BookedEvent, EventBook } from "../units/event-book.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
+import { chooseAgentChannel } from "./agent-channel.ts";
 import { answerControl } from "./control.ts";
 import { DesiredState } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
@@ -52,6 +58,7 @@ import { MemoryTidying } from "./perform/memory-tidying.ts";
 import { Migrations } from "./perform/migrations.ts";
 import { restoreSnapshot } from "./perform/restoration.ts";
 import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
+import { vsockRefusal } from "./perform/vhost-vsock.ts";
 import { bootId } from "./perform/vmm-identity.ts";
 import { WorkerLock } from "./perform/worker-lock.ts";
 import { WorkerNetworks } from "./perform/worker-networks.ts";
@@ -220,6 +227,7 @@ export class MachineWorker {
       runFolder: configuration.runFolder,
       boot: bootId(),
       choose: (recorded) => this.choose(recorded),
+      agentChannel: () => this.#agentChannel.channel,
       whyNotStarted: (name) => this.mastered?.whyNotStarted(name),
       onTrouble,
     };
@@ -299,9 +307,7 @@ export class MachineWorker {
         `${path} is not understood, and its machine is left alone: ${reason}. ${kept}`,
       );
     }
-    const choice = this.choose(null);
-    if (choice.kind === "refused") this.#logger.warn(`no machine can run: ${choice.reason}`);
-    else if (choice.warning !== undefined) this.#logger.warn(choice.warning);
+    for (const warning of this.hypervisorWarnings) this.#logger.warn(warning);
     this.#tellCgroups();
     await this.#holderReady.promise;
     await this.#forgetUnknown();
@@ -376,8 +382,26 @@ export class MachineWorker {
     return this.#network;
   }
 
+  /** How the agent of a new machine of QEMU's is reached, and why not as was asked for. */
+  get #agentChannel() {
+    return chooseAgentChannel(this.configuration.guestAgent, vsockRefusal());
+  }
+
+  /** What everybody who looks at this host should know of its hypervisors. */
+  get hypervisorWarnings(): readonly string[] {
+    const choice = this.choose(null);
+    if (choice.kind === "refused") return [`No machine can run: ${choice.reason}`];
+    const { warning } = this.#agentChannel;
+    return [choice.warning, warning].filter((one) => one !== undefined);
+  }
+
   /** What a machine's VMM is to be: as it was recorded, else what this host does best. */
-  choose(recorded: RecordedChoice | null) {
+  choose(recorded: RecordedChoice | null): Choice {
+    const refusal = recorded?.agent === "vsock" ? vsockRefusal() : undefined;
+    if (refusal !== undefined) {
+      const reason = `its agent is reached by vsock, and ${refusal}: modprobe vhost_vsock`;
+      return { kind: "refused", reason };
+    }
     const { hypervisor } = this.configuration;
     if (recorded === null) {
       const asked = hypervisor === "auto" ? undefined : hypervisor;

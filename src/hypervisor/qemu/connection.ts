@@ -24,7 +24,7 @@ import {
   statusSchema,
 } from "./answers.ts";
 import { QemuMigration } from "./migration.ts";
-import { tapOf } from "./plan.ts";
+import { isMadeAlone, tapOf } from "./plan.ts";
 import { QmpClient, type QmpEvent, type QmpLimits } from "./qmp.ts";
 import { receiveState, sendState } from "./state-channel.ts";
 
@@ -211,9 +211,9 @@ class QemuConnection implements VmmConnection {
    * made. Of one that was completed by a worker that died meanwhile nothing is left to be done.
    */
   async #completeMachine(): Promise<void> {
-    const { networks } = this.#options.machine;
-    if (networks.length === 0 || !(await this.#isIncomplete())) return;
-    for (const card of networks) {
+    const { machine } = this.#options;
+    if (!isMadeAlone(machine) || !(await this.#isIncomplete())) return;
+    for (const card of machine.networks) {
       const tap = tapOf(card);
       // One that was added before, without the rest.
       await this.#execute("netdev_del", { id: tap.id }).catch(ignoreRefusal);

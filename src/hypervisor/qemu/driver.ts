@@ -1,6 +1,6 @@
 import type { HypervisorDriver } from "../driver.ts";
 import { connectQemu } from "./connection.ts";
-import { planQemu } from "./plan.ts";
+import { isMadeAlone, planQemu } from "./plan.ts";
 import { type QmpLimits, qmpLimits } from "./qmp.ts";
 import { boundToBuild } from "./refuse.ts";
 
@@ -10,7 +10,7 @@ export function makeQemuDriver(limits: QmpLimits = qmpLimits): HypervisorDriver 
     hypervisor: "qemu",
     plan: planQemu,
     boundToBuild,
-    takesAlone: ({ networks }) => networks.length > 0,
+    takesAlone: isMadeAlone,
     connect: (files, options) => connectQemu(files, options, limits),
   };
 }

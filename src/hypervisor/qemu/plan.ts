@@ -62,7 +62,7 @@ export function planQemu(
         ...cardArguments(machine, card, index),
       ]),
       ...(beginning === "incoming" ? ["-incoming", "defer"] : []),
-      ...(isIncomplete(machine, beginning) ? ["-preconfig"] : []),
+      ...(beginning === "incoming" && isMadeAlone(machine) ? ["-preconfig"] : []),
     ],
     descriptors: [{ number: MEMORY_DESCRIPTOR, role: "memory" }],
     devices,
@@ -153,11 +153,12 @@ function agentArguments(machine: MachineSpecification, files: MachineFiles): str
 
 /**
  * A TAP is one VMM's alone, and what QEMU does with it when it opens it would reach the guest that
- * still uses it. So a VMM that waits has the TAPs of its cards last, over QMP, and then makes its
- * machine; without a card it is made at once.
+ * still uses it; a context id of vhost-vsock is one VMM's alone from the making of its device on.
+ * So a VMM that waits for such a machine has the TAPs of its cards last, over QMP, and then makes
+ * its machine; one without either is made at once.
  */
-const isIncomplete = ({ networks }: MachineSpecification, beginning: Beginning): boolean =>
-  beginning === "incoming" && networks.length > 0;
+export const isMadeAlone = ({ networks, agent }: MachineSpecification): boolean =>
+  networks.length > 0 || typeof agent === "object";
 
 /** A card's side of the host, as `netdev_add` has it. */
 export const tapOf = (card: NetworkCard) => ({

@@ -2,9 +2,10 @@ import * as v from "valibot";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
-import { StreamConnection } from "../../messaging/stream-connection.ts";
+import { StreamConnection, type StreamHandlers } from "../../messaging/stream-connection.ts";
 import type { Bytes, Milliseconds } from "../../units/units.ts";
 import { dialUnix } from "../perform/unix-dial.ts";
+import { VsockDial } from "../perform/vsock-dial.ts";
 import { type Framed, frameMessage, MessageReader } from "./framing.ts";
 import {
   type Answer,
@@ -65,11 +66,20 @@ export class GuestBrokeRules extends Error {
 }
 
 /** Where a VMM lets the agent be reached. */
-export interface AgentPlace {
-  /** The Unix socket that the VMM listens at. */
-  readonly path: string;
-  /** The guest's port, where the socket leads to AF_VSOCK and has to be told one. */
-  readonly vsockPort?: number;
+export type AgentPlace =
+  | {
+      /** The Unix socket that the VMM listens at. */
+      readonly path: string;
+      /** The guest's port, where the socket leads to AF_VSOCK and has to be told one. */
+      readonly vsockPort?: number;
+    }
+  /** By this host's kernel: AF_VSOCK. */
+  | { readonly context: number; readonly port: number };
+
+/** What carries the messages of one link. */
+interface AgentStream {
+  send(bytes: Uint8Array): void;
+  close(): void;
 }
 
 /** A program to run in the guest. */
@@ -244,11 +254,30 @@ interface Run {
 /** What can be said of a program that was asked for. */
 type StartedRun = Pick<RunningCommand, "hold" | "end">;
 
+/** @throws AgentUnreachable when nobody listens there */
+function openStream(loop: EventLoop, place: AgentPlace, handlers: StreamHandlers): AgentStream {
+  const options = { queuedBytes: QUEUED_BYTES, handlers };
+  if ("context" in place) {
+    const dial = VsockDial.begin(place, loop, options);
+    if (typeof dial !== "string") return dial;
+    const { context, port } = place;
+    throw new AgentUnreachable(
+      `Cannot connect to the guest agent at AF_VSOCK, context ${context}, port ${port}: ${dial}`,
+    );
+  }
+  const socket = dialUnix(place.path);
+  if (typeof socket !== "string") return new StreamConnection(loop, socket, options);
+  throw new AgentUnreachable(
+    `Cannot connect to the guest agent's channel ${place.path}: ${socket}. ` +
+      "Does the VMM run, and was it given this channel?",
+  );
+}
+
 /** One connection with one session of its own. */
 class AgentLink {
   readonly #loop: EventLoop;
   readonly #times: AnswerTimes;
-  readonly #stream: StreamConnection;
+  readonly #stream: AgentStream;
   readonly #reader = new MessageReader(limits.answerBytes);
   readonly #session: string;
   readonly #open = new Map<number, Open>();
@@ -261,7 +290,7 @@ class AgentLink {
 
   private constructor(
     loop: EventLoop,
-    stream: (link: AgentLink) => StreamConnection,
+    stream: (link: AgentLink) => AgentStream,
     times: AnswerTimes,
   ) {
     this.#loop = loop;
@@ -274,32 +303,20 @@ class AgentLink {
 
   /** @throws AgentUnreachable when nobody listens there */
   static open(loop: EventLoop, place: AgentPlace, times: AnswerTimes): AgentLink {
-    const socket = dialUnix(place.path);
-    if (typeof socket === "string") {
-      throw new AgentUnreachable(
-        `Cannot connect to the guest agent's channel ${place.path}: ${socket}. ` +
-          "Does the VMM run, and was it given this channel?",
-      );
-    }
-    const handlersOf = (link: AgentLink) => ({
+    const link = new AgentLink(loop, (made) => openStream(loop, place, made.#handlers), times);
+    link.#greet("path" in place ? place.vsockPort : undefined);
+    return link;
+  }
+
+  get #handlers(): StreamHandlers {
+    return {
       onBytes: (bytes: Uint8Array, descriptors: readonly Disposable[]) => {
         for (const descriptor of descriptors) descriptor[Symbol.dispose]();
-        link.#take(bytes);
+        this.#take(bytes);
       },
       onEnd: (reason: string) =>
-        link.fail(new AgentUnreachable(`The connection to the guest agent ended: ${reason}`)),
-    });
-    const link = new AgentLink(
-      loop,
-      (made) =>
-        new StreamConnection(loop, socket, {
-          queuedBytes: QUEUED_BYTES,
-          handlers: handlersOf(made),
-        }),
-      times,
-    );
-    link.#greet(place.vsockPort);
-    return link;
+        this.fail(new AgentUnreachable(`The connection to the guest agent ended: ${reason}`)),
+    };
   }
 
   get ready(): Promise<void> {

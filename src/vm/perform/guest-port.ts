@@ -4,7 +4,13 @@ import { readInto, setCloseOnExec, writeFrom } from "../../../ffi/descriptor.ts"
 import { NativeMemory } from "../../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { Errno, errnoMessage, SystemCallError } from "../../../ffi/system-call-error.ts";
-import { acceptVsock, HOST_CONTEXT, listenVsock } from "../../../ffi/vsock.ts";
+import {
+  acceptVsock,
+  HOST_CONTEXT,
+  LAST_PRIVILEGED_PORT,
+  listenVsock,
+  type VsockAddress,
+} from "../../../ffi/vsock.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
@@ -298,9 +304,26 @@ class SocketPort implements GuestPort {
 }
 
 /**
- * Listens at a port of AF_VSOCK. Whoever connects last is the asker, and only the host may: any
- * user of the guest could connect to it as well, and would have programs run as root.
+ * Whether somebody who connects by AF_VSOCK may have programs run as root: the host alone, because
+ * any user of the guest could connect as well. Where the host's side is its kernel's vhost-vsock,
+ * any of its users could too, and only root from such a port; cloud-hypervisor's side is a Unix
+ * socket, whose mode decides, and its ports are others. Pure.
  */
+export function mayAsk(from: VsockAddress, isCloudHypervisor: boolean): boolean {
+  if (from.context !== HOST_CONTEXT) return false;
+  return isCloudHypervisor || from.port <= LAST_PRIVILEGED_PORT;
+}
+
+/** As the firmware's tables say; who does not is held to be another. */
+function isCloudHypervisor(): boolean {
+  try {
+    return readFileSync("/sys/class/dmi/id/sys_vendor", "utf8").trim() === "Cloud Hypervisor";
+  } catch {
+    return false;
+  }
+}
+
+/** Listens at a port of AF_VSOCK. Whoever connects last of those who may is the asker. */
 class VsockPort implements GuestPort {
   readonly isMachine = true;
   readonly #listener: OwnedDescriptor;
@@ -318,11 +341,12 @@ class VsockPort implements GuestPort {
         { cause: error },
       );
     }
+    const anyPort = isCloudHypervisor();
     this.#watch = loop.watch(this.#listener, "readable", () => {
       const accepted = acceptVsock(this.#listener);
       if (accepted === undefined) return;
-      const { socket, context } = accepted;
-      if (context !== HOST_CONTEXT) {
+      const { socket, from } = accepted;
+      if (!mayAsk(from, anyPort)) {
         socket.close();
         return;
       }

@@ -96,6 +96,8 @@ export interface MachineTools {
   readonly boot: string;
   /** What a VMM is to be: as recorded, where the machine has been started before. */
   choose(recorded: RecordedChoice | null): Choice;
+  /** How the agent of a new machine of QEMU's is to be reached. */
+  agentChannel(): NonNullable<RecordedChoice["agent"]>;
   /** Why a machine may have no VMM now; undefined where it may. */
   whyNotStarted(name: string): string | undefined;
   readonly onTrouble: (message: string) => void;

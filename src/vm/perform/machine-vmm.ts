@@ -143,11 +143,13 @@ export class MachineVmm implements Disposable {
     return this.#seat?.identity.processId;
   }
 
-  /** Which of the two `specify` gives it. */
+  /** Which of them `specify` gives it. */
   get #agentPlace(): AgentPlace {
     const path = this.files.agent;
-    const isVsock = this.#owner.record().choice?.hypervisor === "cloud-hypervisor";
-    return isVsock ? { path, vsockPort: VSOCK_PORT } : { path };
+    const { choice, allocation } = this.#owner.record();
+    if (choice?.hypervisor === "cloud-hypervisor") return { path, vsockPort: VSOCK_PORT };
+    if (choice?.agent === "vsock") return { context: allocation.user, port: VSOCK_PORT };
+    return { path };
   }
 
   get invocation(): string | undefined {
@@ -483,10 +485,21 @@ export class MachineVmm implements Disposable {
       accelerator,
       machine_type: machineType ?? null,
       processor_model: processorModel ?? null,
+      ...this.#chosenAgent(record, program),
     };
     if (record.choice === null) this.#owner.choose(recorded);
     const machine = specify(record, this.#owner.parts(), recorded);
     return { driver: this.#tools.drivers[program.hypervisor], program, machine };
+  }
+
+  /** As it was recorded; a new machine's as this host has it. */
+  #chosenAgent(
+    { choice }: MachineRecord,
+    program: HypervisorProgram,
+  ): Pick<RecordedChoice, "agent"> {
+    if (program.hypervisor !== "qemu") return {};
+    const agent = choice === null ? this.#tools.agentChannel() : choice.agent;
+    return agent === undefined ? {} : { agent };
   }
 
   async #find(invocation: string): Promise<void> {
@@ -815,6 +828,18 @@ function bootFor(hypervisor: RecordedChoice["hypervisor"], { boot }: MachinePart
   return { ...boot, variables: undefined };
 }
 
+/**
+ * By vhost-vsock a machine is known to its whole host by a context id, which must be nobody else's:
+ * the number of its user is, and is in its record for as long as it exists.
+ */
+function agentFor(
+  { hypervisor, agent }: RecordedChoice,
+  { user }: MachineRecord["allocation"],
+): MachineSpecification["agent"] {
+  if (hypervisor === "cloud-hypervisor") return { vsock: GUEST_CONTEXT };
+  return agent === "vsock" ? { vsock: user } : "virtio-serial";
+}
+
 /** What its VMM is told to make. */
 function specify(
   record: MachineRecord,
@@ -833,6 +858,6 @@ function specify(
     networks: record.allocation.cards.map(({ tap, mac }, index) => {
       return { id: `net${index}`, tap, macAddress: mac };
     }),
-    agent: choice.hypervisor === "qemu" ? "virtio-serial" : { vsock: GUEST_CONTEXT },
+    agent: agentFor(choice, record.allocation),
   };
 }

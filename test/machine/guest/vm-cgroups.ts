@@ -98,7 +98,7 @@ const limits: Limits = {
 
 const cases: Readonly<Record<CgroupCase, Case>> = {
   "the worker divides its cgroup": async () => {
-    // The emulated processor has svm, but this kernel's KVM no irqchip: QEMU translates.
+    // KVM has a story of its own; here QEMU translates, which takes what can be held back.
     rmSync("/dev/kvm", { force: true });
     const lines = [
       ...[`vm_artifacts_dir = "${folder}/artifacts"`, 'run_dir = "/run/vms"'],
@@ -106,9 +106,6 @@ const cases: Readonly<Record<CgroupCase, Case>> = {
     ];
     writeFileSync(configuration, `${lines.join("\n")}\n`);
     await makeImage();
-    // Read from the disk once: the worker gives it five seconds to tell its version.
-    const words = ["/usr/bin/qemu-system-x86_64", "--version"];
-    await runProgram(words, { deadlineMilliseconds: patienceMilliseconds });
     await start();
     const status = await json<WorkerStatus>("status");
     const told = [status.cgroup, status.cgroup_controllers, status.cgroup_lacking];

@@ -40,6 +40,8 @@ export interface LiveUpdateScenario {
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
   /** Further TypeScript for `guest-bun /scenario/NAME.js`: NAME → from the repository's root. */
   readonly programs?: Readonly<Record<string, string>>;
+  /** Beyond the root and the scenario's own: /dev/vdc, /dev/vdd … */
+  readonly disks?: readonly GuestDisk[];
   readonly kernelWords?: readonly string[];
   readonly memoryMebibytes?: number;
   readonly deadlineMilliseconds?: number;
@@ -85,6 +87,7 @@ export async function runScenario(
       disks: [
         { path: await rootDisk(root, kernel), writing: root.writing },
         { path: scenarioDisk, writing: "kept" },
+        ...(scenario.disks ?? []),
       ],
       init: root.init,
     },

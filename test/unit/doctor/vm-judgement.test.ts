@@ -127,7 +127,15 @@ describe("what each lack is", () => {
   test.each<[string, Partial<VmFindings>, Record<string, string>, string]>([
     ["no tun", { tun: refused("ENOENT") }, { tun_device: "missing" }, "modprobe tun"],
     ["tun of others", { tun: refused("EACCES") }, { tun_device: "missing" }, "Run as root"],
-    ["no vsock", { vsock: refused("ENOENT") }, { vhost_vsock: "warning" }, "modprobe vhost_vsock"],
+    [
+      "no vsock, which is asked for",
+      {
+        vsock: refused("ENOENT"),
+        configuration: { ...workerDefaults, guestAgent: "vsock" as const },
+      },
+      { vhost_vsock: "warning" },
+      "modprobe vhost_vsock",
+    ],
     [
       "no cgroups",
       { cgroup: { ...perfect.cgroup, mount: undefined, controllers: [] } },
@@ -231,6 +239,14 @@ describe("what each lack is", () => {
     expect(found).toContain("the subnet 10.7.0.0/24 of br-lab overlaps the route to 10.7.0.0/16");
     expect(found).not.toContain("10.100.7.0");
   });
+});
+
+test("no vsock is no trouble where nobody asks for it", () => {
+  const changed = { vsock: refused("ENOENT") };
+  expect(trouble(changed)).toEqual({});
+  expect(line(changed, "vhost_vsock").found).toBe(
+    '/dev/vhost-vsock: ENOENT; not asked for: guest_agent is "virtio-serial"',
+  );
 });
 
 describe("the hypervisor", () => {

@@ -127,6 +127,16 @@ describe("the plan", () => {
     expect(qemuDriver.takesAlone(testMachine({}))).toBe(false);
   });
 
+  test("of one that waits with a context id: its machine is made when the id is free", () => {
+    const machine = testMachine({ agent: { vsock: 2_100_000_000 } });
+    const begun = qemuDriver.plan(machine, filesIn("/run/first"), testProgram, "new").arguments;
+    const waits = qemuDriver.plan(machine, filesIn("/run/first"), testProgram, "incoming");
+    expect(waits.arguments).toEqual([...begun, "-incoming", "defer", "-preconfig"]);
+    expect(waits.devices).toContain("/dev/vhost-vsock");
+    expect(qemuDriver.takesAlone(machine)).toBe(true);
+    expect(qemuDriver.takesAlone(testMachine({ agent: "virtio-serial" }))).toBe(false);
+  });
+
   test("with a socket to the agent names its device", () => {
     const made = plan({ agent: { vsock: 77 } });
     expect(made.arguments).toContain("vhost-vsock-pci,bus=pcie.0,addr=0x3,guest-cid=77");

@@ -42,6 +42,7 @@ vm_subnet_base = "192.168.128.0/20"
 hypervisor = "qemu"
 cloud_hypervisor_path = "/opt/ch/cloud-hypervisor"
 qemu_path = "/usr/bin/qemu-system-x86_64"
+guest_agent = "vsock"
 firmware_path = "/usr/share/OVMF/OVMF_CODE.fd"
 firmware_variables_path = "/srv/VARS.fd"
 nat = false
@@ -112,6 +113,7 @@ vm_subnet_base = "10.100.0.0/16"
         cloudHypervisor: "/opt/ch/cloud-hypervisor",
         qemu: "/usr/bin/qemu-system-x86_64",
       },
+      guestAgent: "vsock",
       firmware: "/usr/share/OVMF/OVMF_CODE.fd",
       firmwareVariables: "/srv/VARS.fd",
       nat: false,
@@ -144,8 +146,8 @@ vm_subnet_base = "10.100.0.0/16"
       },
     });
     expect(warnings.map(({ line, key_path, message }) => [line, key_path, message])).toEqual([
-      [15, "backoff", "nothing is restarted, because auto_restart is false"],
-      [16, "start_limit", "nothing is restarted, because auto_restart is false"],
+      [16, "backoff", "nothing is restarted, because auto_restart is false"],
+      [17, "start_limit", "nothing is restarted, because auto_restart is false"],
       [8, "cloud_hypervisor_path", 'it is not used: hypervisor is "qemu"'],
     ]);
   });
