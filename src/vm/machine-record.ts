@@ -39,7 +39,7 @@ export const choiceSchema = v.strictObject({
   machine_type: v.nullable(shortText),
   processor_model: v.nullable(shortText),
   /** Of QEMU's machines: how their agent is reached. Left out: virtio-serial. */
-  agent: v.optional(v.picklist(["virtio-serial", "vsock"])),
+  agent: v.optional(v.literal("vsock")),
 });
 export type RecordedChoice = v.InferOutput<typeof choiceSchema>;
 

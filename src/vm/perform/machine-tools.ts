@@ -2,6 +2,7 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Choice } from "../../hypervisor/choose.ts";
 import type { Boot, Disk, HypervisorDriver, HypervisorName } from "../../hypervisor/driver.ts";
 import type { Bytes } from "../../units/units.ts";
+import type { AgentChannel } from "../agent-channel.ts";
 import type { DeclaredCheck } from "../health-configuration.ts";
 import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
 import type { Captures } from "./captures.ts";
@@ -97,7 +98,7 @@ export interface MachineTools {
   /** What a VMM is to be: as recorded, where the machine has been started before. */
   choose(recorded: RecordedChoice | null): Choice;
   /** How the agent of a new machine of QEMU's is to be reached. */
-  agentChannel(): NonNullable<RecordedChoice["agent"]>;
+  agentChannel(): AgentChannel;
   /** Why a machine may have no VMM now; undefined where it may. */
   whyNotStarted(name: string): string | undefined;
   readonly onTrouble: (message: string) => void;

@@ -499,7 +499,7 @@ export class MachineVmm implements Disposable {
   ): Pick<RecordedChoice, "agent"> {
     if (program.hypervisor !== "qemu") return {};
     const agent = choice === null ? this.#tools.agentChannel() : choice.agent;
-    return agent === undefined ? {} : { agent };
+    return agent === "vsock" ? { agent } : {};
   }
 
   async #find(invocation: string): Promise<void> {
