@@ -184,6 +184,11 @@ export class WorkerClient implements Disposable {
     await this.#request(v.null(), "cancel-receive", { name });
   }
 
+  /** @throws WorkerError when none of that name was given away */
+  async forgetMigrated(name: string): Promise<void> {
+    await this.#request(v.null(), "forget-migrated", { name });
+  }
+
   /** Returns when the other host has the machine. @throws WorkerError when it goes on here */
   async migrate(
     name: string,

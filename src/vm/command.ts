@@ -269,6 +269,17 @@ const migrateCommand = defineCommand({
   run: async (args) => await (await import("./commands/migrate.ts")).runMigrate(args),
 });
 
+const forgetMigratedCommand = defineCommand({
+  meta: {
+    name: "forget-migrated",
+    description: "Make a declared virtual machine anew here that was given to another host",
+    examples: [["hostler vm forget-migrated web", "It is gone there, and stays declared here"]],
+    exitCodes: refused,
+  },
+  args: { ...oneName, ...controlSocketFlag },
+  run: async (args) => await (await import("./commands/migrate.ts")).runForgetMigrated(args),
+});
+
 const hashCommand = defineCommand({
   meta: {
     name: "hash",
@@ -595,6 +606,7 @@ export const vmCommand: Command = defineCommand({
     restoreCommand,
     receiveCommand,
     migrateCommand,
+    forgetMigratedCommand,
     snapshotKeyCommand,
     survivableCommand,
     ...masterCommands,

@@ -4,7 +4,7 @@ import type { HistoryEntry } from "./lifecycle-state.ts";
 import { MigrationRefused } from "./perform/migration-dial.ts";
 import type { GiverProgress, MigrationGiver } from "./perform/migration-giver.ts";
 import type { ControlRequest, ErrorKind, MigrationResultRecord } from "./protocol.ts";
-import { type MigrationTicket, migrationLimits } from "./protocol-migration.ts";
+import { migrationLimits } from "./protocol-migration.ts";
 import type { Entry, MachineWorker } from "./worker.ts";
 
 type Of<Verb extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: Verb }>;
@@ -33,6 +33,25 @@ function refuse(call: ControlCall, error: unknown, kind?: ErrorKind): void {
   const message = error instanceof Error ? error.message : String(error);
   const known: ErrorKind = error instanceof MigrationRefused ? "migration" : "system";
   call.refuse({ kind: kind ?? known, message });
+}
+
+/** A declared machine that went to another host may be made anew here. */
+export function answerForgetMigrated(
+  worker: MachineWorker,
+  { name }: Of<"forget-migrated">,
+  call: ControlCall,
+): void {
+  try {
+    if (worker.desired.forgetGiven(name)) call.done(null);
+    else {
+      const message =
+        `Expected a declared machine that was given to another host, received ${name}: ` +
+        "hostler vm diff FILE names those";
+      refuse(call, new MigrationRefused(message));
+    }
+  } catch (error) {
+    refuse(call, error);
+  }
 }
 
 /**
@@ -69,7 +88,7 @@ export async function answerMigrate(
       worker.migrations.forget(giver);
       throw new MigrationRefused(`${name} is ${entry.state.phase}: ${later ?? "it is gone"}`);
     }
-    follow(worker, { entry, name, call }, giver, offered.ticket);
+    follow(worker, { entry, name, call }, giver);
   } catch (error) {
     refuse(call, error);
   }
@@ -95,7 +114,6 @@ function follow(
     call,
   }: { readonly entry: Entry; readonly name: string; readonly call: ControlCall },
   giver: MigrationGiver,
-  ticket: MigrationTicket,
 ): void {
   const { migration } = giver;
   let heard = worker.events.newest;
@@ -120,7 +138,7 @@ function follow(
   };
   const answerOf = (told: HistoryEntry): (() => void) | undefined => {
     if (told.what === "given-away") {
-      return () => call.done(resultOf(name, giver, ticket));
+      return () => call.done(resultOf(name, giver));
     }
     if (told.what === "taken-back") {
       const message = `It was not given away: ${told.reason}. ${name} goes on here`;
@@ -143,13 +161,8 @@ function follow(
   });
 }
 
-function resultOf(
-  name: string,
-  giver: MigrationGiver,
-  ticket: MigrationTicket,
-): MigrationResultRecord {
-  const { host, port, migration } = ticket;
+function resultOf(name: string, giver: MigrationGiver): MigrationResultRecord {
+  const { migration, destination: to } = giver;
   const { bytes, rounds, pause, time } = giver.result ?? { bytes: 0, rounds: 0, pause: 0, time: 0 };
-  const to = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
   return { name, migration, to, bytes, rounds, pause_ms: pause, time_ms: time };
 }

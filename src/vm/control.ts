@@ -3,7 +3,7 @@ import type { ControlCall } from "../messaging/control-server.ts";
 import type { BookedEvent } from "../units/event-book.ts";
 import { hostlerVersion } from "../units/version.ts";
 import { type AskedMachine, answerAgent } from "./agent-control.ts";
-import { answerMigrate, answerReceive } from "./control-migration.ts";
+import { answerForgetMigrated, answerMigrate, answerReceive } from "./control-migration.ts";
 import { answerSnapshots } from "./control-snapshots.ts";
 import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
@@ -54,6 +54,9 @@ export function answerControl(
     case "cancel-receive":
       void answerReceive(worker, request, call);
       return;
+    case "forget-migrated":
+      answerForgetMigrated(worker, request, call);
+      return;
     case "restore":
     case "snapshots":
     case "delete-snapshot":
@@ -69,7 +72,8 @@ type AboutOne = Exclude<
   {
     verb:
       | ("create" | "apply" | "diff" | "list" | "events" | "status" | "metrics")
-      | ("restore" | "snapshots" | "delete-snapshot" | "receive" | "cancel-receive");
+      | ("restore" | "snapshots" | "delete-snapshot" | "receive" | "cancel-receive")
+      | "forget-migrated";
   }
 >;
 

@@ -3,6 +3,7 @@ import { firstFinding } from "../messaging/describe-issues.ts";
 import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
 import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
+import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
 import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";
 import { findShared } from "./protocol-network.ts";
@@ -162,8 +163,19 @@ function positionOf(root: TomlNode, path: readonly (string | number)[]): TextPos
   return at;
 }
 
+/** A machine that was given to another host while it was declared here. */
+export type GivenMachine = Given & { readonly name: string };
+
 /** As the reconciler takes it. */
-export function desiredOf(request: DesiredRequest, generation: number): Desired {
+export function desiredOf(
+  request: DesiredRequest,
+  generation: number,
+  given: readonly GivenMachine[] = [],
+): Desired {
   const machines = request.machine.map(({ power = "running", ...spec }) => ({ spec, power }));
-  return { generation, machines: machines.slice(0, limits.machines) };
+  return {
+    generation,
+    machines: machines.slice(0, limits.machines),
+    given: new Map(given.map(({ name, ...one }) => [name, one])),
+  };
 }

@@ -1,5 +1,6 @@
-import { desiredOf } from "./declaration.ts";
+import { desiredOf, type GivenMachine } from "./declaration.ts";
 import type { MachineEvent } from "./lifecycle-state.ts";
+import type { Given } from "./machine-record.ts";
 import type { DesiredFile } from "./perform/desired-file.ts";
 import type { DesiredRequest, ReconciliationAnswer, VmSpec } from "./protocol.ts";
 import {
@@ -15,8 +16,11 @@ import {
   type Standing,
 } from "./reconcile.ts";
 
-/** A declaration with its number. */
-export type Declared = DesiredRequest & { readonly generation: number };
+/** A declaration with its number, and which of its machines other hosts were given since. */
+export type Declared = DesiredRequest & {
+  readonly generation: number;
+  readonly given?: GivenMachine[] | undefined;
+};
 
 /** What keeping to a declaration needs of the worker. */
 export interface Reconciled {
@@ -31,6 +35,8 @@ export interface Reconciled {
   create(machine: DesiredMachine): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
   declare(name: string, power: DeclaredPower): void;
+  /** Has a machine that came from another host be a declared one. @throws Error (ENOSPC …) */
+  adopt(machine: DesiredMachine): void;
   /** Changes what of a machine can be changed while it runs. @throws Error (ENOSPC …) */
   adjust(name: string, spec: VmSpec): void;
   handle(name: string, event: MachineEvent): void;
@@ -57,6 +63,8 @@ export class DeclarationRefused extends Error {
 export class DesiredState {
   readonly #worker: Reconciled;
   #desired: Desired | undefined;
+  /** The same as it stands in the file; a text that says why that is not understood. */
+  #kept: Declared | string | undefined;
   #holds: ReadonlyMap<string, Hold> = new Map();
   #last: Reconciliation | undefined;
   /** Commands that were refused when they were last given: not given again to as many machines. */
@@ -68,9 +76,12 @@ export class DesiredState {
     this.#worker = worker;
     const { file } = worker;
     const found = file?.read();
+    this.#kept = found;
     if (typeof found === "string") {
       worker.onTrouble(`${file?.path} is not understood, and nothing is declared: ${found}`);
-    } else if (found !== undefined) this.#desired = desiredOf(found, found.generation);
+    } else if (found !== undefined) {
+      this.#desired = desiredOf(found, found.generation, found.given);
+    }
   }
 
   get generation(): number | null {
@@ -105,19 +116,63 @@ export class DesiredState {
       throw new DeclarationRefused(message, { kind: "old-generation" });
     }
     this.#refuseUnfit(request);
-    const desired = { ...request, generation };
+    const given = this.#stillGiven(request);
     try {
-      file.write(desired);
+      this.#keep({ ...request, generation, given });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       const message = `Cannot write the declaration down: ${why}`;
       throw new DeclarationRefused(message, { kind: "system", cause: error });
     }
-    this.#desired = desiredOf(desired, generation);
     this.#refused.clear();
-    const planned = this.#plan(this.#desired);
+    const planned = this.#plan(desiredOf(request, generation, given));
     this.reconcile();
     return answerOf(planned);
+  }
+
+  /** @throws Error (ENOSPC …): the former one stands */
+  #keep(declared: Declared): void {
+    const { given = [], ...rest } = declared;
+    this.#worker.file?.write(given.length === 0 ? rest : { ...rest, given });
+    this.#kept = declared;
+    this.#desired = desiredOf(declared, declared.generation, given);
+  }
+
+  /** Whoever takes a machine out of the file knows that it went; one that is here has come back. */
+  #stillGiven({ machine }: DesiredRequest): GivenMachine[] {
+    const declared = new Set(machine.map(({ name }) => name));
+    const here = new Set(this.#worker.observe().map(({ name }) => name));
+    const isOpen = ({ name }: GivenMachine) => declared.has(name) && !here.has(name);
+    return this.#given.filter(isOpen);
+  }
+
+  get #given(): readonly GivenMachine[] {
+    return typeof this.#kept === "object" ? (this.#kept.given ?? []) : [];
+  }
+
+  /**
+   * A machine of the declaration is another host's, and is not made anew here. Safe to say again.
+   * @throws Error (ENOSPC …), or when nobody knows what is declared
+   */
+  noteGiven(name: string, given: Given): void {
+    if (typeof this.#kept === "string") {
+      throw new Error(`It cannot be noted that another host has it: ${this.#kept}`);
+    }
+    if (this.#kept?.machine.some((one) => one.name === name) !== true) return;
+    const others = this.#given.filter((one) => one.name !== name);
+    this.#keep({ ...this.#kept, given: [...others, { name, ...given }] });
+  }
+
+  /**
+   * It may be made anew here. @returns false when it was not given away
+   * @throws Error (ENOSPC …): it stays another host's
+   */
+  forgetGiven(name: string): boolean {
+    const others = this.#given.filter((one) => one.name !== name);
+    if (typeof this.#kept !== "object" || others.length === this.#given.length) return false;
+    this.#keep({ ...this.#kept, given: others });
+    this.reconcile();
+    return true;
   }
 
   #refuseUnfit({ machine }: DesiredRequest): void {
@@ -132,7 +187,7 @@ export class DesiredState {
     if (this.#worker.file === undefined) throw hasMaster();
     this.#refuseUnfit(request);
     const generation = request.generation ?? (this.#desired?.generation ?? 0) + 1;
-    return answerOf(this.#plan(desiredOf(request, generation)));
+    return answerOf(this.#plan(desiredOf(request, generation, this.#stillGiven(request))));
   }
 
   /** After everything that happened: does what is left to do; nothing where all is as declared. */
@@ -185,6 +240,12 @@ export class DesiredState {
     if (command.kind === "create") return this.#worker.create(command.machine);
     if (command.kind === "end") {
       this.#end(command.name);
+      return undefined;
+    }
+    if (command.kind === "adopt") {
+      this.#worker.adopt(command.machine);
+      // What it was given away for, once, is over: it came back.
+      this.forgetGiven(command.name);
       return undefined;
     }
     if (command.kind === "adjust") {
@@ -243,6 +304,8 @@ function detailOf(command: Command): string {
       return command.reason === "given-anew"
         ? "it is given under a higher owner generation: it is created anew after it"
         : `${command.drift.map(({ key }) => key).join(", ")} changed: it is created anew after it`;
+    case "adopt":
+      return "it came from another host, as it is declared";
     case "adjust":
       return `${command.drift.map(({ key }) => key).join(", ")} changed`;
     case "end":

@@ -51,15 +51,24 @@ export const assignedSchema = v.strictObject({
 });
 export type Assigned = v.InferOutput<typeof assignedSchema>;
 
+/** To whom a machine was given ("10.77.0.2:40123"), and when: RFC 3339, UTC, for people. */
+export const givenSchema = v.strictObject({ to: shortText, time: shortText });
+export type Given = v.InferOutput<typeof givenSchema>;
+
 export const machineRecordSchema = v.strictObject({
   format: v.literal(1),
   spec: vmSpecSchema,
-  /** Whoever declares it: a machine that was made by hand is not removed by `apply`. */
-  owner: v.picklist(["declared", "operator"]),
+  /**
+   * Whoever declares it: a machine that was made by hand is not removed by `apply`, nor is one that
+   * was received from another host, until a file declares it as it is.
+   */
+  owner: v.picklist(["declared", "operator", "received"]),
   /** What it was declared to be when it was last told so; null for one that nobody declared. */
   declared_power: v.nullable(v.picklist(["off", "created", "running", "paused"])),
   /** Left out of one that no master gave. */
   assigned: v.optional(assignedSchema),
+  /** From the note that gave it to another host until it is taken back. */
+  given: v.optional(givenSchema),
   /** In which its guest must be off, as the last shutdown asked; null: the usual time. */
   shutdown_grace_ms: v.nullable(count),
   allocation: allocationSchema,

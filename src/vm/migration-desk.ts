@@ -102,13 +102,9 @@ export class MigrationDesk {
     const { spec, choice, allocation } = record;
     if (record.assigned !== undefined) {
       throw new MigrationRefused(
-        `${spec.name} was given to this worker by a master, which says where it runs`,
-      );
-    }
-    if (record.owner === "declared") {
-      throw new MigrationRefused(
-        `${spec.name} is declared for this worker, which would make it anew once it is gone: ` +
-          "a machine that was made by hostler vm create, or restored, can move",
+        `${spec.name} was given to this worker by a master, which says where it runs: at the ` +
+          "master, hostler vm cordon keeps new machines from a worker, and what is deleted there " +
+          "and applied anew is made on another one",
       );
     }
     if (attached === undefined || choice === null) {
@@ -201,7 +197,8 @@ export class MigrationDesk {
     const digest = parseHash(spec.hash ?? "");
     const image = digest === undefined ? null : keyOfNar(digest);
     // A user of this host's, and its boot, when it is one of its machines.
-    return newRecord({ spec, allocation: { user: 1, cards }, choice, image, boot: "" });
+    const allocation = { user: 1, cards };
+    return newRecord({ spec, owner: "received", allocation, choice, image, boot: "" });
   }
 
   /** Whoever reserved its name and address gives them to the machine that there is then. */

@@ -77,13 +77,14 @@ const text = v.pipe(
 );
 const identifier = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const name = v.pipe(
+export const machineNameSchema = v.pipe(
   v.string(),
   v.check(
     (value) => refuseName(value) === undefined,
     ({ input }) => `${nameRule}, instead of ${refuseName(String(input))?.received ?? ""}`,
   ),
 );
+const name = machineNameSchema;
 const path = v.pipe(
   text,
   v.startsWith("/", "Expected an absolute path"),
@@ -301,6 +302,8 @@ export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("migrate"), name, ticket: v.string() }),
   /** Says that a machine is this host's, of which nobody knows whose it is. */
   v.strictObject({ id: identifier, verb: v.literal("claim"), name }),
+  /** A machine that is declared here, and was given to another host, may be made anew here. */
+  v.strictObject({ id: identifier, verb: v.literal("forget-migrated"), name }),
   v.strictObject({ id: identifier, verb: v.literal("replace-vmm"), name }),
   v.strictObject({ id: identifier, verb: v.literal("survivable"), name }),
   /** Runs a program in its guest: output as items, then its ending. It ends with this client. */

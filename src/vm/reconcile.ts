@@ -1,5 +1,5 @@
 import type { MachineEvent, Phase, Wanted } from "./lifecycle-state.ts";
-import type { Assigned } from "./machine-record.ts";
+import type { Assigned, Given } from "./machine-record.ts";
 import type { VmSpec } from "./protocol.ts";
 import { cardRequestsOf } from "./protocol-network.ts";
 
@@ -34,6 +34,8 @@ export interface Desired {
    * others stay. undefined: what is declared no more goes.
    */
   readonly removals?: ReadonlyMap<string, number>;
+  /** Machines that were given to another host while they were declared here: not made anew. */
+  readonly given?: ReadonlyMap<string, Given>;
 }
 
 /** A machine as the worker knows it. */
@@ -46,7 +48,7 @@ export interface ObservedMachine {
   /** What it was made of; undefined where nobody knows, and then it is left alone. */
   readonly spec: VmSpec | undefined;
   /** Whoever declares it. A machine that an operator made by hand is nobody's to remove. */
-  readonly owner: "declared" | "operator" | "unknown";
+  readonly owner: "declared" | "operator" | "received" | "unknown";
   /** Under which a master gave it; undefined for one that none gave. */
   readonly ownerGeneration?: number | undefined;
   readonly reason: string | undefined;
@@ -61,6 +63,8 @@ export interface Drift {
 
 export type Command =
   | { readonly kind: "create"; readonly name: string; readonly machine: DesiredMachine }
+  /** It came from another host, and is declared as it is: it is the declaration's from now on. */
+  | { readonly kind: "adopt"; readonly name: string; readonly machine: DesiredMachine }
   /** Declared no more. */
   | { readonly kind: "delete"; readonly name: string; readonly reason: "extra" }
   /** Declared otherwise: it is deleted, and created anew when it is removed. */
@@ -122,7 +126,13 @@ export function reconcile(
     ...held,
     ...desired.machines
       .filter(({ spec }) => !isHeld.has(spec.name))
-      .map((machine) => decideDeclared(machine, known.get(machine.spec.name))),
+      .map((machine) =>
+        decideDeclared(
+          machine,
+          known.get(machine.spec.name),
+          desired.given?.get(machine.spec.name),
+        ),
+      ),
     ...extra.map((machine) => decideExtra(machine, desired.removals)),
   ].filter((decision) => decision !== undefined);
   const standings = decisions.map(({ standing }) => standing);
@@ -183,9 +193,14 @@ function decideHeld(
 const isToGo = ({ name, ownerGeneration }: ObservedMachine, removals: Desired["removals"]) =>
   (removals?.get(name) ?? 0) >= (ownerGeneration ?? Number.POSITIVE_INFINITY);
 
-function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | undefined): Decision {
+function decideDeclared(
+  machine: DesiredMachine,
+  observed: ObservedMachine | undefined,
+  given: Given | undefined,
+): Decision {
   const { name } = machine.spec;
   if (isGone(observed)) {
+    if (given !== undefined) return { standing: stand(name, "left-alone", givenText(name, given)) };
     return { standing: pending(name, "it is missing"), command: { kind: "create", name, machine } };
   }
   const leftAlone = whyLeftAlone(observed);
@@ -193,6 +208,7 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
   if (observed.owner === "operator") {
     return { standing: stand(name, "left-alone", "an operator made it by hand") };
   }
+  if (observed.owner === "received") return decideReceived(machine, observed);
   if (observed.wanted === "absent") return { standing: pending(name, "it is being removed") };
   const owned = decideOwner(machine, observed);
   if (owned !== undefined) return owned;
@@ -205,6 +221,32 @@ function decideDeclared(machine: DesiredMachine, observed: ObservedMachine | und
     return { standing, command: { kind: "delete", name, reason: "changed", drift } };
   }
   return decidePower(machine, observed);
+}
+
+const givenText = (name: string, { to, time }: Given) =>
+  `it was given to ${to} at ${time}: take it out of the file here, or, to make it anew here, ` +
+  `hostler vm forget-migrated ${name}`;
+
+/** One that came from another host, whose file declared it as this one's does now. */
+function decideReceived(machine: DesiredMachine, observed: ObservedMachine): Decision {
+  const { name, hash } = machine.spec;
+  if (machine.assigned !== undefined) {
+    return { standing: stand(name, "left-alone", "it came from another host, by an operator") };
+  }
+  if (observed.wanted === "absent") return { standing: pending(name, "it is being removed") };
+  // With the same hash it is the same image, wherever it was read.
+  const isSame = (key: string) =>
+    adjustable.has(key) || (key === "imagePath" && hash === observed.spec?.hash);
+  const drift = findDrift(machine.spec, observed.spec).filter(({ key }) => !isSame(key));
+  if (drift.length === 0) {
+    const standing = pending(name, "it came from another host");
+    return { standing, command: { kind: "adopt", name, machine } };
+  }
+  const keys = drift.map(({ key }) => key).join(", ");
+  const reason =
+    `it came from another host, and is declared here with another ${keys}: declare it as it is, ` +
+    `by hostler vm show ${name}, or delete it`;
+  return { standing: { ...stand(name, "left-alone", reason), drift } };
 }
 
 /** Keys of what is around a machine, and not of what it is made of. */
@@ -276,7 +318,7 @@ function decideExtra(
   if (removals !== undefined && !isToGo(observed, removals)) return undefined;
   const leftAlone = whyLeftAlone(observed);
   if (leftAlone !== undefined) return { standing: stand(name, "left-alone", leftAlone) };
-  if (observed.owner === "operator") return undefined;
+  if (observed.owner === "operator" || observed.owner === "received") return undefined;
   const standing = pending(name, "it is declared no more");
   if (observed.wanted === "absent") return { standing };
   return { standing, command: { kind: "delete", name, reason: "extra" } };
@@ -335,7 +377,7 @@ function percentOf(standings: readonly Standing[]): number {
 }
 
 /** What a command is to the machine's life. */
-export function eventOf(command: Exclude<Command, { kind: "adjust" }>): MachineEvent {
+export function eventOf(command: Exclude<Command, { kind: "adjust" | "adopt" }>): MachineEvent {
   switch (command.kind) {
     case "create":
       return { kind: "create", wanted: command.machine.power };

@@ -229,6 +229,7 @@ export class MachineWorker {
       choose: (recorded) => this.choose(recorded),
       agentChannel: () => this.#agentChannel.channel,
       whyNotStarted: (name) => this.mastered?.whyNotStarted(name),
+      noteGiven: (name, given) => this.desired.noteGiven(name, given),
       onTrouble,
     };
     this.desired = new DesiredState({
@@ -246,6 +247,11 @@ export class MachineWorker {
       create: ({ spec, power: wanted, assigned }) =>
         this.create(spec, { wanted, owner: "declared", ...(assigned && { assigned }) })?.message,
       declare: (name, power) => this.machines.get(name)?.machine.declare(power),
+      adopt: (machine) => {
+        this.machines.get(machine.spec.name)?.machine.takeUp(machine);
+        // Its power may be another one than is declared, which is seen when it is looked at again.
+        this.#announce();
+      },
       adjust: (name, spec) => {
         this.machines.get(name)?.machine.adjust(spec);
         // It is as declared from now on, which is seen when it is looked at again.

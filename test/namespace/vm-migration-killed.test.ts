@@ -1,5 +1,6 @@
 /** Kills either worker at each step of a migration: one of both runs the machine afterwards. */
 import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import {
   type MigrationEffect,
   migrationEffects,
@@ -37,12 +38,16 @@ interface KillCase {
   readonly side: "giver" | "taker";
   readonly point: string;
   readonly pass: number;
+  /** By a file at the giver; else it is made by hand. */
+  readonly isDeclared?: boolean;
 }
 
 const stepSide = (step: string) => (step.startsWith("receive") ? "taker" : "giver");
 
 /** The giver's first is of the machine's adoption; then "given", and its end. The taker's: all. */
 const notes = { giver: [2, 3, 4], taker: [1, 2, 3, 4, 5, 6] } as const;
+
+const declaredAt = { side: "giver", isDeclared: true } as const;
 
 const cases: readonly KillCase[] = [
   ...migrationEffects
@@ -62,6 +67,14 @@ const cases: readonly KillCase[] = [
       notes[side].map((pass) => ({ side, point: `vm:note:${when}`, pass })),
     ),
   ),
+  // Whether it is made anew here, where a file declares it, hangs on these alone.
+  ...["before", "after"].flatMap((when) => [
+    ...notes.giver.map((pass) => ({ ...declaredAt, point: `vm:note:${when}`, pass })),
+    { ...declaredAt, point: `vm:discard:${when}`, pass: 1 },
+  ]),
+  { ...declaredAt, point: "vm:discard:network", pass: 1 },
+  { ...declaredAt, point: "vm:discard:files", pass: 1 },
+  { ...declaredAt, point: "vm:hand-over:said", pass: 1 },
   { side: "taker", point: "vm:spawn:started", pass: 1 },
   { side: "taker", point: "vm:resume:before", pass: 1 },
   { side: "taker", point: "vm:resume:after", pass: 1 },
@@ -120,13 +133,25 @@ const withFaults = (point: string, pass: number) => ({
 
 const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
 
-async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
+/** @returns the file that declares it */
+async function make(isDeclared: boolean): Promise<string> {
+  const declaration = giver.folder.file("machines.json");
+  const machine = [{ name: "web", imagePath: image.path, hash: image.hash }];
+  writeFileSync(declaration, JSON.stringify({ machine }));
+  if (isDeclared) {
+    await giver.say("apply", declaration);
+    await giver.reaches("web", "running");
+  } else await giver.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
+  return declaration;
+}
+
+async function migrateAndDie({ side, point, pass, isDeclared = false }: KillCase): Promise<void> {
   pair = await VmPair.make();
   ({ giver, taker } = pair);
   image = await giver.image();
   const dying = side === "giver" ? giver : taker;
   await giver.start();
-  await giver.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
+  const declaration = await make(isDeclared);
   const before = await giver.counts("web");
   if (dying === giver) await giver.kill();
   else await giver.reaches("web", "running");
@@ -157,6 +182,12 @@ async function migrateAndDie({ side, point, pass }: KillCase): Promise<void> {
   expect(await host.counts("web")).toBeGreaterThan(before);
   const other = host === giver ? taker : giver;
   await waitFor("its VMM to be gone", () => other.vmmProcesses().length === 0);
+  if (isDeclared) {
+    // What is declared is kept to once more: it is there, or is known to be elsewhere.
+    const { stdout } = await giver.run("diff", declaration);
+    expect(stdout).toContain(host === giver ? "100 % as declared" : "it was given to 10.77.0.2:");
+    expect(other.vmmProcesses()).toEqual([]);
+  }
   expect(`${giver.said}${taker.said}`).not.toContain("bug");
 }
 
@@ -201,7 +232,8 @@ async function callOffAndDie(point: string, now: boolean): Promise<void> {
 skipUnless("either worker, killed in the middle of a migration", needs, () => {
   const chosen = rotating("migration kills", cases, { outOf: 20 });
   for (const one of chosen) {
-    test(`the ${one.side} is killed at ${one.point}#${one.pass}`, () => migrateAndDie(one));
+    const what = one.isDeclared === true ? ", of what is declared" : "";
+    test(`the ${one.side} is killed at ${one.point}#${one.pass}${what}`, () => migrateAndDie(one));
   }
   for (const { point, now } of rotating("calling it off", callingOff, { outOf: 4 })) {
     const how = now ? "at once" : "with a grace";

@@ -161,18 +161,65 @@ skipUnless("a machine between two hosts", needs, () => {
     expect((await listed(taker)).map(({ name }) => name)).toEqual(["other"]);
   });
 
-  test("a declared machine, and one that does not run, stay", async () => {
-    await giver.say("create", "web", "--image", image.path, "--hash", image.hash);
-    const { stderr } = await giver.run("migrate", "web", "--ticket", await pair.ticket());
-    expect(stderr).toContain("web is created: it has not been booted");
-    await giver.say("delete", "web", "--now", "--wait");
+  test("a declared machine goes for good, and a file adopts it where it went", async () => {
     const declaration = giver.folder.file("machines.json");
     const machine = [{ name: "web", imagePath: image.path, hash: image.hash }];
     writeFileSync(declaration, JSON.stringify({ machine }));
     await giver.say("apply", declaration);
     await giver.reaches("web", "running");
+    const before = await giver.counts("web");
+    await giver.say("migrate", "web", "--ticket", await pair.ticket());
+    await taker.reaches("web", "running");
+    expect(await taker.counts("web")).toBeGreaterThan(before);
+    await expectNothingAt(giver);
+    // Neither a later worker nor the old file makes it anew.
+    await giver.kill();
+    await giver.start();
+    for (const verb of ["apply", "diff"]) {
+      const { stdout } = await giver.run(verb, declaration);
+      expect(stdout).toContain("left-alone");
+      expect(stdout).toMatch(/it was given to 10\.77\.0\.2:\d+ at 2\S+: take it out of the file/);
+    }
+    await expectNothingAt(giver);
+    // There it is nobody's to remove, and becomes a file's that declares it as it is.
+    const { pid } = await taker.summary("web");
+    const elsewhere = taker.folder.file("machines.json");
+    writeFileSync(elsewhere, JSON.stringify({ machine: [] }));
+    await taker.say("apply", elsewhere);
+    const larger = [{ ...machine[0], memoryMb: 96 }];
+    writeFileSync(elsewhere, JSON.stringify({ machine: larger }));
+    expect(await taker.say("apply", elsewhere)).toContain("is declared here with another memoryMb");
+    writeFileSync(elsewhere, JSON.stringify({ machine }));
+    const adopted = await taker.say("apply", elsewhere);
+    expect(adopted).toContain("adopt: it came from another host, as it is declared");
+    await waitFor("all to be as declared", async () => {
+      const { stdout } = await taker.run("diff", elsewhere);
+      return stdout.includes("100 % as declared");
+    });
+    expect((await taker.summary("web")).pid).toBe(pid);
+    // Back it goes, is adopted there by the file that still names it, and taken out of it.
+    await taker.say("migrate", "web", "--ticket", await pair.ticketOf(giver));
+    await giver.reaches("web", "running");
+    await waitFor("the file to have it", async () => {
+      const { stdout } = await giver.run("diff", declaration);
+      return stdout.includes("100 % as declared");
+    });
     await giver.counts("web");
-    await refused(await pair.ticket(), "web is declared for this worker");
+    await expectNothingAt(taker);
+    // Who knows that it went, and wants another one, says so.
+    expect(await taker.say("forget-migrated", "web")).toContain("is made anew here");
+    await waitFor("it to be made anew", async () => (await listed(taker)).length === 1);
+    const again = await taker.run("forget-migrated", "web");
+    expect(again.stderr).toContain("Expected a declared machine that was given to another host");
+    writeFileSync(declaration, JSON.stringify({ machine: [] }));
+    await giver.say("apply", declaration);
+    expect((await giver.summary("web")).wanted).toBe("absent");
+  });
+
+  test("a machine that does not run stays", async () => {
+    await giver.say("create", "web", "--image", image.path, "--hash", image.hash);
+    const { stderr } = await giver.run("migrate", "web", "--ticket", await pair.ticket());
+    expect(stderr).toContain("web is created: it has not been booted");
     const usage = await giver.run("migrate", "web");
     expect([usage.exitCode, usage.stderr]).toEqual([100, expect.stringContaining("--ticket FILE")]);
   });

@@ -653,6 +653,9 @@ class Simulation {
       if (written !== undefined) this.#host.disk.set(name, { ...written, spec: command.spec });
       return;
     }
+    // No machine of this host came from another one.
+    this.#require(command.kind !== "adopt", `${name} is adopted by its declaration`);
+    if (command.kind === "adopt") return;
     if (written !== undefined && command.kind === "power") written.declaredPower = power;
     this.#wish(name, eventOf(command));
   }

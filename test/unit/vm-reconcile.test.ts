@@ -1,5 +1,6 @@
 /** What is declared against what there is. */
 import { describe, expect, test } from "bun:test";
+import type { Phase } from "../../src/vm/lifecycle-state.ts";
 import { phases } from "../../src/vm/protocol.ts";
 import {
   type DeclaredPower,
@@ -121,6 +122,52 @@ describe("commands", () => {
     expect([commands, standings, convergencePercent]).toEqual([[], [], 100]);
     const declared = standing([desire("one")], [see("one", { owner: "operator" })]);
     expect(declared).toEqual(["left-alone", "an operator made it by hand"]);
+  });
+
+  test("a declared machine that another host was given is not made anew", () => {
+    const given = new Map([["one", { to: "10.77.0.2:4123", time: "2026-01-02T03:04:05Z" }]]);
+    const gone = (phase: Phase | undefined) =>
+      reconcile(
+        { generation: 1, machines: [desire("one"), desire("two")], given },
+        phase === undefined ? [] : [see("one", { phase, wanted: "absent" })],
+      );
+    for (const phase of [undefined, "absent", "removed"] as const) {
+      const { commands, standings } = gone(phase);
+      expect(commands.map(({ name }) => name)).toEqual(["two"]);
+      expect(standings[0]).toMatchObject({ name: "one", status: "left-alone" });
+      expect(standings[0]?.reason).toStartWith(
+        "it was given to 10.77.0.2:4123 at 2026-01-02T03:04:05Z: take it out of the file here, or",
+      );
+      expect(standings[0]?.reason).toEndWith("hostler vm forget-migrated one");
+    }
+    // While its VMM is ended and its files go, nothing is done either.
+    expect(gone("removing").commands.map(({ name }) => name)).toEqual(["two"]);
+  });
+
+  test("a machine that came from another host is adopted where it is declared as it is", () => {
+    const found = see("one", { owner: "received" });
+    expect(pass([], [found])).toMatchObject({ commands: [], standings: [] });
+    const machine = desire("one", "paused", { imagePath: "/elsewhere", limits: { cpuMax: 1 } });
+    const same = { ...machine, spec: { ...machine.spec, hash: "sha256-x" } };
+    const here = see("one", {
+      owner: "received",
+      spec: { ...desire("one").spec, hash: "sha256-x" },
+    });
+    expect<unknown>(pass([same], [here]).commands).toEqual([
+      { kind: "adopt", name: "one", machine: same },
+    ]);
+    const other = pass([desire("one", "running", { cpu: 4 })], [found]);
+    expect(other.commands).toEqual([]);
+    expect(other.standings[0]).toMatchObject({ status: "left-alone", drift: [{ key: "cpu" }] });
+    expect(other.standings[0]?.reason).toContain("declared here with another cpu");
+    const assigned = { owner_generation: 1, movable: false, fencing: "none" } as const;
+    expect(pass([{ ...desire("one"), assigned }], [found]).commands).toEqual([]);
+    expect(kinds([desire("one")], [see("one", { owner: "received", wanted: "absent" })])).toEqual(
+      [],
+    );
+    expect(kinds([desire("one")], [see("one", { owner: "received", phase: "arrived" })])).toEqual(
+      [],
+    );
   });
 
   test("no phase gets a command for what is under way", () => {

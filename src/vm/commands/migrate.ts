@@ -117,6 +117,20 @@ export async function runMigrate(options: MigrateOptions): Promise<number> {
   return ExitCode.done;
 }
 
+interface ForgetOptions {
+  readonly name: string;
+  readonly "control-socket": string;
+}
+
+/** Lets a declared machine be made here again that went to another host. */
+export async function runForgetMigrated(options: ForgetOptions): Promise<number> {
+  const { name } = options;
+  using client = await WorkerClient.connect(options["control-socket"]);
+  await client.forgetMigrated(name);
+  await printText(`${name}: is made anew here, as it is declared\n`);
+  return ExitCode.done;
+}
+
 function readTicketFile(path: string): string {
   const place = { what: "read the ticket", path, otherwise: "name another file" };
   return withFile(place, () => {

@@ -4,10 +4,21 @@ import * as v from "valibot";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { refusalCode } from "../../journal/file-refused.ts";
 import type { Declared } from "../desired-state.ts";
-import { desiredSchema } from "../protocol.ts";
+import { givenSchema } from "../machine-record.ts";
+import { desiredSchema, limits, machineNameSchema } from "../protocol.ts";
 
 /** Bytes: a thousand machines, each with as many domains as it may have, have less. */
 const mostBytes = 64 * 1024 * 1024;
+
+const fileSchema = v.strictObject({
+  ...desiredSchema.entries,
+  given: v.optional(
+    v.pipe(
+      v.array(v.strictObject({ name: machineNameSchema, ...givenSchema.entries })),
+      v.maxLength(limits.machines),
+    ),
+  ),
+});
 
 /** What was declared last, beside the machines: a worker that is started anew keeps to it. */
 export class DesiredFile {
@@ -21,7 +32,7 @@ export class DesiredFile {
   read(): Declared | string | undefined {
     try {
       if (statSync(this.#path).size > mostBytes) return `expected at most ${mostBytes} bytes`;
-      const parsed = v.safeParse(desiredSchema, JSON.parse(readFileSync(this.#path, "utf8")));
+      const parsed = v.safeParse(fileSchema, JSON.parse(readFileSync(this.#path, "utf8")));
       if (!parsed.success) return parsed.issues[0].message;
       return { ...parsed.output, generation: parsed.output.generation ?? 0 };
     } catch (error) {

@@ -4,7 +4,7 @@ import type { Boot, Disk, HypervisorDriver, HypervisorName } from "../../hypervi
 import type { Bytes } from "../../units/units.ts";
 import type { AgentChannel } from "../agent-channel.ts";
 import type { DeclaredCheck } from "../health-configuration.ts";
-import type { MachineRecord, RecordedChoice } from "../machine-record.ts";
+import type { Given, MachineRecord, RecordedChoice } from "../machine-record.ts";
 import type { Captures } from "./captures.ts";
 import type { MachineCgroups } from "./machine-cgroups.ts";
 import type { MachineFolders } from "./machine-folders.ts";
@@ -70,6 +70,8 @@ export interface MachineMigrations {
   abandon(migration: string, reason: string): void;
   handOver(migration: string, name: string, wanted: "running" | "paused"): void;
   confirm(migration: string, what: "arrived" | "taken"): void;
+  /** "10.77.0.2:40123"; undefined for one that this worker did not begin. */
+  destinationOf(migration: string): string | undefined;
 }
 
 /** Where a VMM reaches sockets that are made for it, and as whom. */
@@ -101,5 +103,7 @@ export interface MachineTools {
   agentChannel(): AgentChannel;
   /** Why a machine may have no VMM now; undefined where it may. */
   whyNotStarted(name: string): string | undefined;
+  /** A declared machine is another host's from now on. @throws Error (ENOSPC …) */
+  noteGiven(name: string, given: Given): void;
   readonly onTrouble: (message: string) => void;
 }

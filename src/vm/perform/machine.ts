@@ -1,4 +1,4 @@
-import { monotonicNow } from "../../event-loop/clock.ts";
+import { monotonicNow, wallClock } from "../../event-loop/clock.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import type { DeclaredCheck } from "../health-configuration.ts";
 import type {
@@ -15,6 +15,7 @@ import {
   noteToRecord,
 } from "../machine-record.ts";
 import type { VmSpec } from "../protocol.ts";
+import type { DesiredMachine } from "../reconcile.ts";
 import { removeDisks } from "./disk-ownership.ts";
 import { passEffect, passStep } from "./kill-points.ts";
 import type { MachineAgent } from "./machine-agent.ts";
@@ -176,6 +177,17 @@ export class Machine implements Disposable {
     return invocation === undefined ? undefined : this.#tools.cgroups.measure(invocation);
   }
 
+  /**
+   * It came from another host, and is declared as it is from now on.
+   * @throws Error (ENOSPC …): the former record stands
+   */
+  takeUp({ spec, power }: DesiredMachine): void {
+    const record = { ...this.#record, owner: "declared" as const, declared_power: power };
+    this.#tools.folders.write(this.name, record);
+    this.#record = record;
+    this.adjust(spec);
+  }
+
   /** Notes what a master gave it with. @throws Error (ENOSPC …): the former record stands */
   assign(assigned: Assigned): void {
     const record = { ...this.#record, assigned };
@@ -307,7 +319,12 @@ export class Machine implements Disposable {
     // A guest that begins anew has said nothing yet; one that is given its state has.
     const isAnew = note.stage === "starting" && note.capture?.stage !== "held";
     const said = isAnew ? { said: [] } : {};
-    const record = { ...this.#record, ...said, note: noteToRecord(note), boot };
+    const { given: _, ...former } = this.#record;
+    const given = this.#givenWith(note);
+    const record = {
+      ...{ ...former, ...said, note: noteToRecord(note), boot },
+      ...(given !== undefined && { given }),
+    };
     try {
       this.#tools.folders.write(this.name, record);
       this.#record = record;
@@ -320,6 +337,14 @@ export class Machine implements Disposable {
         this.#work();
       });
     }
+  }
+
+  /** To whom it was given: in the same write as the note, and until it is taken back. */
+  #givenWith({ stage, migration, wanted }: Note): MachineRecord["given"] {
+    const { given } = this.#record;
+    if (stage !== "given") return wanted === "absent" ? given : undefined;
+    const to = this.#tools.migrations.destinationOf(migration ?? "") ?? "another host";
+    return given ?? { to, time: wallClock() };
   }
 
   #perform(effect: Exclude<MachineEffect, { kind: "note" }>): void {
@@ -411,6 +436,9 @@ export class Machine implements Disposable {
       this.#vmm.removeFiles();
       await this.#tools.network.disconnect(this.name);
       passStep("discard:network");
+      const { given, owner } = this.#record;
+      // What is declared would make it anew, once there is nothing of it.
+      if (given !== undefined && owner === "declared") this.#tools.noteGiven(this.name, given);
       this.#removeFolder();
       // What is heard of it from now on, as of a capture that is forgotten, is noted nowhere.
       this.#hasNoFolder = true;

@@ -83,6 +83,12 @@ export class MigrationGiver {
     this.#options = options;
   }
 
+  /** "10.77.0.2:40123", "[2001:db8::7]:40123" */
+  get destination(): string {
+    const { host, port } = this.#options.ticket;
+    return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  }
+
   /** Once it was taken. */
   get result(): MigrationResult | undefined {
     return this.#result;

@@ -135,6 +135,10 @@ export class Migrations implements MachineMigrations, Disposable {
     this.#givers.get(migration)?.abort(reason);
   }
 
+  destinationOf(migration: string): string | undefined {
+    return this.#givers.get(migration)?.destination;
+  }
+
   /** Its answer is an event of the machine, after what is being decided. */
   handOver(migration: string, name: string, wanted: "running" | "paused"): void {
     const giver = this.#givers.get(migration);
