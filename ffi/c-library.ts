@@ -28,6 +28,7 @@ const signatures = {
   pipe2: { args: [address, int], returns: int },
   open: { args: [address, int, int], returns: int },
   mkfifo: { args: [address, int], returns: int },
+  lseek: { args: [int, long, int], returns: long },
   readlink: { args: [address, address, long], returns: long },
   memfd_create: { args: [address, int], returns: int },
   futimens: { args: [int, address], returns: int },

@@ -65,6 +65,9 @@ export const O_RDWR = 2;
 export const O_CREAT = 0o100;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
+/** lseek(2) */
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
 export const O_PATH = 0o10000000;
 export const O_NOFOLLOW = differing[architecture].O_NOFOLLOW;
 export const AT_RECURSIVE = 0x8000;

@@ -123,6 +123,11 @@ export interface HypervisorDriver {
    */
   boundToBuild(machine: MachineSpecification): readonly string[];
   /**
+   * Why such a machine cannot go to another host under this version of the VMM; undefined where it
+   * can. Pure.
+   */
+  whyStays(machine: MachineSpecification, version: string): string | undefined;
+  /**
    * Whether the VMM that gave a machine's state must have ended before another one takes it,
    * because something that the machine has can be opened by one of them alone. Pure.
    */
@@ -193,8 +198,8 @@ export interface VmmConnection extends Disposable {
    * it is paused. Descriptors stay the caller's.
    */
   restoreState(state: CapturedState): Promise<void>;
-  /** Moves to another host while the guest runs; undefined where this hypervisor cannot. */
-  readonly migration: VmmMigration | undefined;
+  /** Moves to another host while the guest runs. */
+  readonly migration: VmmMigration;
 }
 
 /**
@@ -204,7 +209,8 @@ export interface VmmConnection extends Disposable {
 export interface VmmMigration {
   /**
    * Copies disks and memory while the guest runs, then stops it and sends the rest. Afterwards it
-   * is paused, and `resume` takes the machine back, as long as the other one does not run.
+   * is paused, or stands still with its VMM, and a connection that is made anew takes the machine
+   * back, as long as the other one does not run.
    * @throws VmmRefused, VmmUnreachable, the signal's reason; the guest may be paused then, and
    *   `abandon` is to be called
    */
@@ -224,6 +230,8 @@ export interface SendRoute {
   readonly disks: readonly { readonly id: string; readonly socket: string }[];
   readonly signal: AbortSignal;
   readonly onProgress: (progress: MigrationProgress) => void;
+  /** The guest stands still from now on; told once. */
+  readonly onStopped: () => void;
   /** The guest stands still, and all that it wrote is with the other one, which is to let go. */
   readonly onDisksSent: () => Promise<void>;
 }

@@ -344,7 +344,7 @@ export function settle(
 ): Outcome {
   const { capture } = state;
   if (isArriving(state) && capture !== undefined) {
-    if (guest === "incoming") return receive(state, instance, capture.id);
+    if (guest === "incoming" || guest === "empty") return receive(state, instance, capture.id);
     const reason = `its VMM was to wait for what another host sends, and its guest is ${guest}`;
     return crash(state, instance, reason, context);
   }

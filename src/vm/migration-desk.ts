@@ -111,11 +111,9 @@ export class MigrationDesk {
       throw new MigrationRefused(`${spec.name} is ${state.phase}: no VMM that answers has it`);
     }
     const { connection, driver, machine: specification } = attached;
-    if (connection.migration === undefined) {
-      throw new MigrationRefused(
-        `A machine of ${choice.hypervisor} cannot move while it runs: take a snapshot, and ` +
-          "restore it there",
-      );
+    const stays = driver.whyStays(specification, connection.version);
+    if (stays !== undefined) {
+      throw new MigrationRefused(`${spec.name} cannot move: ${stays}. A newer one can send it`);
     }
     if (spec.hash === undefined) throw new MigrationRefused("A machine without an image stays");
     const bound = driver.boundToBuild(specification);

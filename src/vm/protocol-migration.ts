@@ -258,9 +258,6 @@ export function refuseOffer(offer: MigrationOffer, facts: TakerFacts): string | 
       `${type[1]}.${type[2]} or a newer one here`
     );
   }
-  if (choice.hypervisor !== "qemu") {
-    return `a machine of ${choice.hypervisor} cannot move while it runs: take a snapshot instead`;
-  }
   const image = facts.hasImage ? 0 : offer.image.bytes;
   const need = offer.disks.reduce((sum, { bytes }) => sum + bytes, image);
   if (need > facts.freeDisk) {

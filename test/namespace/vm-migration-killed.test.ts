@@ -8,6 +8,7 @@ import {
 } from "../../src/vm/perform/kill-points.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
+import { kvmDevice, setUpFakeCloudHypervisor } from "../support/fake-cloud-hypervisor-host.ts";
 import { startProgram } from "../support/program.ts";
 import { onlyInAll, rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -40,6 +41,8 @@ interface KillCase {
   readonly pass: number;
   /** By a file at the giver; else it is made by hand. */
   readonly isDeclared?: boolean;
+  /** With the fake of cloud-hypervisor, whose VMM lets its guest run when its worker is gone. */
+  readonly isFake?: boolean;
 }
 
 const stepSide = (step: string) => (step.startsWith("receive") ? "taker" : "giver");
@@ -49,7 +52,17 @@ const notes = { giver: [2, 3, 4], taker: [1, 2, 3, 4, 5, 6] } as const;
 
 const declaredAt = { side: "giver", isDeclared: true } as const;
 
+/** Where it counts what a VMM does by itself when its worker dies. */
+const fakeCases: readonly KillCase[] = [
+  ...(["send:begun", "send:stopped", "send:sent", "send:arrived"] as const),
+  ...(["hand-over:begun", "hand-over:said", "receive:ready", "receive:arrived"] as const),
+].map((step) => ({ side: stepSide(step), point: `vm:${step}`, pass: 1, isFake: true }));
+
 const cases: readonly KillCase[] = [
+  ...fakeCases,
+  ...["before", "after"].map(
+    (when) => ({ side: "giver", point: `vm:note:${when}`, pass: 3, isFake: true }) as const,
+  ),
   ...migrationEffects
     .filter((effect): effect is keyof typeof sideOf => effect !== "abandon-send")
     .flatMap((effect) => {
@@ -145,18 +158,27 @@ async function make(isDeclared: boolean): Promise<string> {
   return declaration;
 }
 
-async function migrateAndDie({ side, point, pass, isDeclared = false }: KillCase): Promise<void> {
+/** Lines of a host's configuration. */
+const settings = new Map<VmHost, readonly string[]>();
+
+async function migrateAndDie(one: KillCase): Promise<void> {
+  const { side, point, pass, isDeclared = false, isFake = false } = one;
   pair = await VmPair.make();
   ({ giver, taker } = pair);
   image = await giver.image();
+  for (const host of [giver, taker]) {
+    settings.set(host, isFake ? await setUpFakeCloudHypervisor(host) : []);
+  }
+  const start = (host: VmHost, more: object = {}) =>
+    host.start({ configuration: settings.get(host) ?? [], ...more });
   const dying = side === "giver" ? giver : taker;
-  await giver.start();
+  await start(giver);
   const declaration = await make(isDeclared);
   const before = await giver.counts("web");
   if (dying === giver) await giver.kill();
   else await giver.reaches("web", "running");
-  if (dying === giver) await taker.start();
-  await dying.start(withFaults(point, pass));
+  if (dying === giver) await start(taker);
+  await start(dying, withFaults(point, pass));
   if (dying === giver) await giver.reaches("web", "running");
   const ticket = await pair.ticket();
   const migration = giver.run("migrate", "web", "--ticket", ticket);
@@ -171,7 +193,7 @@ async function migrateAndDie({ side, point, pass, isDeclared = false }: KillCase
   await waitFor(`the worker to die at ${point}#${pass}`, hasDied, 60_000);
   await told;
   await dying.worker.ended();
-  await dying.start();
+  await start(dying);
   const stood = await standings();
   await decide(stood);
   const [here, there] = await standings();
@@ -229,9 +251,18 @@ async function callOffAndDie(point: string, now: boolean): Promise<void> {
   await giver.counts("web");
 }
 
+const chosen = rotating("migration kills", cases, { outOf: 20 });
+
+const fakeNeeds = [root, kvmDevice, program("ip", "iproute2")];
+skipUnless("either worker, killed, with the fake of cloud-hypervisor", fakeNeeds, () => {
+  for (const one of chosen.filter(({ isFake }) => isFake === true)) {
+    test(`the ${one.side} is killed at ${one.point}#${one.pass}, with the fake`, () =>
+      migrateAndDie(one));
+  }
+});
+
 skipUnless("either worker, killed in the middle of a migration", needs, () => {
-  const chosen = rotating("migration kills", cases, { outOf: 20 });
-  for (const one of chosen) {
+  for (const one of chosen.filter(({ isFake }) => isFake !== true)) {
     const what = one.isDeclared === true ? ", of what is declared" : "";
     test(`the ${one.side} is killed at ${one.point}#${one.pass}${what}`, () => migrateAndDie(one));
   }

@@ -2,12 +2,7 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { chooseHypervisor, noWish } from "../../src/hypervisor/choose.ts";
-import {
-  type MigrationProgress,
-  type SendRoute,
-  type VmmMigration,
-  VmmRefused,
-} from "../../src/hypervisor/driver.ts";
+import { type MigrationProgress, type SendRoute, VmmRefused } from "../../src/hypervisor/driver.ts";
 import { observeHypervisors } from "../../src/hypervisor/observe.ts";
 import { qemuDriver } from "../../src/hypervisor/qemu/driver.ts";
 import { testMachine } from "../support/hypervisor/machines.ts";
@@ -88,11 +83,6 @@ async function contentOf(side: string): Promise<Uint8Array> {
   return readFileSync(flat);
 }
 
-const required = (migration: VmmMigration | undefined): VmmMigration => {
-  if (migration === undefined) throw new Error("Expected a VMM that migrates");
-  return migration;
-};
-
 /** A VMM that waits for the machine, listening. */
 async function makeTarget() {
   const machine = withDisks("there");
@@ -102,7 +92,7 @@ async function makeTarget() {
   const serial = await bench.listen(vmm, connection);
   const memory = `${vmm.files.control}.memory`;
   const socket = `${vmm.files.control}.disks`;
-  const arrival = await required(connection.migration).receive({
+  const arrival = await connection.migration.receive({
     memory,
     disks: { ids: ["root", "scratch"], socket },
   });
@@ -111,6 +101,7 @@ async function makeTarget() {
     memory,
     disks: ["root", "scratch"].map((id) => ({ id, socket })),
     onProgress: (progress) => told.push(progress),
+    onStopped: () => {},
     onDisksSent: () => arrival.endDisks(),
   };
   return { vmm, connection, serial, arrival, route, told };
@@ -139,7 +130,7 @@ skipUnless("live migration with QEMU", needs, () => {
     ]);
     const { vmm, connection, serial } = await bench.run({ machine: withDisks("here") });
     const target = await makeTarget();
-    await required(connection.migration).send({ ...target.route, signal: never });
+    await connection.migration.send({ ...target.route, signal: never });
     await target.arrival.arrived;
     expect(await connection.guestState()).toBe("paused");
     expect(await target.connection.guestState()).toBe("paused");
@@ -167,19 +158,19 @@ skipUnless("live migration with QEMU", needs, () => {
   test("one that was sent, and not given, goes on here, and can be sent again", async () => {
     const { connection, serial } = await bench.run({ machine: withDisks("here") });
     const lost = await makeTarget();
-    await required(connection.migration).send({ ...lost.route, signal: never });
+    await connection.migration.send({ ...lost.route, signal: never });
     await lost.arrival.arrived;
     await lost.connection.quit();
     await lost.vmm.ended();
     const last = serial.last;
-    await required(connection.migration).abandon();
+    await connection.migration.abandon();
     await connection.resume();
     expect(await serial.next()).toBeGreaterThan(last);
     expectContinuous(serial.numbers);
     copyFileSync(bench.folder.file("here.raw"), bench.folder.file("there.raw"));
     writeFileSync(bench.folder.file("there.qcow2"), emptyQcow2(MEBIBYTE));
     const target = await makeTarget();
-    await required(connection.migration).send({ ...target.route, signal: never });
+    await connection.migration.send({ ...target.route, signal: never });
     await target.arrival.arrived;
     expect(await target.connection.guestState()).toBe("paused");
   });
@@ -194,11 +185,11 @@ skipUnless("live migration with QEMU", needs, () => {
         expect(await connection.guestState()).toBe("paused");
         off.abort(new Error("called off"));
       };
-      const sent = required(connection.migration).send({
+      const sent = connection.migration.send({
         ...{ ...target.route, onDisksSent, signal: off.signal },
       });
       expect((await rejectionOf(sent)).message).toBe("called off");
-      await required(connection.migration).abandon();
+      await connection.migration.abandon();
       if ((await connection.guestState()) === "paused") await connection.resume();
       const last = serial.last;
       expect(await serial.next()).toBeGreaterThan(last);
@@ -217,11 +208,11 @@ skipUnless("live migration with QEMU", needs, () => {
       target.vmm.kill("SIGKILL");
       await target.vmm.ended();
     };
-    const sent = required(connection.migration).send({
+    const sent = connection.migration.send({
       ...{ ...target.route, onDisksSent, signal: never },
     });
     expect(await rejectionOf(sent)).toBeInstanceOf(VmmRefused);
-    await required(connection.migration).abandon();
+    await connection.migration.abandon();
     if ((await connection.guestState()) === "paused") await connection.resume();
     const last = serial.last;
     expect(await serial.next()).toBeGreaterThan(last);
@@ -231,10 +222,10 @@ skipUnless("live migration with QEMU", needs, () => {
   test("a state that was captured afterwards is without its memory, as ever", async () => {
     const { vmm, connection } = await bench.run({ machine: withDisks("here") });
     const target = await makeTarget();
-    await required(connection.migration).send({ ...target.route, signal: never });
+    await connection.migration.send({ ...target.route, signal: never });
     await target.arrival.arrived;
     await target.connection.quit();
-    await required(connection.migration).abandon();
+    await connection.migration.abandon();
     await connection.resume();
     const state = await connection.captureState();
     expect(state.bytes.length).toBeLessThan(2 * MEBIBYTE);

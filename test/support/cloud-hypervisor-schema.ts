@@ -88,6 +88,7 @@ export const sendMigrationSchema = v.strictObject({
   local: yes,
   downtime_ms: v.optional(count),
   timeout_s: v.optional(count),
+  timeout_strategy: v.optional(v.picklist(["Cancel", "Ignore"])),
 });
 
 export const receiveMigrationSchema = v.strictObject({ receiver_url: text });

@@ -1,8 +1,9 @@
 /**
- * The fake's end of a local migration. Its bytes are written here by hand, from the description of
- * vm-migration/src/protocol.rs, and not by the product's code, which is what they test.
+ * The fake's end of a migration, a local one or one with the memory in its stream. Its bytes are
+ * written here by hand, from the description of vm-migration/src/protocol.rs, and not by the
+ * product's code, which is what they test.
  */
-import { existsSync, fstatSync, unlinkSync } from "node:fs";
+import { existsSync, fstatSync, readSync, unlinkSync, writeSync } from "node:fs";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { connectUnix, makeUnixSocket } from "../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
@@ -19,6 +20,7 @@ const numbers = {
   config: 2,
   state: 3,
   complete: 5,
+  contents: 4,
   memory: 7,
   "complete-paused": 8,
 } as const;
@@ -91,6 +93,10 @@ interface Sent {
     readonly config: VmConfigBody;
     readonly memory: OwnedDescriptor;
     readonly isPaused: boolean;
+    /** Its memory goes as a descriptor. */
+    readonly isLocal: boolean;
+    /** All of its memory goes, and not what is no hole alone: for a test that measures. */
+    readonly isFull: boolean;
   };
   /** Before the state is taken. */
   readonly pause: () => void;
@@ -106,18 +112,39 @@ export async function sendFakeMachine(loop: EventLoop, sent: Sent): Promise<void
   }
   const reading = new Reading(loop, socket);
   try {
-    const { config, memory, isPaused } = sent.machine;
+    const { config, memory, isPaused, isLocal } = sent.machine;
     const slot = Buffer.alloc(4);
     slot.writeUInt32LE(SLOT, 0);
     const data = `{"vm_config":${JSON.stringify(config)},${EXACT},"memory_manager_data":{}}`;
     await ask(reading, sent, "start");
-    await ask(reading, sent, "memory", slot, [memory.number]);
+    if (isLocal) await ask(reading, sent, "memory", slot, [memory.number]);
     await ask(reading, sent, "config", Buffer.from(data));
+    // What the guest changes meanwhile goes once more, when it stands still.
+    if (!isLocal) await sendContents(reading, sent, sent.machine.isFull);
     sent.pause();
+    if (!isLocal) await sendContents(reading, sent, false);
     await ask(reading, sent, "state", Buffer.from(STATE));
     await ask(reading, sent, isPaused ? "complete-paused" : "complete");
   } finally {
     reading.stream.close();
+  }
+}
+
+const RANGE_BYTES = 1024 * 1024;
+const noBytes = Buffer.alloc(RANGE_BYTES);
+
+/** One request for each range, as the real one sends them: a table, and then what it names. */
+async function sendContents(reading: Reading, sent: Sent, isAll: boolean): Promise<void> {
+  const { memory } = sent.machine;
+  const { size } = fstatSync(memory.number);
+  for (let address = 0; address < size; address += RANGE_BYTES) {
+    const bytes = Buffer.alloc(Math.min(RANGE_BYTES, size - address));
+    readSync(memory.number, bytes, 0, bytes.length, address);
+    if (!isAll && bytes.equals(noBytes.subarray(0, bytes.length))) continue;
+    const table = Buffer.alloc(16);
+    table.writeBigUInt64LE(BigInt(address), 0);
+    table.writeBigUInt64LE(BigInt(bytes.length), 8);
+    await ask(reading, sent, "contents", table, [], bytes);
   }
 }
 
@@ -127,6 +154,7 @@ async function ask(
   step: Step,
   payload: Buffer = Buffer.alloc(0),
   descriptors: readonly number[] = [],
+  contents: Buffer = Buffer.alloc(0),
 ): Promise<void> {
   const how = misbehaviour(step);
   if (how === "hang") await Promise.withResolvers<void>().promise;
@@ -134,6 +162,7 @@ async function ask(
   const length = how === "flood" ? 2 ** 40 : payload.length;
   reading.stream.send(header(how === "odd" ? ODD : numbers[step], length));
   if (payload.length > 0) reading.stream.send(payload, how === "lie" ? [] : descriptors);
+  if (contents.length > 0) reading.stream.send(contents);
   const answer = await reading.take(16);
   if (answer.readUInt16LE(0) !== 1) throw new MovedAway("the other end answered with an error");
 }
@@ -142,7 +171,12 @@ interface Received {
   readonly path: string;
   readonly onListening: () => void;
   /** Makes the machine, or throws. */
-  readonly take: (machine: { config: unknown; memory: OwnedDescriptor }) => Promise<void>;
+  readonly take: (machine: {
+    config: unknown;
+    memory: OwnedDescriptor | undefined;
+  }) => Promise<OwnedDescriptor>;
+  /** Opens its disks: what is on them has to be what the guest knows. @throws */
+  readonly restore: () => void;
   readonly misbehaviour: (step: Step) => FakeOrders["how"];
 }
 
@@ -151,7 +185,8 @@ const order: Readonly<Record<string, readonly Step[]>> = {
   "": ["start"],
   start: ["memory", "config"],
   memory: ["memory", "config"],
-  config: ["state"],
+  config: ["contents", "state"],
+  contents: ["contents", "state"],
   state: ["complete", "complete-paused"],
 };
 
@@ -178,6 +213,7 @@ export async function receiveFakeMachine(
 }
 
 async function receiveAll(reading: Reading, received: Received): Promise<{ isPaused: boolean }> {
+  const place: Place = { memory: undefined };
   for (let last = ""; ; ) {
     const head = await reading.take(16);
     const number = head.readUInt16LE(0);
@@ -190,7 +226,7 @@ async function receiveAll(reading: Reading, received: Received): Promise<{ isPau
     const isRefused = step === undefined || how === "refuse";
     if (isRefused || order[last]?.includes(step) !== true) fail(reading, `${number} after ${last}`);
     try {
-      await takeStep(reading, received, step, payload);
+      await takeStep(reading, received, { step, payload, place });
     } catch (failure) {
       reading.stream.send(header(2, 0));
       throw failure;
@@ -206,12 +242,18 @@ function fail(reading: Reading, reason: string): never {
   throw new MovedAway(reason);
 }
 
+/** Where a machine's memory is, once that is known. */
+interface Place {
+  memory: OwnedDescriptor | undefined;
+}
+
 async function takeStep(
-  { descriptors }: Reading,
+  reading: Reading,
   received: Received,
-  step: Step,
-  payload: Buffer,
+  { step, payload, place }: { step: Step; payload: Buffer; place: Place },
 ): Promise<void> {
+  const { descriptors } = reading;
+  if (step === "contents") await takeContents(reading, payload, place);
   if (step === "memory" && (descriptors.length !== 1 || payload.readUInt32LE(0) !== SLOT)) {
     throw new MovedAway("expected one descriptor, of the slot that was sent");
   }
@@ -219,12 +261,23 @@ async function takeStep(
     const text = payload.toString("utf8");
     if (!text.includes(EXACT)) throw new MovedAway(`the numbers of ${EXACT} were changed`);
     const [memory] = descriptors;
-    if (memory === undefined) throw new MovedAway("no memory came");
     const { vm_config: config } = JSON.parse(text) as { vm_config: VmConfigBody };
-    if (fstatSync(memory.number).size !== config.memory?.size) throw new MovedAway("other memory");
-    await received.take({ config, memory });
+    if (memory !== undefined && fstatSync(memory.number).size !== config.memory?.size) {
+      throw new MovedAway("other memory");
+    }
+    place.memory = await received.take({ config, memory });
   }
   if (step === "state" && payload.toString("utf8") !== STATE) {
     throw new MovedAway("the state is not the one that was sent");
+  }
+  if (step === "state") received.restore();
+}
+
+async function takeContents(reading: Reading, table: Buffer, { memory }: Place): Promise<void> {
+  if (memory === undefined || table.length % 16 !== 0) throw new MovedAway("no place for memory");
+  for (let entry = 0; entry < table.length; entry += 16) {
+    const address = Number(table.readBigUInt64LE(entry));
+    const bytes = await reading.take(Number(table.readBigUInt64LE(entry + 8)));
+    writeSync(memory.number, bytes, 0, bytes.length, address);
   }
 }

@@ -4,7 +4,8 @@
  *     bun test/support/fake-cloud-hypervisor.ts --api-socket path=… --event-monitor path=… …
  *
  * that answers the API as version 53 does, with its states and its refusals in its words, tells
- * its events in its format, and moves its machine by its local migration in both directions. Its
+ * its events in its format, and moves its machine by its migration in both directions, with memory
+ * as a descriptor or in the stream. Its
  * "guest" is a counter in a memfd, which goes on while the machine runs and is told on the serial
  * socket. It refuses what the real one refuses, and two things more: keys that it does not know,
  * and a TAP that is not there (which the real one would make, had it the right to).
@@ -50,6 +51,10 @@ export interface FakeOrders {
   readonly version?: string;
   /** Where its guest's port 26735 of vsock leads; without it nobody in the guest listens. */
   readonly agent?: string;
+  /** Its guest writes its counter to its first raw disk as well, where that may be written to. */
+  readonly keepsCountOnDisk?: boolean;
+  /** All of its memory goes to another host, and not what is no hole alone. */
+  readonly sendsAll?: boolean;
   /** An endpoint ("vm.boot"), or a step of a migration ("move/config"). */
   readonly at?: string;
   readonly how?:
@@ -70,6 +75,8 @@ export interface FakeOrders {
 const ORDERS = "FAKE_CLOUD_HYPERVISOR";
 
 const TICK_MILLISECONDS = 5;
+/** Where on its disk. */
+const COUNT_ON_DISK = 4096;
 
 /** Writes a program that is the fake. @returns its path */
 export function fakeCloudHypervisor(folder: TemporaryFolder, orders: FakeOrders = {}): string {
@@ -109,7 +116,10 @@ class FakeCloudHypervisor {
   #config: VmConfigBody | undefined;
   #state: GuestState | undefined;
   #isMoving = false;
+  /** What is told of it while it moves: how it was when that began. */
+  #told: string | undefined;
   #memory: OwnedDescriptor | undefined;
+  #disk: number | undefined;
   #serial: Server | undefined;
   #vsock: Server | undefined;
   readonly #taps: OwnedDescriptor[] = [];
@@ -197,7 +207,7 @@ class FakeCloudHypervisor {
       },
     },
     "vm.info": { method: "GET", perform: () => this.#describe() },
-    "vm.counters": { method: "GET", perform: () => this.#count() },
+    "vm.counters": { method: "GET", perform: () => this.#counters() },
     "vm.create": {
       method: "PUT",
       schema: vmConfigSchema,
@@ -251,6 +261,7 @@ class FakeCloudHypervisor {
   }
 
   #describe(): string {
+    if (this.#isMoving && this.#told !== undefined) return this.#told;
     const config = this.#config;
     if (config === undefined) {
       throw fromApi(404, "The VM info is not available", "VM is not created");
@@ -260,7 +271,7 @@ class FakeCloudHypervisor {
   }
 
   /** Latencies begin with 2^64 - 1, which JavaScript has no number for. */
-  #count(): string {
+  #counters(): string {
     if (this.#state === undefined) throw fromApi(500, "VM is not running");
     const disks = (this.#config?.disks ?? []).map(
       ({ id }, index) =>
@@ -282,6 +293,7 @@ class FakeCloudHypervisor {
     this.#memory = makeMemoryFile("ch_ram");
     ftruncateSync(this.#memory.number, this.#config.memory?.size ?? 512 * 1024 * 1024);
     nameThreads(this.#config.cpus?.boot_vcpus ?? 1);
+    this.#openDisk();
     this.#run();
     this.#tell("vm", "booted");
   }
@@ -371,6 +383,25 @@ class FakeCloudHypervisor {
     writeSync(this.#memory.number, bytes, 0, 4, COUNTER_ADDRESS);
     const line = `T${count.toString(16).padStart(8, "0")}\n`;
     for (const listener of this.#listeners) listener.write(line);
+    if (this.#disk !== undefined) writeSync(this.#disk, bytes, 0, 4, COUNT_ON_DISK);
+  }
+
+  /** Opens the disk that its guest writes to. @returns the count on it */
+  #openDisk(): number | undefined {
+    const disk = (this.#config?.disks ?? []).find(
+      ({ image_type: type, readonly: isReadOnly }) => type === "Raw" && isReadOnly !== true,
+    );
+    if (this.#orders.keepsCountOnDisk !== true || disk === undefined) return undefined;
+    this.#disk = openSync(disk.path, "r+");
+    const bytes = Buffer.alloc(4);
+    readSync(this.#disk, bytes, 0, 4, COUNT_ON_DISK);
+    return bytes.readUInt32LE(0);
+  }
+
+  get #count(): number {
+    const bytes = Buffer.alloc(4);
+    if (this.#memory !== undefined) readSync(this.#memory.number, bytes, 0, 4, COUNTER_ADDRESS);
+    return bytes.readUInt32LE(0);
   }
 
   /** What the guest reads on its serial port, if it runs. */
@@ -458,6 +489,8 @@ class FakeCloudHypervisor {
     this.#config = undefined;
     this.#memory?.close();
     this.#memory = undefined;
+    if (this.#disk !== undefined) closeSync(this.#disk);
+    this.#disk = undefined;
     for (const tap of this.#taps.splice(0)) tap.close();
     for (const listener of this.#listeners) listener.destroy();
     this.#serial?.close();
@@ -488,16 +521,25 @@ class FakeCloudHypervisor {
     if (state === undefined || config === undefined || memory === undefined) {
       throw refuse("VM is not running");
     }
-    if (config.memory?.shared !== true) {
+    const isLocal = body.local === true;
+    if (isLocal && config.memory?.shared !== true) {
       throw refuse("Local migration requires shared memory or hugepages enabled");
     }
+    this.#told = this.#describe();
     this.#isMoving = true;
+    this.#tell("vm", "migration-started");
     // It answers now: what comes of it is an event.
     sendFakeMachine(this.#loop, {
       path: body.destination_url.replace(/^unix:/, ""),
-      machine: { config, memory, isPaused: state === "Paused" },
+      machine: {
+        ...{ config, memory, isPaused: state === "Paused", isLocal },
+        isFull: this.#orders.sendsAll === true,
+      },
       pause: () => {
-        if (this.#state === "Running") this.#halt();
+        if (this.#state !== "Running") return;
+        this.#tell("vm", "pausing");
+        this.#halt();
+        this.#tell("vm", "paused");
       },
       misbehaviour: (step) => this.#take(`move/${step}`),
     }).then(
@@ -535,7 +577,16 @@ class FakeCloudHypervisor {
           this.#config = readBody(JSON.stringify(config), vmConfigSchema);
           this.#checkDevices(this.#config, (...chain) => fromApi(500, failure, ...chain));
           await this.#openSerial(failure);
-          this.#memory = memory;
+          this.#memory = memory ?? makeMemoryFile("ch_ram");
+          if (memory === undefined) {
+            ftruncateSync(this.#memory.number, this.#config.memory?.size ?? 0);
+          }
+          return this.#memory;
+        },
+        restore: () => {
+          const count = this.#openDisk();
+          if (count === undefined || count === this.#count) return;
+          throw new MovedAway(`its disk has ${count}, and its memory ${this.#count}`);
         },
         misbehaviour: (step) => this.#take(`move/${step}`),
       });

@@ -24,12 +24,20 @@ interface Host {
   readonly state: MachineState;
   readonly note: Note | undefined;
   /** Its VMM, and what that does with the guest. */
-  readonly guest: "running" | "paused" | "incoming" | "dead" | "none";
+  readonly guest: "running" | "paused" | "stopped" | "incoming" | "dead" | "none";
   /** Effects that wait to be performed: a worker may die between any two. */
   readonly effects: readonly MachineEffect[];
 }
 
+/**
+ * How a guest stands still that was sent: its VMM keeps it paused (QEMU); or lets it run when the
+ * migration breaks off, and so does when it is asked anew, being stopped itself until then
+ * (cloud-hypervisor).
+ */
+type Stillness = "paused" | "stopped";
+
 interface World {
+  readonly stillness: Stillness;
   readonly giver: Host;
   readonly taker: Host;
   /** What each side was sent and has not heard. */
@@ -60,7 +68,7 @@ const change = (world: World, side: Side, host: Host): World => ({ ...world, [si
 const post = (world: World, to: Side, event: MachineEvent): World =>
   world.isCut ? world : { ...world, mail: { ...world.mail, [to]: [...world.mail[to], event] } };
 
-function begin(): World {
+function begin(stillness: Stillness): World {
   const running: MachineState = {
     ...initialState,
     ...{ wanted: "running", prepared: true, lastInvocation: "giver" },
@@ -85,6 +93,7 @@ function begin(): World {
       { kind: "migrate", migration },
     ),
     taker: { state: receiving, note: note("taker", arriving), guest: "incoming", effects: [] },
+    stillness,
     mail: { giver: [], taker: [] },
     isCut: false,
     isSent: false,
@@ -108,11 +117,13 @@ function perform(world: World, side: Side): World[] {
       return [change(world, side, { ...rest, note: effect.note })];
     case "send": {
       // Its guest stands still before the last of it goes.
-      const still = change(next, side, { ...rest, guest: "paused" });
+      const still = change(next, side, { ...rest, guest: world.stillness });
+      const broken = world.stillness === "paused" ? "paused" : "running";
+      const off = change(next, side, { ...rest, guest: broken });
       const { ticket } = effect;
       const done = { kind: "done", call: "send", invocation, ticket, machine: "kept" } as const;
       const refused = { kind: "refused", call: "send", invocation, ticket, refusal } as const;
-      const failed = post(answer(refused, still), "taker", withdrawn);
+      const failed = post(answer(refused, off), "taker", withdrawn);
       if (world.isCut || world.taker.guest !== "incoming") return [failed];
       const { taker } = still;
       const told = { kind: "done", call: "receive", ticket: taker.state.ticket } as const;
@@ -131,8 +142,9 @@ function perform(world: World, side: Side): World[] {
     case "attach": {
       const { ticket } = effect;
       if (rest.guest === "dead" || rest.guest === "none") return [next];
-      const guest = rest.guest;
-      return [answer({ kind: "attached", invocation, ticket, guest, captured: false })];
+      const guest = rest.guest === "stopped" ? "running" : rest.guest;
+      const asked = change(next, side, { ...rest, guest });
+      return [answer({ kind: "attached", invocation, ticket, guest, captured: false }, asked)];
     }
     case "resume": {
       const running = change(next, side, { ...rest, guest: "running" });
@@ -174,7 +186,7 @@ function happen(world: World): World[] {
     }
     if (world.deaths < 2 && host.note !== undefined) {
       worlds.push(restart({ ...world, deaths: world.deaths + 1 }, side));
-      if (host.guest === "running" || host.guest === "paused") {
+      if (["running", "paused", "stopped"].includes(host.guest)) {
         const died = { kind: "died", invocation: side, ending: undefined } as const;
         const dead = change(world, side, tell({ ...host, guest: "dead" }, died));
         worlds.push({ ...dead, deaths: world.deaths + 1 });
@@ -247,8 +259,11 @@ const keyOf = (world: World) => JSON.stringify(world);
 /** A note that says that it may run here, with a guest that was or can be there. */
 const mayRun = ({ note }: Host) => note?.stage === "living" && note.capture === undefined;
 
-test("the guest never runs on both, and is never both hosts' own", () => {
-  const first = begin();
+test.each([
+  ["by its VMM", "paused"],
+  ["with its VMM", "stopped"],
+] as const)("the guest never runs on both, and is never both hosts' own: paused %s", (_by, how) => {
+  const first = begin(how);
   const seen = new Set([keyOf(first)]);
   const open: World[] = [first];
   let ends = 0;

@@ -110,7 +110,7 @@ describe("requests", () => {
     { verb: "snapshots", name: "a" },
     { verb: "receive", name: "a", host: "192.0.2.7", port: 0 },
     { verb: "receive", name: "a", host: "2001:db8::7", port: 4001, time_ms: 60_000 },
-    ...["cancel-receive", "claim"].map((verb) => ({ verb, name: "a" })),
+    ...["cancel-receive", "claim", "forget-migrated"].map((verb) => ({ verb, name: "a" })),
     { verb: "migrate", name: "a", ticket: "{}" },
     ...["list", "status", "metrics", "events"].map((verb) => ({ verb })),
     { verb: "events", name: "a", after: 3, follow: true },

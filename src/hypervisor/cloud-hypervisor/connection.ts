@@ -19,6 +19,7 @@ import { decodeState, encodeState, placeConfig } from "./captured-state.ts";
 import type { VmConfig } from "./config.ts";
 import type { EventPipe } from "./event-pipe.ts";
 import type { CloudHypervisorLimits } from "./limits.ts";
+import { CloudHypervisorMigration } from "./migration.ts";
 import {
   MigrationReceiver,
   NobodyReceives,
@@ -51,8 +52,7 @@ export interface ConnectionParts {
 
 /** A cloud-hypervisor that runs one machine. Whether it was started here makes no difference. */
 export class CloudHypervisorConnection implements VmmConnection {
-  /** Its local migration moves descriptors, which go to no other host. */
-  readonly migration = undefined;
+  readonly migration: CloudHypervisorMigration;
   readonly #parts: ConnectionParts;
   #isEnding = false;
   #hasPanicked = false;
@@ -61,6 +61,13 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
+    const path = parts.files.control + MIGRATION_SUFFIX;
+    this.migration = new CloudHypervisorMigration({
+      ...parts,
+      path,
+      process: () => this.#process(),
+      prepare: () => this.#removeOldSockets(),
+    });
   }
 
   get version(): string {
@@ -78,6 +85,8 @@ export class CloudHypervisorConnection implements VmmConnection {
   }
 
   async guestState(): Promise<GuestState> {
+    // It serves one order after the other, and this one lasts until the machine is here.
+    if (this.migration.isReceiving) return "empty";
     let state: string;
     try {
       state = (await this.#parts.api.get("vm.info", infoSchema)).state;
@@ -115,20 +124,24 @@ export class CloudHypervisorConnection implements VmmConnection {
   }
 
   async pause(): Promise<void> {
-    await this.#parts.api.put("vm.pause");
+    await this.#whenItHasIt("vm.pause");
   }
 
   async resume(): Promise<void> {
-    const { api, limits, loop } = this.#parts;
-    const wasHeld = this.#held !== undefined;
     this.#giveBack();
+    await this.#whenItHasIt("vm.resume");
+  }
+
+  /** A migration that was given up lasts for a moment yet, in which nothing else is taken. */
+  async #whenItHasIt(endpoint: string): Promise<void> {
+    const { api, limits, loop } = this.#parts;
     const end = monotonicNow() + limits.answerTime;
     for (;;) {
       try {
-        await api.put("vm.resume");
+        await api.put(endpoint);
         return;
       } catch (failure) {
-        const isOnItsWay = wasHeld && failure instanceof VmmRefused && isMoving(failure);
+        const isOnItsWay = failure instanceof VmmRefused && isMoving(failure);
         if (!isOnItsWay || monotonicNow() >= end) throw failure;
       }
       const again = Promise.withResolvers<void>();
@@ -288,6 +301,7 @@ export class CloudHypervisorConnection implements VmmConnection {
 
   [Symbol.dispose](): void {
     this.#giveBack();
+    this.migration[Symbol.dispose]();
     this.#parts.stop.abort();
     this.#parts.pipe[Symbol.dispose]();
   }

@@ -1,5 +1,6 @@
 import { LONGEST_SOCKET_PATH } from "../../../ffi/unix-socket.ts";
 import { connectWithin } from "../../messaging/connect-within.ts";
+import { listenerProcess } from "../../messaging/listener.ts";
 import {
   type ConnectOptions,
   type HypervisorDriver,
@@ -18,6 +19,7 @@ import { CloudHypervisorConnection, MIGRATION_SUFFIX } from "./connection.ts";
 import { EventPipe } from "./event-pipe.ts";
 import { type MonitorEvent, meaningOf } from "./events.ts";
 import { type CloudHypervisorLimits, cloudHypervisorLimits } from "./limits.ts";
+import { continueStopped, STOPPED_SUFFIX } from "./stopped-process.ts";
 
 export interface CloudHypervisorOptions {
   /** Confines the VMM's file access, with these files beside its own; undefined does not. */
@@ -36,6 +38,11 @@ export const cloudHypervisorDriver: HypervisorDriver = makeCloudHypervisorDriver
  */
 const FIRST_VERSION = 52;
 
+/** The first whose send-migration is a thread of its own ("MigrationWorker"). */
+const FIRST_SENDING = 53;
+/** The first that writes what it keeps of qcow2 files when it is paused (its commit b68e7f3d9). */
+const FIRST_FLUSHING = 54;
+
 /** Speaks to cloud-hypervisor by its REST API and its event monitor. */
 export function makeCloudHypervisorDriver(options: CloudHypervisorOptions = {}): HypervisorDriver {
   const { landlock } = options;
@@ -51,6 +58,15 @@ export function makeCloudHypervisorDriver(options: CloudHypervisorOptions = {}):
     boundToBuild: () => [
       "cloud-hypervisor promises to take no state of another major version (its docs/releases.md)",
     ],
+    whyStays: ({ disks }, version) => {
+      const major = Number(/^v?(\d+)\./.exec(version)?.[1]);
+      if (!(major >= FIRST_SENDING)) {
+        return `cloud-hypervisor ${version} answers nobody while it sends a machine`;
+      }
+      const isOverlay = disks.some(({ readOnly, format }) => !readOnly && format === "qcow2");
+      if (!isOverlay || major >= FIRST_FLUSHING) return undefined;
+      return `cloud-hypervisor ${version} keeps parts of qcow2 files to itself while it is paused`;
+    },
     // Its TAPs and locks of disks are opened when it takes the machine.
     takesAlone: () => true,
     connect: (files, connectOptions) => connect(files, connectOptions, options),
@@ -122,10 +138,14 @@ async function connect(
   const limits = { ...cloudHypervisorLimits, ...options.limits };
   const config = vmConfigOf(machine, files, { landlock: options.landlock });
   const stop = new AbortController();
-  const both = AbortSignal.any([signal, stop.signal]);
+  // It calls the connecting off, and nothing of what comes after that.
+  const callOff = () => stop.abort(signal.reason);
+  signal.addEventListener("abort", callOff);
+  if (signal.aborted) callOff();
   let connection: CloudHypervisorConnection | undefined;
   const tell = (event: MonitorEvent) => {
     const meaning = meaningOf(event, { isEnding: connection?.isEnding ?? false });
+    connection?.migration.hear(event);
     if (meaning === undefined) return;
     if (meaning.kind === "guest-panic") connection?.setPanicked(true);
     if (meaning.kind === "guest-reset") connection?.setPanicked(false);
@@ -145,12 +165,14 @@ async function connect(
   });
   try {
     const limit = limits.connectTime;
-    const connected = await connectWithin(loop, files.control, { limit, signal: both });
+    const connected = await connectWithin(loop, files.control, { limit, signal: stop.signal });
     if (connected.kind === "failed") {
       throw new VmmUnreachable(`${files.control} does not listen: ${connected.reason}`);
     }
     connected.socket.close();
-    const api = new CloudHypervisorApi(files.control, limits, both);
+    // It was stopped on its way to another host, and is this host's after all.
+    continueStopped(() => listenerProcess(files.control), files.control + STOPPED_SUFFIX);
+    const api = new CloudHypervisorApi(files.control, limits, stop.signal);
     const { version: said } = await api.get("vmm.ping", pingSchema);
     const version = said.replace(/^v/, "");
     const parts = { loop, api, pipe, version, machine, files, config, limits, stop };
@@ -159,5 +181,7 @@ async function connect(
   } catch (failure) {
     pipe[Symbol.dispose]();
     throw failure;
+  } finally {
+    signal.removeEventListener("abort", callOff);
   }
 }

@@ -8,6 +8,10 @@ export const cloudHypervisorLimits = {
   answerTime: 10_000 as Milliseconds,
   /** For a state to go or to come: memory is not copied, 15 ms is usual. */
   stateTime: 30_000 as Milliseconds,
+  /** For a machine to come from another host, with all of its memory. */
+  moveTime: 86_400_000 as Milliseconds,
+  /** In which what was given up must be over. */
+  abandonTime: 5_000 as Milliseconds,
   /** Calls that are not answered: it takes ten connections at once. */
   openCalls: 8,
   /** Of an answer: vm.info, the longest, has some 100 KB for a machine with 100 devices. */

@@ -34,6 +34,9 @@ const commandNames: ReadonlyMap<number, MigrationCommand> = new Map(
   Object.entries(commandNumbers).map(([name, number]) => [number, name as MigrationCommand]),
 );
 
+/** undefined for a number that no command has. */
+export const commandAt = (number: number): MigrationCommand | undefined => commandNames.get(number);
+
 /** What is wrong with what came, for a person. */
 export interface WireRefusal {
   readonly expected: string;
@@ -106,6 +109,18 @@ export class ByteQueue {
     this.#size -= count;
     return all.subarray(0, count);
   }
+
+  /** The next line, without its end; undefined while it has not come. @throws RangeError */
+  takeLine(limit: Bytes): string | undefined {
+    const all = Buffer.concat(this.#pieces);
+    const end = all.indexOf("\n");
+    if (end > limit || (end < 0 && all.length > limit)) {
+      throw new RangeError(`Expected a line of at most ${limit} bytes`);
+    }
+    if (end < 0) return undefined;
+    const line = this.take(end + 1);
+    return line === undefined ? undefined : new TextDecoder().decode(line.subarray(0, end));
+  }
 }
 
 /** Reads requests; a refusal is the last thing that it gives. */
@@ -146,7 +161,7 @@ function decodeHeader(
 ): { command: MigrationCommand; length: Bytes } | { refusal: WireRefusal } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const number = view.getUint16(0, true);
-  const command = commandNames.get(number);
+  const command = commandAt(number);
   if (command === undefined) {
     return { refusal: { expected: "a command of 1 to 8", received: `${number}` } };
   }

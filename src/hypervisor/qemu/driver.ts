@@ -10,6 +10,7 @@ export function makeQemuDriver(limits: QmpLimits = qmpLimits): HypervisorDriver 
     hypervisor: "qemu",
     plan: planQemu,
     boundToBuild,
+    whyStays: () => undefined,
     takesAlone: isMadeAlone,
     connect: (files, options) => connectQemu(files, options, limits),
   };

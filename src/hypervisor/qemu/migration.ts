@@ -110,6 +110,7 @@ export class QemuMigration implements VmmMigration {
     using status = this.#migrationStatus(signal);
     await execute("migrate", { uri: `unix:${route.memory}` });
     await status.until("pre-switchover");
+    route.onStopped();
     for (const { id } of disks) {
       using ended = this.#jobEvent(id, "BLOCK_JOB_COMPLETED", signal);
       // Of a mirror that is ready this is its end, with both sides the same.

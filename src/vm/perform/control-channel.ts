@@ -1,9 +1,9 @@
 import type * as v from "valibot";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import type { ByteSocket } from "../../messaging/byte-socket.ts";
 import { formatDuration } from "../../units/units.ts";
 import { migrationLimits, readLine } from "../protocol-migration.ts";
-import type { ByteSocket } from "./byte-socket.ts";
 import { LineChannel } from "./line-channel.ts";
 
 /**

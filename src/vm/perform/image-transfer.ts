@@ -12,6 +12,7 @@ import { dirname, join } from "node:path";
 import { imageLimits } from "../../image/limits.ts";
 import { readPieces } from "../../image/pieces.ts";
 import { type TreeEntry, type TreeVisitor, walkTree } from "../../image/tree.ts";
+import type { ByteSocket } from "../../messaging/byte-socket.ts";
 import type { Bytes } from "../../units/units.ts";
 import {
   type ImageEntry,
@@ -20,7 +21,6 @@ import {
   readLine,
   refuseImagePath,
 } from "../protocol-migration.ts";
-import type { ByteSocket } from "./byte-socket.ts";
 import { MigrationRefused } from "./migration-dial.ts";
 
 /**

@@ -1,4 +1,4 @@
-import type { ByteSocket } from "./byte-socket.ts";
+import type { ByteSocket } from "../../messaging/byte-socket.ts";
 
 const NEWLINE = 10;
 

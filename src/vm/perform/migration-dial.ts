@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { ByteSocket, byteSocketHandlers, type SocketData } from "../../messaging/byte-socket.ts";
 import { formatDuration } from "../../units/units.ts";
 import {
   fromTakerSchema,
@@ -10,7 +11,6 @@ import {
   migrationLimits,
   readLine,
 } from "../protocol-migration.ts";
-import { ByteSocket, byteSocketHandlers, type SocketData } from "./byte-socket.ts";
 import { LineChannel } from "./line-channel.ts";
 
 /** The other host cannot be reached, is another one, or refuses; the message has the mend. */

@@ -4,6 +4,12 @@ import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { MigrationProgress } from "../../hypervisor/driver.ts";
 import type { StoredImage } from "../../image/stored-image.ts";
+import {
+  ByteSocket,
+  byteSocketHandlers,
+  join as joinSockets,
+  type SocketData,
+} from "../../messaging/byte-socket.ts";
 import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import type { MachineEvent } from "../lifecycle-state.ts";
 import {
@@ -17,12 +23,6 @@ import {
   migrationLimits,
   readLine,
 } from "../protocol-migration.ts";
-import {
-  ByteSocket,
-  byteSocketHandlers,
-  join as joinSockets,
-  type SocketData,
-} from "./byte-socket.ts";
 import { ControlChannel } from "./control-channel.ts";
 import { sendImage } from "./image-transfer.ts";
 import { passMigrationStep } from "./kill-points.ts";
@@ -153,7 +153,6 @@ export class MigrationGiver {
    */
   async send({ connection, machine }: AttachedVmm, folder: string, user: number): Promise<void> {
     const { migration } = connection;
-    if (migration === undefined) throw new MigrationRefused("Its hypervisor sends no machine");
     const { signal } = this.#controller;
     const ids = machine.disks.filter(({ readOnly }) => !readOnly).map(({ id }) => id);
     using ways = new DisposableStack();
@@ -176,8 +175,10 @@ export class MigrationGiver {
           this.#rounds = progress.rounds;
           this.#options.onProgress(progress);
         },
-        onDisksSent: async () => {
+        onStopped: () => {
           this.#stoppedAt = monotonicNow();
+        },
+        onDisksSent: async () => {
           passMigrationStep("send:stopped");
           const ended = this.#answer("disks-ended");
           this.#say({ kind: "disks-sent" });

@@ -1,6 +1,7 @@
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { ServerCertificate } from "../../identity/certificate.ts";
 import { hashOf, isSameHash } from "../../identity/secrets.ts";
+import { ByteSocket, byteSocketHandlers, type SocketData } from "../../messaging/byte-socket.ts";
 import {
   type FromTaker,
   type MigrationChannel,
@@ -8,7 +9,6 @@ import {
   migrationLimits,
   readLine,
 } from "../protocol-migration.ts";
-import { ByteSocket, byteSocketHandlers, type SocketData } from "./byte-socket.ts";
 import { LineChannel } from "./line-channel.ts";
 
 /** TLS 1.3 in Bun's number for it; its types know the words of node:tls alone. */

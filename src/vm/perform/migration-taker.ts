@@ -1,6 +1,11 @@
 import { join } from "node:path";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { ServerCertificate } from "../../identity/certificate.ts";
+import {
+  type ByteSocket,
+  connectUnixBytes,
+  join as joinSockets,
+} from "../../messaging/byte-socket.ts";
 import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import type { MachineEvent } from "../lifecycle-state.ts";
 import {
@@ -13,7 +18,6 @@ import {
   refuseOffer,
   type TakerFacts,
 } from "../protocol-migration.ts";
-import { type ByteSocket, connectUnixBytes, join as joinSockets } from "./byte-socket.ts";
 import { ControlChannel } from "./control-channel.ts";
 import { receiveImage } from "./image-transfer.ts";
 import { passMigrationStep } from "./kill-points.ts";
@@ -227,7 +231,6 @@ export class MigrationTaker {
   /** Lets the VMM take what comes. Returns when all of it is here. @throws MigrationRefused, … */
   async receive({ connection, machine }: AttachedVmm, folder: string): Promise<void> {
     const { migration } = connection;
-    if (migration === undefined) throw new MigrationRefused("Its hypervisor takes no machine");
     const ids = machine.disks.filter(({ readOnly }) => !readOnly).map(({ id }) => id);
     const memory = join(folder, "memory-in");
     const socket = join(folder, "disks-in");

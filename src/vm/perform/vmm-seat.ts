@@ -129,7 +129,7 @@ export class VmmSeat implements Disposable {
       if (connection === undefined) return;
       const guest = await connection.guestState();
       // What a worker began that is no more, or was given up: nobody listens at the other end.
-      if (guest === "running" || guest === "paused") await connection.migration?.abandon();
+      if (guest === "running" || guest === "paused") await connection.migration.abandon();
       const captured = capture !== undefined && this.#tools.captures.isWhole(capture);
       this.#tell({ kind: "attached", invocation, ticket, guest, captured });
     } catch (error) {

@@ -17,7 +17,7 @@ import {
   byteSocketHandlers,
   connectUnixBytes,
   type SocketData,
-} from "../../../src/vm/perform/byte-socket.ts";
+} from "../../../src/messaging/byte-socket.ts";
 import { receiveImage, sendImage } from "../../../src/vm/perform/image-transfer.ts";
 import { migrationLimits } from "../../../src/vm/protocol-migration.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";

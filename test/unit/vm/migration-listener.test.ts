@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import type { EventLoop } from "../../../src/event-loop/event-loop.ts";
 import { makeServerCertificate } from "../../../src/identity/certificate.ts";
 import { newSecret, systemRandom } from "../../../src/identity/secrets.ts";
-import { ByteSocket, byteSocketHandlers, join } from "../../../src/vm/perform/byte-socket.ts";
+import { ByteSocket, byteSocketHandlers, join } from "../../../src/messaging/byte-socket.ts";
 import { dialMigration } from "../../../src/vm/perform/migration-dial.ts";
 import { MigrationListener } from "../../../src/vm/perform/migration-listener.ts";
 import {

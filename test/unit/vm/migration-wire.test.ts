@@ -134,11 +134,6 @@ describe("a host takes what it can run", () => {
       [{ disks: [{ id: "root", format: "raw", bytes: 51 }] }, {}, "expected 51 bytes of room"],
       [{}, { hasImage: false }, "expected 150 bytes of room"],
       [{ memory: 65 }, {}, "expected 65 bytes of free memory, received 64"],
-      [
-        { choice: { ...offer.choice, hypervisor: "cloud-hypervisor", machine_type: null } },
-        {},
-        "cannot move while it runs",
-      ],
     ];
     for (const [offered, has, reason] of refusals) {
       expect(refuseOffer({ ...offer, ...offered }, { ...facts, ...has })).toContain(reason);

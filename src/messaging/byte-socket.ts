@@ -176,6 +176,8 @@ export function join(
 /** Connects to a Unix socket. @throws Error (ECONNREFUSED …) */
 export async function connectUnixBytes(path: string): Promise<ByteSocket> {
   const opened = Promise.withResolvers<ByteSocket>();
+  // A refusal is told twice: nobody waits for this when the call itself has said it.
+  opened.promise.catch(() => undefined);
   await Bun.connect<SocketData>({
     unix: path,
     data: { peer: undefined },
