@@ -313,7 +313,7 @@ function pass(to: Side, bytes: Uint8Array, from: Bun.Socket<undefined>): void {
   }
   const sent = Math.max(0, to.socket.write(bytes));
   if (sent >= bytes.length) return;
-  to.unsent = Uint8Array.from(bytes.subarray(sent));
+  to.unsent = new Uint8Array(bytes.subarray(sent));
   from.pause();
 }
 

@@ -58,7 +58,7 @@ export class ByteSocket {
   unread(bytes: Uint8Array): void {
     this.#onBytes = undefined;
     this.#socket.pause();
-    if (bytes.length > 0) this.#early.unshift(Uint8Array.from(bytes));
+    if (bytes.length > 0) this.#early.unshift(new Uint8Array(bytes));
   }
 
   /** @returns false when the writer should wait for `onDrained` before it writes more */
@@ -70,7 +70,7 @@ export class ByteSocket {
     }
     const sent = Math.max(0, this.#socket.write(bytes));
     if (sent >= bytes.length) return true;
-    this.#unsent = Uint8Array.from(bytes.subarray(sent));
+    this.#unsent = new Uint8Array(bytes.subarray(sent));
     return false;
   }
 
@@ -111,7 +111,7 @@ export class ByteSocket {
       this.#onBytes(bytes);
       return;
     }
-    this.#early.push(Uint8Array.from(bytes));
+    this.#early.push(new Uint8Array(bytes));
     this.#socket.pause();
   }
 

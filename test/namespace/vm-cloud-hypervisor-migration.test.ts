@@ -25,6 +25,7 @@ import {
 } from "../support/cloud-hypervisor.ts";
 import { testEventLoop } from "../support/event-loop.ts";
 import { kvmDevice } from "../support/fake-cloud-hypervisor-host.ts";
+import { onlyInAll } from "../support/rotation.ts";
 import { skipUnless } from "../support/skips.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
@@ -131,21 +132,6 @@ skipUnless("a machine between two cloud-hypervisors", [kvmDevice], () => {
     expect(statSync(there ?? "").size).toBe(8 * MEBIBYTE);
   });
 
-  test("one that stands still goes as it is, and stays with a VMM that is left", async () => {
-    const { vmm, connection } = await makeGiver();
-    await connection.pause();
-    const target = await makeTarget();
-    await connection.migration.send({ ...target.route, signal: never });
-    await target.arrived;
-    expect(stateOf(vmm.program.processId)).not.toBe("T");
-    expect(await target.connection.guestState()).toBe("paused");
-    connection[Symbol.dispose]();
-    const again = await vmm.connect();
-    await waitFor("its VMM to have it", async () => (await again.guestState()) === "paused");
-    await again.resume();
-    await nextCount(vmm.files);
-  });
-
   test("taken back by a later connection, it runs on here", async () => {
     const { vmm, connection } = await makeGiver();
     const target = await makeTarget();
@@ -159,59 +145,76 @@ skipUnless("a machine between two cloud-hypervisors", [kvmDevice], () => {
     expect(await again.guestState()).toBe("paused");
   });
 
-  test("where the other VMM, or its disk, fails, it runs on here", async () => {
-    const { vmm, connection } = await makeGiver();
-    const target = await makeTarget({ orders: { ...keeping, at: "move/state", how: "refuse" } });
-    target.arrived.catch(() => undefined);
-    const refused = await rejectionOf(
-      connection.migration.send({ ...target.route, signal: never }),
-    );
-    expect(refused.message).toMatch(/did not take|gave the migration up|ended the migration/);
-    await connection.migration.abandon();
-    await nextCount(vmm.files);
-    expect(await connection.guestState()).toBe("running");
-    const cut = { ...target.route, memory: place.folder.file("nobody") };
-    const unreachable = await rejectionOf(connection.migration.send({ ...cut, signal: never }));
-    expect(unreachable.message).toMatch(/not listened at|ended/);
-    await nextCount(vmm.files);
-  });
+  onlyInAll(() => {
+    test("one that stands still goes as it is, and stays with a VMM that is left", async () => {
+      const { vmm, connection } = await makeGiver();
+      await connection.pause();
+      const target = await makeTarget();
+      await connection.migration.send({ ...target.route, signal: never });
+      await target.arrived;
+      expect(stateOf(vmm.program.processId)).not.toBe("T");
+      expect(await target.connection.guestState()).toBe("paused");
+      connection[Symbol.dispose]();
+      const again = await vmm.connect();
+      await waitFor("its VMM to have it", async () => (await again.guestState()) === "paused");
+      await again.resume();
+      await nextCount(vmm.files);
+    });
 
-  test("called off in the middle, it runs on here, and can be sent again", async () => {
-    const { vmm, connection } = await makeGiver({ orders: { ...keeping, sendsAll: true } });
-    const first = await makeTarget();
-    first.arrived.catch(() => undefined);
-    const off = new AbortController();
-    const onProgress: SendRoute["onProgress"] = ({ stage }) => {
-      if (stage === "memory") off.abort(new Error("called off"));
-    };
-    const sent = connection.migration.send({ ...first.route, onProgress, signal: off.signal });
-    expect((await rejectionOf(sent)).message).toBe("called off");
-    await connection.migration.abandon();
-    await nextCount(vmm.files);
-  });
+    test("where the other VMM, or its disk, fails, it runs on here", async () => {
+      const { vmm, connection } = await makeGiver();
+      const target = await makeTarget({ orders: { ...keeping, at: "move/state", how: "refuse" } });
+      target.arrived.catch(() => undefined);
+      const refused = await rejectionOf(
+        connection.migration.send({ ...target.route, signal: never }),
+      );
+      expect(refused.message).toMatch(/did not take|gave the migration up|ended the migration/);
+      await connection.migration.abandon();
+      await nextCount(vmm.files);
+      expect(await connection.guestState()).toBe("running");
+      const cut = { ...target.route, memory: place.folder.file("nobody") };
+      const unreachable = await rejectionOf(connection.migration.send({ ...cut, signal: never }));
+      expect(unreachable.message).toMatch(/not listened at|ended/);
+      await nextCount(vmm.files);
+    });
 
-  test("an overlay names the file below it where that stands here", async () => {
-    const backing = { path: place.folder.file("image-here"), format: "raw" as const };
-    const elsewhere = { path: `${place.folder.path}/image-there-with-a-longer-name` };
-    const overlay = (name: string, below: string): Disk => {
-      const path = place.folder.file(name);
-      const { bytes, size } = makeOverlay({
-        ...{ backing: below, backingFormat: "raw", virtualSize: MEBIBYTE },
-      });
-      const file = openSync(path, "w");
-      writeSync(file, bytes);
-      ftruncateSync(file, size);
-      closeSync(file);
-      const told = { path: below, format: "raw" as const };
-      return { id: "root", path, format: "qcow2", readOnly: false, backing: told };
-    };
-    const here = overlay("here.qcow2", backing.path);
-    const there = overlay("there.qcow2", elsewhere.path);
-    const expected = readFileSync(there.path);
-    const { connection } = await makeGiver({ machine: { disks: [here] } });
-    const target = await makeTarget({ machine: { disks: [there] } });
-    await connection.migration.send({ ...target.route, signal: never });
-    await target.arrived;
-    expect(readFileSync(there.path)).toEqual(expected);
+    test("called off in the middle, it runs on here, and can be sent again", async () => {
+      const { vmm, connection } = await makeGiver({ orders: { ...keeping, sendsAll: true } });
+      const first = await makeTarget();
+      first.arrived.catch(() => undefined);
+      const off = new AbortController();
+      const onProgress: SendRoute["onProgress"] = ({ stage }) => {
+        if (stage === "memory") off.abort(new Error("called off"));
+      };
+      const sent = connection.migration.send({ ...first.route, onProgress, signal: off.signal });
+      expect((await rejectionOf(sent)).message).toBe("called off");
+      await connection.migration.abandon();
+      await nextCount(vmm.files);
+    });
+
+    test("an overlay names the file below it where that stands here", async () => {
+      const backing = { path: place.folder.file("image-here"), format: "raw" as const };
+      const elsewhere = { path: `${place.folder.path}/image-there-with-a-longer-name` };
+      const overlay = (name: string, below: string): Disk => {
+        const path = place.folder.file(name);
+        const { bytes, size } = makeOverlay({
+          ...{ backing: below, backingFormat: "raw", virtualSize: MEBIBYTE },
+        });
+        const file = openSync(path, "w");
+        writeSync(file, bytes);
+        ftruncateSync(file, size);
+        closeSync(file);
+        const told = { path: below, format: "raw" as const };
+        return { id: "root", path, format: "qcow2", readOnly: false, backing: told };
+      };
+      const here = overlay("here.qcow2", backing.path);
+      const there = overlay("there.qcow2", elsewhere.path);
+      const expected = readFileSync(there.path);
+      const { connection } = await makeGiver({ machine: { disks: [here] } });
+      const target = await makeTarget({ machine: { disks: [there] } });
+      await connection.migration.send({ ...target.route, signal: never });
+      await target.arrived;
+      expect(readFileSync(there.path)).toEqual(expected);
+    });
   });
 });

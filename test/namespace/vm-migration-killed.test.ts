@@ -251,7 +251,7 @@ async function callOffAndDie(point: string, now: boolean): Promise<void> {
   await giver.counts("web");
 }
 
-const chosen = rotating("migration kills", cases, { outOf: 20 });
+const chosen = rotating("migration kills", cases, { outOf: 30 });
 
 const fakeNeeds = [root, kvmDevice, program("ip", "iproute2")];
 skipUnless("either worker, killed, with the fake of cloud-hypervisor", fakeNeeds, () => {

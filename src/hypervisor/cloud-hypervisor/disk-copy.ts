@@ -3,22 +3,23 @@ import {
   closeSync,
   constants,
   fstatSync,
-  fsyncSync,
+  fsync,
   ftruncateSync,
   openSync,
   readSync,
   writeSync,
 } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { promisify } from "node:util";
 import { nextData } from "../../../ffi/file-holes.ts";
 import type { ByteSocket } from "../../messaging/byte-socket.ts";
 import type { Bytes } from "../../units/units.ts";
 import { type Disk, VmmRefused, VmmUnreachable } from "../driver.ts";
 import {
   DISK_BLOCK_BYTES,
-  DISK_ENDED,
   DISK_FRAME_BYTES,
   DISK_LINE_BYTES,
+  DISK_SYNCED,
   type DiskFrame,
   decodeDiskFrame,
   encodeDiskFrame,
@@ -41,19 +42,17 @@ export class DiskSender implements AsyncDisposable {
   #size: Bytes = 0;
   /** When it was last written to before the first pass, in nanoseconds; undefined: no use. */
   #writtenAt: bigint | undefined;
-  readonly #ended = Promise.withResolvers<void>();
-  /** Bytes that were sent. */
-  sent: Bytes = 0;
+  #synced = Promise.withResolvers<void>();
 
   private constructor(socket: ByteSocket, file: FileHandle) {
     this.#socket = socket;
     this.#file = file;
-    this.#ended.promise.catch(() => undefined);
     socket.listen((bytes) => {
-      if (bytes.length === 1 && bytes[0] === DISK_ENDED) this.#ended.resolve();
-      else this.#ended.reject(new VmmRefused("The other host answered a disk with other bytes"));
+      if (bytes.length === 1 && bytes[0] === DISK_SYNCED) this.#synced.resolve();
+      else this.#synced.reject(new VmmRefused("The other host answered a disk with other bytes"));
     });
-    void socket.closed.then((reason) => this.#ended.reject(lost(reason)));
+    void socket.closed.then((reason) => this.#synced.reject(lost(reason)));
+    this.#synced.promise.catch(() => undefined);
   }
 
   static async open({ id, path }: Disk, socket: ByteSocket): Promise<DiskSender> {
@@ -74,6 +73,16 @@ export class DiskSender implements AsyncDisposable {
       signal.throwIfAborted();
       onBytes(await this.#sendBlock(block));
     }
+    // So that the last of it does not wait for all of it.
+    await this.#sync("sync");
+  }
+
+  /** Returns when the other host has all of it on its disk. */
+  async #sync(kind: "sync" | "end"): Promise<void> {
+    this.#synced = Promise.withResolvers();
+    this.#synced.promise.catch(() => undefined);
+    await this.#frame({ kind, length: 0, offset: 0 });
+    await this.#synced.promise;
   }
 
   /** What has changed since, with the guest at rest; returns when the other host has all of it. */
@@ -92,8 +101,7 @@ export class DiskSender implements AsyncDisposable {
         if (one * DISK_BLOCK_BYTES < this.#size) await this.#sendBlock(one);
       }
     }
-    await this.#frame({ kind: "end", length: 0, offset: 0 });
-    await this.#ended.promise;
+    await this.#sync("end");
   }
 
   /** The number of the first block from this one on that has data. */
@@ -113,7 +121,6 @@ export class DiskSender implements AsyncDisposable {
     const hash = createHash("sha256").update(bytes).digest("base64");
     if (this.#hashes.get(block) === hash) return bytesRead;
     this.#hashes.set(block, hash);
-    this.sent += bytesRead;
     await this.#frame({ kind: "data", length: bytesRead, offset }, bytes);
     return bytesRead;
   }
@@ -153,7 +160,8 @@ export class DiskReceiver implements Disposable {
     this.#sockets.add(socket);
     const queue = new ByteQueue();
     let coming: ComingDisk | undefined;
-    const refuse = (reason: string) => {
+    const refuse = (error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
       socket.terminate(reason);
       this.#onRefused(reason);
     };
@@ -161,12 +169,12 @@ export class DiskReceiver implements Disposable {
       try {
         queue.push(bytes);
         coming ??= this.#begin(queue);
-        if (coming?.take(queue) === "ended") {
-          this.#ended.add(coming.id);
-          socket.write(Uint8Array.of(DISK_ENDED));
+        const asked = coming?.take(queue);
+        if (coming !== undefined && asked !== undefined) {
+          this.#answer(coming, asked, socket).catch(refuse);
         }
       } catch (error) {
-        refuse(error instanceof Error ? error.message : String(error));
+        refuse(error);
       }
     });
     void socket.closed.then((reason) => {
@@ -175,6 +183,13 @@ export class DiskReceiver implements Disposable {
         this.#onRefused(`a disk did not come whole: ${reason}`);
       }
     });
+  }
+
+  async #answer(coming: ComingDisk, asked: "sync" | "end", socket: ByteSocket): Promise<void> {
+    if (asked === "end") coming.rename();
+    await coming.sync();
+    if (asked === "end") this.#ended.add(coming.id);
+    socket.write(Uint8Array.of(DISK_SYNCED));
   }
 
   /** The disk of the first line; undefined while that has not come. */
@@ -223,8 +238,8 @@ class ComingDisk implements Disposable {
     }
   }
 
-  /** @returns "ended" after the last of it @throws VmmRefused, Error (ENOSPC …) */
-  take(queue: ByteQueue): "ended" | undefined {
+  /** @returns what is to be answered @throws VmmRefused, Error (ENOSPC …) */
+  take(queue: ByteQueue): "sync" | "end" | undefined {
     for (;;) {
       this.#frame ??= this.#next(queue);
       if (this.#frame === undefined) return undefined;
@@ -237,10 +252,7 @@ class ComingDisk implements Disposable {
       else if (kind === "empty") {
         ftruncateSync(this.#file, 0);
         ftruncateSync(this.#file, offset);
-      } else {
-        this.#finish();
-        return "ended";
-      }
+      } else return kind;
     }
   }
 
@@ -258,8 +270,8 @@ class ComingDisk implements Disposable {
     }
   }
 
-  /** What is below it stands elsewhere here; all of it is on the disk afterwards. */
-  #finish(): void {
+  /** What is below it stands elsewhere here. */
+  rename(): void {
     const { format, backing } = this.#disk;
     if (format === "qcow2" && backing !== undefined) {
       const header = Buffer.alloc(64 * 1024);
@@ -268,8 +280,11 @@ class ComingDisk implements Disposable {
       if (typeof pieces === "string") throw new VmmRefused(`disk ${this.id}: ${pieces}`);
       for (const { offset, bytes } of pieces) this.#write(bytes, offset);
     }
-    fsyncSync(this.#file);
-    this[Symbol.dispose]();
+  }
+
+  /** In another thread: it may take long. */
+  async sync(): Promise<void> {
+    await promisify(fsync)(this.#file);
   }
 
   [Symbol.dispose](): void {

@@ -3,7 +3,7 @@ import type { Bytes } from "../../units/units.ts";
 /**
  * How disks go to another host of which the VMM copies none itself: a line of JSON that names the
  * disk, then frames of 16 bytes (u32 kind, u32 length, u64 offset, all little-endian), and bytes
- * after those of data. The end is answered by one byte. Pure.
+ * after those of data. "sync" and "end" are answered by one byte each. Pure.
  */
 
 export const DISK_FRAME_BYTES = 16;
@@ -11,8 +11,8 @@ export const DISK_FRAME_BYTES = 16;
 export const DISK_LINE_BYTES = 64;
 /** Bytes of one piece of a disk, which is sent when any of them has changed. */
 export const DISK_BLOCK_BYTES: Bytes = 1024 * 1024;
-/** The answer to "end": all is on the disk. */
-export const DISK_ENDED = 1;
+/** The answer to "sync" and "end": all that came is on the disk. */
+export const DISK_SYNCED = 1;
 
 /** Never used again for anything else. */
 const kindNumbers = {
@@ -22,7 +22,10 @@ const kindNumbers = {
   empty: 2,
   /** It has this size, and what it had stays. */
   size: 3,
+  /** All of it has come, and there is nothing more. */
   end: 4,
+  /** More will come: what has come is written out meanwhile. */
+  sync: 5,
 } as const;
 export type DiskFrameKind = keyof typeof kindNumbers;
 
@@ -46,7 +49,7 @@ export function decodeDiskFrame(bytes: Uint8Array): DiskFrame | string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const number = view.getUint32(0, true);
   const [kind] = Object.entries(kindNumbers).find(([, one]) => one === number) ?? [];
-  if (kind === undefined) return `expected a frame of the kinds 1 to 4, received ${number}`;
+  if (kind === undefined) return `expected a frame of the kinds 1 to 5, received ${number}`;
   const length = view.getUint32(4, true);
   const offset = view.getBigUint64(8, true);
   const most = kind === "data" ? DISK_BLOCK_BYTES : 0;

@@ -97,13 +97,13 @@ describe("a machine's stream", () => {
 
 describe("a disk's frames", () => {
   test("are read as they were written, and nothing else is one", () => {
-    for (const kind of ["data", "empty", "size", "end"] as const) {
+    for (const kind of ["data", "empty", "size", "end", "sync"] as const) {
       const frame = { kind, length: kind === "data" ? 12 : 0, offset: 2 ** 40 };
       expect(decodeDiskFrame(encodeDiskFrame(frame))).toEqual(frame);
     }
     const odd = Buffer.from(encodeDiskFrame({ kind: "end", length: 0, offset: 0 }));
     odd.writeUInt32LE(9, 0);
-    expect(decodeDiskFrame(odd)).toContain("expected a frame of the kinds 1 to 4, received 9");
+    expect(decodeDiskFrame(odd)).toContain("expected a frame of the kinds 1 to 5, received 9");
     const long = encodeDiskFrame({ kind: "data", length: DISK_BLOCK_BYTES + 1, offset: 0 });
     expect(decodeDiskFrame(long)).toContain(`expected at most ${DISK_BLOCK_BYTES} bytes of data`);
     const far = Buffer.from(encodeDiskFrame({ kind: "data", length: 1, offset: 0 }));
