@@ -321,7 +321,7 @@ export class MachineWorker {
     await this.#network.start([...this.machines.values()].map(({ machine }) => machine.record));
     for (const entry of this.machines.values()) this.#adopt(entry);
     this.mastered?.begin();
-    if (choice.kind !== "refused") this.#confiners.prepare();
+    if (this.choose(null).kind !== "refused") this.#confiners.prepare();
     this.#control = new ControlServer(this.#loop, {
       path: controlSocket,
       policy: allowUsers([process.geteuid?.() ?? 0]),
