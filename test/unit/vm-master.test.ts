@@ -123,6 +123,32 @@ describe("scheduling", () => {
     expect(where(master)).toEqual({ one: "a", two: "b" });
   });
 
+  test("what wants one port of the host, or one address, goes to two workers, or waits", () => {
+    const master = new SteppedMaster();
+    master.report("a");
+    const names = ["m1", "m2", "m3"];
+    const web = { forwards: ["tcp:8080:80"] };
+    master.take(declare([machine("m1", web)]));
+    expect(where(master)).toEqual({ m1: "a" });
+    // The first is there before; the others are given in one go.
+    master.report("b");
+    master.take(declare(names.map((name) => machine(name, web))));
+    expect(where(master)).toEqual({ m1: "a", m2: "b" });
+    const reason = status(master).machines.find(({ name }) => name === "m3")?.reason;
+    expect(reason).toContain("a has tcp port 8080 for m1");
+    expect(reason).toContain("b has tcp port 8080 for m2");
+    master.take(declare([...names.map((name) => machine(name, web)), machine("m4")]));
+    expect(where(master)["m4"]).toBeDefined();
+    master.report("c");
+    expect(where(master)["m3"]).toBe("c");
+    const reserved = { networks: [{ network: "default", address: "10.100.0.9" }] };
+    master.take(declare(["n1", "n2", "n3", "n4"].map((name) => machine(name, reserved))));
+    expect(new Set(["n1", "n2", "n3"].map((name) => where(master)[name])).size).toBe(3);
+    expect(status(master).machines.find(({ name }) => name === "n4")?.reason).toContain(
+      "has 10.100.0.9 of default for",
+    );
+  });
+
   test("a worker has as many machines as it may have, and no more", () => {
     const master = new SteppedMaster();
     const endless = { processors: 1e9, memory_bytes: Number.MAX_SAFE_INTEGER };

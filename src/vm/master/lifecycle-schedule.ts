@@ -1,10 +1,12 @@
 import { masterLimits, type Resources } from "../protocol-master.ts";
+import { cardRequestsOf, forwardsOf, hostPortOf } from "../protocol-network.ts";
 import type { ClusterDesired, ClusterState, WorkerState } from "./lifecycle-state.ts";
 
 /**
  * Where a machine goes: a worker that is well, has what the machine asks for and the labels that it
- * needs; of those the one with the fewest of its group, then the least used, then by name. The same
- * state always gives the same places. Pure.
+ * needs, and none that has its ports of the host or its addresses; of those the one with the fewest
+ * of its group, then the least used, then by name. The same state always gives the same places.
+ * Pure.
  */
 
 /** What a machine counts for whose declaration leaves it to its image; it says more once it is. */
@@ -29,6 +31,8 @@ interface Candidate {
   readonly worker: WorkerState;
   free: { processors: number; memory_bytes: number };
   machines: number;
+  /** Ports of the host, and addresses, that a machine has there, and which. */
+  readonly claims: Map<string, string>;
 }
 
 /** By group and domain: how many machines are there. */
@@ -54,7 +58,7 @@ export function schedule(state: ClusterState, most: number): Schedule {
   if (waiting.length === 0) return { choices, unplaced };
   const requests = requestsOf(state);
   const candidates = [...state.workers.values()]
-    .map((worker) => candidateOf(worker, requests))
+    .map((worker) => candidateOf(worker, requests, state))
     .sort(byName);
   const groups = groupsOf(state);
   // What asks for the same cannot fit either, because room only shrinks.
@@ -154,6 +158,7 @@ function take(machine: ClusterDesired, candidate: Candidate, groups: Groups): vo
   candidate.free.processors -= processors;
   candidate.free.memory_bytes -= memory_bytes;
   candidate.machines += 1;
+  for (const claim of claimsOf(machine)) candidate.claims.set(claim, machine.spec.name);
   const { spread } = machine.placement;
   const domain = domainOf(candidate.worker, spread?.by);
   if (spread !== undefined && domain !== undefined) groups.add(spread.group, domain);
@@ -181,6 +186,8 @@ function whyNot(machine: ClusterDesired, candidate: Candidate): string | undefin
   if (lacks !== undefined) return `lacks ${lacks[0]}=${lacks[1]}`;
   if (spread?.by !== undefined && labels[spread.by] === undefined) return `has no ${spread.by}`;
   if (machines >= masterLimits.machinesOfWorker) return `has ${machines} machines`;
+  const taken = claimsOf(machine).find((claim) => candidate.claims.has(claim));
+  if (taken !== undefined) return `has ${taken} for ${candidate.claims.get(taken)}`;
   const { processors, memory_bytes } = requestOf(machine);
   if (free.processors < processors) return `has ${free.processors} processors free`;
   if (free.memory_bytes < memory_bytes) {
@@ -212,17 +219,38 @@ function askedText(machine: ClusterDesired): string {
   return words.join(", ");
 }
 
-function candidateOf(worker: WorkerState, requests: (machine: string) => Resources): Candidate {
+function candidateOf(
+  worker: WorkerState,
+  requests: (machine: string) => Resources,
+  { desired }: ClusterState,
+): Candidate {
   const free = freeOf(worker, requests) ?? { processors: 0, memory_bytes: 0 };
-  return { worker, free: { ...free }, machines: Object.keys(worker.record.machines).length };
+  const names = Object.keys(worker.record.machines);
+  const claims = new Map<string, string>();
+  for (const name of names) {
+    const machine = desired.machines.get(name);
+    if (machine === undefined) continue;
+    for (const claim of claimsOf(machine)) claims.set(claim, name);
+  }
+  return { worker, free: { ...free }, machines: names.length, claims };
+}
+
+/** What one machine of a worker alone can have, by the words that it is told in. */
+function claimsOf({ spec }: ClusterDesired): readonly string[] {
+  const addresses = cardRequestsOf(spec).flatMap(({ network, address }) =>
+    address === undefined ? [] : [`${address} of ${network}`],
+  );
+  return [...forwardsOf(spec).map(hostPortOf), ...addresses];
 }
 
 const byName = (left: Candidate, right: Candidate) =>
   left.worker.name < right.worker.name ? -1 : 1;
 
-function signatureOf({ spec, placement }: ClusterDesired): string {
+function signatureOf(machine: ClusterDesired): string {
+  const { spec, placement } = machine;
   const { labels = {}, spread } = placement;
-  return JSON.stringify([spec.cpu, spec.memoryMb, Object.entries(labels).sort(), spread?.by]);
+  const needed = Object.entries(labels).sort();
+  return JSON.stringify([spec.cpu, spec.memoryMb, needed, spread?.by, claimsOf(machine)]);
 }
 
 /** The large ones first: they fit only where much is left. */
