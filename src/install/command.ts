@@ -28,6 +28,7 @@ export const installCommand: Command = defineCommand({
         "process",
         "process-orchestrator",
         "process-agent",
+        "vm-master",
         "vm-worker",
         "holden-agent",
         "holden-orchestrator",
@@ -36,7 +37,7 @@ export const installCommand: Command = defineCommand({
       valueHint: "role",
       description:
         "What this host is to be: all, luod, luoctl, authority, process (process-orchestrator " +
-        "and process-agent), vm-worker, holden-agent, holden-orchestrator",
+        "and process-agent), vm-master, vm-worker, holden-agent, holden-orchestrator",
     },
     prefix: {
       type: "string",

@@ -4,6 +4,7 @@ import agentSocket from "../../images/systemd/hostler-process-agent.socket" with
 import orchestratorService from "../../images/systemd/hostler-process-orchestrator.service" with {
   type: "text",
 };
+import vmMasterService from "../../images/systemd/hostler-vm-master.service" with { type: "text" };
 import vmWorkerService from "../../images/systemd/hostler-vm-worker.service" with { type: "text" };
 import luodService from "../../images/systemd/luod.service" with { type: "text" };
 
@@ -24,6 +25,7 @@ export const unitTexts: Readonly<Record<string, string>> = {
   "hostler-process-agent.service": agentService,
   "hostler-process-agent.socket": agentSocket,
   "hostler-process-orchestrator.service": orchestratorService,
+  "hostler-vm-master.service": vmMasterService,
   "hostler-vm-worker.service": vmWorkerService,
   "luod.service": luodService,
 };
@@ -39,6 +41,7 @@ const roles = {
   process: { links: [], units: [...orchestratorUnits, ...agentUnits] },
   "process-orchestrator": { links: [], units: orchestratorUnits },
   "process-agent": { links: [], units: agentUnits },
+  "vm-master": { links: [], units: ["hostler-vm-master.service"] },
   "vm-worker": { links: [], units: ["hostler-vm-worker.service"] },
   "holden-agent": { links: [{ folder: "bin", name: "holden-agent" }], units: [] },
   "holden-orchestrator": { links: [{ folder: "bin", name: "holden-orchestrator" }], units: [] },

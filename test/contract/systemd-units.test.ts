@@ -20,14 +20,16 @@ import { parseUnitFile, type UnitFile } from "../support/unit-file.ts";
 const folder = join(repositoryRoot, "images/systemd");
 const unitNames = readdirSync(folder).filter((name) => /\.(service|socket)$/.test(name));
 const services = unitNames.filter((name) => name.endsWith(".service"));
-/** The authority starts nothing. */
-const parents = services.filter((name) => name !== "hostler-authority.service");
+/** An authority starts nothing that outlives it, and a master is one. */
+const authorities = ["hostler-authority.service", "hostler-vm-master.service"];
+const parents = services.filter((name) => !authorities.includes(name));
 const processServices = services.filter((name) => name.startsWith("hostler-process-"));
 
 /** luod is silent while sync(2) lasts, and the authority while the disk takes a commit. */
 const watchdogs: Readonly<Record<string, string>> = {
   "luod.service": "5min",
   "hostler-authority.service": "30s",
+  "hostler-vm-master.service": "30s",
 };
 
 function read(name: string): UnitFile {
@@ -35,12 +37,13 @@ function read(name: string): UnitFile {
 }
 
 describe("systemd units", () => {
-  test("are these six", () => {
+  test("are these seven", () => {
     expect(unitNames.toSorted()).toEqual([
       "hostler-authority.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
+      "hostler-vm-master.service",
       "hostler-vm-worker.service",
       "luod.service",
     ]);
@@ -98,8 +101,8 @@ describe("systemd units", () => {
     expect(unit.get("Socket.SocketMode")).toEqual(["0600"]);
   });
 
-  test("the authority's state is where it looks for it, for its user alone", () => {
-    const unit = read("hostler-authority.service");
+  test.each(authorities)("%s: its state is where it looks for it, for its user alone", (name) => {
+    const unit = read(name);
     expect(`/var/lib/${unit.get("Service.StateDirectory")}`).toBe(authorityStateDirectory);
     expect(unit.get("Service.StateDirectoryMode")).toEqual(["0700"]);
     expect(unit.get("Service.UMask")).toEqual(["0077"]);
