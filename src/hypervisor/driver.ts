@@ -82,8 +82,15 @@ export interface VmmPlan {
   readonly program: string;
   /** Without the program's own name. */
   readonly arguments: readonly string[];
-  /** Inherited descriptors, by the number that the arguments speak of: 3 and up, without gaps. */
-  readonly descriptors: readonly { readonly number: number; readonly role: "memory" }[];
+  /**
+   * Inherited descriptors, by the number that the arguments speak of: 0, and 3 and up without
+   * gaps. A listener is a Unix socket at `path`, which takes connections before the VMM is there,
+   * and never blocks.
+   */
+  readonly descriptors: readonly (
+    | { readonly number: number; readonly role: "memory" }
+    | { readonly number: number; readonly role: "listener"; readonly path: string }
+  )[];
   /**
    * Named pipes that have to be there before it starts, 0600 and its user's: it opens them to
    * write, and waits there until somebody reads, which is what `connect` does.

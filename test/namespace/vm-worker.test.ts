@@ -1,6 +1,6 @@
 /** The compiled worker with QEMU: machines from creation to removal, and what the commands say. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, constants, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
@@ -113,6 +113,15 @@ skipUnless("the worker with QEMU", needs, () => {
     expect(new Set(processes).size).toBe(3);
     expectContinuous(host.numbers("web"));
     expect((await host.summary("web")).restarts).toBe(0);
+  });
+
+  test("no thread of a VMM waits for a connection that another one has taken", async () => {
+    await host.start();
+    await create("web", "--start");
+    const [, flags = ""] =
+      /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/${host.vmm}/fdinfo/0`, "utf8")) ?? [];
+    expect(Number.parseInt(flags, 8) & constants.O_NONBLOCK).toBe(constants.O_NONBLOCK);
+    expect(readlinkSync(`/proc/${host.vmm}/fd/0`)).toStartWith("socket:");
   });
 
   test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {

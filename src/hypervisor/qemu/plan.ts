@@ -18,6 +18,13 @@ import { isMicrovm, refuseUnfit } from "./refuse.ts";
 /** The descriptor that has the machine's memory: the first after standard input and output. */
 const MEMORY_DESCRIPTOR = 3;
 
+/**
+ * The descriptor that has the control socket, in the place of standard input. QEMU serves it by a
+ * thread of its own, and the main thread may be told of the first connection as well: it would wait
+ * in accept(2) for a second one for ever, were the socket one of QEMU's own making, which blocks.
+ */
+const CONTROL_DESCRIPTOR = 0;
+
 /** The sandbox: no old system calls, no more rights, no other programs, no other priorities. */
 const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" as const;
 
@@ -64,7 +71,10 @@ export function planQemu(
       ...(beginning === "incoming" ? ["-incoming", "defer"] : []),
       ...(beginning === "incoming" && isMadeAlone(machine) ? ["-preconfig"] : []),
     ],
-    descriptors: [{ number: MEMORY_DESCRIPTOR, role: "memory" }],
+    descriptors: [
+      { number: CONTROL_DESCRIPTOR, role: "listener", path: files.control },
+      { number: MEMORY_DESCRIPTOR, role: "memory" },
+    ],
     devices,
   };
 }
@@ -92,7 +102,7 @@ function generalArguments(machine: MachineSpecification): string[] {
 
 function socketArguments(files: MachineFiles): string[] {
   return [
-    ...["-chardev", listener("control", files.control)],
+    ...["-chardev", `socket,id=control,fd=${CONTROL_DESCRIPTOR},server=on,wait=off`],
     ...["-mon", "chardev=control,mode=control"],
     ...["-chardev", listener("console", files.console)],
     ...["-serial", "chardev:console"],

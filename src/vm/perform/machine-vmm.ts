@@ -39,6 +39,7 @@ import type { MachineParts, MachineTools, VmmPlace } from "./machine-tools.ts";
 import { refusalOf } from "./refusal.ts";
 import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
+import { makeVmmListener } from "./vmm-listener.ts";
 import { makeVmmOutput } from "./vmm-output.ts";
 import { startVmm, VmmProcess, type VmmStart } from "./vmm-process.ts";
 import { type AttachedVmm, filesIn, VmmSeat } from "./vmm-seat.ts";
@@ -391,6 +392,8 @@ export class MachineVmm implements Disposable {
     const number = plan.descriptors.find(({ role }) => role === "memory")?.number;
     using memory = number === undefined ? undefined : await this.#memoryFor(machine, beginning);
     const isGiven = number !== undefined && memory !== undefined;
+    const control = plan.descriptors.find((one) => one.role === "listener");
+    using listener = control === undefined ? null : makeVmmListener(control.path);
     // These descriptors end here; those of the VMM, which are the same openings, end with it.
     const firstLock = Math.max(2, ...plan.descriptors.map((one) => one.number)) + 1;
     const wish = this.#limits();
@@ -418,6 +421,9 @@ export class MachineVmm implements Disposable {
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
       writable: [folder, this.#tools.folders.disksOf(this.#name)],
       descriptors: [
+        ...(control !== undefined && listener !== null
+          ? [{ source: listener.number, target: control.number }]
+          : []),
         { source: output.number, target: 1 },
         { source: output.number, target: 2 },
         ...(isGiven ? [{ source: memory.number, target: number }] : []),

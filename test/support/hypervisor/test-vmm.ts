@@ -14,6 +14,7 @@ import type {
   VmmConnection,
   VmmEvent,
 } from "../../../src/hypervisor/driver.ts";
+import { makeVmmListener } from "../../../src/vm/perform/vmm-listener.ts";
 import { RawClient } from "../agent-client.ts";
 import { suspend } from "../suspend.ts";
 import { waitFor, withDeadline } from "../wait-for.ts";
@@ -58,8 +59,12 @@ export class TestVmm implements AsyncDisposable {
     for (const pipe of plan.pipes ?? []) makeNamedPipe(pipe, 0o600);
     this.memory = start.memory ?? guestMemory(machine);
     const output = Bun.file(`${start.folder}/output`);
+    const control = plan.descriptors.find(({ role }) => role === "listener");
+    using listener = control === undefined ? null : makeVmmListener(this.files.control);
+    const memories = plan.descriptors.filter(({ role }) => role === "memory");
+    const input = listener?.number ?? "ignore";
     this.#child = Bun.spawn([...(start.before ?? []), plan.program, ...plan.arguments], {
-      stdio: ["ignore", output, output, ...plan.descriptors.map(() => this.memory.number)],
+      stdio: [input, output, output, ...memories.map(() => this.memory.number)],
       env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
     });
   }

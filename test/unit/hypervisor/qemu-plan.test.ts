@@ -46,7 +46,7 @@ describe("the plan", () => {
       "-m size=64M",
       "-object memory-backend-file,id=ram,size=67108864,mem-path=/proc/self/fd/3,share=on",
       "-action shutdown=pause,panic=pause",
-      "-chardev socket,id=control,path=/run/first/control,server=on,wait=off",
+      "-chardev socket,id=control,fd=0,server=on,wait=off",
       "-mon chardev=control,mode=control",
       "-chardev socket,id=console,path=/run/first/console,server=on,wait=off",
       "-serial chardev:console",
@@ -57,7 +57,10 @@ describe("the plan", () => {
       "-device pvpanic",
     ]);
     expect(made.program).toBe("/usr/bin/qemu-system-x86_64");
-    expect(made.descriptors).toEqual([{ number: 3, role: "memory" }]);
+    expect(made.descriptors).toEqual([
+      { number: 0, role: "listener", path: "/run/first/control" },
+      { number: 3, role: "memory" },
+    ]);
     expect(made.devices).toEqual(["/dev/null", "/dev/urandom"]);
   });
 
@@ -152,7 +155,7 @@ describe("the plan", () => {
       "new",
     );
     const words = made.arguments.join("\n");
-    for (const name of ["control", "console", "agent"]) {
+    for (const name of ["console", "agent"]) {
       expect(words).toContain(`path=/run/a,,b/${name},server=on`);
     }
     expect(words).toContain('"filename":"/a,b.img"');
