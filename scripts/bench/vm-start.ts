@@ -1,6 +1,6 @@
 /** From the order to create a machine to its guest's first letter, and the same of others. */
 import { mkdirSync, readFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { monotonicNanoseconds } from "../../ffi/process.ts";
 import { consoleLogOf } from "../../src/vm/console-log.ts";
 import { startProgram } from "../../test/support/program.ts";
@@ -159,7 +159,7 @@ async function startByCommand({ bench, host, image }: Place, name: string): Prom
 
 /** How hostler started a machine that is off now, whose TAP is still there. */
 interface FloorMachine {
-  /** The same words, but that it runs at once: nobody has to say so. */
+  /** The same words, but that it runs at once, and makes its control socket itself. */
   readonly argv: readonly string[];
   readonly console: string;
 }
@@ -175,7 +175,9 @@ async function makeFloorMachine(host: VmHost, image: TestImage): Promise<FloorMa
   const console = consoleOf(argv);
   await client.change("shutdown", "floor", { now: true });
   await client.wait("floor", "off");
-  return { argv: argv.filter((word) => word !== "-S"), console };
+  const control = `path=${join(dirname(console), "control")}`;
+  const own = argv.map((word) => word.replace(/^(socket,id=control,)fd=\d+/, `$1${control}`));
+  return { argv: own.filter((word) => word !== "-S"), console };
 }
 
 /** Where QEMU listens for its serial console. @throws ScriptError when it does not */
