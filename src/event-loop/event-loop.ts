@@ -136,6 +136,16 @@ export class EventLoop implements Disposable {
     }
   }
 
+  /**
+   * Resolves when others have had their turn. At once where nobody has anything to do: a timer's
+   * shortest time is a millisecond.
+   */
+  letOthers(): Promise<void> {
+    return new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  }
+
   /** Calls once after so many milliseconds. */
   wakeAfter(wait: Milliseconds, onTime: () => void): Disposable {
     return this.wakeAt(monotonicNow() + wait, onTime);

@@ -1,5 +1,7 @@
 /** The worker is killed between any two of its steps; the next one takes up what is there. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import type { EffectKind } from "../../src/vm/lifecycle-state.ts";
 import { type MigrationEffect, workerSteps } from "../../src/vm/perform/kill-points.ts";
@@ -320,4 +322,17 @@ skipUnless("the worker is killed", needs, () => {
       await expectNothingLeft();
     });
   }
+
+  test("what a new machine is to be is written down before its first VMM", async () => {
+    image = await host.image();
+    await tellStory({ story: "create", point: "vm:spawn:before", pass: 1 });
+    const path = join(host.machineFolder("web"), "machine.json");
+    expect(JSON.parse(readFileSync(path, "utf8"))).toMatchObject({
+      note: { stage: "starting" },
+      choice: { hypervisor: "qemu" },
+    });
+    expect(host.vmmProcesses()).toEqual([]);
+    await host.start(withFaults());
+    await host.counts("web");
+  });
 });

@@ -22,7 +22,7 @@ export class Turns implements Pauses {
   /** Goes on at once while there is time in this turn. */
   async next(): Promise<void> {
     if (monotonicNow() < this.#end) return;
-    await new Promise<void>((resolve) => this.#loop.wakeAfter(0, resolve));
+    await this.#loop.letOthers();
     this.#end = monotonicNow() + this.#limit;
   }
 }

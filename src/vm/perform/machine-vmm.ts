@@ -5,6 +5,7 @@ import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess, takeDescriptor } from "../../../ffi/pidfd.ts";
 import type { InstanceGroup } from "../../event-loop/instance-groups.ts";
+import type { Choice } from "../../hypervisor/choose.ts";
 import {
   type Boot,
   type Disk,
@@ -474,6 +475,12 @@ export class MachineVmm implements Disposable {
     return memory;
   }
 
+  /** What a new machine is to be, as its host is now; null where no hypervisor can run it. */
+  firstChoice(): RecordedChoice | null {
+    const choice = this.#tools.choose(null);
+    return choice.kind === "refused" ? null : this.#recordedAs(choice, null);
+  }
+
   /** What it is to be, written down before its first VMM. @throws MachineRefused, Error */
   #chosen(): {
     readonly driver: HypervisorDriver;
@@ -485,27 +492,27 @@ export class MachineVmm implements Disposable {
     if (choice.kind === "refused") {
       throw new Error(`No hypervisor can run it: ${choice.reason}`);
     }
-    const { program, accelerator, machineType, processorModel } = choice;
-    const recorded: RecordedChoice = {
-      hypervisor: program.hypervisor,
-      accelerator,
-      machine_type: machineType ?? null,
-      processor_model: processorModel ?? null,
-      ...this.#chosenAgent(record, program),
-    };
+    const { program } = choice;
+    const recorded = this.#recordedAs(choice, record.choice);
+    // None could run it when its start was noted, and one can now.
     if (record.choice === null) this.#owner.choose(recorded);
     const machine = specify(record, this.#owner.parts(), recorded);
     return { driver: this.#tools.drivers[program.hypervisor], program, machine };
   }
 
-  /** As it was recorded; a new machine's as this host has it. */
-  #chosenAgent(
-    { choice }: MachineRecord,
-    program: HypervisorProgram,
-  ): Pick<RecordedChoice, "agent"> {
-    if (program.hypervisor !== "qemu") return {};
-    const agent = choice === null ? this.#tools.agentChannel() : choice.agent;
-    return agent === "vsock" ? { agent } : {};
+  /** @param former the channel of the agent as it was recorded; null for a new machine */
+  #recordedAs(
+    { program, accelerator, machineType, processorModel }: Extract<Choice, { kind: "chosen" }>,
+    former: RecordedChoice | null,
+  ): RecordedChoice {
+    const agent = former === null ? this.#tools.agentChannel() : former.agent;
+    return {
+      hypervisor: program.hypervisor,
+      accelerator,
+      machine_type: machineType ?? null,
+      processor_model: processorModel ?? null,
+      ...(program.hypervisor === "qemu" && agent === "vsock" && { agent }),
+    };
   }
 
   async #find(invocation: string): Promise<void> {

@@ -321,8 +321,11 @@ export class Machine implements Disposable {
     const said = isAnew ? { said: [] } : {};
     const { given: _, ...former } = this.#record;
     const given = this.#givenWith(note);
+    const { choice } = former;
+    // What a new machine is to be goes down with its first start, before there is a VMM.
+    const chosen = note.stage === "starting" ? (choice ?? this.#vmm.firstChoice()) : choice;
     const record = {
-      ...{ ...former, ...said, note: noteToRecord(note), boot },
+      ...{ ...former, ...said, note: noteToRecord(note), boot, choice: chosen },
       ...(given !== undefined && { given }),
     };
     try {

@@ -393,7 +393,7 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
       observed,
     );
     const refused = await applyNetworkInTurns(operations, async () => {
-      await new Promise<void>((resolve) => this.#loop.wakeAfter(0, resolve));
+      await this.#loop.letOthers();
       if (this.#isDisposed) throw new Error("The worker ends");
     });
     return [
