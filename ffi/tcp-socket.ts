@@ -1,18 +1,12 @@
 import { libc } from "./c-library.ts";
-import {
-  AF_INET,
-  SO_REUSEADDR,
-  SOCK_CLOEXEC,
-  SOCK_NONBLOCK,
-  SOCK_STREAM,
-  SOL_SOCKET,
-} from "./constants.ts";
+import { AF_INET, SO_REUSEADDR, SOL_SOCKET } from "./constants.ts";
 import { layouts } from "./layouts.ts";
 import { NativeMemory } from "./memory.ts";
-import { OwnedDescriptor } from "./owned-descriptor.ts";
+import type { OwnedDescriptor } from "./owned-descriptor.ts";
 import { bindToDevice } from "./packet-socket.ts";
 import { check } from "./system-call-error.ts";
 import type { SocketAddress } from "./udp-socket.ts";
+import { listen, makeTcpSocket } from "./unix-socket.ts";
 
 const { sockaddr_in } = layouts;
 
@@ -26,8 +20,7 @@ export function listenTcp(
   { address, port }: SocketAddress,
   options: { readonly device: string; readonly backlog: number },
 ): OwnedDescriptor {
-  const type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
-  const socket = new OwnedDescriptor(check("socket", libc.socket(AF_INET, type, 0)));
+  const socket = makeTcpSocket("ipv4");
   try {
     bindToDevice(socket, options.device);
     const on = new NativeMemory(4);
@@ -44,7 +37,7 @@ export function listenTcp(
       libc.bind(socket.number, name.address, name.size),
       `${address.join(".")}:${port}`,
     );
-    check("listen", libc.listen(socket.number, options.backlog));
+    listen(socket, options.backlog);
     return socket;
   } catch (error) {
     socket.close();

@@ -4,6 +4,7 @@ import { layouts } from "./layouts.ts";
 import { NativeMemory } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
 import { attempt, check, Errno, SystemCallError } from "./system-call-error.ts";
+import { listen } from "./unix-socket.ts";
 
 const { sockaddr_vm } = layouts;
 
@@ -21,10 +22,11 @@ export const LAST_PRIVILEGED_PORT = 1023;
  */
 export function listenVsock(port: number): OwnedDescriptor {
   const socket = makeVsock();
+  if (typeof socket === "number") throw new SystemCallError("socket", -socket, "AF_VSOCK");
   const address = addressOf({ context: ANY_CONTEXT, port });
   try {
     check("bind", libc.bind(socket.number, address.address, address.size), `vsock:${port}`);
-    check("listen", libc.listen(socket.number, BACKLOG));
+    listen(socket, BACKLOG);
   } catch (error) {
     socket.close();
     throw error;
@@ -32,9 +34,11 @@ export function listenVsock(port: number): OwnedDescriptor {
   return socket;
 }
 
-function makeVsock(): OwnedDescriptor {
+/** @returns minus the error number where the kernel refuses: socket(2) */
+function makeVsock(): OwnedDescriptor | number {
   const flags = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
-  return new OwnedDescriptor(check("socket", libc.socket(AF_VSOCK, flags, 0), "AF_VSOCK"));
+  const number = attempt(() => libc.socket(AF_VSOCK, flags, 0));
+  return number < 0 ? number : new OwnedDescriptor(number);
 }
 
 /** A port of a machine, or of this one. */
@@ -60,10 +64,8 @@ function addressOf({ context, port }: VsockAddress): NativeMemory {
  *   EAFNOSUPPORT, EACCES without CAP_NET_BIND_SERVICE, EADDRINUSE when all those ports are used
  */
 export function connectVsock(peer: VsockAddress): OwnedDescriptor | number {
-  const flags = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
-  const number = attempt(() => libc.socket(AF_VSOCK, flags, 0));
-  if (number < 0) return number;
-  const socket = new OwnedDescriptor(number);
+  const socket = makeVsock();
+  if (typeof socket === "number") return socket;
   let result = bindPrivileged(socket);
   if (result === 0) {
     const address = addressOf(peer);
