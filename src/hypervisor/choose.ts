@@ -1,3 +1,4 @@
+import type { KvmAnswer } from "../../ffi/kvm.ts";
 import type { Accelerator, HypervisorName, HypervisorProgram } from "./driver.ts";
 
 /**
@@ -27,24 +28,8 @@ export interface ProcessorObservation {
   /** "GenuineIntel", "AuthenticAMD": /proc/cpuinfo. */
   readonly vendor: string;
   readonly flags: readonly string[];
-  readonly kvm: KvmObservation;
+  readonly kvm: KvmAnswer;
 }
-
-/** What /dev/kvm said when it was asked for a machine; errors are names, such as "ENOENT". */
-export type KvmObservation =
-  | { readonly kind: "not-opened"; readonly error: string }
-  /** Whatever opened, it is no KVM. */
-  | { readonly kind: "not-asked"; readonly error: string }
-  | {
-      readonly kind: "answered";
-      readonly apiVersion: number;
-      /** Memory of a VMM can be a machine's. */
-      readonly userMemory: boolean;
-      /** Local APICs by KVM, the other interrupt controllers by the VMM. */
-      readonly splitIrqchip: boolean;
-      /** Why it made no machine; undefined where it did. */
-      readonly machineRefusal: string | undefined;
-    };
 
 /** The only version of KVM's interface that there is to be: Documentation/virt/kvm/api.rst. */
 export const KVM_API_VERSION = 12;
@@ -107,7 +92,7 @@ export function kvmRefusal(processor: ProcessorObservation): string | undefined 
 }
 
 /** Both hypervisors have KVM do the local APICs alone, which Linux can since 4.4. */
-function capabilityRefusal(kvm: Extract<KvmObservation, { kind: "answered" }>): string | undefined {
+function capabilityRefusal(kvm: Extract<KvmAnswer, { kind: "answered" }>): string | undefined {
   const lacking = [
     ...(kvm.userMemory ? [] : ["KVM_CAP_USER_MEMORY"]),
     ...(kvm.splitIrqchip ? [] : ["KVM_CAP_SPLIT_IRQCHIP"]),

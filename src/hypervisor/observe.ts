@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
+import type { KvmAnswer } from "../../ffi/kvm.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import type {
   CloudHypervisorProgram,
   HypervisorObservations,
-  KvmObservation,
   Observed,
   ProcessorObservation,
   QemuProgram,
@@ -146,7 +146,7 @@ export function readProcessor(text: string): Pick<ProcessorObservation, "vendor"
 }
 
 /** It is imported here and not above: where memory may not be executable, ffi/ throws. */
-async function observeKvm(): Promise<KvmObservation> {
+async function observeKvm(): Promise<KvmAnswer> {
   try {
     const { askKvm } = await import("../../ffi/kvm.ts");
     return askKvm();

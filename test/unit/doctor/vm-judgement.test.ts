@@ -1,12 +1,13 @@
 /** What hinders virtual machines on a host, over everything that may be found of it. */
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
+import type { KvmAnswer } from "../../../ffi/kvm.ts";
 import { renderAdvice } from "../../../src/doctor/doctor.ts";
 import { type Advice, isFit } from "../../../src/doctor/judgement.ts";
 import type { FolderFindings, Opening, VmFindings } from "../../../src/doctor/vm-findings.ts";
 import { judgeVm, LEAST_FREE_BYTES } from "../../../src/doctor/vm-judgement.ts";
 import { probeVm } from "../../../src/doctor/vm-probes.ts";
-import type { HypervisorObservations, KvmObservation } from "../../../src/hypervisor/choose.ts";
+import type { HypervisorObservations } from "../../../src/hypervisor/choose.ts";
 import type { ObservedNetwork } from "../../../src/network/observation.ts";
 import { parseSubnet } from "../../../src/network/subnet.ts";
 import { workerDefaults } from "../../../src/vm/worker-configuration.ts";
@@ -265,7 +266,7 @@ describe("the hypervisor", () => {
     expect(isFit(ask(changed))).toBe(true);
   });
 
-  test.each<[KvmObservation, string, string]>([
+  test.each<[KvmAnswer, string, string]>([
     [{ kind: "not-opened", error: "ENOENT" }, "ENOENT", "modprobe kvm_intel"],
     [{ kind: "not-opened", error: "EACCES" }, "EACCES", "group kvm"],
     [{ kind: "not-asked", error: "ENOTTY" }, "is none", "Remove what is at /dev/kvm"],

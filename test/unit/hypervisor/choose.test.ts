@@ -1,11 +1,10 @@
 /** Which hypervisor a host uses, over everything that may be observed. */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, readdirSync, writeFileSync } from "node:fs";
-import { askKvm } from "../../../ffi/kvm.ts";
+import { askKvm, type KvmAnswer } from "../../../ffi/kvm.ts";
 import {
   chooseHypervisor,
   type HypervisorObservations,
-  type KvmObservation,
   kvmRefusal,
   newestMachineType,
   noWish,
@@ -51,8 +50,8 @@ const intel: ProcessorObservation = {
 };
 const pvm: ProcessorObservation = { ...intel, flags: ["sse4_2"] };
 /** KVM of a processor that has what it needs, with this answer. */
-const withKvm = (kvm: KvmObservation): ProcessorObservation => ({ ...intel, kvm });
-const differing = (changed: Partial<Extract<KvmObservation, { kind: "answered" }>>) =>
+const withKvm = (kvm: KvmAnswer): ProcessorObservation => ({ ...intel, kvm });
+const differing = (changed: Partial<Extract<KvmAnswer, { kind: "answered" }>>) =>
   withKvm({
     ...{ kind: "answered", apiVersion: 12, userMemory: true, splitIrqchip: true },
     machineRefusal: undefined,
