@@ -1,30 +1,19 @@
-import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { formatDuration, type ProcessId } from "../../units/units.ts";
 import {
   type MachineFiles,
-  type MachineSpecification,
   type MigrationArrival,
   type ReceiveRoute,
   type SendRoute,
   type VmmMigration,
   VmmUnreachable,
 } from "../driver.ts";
-import type { CloudHypervisorApi } from "./api.ts";
-import type { VmConfig } from "./config.ts";
 import type { MonitorEvent } from "./events.ts";
-import type { CloudHypervisorLimits } from "./limits.ts";
-import { MoveReceiver } from "./move-receiver.ts";
+import { type MoveParts, MoveReceiver } from "./move-receiver.ts";
 import { MoveSender } from "./move-sender.ts";
 import { STOPPED_SUFFIX, stopProcess } from "./stopped-process.ts";
 
-interface Parts {
-  readonly loop: EventLoop;
-  readonly api: CloudHypervisorApi;
-  readonly machine: MachineSpecification;
-  readonly config: VmConfig;
-  readonly limits: CloudHypervisorLimits;
+interface Parts extends MoveParts {
   readonly files: MachineFiles;
-  readonly path: string;
   /** @throws NobodyListens */
   readonly process: () => ProcessId;
   /** What a VMM that was killed left, and this one would be refused by. */

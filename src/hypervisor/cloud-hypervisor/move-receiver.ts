@@ -21,13 +21,14 @@ import { removeSocket } from "./migration-peer.ts";
 import { encodeRequest } from "./migration-wire.ts";
 import { type MovePiece, MoveReader } from "./move-stream.ts";
 
-interface Parts {
+/** What a machine on its way stands on, at either host. */
+export interface MoveParts {
   readonly loop: EventLoop;
   readonly api: CloudHypervisorApi;
   readonly machine: MachineSpecification;
   readonly config: VmConfig;
   readonly limits: CloudHypervisorLimits;
-  /** Where the VMM is told to listen. */
+  /** Where the VMM is told to listen, or to send the machine. */
   readonly path: string;
 }
 
@@ -37,7 +38,7 @@ interface Parts {
  * whoever notes that it is this host's.
  */
 export class MoveReceiver implements Disposable {
-  readonly #parts: Parts;
+  readonly #parts: MoveParts;
   readonly #ready = Promise.withResolvers<void>();
   readonly #failed = Promise.withResolvers<never>();
   readonly #disks: DiskReceiver;
@@ -45,7 +46,7 @@ export class MoveReceiver implements Disposable {
   readonly #sockets = new Set<ByteSocket>();
   #isAnswered = false;
 
-  constructor(parts: Parts) {
+  constructor(parts: MoveParts) {
     this.#parts = parts;
     this.#failed.promise.catch(() => undefined);
     const writable = parts.machine.disks.filter(({ readOnly }) => !readOnly);

@@ -3,15 +3,8 @@ import { dirname } from "node:path";
 import type { SocketData } from "../../messaging/byte-socket.ts";
 import { ByteSocket, byteSocketHandlers, connectUnixBytes } from "../../messaging/byte-socket.ts";
 import type { Bytes } from "../../units/units.ts";
-import {
-  type MachineSpecification,
-  type SendRoute,
-  VmmRefused,
-  VmmUnreachable,
-} from "../driver.ts";
-import type { CloudHypervisorApi } from "./api.ts";
+import { type SendRoute, VmmRefused, VmmUnreachable } from "../driver.ts";
 import { DiskSender } from "./disk-copy.ts";
-import type { CloudHypervisorLimits } from "./limits.ts";
 import { removeSocket } from "./migration-peer.ts";
 import {
   ByteQueue,
@@ -20,6 +13,7 @@ import {
   encodeRequest,
   HEADER_BYTES,
 } from "./migration-wire.ts";
+import type { MoveParts } from "./move-receiver.ts";
 import { type MovePiece, MoveReader } from "./move-stream.ts";
 
 /** What the VMM is asked for; VmSendMigrationData of vmm/src/api/mod.rs. */
@@ -30,14 +24,6 @@ export const moveSettings = {
   time: 600,
 } as const;
 
-interface Parts {
-  readonly api: CloudHypervisorApi;
-  readonly machine: MachineSpecification;
-  readonly limits: CloudHypervisorLimits;
-  /** Where the VMM is told to send the machine. */
-  readonly path: string;
-}
-
 /**
  * One machine on its way to another host. The VMM sends it to us, and we pass it on: before the
  * state of its devices, with which the other VMM opens its disks, these are sent. The answer to the
@@ -45,7 +31,7 @@ interface Parts {
  * noted whose it is; without one it goes on with the machine.
  */
 export class MoveSender implements Disposable {
-  readonly #parts: Parts;
+  readonly #parts: MoveParts;
   readonly #route: SendRoute;
   readonly #failed = Promise.withResolvers<never>();
   readonly #arrived = Promise.withResolvers<void>();
@@ -63,7 +49,7 @@ export class MoveSender implements Disposable {
   #memoryBytes = 0;
   #rounds = 1;
 
-  constructor(parts: Parts, route: SendRoute) {
+  constructor(parts: MoveParts, route: SendRoute) {
     this.#parts = parts;
     this.#route = route;
     this.#reader = new MoveReader(parts.limits.messageBytes);

@@ -2,12 +2,9 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "no
 import { kill } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { Signal } from "../../units/signals.ts";
 import { formatDuration, type Milliseconds, type ProcessId } from "../../units/units.ts";
 import { VmmUnreachable } from "../driver.ts";
-
-/** signal(7), on x86-64 and arm64. */
-const SIGCONT = 18;
-const SIGSTOP = 19;
 
 /** What stands beside a control socket while the process that has it stands still. */
 export const STOPPED_SUFFIX = ".stopped";
@@ -29,7 +26,7 @@ export async function stopProcess(
 ): Promise<void> {
   rmSync(mark, { force: true });
   writeFileSync(mark, "", { flag: "wx", mode: 0o600 });
-  if (kill(process, SIGSTOP) !== "sent") {
+  if (kill(process, Signal.SIGSTOP) !== "sent") {
     throw new VmmUnreachable(`Process ${process} cannot be stopped: it has ended`);
   }
   const end = monotonicNow() + STOP_TIME;
@@ -48,7 +45,7 @@ export async function stopProcess(
 export function continueStopped(process: () => ProcessId | undefined, mark: string): void {
   if (!existsSync(mark)) return;
   const number = process();
-  if (number !== undefined) kill(number, SIGCONT);
+  if (number !== undefined) kill(number, Signal.SIGCONT);
   rmSync(mark, { force: true });
 }
 
