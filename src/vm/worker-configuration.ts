@@ -9,6 +9,7 @@ import type { Mistake, Report } from "../toml/configuration-reader.ts";
 import type { TomlTable } from "../toml/toml-tree.ts";
 import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Milliseconds } from "../units/units.ts";
+import type { AgentChannel } from "./agent-channel.ts";
 import { masterLimits } from "./protocol-master.ts";
 import {
   readWorker,
@@ -52,7 +53,7 @@ export interface WorkerConfiguration {
     readonly qemu: string | undefined;
   };
   /** How the agents of QEMU's new machines are reached; vsock where this host has vhost-vsock. */
-  readonly guestAgent: "virtio-serial" | "vsock";
+  readonly guestAgent: AgentChannel;
   /** Firmware of this host, for machines without a kernel of their own; undefined: Debian's. */
   readonly firmware: string | undefined;
   /** What each machine's variables of it are copied from; undefined: what lies beside it. */

@@ -390,7 +390,9 @@ export class MachineWorker {
 
   /** How the agent of a new machine of QEMU's is reached, and why not as was asked for. */
   get #agentChannel() {
-    return chooseAgentChannel(this.configuration.guestAgent, vsockRefusal());
+    const { guestAgent } = this.configuration;
+    // Asked for alone: to open the device has the kernel load its module.
+    return chooseAgentChannel(guestAgent, guestAgent === "vsock" ? vsockRefusal() : undefined);
   }
 
   /** What everybody who looks at this host should know of its hypervisors. */
