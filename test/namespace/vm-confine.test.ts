@@ -1,9 +1,8 @@
 /** What a VMM has when it begins, and what it has not; by programs that tell, in its place. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chownSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chownSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { duplicate } from "../../ffi/descriptor.ts";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
-import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { openProcess } from "../../ffi/pidfd.ts";
 import { descriptorLimit, setDescriptorLimit } from "../../ffi/process.ts";
 import { ExitCode } from "../../src/units/exit-code.ts";
@@ -23,8 +22,7 @@ import {
   newInvocation,
 } from "../support/confined.ts";
 import { makeNetworks } from "../support/networks.ts";
-import { compilePrograms, isAlive } from "../support/partition.ts";
-import { type ProbeReport, parseProbe } from "../support/probe-report.ts";
+import { isAlive } from "../support/partition.ts";
 import { runProgram, startProgram } from "../support/program.ts";
 import { kernel, program, root, skipUnless } from "../support/skips.ts";
 import { waitFor, withDeadline } from "../support/wait-for.ts";
@@ -39,42 +37,21 @@ const client = `use Socket; socket(my $socket, AF_UNIX, SOCK_STREAM, 0);
 const mountsOfOurs = () => readFileSync("/proc/self/mountinfo", "utf8");
 
 let host: ConfinedHost;
-let probeProgram: string;
 
 /** A start without a right that root of this machine has: as in a container. */
 const without = (capability: string) =>
   compiled("/usr/bin/setpriv", `--bounding-set=-${capability}`);
 
-/** What the probe, which then waits, was given. */
-async function probe(fields: Parameters<ConfinedHost["start"]>[1] = {}): Promise<ProbeReport> {
-  const path = host.folder.file(`probe-${newInvocation()}`);
-  writeFileSync(path, "");
-  using output = new OwnedDescriptor(openSync(path, "a"));
-  const descriptors = [{ source: output.number, target: 1 }, ...(fields.descriptors ?? [])];
-  const result = await host.start([probeProgram, "word"], { ...fields, descriptors });
-  if (result.kind === "refused") throw new Error(JSON.stringify(result.refusal));
-  const ended = Promise.withResolvers<VmmEnding>();
-  using vmm = new VmmProcess(host.loop, result, ended.resolve);
-  const text = await waitFor("the probe to have told", () => {
-    const said = readFileSync(path, "utf8");
-    return said.endsWith("end\n") && said;
-  });
-  vmm.signal(SIGKILL);
-  expect(await ended.promise).toEqual({ kind: "signalled", signal: SIGKILL, coreDumped: false });
-  return parseProbe(text.split("\n"));
-}
-
 skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl-base")], () => {
   beforeAll(() => {
     host = new ConfinedHost();
-    probeProgram = compilePrograms(host.folder).probe;
   });
 
   afterAll(() => host[Symbol.dispose]());
 
   describe("has", () => {
     test("its user and group alone, no capability, no way to get one", async () => {
-      const report = await probe();
+      const { report } = await host.probe();
       expect(report.status("Uid").split(/\s+/)).toEqual(Array(4).fill(String(confinedUser)));
       expect(report.status("Gid").split(/\s+/)).toEqual(Array(4).fill(String(confinedGroup)));
       expect(report.status("Groups").trim()).toBe("");
@@ -87,7 +64,7 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
     });
 
     test("a session of its own, and signals, mask and folder as at a fresh start", async () => {
-      const report = await probe();
+      const { report } = await host.probe();
       expect(report.session).toBe(report.processId);
       expect(report.group).toBe(report.processId);
       expect(report.signals).toEqual([]);
@@ -99,9 +76,9 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
     test("the environment of its start and its invocation, nothing else", async () => {
       const invocation = newInvocation();
       const environment = ["A=1", "BUN_BE_BUN=1", "LD_PRELOAD=/no/such/library"];
-      const report = await probe({ invocation, environment });
+      const { report } = await host.probe({ invocation, environment });
       expect(report.variables).toEqual([...environment, `INVOCATION_ID=${invocation}`]);
-      expect(report.words).toEqual([probeProgram, "word"]);
+      expect(report.words).toEqual([host.probeProgram, "word"]);
     });
 
     test("the descriptors of its plan at their numbers, nothing else", async () => {
@@ -111,9 +88,9 @@ skipUnless("a confined VMM", [root, program("gcc", "gcc"), program("perl", "perl
         { source: memory.number, target: 3 },
         { source: other.number, target: 9 },
       ];
-      const report = await probe({ descriptors });
+      const { report } = await host.probe({ descriptors });
       const found = [...report.descriptors].map(([number, what]) => `${number} ${what}`);
-      expect(found.map((line) => line.replace(/\/[^ ]*probe-.*/, "OUTPUT"))).toEqual([
+      expect(found).toEqual([
         "0 /dev/null",
         "1 OUTPUT",
         "2 /dev/null",

@@ -1,6 +1,6 @@
 /** A confiner that was started before anybody needs it: as one that starts when it is needed. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, openSync, readFileSync } from "node:fs";
 import { readInto } from "../../ffi/descriptor.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
@@ -19,24 +19,17 @@ import {
 } from "../../src/vm/confine-plan.ts";
 import { ConfinersAhead } from "../../src/vm/perform/confiners-ahead.ts";
 import { findVmm } from "../../src/vm/perform/vmm-identity.ts";
-import {
-  confinePlanOf,
-  type VmmEnding,
-  VmmProcess,
-  type VmmStart,
-} from "../../src/vm/perform/vmm-process.ts";
+import { confinePlanOf, type VmmStart } from "../../src/vm/perform/vmm-process.ts";
 import { hostler } from "../support/binary.ts";
 import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
 import {
   ConfinedHost,
   compiled,
   confinedUser,
-  type Fields,
   newInvocation,
   startOf,
 } from "../support/confined.ts";
-import { compilePrograms, isAlive } from "../support/partition.ts";
-import { parseProbe } from "../support/probe-report.ts";
+import { isAlive } from "../support/partition.ts";
 import { runProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -47,7 +40,6 @@ const SIGKILL = 9;
 const SIGSTOP = 19;
 
 let host: ConfinedHost;
-let probeProgram: string;
 const troubles: string[] = [];
 
 function confinersAhead(cgroup?: string): ConfinersAhead {
@@ -64,28 +56,6 @@ function waitingIn(confiners: ConfinersAhead): number {
   const { processId } = confiners;
   if (processId === undefined) throw new Error("no confiner waits");
   return processId;
-}
-
-/** What the probe was given, and which process it was. */
-async function probe(fields: Fields = {}) {
-  const path = host.folder.file(`probe-${newInvocation()}`);
-  writeFileSync(path, "");
-  using output = new OwnedDescriptor(openSync(path, "a"));
-  const descriptors = [{ source: output.number, target: 1 }, ...(fields.descriptors ?? [])];
-  const result = await host.start([probeProgram, "word"], { ...fields, descriptors });
-  if (result.kind === "refused") throw new Error(JSON.stringify(result.refusal));
-  const ended = Promise.withResolvers<VmmEnding>();
-  using vmm = new VmmProcess(host.loop, result, ended.resolve);
-  const text = await waitFor("the probe to have told", () => {
-    const said = readFileSync(path, "utf8");
-    return said.endsWith("end\n") && said;
-  });
-  vmm.signal(SIGKILL);
-  await ended.promise;
-  return {
-    report: parseProbe(text.replaceAll(path, "OUTPUT").split("\n")),
-    identity: result.identity,
-  };
 }
 
 /** One that waits, by its bare socket. */
@@ -131,7 +101,6 @@ function orderOf(start: VmmStart): string {
 skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
   beforeAll(() => {
     host = new ConfinedHost();
-    probeProgram = compilePrograms(host.folder).probe;
   });
 
   afterAll(() => host[Symbol.dispose]());
@@ -151,9 +120,9 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     using confiners = confinersAhead();
     confiners.prepare();
     const waits = waitingIn(confiners);
-    const ahead = await probe({ ...fields, waiting: confiners });
+    const ahead = await host.probe({ ...fields, waiting: confiners });
     expect(ahead.identity.processId).toBe(waits);
-    const later = await probe(fields);
+    const later = await host.probe(fields);
     expect(later.identity.processId).not.toBe(waits);
     const { report } = ahead;
     for (const name of ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
@@ -163,7 +132,7 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     expect(report.session).toBe(report.processId);
     expect([report.signals, report.mask, report.umask]).toEqual([[], "0", "77"]);
     expect(report.variables).toEqual([...fields.environment, `INVOCATION_ID=${fields.invocation}`]);
-    expect(report.words).toEqual([probeProgram, "word"]);
+    expect(report.words).toEqual([host.probeProgram, "word"]);
     expect([...report.descriptors]).toEqual([...later.report.descriptors]);
     expect([...report.descriptors.keys()].map(Number)).toEqual([0, 1, 2, 3, AHEAD_SOCKET - 1]);
     expect(troubles).toEqual([]);
@@ -183,10 +152,10 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     using confiners = confinersAhead();
     confiners.prepare();
     const first = waitingIn(confiners);
-    await probe({ waiting: confiners });
+    await host.probe({ waiting: confiners });
     const next = await waitFor("the next one", () => confiners.processId);
     expect(next).not.toBe(first);
-    expect((await probe({ waiting: confiners })).identity.processId).toBe(next);
+    expect((await host.probe({ waiting: confiners })).identity.processId).toBe(next);
   });
 
   test("that was killed is told of, and a start has a new one", async () => {
@@ -195,7 +164,7 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     process.kill(waitingIn(confiners), SIGKILL);
     await waitFor("its end to be seen", () => confiners.processId === undefined);
     expect(troubles).toEqual(["the confiner that waited for the next machine has ended"]);
-    await probe({ waiting: confiners });
+    await host.probe({ waiting: confiners });
   });
 
   test("that is killed while it has its order is replaced, and the start is done", async () => {
@@ -204,7 +173,7 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     const waits = waitingIn(confiners);
     // It says nothing, and so it is not told to go on.
     process.kill(waits, SIGSTOP);
-    const started = probe({ waiting: confiners });
+    const started = host.probe({ waiting: confiners });
     process.kill(waits, SIGKILL);
     expect((await started).identity.processId).not.toBe(waits);
     expect(troubles.join()).toContain("did not take its order");
@@ -216,11 +185,11 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     const waits = waitingIn(confiners);
     using memory = makeMemoryFile("guest");
     const descriptors = [{ source: memory.number, target: AHEAD_SOCKET }];
-    await probe({ waiting: confiners, descriptors });
+    await host.probe({ waiting: confiners, descriptors });
     const words = Array.from({ length: LONGEST_ORDER / 4096 }, (_, index) => {
       return `A${index}=${"x".repeat(4096)}`;
     });
-    await probe({ waiting: confiners, environment: words });
+    await host.probe({ waiting: confiners, environment: words });
     expect(waitingIn(confiners)).toBe(waits);
   });
 
@@ -259,7 +228,7 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
       confiners.prepare();
       const waits = waitingIn(confiners);
       confiners.anticipate();
-      expect((await probe({ waiting: confiners })).identity.processId).toBe(waits);
+      expect((await host.probe({ waiting: confiners })).identity.processId).toBe(waits);
       expect(troubles).toEqual([]);
     });
 

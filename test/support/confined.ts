@@ -1,8 +1,10 @@
 /** Programs in the place of a VMM, started as a worker starts one, by the compiled file. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../src/event-loop/event-loop.ts";
+import { Signal } from "../../src/units/signals.ts";
+import type { VmmIdentity } from "../../src/vm/perform/vmm-identity.ts";
 import {
   type OwnProgram,
   startVmm,
@@ -15,8 +17,10 @@ import {
 import { defaultUserRange } from "../../src/vm/users.ts";
 import { hostler } from "./binary.ts";
 import { testEventLoop } from "./event-loop.ts";
+import { compilePrograms } from "./partition.ts";
+import { type ProbeReport, parseProbe } from "./probe-report.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
-import { withDeadline } from "./wait-for.ts";
+import { waitFor, withDeadline } from "./wait-for.ts";
 
 export const confinedUser = defaultUserRange.first + 7;
 export const confinedGroup = defaultUserRange.first + 8;
@@ -67,6 +71,7 @@ export interface Finished {
 export class ConfinedHost implements Disposable {
   readonly loop: EventLoop = testEventLoop();
   readonly #folder: TemporaryFolder = temporaryFolder();
+  #probeProgram: string | undefined;
   /** Below it the user of the VMMs may write. */
   readonly runFolder: string;
 
@@ -114,12 +119,43 @@ export class ConfinedHost implements Disposable {
     return this.run(["/bin/sh", "-c", script], fields);
   }
 
+  /** Tells what it was given: the program that `probe` starts. */
+  get probeProgram(): string {
+    this.#probeProgram ??= compilePrograms(this.#folder).probe;
+    return this.#probeProgram;
+  }
+
+  /** What the probe, which then waits, was given, with OUTPUT as its output; and who it was. */
+  async probe(
+    fields: Fields = {},
+  ): Promise<{ readonly report: ProbeReport; readonly identity: VmmIdentity }> {
+    const path = this.#folder.file(`probe-${newInvocation()}`);
+    writeFileSync(path, "");
+    using output = new OwnedDescriptor(openSync(path, "a"));
+    const descriptors = [{ source: output.number, target: 1 }, ...(fields.descriptors ?? [])];
+    const result = await this.start([this.probeProgram, "word"], { ...fields, descriptors });
+    if (result.kind === "refused") throw new Error(JSON.stringify(result.refusal));
+    const { promise, resolve } = Promise.withResolvers<VmmEnding>();
+    using vmm = new VmmProcess(this.loop, result, resolve);
+    const text = await waitFor("the probe to have told", () => {
+      const said = readFileSync(path, "utf8");
+      return said.endsWith("end\n") && said;
+    });
+    vmm.signal(Signal.SIGKILL);
+    const ending = await promise;
+    if (ending.kind !== "signalled" || ending.signal !== Signal.SIGKILL) {
+      throw new Error(`The probe ended by itself: ${JSON.stringify(ending)}`);
+    }
+    const report = parseProbe(text.replaceAll(path, "OUTPUT").split("\n"));
+    return { report, identity: result.identity };
+  }
+
   /** Starts a program that must be refused. @returns why it was */
   async refusal(argv: readonly string[], fields: Fields = {}) {
     const result = await this.start(argv, fields);
     if (result.kind === "refused") return result.refusal;
     using vmm = new VmmProcess(this.loop, result, () => {});
-    vmm.signal(9);
+    vmm.signal(Signal.SIGKILL);
     throw new Error(`${argv[0]} was started`);
   }
 
