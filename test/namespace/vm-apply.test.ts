@@ -1,7 +1,7 @@
 /** Machines as a file declares them: what is missing, changed, extra; over the worker's death. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
-import type { ReconciliationAnswer, VmSummary } from "../../src/vm/protocol.ts";
+import type { ReconciliationAnswer } from "../../src/vm/protocol.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -32,7 +32,7 @@ function declare(machines: readonly Declared[], generation?: number): string {
 }
 
 const phases = async () => {
-  const machines = JSON.parse(await host.say("list", "--json")) as VmSummary[];
+  const machines = await host.summaries();
   return Object.fromEntries(machines.map(({ name, phase }) => [name, phase]));
 };
 

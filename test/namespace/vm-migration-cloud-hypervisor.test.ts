@@ -6,15 +6,15 @@ import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { hashPath } from "../../src/image/nar.ts";
-import type { MigrationResultRecord, VmSummary } from "../../src/vm/protocol.ts";
+import type { MigrationResultRecord } from "../../src/vm/protocol.ts";
 import { ConsoleTap } from "../support/console-tap.ts";
 import type { FakeOrders } from "../support/fake-cloud-hypervisor.ts";
 import { kvmDevice, setUpFakeCloudHypervisor } from "../support/fake-cloud-hypervisor-host.ts";
+import { expectContinuous, numbersIn } from "../support/guest-numbers.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { VmPair } from "../support/vm-pair.ts";
 import type { TestImage, VmHost } from "../support/vm-worker.ts";
-import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(120_000);
 
@@ -66,26 +66,6 @@ async function makeMachine(): Promise<void> {
   await giver.counts("web");
 }
 
-const listed = async (host: VmHost) => JSON.parse(await host.say("list", "--json")) as VmSummary[];
-
-const numbersIn = (text: string) =>
-  [...text.matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) => Number.parseInt(digits, 16));
-
-/** Each number follows the one before it, on whatever host it was said. */
-function expectContinuous(numbers: readonly number[]): void {
-  const [first = 0] = numbers;
-  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
-}
-
-const saidAt = (host: VmHost) =>
-  readFileSync(join(host.machineFolder("web"), "console.log"), "latin1");
-
-async function expectNothingAt(host: VmHost): Promise<void> {
-  await waitFor("nothing to be left", async () => (await listed(host)).length === 0);
-  expect(host.vmmProcesses()).toEqual([]);
-  expect(host.kept().machines).toEqual([]);
-}
-
 async function move(): Promise<MigrationResultRecord> {
   const said = await giver.say("migrate", "web", "--ticket", await pair.ticket(), "--json");
   return JSON.parse(said) as MigrationResultRecord;
@@ -111,17 +91,17 @@ skipUnless("a machine of cloud-hypervisor between two hosts", needs, () => {
     const { address, mac, tap: card } = before;
     expect(after).toMatchObject({ address, mac, tap: card, restarts: 0, reason: null });
     expect(after.hypervisor).toBe("cloud-hypervisor");
-    expectContinuous(numbersIn(tap.text + saidAt(taker)));
+    expectContinuous(numbersIn(tap.text + taker.console("web")));
     const there = readFileSync(join(taker.machineFolder("web"), "disks/scratch.raw"));
     for (const place of [0, 5, 15]) {
       expect(there.subarray(place * MEBIBYTE + 64).toString("latin1")).toStartWith(`at ${place}`);
     }
-    await expectNothingAt(giver);
+    await giver.expectNoMachines();
     // One that stands still goes as it is, and back.
     await taker.say("pause", "web", "--wait");
     await taker.say("migrate", "web", "--ticket", await pair.ticketOf(giver));
     await giver.reaches("web", "paused");
-    await expectNothingAt(taker);
+    await taker.expectNoMachines();
     await giver.say("resume", "web", "--wait");
     await giver.counts("web");
     expect(`${giver.said}${taker.said}`).not.toContain("bug");
@@ -145,7 +125,7 @@ skipUnless("a machine of cloud-hypervisor between two hosts", needs, () => {
       const overlay = readFileSync(join(taker.machineFolder("web"), "disks/root.qcow2"));
       expect(overlay.toString("latin1")).toContain(taker.artifacts);
       expect(overlay.toString("latin1")).not.toContain(giver.artifacts);
-      await expectNothingAt(giver);
+      await giver.expectNoMachines();
     });
 
     test.each([
@@ -166,7 +146,7 @@ skipUnless("a machine of cloud-hypervisor between two hosts", needs, () => {
       await giver.reaches("web", "running");
       await giver.counts("web");
       expectContinuous(giver.numbers("web"));
-      await expectNothingAt(taker);
+      await taker.expectNoMachines();
     });
 
     test("another version of it is refused, with the reason", async () => {

@@ -93,8 +93,7 @@ const cases: readonly KillCase[] = [
   { side: "taker", point: "vm:resume:after", pass: 1 },
 ];
 
-const listed = async (host: VmHost): Promise<VmSummary | undefined> =>
-  (JSON.parse(await host.say("list", "--json")) as VmSummary[])[0];
+const listed = async (host: VmHost): Promise<VmSummary | undefined> => (await host.summaries())[0];
 
 /** Phases in which a machine stays as it is. */
 const settled = new Set(["running", "given", "arrived", "none"]);

@@ -3,10 +3,11 @@ import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test
 import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { hashPath } from "../../src/image/nar.ts";
-import type { MigrationResultRecord, VmSummary } from "../../src/vm/protocol.ts";
+import type { MigrationResultRecord } from "../../src/vm/protocol.ts";
 import type { MigrationTicket } from "../../src/vm/protocol-migration.ts";
 import { hostler } from "../support/binary.ts";
 import { ConsoleTap } from "../support/console-tap.ts";
+import { expectContinuous, numbersIn } from "../support/guest-numbers.ts";
 import { type Program, startProgram } from "../support/program.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -40,21 +41,6 @@ async function makeMachine(...words: readonly string[]): Promise<void> {
   await giver.counts("web");
 }
 
-const listed = async (host: VmHost) => JSON.parse(await host.say("list", "--json")) as VmSummary[];
-
-/** Each number follows the one before it. */
-function expectContinuous(numbers: readonly number[]): void {
-  const [first = 0] = numbers;
-  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
-}
-
-/** Numbers of whole lines: one that was cut in two by the move is whole again. */
-const numbersIn = (text: string) =>
-  [...text.matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) => Number.parseInt(digits, 16));
-
-/** What the guest said on either host, joined where it moved. */
-const saidAtTaker = () => readFileSync(join(taker.machineFolder("web"), "console.log"), "latin1");
-
 /** The refused migration says why, and the machine counts on here; there is nothing of it there. */
 async function refused(ticket: string, reason: string): Promise<void> {
   const { exitCode, stdout, stderr } = await giver.run("migrate", "web", "--ticket", ticket);
@@ -63,12 +49,6 @@ async function refused(ticket: string, reason: string): Promise<void> {
   await giver.reaches("web", "running");
   await giver.counts("web");
   expectContinuous(giver.numbers("web"));
-}
-
-async function expectNothingAt(host: VmHost): Promise<void> {
-  await waitFor("nothing to be left", async () => (await listed(host)).length === 0);
-  expect(host.vmmProcesses()).toEqual([]);
-  expect(host.kept().machines).toEqual([]);
 }
 
 const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
@@ -98,12 +78,12 @@ skipUnless("a machine between two hosts", needs, () => {
     await taker.counts("web");
     const { address, mac, tap: card } = before;
     expect(after).toMatchObject({ address, mac, tap: card, restarts: 0, reason: null });
-    expectContinuous(numbersIn(tap.text + saidAtTaker()));
+    expectContinuous(numbersIn(tap.text + taker.console("web")));
     const disks = join(taker.machineFolder("web"), "disks");
     expect(readFileSync(join(disks, "scratch.raw"), "latin1")).toContain("written by its guest");
     const [user] = taker.vmms().keys();
     expect(`${statSync(join(disks, "scratch.raw")).uid}`).toBe(user ?? "");
-    await expectNothingAt(giver);
+    await giver.expectNoMachines();
     expect(giver.kept().images).toEqual([]);
     // It is a machine like any other there: and back it goes.
     const again = await giver.run("migrate", "web", "--ticket", ticket);
@@ -118,7 +98,7 @@ skipUnless("a machine between two hosts", needs, () => {
       "web: runs at 10.77.0.1:",
     );
     await giver.reaches("web", "paused");
-    await expectNothingAt(taker);
+    await taker.expectNoMachines();
     await giver.say("resume", "web", "--wait");
     await giver.counts("web");
     expect(`${giver.said}${taker.said}`).not.toContain("bug");
@@ -158,7 +138,7 @@ skipUnless("a machine between two hosts", needs, () => {
     expect(stderr).toContain("There is a machine web already");
     await taker.say("delete", "web", "--now", "--wait");
     await refused(await pair.ticket(), `its addresses (${address})`);
-    expect((await listed(taker)).map(({ name }) => name)).toEqual(["other"]);
+    expect((await taker.summaries()).map(({ name }) => name)).toEqual(["other"]);
   });
 
   test("a declared machine goes for good, and a file adopts it where it went", async () => {
@@ -171,7 +151,7 @@ skipUnless("a machine between two hosts", needs, () => {
     await giver.say("migrate", "web", "--ticket", await pair.ticket());
     await taker.reaches("web", "running");
     expect(await taker.counts("web")).toBeGreaterThan(before);
-    await expectNothingAt(giver);
+    await giver.expectNoMachines();
     // Neither a later worker nor the old file makes it anew.
     await giver.kill();
     await giver.start();
@@ -180,7 +160,7 @@ skipUnless("a machine between two hosts", needs, () => {
       expect(stdout).toContain("left-alone");
       expect(stdout).toMatch(/it was given to 10\.77\.0\.2:\d+ at 2\S+: take it out of the file/);
     }
-    await expectNothingAt(giver);
+    await giver.expectNoMachines();
     // There it is nobody's to remove, and becomes a file's that declares it as it is.
     const { pid } = await taker.summary("web");
     const elsewhere = taker.folder.file("machines.json");
@@ -205,10 +185,10 @@ skipUnless("a machine between two hosts", needs, () => {
       return stdout.includes("100 % as declared");
     });
     await giver.counts("web");
-    await expectNothingAt(taker);
+    await taker.expectNoMachines();
     // Who knows that it went, and wants another one, says so.
     expect(await taker.say("forget-migrated", "web")).toContain("is made anew here");
-    await waitFor("it to be made anew", async () => (await listed(taker)).length === 1);
+    await waitFor("it to be made anew", async () => (await taker.summaries()).length === 1);
     const again = await taker.run("forget-migrated", "web");
     expect(again.stderr).toContain("Expected a declared machine that was given to another host");
     writeFileSync(declaration, JSON.stringify({ machine: [] }));
@@ -242,13 +222,13 @@ skipUnless("a machine between two hosts", needs, () => {
     process.kill(giver.vmm, "SIGCONT");
     await giver.reaches("web", "running");
     await giver.counts("web");
-    await expectNothingAt(taker);
+    await taker.expectNoMachines();
     expectContinuous(giver.numbers("web"));
     // And it can be sent for good.
     await giver.say("migrate", "web", "--ticket", await pair.ticket());
     await taker.reaches("web", "running");
     await taker.counts("web");
-    await expectNothingAt(giver);
+    await giver.expectNoMachines();
   });
 
   onlyInAll(() => {
@@ -260,7 +240,7 @@ skipUnless("a machine between two hosts", needs, () => {
         process.kill(giver.vmm, "SIGCONT");
         expect((await migrate.ended()).exitCode).toBe(111);
         expect(migrate.output.stderr).toContain("web goes on here");
-        await expectNothingAt(taker);
+        await taker.expectNoMachines();
       }
       await giver.reaches("web", "running");
       await giver.counts("web");
@@ -270,7 +250,7 @@ skipUnless("a machine between two hosts", needs, () => {
         process.kill(giver.vmm, "SIGCONT");
         expect((await migrate.ended()).exitCode).toBe(111);
         await taker.start();
-        await expectNothingAt(taker);
+        await taker.expectNoMachines();
       }
       await giver.reaches("web", "running");
       await giver.counts("web");

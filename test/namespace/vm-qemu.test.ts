@@ -8,11 +8,11 @@ import { observeHypervisors } from "../../src/hypervisor/observe.ts";
 import { makeQemuDriver, qemuDriver } from "../../src/hypervisor/qemu/driver.ts";
 import { qmpLimits } from "../../src/hypervisor/qemu/qmp.ts";
 import { RawClient } from "../support/agent-client.ts";
+import { expectContinuous } from "../support/guest-numbers.ts";
 import { testMachine } from "../support/hypervisor/machines.ts";
 import { emptyQcow2 } from "../support/hypervisor/qcow2.ts";
 import {
   Bench,
-  expectContinuous,
   type HypervisorSubject,
   hypervisorConformance,
 } from "../support/hypervisor-conformance.ts";

@@ -18,6 +18,7 @@ import { hashPath } from "../../src/image/nar.ts";
 import { snapshotSteps } from "../../src/vm/perform/kill-points.ts";
 import type { SnapshotSummary, VmSummary } from "../../src/vm/protocol.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
+import { expectContinuous } from "../support/guest-numbers.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
@@ -61,12 +62,6 @@ async function refused(...words: readonly string[]): Promise<string> {
   const { exitCode, stdout, stderr } = await host.run(...words);
   expect([exitCode, stdout]).toEqual([111, ""]);
   return stderr;
-}
-
-/** Each number follows the one before it. */
-function expectContinuous(numbers: readonly number[]): void {
-  const [first = 0] = numbers;
-  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
 }
 
 /** What it said while no worker listened is lost; it never went back, and never began anew. */

@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import { hostler } from "../support/binary.ts";
 import { kvmDevice, setUpFakeCloudHypervisor } from "../support/fake-cloud-hypervisor-host.ts";
 import { guestChannel } from "../support/guest-channel.ts";
+import { expectContinuous } from "../support/guest-numbers.ts";
 import { startProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
@@ -28,12 +29,6 @@ afterEach(() => host[Symbol.asyncDispose]());
 
 const create = (name: string, ...words: readonly string[]) =>
   host.say("create", name, "--image", image.path, "--hash", image.hash, ...words);
-
-/** Each number follows the one before it: none was lost, none came twice. */
-function expectContinuous(numbers: readonly number[]): void {
-  const [first = 0] = numbers;
-  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
-}
 
 skipUnless("the worker with cloud-hypervisor", [root, kvmDevice, program("ip", "iproute2")], () => {
   test("a machine from its creation to its removal, after which nothing is left", async () => {

@@ -4,6 +4,7 @@ import { chmodSync, constants, readFileSync, readlinkSync, rmSync, writeFileSync
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
 import type { VmSummary } from "../../src/vm/protocol.ts";
+import { expectContinuous } from "../support/guest-numbers.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
@@ -25,12 +26,6 @@ const create = (name: string, ...words: readonly string[]) =>
   host.say("create", name, "--image", image.path, "--hash", image.hash, ...words);
 const parsed = async (...words: readonly string[]) =>
   JSON.parse(await host.say(...words, "--json")) as VmSummary;
-
-/** Each number follows the one before it: none was lost, none came twice. */
-function expectContinuous(numbers: readonly number[]): void {
-  const [first = 0] = numbers;
-  expect(numbers).toEqual(numbers.map((_number, index) => first + index));
-}
 
 const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
 

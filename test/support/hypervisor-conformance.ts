@@ -13,6 +13,7 @@ import {
 } from "../../src/hypervisor/driver.ts";
 import { RawClient } from "./agent-client.ts";
 import { testEventLoop } from "./event-loop.ts";
+import { expectContinuous } from "./guest-numbers.ts";
 import { type GuestConsole, TestVmm, type VmmStart } from "./hypervisor/test-vmm.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
 import { rejectionOf, waitFor } from "./wait-for.ts";
@@ -93,12 +94,6 @@ export class Bench implements AsyncDisposable {
     this.folder[Symbol.dispose]();
     this.loop[Symbol.dispose]();
   }
-}
-
-/** Numbers of a guest that went on: none of them twice, none left out. */
-export function expectContinuous(numbers: readonly number[]): void {
-  const gaps = numbers.slice(1).filter((number, index) => number !== (numbers[index] ?? 0) + 1);
-  expect(gaps).toEqual([]);
 }
 
 /** Defines the cases of a subject, in a suite of this name. */

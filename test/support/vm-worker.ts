@@ -12,6 +12,7 @@ import { consoleLogOf } from "../../src/vm/console-log.ts";
 import { readScrollback } from "../../src/vm/perform/console-scrollback.ts";
 import type { VmEventRecord, VmSpec, VmSummary } from "../../src/vm/protocol.ts";
 import { hostler } from "./binary.ts";
+import { numbersIn } from "./guest-numbers.ts";
 import { childOf, isAlive } from "./partition.ts";
 import { type Program, type ProgramResult, runProgram, startProgram } from "./program.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
@@ -203,6 +204,10 @@ export class VmHost implements AsyncDisposable {
     return (await client.show(name)).summary;
   }
 
+  async summaries(): Promise<readonly VmSummary[]> {
+    return JSON.parse(await this.say("list", "--json")) as VmSummary[];
+  }
+
   async history(name: string): Promise<readonly VmEventRecord[]> {
     using client = await this.client();
     return (await client.show(name)).history;
@@ -259,6 +264,13 @@ export class VmHost implements AsyncDisposable {
     }
   }
 
+  /** Waits until no machine is listed. @throws Error when something of one is left */
+  async expectNoMachines(): Promise<void> {
+    await waitFor("nothing to be left", async () => (await this.summaries()).length === 0);
+    const left = { vmms: this.vmmProcesses(), machines: this.kept().machines };
+    if (left.vmms.length + left.machines.length > 0) throw new Error(JSON.stringify(left));
+  }
+
   /** Invocations of VMMs that are noted not to have a machine. */
   #beside(): string[] {
     return namesIn(join(this.artifacts, "machines")).flatMap((name) => {
@@ -277,12 +289,14 @@ export class VmHost implements AsyncDisposable {
     return join(this.artifacts, "machines", name);
   }
 
+  /** What the guest has said, as far as a worker heard it. */
+  console(name: string): string {
+    return new TextDecoder().decode(readScrollback(consoleLogOf(this.machineFolder(name))));
+  }
+
   /** What the guest has counted, as far as a worker heard it. */
   numbers(name: string): number[] {
-    const text = new TextDecoder().decode(readScrollback(consoleLogOf(this.machineFolder(name))));
-    return [...text.matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) =>
-      Number.parseInt(digits, 16),
-    );
+    return numbersIn(this.console(name));
   }
 
   /** The next number that is heard from now on. */

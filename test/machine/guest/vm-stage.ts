@@ -6,6 +6,7 @@ import { WorkerClient } from "../../../src/vm/client.ts";
 import { consoleLogOf } from "../../../src/vm/console-log.ts";
 import { readScrollback } from "../../../src/vm/perform/console-scrollback.ts";
 import type { VmSpec, VmSummary } from "../../../src/vm/protocol.ts";
+import { expectContinuous, numbersIn } from "../../support/guest-numbers.ts";
 import { type Program, startProgram } from "../../support/program.ts";
 import { waitFor } from "../../support/wait-for.ts";
 import { hostlerPath, patienceMilliseconds } from "./stage.ts";
@@ -94,9 +95,7 @@ export class VmStage implements AsyncDisposable {
 
   /** The numbers that its guest has told, all of them. */
   numbers(name: string): number[] {
-    return [...this.console(name).matchAll(/T([0-9a-f]{8})\r?\n/g)].map(([, digits = ""]) =>
-      Number.parseInt(digits, 16),
-    );
+    return numbersIn(this.console(name));
   }
 
   /**
@@ -117,10 +116,8 @@ export class VmStage implements AsyncDisposable {
   async countsOn(name: string, from = 0): Promise<string> {
     await this.counts(name, from + 1);
     const numbers = this.numbers(name).slice(from);
-    const [first = 0] = numbers;
-    const at = numbers.findIndex((number, index) => number !== first + index);
-    if (at >= 0) throw new Error(`${numbers[at - 1]} is followed by ${numbers[at]}`);
-    return `${first} to ${numbers.at(-1)}`;
+    expectContinuous(numbers);
+    return `${numbers[0]} to ${numbers.at(-1)}`;
   }
 
   /** What is left of machines in this guest: all of it empty when there are none. */
