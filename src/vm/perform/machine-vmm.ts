@@ -42,7 +42,7 @@ import type { SnapshotSource } from "./snapshots.ts";
 import { type Adoption, adoptVmm, findVmm, type VmmIdentity } from "./vmm-identity.ts";
 import { makeVmmListener } from "./vmm-listener.ts";
 import { makeVmmOutput } from "./vmm-output.ts";
-import { startVmm, VmmProcess, type VmmStart } from "./vmm-process.ts";
+import { type GivenDescriptor, startVmm, VmmProcess, type VmmStart } from "./vmm-process.ts";
 import { type AttachedVmm, filesIn, VmmSeat } from "./vmm-seat.ts";
 
 /** How a search is repeated while somebody is between its birth and its exec. */
@@ -390,12 +390,16 @@ export class MachineVmm implements Disposable {
       makeNamedPipe(pipe, 0o600);
       chownSync(pipe, user, user);
     }
-    const number = plan.descriptors.find(({ role }) => role === "memory")?.number;
-    using memory = number === undefined ? undefined : await this.#memoryFor(machine, beginning);
-    const isGiven = number !== undefined && memory !== undefined;
-    const control = plan.descriptors.find((one) => one.role === "listener");
-    using listener = control === undefined ? null : makeVmmListener(control.path);
     // These descriptors end here; those of the VMM, which are the same openings, end with it.
+    using opened = new DisposableStack();
+    const planned: GivenDescriptor[] = [];
+    for (const one of plan.descriptors) {
+      const source =
+        one.role === "memory"
+          ? await this.#memoryFor(machine, beginning)
+          : makeVmmListener(one.path);
+      planned.push({ source: opened.use(source).number, target: one.number });
+    }
     const firstLock = Math.max(2, ...plan.descriptors.map((one) => one.number)) + 1;
     const wish = this.#limits();
     using former = beginning.kind === "beside" ? openProcess(beginning.former.processId) : null;
@@ -422,12 +426,9 @@ export class MachineVmm implements Disposable {
       outOfMemoryScore: OUT_OF_MEMORY_SCORE,
       writable: [folder, this.#tools.folders.disksOf(this.#name)],
       descriptors: [
-        ...(control !== undefined && listener !== null
-          ? [{ source: listener.number, target: control.number }]
-          : []),
+        ...planned,
         { source: output.number, target: 1 },
         { source: output.number, target: 2 },
-        ...(isGiven ? [{ source: memory.number, target: number }] : []),
         ...disks.descriptors.map(({ number: source }, index) => ({
           source,
           target: firstLock + index,

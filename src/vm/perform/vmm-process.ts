@@ -36,6 +36,12 @@ const MOST_SHOWN = 200;
 const ENDING_LOOK_AGAIN_AFTER: Milliseconds = 1;
 const ENDING_LOOKS = 20;
 
+/** Descriptor `source` of ours becomes `target` of the VMM. */
+export interface GivenDescriptor {
+  readonly source: number;
+  readonly target: number;
+}
+
 /** How a VMM is started: what its driver planned, and what the worker decided around it. */
 export interface VmmStart {
   /** New for each start: 32 hexadecimal digits. */
@@ -52,8 +58,8 @@ export interface VmmStart {
   readonly outOfMemoryScore: number;
   /** Folders and files that it may change, which belong to its user; all others it may not. */
   readonly writable: readonly string[];
-  /** Descriptor `source` of ours becomes `target`: those of the plan, and any of 0, 1 and 2. */
-  readonly descriptors: readonly { readonly source: number; readonly target: number }[];
+  /** Those of the plan, and any of 0, 1 and 2. */
+  readonly descriptors: readonly GivenDescriptor[];
   /** What may be left out on a machine that refuses it. */
   readonly optional: readonly OptionalStage[];
   readonly timeLimit?: Milliseconds;

@@ -59,8 +59,8 @@ export class TestVmm implements AsyncDisposable {
     for (const pipe of plan.pipes ?? []) makeNamedPipe(pipe, 0o600);
     this.memory = start.memory ?? guestMemory(machine);
     const output = Bun.file(`${start.folder}/output`);
-    const control = plan.descriptors.find(({ role }) => role === "listener");
-    using listener = control === undefined ? null : makeVmmListener(this.files.control);
+    const control = plan.descriptors.find((one) => one.role === "listener");
+    using listener = control === undefined ? null : makeVmmListener(control.path);
     const memories = plan.descriptors.filter(({ role }) => role === "memory");
     const input = listener?.number ?? "ignore";
     this.#child = Bun.spawn([...(start.before ?? []), plan.program, ...plan.arguments], {
