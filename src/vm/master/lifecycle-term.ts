@@ -136,7 +136,6 @@ function stepWatching(state: Watching, event: TermEvent, context: TermContext): 
     case "reset":
       return { state: { phase: "looking" }, effects: [], wakeAt: undefined };
     case "time":
-      return judge(state, context);
     // Of a claim that was given up.
     case "written":
     case "refused":
@@ -154,10 +153,13 @@ function watch(seen: SeenTerm | undefined, context: TermContext): TermStep {
   return { ...found, effects: [{ kind: "witness", witness }, ...found.effects] };
 }
 
+/** When whoever was seen first at `since`, and never again, acts no more, whatever its clock. */
+const freeFrom = (since: number) => since + termLimits.term + termLimits.margin;
+
 /** Whether it may be taken over, and until when it is waited for else. */
 function judge(state: Watching, context: TermContext): TermStep {
   const { seen, since } = state;
-  const freeAt = since + termLimits.term + termLimits.margin;
+  const freeAt = freeFrom(since);
   const isFree = seen === undefined || seen.entry.isReleased || context.now >= freeAt;
   if (!isFree) return { state, effects: [], wakeAt: freeAt };
   const entry = nextEntry(seen, context);
@@ -208,8 +210,7 @@ function stepClaiming(state: Claiming, event: TermEvent, context: TermContext): 
       // A claim whose fate is not known may be there: what is there counts from now.
       const { seen } = state;
       const since = context.now;
-      const freeAt = since + termLimits.term + termLimits.margin;
-      return { state: { phase: "watching", seen, since }, effects: [], wakeAt: freeAt };
+      return { state: { phase: "watching", seen, since }, effects: [], wakeAt: freeFrom(since) };
     }
     case "seen":
       // Its own, before the answer, or another's, which the answer tells as a conflict.

@@ -94,7 +94,7 @@ export async function readKept(store: Pick<Store, "watch">, incarnation: string)
   const entries = await readAll(store);
   const read = <T>(key: string, schema: v.GenericSchema<unknown, T>): T | undefined => {
     const text = entries.get(key);
-    return text === undefined ? undefined : understood(key, text, schema);
+    return text === undefined ? undefined : understood({ key, text, otherwise: RESTORE }, schema);
   };
   const current = read(keys.current, currentSchema);
   const numbers = read(keys.numbers, numbersSchema);
@@ -138,20 +138,29 @@ async function readAll(store: Pick<Store, "watch">): Promise<ReadonlyMap<string,
   return entries;
 }
 
-function understood<T>(key: string, text: string, schema: v.GenericSchema<unknown, T>): T {
+const RESTORE = "restore a backup by hostler store restore";
+
+/**
+ * What an entry of the bucket says.
+ * @param entry otherwise: what is to be done where the hostler that wrote it cannot be started
+ * @throws RecordRefused
+ */
+export function understood<T>(
+  entry: { readonly key: string; readonly text: string; readonly otherwise?: string },
+  schema: v.GenericSchema<unknown, T>,
+): T {
+  const { key, text, otherwise } = entry;
   const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), schema), text);
   if (parsed.success) return parsed.output;
   throw new RecordRefused(
     `${masterBucket.name}/${key} is a record of another version, or damaged: ` +
-      `${parsed.issues[0].message}. It is left as it is: start the hostler that wrote it, or ` +
-      "restore a backup by hostler store restore",
+      `${parsed.issues[0].message}. It is left as it is: start the hostler that wrote it` +
+      (otherwise === undefined ? "" : `, or ${otherwise}`),
   );
 }
 
 const missing = (key: string) =>
-  new RecordRefused(
-    `${masterBucket.name}/${key} is missing: restore a backup by hostler store restore`,
-  );
+  new RecordRefused(`${masterBucket.name}/${key} is missing: ${RESTORE}`);
 
 /** One entry to write; undefined as the value deletes it. */
 export interface Write {

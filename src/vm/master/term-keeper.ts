@@ -15,7 +15,7 @@ import {
   type TermWitness,
   termLimits,
 } from "./lifecycle-term.ts";
-import { masterBucket, RecordRefused } from "./records.ts";
+import { masterBucket, RecordRefused, understood } from "./records.ts";
 
 /** Where a shared store says which master acts. */
 export const termKey = "acting";
@@ -169,10 +169,5 @@ export class TermKeeper {
 /** @throws RecordRefused for one of another version */
 function seenIn({ operation, value, revision, key }: Entry): SeenTerm | undefined {
   if (operation === "delete") return undefined;
-  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), entrySchema), value);
-  if (parsed.success) return { revision, entry: parsed.output };
-  throw new RecordRefused(
-    `${masterBucket.name}/${key} is a record of another version, or damaged: ` +
-      `${parsed.issues[0].message}. It is left as it is: start the hostler that wrote it`,
-  );
+  return { revision, entry: understood({ key, text: value }, entrySchema) };
 }
