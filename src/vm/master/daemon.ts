@@ -50,16 +50,35 @@ async function openMaster(
   const open = masterOpener(configuration, ground);
   const { shared } = configuration;
   if (shared !== undefined) {
-    const { openSharedMaster } = await import("./shared-master.ts");
-    return await openSharedMaster({ ground, shared, openMaster: open, measure });
+    const { SharedMaster } = await import("./shared-master.ts");
+    return additionOf(await SharedMaster.open({ ground, shared, openMaster: open }));
   }
   const { store } = ground;
-  const master = await open({ store, incarnation: store.incarnation, isActing: () => true });
+  const { incarnation } = store;
+  const master = await open({ store, incarnation, isActing: () => true });
+  return additionOf({ master, acting: () => master, stop: () => master.stop() });
+}
+
+/** The only master, or one of several. */
+interface MasterStanding {
+  /** undefined while it stands by. */
+  readonly master: ClusterMaster | undefined;
+  /** @throws ProblemError while it stands by */
+  acting(): ClusterMaster;
+  /** Beside what is told of the cluster. */
+  measure?(metrics: MetricsRegistry): void;
+  stop(): Promise<void>;
+}
+
+function additionOf(standing: MasterStanding): AuthorityAddition {
   return {
-    routes: masterRoutes(() => master),
+    routes: masterRoutes(() => standing.acting()),
     requestBytes: Math.max(masterLimits.declarationBytes, masterLimits.reportBytes),
-    measure: (metrics) => measure(metrics, () => master),
-    stop: () => master.stop(),
+    measure: (metrics) => {
+      measure(metrics, () => standing.master);
+      standing.measure?.(metrics);
+    },
+    stop: () => standing.stop(),
   };
 }
 

@@ -61,12 +61,16 @@ export interface MasterParts {
   onFailure(failure: unknown): void;
 }
 
-/** A master over a store, of which something else says whether it acts. */
-export type MasterOpener = (over: {
+/** What a master decides over, of which something else says whether it acts. */
+export interface MasterSeat {
   readonly store: MasterStore;
+  /** Of the store. */
   readonly incarnation: string;
   readonly isActing: () => boolean;
-}) => Promise<ClusterMaster>;
+}
+
+/** @throws RecordRefused, StoreError */
+export type MasterOpener = (seat: MasterSeat) => Promise<ClusterMaster>;
 
 type RecordEffect = Extract<MasterEffect, { kind: "record" }>;
 

@@ -1,21 +1,20 @@
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import * as v from "valibot";
-import type { AdditionGround, AuthorityAddition } from "../../authority/addition.ts";
+import type { AdditionGround } from "../../authority/addition.ts";
 import { bootClockNow } from "../../event-loop/clock.ts";
+import type { MetricsRegistry } from "../../http/metrics.ts";
 import { ProblemError } from "../../http/problem.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { NatsStore } from "../../store/nats/nats-store.ts";
 import { newWriteId, patienceFor, putOnce } from "../../store/put-once.ts";
 import { StoreError } from "../../store/store.ts";
 import type { Milliseconds } from "../../units/units.ts";
-import { masterLimits } from "../protocol-master.ts";
 import type { SharedStoreConfiguration } from "./configuration.ts";
 import { FencedStore } from "./fenced-store.ts";
 import { type SeenTerm, type TermWitness, termLimits } from "./lifecycle-term.ts";
 import type { ClusterMaster, MasterOpener } from "./master.ts";
 import { masterBucket } from "./records.ts";
-import { masterRoutes } from "./routes.ts";
 import { TermKeeper, termKey } from "./term-keeper.ts";
 
 /** Where this host's own store remembers how far it has seen the shared one. */
@@ -31,40 +30,24 @@ export interface SharedParts {
   readonly ground: AdditionGround;
   readonly shared: SharedStoreConfiguration;
   readonly openMaster: MasterOpener;
-  readonly measure: (
-    metrics: Parameters<AuthorityAddition["measure"]>[0],
-    acting: () => ClusterMaster | undefined,
-  ) => void;
 }
 
 /**
  * One of several masters over NATS: it stands by until it may act, and ends when it may no more, to
  * be started anew and stand by.
- * @throws FileRefused, StoreError for what the configuration names and cannot be used
  */
-export async function openSharedMaster(parts: SharedParts): Promise<AuthorityAddition> {
-  const master = new SharedMaster(parts, await readWitness(parts.ground));
-  return {
-    routes: masterRoutes(() => master.acting()),
-    requestBytes: Math.max(masterLimits.declarationBytes, masterLimits.reportBytes),
-    measure: (metrics) => {
-      parts.measure(metrics, () => master.master);
-      metrics.gauge(
-        { name: "hostler_vm_master_acting", help: "1: this master acts; 0: it stands by" },
-        () => (master.isActing ? 1 : 0),
-      );
-    },
-    stop: () => master.stop(),
-  };
-}
-
-class SharedMaster {
+export class SharedMaster {
   readonly #parts: SharedParts;
   readonly #store: NatsStore;
   readonly #keeper: TermKeeper;
   #master: ClusterMaster | undefined;
 
-  constructor(parts: SharedParts, witness: TermWitness | undefined) {
+  /** @throws FileRefused, StoreError for what the configuration names and cannot be used */
+  static async open(parts: SharedParts): Promise<SharedMaster> {
+    return new SharedMaster(parts, await readWitness(parts.ground));
+  }
+
+  private constructor(parts: SharedParts, witness: TermWitness | undefined) {
     const { ground, shared } = parts;
     const { loop, logger } = ground;
     this.#parts = parts;
@@ -134,6 +117,11 @@ class SharedMaster {
     await store.adopt();
     this.#master = await openMaster({ store, incarnation: entry.incarnation, isActing });
     ground.logger.info(`acts for the cluster: term ${entry.term}, as ${entry.holder}`);
+  }
+
+  measure(metrics: MetricsRegistry): void {
+    const help = "1: this master acts; 0: it stands by";
+    metrics.gauge({ name: "hostler_vm_master_acting", help }, () => (this.isActing ? 1 : 0));
   }
 
   async stop(): Promise<void> {
