@@ -65,11 +65,11 @@ export class PinnedCertificates {
     const der = await this.#look(limit);
     const refusal = this.#check(der);
     if (refusal !== undefined) throw refusal;
-    this.#known.set(pinOf(der), pemOf(der));
+    this.#known.set(pinOfDer(der), pemOf(der));
   }
 
   #check(der: Uint8Array): Error | undefined {
-    const pin = pinOf(der);
+    const pin = pinOfDer(der);
     this.#seen = pin;
     if (this.#pins.has(pin)) return undefined;
     return new HttpPinRefused(
@@ -119,14 +119,14 @@ export class PinnedCertificates {
 }
 
 /** SHA-256 of a certificate's DER, in lower-case hex. */
-export function pinOf(der: Uint8Array): string {
+export function pinOfDer(der: Uint8Array): string {
   return createHash("sha256").update(der).digest("hex");
 }
 
 /** The pin of the first certificate of a PEM. @throws HttpAddressRefused */
-export function pinOfCertificate(pem: string): string {
+function pinOfCertificate(pem: string): string {
   const body = /-----BEGIN CERTIFICATE-----([\sA-Za-z0-9+/=]+)-----END CERTIFICATE-----/.exec(pem);
-  if (body?.[1] !== undefined) return pinOf(Buffer.from(body[1], "base64"));
+  if (body?.[1] !== undefined) return pinOfDer(Buffer.from(body[1], "base64"));
   throw new HttpAddressRefused("Expected a certificate as PEM, received something else");
 }
 

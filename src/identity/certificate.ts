@@ -1,5 +1,6 @@
-import { createHash, X509Certificate } from "node:crypto";
+import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
+import { pinOfDer } from "../http/pinned-connection.ts";
 import type { Random } from "./secrets.ts";
 
 /** A certificate that a server shows, with its private key. */
@@ -60,7 +61,7 @@ export async function makeServerCertificate(request: {
 
 /** @param certificate PEM or DER. @throws Error when it is none */
 export function pinOf(certificate: string | Uint8Array): string {
-  return createHash("sha256").update(new X509Certificate(certificate).raw).digest("hex");
+  return pinOfDer(new X509Certificate(certificate).raw);
 }
 
 /** 127 bits of chance: positive, and never with a zero byte in front (RFC 5280, 4.1.2.2). */

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
+import { pinOfDer } from "../../http/pinned-connection.ts";
 import { ByteSocket, byteSocketHandlers, type SocketData } from "../../messaging/byte-socket.ts";
 import { formatDuration } from "../../units/units.ts";
 import {
@@ -75,7 +75,7 @@ async function openPinned(ticket: MigrationTicket, where: string): Promise<ByteS
       return;
     }
     const { raw } = socket.getPeerCertificate() as { readonly raw?: Uint8Array };
-    const received = raw === undefined ? "none" : createHash("sha256").update(raw).digest("hex");
+    const received = raw === undefined ? "none" : pinOfDer(raw);
     if (received !== pin) {
       const refusal = `Refused ${where}: expected a certificate with the pin ${pin}`;
       opened.reject(new MigrationRefused(`${refusal}, received one with ${received}`));
