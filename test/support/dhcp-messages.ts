@@ -1,5 +1,5 @@
 /** DHCP messages of a client, for tests. */
-import { ipv4Bytes, NO_ADDRESS } from "../../src/network/dhcp/address.ts";
+import { addressBytes, NO_ADDRESS } from "../../src/network/dhcp/address.ts";
 import {
   type DhcpMessage,
   encodeMessage,
@@ -30,8 +30,8 @@ export interface ClientMessage extends Partial<Omit<DhcpMessage, "options" | "ty
 export function clientMessage(type: MessageType, said: ClientMessage = {}): DhcpMessage {
   const { requested, server, options = [], ...rest } = said;
   const own = new Map<number, Uint8Array>();
-  if (requested !== undefined) own.set(optionCodes.requestedAddress, ipv4Bytes(requested));
-  if (server !== undefined) own.set(optionCodes.serverIdentifier, ipv4Bytes(server));
+  if (requested !== undefined) own.set(optionCodes.requestedAddress, addressBytes(requested));
+  if (server !== undefined) own.set(optionCodes.serverIdentifier, addressBytes(server));
   for (const [code, bytes] of options) own.set(code, bytes);
   return {
     direction: "request",

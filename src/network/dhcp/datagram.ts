@@ -1,4 +1,4 @@
-import { formatIpv4, ipv4Bytes } from "./address.ts";
+import { addressBytes, formatAddress } from "./address.ts";
 import { type Parsed, refuse } from "./options.ts";
 
 /** UDP in IPv4 as bytes, for a socket below the kernel's own: RFC 791, RFC 768. Pure. */
@@ -80,8 +80,8 @@ export function parseDatagram(
   if (checksum !== 0 && !checksumPending && !isRight) {
     return refuse("udp checksum", "one that fits", checksum);
   }
-  const from = { address: formatIpv4(addresses), port: view.getUint16(headerLength, false) };
-  const destination = formatIpv4(addresses.subarray(4));
+  const from = { address: formatAddress(addresses), port: view.getUint16(headerLength, false) };
+  const destination = formatAddress(addresses.subarray(4));
   const to = { address: destination, port: view.getUint16(headerLength + 2, false) };
   return { ok: true, value: { from, to, payload: whole.subarray(UDP_HEADER) } };
 }
@@ -96,8 +96,8 @@ export function encodeDatagram({ from, to, payload }: Datagram): Uint8Array {
   view.setUint16(2, packet.length, false);
   packet[8] = TIME_TO_LIVE;
   packet[9] = UDP;
-  packet.set(ipv4Bytes(from.address), 12);
-  packet.set(ipv4Bytes(to.address), 16);
+  packet.set(addressBytes(from.address), 12);
+  packet.set(addressBytes(to.address), 16);
   view.setUint16(10, sumOf(packet.subarray(0, IP_HEADER)) ^ 0xffff, false);
   view.setUint16(IP_HEADER, from.port, false);
   view.setUint16(IP_HEADER + 2, to.port, false);

@@ -11,7 +11,7 @@ import { UdpSocket } from "../../../ffi/udp-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
 import type { MonotonicTime } from "../../units/units.ts";
-import { formatMac, parseMac } from "./address.ts";
+import { formatMacAddress, parseMacAddress } from "../subnet.ts";
 import { encodeDatagram, parseDatagram } from "./datagram.ts";
 import { eventOf, replyTo, SERVER_PORT } from "./exchange.ts";
 import { type ClientState, type DhcpEffect, type Ignored, step, unseen } from "./lifecycle.ts";
@@ -174,7 +174,7 @@ export class DhcpServer implements Disposable {
     }
     const { hardwareAddress } = message;
     // A card that is not its own would let one machine release or decline another's address.
-    if (formatMac(packet.hardwareAddress) !== hardwareAddress) {
+    if (formatMacAddress(packet.hardwareAddress) !== hardwareAddress) {
       this.counters.disguised += 1;
       return;
     }
@@ -219,7 +219,7 @@ export class DhcpServer implements Disposable {
     const reply = replyTo(request, effect, { network: this.#network, reservation });
     const from = { address: this.#network.serverAddress, port: SERVER_PORT };
     const packet = encodeDatagram({ from, to: reply.to, payload: reply.payload });
-    const card = parseMac(request.hardwareAddress);
+    const card = parseMacAddress(request.hardwareAddress);
     // Full queues: the client asks again, as for whatever is lost on a wire.
     if (card === undefined || this.#packets.send(packet, card) < 0) {
       this.counters.unsent += 1;

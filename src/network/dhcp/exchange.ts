@@ -1,4 +1,5 @@
-import { EVERYBODY, formatIpv4, ipv4Bytes, ipv4Number, maskOf, NO_ADDRESS } from "./address.ts";
+import { maskOf } from "../subnet.ts";
+import { addressBytes, addressNumber, EVERYBODY, formatAddress, NO_ADDRESS } from "./address.ts";
 import type { Endpoint } from "./datagram.ts";
 import type { DhcpEffect, DhcpEvent } from "./lifecycle.ts";
 import { LONGEST_REPLY, SHORTEST_REPLY } from "./limits.ts";
@@ -60,7 +61,7 @@ function requestOf(said: {
 
 function addressIn(message: DhcpMessage, code: number): string | undefined {
   const bytes = message.options.get(code);
-  return bytes === undefined ? undefined : formatIpv4(bytes);
+  return bytes === undefined ? undefined : formatAddress(bytes);
 }
 
 /** An answer as it goes to the socket. */
@@ -86,7 +87,7 @@ export function replyTo(
 ): Reply {
   const isLease = answer.kind === "offer" || answer.kind === "acknowledge";
   const type = types[answer.kind];
-  const options = new Map([[optionCodes.serverIdentifier, ipv4Bytes(network.serverAddress)]] as [
+  const options = new Map([[optionCodes.serverIdentifier, addressBytes(network.serverAddress)]] as [
     number,
     Uint8Array,
   ][]);
@@ -130,13 +131,16 @@ function addAdvice(
   reservation: Reservation,
 ): void {
   const mask = maskOf(network.prefixLength);
-  const base = ipv4Number(network.serverAddress) & mask;
+  const base = addressNumber(network.serverAddress) & mask;
   options.set(optionCodes.subnetMask, unsigned32(mask));
   options.set(optionCodes.broadcast, unsigned32((base | ~mask) >>> 0));
   const { gateway, dns, mtu, hostname } = reservation;
-  if (gateway !== undefined) options.set(optionCodes.router, ipv4Bytes(gateway));
+  if (gateway !== undefined) options.set(optionCodes.router, addressBytes(gateway));
   if (dns.length > 0) {
-    options.set(optionCodes.nameServers, new Uint8Array(dns.flatMap((one) => [...ipv4Bytes(one)])));
+    options.set(
+      optionCodes.nameServers,
+      new Uint8Array(dns.flatMap((one) => [...addressBytes(one)])),
+    );
   }
   options.set(optionCodes.hostname, new TextEncoder().encode(hostname));
   const { domain } = network;

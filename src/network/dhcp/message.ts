@@ -1,4 +1,5 @@
-import { formatIpv4, formatMac, ipv4Bytes, MAC_SIZE, parseMac } from "./address.ts";
+import { formatMacAddress, parseMacAddress } from "../subnet.ts";
+import { addressBytes, formatAddress, MAC_SIZE } from "./address.ts";
 import { LONGEST_PACKET } from "./limits.ts";
 import { optionCodes, type Parsed, readOptions, refuse, writeOptions } from "./options.ts";
 
@@ -92,7 +93,7 @@ export function parseMessage(bytes: Uint8Array): Parsed<DhcpMessage> {
   if (number === undefined) return refuse("option 53", "a message type", "none: BOOTP");
   const type = typeNames.get(number);
   if (type === undefined) return refuse("option 53", "a message type from 1 to 8", number);
-  const at = (offset: number) => formatIpv4(bytes.subarray(offset, offset + 4));
+  const at = (offset: number) => formatAddress(bytes.subarray(offset, offset + 4));
   const card = bytes.subarray(layout.hardwareAddress, layout.hardwareAddress + MAC_SIZE);
   const value = {
     direction: operation === operations.request ? "request" : "reply",
@@ -102,7 +103,7 @@ export function parseMessage(bytes: Uint8Array): Parsed<DhcpMessage> {
     clientAddress: at(layout.clientAddress),
     yourAddress: at(layout.yourAddress),
     relayAddress: at(layout.relayAddress),
-    hardwareAddress: formatMac(card),
+    hardwareAddress: formatMacAddress(card),
     options: options.value,
   } as const satisfies DhcpMessage;
   return { ok: true, value };
@@ -119,16 +120,16 @@ export function encodeMessage(
 ): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(size.most);
   const view = new DataView(bytes.buffer);
-  const card = parseMac(message.hardwareAddress);
+  const card = parseMacAddress(message.hardwareAddress);
   if (card === undefined) throw new RangeError(`No hardware address: ${message.hardwareAddress}`);
   view.setUint8(layout.operation, operations[message.direction]);
   view.setUint8(layout.hardwareType, ETHERNET);
   view.setUint8(layout.hardwareLength, MAC_SIZE);
   view.setUint32(layout.transaction, message.transaction, false);
   view.setUint16(layout.flags, message.broadcast ? BROADCAST_FLAG : 0, false);
-  bytes.set(ipv4Bytes(message.clientAddress), layout.clientAddress);
-  bytes.set(ipv4Bytes(message.yourAddress), layout.yourAddress);
-  bytes.set(ipv4Bytes(message.relayAddress), layout.relayAddress);
+  bytes.set(addressBytes(message.clientAddress), layout.clientAddress);
+  bytes.set(addressBytes(message.yourAddress), layout.yourAddress);
+  bytes.set(addressBytes(message.relayAddress), layout.relayAddress);
   bytes.set(card, layout.hardwareAddress);
   view.setUint32(layout.magic, MAGIC, false);
   const type = Uint8Array.of(messageTypes[message.type]);

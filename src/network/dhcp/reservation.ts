@@ -1,5 +1,6 @@
 import * as v from "valibot";
-import { isInNetwork, NO_ADDRESS, parseIpv4, parseMac } from "./address.ts";
+import { parseMacAddress } from "../subnet.ts";
+import { isInNetwork, NO_ADDRESS, parseAddress } from "./address.ts";
 import {
   LARGEST_MTU,
   LONGEST_DOMAIN,
@@ -16,14 +17,14 @@ const label = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/;
 
 const ipv4 = v.pipe(
   v.string(),
-  v.check((text) => parseIpv4(text) !== undefined, "an IPv4 address"),
+  v.check((text) => parseAddress(text) !== undefined, "an IPv4 address"),
 );
 
 export const reservationSchema = v.strictObject({
   macAddress: v.pipe(
     v.string(),
-    v.check((text) => parseMac(text) !== undefined, "a MAC address in lower case"),
-    v.check((text) => ((parseMac(text)?.[0] ?? 1) & 1) === 0, "a MAC address of one card"),
+    v.check((text) => parseMacAddress(text) !== undefined, "a MAC address in lower case"),
+    v.check((text) => ((parseMacAddress(text)?.[0] ?? 1) & 1) === 0, "a MAC address of one card"),
   ),
   address: v.pipe(
     ipv4,

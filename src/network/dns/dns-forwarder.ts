@@ -2,7 +2,7 @@ import { interfaceIndex } from "../../../ffi/packet-socket.ts";
 import { Errno, SystemCallError } from "../../../ffi/system-call-error.ts";
 import { UdpSocket } from "../../../ffi/udp-socket.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
-import { formatIpv4, ipv4Bytes } from "../dhcp/address.ts";
+import { addressBytes, formatAddress } from "../dhcp/address.ts";
 import { type Allowed, Forwarding, type ForwardingCounters, type Transport } from "./forwarding.ts";
 import { LONGEST_QUERY, LONGEST_UDP_ANSWER, MESSAGES_A_TURN, USUAL_UDP_ANSWER } from "./limits.ts";
 import { encodeAnswer, encodeHeader, idOf, parseQuery, type Query } from "./message.ts";
@@ -145,7 +145,7 @@ export class DnsForwarder implements Disposable {
   }
 
   async #serve(bytes: Uint8Array, from: { address: Uint8Array; port: number }): Promise<void> {
-    const answer = await this.#answer(bytes, formatIpv4(from.address), "udp");
+    const answer = await this.#answer(bytes, formatAddress(from.address), "udp");
     if (answer === undefined || this.#end.signal.aborted) return;
     if (this.#socket.send(answer, from) < 0) this.counters.unsent += 1;
   }
@@ -214,7 +214,7 @@ function openSocket(name: string, serverAddress: string): UdpSocket {
     );
   }
   const socket = new UdpSocket({ family: "ipv4", longest: LONGEST_QUERY + 1, device: name });
-  const bound = socket.bind({ address: ipv4Bytes(serverAddress), port: DNS_PORT });
+  const bound = socket.bind({ address: addressBytes(serverAddress), port: DNS_PORT });
   if (bound >= 0) return socket;
   socket[Symbol.dispose]();
   if (bound === -Errno.EADDRINUSE) {

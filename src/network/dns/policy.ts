@@ -1,4 +1,4 @@
-import { ipv4Bytes, isInNetwork } from "../dhcp/address.ts";
+import { addressBytes, isInNetwork } from "../dhcp/address.ts";
 import { MOST_DOMAINS, OWN_TIME_TO_LIVE } from "./limits.ts";
 import { type OwnAnswer, type OwnRecord, type Question, recordTypes } from "./message.ts";
 import {
@@ -89,7 +89,7 @@ function answerOwn({ name, type }: Question, zone: OwnZone): OwnAnswer | undefin
     const address = zone.names.get(name.slice(0, -suffix.length));
     if (address === undefined) return nothingOf(zone, "noSuchName");
     if (type !== recordTypes.A) return nothingOf(zone, "noError");
-    return ownAnswer({ type, timeToLive: OWN_TIME_TO_LIVE, data: ipv4Bytes(address) });
+    return ownAnswer({ type, timeToLive: OWN_TIME_TO_LIVE, data: addressBytes(address) });
   }
   const address = addressOfReverse(name);
   if (address === undefined) return undefined;

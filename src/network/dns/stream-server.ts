@@ -1,7 +1,7 @@
 import type { Socket, SocketHandler, TCPSocketListener, TCPSocketListenOptions } from "bun";
 import { listenTcp } from "../../../ffi/tcp-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { ipv4Bytes } from "../dhcp/address.ts";
+import { addressBytes } from "../dhcp/address.ts";
 import {
   IDLE_TIME,
   LONGEST_QUERY,
@@ -144,7 +144,7 @@ function listen(
   socket: SocketHandler<undefined>,
 ): TCPSocketListener<undefined> {
   if (device === undefined) return Bun.listen<undefined>({ hostname, port, socket });
-  const place = { address: ipv4Bytes(hostname), port };
+  const place = { address: addressBytes(hostname), port };
   using listening = listenTcp(place, { device, backlog: MOST_CONNECTIONS });
   // Bun takes a socket that listens already, and closes it; its types say so of connect() alone.
   const options = { fd: listening.number, socket } as unknown as TCPSocketListenOptions<undefined>;

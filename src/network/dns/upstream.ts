@@ -5,7 +5,7 @@ import { UdpSocket } from "../../../ffi/udp-socket.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { MonotonicTime } from "../../units/units.ts";
-import { parseIpv4 } from "../dhcp/address.ts";
+import { parseAddress } from "../dhcp/address.ts";
 import {
   ANSWER_TIME,
   LONGEST_TCP_ANSWER,
@@ -36,7 +36,7 @@ export function parseResolverFile(text: string): Upstream[] {
     const address = /^nameserver[ \t]+(\S+)/.exec(line)?.[1];
     if (address === undefined || found.length >= MOST_UPSTREAMS) continue;
     const isIpv6 = isIPv6(address) && !address.includes("%");
-    if (isIpv6 || parseIpv4(address) !== undefined) found.push({ address, port: DNS_PORT });
+    if (isIpv6 || parseAddress(address) !== undefined) found.push({ address, port: DNS_PORT });
   }
   return found;
 }
@@ -228,7 +228,7 @@ export function framed(message: Uint8Array): Uint8Array<ArrayBuffer> {
 }
 
 function bytesOf({ address, port }: Upstream): { address: Uint8Array; port: number } {
-  const bytes = parseIpv4(address) ?? ipv6Bytes(address);
+  const bytes = parseAddress(address) ?? ipv6Bytes(address);
   if (bytes === undefined) throw new Error(`${address} is no address`);
   return { address: bytes, port };
 }
@@ -237,7 +237,7 @@ function bytesOf({ address, port }: Upstream): { address: Uint8Array; port: numb
 export function ipv6Bytes(text: string): Uint8Array | undefined {
   if (!isIPv6(text) || text.includes("%")) return undefined;
   const last = /^(.*:)([\d.]+\.[\d.]+)$/.exec(text);
-  const tail = last === null ? undefined : parseIpv4(last[2] ?? "");
+  const tail = last === null ? undefined : parseAddress(last[2] ?? "");
   const groups = (part: string) =>
     part === ""
       ? []

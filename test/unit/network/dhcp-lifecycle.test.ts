@@ -1,6 +1,6 @@
 /** What the server answers one card: every state with every message, and what the replies say. */
 import { describe, expect, test } from "bun:test";
-import { formatIpv4 } from "../../../src/network/dhcp/address.ts";
+import { formatAddress } from "../../../src/network/dhcp/address.ts";
 import { eventOf, replyTo } from "../../../src/network/dhcp/exchange.ts";
 import {
   type ClientState,
@@ -280,7 +280,7 @@ describe("replies", () => {
     expect(to.address).toBe(address);
     expect(parsed.value.yourAddress).toBe("0.0.0.0");
     expect(parsed.value.options.has(optionCodes.leaseSeconds)).toBe(false);
-    expect(formatIpv4(parsed.value.options.get(optionCodes.router) ?? new Uint8Array())).toBe(
+    expect(formatAddress(parsed.value.options.get(optionCodes.router) ?? new Uint8Array())).toBe(
       serverAddress,
     );
   });
