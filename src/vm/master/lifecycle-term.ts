@@ -46,7 +46,6 @@ export interface SeenTerm {
 
 /** The furthest that this host has seen of the store. */
 export interface TermWitness {
-  readonly incarnation: string;
   /** Revision and jump together. */
   readonly position: number;
 }
@@ -191,8 +190,7 @@ const positionOf = (seen: SeenTerm | undefined) =>
   seen === undefined ? 0 : seen.revision + seen.entry.jump;
 
 function witnessOf(seen: SeenTerm | undefined): TermWitness | undefined {
-  if (seen === undefined) return undefined;
-  return { incarnation: seen.entry.incarnation, position: positionOf(seen) };
+  return seen === undefined ? undefined : { position: positionOf(seen) };
 }
 
 function stepClaiming(state: Claiming, event: TermEvent, context: TermContext): TermStep {

@@ -8,7 +8,7 @@ import { ProblemError } from "../../http/problem.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { NatsStore } from "../../store/nats/nats-store.ts";
 import { newWriteId, patienceFor, putOnce } from "../../store/put-once.ts";
-import { StoreError } from "../../store/store.ts";
+import { type Store, StoreError } from "../../store/store.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import type { SharedStoreConfiguration } from "./configuration.ts";
 import { FencedStore } from "./fenced-store.ts";
@@ -19,8 +19,8 @@ import { TermKeeper, termKey } from "./term-keeper.ts";
 
 /** Where this host's own store remembers how far it has seen the shared one. */
 const WITNESS_KEY = "shared-witness";
-const witnessSchema = v.strictObject({
-  incarnation: v.string(),
+/** Older ones name the incarnation as well, which nobody asks for. */
+const witnessSchema = v.object({
   position: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
 });
 /** What an ending master waits for a store that may be away. */
@@ -44,7 +44,7 @@ export class SharedMaster {
 
   /** @throws FileRefused, StoreError for what the configuration names and cannot be used */
   static async open(parts: SharedParts): Promise<SharedMaster> {
-    return new SharedMaster(parts, await readWitness(parts.ground));
+    return new SharedMaster(parts, await readWitness(parts.ground.store));
   }
 
   private constructor(parts: SharedParts, witness: TermWitness | undefined) {
@@ -171,7 +171,8 @@ function readText(path: string): string {
   return withFile({ what, path, otherwise }, () => readFileSync(path, "utf8"));
 }
 
-async function readWitness({ store }: AdditionGround): Promise<TermWitness | undefined> {
+/** How far this host has seen of the shared store. Exported for its test. */
+export async function readWitness(store: Pick<Store, "get">): Promise<TermWitness | undefined> {
   const entry = await store.get(masterBucket.name, WITNESS_KEY);
   if (entry?.operation !== "put") return undefined;
   const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), witnessSchema), entry.value);
