@@ -32,6 +32,8 @@ export async function guestChannel(): Promise<GuestChannel> {
   };
   const servers = [
     await listen(hostPath, (socket) => {
+      // One that goes would be waited for, with what it did not take.
+      guest?.unpipe();
       host = socket;
       socket.on("data", (bytes) => {
         heard += String(bytes);
