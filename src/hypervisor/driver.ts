@@ -157,6 +157,8 @@ export type VmmEvent =
   | { readonly kind: "booted" | "paused" | "resumed" | "guest-reset" | "guest-panic" }
   /** The guest is off; the process may still be there. */
   | { readonly kind: "guest-off"; readonly by: "guest" | "host" }
+  /** Nobody in the guest serves the agent's port any more: it ended, or its guest began anew. */
+  | { readonly kind: "agent-left" }
   /** The host could not read or write: for want of room the machine is paused, and may resume. */
   | {
       readonly kind: "disk-error";

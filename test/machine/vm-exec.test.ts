@@ -17,6 +17,7 @@ import { waitFor } from "../support/wait-for.ts";
 /** Generous: a processor is emulated, on a machine that may have much else to do. */
 const bootMilliseconds = 4 * 60_000;
 const caseMilliseconds = 60_000;
+const hasLeft = "The guest agent has ended, or its guest began anew";
 
 let folder: TemporaryFolder;
 let namespace: Program;
@@ -127,6 +128,32 @@ onlyInAll(() => {
         expect(await run("cat /proc/sys/kernel/random/boot_id")).toBe(boot);
       },
       caseMilliseconds,
+    );
+
+    test(
+      "are not waited for where the guest begins anew",
+      async () => {
+        const booted = await vm("exec", "web", "--", "sh", "-c", "reboot -f; exec sleep 1000");
+        expect(booted).toMatchObject({ exitCode: 111 });
+        expect(booted.stderr).toContain(hasLeft);
+        await guestAnswers();
+      },
+      bootMilliseconds,
+    );
+
+    test(
+      "are not waited for where the agent has ended, and run in the next VMM's guest",
+      async () => {
+        const boot = await run("cat /proc/sys/kernel/random/boot_id");
+        const killed = await vm("exec", "web", "--", "sh", "-c", "kill -9 $PPID; exec sleep 1000");
+        expect(killed).toMatchObject({ exitCode: 111 });
+        expect(killed.stderr).toContain(hasLeft);
+        expect((await vm("shutdown", "web", "--now", "--wait")).exitCode).toBe(0);
+        expect((await vm("boot", "web", "--wait")).exitCode).toBe(0);
+        await guestAnswers();
+        expect(await run("cat /proc/sys/kernel/random/boot_id")).not.toBe(boot);
+      },
+      bootMilliseconds,
     );
   });
 });

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import type { GuestState, MachineCounters, VmmEvent } from "../driver.ts";
+import { AGENT_DEVICE } from "./plan.ts";
 import { diskOfNode } from "./plan-disks.ts";
 import type { QmpEvent } from "./qmp.ts";
 
@@ -103,6 +104,7 @@ export function migrationEnd(status: string | undefined): "completed" | "failed"
 }
 
 const shutdownSchema = v.object({ guest: v.optional(v.boolean(), false) });
+const portChangeSchema = v.object({ id: v.literal(AGENT_DEVICE), open: v.literal(false) });
 const blockErrorSchema = v.object({
   "node-name": v.optional(v.string(), ""),
   operation: v.optional(v.string(), "use"),
@@ -133,6 +135,8 @@ export function eventOf(event: QmpEvent, context: EventContext): VmmEvent | unde
       const parsed = v.safeParse(shutdownSchema, event.data);
       return { kind: "guest-off", by: parsed.success && parsed.output.guest ? "guest" : "host" };
     }
+    case "VSERPORT_CHANGE":
+      return v.is(portChangeSchema, event.data) ? { kind: "agent-left" } : undefined;
     case "BLOCK_IO_ERROR":
       return diskErrorOf(event.data);
     default:

@@ -34,6 +34,9 @@ const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
  */
 const accelerators = { tcg: "tcg,thread=multi", kvm: "kvm,kernel-irqchip=split" } as const;
 
+/** Under which QEMU tells of the port that leads to the agent. */
+export const AGENT_DEVICE = "agent-port";
+
 /**
  * Where the devices stand on q35's root bus. A state can be given to a machine whose devices stand
  * in the same places alone, so they are never numbered anew. 0 and 31 are the chipset's.
@@ -154,10 +157,12 @@ function agentArguments(machine: MachineSpecification, files: MachineFiles): str
     return ["-device", `${device(machine, "vhost-vsock", slots.agent)},guest-cid=${agent.vsock}`];
   }
   const bus = device(machine, "virtio-serial", slots.agent);
+  // Of a port without an id QEMU does not tell that its guest has closed it.
+  const agentPort = `id=${AGENT_DEVICE},name=${AGENT_PORT}`;
   return [
     ...["-device", `${bus},id=channels,max_ports=2`],
     ...["-chardev", listener("agent", files.agent)],
-    ...["-device", `virtserialport,bus=channels.0,nr=1,chardev=agent,name=${AGENT_PORT}`],
+    ...["-device", `virtserialport,bus=channels.0,nr=1,chardev=agent,${agentPort}`],
   ];
 }
 

@@ -136,13 +136,13 @@ interface Open {
  */
 export class GuestAgentClient implements Disposable {
   readonly #loop: EventLoop;
-  readonly #place: AgentPlace;
+  readonly place: AgentPlace;
   readonly #times: AnswerTimes;
   #link: AgentLink | undefined;
 
   constructor(loop: EventLoop, place: AgentPlace, times: Partial<AnswerTimes> = {}) {
     this.#loop = loop;
-    this.#place = place;
+    this.place = place;
     this.#times = { ...answerTimes, ...times };
   }
 
@@ -197,11 +197,20 @@ export class GuestAgentClient implements Disposable {
 
   async #reach(): Promise<AgentLink> {
     if (this.#link?.isOpen !== true) {
-      this.#link = AgentLink.open(this.#loop, this.#place, this.#times);
+      this.#link = AgentLink.open(this.#loop, this.place, this.#times);
     }
     const link = this.#link;
     await link.ready;
     return link;
+  }
+
+  /**
+   * Whoever answered has ended, and only the channel stands. One that was not heard of yet may
+   * still come.
+   */
+  leave(): void {
+    if (!this.isConnected) return;
+    this.#link?.fail(new AgentUnreachable("The guest agent has ended, or its guest began anew"));
   }
 
   /** What is waited for is lost; what runs in the guest and does not outlive us ends. */

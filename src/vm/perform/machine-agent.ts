@@ -27,9 +27,19 @@ export class MachineAgent implements Disposable {
     this.#times = times;
   }
 
+  /** Each VMM of the machine listens in a place of its own. */
   get #asked(): GuestAgentClient {
-    this.#client ??= new GuestAgentClient(this.#loop, this.#place(), this.#times);
+    const place = this.#place();
+    if (this.#client !== undefined && !Bun.deepEquals(this.#client.place, place)) {
+      this[Symbol.dispose]();
+    }
+    this.#client ??= new GuestAgentClient(this.#loop, place, this.#times);
     return this.#client;
+  }
+
+  /** The agent has ended, or its guest began anew: what it was asked is not answered any more. */
+  leave(): void {
+    this.#client?.leave();
   }
 
   /**

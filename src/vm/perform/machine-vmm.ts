@@ -289,6 +289,9 @@ export class MachineVmm implements Disposable {
       onConnected: (seat) => {
         if (seat === this.#seat) this.#console?.connect();
       },
+      onAgentLeft: (seat) => {
+        if (seat === this.#seat) this.agent.leave();
+      },
       onEnd: (seat) => this.#leave(seat),
     });
   }

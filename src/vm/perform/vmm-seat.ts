@@ -41,6 +41,8 @@ export interface SeatOptions {
   readonly onEvent: (event: MachineEvent) => void;
   /** Its connection stands: before its guest is asked for. */
   readonly onConnected: (seat: VmmSeat) => void;
+  /** Nobody in its guest serves the agent's port any more. */
+  readonly onAgentLeft: (seat: VmmSeat) => void;
   /** It is dead, before that is told as an event. */
   readonly onEnd: (seat: VmmSeat) => void;
 }
@@ -169,6 +171,10 @@ export class VmmSeat implements Disposable {
   }
 
   #hear(event: VmmEvent): void {
+    if (event.kind === "agent-left") {
+      this.#options.onAgentLeft(this);
+      return;
+    }
     if (event.kind === "disk-error") {
       const { disk, reason, pauses } = event;
       const then = pauses ? "; it is paused until it is resumed" : "";

@@ -235,6 +235,7 @@ describe("events", () => {
       "BLOCK_IO_ERROR",
       { "node-name": "disk-root.file", operation: "write", action, reason: "No space left" },
     ] as const;
+  const portChange = (id: string, open: boolean) => ["VSERPORT_CHANGE", { id, open }] as const;
   const diskError = { kind: "disk-error", disk: "root", reason: "write: No space left" };
   type Told = readonly [string, object?];
   const rows: readonly [status: string, told: readonly Told[], heard: readonly unknown[]][] = [
@@ -248,6 +249,8 @@ describe("events", () => {
     ["shutdown", [["STOP"]], []],
     ["running", [blockError("stop")], [{ ...diskError, pauses: true }]],
     ["running", [blockError("report")], [{ ...diskError, pauses: false }]],
+    ["running", [portChange("agent-port", false)], ["agent-left"]],
+    ["running", [portChange("agent-port", true), portChange("other", false)], []],
     ["running", [["NIC_RX_FILTER_CHANGED"], ["RTC_CHANGE", { offset: 1 }]], []],
   ];
 

@@ -15,6 +15,7 @@ import {
 import { limits } from "../../../src/vm/guest-agent/protocol.ts";
 import { machineFacts, parseMemory } from "../../../src/vm/perform/guest-facts.ts";
 import { choosePort, openPort, PortRefused } from "../../../src/vm/perform/guest-port.ts";
+import { MachineAgent } from "../../../src/vm/perform/machine-agent.ts";
 import { testEventLoop } from "../../support/event-loop.ts";
 import { type GuestChannel, guestChannel } from "../../support/guest-channel.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -26,10 +27,10 @@ let agent: GuestAgent;
 let client: GuestAgentClient;
 const log = createLogger("guest-agent", { write: () => true });
 
-function makeAgent(): GuestAgent {
+function makeAgent(at: GuestChannel = channel): GuestAgent {
   return new GuestAgent(loop, {
     ...{ log, facts: machineFacts },
-    open: (handlers) => openPort(loop, { kind: "socket", path: channel.guestPath }, handlers),
+    open: (handlers) => openPort(loop, { kind: "socket", path: at.guestPath }, handlers),
     onFailure: (reason) => {
       throw new Error(reason);
     },
@@ -263,6 +264,41 @@ describe("an asker that goes", () => {
     await waitFor("the end of the program", () => !isAlive(processId));
     await ended;
     other.close();
+  });
+});
+
+describe("an agent that its VMM tells to have left", () => {
+  test("is not waited for: what it was asked is lost, and it is asked anew", async () => {
+    const started = Promise.withResolvers<void>();
+    const command = { ...usual, argv: ["sleep", "1000"] };
+    const { ended } = client.exec(command, {
+      onStarted: () => started.resolve(),
+      onOutput: () => {},
+    });
+    const failure = rejectionOf(ended);
+    await started.promise;
+    client.leave();
+    expect(await failure).toBeInstanceOf(AgentUnreachable);
+    expect(await client.ping()).toBeGreaterThan(0);
+  });
+
+  test("and was not heard of yet, may still come", async () => {
+    const answer = client.ping();
+    client.leave();
+    expect(await answer).toBeGreaterThan(0);
+  });
+});
+
+describe("the agent of a machine", () => {
+  test("is asked where its VMM of now listens", async () => {
+    await using next = await guestChannel();
+    let hostPath = channel.hostPath;
+    using machine = new MachineAgent(loop, () => ({ path: hostPath }));
+    await machine.ping();
+    hostPath = next.hostPath;
+    using _nextAgent = makeAgent(next);
+    await machine.ping();
+    expect(next.heard).toContain("ping");
   });
 });
 

@@ -136,5 +136,7 @@ test("the port that the agent looks for is the one that a VMM gives", () => {
     testProgram,
     "new",
   );
-  expect(words).toContain(`virtserialport,bus=channels.0,nr=1,chardev=agent,name=${PORT_NAME}`);
+  expect(words).toContain(
+    `virtserialport,bus=channels.0,nr=1,chardev=agent,id=agent-port,name=${PORT_NAME}`,
+  );
 });

@@ -25,6 +25,7 @@ test("a snapshot is given up as soon as its VMM is asked anew", async () => {
     folder: folder.path,
     onEvent: (event) => events.push(event),
     onConnected: () => {},
+    onAgentLeft: () => {},
     onEnd: () => {},
   });
   const signal = seat.beginSaving();
