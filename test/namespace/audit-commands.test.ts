@@ -10,7 +10,7 @@ import { runProgram, startProgram } from "../support/program.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(120_000);
 
 const { signer, pem } = testSigner();
 const now = () => Date.parse("2026-11-28T10:00:00Z");
@@ -264,7 +264,7 @@ describe("verify", () => {
       const listed = await audit("list", "--directory", writer.directory, "-n", "all");
       expect(listed).toMatchObject({ exitCode: 0, stderr: "" });
     }
-    await program.said(/^closed/m);
+    await program.said(/^closed/m, 60_000);
     const last = JSON.parse((await audit("verify", ...words, "--json")).stdout);
     expect(last).toMatchObject({ verdict: "intact", dropped: { reason: expect.any(String) } });
     // Nothing of ours was written there.

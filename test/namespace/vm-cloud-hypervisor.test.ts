@@ -257,7 +257,9 @@ skipUnless("a VMM that misbehaves (the fake)", fake, () => {
     } as const;
     for (const [how, words] of Object.entries(expected)) {
       const orders = { at: "vm.info", how: how as keyof typeof expected };
-      await using vmm = startVmm(place, { name: how, orders, driver: brief });
+      // What comes is waited for as ever, however long a busy machine takes to send it.
+      const driver = words.startsWith("within") ? { driver: brief } : {};
+      await using vmm = startVmm(place, { name: how, orders, ...driver });
       using connection = await vmm.connect();
       const failure = await rejectionOf(connection.guestState());
       expect(failure).toBeInstanceOf(how === "refuse" ? VmmRefused : VmmUnreachable);
