@@ -293,12 +293,13 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const instance = instanceOf(state);
   const parts = machine.knownParts;
   const { progress } = machine;
+  // Where it is as it should be, what came before is the history's.
+  const reason = state.phase === state.wanted ? undefined : state.reason;
   return {
     name: spec.name,
     phase: state.phase,
     wanted: state.wanted,
-    // Where it is as it should be, what came before is the history's.
-    reason: entry.doubt ?? (state.phase === state.wanted ? null : (state.reason ?? null)),
+    reason: entry.doubt ?? worker.migrations.preparationOf(spec.name) ?? reason ?? null,
     pid: instance?.processId ?? null,
     invocation: instance?.invocation ?? null,
     address: card?.address ?? null,

@@ -231,6 +231,24 @@ skipUnless("a machine between two hosts", needs, () => {
     await giver.expectNoMachines();
   });
 
+  test("it is said that a machine is offered, before anything moves", async () => {
+    await makeMachine();
+    const ticket = await pair.ticket();
+    process.kill(taker.workerProcessId, "SIGSTOP");
+    const words = ["vm", "migrate", "web", "--ticket", ticket];
+    await using migrate = startProgram([
+      ...[hostler(), ...words, "--control-socket"],
+      giver.controlSocket,
+    ]);
+    await waitFor("the offer to be shown", async () => {
+      const { phase, reason } = await giver.summary("web");
+      return phase === "running" && reason?.startsWith("it is offered to 10.77.0.2:") === true;
+    });
+    process.kill(taker.workerProcessId, "SIGCONT");
+    expect((await migrate.ended()).exitCode).toBe(0);
+    await taker.counts("web");
+  });
+
   onlyInAll(() => {
     test("where the other VMM, or the other worker, dies, it goes on here", async () => {
       await makeMachine();

@@ -35,11 +35,16 @@ export async function sendImage(
   const write = async (bytes: Uint8Array) => {
     signal.throwIfAborted();
     if (!socket.write(bytes)) await socket.drained();
+    signal.throwIfAborted();
     if (socket.end !== undefined) {
       throw new MigrationRefused(`The other host took no more of the image: ${socket.end}`);
     }
   };
   const say = (entry: ImageEntry) => write(Buffer.from(`${JSON.stringify(entry)}\n`));
+  // Whoever reads no more, behind a link that is cut, is not waited for.
+  const callOff = () => socket.terminate("it was given up");
+  signal.addEventListener("abort", callOff);
+  using _called = { [Symbol.dispose]: () => signal.removeEventListener("abort", callOff) };
   let pending: Promise<void> = Promise.resolve();
   const links: { readonly path: string; readonly target: string }[] = [];
   const visitor: TreeVisitor = {

@@ -70,6 +70,8 @@ export class MigrationGiver {
   readonly #waiting = new Map<Answered, PromiseWithResolvers<FromTaker>>();
   /** Why there will be no answer any more. */
   #end: Error | undefined;
+  /** What goes on before anything is done to the machine. */
+  #preparing: "offer" | "image" | undefined = "offer";
   #isSent = false;
   #verdict: Verdict | undefined;
   #outcome: "taken" | "not-taken" | undefined;
@@ -83,10 +85,22 @@ export class MigrationGiver {
     this.#options = options;
   }
 
+  get name(): string {
+    return this.#options.offer.spec.name;
+  }
+
   /** "10.77.0.2:40123", "[2001:db8::7]:40123" */
   get destination(): string {
     const { host, port } = this.#options.ticket;
     return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  }
+
+  /** What goes on while the machine only runs, for people; undefined when its own phase says it. */
+  get preparation(): string | undefined {
+    if (this.#preparing === undefined) return undefined;
+    return this.#preparing === "offer"
+      ? `it is offered to ${this.destination}`
+      : `its image is being sent to ${this.destination}`;
   }
 
   /** Once it was taken. */
@@ -121,12 +135,15 @@ export class MigrationGiver {
     } catch (error) {
       this.#giveUp(error instanceof Error ? error.message : String(error));
       throw error;
+    } finally {
+      this.#preparing = undefined;
     }
   }
 
   async #sendImage(): Promise<void> {
     const { loop, ticket, image, offer, onProgress } = this.#options;
     const { signal } = this.#controller;
+    this.#preparing = "image";
     const socket = await dialMigration(loop, ticket, { kind: "image" }, signal);
     const of = offer.image.bytes;
     let done = 0;

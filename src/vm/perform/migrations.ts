@@ -135,6 +135,14 @@ export class Migrations implements MachineMigrations, Disposable {
     this.#givers.get(migration)?.abort(reason);
   }
 
+  /** What goes on of a machine that is not on its way yet; undefined of all others. */
+  preparationOf(name: string): string | undefined {
+    for (const giver of this.#givers.values()) {
+      if (giver.name === name && giver.preparation !== undefined) return giver.preparation;
+    }
+    return undefined;
+  }
+
   destinationOf(migration: string): string | undefined {
     return this.#givers.get(migration)?.destination;
   }

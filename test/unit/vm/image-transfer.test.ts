@@ -21,7 +21,7 @@ import {
 import { receiveImage, sendImage } from "../../../src/vm/perform/image-transfer.ts";
 import { migrationLimits } from "../../../src/vm/protocol-migration.ts";
 import { type TemporaryFolder, temporaryFolder } from "../../support/temporary-folder.ts";
-import { rejectionOf } from "../../support/wait-for.ts";
+import { rejectionOf, waitFor, withDeadline } from "../../support/wait-for.ts";
 
 let folder: TemporaryFolder;
 let near: ByteSocket;
@@ -95,6 +95,15 @@ test("one that is called off ends at once", async () => {
   expect((await rejectionOf(sent)).message).toBe("called off");
   near.terminate("called off");
   expect((await rejectionOf(received)).message).toContain("did not come to its end");
+});
+
+test("one that is called off while nobody reads it ends at once", async () => {
+  const off = new AbortController();
+  const sent = sendImage(near, makeImage(), { signal: off.signal, onBytes: () => {} });
+  await waitFor("more to be sent than is taken", () => near.unsentBytes > 0);
+  off.abort(new Error("it has said nothing"));
+  const error = await withDeadline("the sending to end", rejectionOf(sent));
+  expect(error.message).toBe("it has said nothing");
 });
 
 const line = (entry: object) => `${JSON.stringify(entry)}\n`;
