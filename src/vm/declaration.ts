@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { firstFinding } from "../messaging/describe-issues.ts";
 import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
+import { doubledKeys } from "../toml/json-keys.ts";
 import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
 import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
@@ -62,6 +63,8 @@ function parseJson<Declared extends WithNames>(
     const received = error instanceof Error ? error.message : String(error);
     return refuse(file, [{ at: nowhere, path: [], expected: "JSON", received }]);
   }
+  const doubled = doubledKeys(text);
+  if (doubled.length > 0) return refuse(file, doubled);
   return validate(file, { input: json, schema, place: () => nowhere });
 }
 

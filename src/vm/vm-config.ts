@@ -8,6 +8,7 @@ import {
 } from "../image/image-file.ts";
 import { wantedBy } from "../messaging/describe-issues.ts";
 import { formatPath, type Mistake, type Path, type Report } from "../toml/configuration-reader.ts";
+import { doubledKeys } from "../toml/json-keys.ts";
 import type { TomlNode, TomlTable } from "../toml/toml-tree.ts";
 import type { Bytes } from "../units/units.ts";
 import { type DeclaredCheck, healthCheckSchema } from "./health-configuration.ts";
@@ -166,6 +167,9 @@ function rootOf(text: string, report: Report): TomlTable | undefined {
   } catch (error) {
     return refuseWhole("JSON", (error as Error).message);
   }
+  const doubled = doubledKeys(text);
+  for (const mistake of doubled) report(mistake);
+  if (doubled.length > 0) return undefined;
   const node = nodeOfJson(json);
   if (node === undefined) return refuseWhole("tables and arrays at most 32 deep", "deeper ones");
   return node.kind === "table" ? node : refuseWhole("an object", "another value");

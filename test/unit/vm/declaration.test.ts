@@ -63,8 +63,22 @@ describe("a declaration", () => {
     ],
     ["no TOML", "[[machine\n", "1:"],
     ["no JSON", "{", "0:0 "],
+    [
+      "a key that JSON says twice",
+      '{"machine":\n  [{"name":"j", "hash":"{\\"[,", "\\u006eame" : "k"}]}',
+      "2:33 machine[0].name: expected a key that stands once in its object",
+    ],
   ])("%s is refused in its place", (_what, text, place) => {
     const [first = ""] = mistakesOf(text);
     expect(first).toStartWith(place);
+  });
+
+  test("keys that JSON says twice are all told, up to a limit, whatever surrounds them", () => {
+    const text = '{"a":1,"b":[{"a":1,"c":"\\\\"},[],{"c":{},"c":[{}]}],"a":2,"c":{"a":0}}';
+    expect(mistakesOf(text)).toEqual([
+      "1:41 b[2].c: expected a key that stands once in its object; received the same key once more",
+      "1:52 a: expected a key that stands once in its object; received the same key once more",
+    ]);
+    expect(mistakesOf(`{${'"a":1,'.repeat(1_000)}"a":1}`)).toHaveLength(16);
   });
 });

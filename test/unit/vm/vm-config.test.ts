@@ -442,6 +442,10 @@ describe("what is refused", () => {
   test.each([
     ["", ": JSON; JSON Parse error: Unexpected EOF"],
     ["{", ": JSON; "],
+    [
+      '{"kernel":{"path":"a","path":"b"}}',
+      "kernel.path: a key that stands once in its object; the same key once more",
+    ],
     ["[]", ": an object; another value"],
     ["null", ": an object; another value"],
   ])("%p is no configuration", (text, words) => {
