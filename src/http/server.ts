@@ -4,6 +4,7 @@ import type { EventLoop } from "../event-loop/event-loop.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import type { Logger } from "../logging/logger.ts";
 import { ExitCode } from "../units/exit-code.ts";
+import { whyNotListening } from "../units/listen-failure.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { Dispatcher, type DispatcherOptions } from "./dispatch.ts";
 import { Front } from "./front.ts";
@@ -404,18 +405,10 @@ function originOf(request: Request, server: Listener, front: Front | undefined):
   return { address: peer.address, from: joinAddress(peer) };
 }
 
-/** Why the kernel does not let one listen: bind(2), listen(2); with what to do. */
-const listenReasons: Readonly<Record<string, string>> = {
-  EADDRINUSE: "somebody listens there already. Stop it first, or choose another port",
-  EADDRNOTAVAIL: "this host has no such address. Choose one that ip address shows",
-  EACCES: "this user may not. Choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
-};
-
 function cannotListen(listen: ListenAddress, failure: unknown): ListenRefused {
   const where = "unix" in listen ? listen.unix : `${listen.hostname}:${listen.port}`;
-  const { code = "", message } = failure as Error & { readonly code?: string };
-  const why = "unix" in listen ? undefined : listenReasons[code];
-  return new ListenRefused(`Cannot listen at ${where}: ${why ?? message}`, { cause: failure });
+  const why = "unix" in listen ? (failure as Error).message : whyNotListening(failure);
+  return new ListenRefused(`Cannot listen at ${where}: ${why}`, { cause: failure });
 }
 
 function joinAddress({ address, port }: { readonly address: string; readonly port: number }) {

@@ -18,6 +18,7 @@ import {
   type MigrationOffer,
   type MigrationTicket,
   readTicket,
+  refuseTicketHost,
   type TakerFacts,
 } from "./protocol-migration.ts";
 import type { Entry, MachineWorker } from "./worker.ts";
@@ -60,9 +61,9 @@ export class MigrationDesk {
     return join(this.#desk.artifactsFolder, "incoming");
   }
 
-  /** @throws MigrationRefused; Error (EADDRINUSE …) */
+  /** @throws MigrationRefused */
   async openTicket(request: TicketRequest): Promise<MigrationTicket> {
-    const refusal = this.#desk.refuseName(request.name);
+    const refusal = this.#desk.refuseName(request.name) ?? refuseTicketHost(request.host);
     if (refusal !== undefined) throw new MigrationRefused(refusal);
     const expires = wallClock(this.#desk.worker.now + request.time);
     return await this.#desk.migrations.openTicket(this.#taking, request, expires);

@@ -160,6 +160,24 @@ export const imageEntrySchema = v.variant("kind", [
 ]);
 export type ImageEntry = v.InferOutput<typeof imageEntrySchema>;
 
+/** "10.77.0.2:40123", "[2001:db8::7]:40123" */
+export const joinAddress = (host: string, port: number): string =>
+  host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+
+/** Of all addresses of a host: 0.0.0.0, and ::, however they are written. */
+const everyAddress = ["0.0.0.0", "[::]", "[::ffff:0:0]"];
+
+/** Why no other host can reach this one by an address; undefined of all that it may try. */
+export function refuseTicketHost(host: string): string | undefined {
+  const text = host.includes(":") ? `[${host}]` : host;
+  const url = URL.canParse(`http://${text}`) ? new URL(`http://${text}`).hostname : text;
+  if (!everyAddress.includes(url)) return undefined;
+  return (
+    `expected the address by which the other host reaches this one, received ${host}, which is ` +
+    "none of them: the ticket would lead that host to itself. Choose one that ip address shows"
+  );
+}
+
 export type Read<T> =
   | { readonly kind: "ok"; readonly value: T }
   | { readonly kind: "refused"; readonly reason: string };

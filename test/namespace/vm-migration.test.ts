@@ -196,6 +196,19 @@ skipUnless("a machine between two hosts", needs, () => {
     expect((await giver.summary("web")).wanted).toBe("absent");
   });
 
+  test("a ticket is not made of an address that leads nowhere else", async () => {
+    const of = (listen: string) => taker.run("receive", "web", "--listen", listen);
+    for (const [listen, code, reason] of [
+      ["0.0.0.0:0", 100, "expected the address by which the other host reaches this one"],
+      ["[::]:0", 100, "expected the address by which the other host reaches this one"],
+      ["192.0.2.9:0", 111, "Cannot listen at 192.0.2.9:0: this host has no such address. Choose"],
+      ["[fe80::1]:0", 111, "Cannot listen at [fe80::1]:0: it is of one link alone"],
+    ] as const) {
+      const { exitCode, stderr } = await of(listen);
+      expect([exitCode, stderr]).toEqual([code, expect.stringContaining(reason)]);
+    }
+  });
+
   test("a machine that does not run stays", async () => {
     await giver.say("create", "web", "--image", image.path, "--hash", image.hash);
     const { stderr } = await giver.run("migrate", "web", "--ticket", await pair.ticket());

@@ -8,7 +8,7 @@ import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { parseDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
-import { migrationLimits } from "../protocol-migration.ts";
+import { migrationLimits, refuseTicketHost } from "../protocol-migration.ts";
 import { awaitPhase } from "./await-phase.ts";
 import { printSummary } from "./words.ts";
 
@@ -50,6 +50,8 @@ function readListen(text: string): { readonly host: string; readonly port: numbe
   const host = six ?? four ?? "";
   const port = Number(digits);
   if (isIP(host) !== 0 && (six === undefined) === (isIP(host) === 4) && port <= 65_535) {
+    const refusal = refuseTicketHost(host);
+    if (refusal !== undefined) throw new UsageError(`--listen: ${refusal}`);
     return { host, port };
   }
   throw new UsageError(

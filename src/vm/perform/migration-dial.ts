@@ -4,6 +4,7 @@ import { ByteSocket, byteSocketHandlers, type SocketData } from "../../messaging
 import { formatDuration } from "../../units/units.ts";
 import {
   fromTakerSchema,
+  joinAddress,
   MIGRATION_PROTOCOL,
   type MigrationChannel,
   type MigrationHello,
@@ -33,9 +34,7 @@ export async function dialMigration(
   signal: AbortSignal,
 ): Promise<ByteSocket> {
   signal.throwIfAborted();
-  const where = ticket.host.includes(":")
-    ? `[${ticket.host}]:${ticket.port}`
-    : `${ticket.host}:${ticket.port}`;
+  const where = joinAddress(ticket.host, ticket.port);
   const over = Promise.withResolvers<never>();
   over.promise.catch(() => undefined);
   const limit = migrationLimits.connectTime;

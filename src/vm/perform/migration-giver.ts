@@ -16,6 +16,7 @@ import {
   type FromGiver,
   type FromTaker,
   fromTakerSchema,
+  joinAddress,
   type MigrationChannel,
   type MigrationHello,
   type MigrationOffer,
@@ -92,7 +93,7 @@ export class MigrationGiver {
   /** "10.77.0.2:40123", "[2001:db8::7]:40123" */
   get destination(): string {
     const { host, port } = this.#options.ticket;
-    return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+    return joinAddress(host, port);
   }
 
   /** What goes on while the machine only runs, for people; undefined when its own phase says it. */

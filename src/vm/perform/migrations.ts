@@ -2,10 +2,12 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { makeServerCertificate } from "../../identity/certificate.ts";
 import { newSecret, systemRandom } from "../../identity/secrets.ts";
 import type { StoredImage } from "../../image/stored-image.ts";
+import { whyNotListening } from "../../units/listen-failure.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { newInvocation } from "../invocation.ts";
 import type { MachineEvent } from "../lifecycle-state.ts";
 import {
+  joinAddress,
   MIGRATION_PROTOCOL,
   type MigrationOffer,
   type MigrationTicket,
@@ -39,7 +41,7 @@ export class Migrations implements MachineMigrations, Disposable {
 
   /**
    * Listens for the one who has the ticket, until it is used or its time is over.
-   * @throws MigrationRefused for one ticket too many; Error (EADDRINUSE …)
+   * @throws MigrationRefused for one ticket too many, and where it cannot listen
    */
   async openTicket(
     host: TakerHost,
@@ -61,9 +63,15 @@ export class Migrations implements MachineMigrations, Disposable {
       names: [request.host],
       random: systemRandom,
     });
-    const taker = new MigrationTaker(host, { ...request, migration, secret, certificate }, () =>
-      this.#takers.delete(migration),
-    );
+    const parts = { ...request, migration, secret, certificate };
+    let taker: MigrationTaker;
+    try {
+      taker = new MigrationTaker(host, parts, () => this.#takers.delete(migration));
+    } catch (error) {
+      const where = joinAddress(request.host, request.port);
+      const why = whyNotListening(error);
+      throw new MigrationRefused(`Cannot listen at ${where}: ${why}`, { cause: error });
+    }
     this.#takers.set(migration, taker);
     return {
       hostler_migration_ticket: MIGRATION_PROTOCOL,

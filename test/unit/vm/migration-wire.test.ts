@@ -11,6 +11,7 @@ import {
   readTicket,
   refuseImagePath,
   refuseOffer,
+  refuseTicketHost,
   type TakerFacts,
 } from "../../../src/vm/protocol-migration.ts";
 
@@ -47,6 +48,14 @@ const facts: TakerFacts = {
 
 describe("a ticket", () => {
   const text = JSON.stringify(ticket);
+
+  test.each(["0.0.0.0", "::", "0:0::0", "::ffff:0.0.0.0"])("is not made of %s", (host) => {
+    expect(refuseTicketHost(host)).toContain(`this one, received ${host}, which is none of them`);
+  });
+
+  test.each(["192.0.2.7", "2001:db8::7", "127.0.0.1", "::1"])("may be of %s", (host) => {
+    expect(refuseTicketHost(host)).toBeUndefined();
+  });
 
   test("is read as it was printed", () => {
     expect(readTicket(`${text}\n`)).toEqual({ kind: "ok", value: ticket });
