@@ -176,6 +176,7 @@ export class WorkerClient implements Disposable {
     readonly host: string;
     readonly port: number;
     readonly time_ms?: Milliseconds;
+    readonly networks?: VmSpec["networks"];
   }): Promise<MigrationTicket> {
     return this.#request(ticketSchema, "receive", request);
   }

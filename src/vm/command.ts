@@ -212,6 +212,7 @@ const receiveCommand = defineCommand({
     description: "Make a ticket by which another host can send a virtual machine to this one",
     examples: [
       ["hostler vm receive web --listen 192.0.2.7:0 --out web.ticket", "Keep it in a file, 0600"],
+      ["hostler vm receive web --listen 192.0.2.7:0 --network default", "With another address"],
       ["hostler vm receive web --cancel", "Take it back"],
     ],
     exitCodes: refused,
@@ -233,6 +234,13 @@ const receiveCommand = defineCommand({
       valueHint: "file",
       complete: "file",
       description: "Write it there, and not to standard output: it is a secret",
+    },
+    network: {
+      type: "string",
+      repeatable: true,
+      valueHint: "name[=address]",
+      description:
+        "Where its address in this network is taken, a free one; or this one in any case",
     },
     cancel: { type: "boolean", description: "Take back one that nobody has used" },
     ...controlSocketFlag,

@@ -5,6 +5,7 @@ import { MigrationRefused } from "./perform/migration-dial.ts";
 import type { GiverProgress, MigrationGiver } from "./perform/migration-giver.ts";
 import type { ControlRequest, ErrorKind, MigrationResultRecord } from "./protocol.ts";
 import { migrationLimits } from "./protocol-migration.ts";
+import { cardRequestsOf } from "./protocol-network.ts";
 import type { Entry, MachineWorker } from "./worker.ts";
 
 type Of<Verb extends ControlRequest["verb"]> = Extract<ControlRequest, { verb: Verb }>;
@@ -22,8 +23,9 @@ export async function answerReceive(
     return;
   }
   const { host, port, time_ms: time = migrationLimits.ticketTime } = request;
+  const networks = request.networks === undefined ? [] : cardRequestsOf(request);
   try {
-    call.done(await worker.migrationDesk.openTicket({ name, host, port, time }));
+    call.done(await worker.migrationDesk.openTicket({ name, host, port, time, networks }));
   } catch (error) {
     refuse(call, error);
   }

@@ -11,7 +11,7 @@ import { type MachineRecord, newRecord } from "./machine-record.ts";
 import type { DiskPreparation } from "./perform/disk-preparation.ts";
 import { MigrationRefused } from "./perform/migration-dial.ts";
 import type { GiverProgress, MigrationGiver } from "./perform/migration-giver.ts";
-import type { Standing, TakerHost } from "./perform/migration-taker.ts";
+import type { Reservation, Standing, TakerHost } from "./perform/migration-taker.ts";
 import type { Migrations, TicketRequest } from "./perform/migrations.ts";
 import type { WorkerNetworks } from "./perform/worker-networks.ts";
 import {
@@ -21,6 +21,7 @@ import {
   refuseTicketHost,
   type TakerFacts,
 } from "./protocol-migration.ts";
+import { type CardRequest, withAddresses } from "./protocol-network.ts";
 import type { Entry, MachineWorker } from "./worker.ts";
 
 /** A machine's record, before it has a user of this host. */
@@ -63,7 +64,13 @@ export class MigrationDesk {
 
   /** @throws MigrationRefused */
   async openTicket(request: TicketRequest): Promise<MigrationTicket> {
-    const refusal = this.#desk.refuseName(request.name) ?? refuseTicketHost(request.host);
+    const { name, host, networks } = request;
+    const refusal =
+      this.#desk.refuseName(name) ??
+      refuseTicketHost(host) ??
+      (networks.length === 0
+        ? undefined
+        : this.#desk.network.refuse({ name, networks: [...networks] }));
     if (refusal !== undefined) throw new MigrationRefused(refusal);
     const expires = wallClock(this.#desk.worker.now + request.time);
     return await this.#desk.migrations.openTicket(this.#taking, request, expires);
@@ -138,7 +145,7 @@ export class MigrationDesk {
     const { loop, preparation, worker } = this.#desk;
     return {
       loop,
-      reserve: (offer) => this.#reserve(offer),
+      reserve: (offer, networks) => this.#reserve(offer, networks),
       facts: (offer, name) => this.#facts(offer, name),
       imageFolder: (migration) => join(this.#incoming, migration),
       dropImage: (folder) => rmSync(folder, { recursive: true, force: true }),
@@ -156,19 +163,26 @@ export class MigrationDesk {
     };
   }
 
-  /** Keeps name and address for a machine that may come. @returns why not */
-  #reserve({ spec, cards }: MigrationOffer): Disposable | string {
+  /** Keeps name and addresses for a machine that may come. @returns why not */
+  #reserve(offer: MigrationOffer, wishes: readonly CardRequest[]): Reservation | string {
+    const { spec, cards } = offer;
     const { network, refuseName, hold, release } = this.#desk;
     const { name } = spec;
     const taken = refuseName(name);
     if (taken !== undefined) return taken;
-    const refusal = network.reserve(spec, cards);
-    if (refusal !== undefined) {
+    const received = network.receive(spec, cards, wishes);
+    if (received.kind === "refused") {
       const addresses = cards.map(({ address }) => address).join(", ") || "none";
-      return `its addresses (${addresses}) cannot be its own here: ${refusal}`;
+      return `its addresses (${addresses}) cannot be its own here: ${received.message}`;
     }
     hold(name);
+    const networks = withAddresses(spec.networks, received.cards);
     return {
+      offer: {
+        ...offer,
+        spec: networks === undefined ? spec : { ...spec, networks },
+        cards: received.cards,
+      },
       [Symbol.dispose]: () => {
         release(name);
         network.unreserve(name);

@@ -128,6 +128,18 @@ export function cardRequestsOf({ networks }: NetworkWishes): readonly CardReques
   return networks.map((card) => (typeof card === "string" ? { network: card } : card));
 }
 
+/** The same cards, where addresses were asked for with those that were given. */
+export function withAddresses(
+  networks: NetworkWishes["networks"],
+  given: readonly { readonly network: string; readonly address: string }[],
+): (string | CardRequest)[] | undefined {
+  return networks?.map((card) => {
+    if (typeof card === "string" || card.address === undefined) return card;
+    const address = given.find(({ network }) => network === card.network)?.address;
+    return { ...card, address: address ?? card.address };
+  });
+}
+
 export function forwardsOf({ forwards = [] }: NetworkWishes): readonly Forward[] {
   return forwards.flatMap((text) => parseForward(text) ?? []);
 }

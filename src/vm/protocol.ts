@@ -295,6 +295,8 @@ export const controlRequestSchema = v.variant("verb", [
     time_ms: v.optional(
       v.pipe(v.number(), v.safeInteger(), v.minValue(1_000), v.maxValue(86_400_000)),
     ),
+    /** Where it has another address: this one, or, where its own is taken, one that is free. */
+    networks: v.optional(networksSchema),
   }),
   /** Takes a ticket back that nobody has used. */
   v.strictObject({ id: identifier, verb: v.literal("cancel-receive"), name }),

@@ -133,12 +133,45 @@ skipUnless("a machine between two hosts", needs, () => {
     const taken = await pair.ticket();
     await taker.say("create", "web", "--image", image.path, "--hash", image.hash);
     await refused(taken, "There is a machine web already");
-    await refused(taken, "Cannot reach");
+    // What was declined leaves the ticket as it was.
+    await refused(taken, "There is a machine web already");
     const { stderr } = await taker.run("receive", "web", "--listen", "10.77.0.2:0");
     expect(stderr).toContain("There is a machine web already");
     await taker.say("delete", "web", "--now", "--wait");
-    await refused(await pair.ticket(), `its addresses (${address})`);
+    await refused(taken, `its addresses (${address})`);
+    await refused(taken, "other. Make the ticket with --network default, and it has a free one");
     expect((await taker.summaries()).map(({ name }) => name)).toEqual(["other"]);
+    await taker.say("delete", "other", "--now", "--wait");
+    expect(await giver.say("migrate", "web", "--ticket", taken)).toStartWith("web: runs at 10.77");
+    await taker.counts("web");
+  });
+
+  test("it has another address there, where that is wished for", async () => {
+    await makeMachine();
+    const { address } = await giver.summary("web");
+    await taker.say("create", "other", "--image", image.path, "--hash", image.hash);
+    const receive = ["receive", "web", "--listen", "10.77.0.2:0", "--network"];
+    for (const [network, code, reason] of [
+      ["storage", 111, "expected a network of this worker (default), received storage"],
+      ["default=192.0.2.1", 111, "192.0.2.1 is not in 10.100.0.0/16"],
+      ["default=", 100, "--network: expected"],
+    ] as const) {
+      const { exitCode, stderr } = await taker.run(...receive, network);
+      expect([exitCode, stderr]).toEqual([code, expect.stringContaining(reason)]);
+    }
+    await refused(await pair.ticket("web", "--network", `default=${address}`), "Name another");
+    const ticket = await pair.ticket("web", "--network", "default");
+    await giver.say("migrate", "web", "--ticket", ticket);
+    const after = await taker.reaches("web", "running");
+    expect(after.address).toMatch(/^10\.100\.0\./);
+    expect(after.address).not.toBe(address);
+    await taker.counts("web");
+    // Back it goes to an address that is named.
+    await giver.expectNoMachines();
+    const back = await pair.ticketOf(giver, "web", "--network", "default=10.100.7.7");
+    await taker.say("migrate", "web", "--ticket", back);
+    expect((await giver.reaches("web", "running")).address).toBe("10.100.7.7");
+    await giver.counts("web");
   });
 
   test("a declared machine goes for good, and a file adopts it where it went", async () => {

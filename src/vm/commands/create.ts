@@ -57,7 +57,9 @@ function readSpec(flags: CreateFlags): VmSpec {
 }
 
 /** "storage", or "storage=10.101.0.5". */
-function cardOf(written: string): string | { readonly network: string; readonly address: string } {
+export function cardOf(
+  written: string,
+): string | { readonly network: string; readonly address: string } {
   const [, network, address] = /^([^=]*)=(.*)$/.exec(written) ?? [];
   return network === undefined || address === undefined ? written : { network, address };
 }

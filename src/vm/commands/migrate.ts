@@ -1,15 +1,20 @@
 import { closeSync, fsyncSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
 import { isIP } from "node:net";
+import * as v from "valibot";
 import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { withFile } from "../../journal/file-refused.ts";
+import { describeIssues } from "../../messaging/describe-issues.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { parseDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
+import type { VmSpec } from "../protocol.ts";
 import { migrationLimits, refuseTicketHost } from "../protocol-migration.ts";
+import { networksSchema } from "../protocol-network.ts";
 import { awaitPhase } from "./await-phase.ts";
+import { cardOf } from "./create.ts";
 import { printSummary } from "./words.ts";
 
 interface ReceiveOptions {
@@ -18,12 +23,13 @@ interface ReceiveOptions {
   readonly expires: string | undefined;
   readonly out: string | undefined;
   readonly cancel: boolean;
+  readonly network: readonly string[];
   readonly "control-socket": string;
 }
 
 /** Makes a ticket and prints it, or takes it back. */
 export async function runReceive(options: ReceiveOptions): Promise<number> {
-  const { name, listen, expires, out, cancel } = options;
+  const { name, listen, expires, out, cancel, network } = options;
   if (cancel) {
     using client = await WorkerClient.connect(options["control-socket"]);
     await client.cancelReceive(name);
@@ -35,13 +41,22 @@ export async function runReceive(options: ReceiveOptions): Promise<number> {
   }
   const { host, port } = readListen(listen);
   const time = expires === undefined ? {} : { time_ms: readTime(expires) };
+  const networks = network.length === 0 ? {} : { networks: cardsOf(network) };
   const ask = async () => {
     using client = await WorkerClient.connect(options["control-socket"]);
-    return `${JSON.stringify(await client.receive({ name, host, port, ...time }))}\n`;
+    const ticket = await client.receive({ name, host, port, ...time, ...networks });
+    return `${JSON.stringify(ticket)}\n`;
   };
   if (out === undefined) await printText(await ask());
   else await writeTicket(out, ask);
   return ExitCode.done;
+}
+
+/** @throws UsageError */
+function cardsOf(words: readonly string[]): VmSpec["networks"] {
+  const parsed = v.safeParse(networksSchema, words.map(cardOf));
+  if (parsed.success) return parsed.output;
+  throw new UsageError(`--network: ${describeIssues(parsed.issues)}`);
 }
 
 /** "192.0.2.7:0" or "[2001:db8::7]:0". @throws UsageError */

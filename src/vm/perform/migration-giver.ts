@@ -321,13 +321,22 @@ export class MigrationGiver {
     this.#options.tell({ kind: "not-taken", migration, reason });
   }
 
+  /** It waits for nothing any more: there is nothing to withdraw. */
+  #endRefused(reason: string): void {
+    if (this.#verdict === undefined) {
+      this.#verdict = "withdraw";
+      this.#control?.finish();
+    }
+    this.#fail(new MigrationRefused(`The other host refused it: ${reason}`));
+  }
+
   #hear(message: FromTaker): void {
     switch (message.kind) {
       case "alive":
       case "welcome":
         return;
       case "refused":
-        this.#fail(new MigrationRefused(`The other host refused it: ${message.message}`));
+        this.#endRefused(message.message);
         return;
       case "not-taken":
         this.#fail(new MigrationRefused(`The other host did not take it: ${message.reason}`));

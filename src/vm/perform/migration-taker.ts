@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { ServerCertificate } from "../../identity/certificate.ts";
 import {
@@ -18,12 +19,15 @@ import {
   refuseOffer,
   type TakerFacts,
 } from "../protocol-migration.ts";
+import type { CardRequest } from "../protocol-network.ts";
 import { ControlChannel } from "./control-channel.ts";
 import { receiveImage } from "./image-transfer.ts";
 import { passMigrationStep } from "./kill-points.ts";
 import { MigrationRefused } from "./migration-dial.ts";
 import { MigrationListener } from "./migration-listener.ts";
 import type { AttachedVmm } from "./vmm-seat.ts";
+
+type Outcome = Extract<FromTaker, { kind: "taken" | "not-taken" }>;
 
 /** How a machine of a migration stands on the host that takes it. */
 export type Standing =
@@ -33,11 +37,17 @@ export type Standing =
   /** It is not there any more, or another's: why. */
   | { readonly kind: "gone"; readonly reason: string };
 
+/** Name and addresses that are kept for a machine, until it is disposed of. */
+export interface Reservation extends Disposable {
+  /** With the addresses that it has here. */
+  readonly offer: MigrationOffer;
+}
+
 /** What the worker is for one who takes a machine. */
 export interface TakerHost {
   readonly loop: EventLoop;
-  /** Keeps name and address until it is disposed of. @returns why not */
-  reserve(offer: MigrationOffer): Disposable | string;
+  /** @param networks where it may have another address than its own @returns why not */
+  reserve(offer: MigrationOffer, networks: readonly CardRequest[]): Reservation | string;
   facts(offer: MigrationOffer, name: string): TakerFacts;
   /** Where an image is put that comes. */
   imageFolder(migration: string): string;
@@ -59,9 +69,13 @@ export class MigrationTaker {
   readonly #host: TakerHost;
   readonly #listener: MigrationListener;
   readonly #onOver: () => void;
+  readonly #networks: readonly CardRequest[];
+  /** When a ticket that nobody used is worth nothing, by the monotonic clock. */
+  readonly #expiresAt: Milliseconds;
   readonly #owned = new DisposableStack();
   #control: ControlChannel<FromGiver> | undefined;
   #isUsed = false;
+  #isOffered = false;
   #wantsImage: ((socket: ByteSocket) => void) | undefined;
   /** Sockets of the VMM by channel, each for one connection. */
   readonly #routes = new Map<string, string>();
@@ -70,7 +84,9 @@ export class MigrationTaker {
   readonly #lost = Promise.withResolvers<never>();
   #isCreated = false;
   #isArrived = false;
-  #outcome: Extract<FromTaker, { kind: "taken" | "not-taken" }> | undefined;
+  /** Said once, it is not taken back by anybody who has the ticket. */
+  #isHandedOver = false;
+  #outcome: Outcome | undefined;
   /** Who asks for the outcome, over a connection of its own. */
   readonly #askers: ByteSocket[] = [];
   #linger: Disposable | undefined;
@@ -86,11 +102,14 @@ export class MigrationTaker {
       readonly host: string;
       readonly port: number;
       readonly time: Milliseconds;
+      readonly networks: readonly CardRequest[];
     },
     onOver: () => void,
   ) {
     this.name = ticket.name;
     this.migration = ticket.migration;
+    this.#networks = ticket.networks;
+    this.#expiresAt = monotonicNow() + ticket.time;
     this.#host = host;
     this.#onOver = onOver;
     this.#lost.promise.catch(() => undefined);
@@ -98,7 +117,13 @@ export class MigrationTaker {
       ...ticket,
       onChannel: (channel) => this.#admit(channel),
     });
-    this.#linger = host.loop.wakeAfter(ticket.time, () => this.end("its time is over"));
+    this.#expire();
+  }
+
+  /** Until somebody uses it. */
+  #expire(): void {
+    const time = Math.max(0, this.#expiresAt - monotonicNow());
+    this.#linger = this.#host.loop.wakeAfter(time, () => this.end("its time is over"));
   }
 
   get port(): number {
@@ -137,12 +162,15 @@ export class MigrationTaker {
   }
 
   #converse(socket: ByteSocket): void {
-    this.#control = new ControlChannel(this.#host.loop, socket, {
+    const control: ControlChannel<FromGiver> = new ControlChannel(this.#host.loop, socket, {
       schema: fromGiverSchema,
-      onMessage: (message) => this.#hear(message),
+      // Of an offer that was declined nothing counts any more.
+      onMessage: (message) => {
+        if (this.#control === control) this.#hear(message);
+      },
       onLost: (reason) => this.#loseControl(`the connection to the other host ended: ${reason}`),
     });
-    this.#owned.use(this.#host.onTurn(() => this.#look()));
+    this.#control = control;
   }
 
   async #connect(socket: ByteSocket, path: string): Promise<void> {
@@ -173,17 +201,18 @@ export class MigrationTaker {
     }
   }
 
-  async #take(offer: MigrationOffer): Promise<void> {
-    if (this.#isCreated || this.#wantsImage !== undefined) return;
-    const facts = this.#host.facts(offer, this.name);
-    const refusal = refuseOffer(offer, facts);
-    const kept = refusal ?? this.#host.reserve(offer);
+  async #take(offered: MigrationOffer): Promise<void> {
+    if (this.#isOffered) return;
+    this.#isOffered = true;
+    const facts = this.#host.facts(offered, this.name);
+    const refusal = refuseOffer(offered, facts);
+    const kept = refusal ?? this.#host.reserve(offered, this.#networks);
     if (typeof kept === "string") {
-      this.#refuse(kept);
+      this.#decline(kept);
       return;
     }
     using reservation = new DisposableStack();
-    reservation.use(kept);
+    const { offer } = reservation.use(kept);
     try {
       const coming = facts.hasImage ? undefined : this.#takeImage(offer);
       this.#control?.send({ kind: "accepted", has_image: facts.hasImage });
@@ -194,6 +223,7 @@ export class MigrationTaker {
         return;
       }
       this.#isCreated = true;
+      this.#owned.use(this.#host.onTurn(() => this.#look()));
       // They are the machine's now.
       reservation.move();
       this.#look();
@@ -219,6 +249,19 @@ export class MigrationTaker {
     }
     socket.finish();
     return await this.#host.storeImage(offer, folder);
+  }
+
+  /**
+   * Nothing has come of what was offered, and nobody waits for it: when what is in the way is gone,
+   * the same ticket can be tried again.
+   */
+  #decline(message: string): void {
+    this.#control?.send({ kind: "refused", message: message.slice(0, 8192) });
+    this.#control?.finish();
+    this.#control = undefined;
+    this.#isOffered = false;
+    this.#isUsed = false;
+    this.#expire();
   }
 
   /** Before there is a machine: the other host has it, and goes on. */
@@ -271,6 +314,7 @@ export class MigrationTaker {
     const { name, migration } = this;
     const standing = this.#host.standing(name, migration);
     if (standing.kind === "arrived") {
+      this.#isHandedOver = true;
       this.#host.tell(name, { kind: "handed-over", migration, wanted });
     } else if (standing.kind === "coming") {
       const reason = "it was handed over before all of it had come";
@@ -285,6 +329,7 @@ export class MigrationTaker {
 
   #withdraw(reason: string): void {
     const { name, migration } = this;
+    if (this.#isHandedOver) return;
     this.#lost.reject(new MigrationRefused(`The other host goes on with it: ${reason}`));
     if (this.#isArrived) this.#host.tell(name, { kind: "withdrawn", migration, reason });
     else if (!this.#isCreated) this.end(reason);
@@ -293,15 +338,19 @@ export class MigrationTaker {
 
   #hearVerdict(socket: ByteSocket, verdict: string): void {
     this.#askers.push(socket);
+    if (!this.#isUsed) {
+      this.#answerAskers({ kind: "not-taken", reason: "nothing is offered by this ticket" });
+      return;
+    }
     if (verdict === "withdraw") this.#withdraw("it was called off");
     else this.#takeOver(verdict === "hand-over-paused" ? "paused" : "running");
     this.#answerAskers();
   }
 
-  #answerAskers(): void {
-    if (this.#outcome === undefined) return;
+  #answerAskers(outcome: Outcome | undefined = this.#outcome): void {
+    if (outcome === undefined) return;
     for (const socket of this.#askers.splice(0)) {
-      socket.write(Buffer.from(`${JSON.stringify(this.#outcome)}\n`));
+      socket.write(Buffer.from(`${JSON.stringify(outcome)}\n`));
       socket.finish();
     }
   }
@@ -326,7 +375,7 @@ export class MigrationTaker {
   }
 
   /** How it ended, for whoever asks yet. */
-  #settle(outcome: Extract<FromTaker, { kind: "taken" | "not-taken" }>): void {
+  #settle(outcome: Outcome): void {
     if (this.#outcome !== undefined) return;
     this.#outcome =
       outcome.kind === "taken"

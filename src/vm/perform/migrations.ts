@@ -13,6 +13,7 @@ import {
   type MigrationTicket,
   migrationLimits,
 } from "../protocol-migration.ts";
+import type { CardRequest } from "../protocol-network.ts";
 import type { MachineMigrations, VmmPlace } from "./machine-tools.ts";
 import { MigrationRefused } from "./migration-dial.ts";
 import { type GiverProgress, MigrationGiver } from "./migration-giver.ts";
@@ -25,6 +26,8 @@ export interface TicketRequest {
   readonly host: string;
   readonly port: number;
   readonly time: Milliseconds;
+  /** Where it may have another address than its own: this one, or any. */
+  readonly networks: readonly CardRequest[];
 }
 
 /** All migrations of a worker, from it and to it. */

@@ -14,7 +14,7 @@ import { formatIpv4, parseIpv4, parseSubnet } from "../../network/subnet.ts";
 import type { Card } from "../cards.ts";
 import type { MachineRecord } from "../machine-record.ts";
 import type { VmSpec } from "../protocol.ts";
-import { cardRequestsOf, forwardsOf, hostPortOf } from "../protocol-network.ts";
+import { type CardRequest, cardRequestsOf, forwardsOf, hostPortOf } from "../protocol-network.ts";
 import type { WorkerConfiguration } from "../worker-configuration.ts";
 import { type NetworkConfiguration, networksOf } from "../worker-networks.ts";
 import { listenerAt } from "./host-ports.ts";
@@ -30,6 +30,10 @@ export type CardsChoice =
       readonly why: "limit" | "network";
       readonly message: string;
     };
+
+export type ReceivedCards =
+  | Extract<CardsChoice, { kind: "cards" }>
+  | { readonly kind: "refused"; readonly message: string };
 
 /** A machine of which nobody knows what it should have, and addresses that may be its own. */
 interface LeftAlone {
@@ -256,6 +260,56 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
     }
     this.#claims.set(spec.name, claimOf(spec, cards));
     return undefined;
+  }
+
+  /**
+   * The cards of a machine that comes from another host, with other addresses where it is wished
+   * for and its own are not to be had.
+   */
+  receive(spec: VmSpec, cards: readonly Card[], wishes: readonly CardRequest[]): ReceivedCards {
+    const strange = wishes.find((wish) => cards.every(({ network }) => network !== wish.network));
+    if (strange !== undefined) {
+      const its = cards.map(({ network }) => network).join(", ") || "none";
+      const message = `${spec.name}: expected networks of its cards (${its}) after --network`;
+      return { kind: "refused", message: `${message}, received ${strange.network}` };
+    }
+    const kept: Card[] = [];
+    for (const card of cards) {
+      const wish = wishes.find(({ network }) => network === card.network);
+      const address = this.#addressFor(spec.name, card, wish);
+      if ("given" in address) {
+        kept.push({ ...card, address: address.given });
+        continue;
+      }
+      this.#release(spec.name, kept);
+      return { kind: "refused", message: address.refused };
+    }
+    const refusal = this.reserve(spec, kept);
+    if (refusal === undefined) return { kind: "cards", cards: kept };
+    this.#release(spec.name, kept);
+    return { kind: "refused", message: refusal };
+  }
+
+  #addressFor(
+    name: string,
+    { network, address }: Card,
+    wish: CardRequest | undefined,
+  ): { readonly given: string } | { readonly refused: string } {
+    const pool = this.#places.get(network)?.pool;
+    if (pool === undefined) return { refused: this.#unknown(name, network) };
+    const wanted = parseIpv4(wish?.address ?? address);
+    const own = wanted === undefined ? undefined : pool.reserve(wanted, name);
+    if (own !== undefined && "address" in own) return { given: formatIpv4(own.address) };
+    const isAnyGood = wish !== undefined && wish.address === undefined;
+    const found = isAnyGood || own === undefined ? pool.allocate(name) : own;
+    if ("address" in found) return { given: formatIpv4(found.address) };
+    const { reason, mend } = found.refusal;
+    const other =
+      wish === undefined
+        ? `Make the ticket with --network ${network}, and it has a free one here, or with ` +
+          `--network ${network}=ADDRESS`
+        : sentence(mend);
+    return { refused: `${name}: ${reason}. ${other}` };
   }
 
   #reserveCard(name: string, { network, tap, address }: Card): string | undefined {
