@@ -27,9 +27,30 @@ export class InputRefused extends Error {
   readonly exitCode = ExitCode.usage;
 }
 
+/** An authority by the name of what it is for, and how somebody starts and finds it. */
+export interface ExpectedDaemon {
+  /** "master" */
+  readonly name: string;
+  /** "hostler vm master" */
+  readonly start: string;
+  /** "--control-socket" */
+  readonly flag: string;
+}
+
+const anyAuthority: ExpectedDaemon = {
+  name: "authority",
+  start: "hostler identity authority",
+  flag: "--control-socket",
+};
+
 /** Where an authority is reached: here, or elsewhere by TLS, pins and an operator's token. */
 export type AuthorityPlace =
-  | { readonly kind: "control"; readonly path: string }
+  | {
+      readonly kind: "control";
+      readonly path: string;
+      /** Who is expected there; an authority without it. */
+      readonly daemon?: ExpectedDaemon | undefined;
+    }
   | {
       readonly kind: "https";
       readonly url: string;
@@ -56,7 +77,7 @@ export class AuthorityClient implements Disposable {
     try {
       return new AuthorityClient(await connectControl(place.path));
     } catch (error) {
-      throw translate(error, place.path);
+      throw translate(error, place);
     }
   }
 
@@ -125,7 +146,7 @@ function understood<T extends v.GenericSchema>(schema: T, answer: unknown): v.In
   );
 }
 
-function translate(error: unknown, path?: string): unknown {
+function translate(error: unknown, place?: Extract<AuthorityPlace, { kind: "control" }>): unknown {
   if (error instanceof ControlRefusal) {
     const { kind, expected, message } = error.error;
     const hint = kind === "refused" && expected?.startsWith("user") ? otherUser : error.error.hint;
@@ -135,10 +156,11 @@ function translate(error: unknown, path?: string): unknown {
   }
   if (!(error instanceof ControlUnreachable)) return error;
   const { code } = error;
+  const { path, daemon: { name, start, flag } = anyAuthority } = place ?? {};
   if (path !== undefined && (code === "ENOENT" || code === "ECONNREFUSED")) {
     return new AuthorityError(
-      `No authority runs at ${path}. Start it by hostler identity authority, give its ` +
-        "--control-socket, or ask one elsewhere by --authority, --pin and --token-file",
+      `No ${name} runs at ${path}. Start it by ${start}, give its ${flag}, or ask one ` +
+        "elsewhere by --authority, --pin and --token-file",
     );
   }
   if (path !== undefined && (code === "EACCES" || code === "EPERM")) {

@@ -1,9 +1,12 @@
 /** The compiled master, with workers that a test plays, and operators by its commands. */
+
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { masterApi, masterLimits } from "../../src/vm/protocol-master.ts";
 import { runHostler } from "../support/authority.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
 import { rotating } from "../support/rotation.ts";
+import { temporaryFolder } from "../support/temporary-folder.ts";
 import { declaration, TestMaster } from "../support/vm-master/cluster.ts";
 import { reported } from "../support/vm-master/reports.ts";
 
@@ -66,6 +69,20 @@ describe("a master", () => {
     await master.apply(two);
     for (let count = 0; count < 3; count += 1) await worker.report();
     expect((await worker.assignment()).kind).toBe("unchanged");
+  });
+
+  test("is asked for by its own name where there is none", async () => {
+    using folder = temporaryFolder();
+    const [socket, file] = [folder.file("master.sock"), folder.file("machines.toml")];
+    writeFileSync(file, "machine = []");
+    for (const [words, flag] of [
+      [["cluster"], "--control-socket"],
+      [["apply", file, "--master"], "--master-socket"],
+    ] as const) {
+      const { exitCode, stderr } = await runHostler(["vm", ...words, flag, socket]);
+      const mend = `No master runs at ${socket}. Start it by hostler vm master, give its ${flag}`;
+      expect([exitCode, stderr]).toEqual([111, expect.stringContaining(mend)]);
+    }
   });
 
   test("ends at once though workers wait for news", async () => {

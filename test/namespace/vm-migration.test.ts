@@ -116,7 +116,14 @@ skipUnless("a machine between two hosts", needs, () => {
     await refused(written({ secret: "A".repeat(43) }), "there is no such ticket");
     await refused(written({ pin: "0".repeat(64) }), "expected a certificate with the pin 000");
     await refused(written({ name: "mail" }), "Expected a ticket for web, received one for mail");
-    await refused(pair.writeTicket("{}"), "expected a ticket, and not right are");
+    for (const [file, reason] of [
+      [pair.writeTicket("{}"), "expected a ticket, and not right are"],
+      [pair.writeTicket("x".repeat(5_000)), "Expected at most 4096 bytes in"],
+      ["/nowhere.ticket", "expected a file there, received nothing (ENOENT). Look at its name"],
+    ] as const) {
+      const { exitCode, stderr } = await giver.run("migrate", "web", "--ticket", file);
+      expect([exitCode, stderr]).toEqual([100, expect.stringContaining(reason)]);
+    }
     // A second ticket for the same machine is worth more than the first one.
     const second = await pair.ticket();
     await refused(first, "Cannot reach 10.77.0.2");

@@ -5,7 +5,7 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { NamedFileRefused, withFile, withNamedFile } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { AuthorityClient, type AuthorityPlace } from "../client.ts";
+import { AuthorityClient, type AuthorityPlace, type ExpectedDaemon } from "../client.ts";
 import { reachableAddressSchema } from "../options.ts";
 
 /** How each command of an operator says which authority it asks. */
@@ -15,6 +15,8 @@ export interface ClientFlags {
   readonly pin: readonly string[];
   readonly "token-file": string | undefined;
   readonly json: boolean;
+  /** Who is expected at the control socket, where that is not an authority in general. */
+  readonly daemon?: ExpectedDaemon;
 }
 
 /** Bytes of a token's file. */
@@ -27,7 +29,7 @@ export function placeOf(flags: ClientFlags): AuthorityPlace {
     if (pin.length > 0 || file !== undefined) {
       throw new UsageError("Expected --authority beside --pin and --token-file, received none");
     }
-    return { kind: "control", path: resolve(flags["control-socket"]) };
+    return { kind: "control", path: resolve(flags["control-socket"]), daemon: flags.daemon };
   }
   if (pin.length === 0 || file === undefined) {
     throw new UsageError(

@@ -1,5 +1,9 @@
 import { AuthorityClient } from "../../authority/client.ts";
-import { type ClientFlags, placeOf, show } from "../../authority/commands/client-flags.ts";
+import {
+  type ClientFlags,
+  placeOf,
+  show as showOf,
+} from "../../authority/commands/client-flags.ts";
 import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { renderTable } from "../../command-line/table.ts";
 import { readConfigurationText } from "../../toml/configuration-file.ts";
@@ -18,6 +22,11 @@ import {
 } from "../protocol-master.ts";
 
 /** What a command asks a master, and how it prints the answer. */
+
+const master = { name: "master", start: "hostler vm master", flag: "--control-socket" };
+
+const show: typeof showOf = async (flags, ask, render) =>
+  await showOf({ ...flags, daemon: master }, ask, render);
 
 /** Flags of those commands that ask this host's worker without them. */
 export interface MasterFlags {
@@ -47,7 +56,8 @@ export async function runClusterApply(
     return ExitCode.usage;
   }
   const { desired } = outcome;
-  const place = placeOf({ ...options, "control-socket": options["master-socket"] });
+  const daemon = { ...master, flag: "--master-socket" };
+  const place = placeOf({ ...options, "control-socket": options["master-socket"], daemon });
   using client = await AuthorityClient.connect(place);
   const answer =
     verb === "apply"

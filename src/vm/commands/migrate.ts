@@ -4,14 +4,14 @@ import * as v from "valibot";
 import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
-import { withFile } from "../../journal/file-refused.ts";
+import { withFile, withNamedFile } from "../../journal/file-refused.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { parseDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
 import type { VmSpec } from "../protocol.ts";
-import { migrationLimits, refuseTicketHost } from "../protocol-migration.ts";
+import { migrationLimits, readTicket, refuseTicketHost } from "../protocol-migration.ts";
 import { networksSchema } from "../protocol-network.ts";
 import { awaitPhase } from "./await-phase.ts";
 import { cardOf } from "./create.ts";
@@ -148,9 +148,10 @@ export async function runForgetMigrated(options: ForgetOptions): Promise<number>
   return ExitCode.done;
 }
 
+/** @throws UsageError, NamedFileRefused, FileRefused: what the ticket says is in none of them */
 function readTicketFile(path: string): string {
   const place = { what: "read the ticket", path, otherwise: "name another file" };
-  return withFile(place, () => {
+  const text = withNamedFile(place, () => {
     const source = path === "-" ? 0 : path;
     const size = path === "-" ? 0 : statSync(path).size;
     if (size > migrationLimits.ticketBytes) {
@@ -160,6 +161,9 @@ function readTicketFile(path: string): string {
     }
     return readFileSync(source, "utf8");
   });
+  const read = readTicket(text);
+  if (read.kind === "refused") throw new UsageError(`The ticket ${path}: ${read.reason}`);
+  return text;
 }
 
 type Show = Parameters<WorkerClient["migrate"]>[2];
