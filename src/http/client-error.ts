@@ -90,6 +90,9 @@ const reasons: Readonly<Record<string, string>> = {
   ETIMEDOUT: "no answer came",
 };
 
+/** Whether the kernel knows of no way there: connect(2). */
+export const isNoWay = (code: string): boolean => code === "EHOSTUNREACH" || code === "ENETUNREACH";
+
 /** Those that say that nothing of the call was sent. */
 const unsent = ["nobody listens there", "no host has this name", "the name could not be looked up"];
 

@@ -3,9 +3,11 @@ import { isIP } from "node:net";
 import { connect, type PeerCertificate } from "node:tls";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import {
+  codeOf,
   HttpAddressRefused,
   HttpPinRefused,
   HttpUnreachable,
+  isNoWay,
   translateFailure,
 } from "./client-error.ts";
 
@@ -108,8 +110,15 @@ export class PinnedCertificates {
       socket.destroy();
     });
     const asked = { url: origin, mutates: false };
-    socket.on("error", (failure) => shown.reject(translateFailure(failure, asked)));
+    let hasFailed = false;
+    socket.on("error", (failure) => {
+      hasFailed = true;
+      void trueFailure(origin, failure, signal).then((found) =>
+        shown.reject(translateFailure(found, asked)),
+      );
+    });
     socket.once("close", () => {
+      if (hasFailed) return;
       signal.removeEventListener("abort", onLate);
       const said = `Cannot reach ${origin}: it closed the connection; does it speak TLS 1.3?`;
       shown.reject(new HttpUnreachable(said, { ambiguous: false }));
@@ -145,4 +154,24 @@ function pemOf(der: Uint8Array): string {
       .toString("base64")
       .match(/.{1,64}/g) ?? [];
   return `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`;
+}
+
+/**
+ * Bun's TLS calls whatever keeps it from connecting ECONNREFUSED; its fetch has the kernel's word.
+ * Nothing is said to whoever answers that meanwhile: every certificate is refused.
+ */
+async function trueFailure(origin: string, failure: Error, signal: AbortSignal): Promise<unknown> {
+  if (codeOf(failure) !== "ECONNREFUSED") return failure;
+  const checkServerIdentity = () => new Error("Nobody is spoken to");
+  try {
+    await fetch(origin, {
+      method: "HEAD",
+      redirect: "manual",
+      signal,
+      tls: { checkServerIdentity },
+    });
+  } catch (error) {
+    if (isNoWay(codeOf(error))) return error;
+  }
+  return failure;
 }

@@ -85,6 +85,19 @@ describe("a master", () => {
     }
   });
 
+  test("is not said to be refused by whoever has no way to it", async () => {
+    using folder = temporaryFolder();
+    const token = folder.file("token");
+    writeFileSync(token, "x", { mode: 0o600 });
+    const place = ["--authority", "https://203.0.113.1:7443", "--pin", "0".repeat(64)];
+    const { exitCode, stderr } = await runHostler(
+      ["vm", "cluster", ...place, "--token-file", token],
+      { before: ["unshare", "--net"] },
+    );
+    const reason = "Cannot reach https://203.0.113.1:7443: there is no way to this network";
+    expect([exitCode, stderr]).toEqual([111, expect.stringContaining(reason)]);
+  });
+
   test("ends at once though workers wait for news", async () => {
     await using master = await TestMaster.start();
     const worker = await master.worker("a");
