@@ -8,6 +8,7 @@ import { mendCapability } from "./capability.ts";
 import type { Advice, Status } from "./judgement.ts";
 import type { FolderFindings, Opening, VmFindings } from "./vm-findings.ts";
 
+const MEBIBYTE: Bytes = 1024 ** 2;
 /** Below this an image and its machine's disk are likely to find no room. */
 export const LEAST_FREE_BYTES: Bytes = 4 * 1024 ** 3;
 
@@ -252,7 +253,9 @@ function judgeVsock({ vsock, configuration }: VmFindings): Advice {
 function judgeControllers({ cgroup }: VmFindings): Advice {
   const wanted = ["cpu", "io", "memory", "pids"];
   const lacking = wanted.filter((controller) => !cgroup.controllers.includes(controller));
-  const told = cgroup.controllers.length === 0 ? "none delegated" : cgroup.controllers.join(" ");
+  const has = cgroup.controllers.length === 0 ? "none delegated" : cgroup.controllers.join(" ");
+  // One that limits nothing here, hugetlb say, would read as if it were enough.
+  const told = lacking.length === 0 ? has : `${has}; without ${lacking.join(" ")}`;
   return advise({
     check: "machine_cgroups",
     status: lacking.length === 0 ? "ok" : "warning",
@@ -271,13 +274,16 @@ function judgeArtifacts({ artifacts }: VmFindings): Advice {
   const why = "images, and the disks of each machine";
   const isFull = freeBytes !== undefined && freeBytes < LEAST_FREE_BYTES;
   if (artifacts.refusal !== undefined || !isFull) return judgeFolder(artifacts, { check, why });
+  const found = folderText({ ...artifacts, freeBytes: undefined });
+  // A little less would be rounded to as much as is asked for.
+  const free = Math.floor(freeBytes / MEBIBYTE);
   return advise({
     check,
     status: "warning",
-    found: folderText(artifacts),
+    found: `${found}: ${free} MiB free`,
     why,
     mend:
-      `Have at least ${formatBytes(LEAST_FREE_BYTES)} free there, or name a folder with more ` +
+      `Have at least ${LEAST_FREE_BYTES / MEBIBYTE} MiB free there, or name a folder with more ` +
       "room by vm_artifacts_dir.",
   });
 }

@@ -195,7 +195,7 @@ describe("what each lack is", () => {
       "no room",
       { artifacts: folder({ freeBytes: LEAST_FREE_BYTES - 1 }) },
       { artifacts_folder: "warning" },
-      "at least 4 GiB free",
+      "at least 4096 MiB free",
     ],
     [
       "no firmware",
@@ -279,6 +279,13 @@ describe("the hypervisor", () => {
     expect(line(changed, "kvm").found).toContain(found);
     expect(line(changed, "kvm").mend).toContain(mend);
     expect(line(changed, "hypervisor").found).toContain("WITHOUT KVM");
+  });
+
+  test("what is found is not what is asked for, nor like it", () => {
+    const artifacts = folder({ freeBytes: LEAST_FREE_BYTES - 1 });
+    expect(line({ artifacts }, "artifacts_folder").found).toEndWith(": 4095 MiB free");
+    const cgroup = { ...perfect.cgroup, controllers: ["hugetlb"] };
+    expect(line({ cgroup }, "machine_cgroups").found).toBe("hugetlb; without cpu io memory pids");
   });
 
   test("nothing that runs machines", () => {
