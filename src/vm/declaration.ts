@@ -1,9 +1,10 @@
 import * as v from "valibot";
-import { firstFinding } from "../messaging/describe-issues.ts";
+import { wantedBy } from "../messaging/describe-issues.ts";
 import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
 import { doubledKeys } from "../toml/json-keys.ts";
 import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
+import { nearest } from "../units/nearest.ts";
 import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
 import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";
@@ -15,6 +16,8 @@ import type { Desired } from "./reconcile.ts";
  * names of VmSpec and the power state that they are to be in. Pure.
  */
 
+/** Letters of what is told of a value. */
+const LONGEST_RECEIVED = 200;
 /** Bytes of the file. */
 export const declarationBytes = 4 * 1024 * 1024;
 
@@ -98,10 +101,9 @@ function validate<Declared extends WithNames>(
   const { input, schema, place } = given;
   const parsed = v.safeParse(schema, input);
   if (!parsed.success) {
-    const mistakes = parsed.issues.map((issue): Mistake => {
-      const path = (issue.path ?? []).map((item) => item.key as string | number);
-      return { at: place(path), path, ...firstFinding([issue]) };
-    });
+    const mistakes = parsed.issues.map((issue) =>
+      mistakeOf(issue, schema as object as Shape, place),
+    );
     return refuse(file, mistakes) satisfies Refused;
   }
   const twice = findTwice(parsed.output);
@@ -120,6 +122,52 @@ function validate<Declared extends WithNames>(
   return refuse(file, [
     { at: place(path), path, expected: "a name that no other machine has", received },
   ]);
+}
+
+/** One of them, in words for whoever writes such files. */
+function mistakeOf(
+  issue: v.BaseIssue<unknown>,
+  schema: Shape,
+  place: (path: readonly (string | number)[]) => TextPosition,
+): Mistake {
+  const path = (issue.path ?? []).map((item) => item.key as string | number);
+  const [key, at] = [path.at(-1), place(path)];
+  const received = issue.received.slice(0, LONGEST_RECEIVED);
+  if (issue.expected === "never" && typeof key === "string") {
+    const expected = "a key that is known here";
+    return { at, path, expected, received: key, ...mendOf(key, schema, path) };
+  }
+  if (issue.received !== "undefined") return { at, path, expected: wantedBy(issue), received };
+  const isAll = path.length === 1 && key === "machine";
+  const expected = isAll ? "[[machine]] for each, or machine = [] for none" : wantedBy(issue);
+  return { at, path, expected, received: "nothing" };
+}
+
+function mendOf(
+  key: string,
+  schema: Shape,
+  path: readonly (string | number)[],
+): { readonly mend?: string } {
+  if (key === "placement") return { mend: "where it may run is a master's: apply it by --master" };
+  const meant = nearest(key, keysAt(schema, path.slice(0, -1)));
+  return meant === undefined ? {} : { mend: `did you mean ${meant}?` };
+}
+
+/** What of a schema says which keys it has. */
+interface Shape {
+  readonly entries?: Readonly<Record<string, Shape>>;
+  readonly item?: Shape;
+  readonly wrapped?: Shape;
+}
+
+function keysAt(schema: Shape, path: readonly (string | number)[]): readonly string[] {
+  let shape: Shape | undefined = schema;
+  for (const segment of [...path, undefined]) {
+    while (shape?.wrapped !== undefined) shape = shape.wrapped;
+    if (segment === undefined) break;
+    shape = typeof segment === "number" ? shape?.item : shape?.entries?.[segment];
+  }
+  return Object.keys(shape?.entries ?? {});
 }
 
 /** The index of the first machine whose name another has already. */

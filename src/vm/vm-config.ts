@@ -239,8 +239,8 @@ class MachineReader {
       if (outcome.success) return outcome.output;
       for (const issue of outcome.issues) {
         const keys = (issue.path ?? []).map(({ key }) => String(key));
-        const expected = wantedBy(issue).replace(/^Expected /, "");
-        this.#complain(["hostler", "health_checks", index, ...keys], expected, issue.received);
+        const path = ["hostler", "health_checks", index, ...keys];
+        this.#complain(path, wantedBy(issue), issue.received);
       }
       return [];
     });

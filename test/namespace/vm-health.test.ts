@@ -201,6 +201,6 @@ skipUnless("health checks of the worker", [root, qemu, program("ip", "iproute2")
     expect(exitCode).not.toBe(0);
     expect(stderr).toContain(`${file}:7:1`);
     expect(stderr).toContain("machine[0].health[0].port");
-    expect(stderr).toContain('Expected at least "100ms"');
+    expect(stderr).toContain('expected at least "100ms"');
   });
 });

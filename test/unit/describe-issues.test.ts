@@ -39,6 +39,24 @@ test("says in words what valibot says in its own", () => {
   expect(told({ many: 1, id: 2 })).toBe("expected string in id, received 2");
 });
 
+test("says a schema's own words, once, in place of its pattern", () => {
+  const hash = v.pipe(v.string(), v.regex(/^sha256-/, 'Expected "sha256-" and more'));
+  const ports = v.pipe(
+    v.array(v.number()),
+    v.check(({ length }) => length < 2, "Expected one"),
+  );
+  const told = (value: unknown) => {
+    const parsed = v.safeParse(v.strictObject({ hash, ports }), value);
+    return parsed.success ? "" : describeIssues(parsed.issues);
+  };
+  expect(told({ hash: "md5-x", ports: [1, 2] })).toBe(
+    'expected "sha256-" and more in hash, received "md5-x"; expected one in ports, received Array',
+  );
+  expect(told({ hash: "sha256-", ports: [], port: 1 })).toBe(
+    'expected no such key in port, received "port"',
+  );
+});
+
 test("tells three findings, and how many there are besides", () => {
   expect(describeIssues(issuesOf({ name: 1, signal: "x", deep: 3, more: 4 }))).toBe(
     'expected string in name, received 1; expected number in signal, received "x"; ' +

@@ -1,6 +1,10 @@
 /** The file that declares machines: both notations, every mistake in its place. */
 import { describe, expect, test } from "bun:test";
-import { desiredOf, parseDeclaration } from "../../../src/vm/declaration.ts";
+import {
+  desiredOf,
+  parseClusterDeclaration,
+  parseDeclaration,
+} from "../../../src/vm/declaration.ts";
 
 const hash = `sha256-${"A".repeat(43)}=`;
 const toml = `generation = 4
@@ -23,8 +27,9 @@ function mistakesOf(text: string): string[] {
   const outcome = parseDeclaration("vms.toml", text);
   if (outcome.kind === "ok") throw new Error("Expected a refusal");
   return outcome.errors.map(
-    ({ line, column, key_path, expected, received }) =>
-      `${line}:${column} ${key_path}: expected ${expected}; received ${received}`,
+    ({ line, column, key_path, expected, received, mend }) =>
+      `${line}:${column} ${key_path}: expected ${expected}; received ${received}` +
+      (mend === undefined ? "" : ` (${mend})`),
   );
 }
 
@@ -71,6 +76,39 @@ describe("a declaration", () => {
   ])("%s is refused in its place", (_what, text, place) => {
     const [first = ""] = mistakesOf(text);
     expect(first).toStartWith(place);
+  });
+
+  test.each([
+    [
+      toml.replace("imagePath", "imagePth"),
+      "5:1 machine[0].imagePth: expected a key that is known here; received imagePth " +
+        "(did you mean imagePath?)",
+    ],
+    [
+      `${toml}placement = {}\n`,
+      "14:1 machine[1].placement: expected a key that is known here; received placement " +
+        "(where it may run is a master's: apply it by --master)",
+    ],
+    [
+      toml.replace(hash, "md5-x"),
+      '6:1 machine[0].hash: expected "sha256-" and 44 characters of base64; received "md5-x"',
+    ],
+    [
+      toml.replace("memoryMb = 64", 'forwards = ["tcp:1:2", "tcp:1:3"]'),
+      "7:1 machine[0].forwards: expected each of the host's ports once; received Array",
+    ],
+    [
+      "# nothing yet\n",
+      "1:1 machine: expected [[machine]] for each, or machine = [] for none; received nothing",
+    ],
+  ])("is refused in words for people: %#", (text, words) => {
+    expect(mistakesOf(text)).toContain(words);
+  });
+
+  test("a master's is refused with the keys that it has there", () => {
+    const text = `${toml}placement = { movble = true }\n`;
+    const outcome = parseClusterDeclaration("vms.toml", text);
+    expect(outcome).toMatchObject({ errors: [{ mend: "did you mean movable?" }] });
   });
 
   test("keys that JSON says twice are all told, up to a limit, whatever surrounds them", () => {

@@ -406,7 +406,7 @@ describe("what is refused", () => {
     ],
     [
       { hostler: { health_checks: [{ kind: "agent", every: "5s" }] } },
-      'hostler.health_checks[0].every: never; "every"',
+      'hostler.health_checks[0].every: no such key; "every"',
     ],
     [
       { hostler: { cloud_init: { user_data: 5 } } },
