@@ -283,10 +283,16 @@ function decidePower(machine: DesiredMachine, observed: ObservedMachine): Decisi
   }
   if (wanted === power) return { standing: pending(name, `it is ${phase}`) };
   const event = eventTowards(power, observed);
-  if (event === undefined) return { standing: stand(name, "drifted", reason ?? `it is ${phase}`) };
+  if (event === undefined) return { standing: stand(name, "drifted", whyNotLed(observed)) };
   const drift = [{ key: "power", desired: power, observed: wanted }];
   const standing = { ...stand(name, "drifted", undefined), drift };
   return { standing, command: { kind: "power", name, event } };
+}
+
+/** One that is off stays so, whoever switched it off: what is declared was not said again. */
+function whyNotLed({ name, phase, wanted, reason = `it is ${phase}` }: ObservedMachine): string {
+  if (wanted !== "off") return reason;
+  return `${reason}; hostler vm boot ${name} starts it, and so does another power that is declared`;
 }
 
 /** The order that leads there, where one does now: else it is on its way, or is left as it is. */

@@ -200,7 +200,16 @@ describe("power", () => {
     const reason = "its guest shut itself down";
     const off = see("one", { phase: "off", wanted: "off", reason });
     expect(kinds([desire("one")], [off])).toEqual([]);
-    expect(standing([desire("one")], [off])).toEqual(["drifted", reason]);
+    const mend = "hostler vm boot one starts it, and so does another power that is declared";
+    expect(standing([desire("one")], [off])).toEqual(["drifted", `${reason}; ${mend}`]);
+  });
+
+  test("what is done by hand is undone, but for a machine that was shut down", () => {
+    const resumed = see("one", { phase: "running", wanted: "running", declaredPower: "paused" });
+    expect(kinds([desire("one", "paused")], [resumed])).toEqual(["pause"]);
+    const ended = see("one", { phase: "off", wanted: "off", reason: undefined });
+    expect(kinds([desire("one")], [ended])).toEqual([]);
+    expect(standing([desire("one")], [ended])[1]).toStartWith("it is off; hostler vm boot one");
   });
 
   test("a machine that failed is shown with its reason", () => {
