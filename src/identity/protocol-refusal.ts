@@ -9,7 +9,8 @@ interface RefusalWords {
 }
 
 const revokedMend =
-  "If this host is yours, make it a new key and a new token: hostler identity token create";
+  "If this host is yours, it needs another key: remove its folder there, which is " +
+  "/var/lib/hostler/identity as a rule, and enrol it by a new token: hostler identity token create";
 
 /** Kinds stand in the `type` of a problem on the wire, and are never used for something else. */
 export const refusals = {

@@ -1,5 +1,6 @@
 /** What is open ends with its key, its token or its operator, before anybody is told it is done. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { rmSync } from "node:fs";
 import { COOKIE_NAME, CSRF_HEADER } from "../../src/http/credentials.ts";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import { limits, storePath } from "../../src/store/wire/protocol.ts";
@@ -131,6 +132,12 @@ skipUnless("what a revocation ends", root, () => {
       });
     }
     await authority.auditVerifies();
+    // As it is told to: with another key it is let in again.
+    const again = await authority.enrolled("web-2");
+    await authority.ask("host", "revoke", "web-2");
+    rmSync(again.directory, { recursive: true });
+    await again.enrol(await authority.token("web-2"));
+    expect(await again.openOnce()).not.toContain("revoked");
     // Forgotten, the name is another host's, and the key nobody's.
     await authority.ask("host", "remove", "web-1");
     expect(await host.refuses("session --once")).toContain("refuses");
