@@ -5,7 +5,9 @@ import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
   consoleSchema,
+  type DamagedSnapshot,
   type DesiredRequest,
+  damagedSnapshotSchema,
   type MigrationProgressRecord,
   type MigrationResultRecord,
   migrationProgressSchema,
@@ -208,8 +210,8 @@ export class WorkerClient implements Disposable {
     }
   }
 
-  snapshots(name: string | undefined): Promise<SnapshotSummary[]> {
-    const schema = v.array(snapshotSummarySchema);
+  snapshots(name: string | undefined): Promise<(SnapshotSummary | DamagedSnapshot)[]> {
+    const schema = v.array(v.union([snapshotSummarySchema, damagedSnapshotSchema]));
     return this.#request(schema, "snapshots", name === undefined ? {} : { name });
   }
 

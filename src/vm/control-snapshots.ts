@@ -29,7 +29,10 @@ export async function answerSnapshots(
   try {
     switch (request.verb) {
       case "snapshots":
-        call.done(worker.snapshots.list(request.name).map((one) => describe(worker, one)));
+        call.done([
+          ...worker.snapshots.list(request.name).map((one) => describe(worker, one)),
+          ...worker.snapshots.damaged(request.name),
+        ]);
         return;
       case "delete-snapshot":
         await worker.removeSnapshot(request.name, request.snapshot);

@@ -468,6 +468,16 @@ export const snapshotSummarySchema = v.object({
 });
 export type SnapshotSummary = v.InferOutput<typeof snapshotSummarySchema>;
 
+/** One whose manifest says nothing: it can be removed, and nothing can be made of it. */
+export const damagedSnapshotSchema = v.object({
+  name: v.string(),
+  snapshot: v.string(),
+  folder: v.string(),
+  /** What is wrong with its manifest. */
+  damaged: v.string(),
+});
+export type DamagedSnapshot = v.InferOutput<typeof damagedSnapshotSchema>;
+
 /** resting: nothing is asked. starting: neither health nor the lack of it has been shown. */
 const healthState = v.picklist(["resting", "starting", "healthy", "unhealthy"]);
 

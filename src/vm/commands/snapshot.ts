@@ -2,10 +2,11 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { renderTable } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
+import { escapeControls } from "../../logging/format.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { WorkerClient } from "../client.ts";
-import type { SnapshotSummary } from "../protocol.ts";
+import type { DamagedSnapshot, SnapshotSummary } from "../protocol.ts";
 import { awaitPhase } from "./await-phase.ts";
 import { readKeyFile } from "./snapshot-key.ts";
 import { printSummary } from "./words.ts";
@@ -83,8 +84,15 @@ async function withProgress<T>(act: (show: Show) => Promise<T>): Promise<T> {
   return await act(({ done_bytes: done, all_bytes: all }) => line.show(done, all ?? done));
 }
 
-export function renderSnapshots(snapshots: readonly SnapshotSummary[]): string {
-  const rows = snapshots.map((one) => [
+export function renderSnapshots(snapshots: readonly (SnapshotSummary | DamagedSnapshot)[]): string {
+  const whole = snapshots.filter((one) => "time" in one);
+  const damaged = snapshots.filter((one) => "damaged" in one);
+  const told = damaged.map((one) => {
+    const removal = `hostler vm snapshot --delete ${one.name} ${one.snapshot}`;
+    const line = `${one.name} ${one.snapshot}: ${one.damaged}. Put it back, or remove all of it by`;
+    return `${escapeControls(line)} ${removal}\n`;
+  });
+  const rows = whole.map((one) => [
     one.name,
     one.snapshot,
     one.time,
@@ -96,5 +104,5 @@ export function renderSnapshots(snapshots: readonly SnapshotSummary[]): string {
     one.encrypted_to === null ? "-" : "yes",
   ]);
   const about = ["NAME", "SNAPSHOT", "WHEN", "POWER", "SIZE", "STORED", "HYPERVISOR"];
-  return renderTable([...about, "SAME BUILD", "ENCRYPTED"], rows);
+  return renderTable([...about, "SAME BUILD", "ENCRYPTED"], rows) + told.join("");
 }

@@ -22,7 +22,7 @@ import { describeRefusal, refusalCode, withFile } from "../../journal/file-refus
 import type { Bytes } from "../../units/units.ts";
 import { hostlerVersion } from "../../units/version.ts";
 import type { MachineRecord } from "../machine-record.ts";
-import { namePattern } from "../protocol.ts";
+import { type DamagedSnapshot, namePattern } from "../protocol.ts";
 import { DataKey, KeyRefused } from "../snapshot-key.ts";
 import {
   mostManifestBytes,
@@ -150,17 +150,30 @@ export class Snapshots {
     };
   }
 
-  /** Of one machine, or all, by name; what cannot be read is left out. */
+  /** Of one machine, or all, by name; what cannot be read is among the damaged ones. */
   list(machine: string | undefined): SnapshotManifest[] {
+    return this.#all(machine).flatMap(({ found }) => (typeof found === "string" ? [] : [found]));
+  }
+
+  /** Those whose manifest cannot be read, or is not understood: their files are still there. */
+  damaged(machine: string | undefined): DamagedSnapshot[] {
+    return this.#all(machine).flatMap(({ name, snapshot, found }) => {
+      if (typeof found !== "string") return [];
+      const folder = this.folderOf(name, snapshot);
+      const damaged = `${join(folder, manifestName)} is not understood: ${found}`;
+      return [{ name, snapshot, folder, damaged }];
+    });
+  }
+
+  #all(machine: string | undefined) {
     const machines = machine === undefined ? readdirSync(this.#folder).toSorted() : [machine];
     return machines.flatMap((name) => {
       const folder = join(this.#folder, name);
       if (!namePattern.test(name) || !existsSync(folder)) return [];
       const snapshots = readdirSync(folder).filter((one) => namePattern.test(one));
-      return snapshots.toSorted().flatMap((snapshot) => {
-        const found = this.#read(name, snapshot);
-        return typeof found === "string" ? [] : [found];
-      });
+      return snapshots
+        .toSorted()
+        .map((snapshot) => ({ name, snapshot, found: this.#read(name, snapshot) }));
     });
   }
 

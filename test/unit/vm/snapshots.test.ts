@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, ftruncateSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
+import { renderSnapshots } from "../../../src/vm/commands/snapshot.ts";
 import type { MachineRecord } from "../../../src/vm/machine-record.ts";
 import { MachineFolders } from "../../../src/vm/perform/machine-folders.ts";
 import { restoreSnapshot } from "../../../src/vm/perform/restoration.ts";
@@ -99,6 +100,21 @@ describe("snapshots", () => {
       JSON.stringify({ ...rest, card: { ...older, tap: "much too long a name" } }),
     );
     expect(() => snapshots.read("web", "first")).toThrow("cards.0.tap");
+  });
+
+  test("whose manifest is broken are told, and can be removed", async () => {
+    await write();
+    const path = join(snapshots.folderOf("web", "first"), "manifest.json");
+    writeFileSync(path, "{");
+    expect(snapshots.list("web")).toEqual([]);
+    const [damaged, ...more] = snapshots.damaged(undefined);
+    expect(more).toEqual([]);
+    const reason = expect.stringContaining(`${path} is not understood: JSON Parse error`);
+    expect(damaged).toMatchObject({ name: "web", snapshot: "first", damaged: reason });
+    const text = renderSnapshots(snapshots.damaged("web"));
+    expect(text).toContain("remove all of it by hostler vm snapshot --delete web first\n");
+    await snapshots.remove("web", "first");
+    expect(snapshots.damaged("web")).toEqual([]);
   });
 
   test("that are given up leave nothing", async () => {
