@@ -19,11 +19,15 @@ export const linkLimits = {
   leastBetweenQuestions: 200,
 } as const;
 
-/** Waits between attempts; a report that was answered begins them anew. */
+/**
+ * Waits between attempts; a report that was heard begins them anew. With `answerTime` before it the
+ * longest is shorter than what a master waits at least before a worker is lost (`leastLostAfter`):
+ * one that was cut off, and is there again, speaks before anybody cuts its power.
+ */
 export const linkBackoff: Backoff = {
   first: 500,
   factor: 2,
-  cap: 30_000,
+  cap: 5_000,
   jitter: 0.2,
   resetAfter: 0,
 };

@@ -39,7 +39,7 @@ import { LeaseFile } from "./perform/lease-file.ts";
 import { MasterLink, type MasterSession } from "./perform/master-link.ts";
 import { HeldWatchdog } from "./perform/watchdog.ts";
 import type { MasterStatus } from "./protocol.ts";
-import type { HeldMachine, ReportAnswer, Resources } from "./protocol-master.ts";
+import type { HeldMachine, ReportReply, Resources } from "./protocol-master.ts";
 import { type Desired, type Hold, mayHaveVmm } from "./reconcile.ts";
 import { type MachineFacts, makeReport } from "./report.ts";
 import type { MasterConfiguration } from "./worker-configuration.ts";
@@ -85,6 +85,8 @@ export class Mastered implements Disposable {
   #desired: Desired = nothing;
   #holds: ReadonlyMap<string, Hold> = new Map();
   #unknown: readonly HeldMachine[] = [];
+  /** Why the last report was heard, and not answered; undefined for one that was. */
+  #unanswered: string | undefined;
   #lease: LeaseState = initialLease;
   #watchdog: HeldWatchdog | undefined;
   #link: LinkState = { phase: "closed" };
@@ -177,7 +179,7 @@ export class Mastered implements Disposable {
       address: this.#address ?? this.#configuration.address ?? null,
       state: link.phase === "open" ? "connected" : "disconnected",
       since_ms: link.phase === "closed" ? null : Math.round(monotonicNow() - link.since),
-      reason: link.phase === "open" || link.phase === "closed" ? null : (link.reason ?? null),
+      reason: this.#whyNotAnswered() ?? null,
       generation: place?.generation ?? null,
       revision: place?.revision ?? null,
       heard_ms: heardAt === undefined ? null : Math.round(bootClockNow() - heardAt),
@@ -188,6 +190,12 @@ export class Mastered implements Disposable {
       held: [...this.#holds].map(([name, { reason }]) => ({ name, reason })),
       unknown: this.#unknown.map(({ name }) => name),
     };
+  }
+
+  #whyNotAnswered(): string | undefined {
+    const link = this.#link;
+    if (link.phase === "open") return this.#unanswered;
+    return link.phase === "closed" ? undefined : link.reason;
   }
 
   #holdsNow(): Map<string, Hold> {
@@ -449,7 +457,17 @@ export class Mastered implements Disposable {
     await this.#session?.refresh();
   }
 
-  #hear(answer: ReportAnswer, sent: { readonly sentAt: number; readonly saidNone: boolean }): void {
+  #hear(answer: ReportReply, sent: { readonly sentAt: number; readonly saidNone: boolean }): void {
+    const unanswered = answer.kind === "heard" ? answer.reason : undefined;
+    if (unanswered !== undefined && unanswered !== this.#unanswered) {
+      this.#worker.say("warn", `reports are heard, and not answered yet: ${unanswered}`);
+    }
+    this.#unanswered = unanswered;
+    if (answer.kind === "heard") {
+      // The next one goes out as after an answer; the lease, and what may run, wait for one.
+      this.#stepLink({ kind: "reported" });
+      return;
+    }
     if (answer.stale.length > 0) this.#stepAssignment({ kind: "stale", machines: answer.stale });
     this.#unknown = answer.unknown;
     this.#stepLease({ kind: "answered", ...sent, leaseTime: answer.lease_ms });

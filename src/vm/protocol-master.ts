@@ -11,7 +11,9 @@ import { desiredMachineSchema, limits as machineLimits, phases, vmSpecSchema } f
  *
  * 1. It asks for its assignment (`assignment`), keeps to it while the master is away, or says
  *    "unchanged" before it ever said anything, and reports
- *    (`report`) at once when something changed, and every `reportEvery` otherwise.
+ *    (`report`) at once when something changed, and every `reportEvery` otherwise. A report that
+ *    was heard, and is not answered yet, is followed by the next one in the same way: it counts as
+ *    no answer for duties 6 to 8.
  * 2. It removes a machine only when `removals` of an assignment names it with the owner generation
  *    that it holds. One that is in neither list is left alone: nobody has said that it may go.
  *    What a list says of a machine's `movable` and `fencing` counts, and is on the disk, before the
@@ -63,6 +65,8 @@ export const masterLimits = {
   longestWait: 20_000,
   /** Milliseconds between two reports of a worker at most. */
   reportEvery: 5_000,
+  /** Milliseconds without a report after which a worker may count as lost: linkBackoff's bound. */
+  leastLostAfter: 20_000,
   /** Milliseconds after a report was SENT within which its answer lets the watchdog be fed. */
   leaseTime: 30_000,
   /** Milliseconds of the longest watchdog. */
@@ -256,7 +260,8 @@ export const reportSchema = v.strictObject({
 });
 export type Report = v.InferOutput<typeof reportSchema>;
 
-export const reportAnswerSchema = v.strictObject({
+const answered = v.strictObject({
+  kind: v.literal("answered"),
   version,
   /** Machines that it holds under an owner generation that counts no more: duty 4. */
   stale: v.pipe(v.array(held), v.maxLength(masterLimits.machinesOfWorker)),
@@ -267,7 +272,18 @@ export const reportAnswerSchema = v.strictObject({
   /** `leaseTime` of this master, which is that of the wire: duty 7. */
   lease_ms: count,
 });
-export type ReportAnswer = v.InferOutput<typeof reportAnswerSchema>;
+export type ReportAnswer = v.InferOutput<typeof answered>;
+
+/** After a restored backup nobody is told what may run before all others have been heard. */
+const heard = v.strictObject({
+  kind: v.literal("heard"),
+  version,
+  /** What is waited for. */
+  reason,
+});
+
+export const reportReplySchema = v.variant("kind", [answered, heard]);
+export type ReportReply = v.InferOutput<typeof reportReplySchema>;
 
 /** silent: no report lately. lost: none for long. unheard: none yet since the master's start. */
 export const workerStandings = ["healthy", "silent", "lost", "unheard"] as const;
@@ -380,7 +396,7 @@ export const masterApi = {
     // It comes every few seconds: what follows from it is logged, and what was decided is recorded.
     mutates: false,
     input: reportSchema,
-    output: reportAnswerSchema,
+    output: reportReplySchema,
   },
   apply: {
     name: "vm.desired.apply",

@@ -8,13 +8,13 @@ import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(240_000);
 
-/** Milliseconds: a worker is lost after ten seconds, on a machine that others use. */
+/** Milliseconds: a worker is lost after twenty seconds, on a machine that others use. */
 const LONG = 90_000;
 
 const movable = "placement = { movable = true }";
 /** As little as may be configured. */
 const quick = (fence: string) =>
-  `silent_after = "10s"\nlost_after = "10s"\n[fence]\ncommand = ["${fence}", "--off"]\n`;
+  `silent_after = "10s"\nlost_after = "20s"\n[fence]\ncommand = ["${fence}", "--off"]\n`;
 
 const stories: readonly (readonly [string, () => Promise<void>])[] = [
   [

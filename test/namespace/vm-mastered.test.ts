@@ -93,6 +93,26 @@ skipUnless("a worker that follows a master", needs, () => {
     ]);
   });
 
+  test("a report that is heard, and not answered, is followed by the next one", async () => {
+    await startMastered(host, master);
+    await master.assigns([web()], { revision: 1 });
+    await host.reaches("web", "running");
+    await master.says({ waits: "web-2 has not said yet what it has" });
+    const told = () => host.said.split("reports are heard, and not answered yet: web-2 has");
+    await waitFor("that it is told", () => told().length > 1);
+    const { sequence } = await master.hears("of the worker", () => true);
+    // Each by the interval of its configuration, and not after a wait that grows.
+    await master.hears("twenty reports more", (report) => report.sequence > sequence + 20);
+    expect(told().length).toBe(2);
+    expect(host.said).not.toContain("the master is not reached");
+    expect((await status()).master).toMatchObject({
+      ...{ state: "connected", reason: "web-2 has not said yet what it has" },
+    });
+    await master.says({ waits: null });
+    await waitFor("an answer", async () => (await status()).master?.reason === null);
+    await host.counts("web");
+  });
+
   test("a machine that is another's by now is ended first, and stays so", async () => {
     await startMastered(host, master);
     await master.assigns([web()], { revision: 1 });

@@ -27,6 +27,8 @@ export interface WireMasterState {
   readonly raw: unknown;
   /** Nothing is answered. */
   readonly mute: boolean;
+  /** Reports are heard, and not answered, because of this. */
+  readonly waits: string | null;
 }
 
 const ADDRESS = "127.0.0.1:7443";

@@ -21,6 +21,7 @@ let state: WireMasterState = {
   lease_ms: masterLimits.leaseTime,
   raw: null,
   mute: false,
+  waits: null,
 };
 const waiting = new Set<() => void>();
 const watchers = new Set<{ write(text: string): unknown }>();
@@ -69,7 +70,11 @@ const routes = [
       tell({ report });
       while (state.mute && !call.signal.aborted) await change(call.signal);
       const { incarnation, generation, revision } = placeOf(state);
+      if (state.waits !== null) {
+        return { kind: "heard", version: MASTER_PROTOCOL_VERSION, reason: state.waits };
+      }
       return {
+        kind: "answered",
         version: MASTER_PROTOCOL_VERSION,
         stale: state.stale,
         unknown: state.unknown,

@@ -60,6 +60,8 @@ class World {
 const report = (master: ClusterMaster, worker: string, change = {}) =>
   master.post({ kind: "report", worker, report: reportOf(change) });
 
+const movable = { placement: { movable: true } };
+
 const percent = (master: ClusterMaster) =>
   statusOf(master.state, { now: master.now(), hasHook: false }).convergence_percent;
 
@@ -129,6 +131,31 @@ test("a report that was not written was not heard", async () => {
   expect(master.state.workers.size).toBe(1);
 });
 
+test("one whose writes find no room is a sign of life all the same", async () => {
+  const world = new World();
+  const hooks: string[] = [];
+  const master = await world.open({
+    settings: { ...settings, hasHook: true },
+    runHook: async ({ worker }) => {
+      hooks.push(worker);
+      return await Promise.resolve(undefined);
+    },
+  });
+  await report(master, "a");
+  await report(master, "b");
+  await master.post(declare(["one", "two"].map((name) => machine(name, movable))));
+  world.refuses = () => true;
+  for (let beat = 1; beat <= 20; beat += 1) {
+    world.now += 5_000;
+    await report(master, "b");
+    // What is found on it is to be noted, and finds no room.
+    const found = { machines: [reported("other", 7)] };
+    expect(await rejectionOf(report(master, "a", found))).toBeInstanceOf(StoreError);
+  }
+  expect(master.state.workers.get("a")?.standing).toBe("healthy");
+  expect(hooks).toEqual([]);
+});
+
 test("owner generations are higher after every restart, and after a restored backup", async () => {
   const world = new World();
   const owners: number[] = [];
@@ -150,9 +177,9 @@ test("owner generations are higher after every restart, and after a restored bac
   const asked = { lastSeen: null, wait: 0, signal: new AbortController().signal };
   expect((await restored.assignment("a", asked)).kind).toBe("unchanged");
   const held = [reported("three", owners[2] ?? 0)];
-  expect((await report(restored, "a", { machines: held })).answer).toBeUndefined();
+  expect((await report(restored, "a", { machines: held })).answer?.kind).toBe("heard");
   world.now += settings.lostAfter;
-  expect((await report(restored, "a", { machines: held })).answer).toBeUndefined();
+  expect((await report(restored, "a", { machines: held })).answer?.kind).toBe("heard");
   expect(restored.state.isRestored).toBe(false);
   expect((await restored.assignment("a", asked)).kind).toBe("assignment");
   expect(percent(restored)).toBe(0);

@@ -1,7 +1,7 @@
 /** What a master decides: who gets what, who is lost, and what proves it dead. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { proofTime } from "../../src/vm/master/lifecycle-fence.ts";
-import type { WorkerState } from "../../src/vm/master/lifecycle-state.ts";
+import type { MasterSettings, WorkerState } from "../../src/vm/master/lifecycle-state.ts";
 import { assignmentOf, statusOf } from "../../src/vm/master/lifecycle-view.ts";
 import { masterLimits, type Report } from "../../src/vm/protocol-master.ts";
 import {
@@ -669,6 +669,52 @@ describe("a restored backup", () => {
     master.pass(60_000, { a: {}, b: { machines: [reported("one", 77)] } });
     expect(where(master)).toEqual({ one: "b", two: "a" });
     expect(master.state.isRestored).toBe(false);
+  });
+
+  /** A master with a backup in which these workers are, and none of them was heard. */
+  function restored(names: readonly string[], change: Partial<MasterSettings> = {}) {
+    const known = new SteppedMaster();
+    for (const name of names) known.report(name, { watchdog: armed });
+    known.take(declare(names.map((_, index) => machine(`m${index}`, movable))));
+    const { workers, placed, desired } = known.state;
+    const unheard = new Map(
+      [...workers].map(([name, worker]) => [name, { ...worker, heard: undefined }]),
+    );
+    return new SteppedMaster(change, { workers: unheard, placed, desired, isRestored: true });
+  }
+
+  test("whoever reports while others are waited for is healthy, and not fenced", () => {
+    const master = restored(["a", "b", "c"], { hasHook: true });
+    const { answer, waits } = master.report("a");
+    expect(answer).toBeUndefined();
+    expect(waits).toContain("not said yet what they have: b, c.");
+    master.pass(600_000, { a: {}, b: {} });
+    expect(["a", "b", "c"].map((name) => workerOf(master, name).standing)).toEqual([
+      "healthy",
+      "healthy",
+      "lost",
+    ]);
+    // What the backup says of watchdogs, and of what may move, may be over since.
+    expect(master.hooks).toEqual([]);
+    expect(workerOf(master, "c").record.fenced).toBeNull();
+  });
+
+  test("who is waited for is named, and its word ends it, or that it never comes back", () => {
+    const master = restored(["a", "b"]);
+    master.pass(60_000, { a: {} });
+    const told = () => status(master).warnings.join("\n");
+    expect(told()).toContain("not said yet what they have: b.");
+    expect(told()).toContain("hostler vm forget b --for-good");
+    expect(master.state.unplaced.size).toBe(0);
+    master.take({ kind: "confirm", worker: "b" });
+    // Its next boot starts what nobody here knows.
+    expect(told()).toContain("not said yet what they have: b.");
+    expect([...master.state.unplaced.values()]).toEqual([expect.stringContaining("forget b")]);
+    expect(master.take({ kind: "forget", worker: "b", forGood: true }).refusal).toBeUndefined();
+    expect(master.state.isRestored).toBe(false);
+    expect(told()).not.toContain("backup");
+    expect(master.report("a").answer).toBeDefined();
+    expect(new Set(Object.values(where(master)))).toEqual(new Set(["a"]));
   });
 
   test("of two workers that hold one machine, the later number counts", () => {

@@ -160,6 +160,15 @@ function checkRelations(root: TomlTable, read: MasterTable, report: Report): voi
       received: `${silentAfter} ms`,
     });
   }
+  const { leastLostAfter } = masterLimits;
+  if (lostAfter < leastLostAfter) {
+    report({
+      at: placeOf("lost_after"),
+      path: ["lost_after"],
+      expected: `${leastLostAfter} ms at least: one that was cut off asks again within that time`,
+      received: `${lostAfter} ms`,
+    });
+  }
   if (lostAfter < silentAfter) {
     report({
       at: placeOf("lost_after"),

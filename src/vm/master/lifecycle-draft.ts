@@ -1,5 +1,5 @@
 import type { MonotonicTime } from "../../units/units.ts";
-import type { ReportAnswer } from "../protocol-master.ts";
+import type { ReportReply } from "../protocol-master.ts";
 import type {
   ClusterState,
   Declaration,
@@ -188,7 +188,7 @@ export class Draft {
     return this.#isPlanDue;
   }
 
-  finish(told: Pick<Step, "wakeAt"> & { readonly answer: ReportAnswer | undefined }): Step {
+  finish(told: Pick<Step, "wakeAt"> & { readonly answer: ReportReply | undefined }): Step {
     const { wakeAt, answer } = told;
     const { workers } = this.state;
     const write = (worker: string): MasterEffect[] => {

@@ -56,7 +56,8 @@ const howSilent = ({ state, now }: Draft, worker: WorkerState) =>
 
 function proveDead(draft: Draft, name: string): void {
   const worker = draft.worker(name);
-  if (worker === undefined) return;
+  // What an older backup says of watchdogs, and of what may move, may be over since.
+  if (worker === undefined || draft.state.isRestored) return;
   const expired = guardedOf(draft.state, worker)
     .filter(({ dueAt }) => dueAt <= draft.now)
     .map(({ machine }) => machine);
@@ -112,6 +113,7 @@ export function whyNotProven(
 ): string | undefined {
   if (movableOf(state, worker).length === 0) return undefined;
   const { hook } = worker;
+  if (state.isRestored) return "an older backup was restored: nothing is proven, and nobody fenced";
   if (hook.phase === "running") return "its power is being cut by the fence hook";
   const guarded = guardedOf(state, worker);
   const due = Math.min(...guarded.map(({ dueAt }) => dueAt));

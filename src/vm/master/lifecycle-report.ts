@@ -3,6 +3,7 @@ import {
   masterLimits,
   type Report,
   type ReportAnswer,
+  type ReportReply,
 } from "../protocol-master.ts";
 import type { Draft } from "./lifecycle-draft.ts";
 import {
@@ -287,6 +288,7 @@ export function without<T>(
 export function answerOf(state: ClusterState, name: string, report: Report): ReportAnswer {
   const held = heldOf(report);
   return {
+    kind: "answered",
     version: MASTER_PROTOCOL_VERSION,
     stale: held.filter((one) => judge(state, name, one) === "stale"),
     unknown: held.filter((one) => judge(state, name, one) === "unknown"),
@@ -294,6 +296,13 @@ export function answerOf(state: ClusterState, name: string, report: Report): Rep
     lease_ms: masterLimits.leaseTime,
   };
 }
+
+/** It was heard, and is told nothing of what may run. */
+export const heardOnly = (reason: string): ReportReply => ({
+  kind: "heard",
+  version: MASTER_PROTOCOL_VERSION,
+  reason,
+});
 
 /** Whether what a worker holds is its own. */
 function judge(state: ClusterState, worker: string, held: Held): "own" | "stale" | "unknown" {

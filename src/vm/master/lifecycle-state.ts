@@ -4,8 +4,8 @@ import type {
   ClusterRequest,
   Placement,
   Report,
-  ReportAnswer,
   ReportedMachine,
+  ReportReply,
   workerStandings,
 } from "../protocol-master.ts";
 import type { DesiredMachine } from "../reconcile.ts";
@@ -181,8 +181,8 @@ export interface Step {
   readonly state: ClusterState;
   readonly effects: readonly MasterEffect[];
   readonly refusal?: Refusal;
-  /** To a report; none while an older backup is being made good. */
-  readonly answer?: ReportAnswer;
+  /** To a report. */
+  readonly answer?: ReportReply;
   /** When time alone changes something next. */
   readonly wakeAt: MonotonicTime | undefined;
 }

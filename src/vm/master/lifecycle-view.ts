@@ -8,6 +8,7 @@ import {
   type ReportedMachine,
 } from "../protocol-master.ts";
 import { silentSince, whyNotProven } from "./lifecycle-fence.ts";
+import { whyWaited } from "./lifecycle-restored.ts";
 import { freeOf, requestsOf } from "./lifecycle-schedule.ts";
 import {
   type ClusterDesired,
@@ -192,12 +193,13 @@ function warningsOf(
   const found = [...state.workers.values()].flatMap(({ name, record }) =>
     Object.keys(record.found).map((machine) => `${machine} at ${name}`),
   );
+  const waited = whyWaited(state);
   return [
     ...lost.map(({ name, reason }) => `${name} is lost${reason === null ? "" : `: ${reason}`}`),
     ...(nowhere.length === 0 ? [] : [`machines without a worker: ${nowhere.length}`]),
     ...(found.length === 0
       ? []
       : [`left alone, because nobody here has declared them: ${found.sort().join(", ")}`]),
-    ...(state.isRestored ? ["an older backup was restored: what workers have is heard first"] : []),
+    ...(waited === undefined ? [] : [waited]),
   ];
 }

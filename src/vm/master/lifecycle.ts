@@ -1,8 +1,10 @@
 import type { MonotonicTime } from "../../units/units.ts";
+import type { ReportReply } from "../protocol-master.ts";
 import { applyStep } from "./lifecycle-apply.ts";
 import { Draft } from "./lifecycle-draft.ts";
 import { lostStep, standingOf, wakeOf } from "./lifecycle-fence.ts";
-import { adoptFound, answerOf, reportStep, without } from "./lifecycle-report.ts";
+import { adoptFound, answerOf, heardOnly, reportStep } from "./lifecycle-report.ts";
+import { giveAnew, whyHeld, whyWaited } from "./lifecycle-restored.ts";
 import { schedule } from "./lifecycle-schedule.ts";
 import type {
   ClusterState,
@@ -31,13 +33,18 @@ export function step(
   for (const worker of draft.workers()) lostStep(draft, worker.name);
   if (draft.state.isRestored) draft.replan();
   place(draft);
-  // Last, because what it has may have become another's in this step. After a restored backup no
-  // answer says what may run: a later owner may not have spoken yet.
-  const answer =
-    event.kind === "report" && !draft.state.isRestored
-      ? answerOf(draft.state, event.worker, event.report)
-      : undefined;
-  return draft.finish({ wakeAt: wakeOf(draft), answer });
+  return draft.finish({ wakeAt: wakeOf(draft), answer: replyTo(draft, event) });
+}
+
+/**
+ * Last, because what it has may have become another's in this step. After a restored backup no
+ * answer says what may run: a later owner may not have spoken yet.
+ */
+function replyTo({ state }: Draft, event: MasterEvent): ReportReply | undefined {
+  if (event.kind !== "report") return undefined;
+  const waited = whyWaited(state);
+  if (waited !== undefined) return heardOnly(waited);
+  return answerOf(state, event.worker, event.report);
 }
 
 function decide(draft: Draft, event: MasterEvent): Refusal | undefined {
@@ -211,41 +218,4 @@ function guardOf(draft: Draft, machine: string, { heard }: WorkerState): number 
   const isMovable = draft.state.desired.machines.get(machine)?.placement.movable === true;
   if (!isMovable || watchdog == null) return null;
   return watchdog.hardware && watchdog.stays_armed ? watchdog.timeout_ms : null;
-}
-
-/**
- * What an older backup gave to workers that do not have it may have been taken from them since, and
- * they know it: under its old number they would not make it.
- */
-function giveAnew(draft: Draft): void {
-  for (const { name, record, heard } of draft.workers()) {
-    if (heard === undefined) continue;
-    const missing = Object.entries(record.machines).filter(
-      ([machine]) => (heard.byName.get(machine)?.owner_generation ?? null) === null,
-    );
-    if (missing.length === 0) continue;
-    const names = missing.map(([machine]) => machine);
-    const numbers = missing.map(([machine, placed]) => [machine, placed.owner_generation]);
-    draft.assign(name, {
-      ...record,
-      machines: without(record.machines, names),
-      released: { ...record.released, ...Object.fromEntries(numbers) },
-    });
-    draft.unplace(names);
-  }
-}
-
-/** After a restored backup nobody gets a machine that another may have got since. */
-function whyHeld(draft: Draft): string | undefined {
-  const { state, now, settings } = draft;
-  if (!state.isRestored) return undefined;
-  // One that is proven dead too: what it may start after its next boot, nobody here knows.
-  const unheard = draft.workers().find(({ heard }) => heard === undefined);
-  if (unheard !== undefined) {
-    return `an older backup was restored, and ${unheard.name} has not said yet what it has`;
-  }
-  if (now - state.started < settings.lostAfter) {
-    return "an older backup was restored: workers are given time to say what they have";
-  }
-  return undefined;
 }

@@ -72,6 +72,8 @@ export interface MasterSeat {
 /** @throws RecordRefused, StoreError */
 export type MasterOpener = (seat: MasterSeat) => Promise<ClusterMaster>;
 
+const idle = { phase: "idle" } as const;
+
 type RecordEffect = Extract<MasterEffect, { kind: "record" }>;
 
 /** A worker that waits for another assignment. */
@@ -185,7 +187,7 @@ export class ClusterMaster {
   async #take(event: MasterEvent): Promise<Step> {
     const outcome = this.#step(this.#state, event);
     if (outcome.refusal !== undefined) return outcome;
-    await this.#write(outcome.effects);
+    await this.#write(outcome.effects, () => this.#heardIn(event, outcome));
     this.#state = outcome.state;
     this.#wakeAt(outcome.wakeAt);
     this.#tellWaiters();
@@ -218,12 +220,29 @@ export class ClusterMaster {
     }
   }
 
-  /** @throws StoreError, after the state is what the store has */
-  async #write(effects: readonly MasterEffect[]): Promise<void> {
+  /** A worker that reports is there, whatever of its report finds no room. */
+  #heardIn(event: MasterEvent, { state }: Step): ReadonlyMap<string, WorkerState> {
+    const { workers } = this.#state;
+    if (event.kind !== "report") return workers;
+    const [before, after] = [workers.get(event.worker), state.workers.get(event.worker)];
+    if (before === undefined || after === undefined) return workers;
+    const hook = before.hook.phase === "running" ? { ...before.hook, overtaken: true } : idle;
+    const { heard, superseded } = after;
+    return new Map(workers).set(event.worker, { ...before, heard, superseded, hook });
+  }
+
+  /**
+   * @param known workers, as they are when a write has failed
+   * @throws StoreError, after the state is what the store has
+   */
+  async #write(
+    effects: readonly MasterEffect[],
+    known: () => ReadonlyMap<string, WorkerState>,
+  ): Promise<void> {
     try {
       for (const effect of effects) await this.#writeOne(effect);
     } catch (error) {
-      const { state, formerParts } = await load(this.#parts, this.#state.workers, this.#state);
+      const { state, formerParts } = await load(this.#parts, known(), this.#state);
       this.#state = state;
       this.#formerParts = formerParts;
       this.#tellWaiters();

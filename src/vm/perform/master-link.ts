@@ -10,7 +10,7 @@ import {
   MASTER_PROTOCOL_VERSION,
   masterApi,
   type Report,
-  type ReportAnswer,
+  type ReportReply,
 } from "../protocol-master.ts";
 import { passStep } from "./kill-points.ts";
 
@@ -54,7 +54,7 @@ class Session {
     return await this.#client.call(masterApi.assignment, request, { signal });
   }
 
-  async report(report: Report, signal: AbortSignal): Promise<ReportAnswer> {
+  async report(report: Report, signal: AbortSignal): Promise<ReportReply> {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(linkLimits.answerTime)]);
     passStep("report:sending");
     const answer = await this.#client.call(masterApi.report, report, { signal: limit });

@@ -8,7 +8,12 @@ import {
   nothingDeclared,
   type Step,
 } from "../../../src/vm/master/lifecycle-state.ts";
-import type { ClusterRequest, Report, ReportedMachine } from "../../../src/vm/protocol-master.ts";
+import type {
+  ClusterRequest,
+  Report,
+  ReportAnswer,
+  ReportedMachine,
+} from "../../../src/vm/protocol-master.ts";
 
 const MEBIBYTE = 1024 * 1024;
 
@@ -89,6 +94,12 @@ export const declare = (
   expectGeneration: undefined,
 });
 
+/** What came of a report: its answer, or what is waited for before there is one. */
+export type Heard = Omit<Step, "answer"> & {
+  readonly answer: ReportAnswer | undefined;
+  readonly waits: string | undefined;
+};
+
 /** A master under a false clock; what it would write is counted, and kept by key. */
 export class SteppedMaster {
   now = 1_000_000;
@@ -132,8 +143,13 @@ export class SteppedMaster {
     return outcome;
   }
 
-  report(worker: string, change: Partial<Report> = {}): Step {
-    return this.take({ kind: "report", worker, report: reportOf(change) });
+  report(worker: string, change: Partial<Report> = {}): Heard {
+    const { answer, ...step } = this.take({ kind: "report", worker, report: reportOf(change) });
+    return {
+      ...step,
+      answer: answer?.kind === "answered" ? answer : undefined,
+      waits: answer?.kind === "heard" ? answer.reason : undefined,
+    };
   }
 
   /** Time passes, and whoever is named reports every 5 s as it did. */

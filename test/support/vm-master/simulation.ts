@@ -430,7 +430,7 @@ class Simulation implements World {
       if (!isCurrent && !this.#heardRuns.has(run)) return;
       this.#heardRuns.add(run);
       const answer = this.#take({ kind: "report", worker: host, report })?.answer;
-      if (answer !== undefined) this.#send(host, () => answered(answer));
+      if (answer?.kind === "answered") this.#send(host, () => answered(answer));
     });
   }
 

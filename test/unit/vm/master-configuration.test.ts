@@ -48,6 +48,7 @@ test("how it is known that nothing is lost", () => {
 test("all mistakes, each in its place", () => {
   const outcome = parse(`
     silent_after = "1s"
+    lost_after = "15s"
     [store]
     servers = []
     replicas = 2
@@ -59,6 +60,7 @@ test("all mistakes, each in its place", () => {
   const paths = outcome.errors.map(({ key_path }) => key_path);
   expect(paths.toSorted()).toEqual(
     [
+      "lost_after",
       "silent_after",
       "store.color",
       "store.credentials_file",
