@@ -19,7 +19,8 @@ import { desiredMachineSchema, limits as machineLimits, phases, vmSpecSchema } f
  *    What a list says of a machine's `movable` and `fencing` counts, and is on the disk, before the
  *    worker reports that it follows that assignment.
  * 3. An assignment of the same `incarnation` that is older than the one it follows is dropped:
- *    neither `generation` nor `revision` of a later one is lower.
+ *    neither `generation` nor `revision` of a later one is lower. A master that had forgotten the
+ *    worker goes on above the revision that its report says it follows.
  * 4. A machine that it holds with an owner generation named in `stale` of a report's answer is
  *    another's, or may be soon: its VMM is killed before anything else is done, and it is not made
  *    again under that number, though the assignment that is followed names it still.

@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { proofTime } from "../../src/vm/master/lifecycle-fence.ts";
 import type { MasterSettings, WorkerState } from "../../src/vm/master/lifecycle-state.ts";
-import { assignmentOf, statusOf } from "../../src/vm/master/lifecycle-view.ts";
+import { assignmentOf, isNewsTo, statusOf } from "../../src/vm/master/lifecycle-view.ts";
 import { masterLimits, type Report } from "../../src/vm/protocol-master.ts";
 import {
   armed,
@@ -633,6 +633,28 @@ test("what a worker that never comes back had is made anew elsewhere", () => {
     "delete-worker",
     "write-worker",
   ]);
+});
+
+test("a forgotten worker that is back follows again, though it has seen a later assignment", () => {
+  const master = new SteppedMaster();
+  master.report("a");
+  for (const name of ["one", "two", "three"]) master.take(declare([machine(name)]));
+  const { observed = null } = followed(master, "a");
+  if (observed === null) throw new Error("There is no assignment");
+  master.pass(60_000);
+  expect(master.take({ kind: "forget", worker: "a", forGood: true }).refusal).toBeUndefined();
+  // What it asks for before it has reported is no news: less than it has seen.
+  expect(isNewsTo(master.state, "a", observed)).toBe(false);
+  master.report("a", { observed });
+  const { revision } = assignmentOf(master.state, "a");
+  expect(revision).toBeGreaterThan(observed.revision);
+  expect(isNewsTo(master.state, "a", observed)).toBe(true);
+  expect(where(master)).toEqual({ three: "a" });
+  // A number that no master ever gave is not believed: records with it could not be read.
+  const absurd = { ...observed, revision: Number.MAX_SAFE_INTEGER };
+  const before = master.writes.length;
+  master.report("a", { observed: absurd });
+  expect(master.writes.length).toBe(before);
 });
 
 test("what a worker holds by another word is its own, over a restart of the master too", () => {

@@ -41,6 +41,7 @@ export function reportStep(draft: Draft, name: string, report: Report): Refusal 
   // What it says is no news; it is answered all the same.
   if (isLate(worker.heard, report)) return undefined;
   hear(draft, worker, { report, isNew: known === undefined });
+  goAbove(draft, name, report);
   adopt(draft, name, report);
   const record = draft.worker(name)?.record;
   if (record !== undefined) settle(draft, name, { record, report });
@@ -102,6 +103,18 @@ function hear(
   }
   if (record.fenced !== null) welcome(draft, name, { record, report });
   if (isNew || former === undefined || mayMatter(former, report)) draft.replan();
+}
+
+/** Above it no revision is believed: one more must always be a number. */
+const MOST_REVISION = 2 ** 52;
+
+/** It was forgotten, and follows a later assignment than this master knows of: duty 3. */
+function goAbove(draft: Draft, name: string, { observed }: Report): void {
+  const record = draft.worker(name)?.record;
+  if (record === undefined || observed?.incarnation !== draft.state.incarnation) return;
+  const { revision } = observed;
+  if (revision <= record.revision || revision > MOST_REVISION) return;
+  draft.assign(name, { ...record, revision });
 }
 
 /** It was proven dead, and is back. */

@@ -1,6 +1,7 @@
 import type { MonotonicTime } from "../../units/units.ts";
 import {
   type Assignment,
+  type AssignmentPlace,
   type ClusterMachine,
   type ClusterStatus,
   type ClusterWorker,
@@ -49,6 +50,24 @@ export function assignmentOf(state: ClusterState, name: string): Assignment {
       desired === undefined ? [{ name: machine, owner_generation: placed.owner_generation }] : [],
     ),
   };
+}
+
+/**
+ * Whether a worker that follows this assignment is to hear of its own. Less than it follows is no
+ * news: it was forgotten meanwhile, and its report is about to say how far it is. What an older
+ * backup says is told to nobody before all have been heard.
+ */
+export function isNewsTo(
+  state: ClusterState,
+  worker: string,
+  lastSeen: AssignmentPlace | null,
+): boolean {
+  if (state.isRestored) return false;
+  if (lastSeen === null) return true;
+  const place = placeOf(state, worker);
+  if (place.incarnation !== lastSeen.incarnation) return true;
+  const isLess = place.generation < lastSeen.generation || place.revision < lastSeen.revision;
+  return !isLess && !isSamePlace(place, lastSeen);
 }
 
 interface Context {

@@ -9,16 +9,14 @@ import { MASTER_PROTOCOL_VERSION } from "../protocol-master.ts";
 import { step } from "./lifecycle.ts";
 import {
   type ClusterState,
-  isSamePlace,
   type MasterEffect,
   type MasterEvent,
   type MasterSettings,
   newWorker,
-  placeOf,
   type Step,
   type WorkerState,
 } from "./lifecycle-state.ts";
-import { assignmentOf } from "./lifecycle-view.ts";
+import { assignmentOf, isNewsTo } from "./lifecycle-view.ts";
 import {
   masterBucket,
   numbersOf,
@@ -178,10 +176,8 @@ export class ClusterMaster {
     this.#retry?.[Symbol.dispose]();
   }
 
-  /** What an older backup says of machines is told to nobody before all have been heard. */
   #isNews(worker: string, lastSeen: AssignmentPlace | null): boolean {
-    if (this.#state.isRestored) return false;
-    return lastSeen === null || !isSamePlace(placeOf(this.#state, worker), lastSeen);
+    return isNewsTo(this.#state, worker, lastSeen);
   }
 
   async #take(event: MasterEvent): Promise<Step> {
