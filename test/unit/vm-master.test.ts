@@ -528,6 +528,26 @@ describe("a person's word", () => {
     expect(workerOf(master, "a").record.fenced?.how).toBe("confirmed");
   });
 
+  test("is refused while a master was just started, and has not heard the worker yet", () => {
+    const first = new SteppedMaster();
+    first.report("a");
+    first.take(declare([machine("one", movable)]));
+    const { workers, placed, desired } = first.state;
+    const unheard = new Map(
+      [...workers].map(([name, worker]) => [name, { ...worker, heard: undefined }]),
+    );
+    const master = new SteppedMaster({}, { workers: unheard, placed, desired });
+    master.report("b");
+    master.pass(20_000, { b: {} });
+    const { refusal } = master.take({ kind: "confirm", worker: "a" });
+    expect(refusal).toMatchObject({ kind: "conflict", expected: expect.stringContaining("60 s") });
+    expect(refusal?.hint).toContain("40 s");
+    expect(where(master)).toEqual({ one: "a" });
+    master.pass(40_000, { b: {} });
+    expect(master.take({ kind: "confirm", worker: "a" }).refusal).toBeUndefined();
+    expect(where(master)).toEqual({ one: "b" });
+  });
+
   test("a worker that comes back is told what is not its own, until it has heard of it", () => {
     const master = new SteppedMaster();
     master.report("a");

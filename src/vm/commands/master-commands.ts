@@ -108,7 +108,7 @@ const fenceCommand = defineCommand({
         "After somebody saw that it is off: two machines would write to one disk else",
       ],
     ],
-    exitCodes: { 111: "the master is away, or the worker is there: nothing moves" },
+    exitCodes: { 111: "the master is away, or the worker is there, or may be: nothing moves" },
   },
   args: {
     confirm: {

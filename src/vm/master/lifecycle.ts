@@ -1,4 +1,4 @@
-import type { MonotonicTime } from "../../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { ReportReply } from "../protocol-master.ts";
 import { applyStep } from "./lifecycle-apply.ts";
 import { Draft } from "./lifecycle-draft.ts";
@@ -95,10 +95,26 @@ function withWorker(
   };
 }
 
-/** A person has seen to it that nothing of it runs. */
+/**
+ * A person has seen to it that nothing of it runs. Where this master has not been there for long
+ * enough to say that the worker is silent, that person may be wrong about which one it is.
+ */
 function confirm(draft: Draft, name: string): Refusal | undefined {
   return withWorker(draft, name, (worker) => {
-    if (standingOf(draft, worker) === "healthy") {
+    const standing = standingOf(draft, worker);
+    if (standing === "unheard") {
+      const { state, now, settings } = draft;
+      const passed = now - state.started;
+      const seconds = (time: Milliseconds) => Math.ceil(time / 1_000);
+      return {
+        kind: "conflict",
+        message: `${name} may be there: this master was started, and has not heard it yet`,
+        expected: `a worker that was not heard for ${seconds(settings.lostAfter)} s`,
+        received: `one that had ${seconds(passed)} s to report, since the start`,
+        hint: `Say it again in ${seconds(settings.lostAfter - passed)} s`,
+      };
+    }
+    if (standing === "healthy") {
       return {
         kind: "conflict",
         message: `${name} is there: it has just reported, and its machines run`,
