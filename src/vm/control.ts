@@ -176,6 +176,9 @@ function eventOf(request: Wished): Wish {
   }
 }
 
+/** What would have a machine run. */
+const starting: ReadonlySet<Wished["verb"]> = new Set<Wished["verb"]>(["boot", "resume"]);
+
 function wish(worker: MachineWorker, entry: Entry, request: Wished, call: ControlCall): void {
   const event: MachineEvent & Wish = eventOf(request);
   const why = whyRefused(entry.state, event.kind);
@@ -191,6 +194,14 @@ function wish(worker: MachineWorker, entry: Entry, request: Wished, call: Contro
       refuse(call, "wrong-phase", `The VMM of ${request.name} cannot be replaced: ${words}`);
       return;
     }
+  }
+  const held = starting.has(request.verb)
+    ? worker.mastered?.whyNotStarted(request.name)
+    : undefined;
+  if (held !== undefined) {
+    const hint = "The master says where it is: hostler vm cluster";
+    refuse(call, "has-master", `${request.name} may not run here now: ${held}`, hint);
+    return;
   }
   if (request.verb === "shutdown") entry.machine.giveGrace(request.grace_ms ?? null);
   worker.handle(request.name, event);

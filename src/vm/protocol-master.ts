@@ -252,7 +252,10 @@ export const reportSchema = v.strictObject({
   /** Of that assignment. */
   convergence_percent: v.pipe(v.number(), v.minValue(0), v.maxValue(100)),
   total: resources,
-  /** What no machine of this worker was made with, whoever made it. */
+  /**
+   * What no machine of this worker was made with, whoever made it; what is left over of one that is
+   * another worker's by now, and has ended, takes none of it.
+   */
   free: resources,
   labels: labelsSchema,
   watchdog: v.nullable(watchdogSchema),

@@ -11,7 +11,7 @@ import {
   type Resources,
   type Watchdog,
 } from "./protocol-master.ts";
-import type { Standing } from "./reconcile.ts";
+import { mayHaveVmm, type Standing } from "./reconcile.ts";
 
 /** What a worker says of itself and of its machines, within the limits of the wire. Pure. */
 
@@ -64,11 +64,23 @@ function reportOf(facts: ReportFacts, tell: (machine: MachineFacts) => ReportedM
     observed: placeOf(facts.assignment),
     convergence_percent: facts.convergencePercent,
     total: facts.total,
-    free: freeOf(facts.total, machines),
+    free: freeOf(
+      facts.total,
+      machines.filter((machine) => !isLeftOver(facts.assignment, machine)),
+    ),
     labels: facts.labels,
     watchdog: facts.watchdog,
     machines: machines.map(tell),
   };
+}
+
+/** It is another worker's by now, and has no VMM: it is never started here again. */
+function isLeftOver(
+  { stale }: AssignmentState,
+  { name, ownerGeneration, phase }: MachineFacts,
+): boolean {
+  const isAnothers = (stale.get(name) ?? 0) >= (ownerGeneration ?? Number.POSITIVE_INFINITY);
+  return isAnothers && !mayHaveVmm(phase);
 }
 
 /** What no machine was made with; never less than nothing. */

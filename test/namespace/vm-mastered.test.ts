@@ -120,6 +120,15 @@ skipUnless("a worker that follows a master", needs, () => {
     await master.says({ stale: [{ name: "web", owner_generation: 10 }] });
     await host.reaches("web", "off");
     expect(host.said).toContain("web: it is another worker's by now: its VMM is ended");
+    const booted = await host.run("boot", "web");
+    expect([booted.exitCode, booted.stderr]).toEqual([
+      111,
+      expect.stringContaining("web may not run here now: its owner generation 10 counts no more"),
+    ]);
+    await master.hears("that it takes no room", ({ machines, total, free }) => {
+      const [left] = machines;
+      return left?.phase === "off" && free.processors === total.processors;
+    });
     await host.kill();
     await master.dies();
     await startMastered(host, master);
@@ -134,6 +143,11 @@ skipUnless("a worker that follows a master", needs, () => {
     await host.reaches("web", "running");
     const record = JSON.parse(readFileSync(`${host.machineFolder("web")}/machine.json`, "utf8"));
     expect(record.assigned.owner_generation).toBe(12);
+    await master.says({ stale: [{ name: "web", owner_generation: 12 }] });
+    await host.reaches("web", "off");
+    // What is left over of one that may run elsewhere.
+    await master.assigns([], { revision: 3, removals: [{ name: "web", owner_generation: 12 }] });
+    await waitFor("its removal", () => !isThere(host.machineFolder("web")));
   });
 
   test("a master that says what is no assignment, or an older one, changes nothing", async () => {

@@ -569,6 +569,51 @@ describe("a person's word", () => {
     expect(master.report("a", { machines: held }).answer?.stale).toEqual(stale);
   });
 
+  /** A worker that lost one of its machines by a person's word, and is back with what it had. */
+  function back(placement: { readonly movable?: boolean } = {}) {
+    const master = new SteppedMaster();
+    master.report("a");
+    master.take(declare([machine("one", movable)]));
+    const held = [reported("one", master.owner("one"), { phase: "off", standing: "pending" })];
+    master.report("b");
+    master.pass(60_000, { b: {} });
+    master.take({ kind: "confirm", worker: "a" });
+    master.take(declare([machine("one", { placement })]));
+    master.report("a", { machines: held });
+    return { master, removals: () => assignmentOf(master.state, "a").removals, held };
+  }
+
+  test("what it has of a movable one is removed, by its owner generation", () => {
+    const { master, removals, held } = back({ movable: true });
+    const [old] = held;
+    expect(removals()).toEqual([{ name: "one", owner_generation: old?.owner_generation ?? 0 }]);
+    expect(assignmentOf(master.state, "b").removals).toEqual([]);
+    master.report("a", { ...followed(master, "a"), machines: held });
+    expect(removals().length).toBe(1);
+    master.report("a", followed(master, "a"));
+    expect(removals()).toEqual([]);
+    expect(where(master)).toEqual({ one: "b" });
+  });
+
+  test("what it has of one that may not move stays, and is shown where it is", () => {
+    const { master, removals } = back();
+    expect(removals()).toEqual([]);
+    expect(status(master).warnings).toEqual([
+      expect.stringContaining("other workers have these by now: one at a"),
+    ]);
+  });
+
+  test("a machine that it is given anew needs its room, whatever it has of the old one", () => {
+    const { master, held } = back({ movable: true });
+    master.pass(60_000, { a: { machines: held } });
+    master.take({ kind: "confirm", worker: "b" });
+    expect(where(master)).toEqual({ one: "a" });
+    const free = { processors: 1, memory_bytes: 8_192 * MEBIBYTE };
+    master.report("a", { machines: held, free });
+    const [worker] = status(master).workers;
+    expect(worker?.free).toEqual({ processors: 0, memory_bytes: 7_680 * MEBIBYTE });
+  });
+
   test("a machine that goes back to a worker does so under another number", () => {
     const master = new SteppedMaster();
     master.report("a");

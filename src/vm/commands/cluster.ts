@@ -1,3 +1,4 @@
+import type * as v from "valibot";
 import { AuthorityClient } from "../../authority/client.ts";
 import {
   type ClientFlags,
@@ -37,6 +38,8 @@ export interface MasterFlags {
   readonly "token-file": string | undefined;
   readonly json: boolean;
 }
+
+type WorkerDetail = v.InferOutput<typeof masterApi.worker.output>;
 
 /** What `diff` ends with when something would be done. */
 export const differsExitCode = 1;
@@ -88,11 +91,7 @@ export async function runWorkers(
       ({ workers }) => renderWorkers(workers),
     );
   }
-  return await show(
-    flags,
-    (client) => client.call(masterApi.worker, { worker }),
-    ({ worker: shown, machines }) => `${renderWorkers([shown])}\n${renderMachines(machines)}`,
-  );
+  return await show(flags, (client) => client.call(masterApi.worker, { worker }), renderWorker);
 }
 
 export async function runCordon(
@@ -135,6 +134,26 @@ export function renderChange({ generation, unchanged, changes }: ClusterChange):
   if (changes.length === 0) return head;
   const rows = changes.map(({ name, kind, worker, detail }) => [name, kind, worker ?? "-", detail]);
   return head + renderTable(["NAME", "DOES", "WORKER", "WHAT"], rows);
+}
+
+/** One worker: what it was given, and what else it has. */
+export function renderWorker(shown: WorkerDetail): string {
+  const { worker, machines, reported } = shown;
+  const given = machines.length === 0 ? "nothing is given to it\n" : renderMachines(machines);
+  const owners = new Map(machines.map((one) => [one.name, one.owner_generation]));
+  const others = reported.filter(
+    ({ name, owner_generation, phase }) =>
+      phase !== "absent" && (owner_generation === null || owners.get(name) !== owner_generation),
+  );
+  const head = `${renderWorkers([worker])}\n${given}`;
+  if (others.length === 0) return head;
+  const rows = others.map(({ name, phase, owner_generation: owner, reason }) => [
+    name,
+    phase,
+    String(owner ?? "-"),
+    reason ?? (owner === null ? "made there, by no master" : "this master did not give it"),
+  ]);
+  return `${head}\n${renderTable(["ALSO THERE", "PHASE", "OWNER", "WHY"], rows)}`;
 }
 
 export function renderStatus(status: ClusterStatus): string {

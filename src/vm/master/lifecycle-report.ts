@@ -152,8 +152,8 @@ interface Held {
 }
 
 /** What a worker has by a master's word, and has not removed. */
-export function heldOf(report: Report): readonly Held[] {
-  return report.machines.flatMap(({ name, owner_generation, phase }) =>
+export function heldOf(machines: Report["machines"]): readonly Held[] {
+  return machines.flatMap(({ name, owner_generation, phase }) =>
     owner_generation === null || phase === "absent" || phase === "removed"
       ? []
       : [{ name, owner_generation }],
@@ -165,7 +165,7 @@ export function heldOf(report: Report): readonly Held[] {
  * restored. The later number counts, because whoever gave it had proof that the earlier is over.
  */
 function adopt(draft: Draft, name: string, report: Report): void {
-  for (const held of heldOf(report)) {
+  for (const held of heldOf(report.machines)) {
     const owner = draft.worker(draft.state.placed.get(held.name) ?? "");
     const placed = owner?.record.machines[held.name];
     if (owner === undefined || placed === undefined) continue;
@@ -224,7 +224,7 @@ function settle(
   told: { readonly record: WorkerRecord; readonly report: Report },
 ): void {
   const { record, report } = told;
-  const held = new Map(heldOf(report).map((one) => [one.name, one.owner_generation]));
+  const held = new Map(heldOf(report.machines).map((one) => [one.name, one.owner_generation]));
   // Only who follows the present assignment can say that it will not make the machine any more.
   const isUpToDate = isSamePlace(report.observed, placeOf(draft.state, name));
   const gone = isUpToDate
@@ -250,7 +250,7 @@ function settle(
 
 /** By name, so that the same machines are the same text. */
 function foundOf(state: ClusterState, name: string, report: Report): WorkerRecord["found"] {
-  const unknown = heldOf(report).filter((held) => judge(state, name, held) === "unknown");
+  const unknown = heldOf(report.machines).filter((held) => judge(state, name, held) === "unknown");
   const entries = unknown.map((held): [string, number] => [held.name, held.owner_generation]);
   return Object.fromEntries(entries.sort(([left], [right]) => (left < right ? -1 : 1)));
 }
@@ -299,7 +299,7 @@ export function without<T>(
 }
 
 export function answerOf(state: ClusterState, name: string, report: Report): ReportAnswer {
-  const held = heldOf(report);
+  const held = heldOf(report.machines);
   return {
     kind: "answered",
     version: MASTER_PROTOCOL_VERSION,
@@ -318,7 +318,11 @@ export const heardOnly = (reason: string): ReportReply => ({
 });
 
 /** Whether what a worker holds is its own. */
-function judge(state: ClusterState, worker: string, held: Held): "own" | "stale" | "unknown" {
+export function judge(
+  state: ClusterState,
+  worker: string,
+  held: Held,
+): "own" | "stale" | "unknown" {
   const { name, owner_generation } = held;
   const record = state.workers.get(worker)?.record;
   const own = record?.machines[name];

@@ -100,9 +100,11 @@ export function freeOf(
 ): Resources | undefined {
   if (heard === undefined) return undefined;
   let { processors, memory_bytes } = heard.report.free;
-  for (const name of Object.keys(record.machines)) {
+  for (const [name, { owner_generation }] of Object.entries(record.machines)) {
     const made = heard.byName.get(name);
-    if (made !== undefined && made.processors !== null && made.memory_bytes !== null) continue;
+    // What it has by that name under another number is another machine.
+    const isOwn = made?.owner_generation === owner_generation;
+    if (isOwn && made.processors !== null && made.memory_bytes !== null) continue;
     const request = requests(name);
     processors -= request.processors;
     memory_bytes -= request.memory_bytes;

@@ -5,10 +5,13 @@ import {
   type ClusterMachine,
   type ClusterStatus,
   type ClusterWorker,
+  type HeldMachine,
   MASTER_PROTOCOL_VERSION,
+  masterLimits,
   type ReportedMachine,
 } from "../protocol-master.ts";
 import { silentSince, whyNotProven } from "./lifecycle-fence.ts";
+import { heldOf, judge as judgeHeld } from "./lifecycle-report.ts";
 import { whyWaited } from "./lifecycle-restored.ts";
 import { freeOf, requestsOf } from "./lifecycle-schedule.ts";
 import {
@@ -17,13 +20,14 @@ import {
   isSamePlace,
   type Placed,
   placeOf,
+  type WorkerRecord,
   type WorkerState,
 } from "./lifecycle-state.ts";
 
 /** What a worker is to have, and what operators see. Pure. */
 
 export function assignmentOf(state: ClusterState, name: string): Assignment {
-  const { machines = {} } = state.workers.get(name)?.record ?? {};
+  const { machines = {}, released = {} } = state.workers.get(name)?.record ?? {};
   const given = Object.entries(machines).map(([machine, placed]) => ({
     machine,
     placed,
@@ -46,10 +50,28 @@ export function assignmentOf(state: ClusterState, name: string): Assignment {
             },
           ],
     ),
-    removals: given.flatMap(({ machine, placed, desired }) =>
-      desired === undefined ? [{ name: machine, owner_generation: placed.owner_generation }] : [],
-    ),
+    removals: [
+      ...given.flatMap(({ machine, placed, desired }) =>
+        desired === undefined ? [{ name: machine, owner_generation: placed.owner_generation }] : [],
+      ),
+      ...leftOver(state, { machines, released }),
+    ].slice(0, masterLimits.machinesOfWorker),
   };
+}
+
+/**
+ * What was taken from it, and is still there: all that a movable machine needs is in its image. Of
+ * one that may not move somebody may want the disks: it is shown, and nobody removes it.
+ */
+function leftOver(
+  { desired }: ClusterState,
+  { machines, released }: Pick<WorkerRecord, "machines" | "released">,
+): HeldMachine[] {
+  return Object.entries(released).flatMap(([name, owner_generation]) => {
+    const declared = desired.machines.get(name);
+    const mayGo = declared === undefined || declared.placement.movable === true;
+    return mayGo && machines[name] === undefined ? [{ name, owner_generation }] : [];
+  });
 }
 
 /**
@@ -212,6 +234,11 @@ function warningsOf(
   const found = [...state.workers.values()].flatMap(({ name, record }) =>
     Object.keys(record.found).map((machine) => `${machine} at ${name}`),
   );
+  const left = [...state.workers.values()].flatMap(({ name, heard }) =>
+    heldOf(heard?.report.machines ?? [])
+      .filter((held) => judgeHeld(state, name, held) === "stale")
+      .map((held) => `${held.name} at ${name}`),
+  );
   const waited = whyWaited(state);
   return [
     ...lost.map(({ name, reason }) => `${name} is lost${reason === null ? "" : `: ${reason}`}`),
@@ -219,6 +246,12 @@ function warningsOf(
     ...(found.length === 0
       ? []
       : [`left alone, because nobody here has declared them: ${found.sort().join(", ")}`]),
+    ...(left.length === 0
+      ? []
+      : [
+          `other workers have these by now: ${left.sort().join(", ")}; what is left there of a ` +
+            "movable one is removed, and of another one until somebody deletes it there",
+        ]),
     ...(waited === undefined ? [] : [waited]),
   ];
 }

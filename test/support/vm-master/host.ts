@@ -49,8 +49,12 @@ export interface World {
   trace(line: string): void;
   /** A VMM is there, or is there no more. */
   onVmm(name: string, host: string, change: 1 | -1): void;
-  /** A worker removes what it holds. */
-  onRemoval(name: string, host: string, isNamed: boolean): void;
+  /** A worker removes what it holds, under that owner generation. */
+  onRemoval(
+    name: string,
+    host: string,
+    told: { readonly isNamed: boolean; readonly owner: number },
+  ): void;
   /** Sends a request to the master; the answer comes, or does not. */
   askReport(host: string, report: Report, answered: (answer: ReportAnswer) => void): void;
   askAssignment(host: string, answered: (answer: Assignment) => void): void;
@@ -340,7 +344,7 @@ export class SimulatedHost {
       if (!isNamed || machine.owner > removal.owner_generation) return;
     }
     if (machine !== undefined && command.reason === "extra") {
-      this.#world.onRemoval(name, this.name, isNamed);
+      this.#world.onRemoval(name, this.name, { isNamed, owner: machine.owner });
     }
     this.#remove(name);
   }

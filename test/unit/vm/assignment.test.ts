@@ -108,6 +108,28 @@ describe("what is another's by now", () => {
   });
 });
 
+test("a machine that is another's by now takes no room once it has no VMM", () => {
+  const lost = stepAssignment(taken, {
+    kind: "stale",
+    machines: [{ name: "web", owner_generation: 10 }],
+  }).state;
+  const free = (phase: MachineFacts["phase"], ownerGeneration: number | undefined) =>
+    makeReport({
+      ...{ boot: "b", run: "r", sequence: 1, program: "p", assignment: lost },
+      ...{ convergencePercent: 0, labels: {}, watchdog: null },
+      total: { processors: 4, memory_bytes: 4_096 },
+      machines: [
+        {
+          ...{ name: "web", phase, ownerGeneration, reason: undefined, standing: undefined },
+          ...{ processors: 3, memory: 1_024, metrics: undefined },
+        },
+      ],
+    }).free.processors;
+  expect([free("stopping", 10), free("off", 10), free("failed", 10)]).toEqual([1, 4, 4]);
+  // An operator's, and one that was given anew.
+  expect([free("off", undefined), free("off", 11)]).toEqual([1, 1]);
+});
+
 describe("what may run", () => {
   const all = { isHeard: true, mayRunFenced: true };
   const kind = (assigned: Assigned | undefined, permissions = all, state = taken) =>
