@@ -28,6 +28,10 @@ export type DeclarationOutcome = Outcome<DesiredRequest>;
 export type ClusterDeclarationOutcome = Outcome<ClusterRequest>;
 
 type Schema<Declared> = v.GenericSchema<unknown, Declared>;
+/** Whether all machines of a text are to be on one host. */
+interface Scope {
+  readonly isForOneHost: boolean;
+}
 type WithNames = { readonly machine: readonly { readonly name: string }[] };
 
 /**
@@ -35,21 +39,27 @@ type WithNames = { readonly machine: readonly { readonly name: string }[] };
  * in its place.
  */
 export function parseDeclaration(file: string, text: string): DeclarationOutcome {
-  return parse(file, text, desiredSchema);
+  return parse(file, text, desiredSchema, { isForOneHost: true });
 }
 
-/** The same of a text that is applied to a master. */
+/**
+ * The same of a text that is applied to a master: it gives machines that want one port of the host,
+ * or one address, to different workers.
+ */
 export function parseClusterDeclaration(file: string, text: string): ClusterDeclarationOutcome {
-  return parse(file, text, clusterSchema);
+  return parse(file, text, clusterSchema, { isForOneHost: false });
 }
 
 function parse<Declared extends WithNames>(
   file: string,
   text: string,
   schema: Schema<Declared>,
+  scope: Scope,
 ): Outcome<Declared> {
   const begin = text.trimStart()[0];
-  return begin === "{" ? parseJson(file, text, schema) : parseTomlText(file, text, schema);
+  return begin === "{"
+    ? parseJson(file, text, schema, scope)
+    : parseTomlText(file, text, schema, scope);
 }
 
 const nowhere: TextPosition = { line: 0, column: 0 };
@@ -58,6 +68,7 @@ function parseJson<Declared extends WithNames>(
   file: string,
   text: string,
   schema: Schema<Declared>,
+  scope: Scope,
 ): Outcome<Declared> {
   let json: unknown;
   try {
@@ -68,13 +79,14 @@ function parseJson<Declared extends WithNames>(
   }
   const doubled = doubledKeys(text);
   if (doubled.length > 0) return refuse(file, doubled);
-  return validate(file, { input: json, schema, place: () => nowhere });
+  return validate(file, { input: json, schema, scope, place: () => nowhere });
 }
 
 function parseTomlText<Declared extends WithNames>(
   file: string,
   text: string,
   schema: Schema<Declared>,
+  scope: Scope,
 ): Outcome<Declared> {
   const { root, refusals } = parseToml(text);
   if (refusals.length > 0 || root === undefined) {
@@ -86,6 +98,7 @@ function parseTomlText<Declared extends WithNames>(
   return validate(file, {
     input: plainOf(root),
     schema,
+    scope,
     place: (path) => positionOf(root, path),
   });
 }
@@ -95,10 +108,11 @@ function validate<Declared extends WithNames>(
   given: {
     readonly input: unknown;
     readonly schema: Schema<Declared>;
+    readonly scope: Scope;
     readonly place: (path: readonly (string | number)[]) => TextPosition;
   },
 ): Outcome<Declared> {
-  const { input, schema, place } = given;
+  const { input, schema, scope, place } = given;
   const parsed = v.safeParse(schema, input);
   if (!parsed.success) {
     const mistakes = parsed.issues.map((issue) =>
@@ -107,7 +121,7 @@ function validate<Declared extends WithNames>(
     return refuse(file, mistakes) satisfies Refused;
   }
   const twice = findTwice(parsed.output);
-  const shared = findShared(parsed.output.machine);
+  const shared = scope.isForOneHost ? findShared(parsed.output.machine) : undefined;
   if (shared !== undefined && twice === undefined) {
     const { index, key, what, other } = shared;
     const shown = parsed.output.machine[index]?.name ?? "";

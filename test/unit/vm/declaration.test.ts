@@ -120,3 +120,15 @@ describe("a declaration", () => {
     expect(mistakesOf(`{${'"a":1,'.repeat(1_000)}"a":1}`)).toHaveLength(16);
   });
 });
+
+test("two machines of a master's file may want one port of the host, or one address", () => {
+  const same =
+    'forwards = ["tcp:8080:80"]\nnetworks = [{network = "default", address = "10.0.0.9"}]';
+  const text = toml.replaceAll(`hash = "${hash}"`, `hash = "${hash}"\n${same}`);
+  const { desired } = parseClusterDeclaration("vms.toml", text) as { desired?: unknown };
+  expect(desired).toMatchObject({ machine: [{ name: "web" }, { name: "db" }] });
+  const json = JSON.stringify(desired);
+  expect(parseClusterDeclaration("vms.json", json).kind).toBe("ok");
+  // On one host they cannot be.
+  expect(mistakesOf(text)).toHaveLength(1);
+});
