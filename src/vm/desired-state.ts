@@ -1,6 +1,6 @@
 import { desiredOf, type GivenMachine } from "./declaration.ts";
 import type { MachineEvent } from "./lifecycle-state.ts";
-import type { Given } from "./machine-record.ts";
+import type { Assigned, Given } from "./machine-record.ts";
 import type { DesiredFile } from "./perform/desired-file.ts";
 import type { DesiredRequest, ReconciliationAnswer, VmSpec } from "./protocol.ts";
 import {
@@ -21,6 +21,13 @@ export type Declared = DesiredRequest & {
   readonly generation: number;
   readonly given?: GivenMachine[] | undefined;
 };
+
+/** A machine that is declared, and could not be made. */
+export interface UnmadeMachine {
+  readonly name: string;
+  readonly reason: string;
+  readonly assigned: Assigned | undefined;
+}
 
 /** What keeping to a declaration needs of the worker. */
 export interface Reconciled {
@@ -69,6 +76,8 @@ export class DesiredState {
   #last: Reconciliation | undefined;
   /** Commands that were refused when they were last given: not given again to as many machines. */
   readonly #refused = new Set<string>();
+  /** Machines that could not be made when that was last tried, and why. */
+  readonly #unmade = new Map<string, UnmadeMachine>();
   #machines = 0;
   #isReconciling = false;
 
@@ -95,6 +104,11 @@ export class DesiredState {
   /** How machines stood to what is declared, when that was last looked at, by name. */
   get standings(): ReadonlyMap<string, Standing> {
     return new Map(this.#last?.standings.map((standing) => [standing.name, standing]));
+  }
+
+  /** Declared machines that this worker does not have, because it could not make them. */
+  get unmade(): readonly UnmadeMachine[] {
+    return [...this.#unmade.values()];
   }
 
   /** What a master declares, and which machines may not run: kept to from now on. */
@@ -199,6 +213,9 @@ export class DesiredState {
       if (observed.length !== this.#machines) this.#refused.clear();
       this.#machines = observed.length;
       this.#last = this.#plan(this.#desired, observed);
+      const missing = this.#last.commands.filter(({ kind }) => kind === "create");
+      const names = new Set(missing.map(({ name }) => name));
+      for (const name of this.#unmade.keys()) if (!names.has(name)) this.#unmade.delete(name);
       for (const command of this.#last.commands) this.#perform(command);
     } finally {
       this.#isReconciling = false;
@@ -215,14 +232,23 @@ export class DesiredState {
     if (this.#refused.has(key)) return;
     try {
       const refusal = this.#order(command);
+      this.#noteUnmade(command, refusal);
       if (refusal === undefined) return;
       this.#refused.add(key);
       this.#worker.onTrouble(`${name}: as declared: ${refusal}`);
     } catch (error) {
       // Its record found no room: it is tried again with the next thing that happens.
       const why = error instanceof Error ? error.message : String(error);
+      this.#noteUnmade(command, why);
       this.#worker.onTrouble(`${name}: as declared: ${why}`);
     }
+  }
+
+  #noteUnmade(command: Command, reason: string | undefined): void {
+    if (command.kind !== "create") return;
+    const { name, machine } = command;
+    if (reason === undefined) this.#unmade.delete(name);
+    else this.#unmade.set(name, { name, reason, assigned: machine.assigned });
   }
 
   /** Its VMM first; that it is to be off is noted so that nothing starts it, and is tried again. */

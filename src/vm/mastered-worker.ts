@@ -1,6 +1,7 @@
 import { totalmem } from "node:os";
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { LimitedLogger } from "../logging/limited-logger.ts";
+import type { UnmadeMachine } from "./desired-state.ts";
 import type { MasteredWorker } from "./mastered.ts";
 import type { Machine } from "./perform/machine.ts";
 import { measureMachine } from "./perform/measure.ts";
@@ -46,12 +47,13 @@ export function masteredWorker(
     assign: (name, assigned) => worker.machines.get(name)?.machine.assign(assigned),
     kill: (name) => worker.machines.get(name)?.machine.kill(),
     facts: () => {
-      const { standings } = worker.desired;
-      return [...worker.machines.values()].map((entry) => ({
+      const { standings, unmade } = worker.desired;
+      const made = [...worker.machines.values()].map((entry) => ({
         ...factsOf(entry),
         standing: standings.get(entry.machine.name),
         metrics: measured.get(entry.machine.name),
       }));
+      return [...made, ...unmade.map(unmadeFacts)];
     },
     // A VMM that does not answer keeps the next look from beginning, and no report from going out.
     measure: (time) => {
@@ -63,6 +65,18 @@ export function masteredWorker(
     },
     onTurn: (call) => worker.onTurn(call),
     say: (level, message) => logger.say(level, `master: ${message}`, `master: ${message}`),
+  };
+}
+
+/** Its master is told why there is none. */
+function unmadeFacts({ name, reason, assigned }: UnmadeMachine): MachineFacts {
+  return {
+    name,
+    phase: "absent",
+    reason,
+    ownerGeneration: assigned?.owner_generation,
+    standing: { name, status: "failed", drift: [], reason },
+    ...{ processors: undefined, memory: undefined, metrics: undefined },
   };
 }
 

@@ -188,6 +188,7 @@ export class Mastered implements Disposable {
           ? null
           : { device, phase: watchdog.phase, timeout_ms: this.#watchdog?.timeout ?? null },
       held: [...this.#holds].map(([name, { reason }]) => ({ name, reason })),
+      unmade: this.#worker.desired.unmade.map(({ name, reason }) => ({ name, reason })),
       unknown: this.#unknown.map(({ name }) => name),
     };
   }

@@ -194,7 +194,10 @@ export const reportedMetricsSchema = v.strictObject({
 
 const driftValue = v.pipe(v.string(), v.maxLength(masterLimits.driftLength));
 
-/** Every machine that a worker has, whoever made it. */
+/**
+ * Every machine that a worker has, whoever made it; and each that it is to have and could not make,
+ * which is absent, with the reason.
+ */
 export const reportedMachineSchema = v.strictObject({
   name: machineName,
   /** Under which it holds the machine; null for one that no master gave. */

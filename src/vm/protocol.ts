@@ -643,6 +643,8 @@ export const masterStatusSchema = v.object({
   ),
   /** Machines that may not run now, and why. */
   held: v.array(v.object({ name: v.string(), reason: v.string() })),
+  /** Machines that are assigned, and could not be made, and why. */
+  unmade: v.array(v.object({ name: v.string(), reason: v.string() })),
   /** Machines that are held under an owner generation of which the master never heard. */
   unknown: v.array(v.string()),
 });

@@ -150,6 +150,24 @@ skipUnless("a worker that follows a master", needs, () => {
     await waitFor("its removal", () => !isThere(host.machineFolder("web")));
   });
 
+  test("what it cannot make is told to its master and by status, with the reason", async () => {
+    await startMastered(host, master);
+    using client = await host.client();
+    await client.create(host.specOf("mine", image), "created");
+    const spec = { ...host.specOf("lost", image), networks: ["nosuch"] };
+    await master.assigns([{ ...web(), spec }, web({ name: "mine" })], { revision: 1 });
+    const { machines } = await master.hears("of both", (report) =>
+      report.machines.some(({ name, phase }) => name === "lost" && phase === "absent"),
+    );
+    expect(machines.find(({ name }) => name === "lost")).toMatchObject({
+      ...{ owner_generation: 10, standing: "failed", reason: expect.stringContaining("nosuch") },
+    });
+    expect(machines.find(({ name }) => name === "mine")).toMatchObject({
+      ...{ owner_generation: null, standing: "left-alone" },
+    });
+    expect(await host.say("status")).toMatch(/NOT MADE +lost: .*nosuch/);
+  });
+
   test("a master that says what is no assignment, or an older one, changes nothing", async () => {
     await startMastered(host, master);
     await master.assigns([web()], { generation: 5, revision: 7 });

@@ -149,6 +149,21 @@ describe("scheduling", () => {
     );
   });
 
+  test("a worker that has made one of that name by hand gets none, and both are shown", () => {
+    const master = new SteppedMaster();
+    master.report("a", { machines: [reported("two", null)] });
+    master.take(declare([machine("one"), machine("two")]));
+    expect(where(master)).toEqual({ one: "a" });
+    expect(master.state.unplaced.get("two")).toContain(
+      "a has a machine of this name that no master gave",
+    );
+    master.report("b");
+    expect(where(master)).toEqual({ one: "a", two: "b" });
+    expect(status(master).warnings).toEqual([
+      "there are others of these names, which no master gave: two at a",
+    ]);
+  });
+
   test("a worker has as many machines as it may have, and no more", () => {
     const master = new SteppedMaster();
     const endless = { processors: 1e9, memory_bytes: Number.MAX_SAFE_INTEGER };
@@ -309,12 +324,32 @@ describe("convergence", () => {
     expect(convergence_percent).toBe(16);
   });
 
+  test("what a worker cannot make is failed, with its reason", () => {
+    const master = new SteppedMaster();
+    master.report("a");
+    master.take(declare([machine("one"), machine("two")]));
+    const { observed = null } = followed(master, "a");
+    const absent = { phase: "absent", standing: "failed", reason: "no network nosuch" } as const;
+    const byHand = { standing: "left-alone", reason: "an operator made it by hand" } as const;
+    master.report("a", {
+      observed,
+      machines: [reported("one", master.owner("one"), absent), reported("two", null, byHand)],
+    });
+    const [one, two] = status(master).machines;
+    expect(one).toMatchObject({ status: "failed", worker: "a", reason: "no network nosuch" });
+    expect(two).toMatchObject({ status: "failed", worker: "a" });
+    expect(two?.reason).toContain("an operator made it by hand. Delete that there");
+    expect(status(master).warnings).toEqual([expect.stringContaining("two at a")]);
+  });
+
   test("what a worker says of a machine under another number is of another machine", () => {
     const master = new SteppedMaster();
     master.report("a");
     master.take(declare([machine("one")]));
     const { observed = null } = followed(master, "a");
     master.report("a", { observed, machines: [reported("one", null)] });
+    expect(status(master).machines[0]).toMatchObject({ status: "failed", phase: null });
+    master.report("a", { observed, machines: [reported("one", 1)] });
     expect(status(master).machines[0]).toMatchObject({ status: "pending", phase: null });
   });
 });

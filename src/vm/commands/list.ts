@@ -95,6 +95,8 @@ function masterRows(master: MasterStatus, percent: number | null): string[][] {
     rows.push(["watchdog", `${device}, ${phase}${after}`]);
   }
   for (const { name, reason: held } of master.held) rows.push(["HELD", `${name}: ${held}`]);
+  for (const { name, reason: unmade } of master.unmade)
+    rows.push(["NOT MADE", `${name}: ${unmade}`]);
   for (const name of master.unknown)
     rows.push(["UNKNOWN", `${name}: the master never heard of it`]);
   return rows;

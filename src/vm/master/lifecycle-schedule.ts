@@ -1,12 +1,12 @@
-import { masterLimits, type Resources } from "../protocol-master.ts";
+import { masterLimits, type ReportedMachine, type Resources } from "../protocol-master.ts";
 import { cardRequestsOf, forwardsOf, hostPortOf } from "../protocol-network.ts";
 import type { ClusterDesired, ClusterState, WorkerState } from "./lifecycle-state.ts";
 
 /**
  * Where a machine goes: a worker that is well, has what the machine asks for and the labels that it
- * needs, and none that has its ports of the host or its addresses; of those the one with the fewest
- * of its group, then the least used, then by name. The same state always gives the same places.
- * Pure.
+ * needs, and none that has its name, its ports of the host or its addresses; of those the one with
+ * the fewest of its group, then the least used, then by name. The same state always gives the same
+ * places. Pure.
  */
 
 /** What a machine counts for whose declaration leaves it to its image; it says more once it is. */
@@ -65,7 +65,7 @@ export function schedule(state: ClusterState, most: number): Schedule {
   const failed = new Map<string, string>();
   for (const machine of waiting.sort(largestFirst)) {
     const { name } = machine.spec;
-    const asked = signatureOf(machine);
+    const asked = signatureOf(machine, candidates);
     const known = failed.get(asked);
     const best = known === undefined ? choose(machine, candidates, groups) : undefined;
     if (best === undefined) {
@@ -187,6 +187,7 @@ function whyNot(machine: ClusterDesired, candidate: Candidate): string | undefin
   const lacks = Object.entries(needed).find(([key, value]) => labels[key] !== value);
   if (lacks !== undefined) return `lacks ${lacks[0]}=${lacks[1]}`;
   if (spread?.by !== undefined && labels[spread.by] === undefined) return `has no ${spread.by}`;
+  if (hasNamesake(worker, machine)) return "has a machine of this name that no master gave";
   if (machines >= masterLimits.machinesOfWorker) return `has ${machines} machines`;
   const taken = claimsOf(machine).find((claim) => candidate.claims.has(claim));
   if (taken !== undefined) return `has ${taken} for ${candidate.claims.get(taken)}`;
@@ -196,6 +197,15 @@ function whyNot(machine: ClusterDesired, candidate: Candidate): string | undefin
     return `has ${Math.floor(free.memory_bytes / MEBIBYTE)} MiB free`;
   }
   return undefined;
+}
+
+/** One that no master gave: its own, whatever the cluster declares. */
+export const isByHand = ({ owner_generation, phase }: ReportedMachine): boolean =>
+  owner_generation === null && phase !== "absent" && phase !== "removed";
+
+function hasNamesake({ heard }: WorkerState, { spec }: ClusterDesired): boolean {
+  const named = heard?.byName.get(spec.name);
+  return named !== undefined && isByHand(named);
 }
 
 function whyNowhere(machine: ClusterDesired, candidates: readonly Candidate[]): string {
@@ -248,11 +258,14 @@ function claimsOf({ spec }: ClusterDesired): readonly string[] {
 const byName = (left: Candidate, right: Candidate) =>
   left.worker.name < right.worker.name ? -1 : 1;
 
-function signatureOf(machine: ClusterDesired): string {
+function signatureOf(machine: ClusterDesired, candidates: readonly Candidate[]): string {
   const { spec, placement } = machine;
+  // The name is asked for as well, where somebody has made one of it.
+  const isNamed = candidates.some(({ worker }) => hasNamesake(worker, machine));
   const { labels = {}, spread } = placement;
   const needed = Object.entries(labels).sort();
-  return JSON.stringify([spec.cpu, spec.memoryMb, needed, spread?.by, claimsOf(machine)]);
+  const name = isNamed ? spec.name : null;
+  return JSON.stringify([spec.cpu, spec.memoryMb, needed, spread?.by, claimsOf(machine), name]);
 }
 
 /** The large ones first: they fit only where much is left. */

@@ -13,12 +13,11 @@ import {
 import { silentSince, whyNotProven } from "./lifecycle-fence.ts";
 import { heldOf, judge as judgeHeld } from "./lifecycle-report.ts";
 import { whyWaited } from "./lifecycle-restored.ts";
-import { freeOf, requestsOf } from "./lifecycle-schedule.ts";
+import { freeOf, isByHand, requestsOf } from "./lifecycle-schedule.ts";
 import {
   type ClusterDesired,
   type ClusterState,
   isSamePlace,
-  type Placed,
   placeOf,
   type WorkerRecord,
   type WorkerState,
@@ -168,15 +167,15 @@ function machineView(state: ClusterState, name: string): ClusterMachine {
     owner_generation: placed.owner_generation,
     phase: own?.phase ?? null,
     drift: own?.drift ?? [],
-    ...judge(state, { worker, placed, desired, reported: own }),
+    ...judge(state, { name, worker, desired, reported: own }),
   };
 }
 
 function judge(
   state: ClusterState,
   known: {
+    readonly name: string;
     readonly worker: WorkerState;
-    readonly placed: Placed;
     readonly desired: ClusterDesired | undefined;
     readonly reported: ReportedMachine | undefined;
   },
@@ -192,6 +191,14 @@ function judge(
   }
   if (heard === undefined) {
     return { status: "pending", reason: `${name} has not reported since this master's start` };
+  }
+  const named = heard.byName.get(known.name);
+  if (reported === undefined && named !== undefined && isByHand(named)) {
+    const why = named.reason ?? "it was made there by hand";
+    const reason =
+      `${name} has another machine of this name: ${why}. Delete that there, by hostler vm delete ` +
+      `${known.name}, or declare this one by another name`;
+    return { status: "failed", reason };
   }
   if (reported === undefined) {
     return { status: "pending", reason: `${name} has not taken it up yet` };
@@ -239,6 +246,11 @@ function warningsOf(
       .filter((held) => judgeHeld(state, name, held) === "stale")
       .map((held) => `${held.name} at ${name}`),
   );
+  const namesakes = [...state.workers.values()].flatMap(({ name, heard }) =>
+    (heard?.report.machines ?? [])
+      .filter((one) => isByHand(one) && state.desired.machines.has(one.name))
+      .map((one) => `${one.name} at ${name}`),
+  );
   const waited = whyWaited(state);
   return [
     ...lost.map(({ name, reason }) => `${name} is lost${reason === null ? "" : `: ${reason}`}`),
@@ -252,6 +264,9 @@ function warningsOf(
           `other workers have these by now: ${left.sort().join(", ")}; what is left there of a ` +
             "movable one is removed, and of another one until somebody deletes it there",
         ]),
+    ...(namesakes.length === 0
+      ? []
+      : [`there are others of these names, which no master gave: ${namesakes.sort().join(", ")}`]),
     ...(waited === undefined ? [] : [waited]),
   ];
 }
