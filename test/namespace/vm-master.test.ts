@@ -1,7 +1,7 @@
 /** The compiled master, with workers that a test plays, and operators by its commands. */
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { masterApi, masterLimits } from "../../src/vm/protocol-master.ts";
 import { runHostler } from "../support/authority.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
@@ -180,6 +180,21 @@ describe("what is wrong is refused, and changes nothing", () => {
     const whole = await master.declares("apply", declaration(Object.fromEntries(all)));
     expect(whole.exitCode).toBe(100);
     expect(whole.stderr).toContain("4194304");
+  });
+
+  test("a fence hook that cannot be run is told at the start, and until it can be", async () => {
+    await using master = new TestMaster();
+    const hook = master.script("exit 0");
+    chmodSync(hook, 0o600);
+    const configuration = master.file(`[fence]\ncommand = ["${hook}"]\n`);
+    await master.start({ flags: ["--config", configuration] });
+    const expected = `fence.command: expected a program that can be run, received ${hook}: `;
+    expect(master.authority.daemon.output.stderr).toContain(expected);
+    expect((await master.status()).warnings).toEqual([expect.stringContaining(expected)]);
+    chmodSync(hook, 0o700);
+    expect((await master.status()).warnings).toEqual([]);
+    rmSync(hook);
+    expect((await master.status()).warnings).toEqual([expect.stringContaining("ENOENT")]);
   });
 
   test("a configuration with mistakes, each told in its place", async () => {

@@ -9,7 +9,7 @@ import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { MetricsRegistry } from "../../http/metrics.ts";
 import type { BucketDefinition } from "../../store/store.ts";
-import { runFenceHook } from "../perform/fence-hook.ts";
+import { runFenceHook, whyHookCannotRun } from "../perform/fence-hook.ts";
 import { passWrite } from "../perform/master-steps.ts";
 import { masterLimits } from "../protocol-master.ts";
 import type { MasterConfiguration } from "./configuration.ts";
@@ -47,6 +47,8 @@ async function openMaster(
   configuration: MasterConfiguration,
   ground: AdditionGround,
 ): Promise<AuthorityAddition> {
+  const trouble = troubleOf(configuration);
+  if (trouble !== undefined) ground.logger.warn(trouble);
   const open = masterOpener(configuration, ground);
   const { shared } = configuration;
   if (shared !== undefined) {
@@ -95,6 +97,7 @@ function masterOpener(configuration: MasterConfiguration, ground: AdditionGround
       wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
       // Another master may hear of that worker by now.
       runHook: async (asked) => (isActing() ? await runHook(asked) : "this master acts no more"),
+      hookTrouble: () => troubleOf(configuration),
       onWrite: passWrite,
       record,
       onFailure,
@@ -110,6 +113,9 @@ function settingsOf({ silentAfter, lostAfter, fence }: MasterConfiguration): Mas
     longestHookRetry: HOOK_RETRY.longest,
   };
 }
+
+const troubleOf = ({ fence }: MasterConfiguration) =>
+  fence === undefined ? undefined : whyHookCannotRun(fence);
 
 function hookOf(loop: EventLoop, { fence }: MasterConfiguration) {
   return async (asked: { readonly worker: string; readonly boot: string | null }) => {

@@ -96,7 +96,10 @@ interface Context {
   readonly hasHook: boolean;
 }
 
-export function statusOf(state: ClusterState, context: Context): ClusterStatus {
+export function statusOf(
+  state: ClusterState,
+  context: Context & { readonly hookTrouble?: string | undefined },
+): ClusterStatus {
   const machines = machinesOf(state);
   const workers = workersOf(state, context);
   return {
@@ -104,7 +107,10 @@ export function statusOf(state: ClusterState, context: Context): ClusterStatus {
     convergence_percent: percentOf(state, machines),
     workers,
     machines,
-    warnings: warningsOf(state, workers, machines),
+    warnings: [
+      ...(context.hookTrouble === undefined ? [] : [context.hookTrouble]),
+      ...warningsOf(state, workers, machines),
+    ],
   };
 }
 

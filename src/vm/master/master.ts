@@ -52,6 +52,8 @@ export interface MasterParts {
     readonly worker: string;
     readonly boot: string | null;
   }): Promise<string | undefined>;
+  /** Why that program cannot be run now; undefined where nothing is in its way. */
+  hookTrouble?(): string | undefined;
   /** Into the audit log. @throws AuditError */
   record(record: CallRecord): Promise<void>;
   /** Kill points of the build for fault tests. */
@@ -115,6 +117,10 @@ export class ClusterMaster {
 
   get settings(): MasterSettings {
     return this.#parts.settings;
+  }
+
+  get hookTrouble(): string | undefined {
+    return this.#parts.hookTrouble?.();
   }
 
   now(): MonotonicTime {

@@ -69,7 +69,8 @@ function readingRoutes(acting: ActingMaster): readonly Route[] {
       ...masterApi.status,
       run: () => {
         const master = acting();
-        return statusOf(master.state, contextOf(master));
+        const { hookTrouble } = master;
+        return statusOf(master.state, { ...contextOf(master), hookTrouble });
       },
     }),
     defineRoute({

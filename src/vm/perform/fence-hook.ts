@@ -1,3 +1,4 @@
+import { accessSync, constants, statSync } from "node:fs";
 import { killPoint } from "../../../ffi/fault-hooks.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
@@ -55,6 +56,23 @@ export async function runFenceHook(
   );
   if (typeof program === "string") return program;
   return await ended.promise;
+}
+
+/**
+ * What is known of a hook before it is needed, without running it.
+ * @returns why it cannot be run, with what to do; undefined where nothing is in the way
+ */
+export function whyHookCannotRun({ command: [program = ""] }: HookPlan): string | undefined {
+  const trouble = (received: string) =>
+    `fence.command: expected a program that can be run, received ${program}: ${received}. Until ` +
+    "it can be, it proves no lost worker dead, and their machines stay where they are";
+  try {
+    if (!statSync(program).isFile()) return trouble("no file");
+    accessSync(program, constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return trouble(error instanceof Error ? error.message : String(error));
+  }
 }
 
 function failureOf(ending: ProgramEnding, said: string): string | undefined {
