@@ -831,12 +831,37 @@ describe("a restored backup", () => {
     master.take({ kind: "confirm", worker: "b" });
     // Its next boot starts what nobody here knows.
     expect(told()).toContain("not said yet what they have: b.");
-    expect([...master.state.unplaced.values()]).toEqual([expect.stringContaining("forget b")]);
+    expect(Object.values(where(master)).sort()).toEqual(["a", "b"]);
     expect(master.take({ kind: "forget", worker: "b", forGood: true }).refusal).toBeUndefined();
     expect(master.state.isRestored).toBe(false);
     expect(told()).not.toContain("backup");
     expect(master.report("a").answer).toBeDefined();
     expect(new Set(Object.values(where(master)))).toEqual(new Set(["a"]));
+  });
+
+  test("what it says of movable machines, and of watchdogs, is not believed", () => {
+    const master = restored(["a", "b"]);
+    const { placed } = master.state;
+    const held = (name: string) => ({
+      observed: { incarnation: "b".repeat(32), generation: 1, revision: 9 },
+      watchdog: armed,
+      machines: [...placed].flatMap(([one, worker]) =>
+        worker === name ? [reported(one, master.owner(one))] : [],
+      ),
+    });
+    const before = where(master);
+    master.report("a", held("a"));
+    master.pass(60_000, { b: held("b") });
+    expect(status(master).warnings).toEqual([expect.stringContaining("a is lost")]);
+    expect(master.state.isRestored).toBe(false);
+    // Its next boot may start what it has without a word: it was not heard to follow this master.
+    master.take({ kind: "confirm", worker: "a" });
+    master.pass(600_000, { b: held("b") });
+    expect(where(master)).toEqual(before);
+    master.report("a", { ...followed(master, "a"), watchdog: armed });
+    master.pass(60_000, { b: held("b") });
+    master.take({ kind: "confirm", worker: "a" });
+    expect(new Set(Object.values(where(master)))).toEqual(new Set(["b"]));
   });
 
   test("of two workers that hold one machine, the later number counts", () => {

@@ -116,7 +116,9 @@ export class Draft {
     const taken: string[] = [];
     for (const [machine, { owner_generation, movable }] of Object.entries(record.machines)) {
       const desired = this.#desired.machines.get(machine);
-      const mayGo = movable && (desired === undefined || desired.placement.movable === true);
+      // What an older backup says of it may be over: its next boot may start it without a word.
+      const isKnown = movable && !this.#isRestored;
+      const mayGo = isKnown && (desired === undefined || desired.placement.movable === true);
       if (!mayGo || (machines !== undefined && !machines.includes(machine))) continue;
       delete kept[machine];
       released[machine] = owner_generation;

@@ -1,7 +1,7 @@
 import { masterLimits } from "../protocol-master.ts";
 import type { Draft } from "./lifecycle-draft.ts";
 import { without } from "./lifecycle-report.ts";
-import type { ClusterState } from "./lifecycle-state.ts";
+import type { ClusterState, Placed } from "./lifecycle-state.ts";
 
 /**
  * After an older backup was restored: who has what is heard first, and given later. Pure. Since the
@@ -39,6 +39,22 @@ export function whyHeld({ state, now, settings }: Draft): string | undefined {
   const isAnyUnheard = [...state.workers.values()].some(({ heard }) => heard === undefined);
   const isEarly = now - state.started < settings.lostAfter;
   return isAnyUnheard || isEarly ? whyWaited(state) : undefined;
+}
+
+/**
+ * Whether a worker knows that a machine may move, and is under a lease for it, may be another since
+ * the backup: it counts again when the worker follows an assignment of this master that says so.
+ */
+export function distrust(draft: Draft): void {
+  for (const { name, record } of draft.workers()) {
+    const isTrusted = ({ movable, watchdog_ms }: Placed) => movable || watchdog_ms !== null;
+    if (!Object.values(record.machines).some(isTrusted)) continue;
+    const machines = Object.entries(record.machines).map(([machine, placed]): [string, Placed] => [
+      machine,
+      { ...placed, movable: false, watchdog_ms: null },
+    ]);
+    draft.assign(name, { ...record, machines: Object.fromEntries(machines) });
+  }
 }
 
 /**

@@ -4,7 +4,7 @@ import { applyStep } from "./lifecycle-apply.ts";
 import { Draft } from "./lifecycle-draft.ts";
 import { lostStep, standingOf, wakeOf } from "./lifecycle-fence.ts";
 import { adoptFound, answerOf, heardOnly, reportStep } from "./lifecycle-report.ts";
-import { giveAnew, whyHeld, whyWaited } from "./lifecycle-restored.ts";
+import { distrust, giveAnew, whyHeld, whyWaited } from "./lifecycle-restored.ts";
 import { schedule } from "./lifecycle-schedule.ts";
 import type {
   ClusterState,
@@ -190,6 +190,8 @@ function place(draft: Draft): void {
     return;
   }
   if (draft.state.isRestored) {
+    // Written before the reservation, with which the backup counts as made good.
+    distrust(draft);
     draft.reserveNumbers();
     return;
   }
