@@ -185,6 +185,30 @@ test("owner generations are higher after every restart, and after a restored bac
   expect(percent(restored)).toBe(0);
 });
 
+test("an older backup is made good before it counts as such", async () => {
+  const world = new World();
+  const master = await world.open();
+  await report(master, "a");
+  await master.post(declare([machine("one")]));
+  const old = master.state.workers.get("a")?.record.machines["one"]?.owner_generation ?? 0;
+  await master.stop();
+  world.incarnation = "b".repeat(32);
+  const restored = await world.open();
+  await report(restored, "a");
+  // As when it is killed before the reservation: all else is done by then.
+  world.refuses = (key) => key === "numbers";
+  world.now += settings.lostAfter;
+  await report(restored, "a");
+  expect(restored.state.isRestored).toBe(true);
+  const kept = (await world.store.get(masterBucket.name, "worker.a"))?.value ?? "{}";
+  expect(JSON.parse(kept)).toMatchObject({ machines: {}, released: { one: old } });
+  world.refuses = () => false;
+  await restored.post({ kind: "place" });
+  await restored.post({ kind: "time" });
+  const owner = restored.state.workers.get("a")?.record.machines["one"]?.owner_generation;
+  expect(owner).toBeGreaterThan(old);
+});
+
 test("a record of another version is told, and left as it is", async () => {
   const world = new World();
   const foreign = JSON.stringify({ version: 2 });

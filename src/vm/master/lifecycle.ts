@@ -68,7 +68,6 @@ function decide(draft: Draft, event: MasterEvent): Refusal | undefined {
     case "hook-ended":
       return hookEnded(draft, event);
     case "numbers":
-      if (draft.state.isRestored) giveAnew(draft);
       draft.reserved(event.numbers);
       return undefined;
     case "place":
@@ -190,8 +189,10 @@ function place(draft: Draft): void {
     return;
   }
   if (draft.state.isRestored) {
-    // Written before the reservation, with which the backup counts as made good.
+    // Written before the reservation, with which the backup counts as made good: a master that is
+    // killed in between does it once more.
     distrust(draft);
+    giveAnew(draft);
     draft.reserveNumbers();
     return;
   }
