@@ -298,7 +298,10 @@ export const workerStandings = ["healthy", "silent", "lost", "unheard"] as const
 /** How a worker that was lost was proven dead. */
 export const proofs = ["hook", "watchdog", "confirmed"] as const;
 
-/** How a machine of the cluster is: while all is as declared, as its declaration says. */
+/**
+ * How a machine of the cluster is: while all is as declared, as its declaration says. unknown: its
+ * worker is lost, and may have it as it was, or not.
+ */
 export const machineStatuses = [
   "pending",
   "running",
@@ -308,6 +311,7 @@ export const machineStatuses = [
   "stopping",
   "failed",
   "drifted",
+  "unknown",
 ] as const;
 export type MachineStatus = (typeof machineStatuses)[number];
 
@@ -370,7 +374,8 @@ export const clusterChangeSchema = v.strictObject({
   changes: v.array(
     v.strictObject({
       name: machineName,
-      kind: v.picklist(["add", "change", "remove"]),
+      /** recreate: it is deleted, its disks too, and made anew as it is declared. */
+      kind: v.picklist(["add", "change", "recreate", "remove"]),
       /** Where it is, or would go as things stand; null where it fits nowhere. */
       worker: v.nullable(nameSchema),
       detail: v.string(),

@@ -252,6 +252,9 @@ function decideReceived(machine: DesiredMachine, observed: ObservedMachine): Dec
 /** Keys of what is around a machine, and not of what it is made of. */
 const adjustable: ReadonlySet<string> = new Set<keyof VmSpec>(["health", "limits"]);
 
+/** Whether a machine goes on while this is changed, and is not created anew. */
+export const isAdjustable = (key: string): boolean => adjustable.has(key);
+
 /** undefined: it is held under the owner generation under which it is declared. */
 function decideOwner(
   { assigned }: DesiredMachine,

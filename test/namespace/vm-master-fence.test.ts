@@ -45,7 +45,7 @@ const stories: readonly (readonly [string, () => Promise<void>])[] = [
       );
       expect(failed).toContain("the fence hook failed");
       expect(readFileSync(seen, "utf8")).toMatch(/^--off a [0-9a-f-]{36}\n$/);
-      expect(await master.machine("web")).toMatchObject({ worker: "a", status: "drifted" });
+      expect(await master.machine("web")).toMatchObject({ worker: "a", status: "unknown" });
       const { owner_generation: old } = await master.machine("web");
       await b.report();
       await master.ask("fence", "--confirm", "a");

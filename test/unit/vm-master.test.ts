@@ -1,5 +1,6 @@
 /** What a master decides: who gets what, who is lost, and what proves it dead. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { changesBetween } from "../../src/vm/master/lifecycle-apply.ts";
 import { proofTime } from "../../src/vm/master/lifecycle-fence.ts";
 import type { MasterSettings, WorkerState } from "../../src/vm/master/lifecycle-state.ts";
 import { assignmentOf, isNewsTo, statusOf } from "../../src/vm/master/lifecycle-view.ts";
@@ -202,6 +203,31 @@ describe("declarations", () => {
     expect([...master.state.desired.machines.keys()]).toEqual(["one"]);
   });
 
+  test("what would be made anew is told apart from what goes on", () => {
+    const master = new SteppedMaster();
+    master.report("a");
+    const names = ["checks", "off", "large", "moved"];
+    master.take(declare([...names.map((name) => machine(name)), machine("waits", { cpu: 64 })]));
+    const before = master.state;
+    master.take(
+      declare([
+        machine("checks", { limits: { cpuWeight: 50 } }),
+        machine("off", { power: "off" }),
+        machine("large", { memoryMb: 1_024, power: "off" }),
+        machine("moved", movable),
+        machine("waits", { cpu: 65 }),
+      ]),
+    );
+    const { changes } = changesBetween(before, master.state);
+    expect(changes.map(({ name, kind, detail }) => `${name}: ${kind} ${detail}`)).toEqual([
+      "checks: change limits",
+      "large: recreate memoryMb, power: it is deleted with its disks, and made anew",
+      "moved: change placement",
+      "off: change power",
+      "waits: change cpu",
+    ]);
+  });
+
   test("two of one name are refused, and so is one that is too large", () => {
     const master = new SteppedMaster();
     expect(master.take(declare([machine("one"), machine("one")])).refusal?.kind).toBe("request");
@@ -367,7 +393,8 @@ describe("silence", () => {
     master.pass(7_200_000, { b: {} });
     expect(where(master)).toEqual({ one: "a" });
     const [one] = status(master).machines;
-    expect(one).toMatchObject({ status: "drifted", worker: "a" });
+    // What it said last says nothing of now.
+    expect(one).toMatchObject({ status: "unknown", worker: "a", phase: null, drift: [] });
     expect(status(master).workers[0]?.reason).toContain("hostler vm fence --confirm a");
     master.report("a");
     expect(workerOf(master, "a").standing).toBe("healthy");
@@ -733,6 +760,32 @@ test("what a worker that never comes back had is made anew elsewhere", () => {
     "delete-worker",
     "write-worker",
   ]);
+});
+
+test("a worker that is not lost is not forgotten, and how it comes to be is said", () => {
+  const master = new SteppedMaster();
+  master.report("a");
+  const forget = () => master.take({ kind: "forget", worker: "a", forGood: true }).refusal;
+  expect(forget()).toMatchObject({
+    received: "one that is healthy",
+    hint: "Stop that worker first",
+  });
+  master.pass(20_000);
+  expect(forget()).toMatchObject({
+    message: "a cannot be forgotten: it is not lost",
+    received: "one that is silent",
+    hint: "It is lost in 40 s, if it stays so",
+  });
+  master.pass(40_000);
+  expect(forget()).toBeUndefined();
+});
+
+test("a worker that follows no assignment yet says nothing of how far it is", () => {
+  const master = new SteppedMaster();
+  master.report("a", { convergence_percent: 0 });
+  expect(status(master).workers[0]?.convergence_percent).toBeNull();
+  master.report("a", { ...followed(master, "a"), convergence_percent: 100 });
+  expect(status(master).workers[0]?.convergence_percent).toBe(100);
 });
 
 test("a forgotten worker that is back follows again, though it has seen a later assignment", () => {

@@ -4,7 +4,7 @@ import {
   masterLimits,
   type Placement,
 } from "../protocol-master.ts";
-import { findDrift } from "../reconcile.ts";
+import { findDrift, isAdjustable } from "../reconcile.ts";
 import type { Draft } from "./lifecycle-draft.ts";
 import type {
   ClusterDesired,
@@ -155,6 +155,12 @@ function placementText({ labels = {}, spread, movable = false }: Placement): str
   return JSON.stringify([Object.entries(labels).sort(), spread?.group, spread?.by, movable]);
 }
 
+const RECREATED = "it is deleted with its disks, and made anew";
+
+/** Power and placement change nothing of what a machine is made of. */
+const isRecreating = (key: string): boolean =>
+  key !== "power" && key !== "placement" && !isAdjustable(key);
+
 /** What lies between two states, machine by machine. */
 export function changesBetween(before: ClusterState, after: ClusterState): ClusterChange {
   const names = new Set([...before.desired.machines.keys(), ...after.desired.machines.keys()]);
@@ -167,7 +173,12 @@ export function changesBetween(before: ClusterState, after: ClusterState): Clust
       return [{ name, kind: "add", worker, detail }];
     }
     const keys = changedKeys(old, next);
-    return keys.length === 0 ? [] : [{ name, kind: "change", worker, detail: keys.join(", ") }];
+    if (keys.length === 0) return [];
+    const detail = keys.join(", ");
+    const isMade = before.placed.has(name);
+    return isMade && keys.some(isRecreating)
+      ? [{ name, kind: "recreate", worker, detail: `${detail}: ${RECREATED}` }]
+      : [{ name, kind: "change", worker, detail }];
   });
   const { generation } = after.desired;
   return { generation, unchanged: generation === before.desired.generation, changes };

@@ -139,7 +139,8 @@ export function workerView(
     program: report?.program ?? null,
     observed: report?.observed ?? null,
     assignment: placeOf(state, name),
-    convergence_percent: report?.convergence_percent ?? null,
+    // Before it follows an assignment there is nothing to be as assigned.
+    convergence_percent: report?.observed == null ? null : report.convergence_percent,
     total: report?.total ?? null,
     free: freeOf(worker, requestsOf(state)) ?? null,
     labels: report?.labels ?? {},
@@ -167,12 +168,14 @@ function machineView(state: ClusterState, name: string): ClusterMachine {
   const reported = worker.heard?.byName.get(name);
   // What it says of a machine under another number is of another machine.
   const own = reported?.owner_generation === placed.owner_generation ? reported : undefined;
+  // What it said before says nothing of now.
+  const isLost = worker.standing === "lost";
   return {
     ...base,
     worker: worker.name,
     owner_generation: placed.owner_generation,
-    phase: own?.phase ?? null,
-    drift: own?.drift ?? [],
+    phase: isLost ? null : (own?.phase ?? null),
+    drift: isLost ? [] : (own?.drift ?? []),
     ...judge(state, { name, worker, desired, reported: own }),
   };
 }
@@ -193,7 +196,7 @@ function judge(
     return { status: "stopping", reason };
   }
   if (standing === "lost") {
-    return { status: "drifted", reason: `${name} is lost; the machine may run there on` };
+    return { status: "unknown", reason: `${name} is lost; the machine may run there on` };
   }
   if (heard === undefined) {
     return { status: "pending", reason: `${name} has not reported since this master's start` };

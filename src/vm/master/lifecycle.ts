@@ -2,7 +2,7 @@ import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { ReportReply } from "../protocol-master.ts";
 import { applyStep } from "./lifecycle-apply.ts";
 import { Draft } from "./lifecycle-draft.ts";
-import { lostStep, standingOf, wakeOf } from "./lifecycle-fence.ts";
+import { lostStep, silentSince, standingOf, wakeOf } from "./lifecycle-fence.ts";
 import { adoptFound, answerOf, heardOnly, reportStep } from "./lifecycle-report.ts";
 import { distrust, giveAnew, whyHeld, whyWaited } from "./lifecycle-restored.ts";
 import { schedule } from "./lifecycle-schedule.ts";
@@ -135,12 +135,24 @@ function forget(
   return withWorker(draft, name, (worker) => {
     const machines = Object.keys(worker.record.machines);
     const standing = standingOf(draft, worker);
-    if (standing !== "lost" || (machines.length > 0 && !forGood)) {
+    if (standing !== "lost") {
+      const { settings, state, now } = draft;
+      const left = Math.ceil((silentSince(state, worker) + settings.lostAfter - now) / 1_000);
+      const isThere = standing === "healthy";
       return {
         kind: "conflict",
-        message: `${name} cannot be forgotten`,
-        expected: "a worker that is lost, and has no machines",
-        received: `one that is ${standing}, and has ${machines.length}`,
+        message: `${name} cannot be forgotten: it is not lost`,
+        expected: `a worker that was not heard for ${Math.ceil(settings.lostAfter / 1_000)} s`,
+        received: `one that is ${standing}`,
+        hint: isThere ? "Stop that worker first" : `It is lost in ${left} s, if it stays so`,
+      };
+    }
+    if (machines.length > 0 && !forGood) {
+      return {
+        kind: "conflict",
+        message: `${name} cannot be forgotten: it has machines`,
+        expected: "a worker without machines",
+        received: `one that has ${machines.length}`,
         hint: "--for-good says that it never comes back: its machines are made anew elsewhere",
       };
     }

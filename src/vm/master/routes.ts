@@ -2,7 +2,7 @@ import { describePrincipal, type Principal } from "../../http/principal.ts";
 import { ProblemError } from "../../http/problem.ts";
 import { defineRoute, type Route } from "../../http/route.ts";
 import { StoreError } from "../../store/store.ts";
-import { masterApi } from "../protocol-master.ts";
+import { type ClusterChange, masterApi } from "../protocol-master.ts";
 import { changesBetween, requestOf } from "./lifecycle-apply.ts";
 import type { ClusterState, MasterEvent, Refusal, Step, WorkerState } from "./lifecycle-state.ts";
 import { machinesOf, statusOf, workersOf, workerView } from "./lifecycle-view.ts";
@@ -209,7 +209,12 @@ function workerOf(state: ClusterState, name: string): WorkerState {
   });
 }
 
-function countsOf(changes: readonly { readonly kind: "add" | "change" | "remove" }[]) {
+function countsOf(changes: ClusterChange["changes"]) {
   const count = (kind: string) => changes.filter((change) => change.kind === kind).length;
-  return { added: count("add"), changed: count("change"), removed: count("remove") };
+  return {
+    added: count("add"),
+    changed: count("change"),
+    recreated: count("recreate"),
+    removed: count("remove"),
+  };
 }
