@@ -137,7 +137,10 @@ function troubles(): void {
     expect(exitCode).toBe(111);
     expect(stderr).toContain("could not be renewed in time");
     await startAgain(first, "host-1");
-    expect((await first.tries("cluster")).stderr).toContain("This master stands by");
+    expect((await first.tries("cluster")).stderr).toContain(
+      `This master stands by: NATS is not reached at ${nats.address}`,
+    );
+    await first.authority.daemon.said(/NATS is not reached at/);
     await nats.start();
     await acts(first);
     await expectSame(owners, first);

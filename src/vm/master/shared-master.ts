@@ -2,19 +2,20 @@ import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import * as v from "valibot";
 import type { AdditionGround } from "../../authority/addition.ts";
-import { bootClockNow } from "../../event-loop/clock.ts";
+import { bootClockNow, monotonicNow } from "../../event-loop/clock.ts";
 import type { MetricsRegistry } from "../../http/metrics.ts";
 import { ProblemError } from "../../http/problem.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { NatsStore } from "../../store/nats/nats-store.ts";
 import { newWriteId, patienceFor, putOnce } from "../../store/put-once.ts";
 import { type Store, StoreError } from "../../store/store.ts";
-import type { Milliseconds } from "../../units/units.ts";
+import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import type { SharedStoreConfiguration } from "./configuration.ts";
 import { FencedStore } from "./fenced-store.ts";
 import { type SeenTerm, type TermWitness, termLimits } from "./lifecycle-term.ts";
 import type { ClusterMaster, MasterOpener } from "./master.ts";
 import { masterBucket } from "./records.ts";
+import { SharedLink } from "./shared-link.ts";
 import { TermKeeper, termKey } from "./term-keeper.ts";
 
 /** Where this host's own store remembers how far it has seen the shared one. */
@@ -40,6 +41,7 @@ export class SharedMaster {
   readonly #parts: SharedParts;
   readonly #store: NatsStore;
   readonly #keeper: TermKeeper;
+  readonly #link: SharedLink;
   #master: ClusterMaster | undefined;
 
   /** @throws FileRefused, StoreError for what the configuration names and cannot be used */
@@ -65,7 +67,12 @@ export class SharedMaster {
       onEnd: (reason) => ground.end(`this master acts no more: ${reason}`),
       onFailure: ground.onFailure,
     });
-    logger.info(`stands by at ${shared.servers.join(", ")}`);
+    logger.info(`stands by: follows in NATS which master acts, at ${shared.servers.join(", ")}`);
+    this.#link = new SharedLink({
+      store: this.#store,
+      ...{ servers: shared.servers, loop, logger, now: monotonicNow },
+      onFailure: ground.onFailure,
+    });
     this.#keeper.start();
   }
 
@@ -81,6 +88,18 @@ export class SharedMaster {
   /** @throws ProblemError */
   acting(): ClusterMaster {
     if (this.master !== undefined) return this.master;
+    const { lostFor, where } = this.#link;
+    if (lostFor !== undefined) {
+      throw new ProblemError(
+        "unavailable",
+        `This master stands by: NATS is not reached at ${where}`,
+        {
+          expected: "a NATS server that answers",
+          received: `none for ${formatDuration(lostFor)}`,
+          hint: "Look at that server, and at [store] of the master's configuration",
+        },
+      );
+    }
     const { holder } = this.#keeper;
     const who = holder === undefined ? "which one acts is not known yet" : `${holder} acts`;
     throw new ProblemError("unavailable", `This master stands by: ${who}`, {
@@ -134,6 +153,7 @@ export class SharedMaster {
 
   async #close(): Promise<void> {
     this.#keeper.close();
+    this.#link.close();
     await this.#store[Symbol.asyncDispose]();
   }
 }
