@@ -912,8 +912,11 @@ describe("a restored backup", () => {
     master.pass(600_000, { b: held("b") });
     expect(where(master)).toEqual(before);
     master.report("a", { ...followed(master, "a"), watchdog: armed });
-    master.pass(60_000, { b: held("b") });
-    master.take({ kind: "confirm", worker: "a" });
+    expect(assignmentOf(master.state, "a").machines[0]?.fencing).toBe("watchdog");
+    master.pass(proofTime(armed.timeout_ms) - 1, { b: held("b") });
+    expect(where(master)).toEqual(before);
+    master.pass(1, { b: held("b") });
+    expect(workerOf(master, "a").record.fenced?.how).toBe("watchdog");
     expect(new Set(Object.values(where(master)))).toEqual(new Set(["b"]));
   });
 

@@ -44,14 +44,14 @@ export function whyHeld({ state, now, settings }: Draft): string | undefined {
 /**
  * Whether a worker knows that a machine may move, and is under a lease for it, may be another since
  * the backup: it counts again when the worker follows an assignment of this master that says so.
+ * Its watchdog proves nothing of what may not move, and so is left as it is said.
  */
 export function distrust(draft: Draft): void {
   for (const { name, record } of draft.workers()) {
-    const isTrusted = ({ movable, watchdog_ms }: Placed) => movable || watchdog_ms !== null;
-    if (!Object.values(record.machines).some(isTrusted)) continue;
+    if (!Object.values(record.machines).some(({ movable }) => movable)) continue;
     const machines = Object.entries(record.machines).map(([machine, placed]): [string, Placed] => [
       machine,
-      { ...placed, movable: false, watchdog_ms: null },
+      { ...placed, movable: false },
     ]);
     draft.assign(name, { ...record, machines: Object.fromEntries(machines) });
   }
