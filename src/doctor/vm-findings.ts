@@ -29,7 +29,12 @@ export type Opening =
 
 /** What the kernel told over netlink, of links and of nftables, or why it did not. */
 export type NetworkFindings =
-  | { readonly outcome: "observed"; readonly observed: ObservedNetwork }
+  | {
+      readonly outcome: "observed";
+      readonly observed: ObservedNetwork;
+      /** By bridge: the artifacts folder of another worker that has it. */
+      readonly otherUsers?: ReadonlyMap<string, string>;
+    }
   | { readonly outcome: "refused"; readonly reason: string };
 
 /** A folder that the worker writes to, and makes where it is not there. */

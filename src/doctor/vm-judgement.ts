@@ -196,7 +196,7 @@ function networkChecks({ configuration }: VmFindings): readonly NetworkCheck[] {
     {
       check: "bridge",
       names: ["bridge-taken"],
-      fine: `${networkBridge} is free, or hostler's`,
+      fine: `${networkBridge} is free, or this worker's`,
       why: "the network of the machines",
     },
   ];
@@ -217,7 +217,10 @@ function judgeHostNetwork(findings: VmFindings): Advice[] {
   const bridge = configuration.networkBridge;
   const first = { bridge, subnet: subnetText(configuration), ipv6: "drop" } as const;
   const others = configuration.networks.map(({ specification }) => specification);
-  const all = judgeNetwork(network.observed, [first, ...others]);
+  const judged = [first, ...others].map((one) => {
+    return { ...one, otherUser: network.otherUsers?.get(one.bridge) };
+  });
+  const all = judgeNetwork(network.observed, judged);
   return checks.map(({ check, names, fine, why }) => {
     const own = all.filter(({ name }) => names.includes(name));
     return advise({

@@ -19,7 +19,7 @@ export async function probeVm(configuration: WorkerConfiguration): Promise<VmFin
     // Without a name nothing is made: the kernel makes a link by TUNSETIFF alone.
     tun: tryOpening("/dev/net/tun", constants.O_RDWR),
     vsock: tryOpening("/dev/vhost-vsock", constants.O_RDWR),
-    network: await probeNetwork(),
+    network: await probeNetwork(configuration),
     cgroup: probeCgroup(),
     artifacts: probeFolder(configuration.artifactsFolder),
     run: probeFolder(configuration.runFolder),
@@ -37,10 +37,18 @@ function tryOpening(path: string, flags: number): Opening {
 }
 
 /** It is imported here and not above: where memory may not be executable, ffi/ throws. */
-async function probeNetwork(): Promise<NetworkFindings> {
+async function probeNetwork(configuration: WorkerConfiguration): Promise<NetworkFindings> {
+  const { networkBridge, networks, artifactsFolder: folder } = configuration;
+  const bridges = [networkBridge, ...networks.map(({ specification: { bridge } }) => bridge)];
   try {
     const { observeNetwork } = await import("../network/kernel-network.ts");
-    return { outcome: "observed", observed: observeNetwork() };
+    const { otherBridgeUser } = await import("../network/bridge-lock.ts");
+    const observed = observeNetwork();
+    const users = bridges.flatMap((bridge): [string, string][] => {
+      const user = otherBridgeUser(bridge, { folder, observed });
+      return user === undefined ? [] : [[bridge, user.folder]];
+    });
+    return { outcome: "observed", observed, otherUsers: new Map(users) };
   } catch (error) {
     return { outcome: "refused", reason: error instanceof Error ? error.message : String(error) };
   }

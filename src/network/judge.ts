@@ -25,7 +25,10 @@ export interface NetworkFinding {
 }
 
 /** What of a network is judged. */
-export type JudgedNetwork = Pick<NetworkSpecification, "bridge" | "subnet" | "ipv6">;
+export type JudgedNetwork = Pick<NetworkSpecification, "bridge" | "subnet" | "ipv6"> & {
+  /** The artifacts folder of another worker that has the bridge. */
+  readonly otherUser?: string | undefined;
+};
 
 /** @param specifications of the networks that this host has, or is to have */
 export function judgeNetwork(
@@ -179,7 +182,16 @@ function judgeSubnet(
   });
 }
 
-function judgeBridge({ links }: ObservedNetwork, { bridge }: JudgedNetwork) {
+function judgeBridge({ links }: ObservedNetwork, { bridge, otherUser }: JudgedNetwork) {
+  if (otherUser !== undefined) {
+    const finding: NetworkFinding = {
+      severity: "broken",
+      name: "bridge-taken",
+      found: `${bridge} is that of the worker with ${otherUser}`,
+      mend: "name another bridge in network_bridge, with another subnet in vm_subnet_base",
+    };
+    return [finding];
+  }
   const link = links.find(({ name }) => name === bridge);
   if (link === undefined || readOwnership(link.alias) !== undefined) return [];
   const finding: NetworkFinding = {

@@ -17,7 +17,13 @@ import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
-import { checkSocketPath, makeSocketFolder } from "../messaging/listener.ts";
+import {
+  checkSocketPath,
+  isListenedAt,
+  listenedAt,
+  makeSocketFolder,
+  SocketPathError,
+} from "../messaging/listener.ts";
 import { allowUsers } from "../messaging/peer.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { type BookedEvent, EventBook } from "../units/event-book.ts";
@@ -60,6 +66,7 @@ import { restoreSnapshot } from "./perform/restoration.ts";
 import { type SnapshotProgress, Snapshots } from "./perform/snapshots.ts";
 import { vsockRefusal } from "./perform/vhost-vsock.ts";
 import { bootId } from "./perform/vmm-identity.ts";
+import { takeBridges, type WorkerBridges } from "./perform/worker-bridges.ts";
 import { WorkerLock } from "./perform/worker-lock.ts";
 import { WorkerNetworks } from "./perform/worker-networks.ts";
 import {
@@ -140,6 +147,7 @@ export class MachineWorker {
   readonly #holderReady = Promise.withResolvers<void>();
   readonly #holder: HolderClient;
   readonly #lock: WorkerLock;
+  readonly #bridges: WorkerBridges;
   readonly #images: ImageStore;
   readonly #tools: MachineTools;
   readonly #network: WorkerNetworks;
@@ -163,14 +171,16 @@ export class MachineWorker {
       readonly images: ImageStore;
       readonly hypervisors: HypervisorObservations;
       readonly lock: WorkerLock;
+      readonly bridges: WorkerBridges;
     },
   ) {
-    const { logger, loop, images, hypervisors, lock } = house;
+    const { logger, loop, images, hypervisors, lock, bridges } = house;
     const { configuration } = options;
     this.configuration = configuration;
     this.#logger = logger;
     this.#loop = loop;
     this.#lock = lock;
+    this.#bridges = bridges;
     this.#images = images;
     this.#hypervisors = hypervisors;
     this.#limited = new LimitedLogger(logger, {
@@ -182,6 +192,7 @@ export class MachineWorker {
       controlSocket: configuration.controlSocket,
       command: holderCommand(),
       onTrouble,
+      onTaken: (message) => this.#holderReady.reject(takenBy(configuration, message)),
       onReady: () => this.#holderReady.resolve(),
     });
     const folders = new MachineFolders(configuration.artifactsFolder);
@@ -275,6 +286,10 @@ export class MachineWorker {
 
   get boot(): string {
     return this.#tools.boot;
+  }
+
+  get isTakingRequests(): boolean {
+    return this.#control !== undefined;
   }
 
   /** What is another worker's by now, or may be, is ended before anything else is done. */
@@ -703,6 +718,8 @@ export class MachineWorker {
     this.#network[Symbol.dispose]();
     this.#holder[Symbol.dispose]();
     this.#limited[Symbol.dispose]();
+    const isInUse = this.machines.size + this.#unreadable.length > 0;
+    this.#bridges.release({ isInUse });
     this.#lock[Symbol.dispose]();
   }
 }
@@ -727,6 +744,14 @@ function makeDefaultFolder(path: string): void {
   if (path === defaultControlSocket) makeSocketFolder(path);
 }
 
+/** What is held for a machine is beside the control socket: two workers cannot have one. */
+function takenBy({ controlSocket }: WorkerConfiguration, message: string): SocketPathError {
+  return new SocketPathError(
+    `Cannot take requests at ${controlSocket}: expected a control_socket that no other worker ` +
+      `uses, received one whose holder says: ${message}. Stop that worker, or name another one.`,
+  );
+}
+
 /** Runs the worker until SIGTERM or SIGINT. Its machines run on. */
 export async function runWorker(options: WorkerOptions): Promise<number> {
   const logger = createLogger("hostler vm worker");
@@ -747,13 +772,17 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
     process.on(signal, () => asked.resolve(ExitCode.done));
   }
   const lock = await WorkerLock.take(loop, { folder: artifactsFolder, controlSocket });
+  if (isListenedAt(controlSocket)) throw listenedAt(controlSocket);
+  const bridges = takeBridges(configuration);
   const images = await ImageStore.open(artifactsFolder);
   const hypervisors = await Promise.race([asked.promise, askPrograms(options, loop, logger)]);
   if (typeof hypervisors === "number") return hypervisors;
-  const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock });
-  await worker.start();
-  logger.info(`takes requests at ${controlSocket}`);
-  const code = await Promise.race([asked.promise, failed.promise]);
+  const worker = new MachineWorker(options, { logger, loop, images, hypervisors, lock, bridges });
+  // What it waits for may never come: its holder may hang.
+  const ended = Promise.race([asked.promise, failed.promise]);
+  await Promise.race([ended, worker.start()]);
+  if (worker.isTakingRequests) logger.info(`takes requests at ${controlSocket}`);
+  const code = await ended;
   if (code === ExitCode.done) await worker.leave();
   worker.close();
   return code;

@@ -3,7 +3,11 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { guestLetters } from "../../scripts/test-guest.ts";
+import { holderSocketOf } from "../../src/holding/protocol.ts";
 import { hashPath } from "../../src/image/nar.ts";
+import { hostler } from "../support/binary.ts";
+import { TestDaemon } from "../support/holding.ts";
+import { startProgram } from "../support/program.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
@@ -207,6 +211,69 @@ skipUnless("the worker among the hostile", needs, () => {
       const { exitCode, stderr } = await second.ended();
       expect(exitCode).toBe(111);
       expect(stderr).toContain("expected a folder that no other worker uses");
+    });
+
+    test("a second worker with the same bridge is refused, and touches nothing of it", async () => {
+      await host.start();
+      await runs("web");
+      const before = await host.network();
+      const second = host.folder.file("second");
+      const refuseSecond = async (controlSocket: string) => {
+        const lines = [
+          `vm_artifacts_dir = "${second}"`,
+          `run_dir = "${second}-run"`,
+          `control_socket = "${controlSocket}"`,
+        ];
+        writeFileSync(`${second}.toml`, lines.join("\n"));
+        await using worker = startProgram([
+          ...[...host.enter, hostler(), "vm", "worker", "--config", `${second}.toml`],
+        ]);
+        const { exitCode, stderr } = await worker.ended();
+        expect(exitCode).toBe(111);
+        return stderr;
+      };
+      const own = `${second}.sock`;
+      const told = await refuseSecond(own);
+      expect(told).toContain("Cannot make the network of br-procurator");
+      expect(told).toContain(`the worker with ${host.artifacts}`);
+      expect(told).toContain("Name another one by network_bridge");
+      // Nor with the first one's socket, which it would wait for without end.
+      expect(await refuseSecond(host.controlSocket)).toContain(
+        `Cannot listen on ${host.controlSocket}: somebody listens there already`,
+      );
+      await host.kill();
+      expect(await refuseSecond(own)).toContain("whose machines have cards there");
+      expect(await host.network()).toEqual(before);
+      await host.start();
+      await host.counts("web");
+      await host.say("delete", "web", "--now", "--wait");
+      await endWorker();
+      // With its machines the bridge is nobody's any more.
+      const words = [...host.enter, hostler(), "vm", "worker", "--config", `${second}.toml`];
+      await using free = startProgram(words);
+      await free.said(/takes requests at/);
+    });
+
+    test("a worker whose control socket has the holder of another one is refused", async () => {
+      using other = new TestDaemon(host.controlSocket);
+      await other.ready();
+      const { exitCode, stderr } = await host.spawn().ended();
+      expect(exitCode).toBe(111);
+      expect(stderr).toContain(`Cannot take requests at ${host.controlSocket}: expected`);
+    });
+
+    test("a worker that waits for a holder that hangs ends when it is told to", async () => {
+      const asked = Promise.withResolvers<void>();
+      const silent = Bun.listen({
+        unix: holderSocketOf(host.controlSocket),
+        socket: { open: () => {}, data: () => asked.resolve() },
+      });
+      const worker = host.spawn();
+      await asked.promise;
+      process.kill(host.workerProcessId, "SIGTERM");
+      expect(await worker.ended()).toMatchObject({ exitCode: 0 });
+      expect(host.said).not.toContain("takes requests at");
+      silent.stop(true);
     });
 
     test("a link of somebody else with the bridge's name is told, and left alone", async () => {

@@ -1,6 +1,6 @@
 /** What on a host stands in the way of its machines' network. */
 import { describe, expect, test } from "bun:test";
-import { judgeNetwork } from "../../src/network/judge.ts";
+import { type JudgedNetwork, judgeNetwork } from "../../src/network/judge.ts";
 import type { ChainSummary } from "../../src/network/nftables.ts";
 import type { ObservedNetwork } from "../../src/network/observation.ts";
 import { planNetwork } from "../../src/network/plan.ts";
@@ -11,7 +11,7 @@ type Changes = Partial<Omit<ObservedNetwork, "settings">> & {
   readonly settings?: Partial<ObservedNetwork["settings"]>;
 };
 
-function judge(changes: Changes = {}, specification: Partial<typeof defaultSpecification> = {}) {
+function judge(changes: Changes = {}, specification: Partial<JudgedNetwork> = {}) {
   const usual = new NetworkWorld().observe();
   const settings = { ...usual.settings, ...changes.settings };
   const observed = { ...usual, ...changes, settings };
@@ -43,7 +43,7 @@ describe("what a network needs", () => {
     expect(judgeNetwork({ ...world.observe(), routes }, [defaultSpecification])).toEqual([]);
   });
 
-  test.each<[string, Changes, Partial<typeof defaultSpecification>]>([
+  test.each<[string, Changes, Partial<JudgedNetwork>]>([
     ["no-tun", { settings: { hasTunDevice: false } }, {}],
     ["no-forwarding", { settings: { forwarding: false } }, {}],
     ["no-ipv6-forwarding", {}, { ipv6: "route" }],
@@ -51,6 +51,7 @@ describe("what a network needs", () => {
     ["firewalld", { chains: [forwardChain({ table: "firewalld", policy: "accept" })] }, {}],
     ["legacy-iptables", { settings: { hasLegacyFilter: true } }, {}],
     ["bridge-taken", { links: [linkOf({ name: "br-procurator", index: 9 })] }, {}],
+    ["bridge-taken", {}, { otherUser: "/var/lib/procurator/other" }],
     ["subnet-overlap", { routes: [routeTo("10.100.7.0/24", 1)] }, {}],
     ["subnet-overlap", { routes: [routeTo("10.0.0.0/8", 1)] }, {}],
   ])("%s", (name, changes, specification) => {
