@@ -235,6 +235,13 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
       call.done(summarize(worker, entry));
       return true;
     }
+    const waiting = waitingText(entry);
+    if (waiting !== undefined) {
+      const folder = worker.configuration.artifactsFolder;
+      const hint = `It goes on by itself when there is room in ${folder}`;
+      refuse(call, "system", `${name}: ${waiting}`, hint);
+      return true;
+    }
     const why = entry.state.reason === undefined ? "" : `: ${entry.state.reason}`;
     if (phase === "backing-off" && wasRefused(worker, name)) {
       const hint = "It is tried again by itself; hostler vm show tells what came of it";
@@ -296,6 +303,14 @@ function sendEvents(worker: MachineWorker, request: Of<"events">, call: ControlC
   call.onGone(() => subscription[Symbol.dispose]());
 }
 
+function waitingText({ machine: { whyWaiting } }: Entry): string | undefined {
+  return whyWaiting && `its record cannot be written, and what follows waits: ${whyWaiting}`;
+}
+
+/** Where it is as it should be, what came before is the history's. */
+const lastReason = ({ phase, wanted, reason }: MachineState) =>
+  phase === wanted ? null : (reason ?? null);
+
 export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const { machine, state } = entry;
   const { spec, allocation, choice } = machine.record;
@@ -304,13 +319,15 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const instance = instanceOf(state);
   const parts = machine.knownParts;
   const { progress } = machine;
-  // Where it is as it should be, what came before is the history's.
-  const reason = state.phase === state.wanted ? undefined : state.reason;
   return {
     name: spec.name,
     phase: state.phase,
     wanted: state.wanted,
-    reason: entry.doubt ?? worker.migrations.preparationOf(spec.name) ?? reason ?? null,
+    reason:
+      entry.doubt ??
+      waitingText(entry) ??
+      worker.migrations.preparationOf(spec.name) ??
+      lastReason(state),
     pid: instance?.processId ?? null,
     invocation: instance?.invocation ?? null,
     address: card?.address ?? null,
@@ -445,6 +462,10 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     master: worker.mastered?.status() ?? null,
     warnings: [
       ...worker.hypervisorWarnings,
+      ...entries.flatMap((entry) => {
+        const waiting = waitingText(entry);
+        return waiting === undefined ? [] : [`${entry.machine.name}: ${waiting}`];
+      }),
       ...worker.unreadable.map(({ path, reason }) => `${path} is not understood: ${reason}`),
     ],
   };

@@ -90,6 +90,9 @@ export interface WorkerOptions {
 /** Between two questions for a VMM that may be alive and cannot be told from another. */
 const DOUBT_AGAIN_AFTER: Milliseconds = 1_000;
 
+/** Between two looks whether what was ordered still waits for a note. */
+const WAITING_AGAIN_AFTER: Milliseconds = 2_000;
+
 /** In which a guest that was asked to shut down must be off. */
 const SHUTDOWN_GRACE: Milliseconds = 60_000;
 
@@ -652,7 +655,20 @@ export class MachineWorker {
     entry.timer?.wake[Symbol.dispose]();
     entry.timer = undefined;
     if (deadline === undefined) return;
-    const wake = this.#loop.wakeAt(deadline, () => {
+    this.#wakeAt(deadline, { name, entry, deadline });
+  }
+
+  #wakeAt(
+    time: number,
+    subject: { readonly name: string; readonly entry: Entry; readonly deadline: number },
+  ): void {
+    const { name, entry, deadline } = subject;
+    const wake = this.#loop.wakeAt(time, () => {
+      // Nobody was asked yet whose answer is late: the order waits for a note.
+      if (entry.machine.whyWaiting !== undefined) {
+        this.#wakeAt(monotonicNow() + WAITING_AGAIN_AFTER, subject);
+        return;
+      }
       entry.timer = undefined;
       this.handle(name, { kind: "deadline" });
     });

@@ -347,8 +347,13 @@ skipUnless("the worker among the hostile", needs, () => {
       // The worker's own word for the folder is below the mount from now on.
       await client.change("pause", "web");
       await waitFor("the trouble", () => host.said.includes("its record cannot be written"));
+      const why = /its record cannot be written, and what follows waits: .*EROFS/;
+      expect(await refusal("pause", "web", "--wait")).toMatch(why);
+      expect(await host.say("list")).toMatch(why);
+      expect(await host.say("status")).toMatch(/WARNING +web: its record cannot be written/);
       await host.on("umount", folder);
-      expect(await client.wait("web", "paused")).toMatchObject({ phase: "paused" });
+      await host.reaches("web", "paused");
+      expect(await host.say("status")).not.toContain("cannot be written");
       await host.kill();
       await host.start();
       await host.reaches("web", "paused");
@@ -378,6 +383,36 @@ skipUnless("the worker among the hostile", needs, () => {
 });
 
 skipUnless("the worker on a full disk", needs, () => {
+  test("machines that filled it are paused, ended and removed; new ones are told", async () => {
+    using folder = temporaryFolder();
+    using disk = new SmallDisk(folder.file("artifacts"), "4m");
+    await using small = await VmHost.make({ folder });
+    const usual = await small.image();
+    await small.start();
+    using client = await small.client();
+    for (const name of ["web", "api"]) {
+      await client.create(small.specOf(name, usual), "running");
+      await client.wait(name, "running");
+    }
+    disk.fill();
+    expect(disk.free).toBe(0);
+    expect(await small.say("pause", "web", "--wait")).toStartWith("web: paused");
+    await client.create(small.specOf("new", usual), "created");
+    const { exitCode, stderr } = await small.run("boot", "new", "--wait");
+    expect(exitCode).toBe(111);
+    expect(stderr).toMatch(/new: its record cannot be written.*ENOSPC.*when there is room in/s);
+    await small.kill();
+    await small.start();
+    await small.reaches("web", "paused");
+    using again = await small.client();
+    await again.create(small.specOf("new", usual), "created");
+    expect(await small.say("delete", "new", "--wait")).toBe("new: removed\n");
+    for (const name of ["web", "api"]) {
+      expect(await small.say("delete", name, "--now", "--wait")).toBe(`${name}: removed\n`);
+    }
+    expect(small.kept()).toEqual({ machines: [], images: [], run: [] });
+  });
+
   test("a machine waits for room, for its record and for its image", async () => {
     using folder = temporaryFolder();
     using disk = new SmallDisk(folder.file("artifacts"), "4m");

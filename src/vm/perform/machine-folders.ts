@@ -10,7 +10,6 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import {
   type LegibleParts,
@@ -22,6 +21,7 @@ import {
 } from "../machine-record.ts";
 import { refuseName } from "../protocol.ts";
 import { haveOwner } from "./disk-ownership.ts";
+import { RecordReserve } from "./record-reserve.ts";
 
 /** A record that cannot be understood: its machine is left alone, and told. */
 export interface UnreadableRecord {
@@ -40,6 +40,7 @@ const recordName = "machine.json";
  */
 export class MachineFolders {
   readonly #folder: string;
+  readonly #reserve: RecordReserve;
 
   /** @throws FileRefused when the folder cannot be made or used */
   constructor(artifactsFolder: string) {
@@ -49,9 +50,10 @@ export class MachineFolders {
       path: this.#folder,
       otherwise: "give another folder",
     };
-    withFile(place, () => {
+    this.#reserve = withFile(place, () => {
       mkdirSync(this.#folder, { recursive: true });
       chmodSync(this.#folder, 0o711);
+      return new RecordReserve(artifactsFolder);
     });
   }
 
@@ -92,6 +94,11 @@ export class MachineFolders {
     return { records, unreadable };
   }
 
+  /** Something of the machine is on the disk. */
+  hasRecord(name: string): boolean {
+    return existsSync(join(this.folderOf(name), recordName));
+  }
+
   /** @throws Error (ENOSPC, EROFS …): the former record stands */
   write(name: string, record: MachineRecord): void {
     const folder = this.folderOf(name);
@@ -99,7 +106,8 @@ export class MachineFolders {
       mkdirSync(folder);
       chmodSync(folder, 0o711);
     }
-    writeDurably(join(folder, recordName), `${JSON.stringify(record, null, 2)}\n`);
+    const text = `${JSON.stringify(record, null, 2)}\n`;
+    this.#reserve.write(join("machines", name, recordName), text);
   }
 
   /** Its record first: without one the rest is no machine's. @throws Error (EBUSY …) */

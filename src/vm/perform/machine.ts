@@ -36,6 +36,9 @@ export interface MachineHandlers {
   readonly onProgress: () => void;
 }
 
+const isFarewell = (effect: MachineEffect): boolean =>
+  effect.kind === "note" && effect.note.wanted === "absent";
+
 /** Performs what was decided for one machine, in order; answers come back as events. */
 export class Machine implements Disposable {
   readonly name: string;
@@ -47,6 +50,7 @@ export class Machine implements Disposable {
   #parts: MachineParts | undefined;
   readonly #queue: MachineEffect[] = [];
   #noteRetry: Disposable | undefined;
+  #whyWaiting: string | undefined;
   #preparing: AbortController | undefined;
   #progress: PreparationProgress | undefined;
   #measured:
@@ -208,6 +212,11 @@ export class Machine implements Disposable {
     return this.#vmm.endUnadopted(note.instance);
   }
 
+  /** Why its record cannot be written: all that was decided since waits for that. */
+  get whyWaiting(): string | undefined {
+    return this.#whyWaiting;
+  }
+
   /** Of the preparation under way. */
   get progress(): PreparationProgress | undefined {
     return this.#progress;
@@ -297,7 +306,14 @@ export class Machine implements Disposable {
 
   perform(effects: readonly MachineEffect[]): void {
     this.#queue.push(...effects);
+    // Of one that is not on the disk yet, this may be what it waited for.
+    if (effects.some(isFarewell)) this.#tryAgain();
     this.#work();
+  }
+
+  #tryAgain(): void {
+    this.#noteRetry?.[Symbol.dispose]();
+    this.#noteRetry = undefined;
   }
 
   /** In order, and nothing after a note that could not be written. */
@@ -331,15 +347,30 @@ export class Machine implements Disposable {
     try {
       this.#tools.folders.write(this.name, record);
       this.#record = record;
+      this.#tellWaiting(undefined);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
+      if (this.#isForgottenAnyway(note)) return;
       this.#tools.onTrouble(`${this.name}: its record cannot be written, it waits: ${message}`);
       this.#queue.unshift({ kind: "note", note });
       this.#noteRetry = this.#tools.loop.wakeAfter(NOTE_AGAIN_AFTER, () => {
         this.#noteRetry = undefined;
         this.#work();
       });
+      this.#tellWaiting(message);
     }
+  }
+
+  #tellWaiting(why: string | undefined): void {
+    if (this.#whyWaiting === why) return;
+    this.#whyWaiting = why;
+    this.#handlers.onProgress();
+  }
+
+  /** It is to be removed, and nothing of it is on the disk that a next worker would find. */
+  #isForgottenAnyway(note: Note): boolean {
+    const isLeaving = note.wanted === "absent" || this.#queue.some(isFarewell);
+    return isLeaving && !this.#tools.folders.hasRecord(this.name);
   }
 
   /** To whom it was given: in the same write as the note, and until it is taken back. */
