@@ -3,6 +3,7 @@ import {
   AF_NETLINK,
   MSG_DONTWAIT,
   MSG_TRUNC,
+  NETLINK_ADD_MEMBERSHIP,
   NETLINK_CAP_ACK,
   NETLINK_EXT_ACK,
   NETLINK_GET_STRICT_CHK,
@@ -257,6 +258,84 @@ export class NetlinkSocket implements Disposable {
 
   [Symbol.dispose](): void {
     this.#socket.close();
+  }
+}
+
+/**
+ * What the kernel tells everybody who asks, of changes that anybody makes in this process's
+ * network namespace: groups of netlink(7).
+ */
+export class NetlinkNotices implements Disposable {
+  /** Readable when there is something to be taken. */
+  readonly descriptor: OwnedDescriptor;
+
+  /** @throws SystemCallError where the kernel has no such protocol or group, or refuses it */
+  constructor(protocol: keyof typeof protocols, groups: readonly number[]) {
+    const type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    const number = libc.socket(AF_NETLINK, type, protocols[protocol]);
+    this.descriptor = new OwnedDescriptor(check("socket", number, `netlink ${protocol}`));
+    try {
+      this.#bind(protocol);
+      for (const group of groups) this.#join(group);
+    } catch (error) {
+      this.descriptor.close();
+      throw error;
+    }
+  }
+
+  /** To any port: a socket that has none is in a group, and told nothing. */
+  #bind(protocol: string): void {
+    const address = new NativeMemory(layouts.sockaddr_nl.size);
+    address.view.setUint16(layouts.sockaddr_nl.nl_family, AF_NETLINK, true);
+    const bound = libc.bind(this.descriptor.number, address.address, address.size);
+    check("bind", bound, `netlink ${protocol}`);
+  }
+
+  #join(group: number): void {
+    const memory = new NativeMemory(4);
+    memory.view.setUint32(0, group, true);
+    const { number } = this.descriptor;
+    const option = NETLINK_ADD_MEMBERSHIP;
+    const joined = libc.setsockopt(number, SOL_NETLINK, option, memory.address, memory.size);
+    check("setsockopt", joined, `NETLINK_ADD_MEMBERSHIP ${group}`);
+  }
+
+  /**
+   * The types of all messages that are there; "lost" where there were more than there was room for
+   * (ENOBUFS), or one that is none.
+   */
+  take(): ReadonlySet<number> | "lost" {
+    const types = new Set<number>();
+    let isLost = false;
+    for (;;) {
+      senderLength.view.setUint32(0, senderAddress.size, true);
+      const length = attempt(() =>
+        libc.recvfrom(
+          this.descriptor.number,
+          receiveMemory.address,
+          receiveMemory.size,
+          MSG_DONTWAIT,
+          senderAddress.address,
+          senderLength.address,
+        ),
+      );
+      if (length === -Errno.EAGAIN) return isLost ? "lost" : types;
+      isLost ||= length < 0;
+      // Other processes may write to this socket; only port 0 is the kernel.
+      const sender = senderAddress.view.getUint32(layouts.sockaddr_nl.nl_pid, true);
+      if (length <= 0 || sender !== 0) continue;
+      try {
+        const messages = decodeMessages(receiveMemory.bytes.slice(0, length));
+        for (const { type } of messages) types.add(type);
+      } catch (error) {
+        if (!(error instanceof MalformedNetlink)) throw error;
+        isLost = true;
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.descriptor.close();
   }
 }
 

@@ -307,6 +307,14 @@ function waitingText({ machine: { whyWaiting } }: Entry): string | undefined {
   return whyWaiting && `its record cannot be written, and what follows waits: ${whyWaiting}`;
 }
 
+function cutOffText({ machine }: Entry): string | undefined {
+  if (!machine.isCutOff) return undefined;
+  return (
+    "its card was removed by somebody else, and its VMM does not have the one that was made " +
+    `since: hostler vm replace-vmm ${machine.name}`
+  );
+}
+
 /** Where it is as it should be, what came before is the history's. */
 const lastReason = ({ phase, wanted, reason }: MachineState) =>
   phase === wanted ? null : (reason ?? null);
@@ -326,6 +334,7 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
     reason:
       entry.doubt ??
       waitingText(entry) ??
+      cutOffText(entry) ??
       worker.migrations.preparationOf(spec.name) ??
       lastReason(state),
     pid: instance?.processId ?? null,
@@ -462,9 +471,12 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     master: worker.mastered?.status() ?? null,
     warnings: [
       ...worker.hypervisorWarnings,
+      ...worker.network.warnings,
       ...entries.flatMap((entry) => {
-        const waiting = waitingText(entry);
-        return waiting === undefined ? [] : [`${entry.machine.name}: ${waiting}`];
+        const texts = [waitingText(entry), cutOffText(entry)];
+        return texts.flatMap((text) =>
+          text === undefined ? [] : `${entry.machine.name}: ${text}`,
+        );
       }),
       ...worker.unreadable.map(({ path, reason }) => `${path} is not understood: ${reason}`),
     ],

@@ -202,7 +202,10 @@ export class MachineWorker {
     const { records, unreadable } = folders.read();
     this.#unreadable = unreadable;
     const leftAlone = unreadable.map(({ name, legible: { addresses } }) => ({ name, addresses }));
-    this.#network = new WorkerNetworks(loop, configuration, { leftAlone, onTrouble });
+    this.#network = new WorkerNetworks(loop, configuration, {
+      ...{ leftAlone, onTrouble },
+      onCutOff: (name) => this.machines.get(name)?.machine.cutOff(),
+    });
     this.snapshots = new Snapshots(configuration.artifactsFolder);
     this.cgroups = MachineCgroups.open(configuration.cgroup);
     const { own: cgroup } = this.cgroups;

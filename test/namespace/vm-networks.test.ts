@@ -103,6 +103,7 @@ const needs = [
   root,
   program("qemu-system-x86_64", "qemu-system-x86"),
   program("ip", "iproute2"),
+  program("nft", "nftables"),
   file("/bin/busybox", "busybox-static"),
   file("/dev/net/tun", "none: a module of the kernel"),
 ];
@@ -233,6 +234,50 @@ skipUnless("networks of a worker", needs, () => {
     await host.counts("web");
     await host.say("delete", "web", "--now", "--wait");
     expect(await host.network()).toEqual({ links: [], tables: [] });
+  });
+
+  test("what somebody else changes is made again at once, and told", async () => {
+    await host.start();
+    await create("web", "--start");
+    const network = async () => {
+      const { links, tables } = await host.network();
+      return { links: links.toSorted(), tables: tables.toSorted() };
+    };
+    const before = await network();
+    const { pid, tap } = await host.summary("web");
+    const mended = async (...words: readonly string[]) => {
+      const told = host.said.split("somebody else changed").length;
+      await host.on(...words);
+      await waitFor(`what ${words.join(" ")} took`, async () => {
+        const isTold = host.said.split("somebody else changed").length > told;
+        return isTold && Bun.deepEquals(await network(), before);
+      }).catch((error: Error) => {
+        error.message += `\nthe worker: ${host.said}`;
+        throw error;
+      });
+    };
+    await mended("nft", "delete", "table", "netdev", "hostler-vm-br-procurator");
+    expect(await host.say("status")).toMatch(
+      /WARNING .*somebody else changed the network of the machines.*change-rules/,
+    );
+    await mended("nft", "flush", "ruleset");
+    await mended("ip", "link", "set", "br-procurator", "down");
+    await mended("ip", "address", "flush", "dev", "br-procurator");
+    expect((await host.summary("web")).reason).toBeNull();
+    await mended("ip", "link", "delete", tap ?? "");
+    const cutOff = /its card was removed by somebody else.*hostler vm replace-vmm web/;
+    expect(await host.say("list")).toMatch(cutOff);
+    expect(await host.say("status")).toMatch(cutOff);
+    await host.say("replace-vmm", "web", "--wait");
+    const after = await host.summary("web");
+    expect(after.pid).not.toBe(pid);
+    expect(after.reason).toBeNull();
+    // Its own changes are nobody else's.
+    const told = host.said.split("somebody else changed").length;
+    await create("api");
+    await host.say("delete", "api", "--wait");
+    await mended("nft", "flush", "ruleset");
+    expect(host.said.split("somebody else changed").length).toBe(told + 1);
   });
 
   test("a network in a VLAN is made, or refused by name where the kernel has none", async () => {

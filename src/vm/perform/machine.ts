@@ -56,6 +56,8 @@ export class Machine implements Disposable {
   #measured:
     | { readonly processId: number; readonly seconds: number; readonly at: number }
     | undefined;
+  /** Of the VMM whose card somebody removed. */
+  #cutOff: string | undefined;
   #hasNoFolder = false;
   #isDisposed = false;
 
@@ -210,6 +212,16 @@ export class Machine implements Disposable {
     if (typeof note === "string" || note.instance === undefined) return false;
     if (this.#record.boot !== this.#tools.boot) return false;
     return this.#vmm.endUnadopted(note.instance);
+  }
+
+  /** The card of its VMM was removed by somebody: another VMM has it again. */
+  cutOff(): void {
+    this.#cutOff = this.#vmm.invocation;
+    this.#handlers.onProgress();
+  }
+
+  get isCutOff(): boolean {
+    return this.#cutOff !== undefined && this.#cutOff === this.#vmm.invocation;
   }
 
   /** Why its record cannot be written: all that was decided since waits for that. */

@@ -1,3 +1,4 @@
+import { monotonicNow, wallClock } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { AddressPool, macAddressOf, tapNameOf } from "../../network/addresses.ts";
 import { readOwnership } from "../../network/desired.ts";
@@ -6,11 +7,18 @@ import {
   observeNetwork,
   readLinkCounters,
 } from "../../network/kernel-network.ts";
+import { NetworkWatch } from "../../network/network-watch.ts";
 import type { ObservedNetwork } from "../../network/observation.ts";
 import { describeOperation, type NetworkOperation, planNetwork } from "../../network/plan.ts";
 import type { LinkCounters } from "../../network/rtnetlink.ts";
-import type { DesiredNetwork, NetworkCard, PortForward } from "../../network/specification.ts";
+import type {
+  DesiredNetwork,
+  DesiredNetworks,
+  NetworkCard,
+  PortForward,
+} from "../../network/specification.ts";
 import { formatIpv4, parseIpv4, parseSubnet } from "../../network/subnet.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { Card } from "../cards.ts";
 import type { MachineRecord } from "../machine-record.ts";
 import type { VmSpec } from "../protocol.ts";
@@ -21,6 +29,13 @@ import { listenerAt } from "./host-ports.ts";
 import { passStep } from "./kill-points.ts";
 import type { MachineNetwork } from "./machine-tools.ts";
 import { allowListOf, NetworkServices, type ServedCard } from "./network-services.ts";
+
+/** From a change of this host's network to the look whether it is about ours: others follow it. */
+const LOOK_AFTER: Milliseconds = 500;
+/** For so long `status` tells of what somebody else changed. */
+const TOLD_FOR: Milliseconds = 3_600_000;
+/** Of what was changed, so much is told. */
+const MOST_TOLD = 5;
 
 export type CardsChoice =
   | { readonly kind: "cards"; readonly cards: Card[] }
@@ -97,6 +112,14 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   readonly #records = new Map<string, MachineRecord>();
   /** Of all machines, whether their cards were made yet or not. */
   readonly #claims = new Map<string, Claim>();
+  /** What the last pass has made; undefined until one has, and while one does. */
+  #made: DesiredNetworks | undefined;
+  /** What of it was refused, as it is told. */
+  #undone: ReadonlySet<string> = new Set();
+  #watch: NetworkWatch | undefined;
+  #look: Disposable | undefined;
+  #changed: { readonly at: MonotonicTime; readonly text: string } | undefined;
+  readonly #onCutOff: (machine: string) => void;
   #next: Pass | undefined;
   #isPassing = false;
   #isDisposed = false;
@@ -107,10 +130,13 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
     options: {
       readonly leftAlone: readonly LeftAlone[];
       readonly onTrouble: (message: string) => void;
+      /** Its TAP was removed under its VMM, which has no card any more. */
+      readonly onCutOff: (machine: string) => void;
     },
   ) {
     const { onTrouble } = options;
     this.#loop = loop;
+    this.#onCutOff = options.onCutOff;
     this.#onTrouble = onTrouble;
     this.#leftAlone = new Set(options.leftAlone.map(({ name }) => name));
     this.#withheld = options.leftAlone;
@@ -146,6 +172,7 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   async start(records: readonly MachineRecord[]): Promise<void> {
     for (const record of records) this.#keep(record);
     for (const one of this.#withheld) this.#withhold(one);
+    this.#begin();
     // Without a machine nothing of a network is made, nor anybody else's touched.
     if (records.length === 0) return;
     try {
@@ -153,6 +180,62 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
     } catch (error) {
       this.#onTrouble(`the network is not as it should be: ${messageOf(error)}`);
     }
+  }
+
+  #begin(): void {
+    try {
+      this.#watch = new NetworkWatch(this.#loop, () => this.#lookLater());
+    } catch (error) {
+      this.#onTrouble(`what others change of the network is not noticed: ${messageOf(error)}`);
+    }
+  }
+
+  /** Our own changes are told as well: after them nothing is found. */
+  #lookLater(): void {
+    if (this.#isDisposed) return;
+    this.#look ??= this.#loop.wakeAfter(LOOK_AFTER, () => {
+      this.#look = undefined;
+      // A pass that had seen the network before the change does not see it.
+      if (this.#isPassing) this.#lookLater();
+      else void this.#mend();
+    });
+  }
+
+  async #mend(): Promise<void> {
+    try {
+      if (this.#changedOf(observeNetwork()).length > 0) await this.#pass(undefined);
+    } catch (error) {
+      this.#onTrouble(`the network is not as it should be: ${messageOf(error)}`);
+    }
+  }
+
+  /** What is not as the last pass made it. */
+  #changedOf(observed: ObservedNetwork): NetworkOperation[] {
+    if (this.#made === undefined) return [];
+    const { operations } = planNetwork(this.#made, observed);
+    return operations.filter((one) => !this.#undone.has(describeOperation(one)));
+  }
+
+  #tellChanged(observed: ObservedNetwork): void {
+    const changed = this.#changedOf(observed);
+    if (changed.length === 0) return;
+    const words = changed.slice(0, MOST_TOLD).map(describeOperation);
+    const more = changed.length > MOST_TOLD ? `, and ${changed.length - MOST_TOLD} more` : "";
+    const text =
+      "somebody else changed the network of the machines, which is made as it was: " +
+      `${words.join("; ")}${more}`;
+    this.#onTrouble(text);
+    this.#changed = { at: monotonicNow(), text: `${wallClock()}: ${text}` };
+    const taps = new Set(changed.flatMap((one) => (one.kind === "make-tap" ? one.name : [])));
+    for (const [machine, { cards }] of this.#claims) {
+      if (cards.some(({ tap }) => taps.has(tap))) this.#onCutOff(machine);
+    }
+  }
+
+  /** What everybody who looks at this host should know of its networks. */
+  get warnings(): readonly string[] {
+    if (this.#changed === undefined || monotonicNow() - this.#changed.at > TOLD_FOR) return [];
+    return [this.#changed.text];
   }
 
   /** Why a machine cannot have what it declares, whatever others have. */
@@ -442,14 +525,16 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
       // A bridge goes with its last machine, and nobody is there to be served.
       if (!wanted.has(configuration.specification.bridge)) services[Symbol.dispose]();
     }
-    const { operations, refusals } = planNetwork(
-      { owner: this.#owner, networks, leftAlone: [...this.#leftAlone] },
-      observed,
-    );
+    this.#tellChanged(observed);
+    this.#made = undefined;
+    const desired = { owner: this.#owner, networks, leftAlone: [...this.#leftAlone] };
+    const { operations, refusals } = planNetwork(desired, observed);
     const refused = await applyNetworkInTurns(operations, async () => {
       await this.#loop.letOthers();
       if (this.#isDisposed) throw new Error("The worker ends");
     });
+    this.#made = desired;
+    this.#undone = new Set(refused.map(({ operation }) => describeOperation(operation)));
     return [
       ...refusals.map(({ machine, bridge, reason, mend }) => {
         const text = `${machine ?? bridge}: ${reason}. ${sentence(mend)}`;
@@ -542,6 +627,8 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   /** Links and rules stay: the machines need them. */
   [Symbol.dispose](): void {
     this.#isDisposed = true;
+    this.#watch?.[Symbol.dispose]();
+    this.#look?.[Symbol.dispose]();
     for (const { services } of this.#places.values()) services[Symbol.dispose]();
   }
 }
