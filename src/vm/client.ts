@@ -131,13 +131,16 @@ export class WorkerClient implements Disposable {
     return (await this.#request(consoleSchema, "console", { name })).path;
   }
 
-  /** Says what is wanted; the answer tells how the machine is right after. */
+  /**
+   * Says what is wanted; the answer tells how the machine is right after. null: a machine with a
+   * damaged record was removed.
+   */
   change(
     verb: MachineVerb,
     name: string,
     options: { readonly now?: boolean; readonly grace_ms?: Milliseconds } = {},
-  ): Promise<VmSummary> {
-    return this.#request(vmSummarySchema, verb, { name, ...options });
+  ): Promise<VmSummary | null> {
+    return this.#request(v.nullable(vmSummarySchema), verb, { name, ...options });
   }
 
   /** Answered when the machine is in that phase: null when it is removed. */

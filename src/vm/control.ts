@@ -9,6 +9,8 @@ import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { instanceOf, whyRefused } from "./lifecycle.ts";
 import type { HistoryEntry, MachineEvent, MachineState, Wish } from "./lifecycle-state.ts";
+import { damagedText } from "./perform/damaged-machine.ts";
+import type { UnreadableRecord } from "./perform/machine-folders.ts";
 import { measureMachine } from "./perform/measure.ts";
 import type {
   ControlRequest,
@@ -80,6 +82,11 @@ type AboutOne = Exclude<
 function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall): void {
   const entry = worker.machines.get(request.name);
   if (entry === undefined) {
+    const damaged = worker.damaged(request.name);
+    if (damaged !== undefined) {
+      void answerDamaged(worker, damaged, request, call);
+      return;
+    }
     // Whoever deleted it may ask for its end after that came.
     if (request.verb === "wait" && request.until === "removed") call.done(null);
     else refuseUnknown(worker, request.name, call);
@@ -110,6 +117,28 @@ function answerAbout(worker: MachineWorker, request: AboutOne, call: ControlCall
       return;
     default:
       wish(worker, entry, request, call);
+  }
+}
+
+/** Of a machine whose record is not understood nothing is known, but that it can be removed. */
+async function answerDamaged(
+  worker: MachineWorker,
+  damaged: UnreadableRecord,
+  request: AboutOne,
+  call: ControlCall,
+): Promise<void> {
+  if (request.verb !== "delete" || request.now !== true) {
+    // Whoever lets go of it need not hear how it could be mended.
+    const why = request.verb === "delete" ? "its guest cannot be asked to shut down, and " : "";
+    refuse(call, "record-damaged", `${damaged.name}: ${why}${damagedText(damaged)}`);
+    return;
+  }
+  try {
+    await worker.removeDamaged(damaged);
+    call.done(null);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    refuse(call, "system", `${damaged.name} was not removed: ${message}`);
   }
 }
 
@@ -469,6 +498,7 @@ function statusOf(worker: MachineWorker): WorkerStatus {
     generation: worker.desired.generation,
     convergence_percent: worker.desired.convergencePercent,
     master: worker.mastered?.status() ?? null,
+    damaged: worker.unreadable.map(({ name, path, reason }) => ({ name, path, reason })),
     warnings: [
       ...worker.hypervisorWarnings,
       ...worker.network.warnings,
@@ -478,7 +508,8 @@ function statusOf(worker: MachineWorker): WorkerStatus {
           text === undefined ? [] : `${entry.machine.name}: ${text}`,
         );
       }),
-      ...worker.unreadable.map(({ path, reason }) => `${path} is not understood: ${reason}`),
+      ...worker.unreadable.map((one) => `${one.name}: ${damagedText(one)}`),
+      ...(worker.desired.damage === undefined ? [] : [worker.desired.damage]),
     ],
   };
 }

@@ -87,7 +87,7 @@ export class DesiredState {
     const found = file?.read();
     this.#kept = found;
     if (typeof found === "string") {
-      worker.onTrouble(`${file?.path} is not understood, and nothing is declared: ${found}`);
+      worker.onTrouble(this.damage ?? found);
     } else if (found !== undefined) {
       this.#desired = desiredOf(found, found.generation, found.given);
     }
@@ -109,6 +109,22 @@ export class DesiredState {
   /** Declared machines that this worker does not have, because it could not make them. */
   get unmade(): readonly UnmadeMachine[] {
     return [...this.#unmade.values()];
+  }
+
+  /** What was refused for something that is over by now is tried again. */
+  lookAnew(): void {
+    this.#refused.clear();
+    this.reconcile();
+  }
+
+  /** Why nothing is declared though something was: its file is damaged. */
+  get damage(): string | undefined {
+    if (typeof this.#kept !== "string") return undefined;
+    const { file } = this.#worker;
+    return (
+      `${file?.path} is not understood, and nothing is declared: ${this.#kept}. Machines stay as ` +
+      "they are: say hostler vm apply FILE again, which writes it anew"
+    );
   }
 
   /** What a master declares, and which machines may not run: kept to from now on. */

@@ -332,6 +332,8 @@ export const errorKinds = [
   /** There is no machine of this name. */
   "unknown-machine",
   "name-taken",
+  /** There is one of this name, and its record is not understood. */
+  "record-damaged",
   "unknown-snapshot",
   /** Its files are not what its manifest says. */
   "snapshot-damaged",
@@ -696,6 +698,11 @@ export const workerStatusSchema = v.object({
   convergence_percent: v.nullable(v.number()),
   /** Whom it follows; null for a worker that has what is declared here. */
   master: v.nullable(masterStatusSchema),
+  /** Machines whose records are not understood, beside `machines`. */
+  damaged: v.optional(
+    v.array(v.object({ name: v.string(), path: v.string(), reason: v.string() })),
+    [],
+  ),
   /** What is not as it should be, such as a host without KVM. */
   warnings: v.array(v.string()),
 });

@@ -53,6 +53,7 @@ import { masteredWorker } from "./mastered-worker.ts";
 import { MigrationDesk, type UnallocatedRecord } from "./migration-desk.ts";
 import { Captures } from "./perform/captures.ts";
 import { ConfinersAhead } from "./perform/confiners-ahead.ts";
+import { damagedText, removeDamaged } from "./perform/damaged-machine.ts";
 import { DesiredFile } from "./perform/desired-file.ts";
 import { ownerGenerationIn } from "./perform/disk-ownership.ts";
 import { DiskPreparation } from "./perform/disk-preparation.ts";
@@ -157,7 +158,7 @@ export class MachineWorker {
   readonly #hypervisors: HypervisorObservations;
   readonly #confiners: ConfinersAhead;
   readonly #tidying: MemoryTidying;
-  readonly #unreadable: readonly UnreadableRecord[];
+  readonly #unreadable: UnreadableRecord[];
   #control: ControlServer<ControlRequest> | undefined;
   #isDeciding = false;
   #isAnnounced = false;
@@ -492,9 +493,40 @@ export class MachineWorker {
     return undefined;
   }
 
+  /** One whose record is not understood. */
+  damaged(name: string): UnreadableRecord | undefined {
+    return this.#unreadable.find((one) => one.name === name);
+  }
+
+  /**
+   * Ends its VMM, and removes what there is of it.
+   * @throws RemovalRefused; DisksRefused; Error (EBUSY …): it stays as it is
+   */
+  async removeDamaged(record: UnreadableRecord): Promise<void> {
+    const { loop, folders, runFolder } = this.#tools;
+    const records = [...this.machines.values()].map(({ machine }) => machine.record);
+    const others = this.#unreadable.filter((one) => one !== record);
+    const knownUsers = new Set([
+      ...records.map(({ allocation }) => allocation.user),
+      ...others.flatMap(({ legible }) => legible.users),
+    ]);
+    const network = this.#network;
+    await removeDamaged(record, { loop, folders, network, runFolder, knownUsers });
+    const at = this.#unreadable.indexOf(record);
+    if (at >= 0) this.#unreadable.splice(at, 1);
+    await this.#removeUnusedImages();
+    this.#logger.info(`${record.name}: removed, whose record was not understood`);
+    // Where it is declared, it can be made now.
+    this.desired.lookAnew();
+  }
+
   #refuseName(name: string) {
-    const taken = this.machines.has(name) || this.#unreadable.some((one) => one.name === name);
-    if (taken || this.#restoring.has(name)) {
+    const damaged = this.damaged(name);
+    if (damaged !== undefined) {
+      const message = `There is a machine ${name} already, and ${damagedText(damaged)}`;
+      return { kind: "name-taken", message } as const;
+    }
+    if (this.machines.has(name) || this.#restoring.has(name)) {
       return { kind: "name-taken", message: `There is a machine ${name} already` } as const;
     }
     if (this.machines.size + this.#restoring.size < limits.machines) return undefined;

@@ -315,8 +315,16 @@ skipUnless("the worker among the hostile", needs, () => {
         /web\/machine\.json is not understood, and its machine is left alone/,
       );
       expect(host.said).toContain(`Nobody else is given what reads as its address: ${address}`);
-      expect(await host.say("status")).toContain("machine.json is not understood");
-      expect(await refusal(...wordsOf("web"))).toContain("There is a machine web already");
+      const mend = "hostler vm delete web --now";
+      expect(await host.say("status")).toMatch(
+        /WARNING +web: .*machine\.json is not understood.*hostler vm delete web --now/,
+      );
+      expect(await host.say("list")).toMatch(/web +damaged: .*machine\.json is not understood/);
+      const taken = await refusal(...wordsOf("web"));
+      expect(taken).toContain("There is a machine web already");
+      for (const told of [taken, await refusal("show", "web"), await refusal("delete", "web")]) {
+        expect(told).toContain(mend);
+      }
       // What others do takes nothing of it: no image, no TAP, no folder of its VMM.
       expect(await create("api")).not.toContain(`${address}\n`);
       expect(host.vmms().size).toBe(2);
@@ -335,6 +343,39 @@ skipUnless("the worker among the hostile", needs, () => {
       await host.reaches("web", "running");
       await host.counts("web");
       expect(host.vmm).toBe(vmm);
+    });
+
+    test("a machine with a damaged record goes by delete --now, and no other one", async () => {
+      await host.start();
+      for (const name of ["web", "api"]) await runs(name);
+      const before = new Map((await host.summaries()).map(({ name, pid }) => [name, pid]));
+      await endWorker();
+      const record = join(host.machineFolder("web"), "machine.json");
+      const whole = readFileSync(record);
+      for (const damage of [whole.subarray(0, whole.indexOf('"choice"')), "{}"]) {
+        writeFileSync(record, damage);
+        await host.start();
+        if (damage !== "{}") await endWorker();
+      }
+      expect(await host.say("delete", "web", "--now", "--wait")).toBe("web: removed\n");
+      expect((await host.summaries()).map(({ name, pid }) => [name, pid])).toEqual([
+        ["api", before.get("api") ?? null],
+      ]);
+      expect(host.vmmProcesses()).toHaveLength(1);
+      expect(host.kept().machines).toEqual(["api"]);
+      expect((await host.network()).links).toHaveLength(2);
+      expect(await host.say("status")).not.toContain("is not understood");
+      await host.counts("api");
+      await runs("web");
+      await endWorker();
+      const lost = readFileSync(record);
+      writeFileSync(record, lost.subarray(0, lost.indexOf('"choice"')));
+      writeFileSync(join(host.artifacts, "desired.json"), "[");
+      await host.start();
+      expect(await host.say("status")).toMatch(/desired\.json is not understood.*vm apply FILE/);
+      for (const name of ["web", "api"]) await host.say("delete", name, "--now", "--wait");
+      expect(host.kept()).toEqual({ machines: [], images: [], run: [] });
+      expect(await host.network()).toEqual({ links: [], tables: [] });
     });
 
     test("a record that cannot be written is waited for, and what follows it", async () => {

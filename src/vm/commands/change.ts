@@ -29,7 +29,8 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   const { name, verb } = options;
   using client = await WorkerClient.connect(options["control-socket"]);
   const summary = await client.change(verb, name, options.now ? { now: true } : {});
-  const reached = options.wait ? await reach(client, summary, verb) : summary;
+  const isAwaited = options.wait && summary !== null;
+  const reached = isAwaited ? await reach(client, summary, verb) : summary;
   await printSummary(reached, options);
   return ExitCode.done;
 }

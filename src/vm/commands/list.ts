@@ -1,5 +1,6 @@
 import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns, renderTable } from "../../command-line/table.ts";
+import { escapeControls } from "../../logging/format.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
@@ -16,11 +17,14 @@ export async function runList(options: ListOptions): Promise<number> {
   using client = await WorkerClient.connect(options["control-socket"]);
   const machines = await client.list();
   if (options.json) await printJson(machines);
-  else await printText(renderMachines(machines));
+  else await printText(renderMachines(machines, (await client.status()).damaged));
   return ExitCode.done;
 }
 
-export function renderMachines(machines: readonly VmSummary[]): string {
+export function renderMachines(
+  machines: readonly VmSummary[],
+  damaged: WorkerStatus["damaged"] = [],
+): string {
   const isChecked = machines.some(({ health }) => health !== null);
   const rows = machines.map((machine) => [
     machine.name,
@@ -32,6 +36,10 @@ export function renderMachines(machines: readonly VmSummary[]): string {
     `${machine.restarts}`,
     ...(isChecked ? [healthText(machine)] : []),
   ]);
+  for (const { name, path, reason } of damaged) {
+    const why = `damaged: ${path} is not understood: ${reason}`;
+    rows.push([name, escapeControls(why), ...Array.from({ length: isChecked ? 6 : 5 }, () => "-")]);
+  }
   const head = ["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"];
   return renderTable(isChecked ? [...head, "HEALTH"] : head, rows);
 }

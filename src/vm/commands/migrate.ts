@@ -113,8 +113,8 @@ export async function runMigrate(options: MigrateOptions): Promise<number> {
   if (options["resume-here"]) {
     if (ticket !== undefined) throw new UsageError("--ticket and --resume-here exclude each other");
     using client = await WorkerClient.connect(options["control-socket"]);
-    const { wanted } = await client.change("claim", name);
-    const phase = wanted === "paused" ? "paused" : "running";
+    const claimed = await client.change("claim", name);
+    const phase = claimed?.wanted === "paused" ? "paused" : "running";
     await printSummary(await awaitPhase(client, name, phase), options);
     return ExitCode.done;
   }

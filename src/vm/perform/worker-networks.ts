@@ -441,6 +441,28 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
     if (wasThere) throwOwn(await this.#pass(name), name, this.#subjectsOf(cards));
   }
 
+  /** Users of the TAPs that carry a machine's name. @throws NetlinkError */
+  ownersOf(name: string): number[] {
+    return observeNetwork().links.flatMap(({ alias, tap }) => {
+      const ownership = readOwnership(alias);
+      const isOwn = ownership?.owner === this.#owner && ownership.machine === name;
+      return isOwn && tap?.owner !== undefined ? [tap.owner] : [];
+    });
+  }
+
+  /** What a machine has of which nobody knows what it should have: nobody has it any more. */
+  async abandon(name: string): Promise<void> {
+    this.#leftAlone.delete(name);
+    for (const { addresses } of this.#withheld.filter((one) => one.name === name)) {
+      for (const address of addresses.flatMap((text) => parseIpv4(text) ?? [])) {
+        for (const { pool } of this.#places.values()) {
+          if (pool.holderOf(address) === name) pool.release(address);
+        }
+      }
+    }
+    await this.#pass(name);
+  }
+
   #subjectsOf(cards: readonly Card[]): Subjects {
     const bridges = cards.flatMap(({ network }) => {
       return this.#places.get(network)?.configuration.specification.bridge ?? [];
