@@ -69,6 +69,8 @@ function processor(
   return { processor: { ...hypervisors.processor, ...changed } };
 }
 
+const free = { outcome: "observed", observed: new NetworkWorld().observe() } as const;
+
 /** A host that lacks nothing. */
 const perfect: VmFindings = {
   configuration: workerDefaults,
@@ -178,6 +180,12 @@ describe("what each lack is", () => {
       network({ links: [linkOf({ name: "br-procurator", index: 9 })] }),
       { bridge: "missing" },
       "network_bridge",
+    ],
+    [
+      "another worker's bridge",
+      { network: { ...free, otherUsers: new Map([["br-procurator", "/var/lib/other"]]) } },
+      { bridge: "missing" },
+      "another subnet in vm_subnet_base",
     ],
     [
       "a folder of others",
