@@ -142,8 +142,12 @@ const diffCommand = defineCommand({
   meta: {
     name: "diff",
     description: "Say what apply of a file would do",
-    examples: [["hostler vm diff machines.toml", "Exit code 0: nothing"]],
-    exitCodes: { 0: "all is as it is declared", 1: "apply would do something", ...refused },
+    examples: [["hostler vm diff machines.toml", "Exit code 0: nothing, all is so"]],
+    exitCodes: {
+      0: "all is as it is declared",
+      1: "something is not, or not yet, as declared: apply would change it, or cannot",
+      ...refused,
+    },
   },
   args: declarationFlags,
   run: async (args) =>

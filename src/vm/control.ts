@@ -8,7 +8,13 @@ import { answerSnapshots } from "./control-snapshots.ts";
 import { DeclarationRefused } from "./desired-state.ts";
 import { describeEntry } from "./event-words.ts";
 import { instanceOf, whyRefused } from "./lifecycle.ts";
-import type { HistoryEntry, MachineEvent, MachineState, Wish } from "./lifecycle-state.ts";
+import {
+  type HistoryEntry,
+  type MachineEvent,
+  type MachineState,
+  VMM_DIED,
+  type Wish,
+} from "./lifecycle-state.ts";
 import { damagedText } from "./perform/damaged-machine.ts";
 import type { UnreadableRecord } from "./perform/machine-folders.ts";
 import { measureMachine } from "./perform/measure.ts";
@@ -271,8 +277,9 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
       refuse(call, "system", `${name}: ${waiting}`, hint);
       return true;
     }
-    const why = entry.state.reason === undefined ? "" : `: ${entry.state.reason}`;
-    if (phase === "backing-off" && wasRefused(worker, name)) {
+    const reason = reasonOf(entry);
+    const why = reason === undefined ? "" : `: ${withoutStop(reason)}`;
+    if (phase === "backing-off" && didNotStart(worker, name)) {
       const hint = "It is tried again by itself; hostler vm show tells what came of it";
       refuse(call, "system", `${name} was not started${why}`, hint);
       return true;
@@ -288,12 +295,27 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
   call.onGone(() => subscription[Symbol.dispose]());
 }
 
-/** The last thing that happened to a machine that waits for its next start: no crash, a refusal. */
-function wasRefused(worker: MachineWorker, name: string): boolean {
-  const ends = new Set(["prepare-refused", "network-refused", "start-refused", "died"]);
-  const last = worker.events.historyOf(name).findLast(({ entry }) => ends.has(entry.what));
-  return last !== undefined && last.entry.what !== "died";
+/** Why it is as it is; of a VMM that died, its own last words. */
+function reasonOf({ machine, state }: Entry): string | undefined {
+  const { reason } = state;
+  const words = reason === VMM_DIED ? machine.lastWords : undefined;
+  return words === undefined ? reason : `${reason}: ${words}`;
 }
+
+const withoutStop = (text: string) => text.replace(/\.$/, "");
+
+/** Whether it waits since its last start was refused, or the VMM of that never answered. */
+function didNotStart(worker: MachineWorker, name: string): boolean {
+  const history = worker.events.historyOf(name).map(({ entry }) => entry);
+  const last = history.findLast(({ what }) => startEnds.has(what));
+  if (last?.what !== "died") return last !== undefined;
+  const { invocation } = last;
+  return !history.some((one) => one.what === "attached" && one.invocation === invocation);
+}
+
+const startEnds: ReadonlySet<HistoryEntry["what"]> = new Set<HistoryEntry["what"]>([
+  ...(["prepare-refused", "network-refused", "start-refused", "died"] as const),
+]);
 
 /** Where a machine is on its way to; undefined where it rests for good. */
 function wantedPhase(state: MachineState): string | undefined {
@@ -345,8 +367,8 @@ function cutOffText({ machine }: Entry): string | undefined {
 }
 
 /** Where it is as it should be, what came before is the history's. */
-const lastReason = ({ phase, wanted, reason }: MachineState) =>
-  phase === wanted ? null : (reason ?? null);
+const lastReason = (entry: Entry) =>
+  entry.state.phase === entry.state.wanted ? null : (reasonOf(entry) ?? null);
 
 export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
   const { machine, state } = entry;
@@ -365,7 +387,7 @@ export function summarize(worker: MachineWorker, entry: Entry): VmSummary {
       waitingText(entry) ??
       cutOffText(entry) ??
       worker.migrations.preparationOf(spec.name) ??
-      lastReason(state),
+      lastReason(entry),
     pid: instance?.processId ?? null,
     invocation: instance?.invocation ?? null,
     address: card?.address ?? null,

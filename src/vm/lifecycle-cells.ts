@@ -42,6 +42,7 @@ import {
   type Of,
   type Outcome,
   orderLimits,
+  VMM_DIED,
 } from "./lifecycle-state.ts";
 
 /** The cells of the table: what an event means in a phase. */
@@ -754,8 +755,7 @@ export const clear = (state: MachineState, instance: Instance): MachineEffect =>
   capture: pendingOf(state),
 });
 
-const reasonOf = (why: string) =>
-  why === "off" ? "its VMM ended in an orderly way" : "its VMM died";
+const reasonOf = (why: string) => (why === "off" ? "its VMM ended in an orderly way" : VMM_DIED);
 
 /** A VMM that ends with status 0 by itself has run a guest that shut itself down. */
 function whyDied(

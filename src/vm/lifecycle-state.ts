@@ -437,6 +437,9 @@ export type MachineEffect =
   | { readonly kind: "record"; readonly entry: HistoryEntry };
 export type EffectKind = MachineEffect["kind"];
 
+/** Why a machine is off that did not end by itself; its own last words say more. */
+export const VMM_DIED = "its VMM died";
+
 /** What is kept of the past, and told to subscribers. */
 export type HistoryEntry =
   | {

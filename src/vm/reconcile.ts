@@ -229,15 +229,12 @@ const givenText = (name: string, { to, time }: Given) =>
 
 /** One that came from another host, whose file declared it as this one's does now. */
 function decideReceived(machine: DesiredMachine, observed: ObservedMachine): Decision {
-  const { name, hash } = machine.spec;
+  const { name } = machine.spec;
   if (machine.assigned !== undefined) {
     return { standing: stand(name, "left-alone", "it came from another host, by an operator") };
   }
   if (observed.wanted === "absent") return { standing: pending(name, "it is being removed") };
-  // With the same hash it is the same image, wherever it was read.
-  const isSame = (key: string) =>
-    adjustable.has(key) || (key === "imagePath" && hash === observed.spec?.hash);
-  const drift = findDrift(machine.spec, observed.spec).filter(({ key }) => !isSame(key));
+  const drift = findDrift(machine.spec, observed.spec).filter(({ key }) => !adjustable.has(key));
   if (drift.length === 0) {
     const standing = pending(name, "it came from another host");
     return { standing, command: { kind: "adopt", name, machine } };
@@ -341,13 +338,18 @@ const stand = (name: string, status: Standing["status"], reason: string | undefi
 });
 const pending = (name: string, reason: string) => stand(name, "pending", reason);
 
-/** Every key that differs; one that is left out stands for nothing. */
+/**
+ * Every key that differs; one that is left out stands for nothing. With the same hash it is the
+ * same image, wherever it is read.
+ */
 export function findDrift(desired: VmSpec, observed: VmSpec | undefined): readonly Drift[] {
   if (observed === undefined) return [];
+  const isSameImage = desired.hash !== undefined && desired.hash === observed.hash;
   const keys = new Set([...Object.keys(desired), ...Object.keys(observed)]) as Set<keyof VmSpec>;
   return [...keys].sort().flatMap((key) => {
     const [wanted, found] = [comparable(desired, key), comparable(observed, key)];
     if (JSON.stringify(wanted) === JSON.stringify(found)) return [];
+    if (key === "imagePath" && isSameImage && wanted !== undefined) return [];
     return [{ key, desired: wanted, observed: found }];
   });
 }

@@ -123,3 +123,22 @@ skipUnless(
     });
   },
 );
+
+skipUnless(
+  "machines that are not the file's",
+  [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")],
+  () => {
+    test("one that an operator made is left alone, and that is not as declared", async () => {
+      await host.start();
+      using client = await host.client();
+      await client.create(host.specOf("a", image), "created");
+      await reach({ a: "created" });
+      const { exitCode, stdout } = await host.run(
+        "diff",
+        declare([{ name: "a", power: "created" }]),
+      );
+      expect(stdout).toContain("left-alone");
+      expect(exitCode).toBe(1);
+    });
+  },
+);

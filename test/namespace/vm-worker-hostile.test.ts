@@ -113,6 +113,16 @@ skipUnless("the worker among the hostile", needs, () => {
       await host.reaches("web", "running");
     });
 
+    test("one that cannot run is told in its VMM's words, and nobody waits for it", async () => {
+      await host.start();
+      using client = await host.client();
+      const much = { ...host.specOf("web", image), memoryMb: 4 * 1024 * 1024 };
+      await client.create(much, "running");
+      const told = /web was not started: its VMM died: qemu-system.*It is tried again by itself/s;
+      expect(await refusal("boot", "web", "--wait")).toMatch(told);
+      expect((await host.summary("web")).reason).toMatch(/its VMM died: qemu-system/);
+    });
+
     test("one that hangs is reported, never collected, and taken up when it answers", async () => {
       await host.start();
       await runs("web");

@@ -277,6 +277,13 @@ describe("drift", () => {
     ]);
     expect(findDrift(one, undefined)).toEqual([]);
   });
+
+  test("an image of the same hash is the same one, wherever it is read", () => {
+    const moved = spec("a", { imagePath: "/elsewhere" });
+    expect(findDrift(moved, spec("a", { imagePath: "/images/one" }))).toEqual([]);
+    const other = spec("a", { imagePath: "/elsewhere", hash: "sha256-other" });
+    expect(findDrift(other, spec("a")).map(({ key }) => key)).toEqual(["hash", "imagePath"]);
+  });
 });
 
 test("commands are the lifecycle's events", () => {

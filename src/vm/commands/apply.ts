@@ -30,7 +30,7 @@ export async function runApply(options: ApplyOptions): Promise<number> {
   const answer = await client.declare(verb, outcome.desired);
   if (json) await printJson(answer);
   else await printText(renderReconciliation(answer));
-  const isSame = answer.commands.length === 0;
+  const isSame = answer.commands.length === 0 && answer.convergence_percent === 100;
   return verb === "apply" || isSame ? ExitCode.done : differsExitCode;
 }
 

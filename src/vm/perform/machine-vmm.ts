@@ -239,6 +239,11 @@ export class MachineVmm implements Disposable {
     return this.#seat === undefined ? this.#lastOutput : this.#seat.output;
   }
 
+  /** The last line of that. */
+  get lastWords(): string | undefined {
+    return lastWordsOf(this.output);
+  }
+
   perform(effect: VmmEffect): void {
     switch (effect.kind) {
       case "spawn": {
@@ -310,8 +315,8 @@ export class MachineVmm implements Disposable {
   #noteOutput(seat: VmmSeat): void {
     const said = seat.output;
     if (seat === this.#seat) this.#lastOutput = said;
-    const last = said?.split("\n").at(-1)?.slice(-LONGEST_LAST_WORD);
-    if (last === undefined || last === "") return;
+    const last = lastWordsOf(said);
+    if (last === undefined) return;
     this.#tools.onTrouble(`${this.#name}: the last words of its VMM: ${last}`);
   }
 
@@ -855,6 +860,10 @@ function agentFor(
 ): MachineSpecification["agent"] {
   if (hypervisor === "cloud-hypervisor") return { vsock: GUEST_CONTEXT };
   return agent === "vsock" ? { vsock: user } : "virtio-serial";
+}
+
+function lastWordsOf(said: string | undefined): string | undefined {
+  return said?.split("\n").at(-1)?.slice(-LONGEST_LAST_WORD) || undefined;
 }
 
 /** What its VMM is told to make. */

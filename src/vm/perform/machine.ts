@@ -257,6 +257,11 @@ export class Machine implements Disposable {
     return this.#vmm.output;
   }
 
+  /** The last line of that: why a VMM gave up stands in its own words alone. */
+  get lastWords(): string | undefined {
+    return this.#vmm.lastWords;
+  }
+
   get folder(): string {
     return this.#tools.folders.folderOf(this.name);
   }
