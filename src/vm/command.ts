@@ -87,6 +87,16 @@ const createCommand = defineCommand({
       valueHint: "words",
       description: "The kernel's command line, in place of the image's",
     },
+    "machine-type": {
+      type: "string",
+      valueHint: "pc-q35-7.2",
+      description: "Of QEMU: a version of q35, or microvm",
+    },
+    "processor-model": {
+      type: "string",
+      valueHint: "Nehalem-v1",
+      description: "Of QEMU, by its name there",
+    },
     "allow-domain": {
       type: "string",
       repeatable: true,

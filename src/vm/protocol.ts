@@ -100,6 +100,9 @@ const hash = v.pipe(
   v.regex(/^sha256-[A-Za-z0-9+/]{43}=$/, 'Expected "sha256-" and 44 characters of base64'),
 );
 
+const machineTypeRule = 'Expected "pc-q35-N.M" or "microvm", as qemu-system-x86_64 -machine help';
+const processorModelRule = "Expected a model, as qemu-system-x86_64 -cpu help lists them";
+
 /**
  * A machine as somebody declares it: by an image with its hash (vm-config.json is in it), or by
  * its kernel and disk.
@@ -136,6 +139,14 @@ const vmSpecEntries = {
       v.minValue(limits.leastMemoryMebibytes),
       v.maxValue(limits.memoryMebibytes),
     ),
+  ),
+  /** Of QEMU, as it is recorded: else the newest that its host has when it is made. */
+  machineType: v.optional(
+    v.pipe(v.string(), v.regex(/^(pc-q35-\d{1,3}\.\d{1,3}|microvm)$/, machineTypeRule)),
+  ),
+  /** Of QEMU, by its name there: else what its host can give to others as well. */
+  processorModel: v.optional(
+    v.pipe(v.string(), v.regex(/^[A-Za-z0-9][\w.-]{0,63}$/, processorModelRule)),
   ),
   networkAllowedDomains: v.optional(
     v.pipe(v.array(domainSchema), v.maxLength(networkLimits.allowedDomains)),
@@ -181,6 +192,8 @@ export const vmSpecSchema = v.pipe(
   v.check((spec) => hasCardForForwards(spec), forwardsNeedCardRule),
 );
 export type VmSpec = v.InferOutput<typeof vmSpecSchema>;
+/** What of a machine's VMM its declaration says. */
+export type VmmWish = Partial<Pick<VmSpec, "machineType" | "processorModel">>;
 
 /** A machine as a file declares it, with keys of its reader's own. */
 export const desiredMachineSchema = <Own extends v.ObjectEntries>(own: Own) =>

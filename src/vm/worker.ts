@@ -75,6 +75,7 @@ import {
   controlRequestSchema,
   defaultControlSocket,
   limits,
+  type VmmWish,
   type VmSpec,
 } from "./protocol.ts";
 import type { ObservedMachine } from "./reconcile.ts";
@@ -244,7 +245,7 @@ export class MachineWorker {
       },
       runFolder: configuration.runFolder,
       boot: bootId(),
-      choose: (recorded) => this.choose(recorded),
+      choose: (recorded, wish) => this.choose(recorded, wish),
       agentChannel: () => this.#agentChannel.channel,
       whyNotStarted: (name) => this.mastered?.whyNotStarted(name),
       noteGiven: (name, given) => this.desired.noteGiven(name, given),
@@ -425,8 +426,11 @@ export class MachineWorker {
     return [choice.warning, warning].filter((one) => one !== undefined);
   }
 
-  /** What a machine's VMM is to be: as it was recorded, else what this host does best. */
-  choose(recorded: RecordedChoice | null): Choice {
+  /**
+   * What a machine's VMM is to be: as it was recorded, else as its declaration says, else what this
+   * host does best.
+   */
+  choose(recorded: RecordedChoice | null, wish: VmmWish = {}): Choice {
     const refusal = recorded?.agent === "vsock" ? vsockRefusal() : undefined;
     if (refusal !== undefined) {
       const reason = `its agent is reached by vsock, and ${refusal}: modprobe vhost_vsock`;
@@ -435,7 +439,9 @@ export class MachineWorker {
     const { hypervisor } = this.configuration;
     if (recorded === null) {
       const asked = hypervisor === "auto" ? undefined : hypervisor;
-      return chooseHypervisor(this.#hypervisors, { ...noWish, hypervisor: asked });
+      const { machineType, processorModel } = wish;
+      const all = { ...noWish, hypervisor: asked, machineType, processorModel };
+      return chooseHypervisor(this.#hypervisors, all);
     }
     return chooseHypervisor(this.#hypervisors, {
       hypervisor: recorded.hypervisor,

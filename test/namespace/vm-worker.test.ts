@@ -119,6 +119,22 @@ skipUnless("the worker with QEMU", needs, () => {
     expect(readlinkSync(`/proc/${host.vmm}/fd/0`)).toStartWith("socket:");
   });
 
+  test("a machine type and a processor model that are asked for, and what binds them", async () => {
+    await host.start();
+    using client = await host.client();
+    const wish = { machineType: "microvm", processorModel: "max" };
+    await client.create({ ...host.specOf("web", image), ...wish }, "running");
+    await host.counts("web");
+    expect(await client.show("web")).toMatchObject({
+      machine_type: "microvm",
+      processor_model: "max",
+      survivable: { same_build_only: expect.stringContaining("microvm") },
+    });
+    await client.create({ ...host.specOf("old", image), machineType: "pc-q35-0.1" }, "running");
+    const { stderr } = await host.run("boot", "old", "--wait");
+    expect(stderr).toContain("it has not pc-q35-0.1");
+  });
+
   test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {
     await host.start();
     await create("web", "--start");

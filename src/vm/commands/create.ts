@@ -16,6 +16,8 @@ interface CreateFlags {
   readonly cpu: string | undefined;
   readonly memory: string | undefined;
   readonly cmdline: string | undefined;
+  readonly "machine-type": string | undefined;
+  readonly "processor-model": string | undefined;
   readonly "allow-domain": readonly string[];
   readonly network: readonly string[];
   readonly forward: readonly string[];
@@ -38,7 +40,11 @@ export async function runCreate(flags: CreateFlags): Promise<number> {
 /** @throws UsageError */
 function readSpec(flags: CreateFlags): VmSpec {
   const { name, image, hash, cmdline, network, forward } = flags;
-  const domains = flags["allow-domain"];
+  const {
+    "allow-domain": domains,
+    "machine-type": machineType,
+    "processor-model": processorModel,
+  } = flags;
   const cpu = numberOf("--cpu", flags.cpu, limits.processors);
   const memoryMb = numberOf("--memory", flags.memory, limits.memoryMebibytes);
   const parsed = v.safeParse(vmSpecSchema, {
@@ -48,6 +54,8 @@ function readSpec(flags: CreateFlags): VmSpec {
     ...(cpu !== undefined && { cpu }),
     ...(memoryMb !== undefined && { memoryMb }),
     ...(cmdline !== undefined && { cmdline }),
+    ...(machineType !== undefined && { machineType }),
+    ...(processorModel !== undefined && { processorModel }),
     ...(domains.length > 0 && { networkAllowedDomains: domains }),
     ...(network.length > 0 && { networks: network.map(cardOf) }),
     ...(forward.length > 0 && { forwards: forward }),

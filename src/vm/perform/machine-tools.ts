@@ -5,6 +5,7 @@ import type { Bytes } from "../../units/units.ts";
 import type { AgentChannel } from "../agent-channel.ts";
 import type { DeclaredCheck } from "../health-configuration.ts";
 import type { Given, MachineRecord, RecordedChoice } from "../machine-record.ts";
+import type { VmmWish } from "../protocol.ts";
 import type { Captures } from "./captures.ts";
 import type { MachineCgroups } from "./machine-cgroups.ts";
 import type { MachineFolders } from "./machine-folders.ts";
@@ -98,7 +99,7 @@ export interface MachineTools {
   /** random(4), boot_id */
   readonly boot: string;
   /** What a VMM is to be: as recorded, where the machine has been started before. */
-  choose(recorded: RecordedChoice | null): Choice;
+  choose(recorded: RecordedChoice | null, wish?: VmmWish): Choice;
   /** How the agent of a new machine of QEMU's is to be reached. */
   agentChannel(): AgentChannel;
   /** Why a machine may have no VMM now; undefined where it may. */

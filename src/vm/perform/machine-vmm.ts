@@ -486,7 +486,7 @@ export class MachineVmm implements Disposable {
 
   /** What a new machine is to be, as its host is now; null where no hypervisor can run it. */
   firstChoice(): RecordedChoice | null {
-    const choice = this.#tools.choose(null);
+    const choice = this.#tools.choose(null, this.#owner.record().spec);
     return choice.kind === "refused" ? null : this.#recordedAs(choice, null);
   }
 
@@ -497,7 +497,7 @@ export class MachineVmm implements Disposable {
     readonly machine: MachineSpecification;
   } {
     const record = this.#owner.record();
-    const choice = this.#tools.choose(record.choice);
+    const choice = this.#tools.choose(record.choice, record.spec);
     if (choice.kind === "refused") {
       throw new Error(`No hypervisor can run it: ${choice.reason}`);
     }

@@ -1,10 +1,14 @@
 /** The file that declares machines: both notations, every mistake in its place. */
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import {
   desiredOf,
   parseClusterDeclaration,
   parseDeclaration,
 } from "../../../src/vm/declaration.ts";
+import { vmSpecSchema } from "../../../src/vm/protocol.ts";
+import { repositoryRoot } from "../../support/binary.ts";
 
 const hash = `sha256-${"A".repeat(43)}=`;
 const toml = `generation = 4
@@ -131,4 +135,20 @@ test("two machines of a master's file may want one port of the host, or one addr
   expect(parseClusterDeclaration("vms.json", json).kind).toBe("ok");
   // On one host they cannot be.
   expect(mistakesOf(text)).toHaveLength(1);
+});
+
+describe("what is written of it", () => {
+  const readText = (path: string) => readFileSync(join(repositoryRoot, path), "utf8");
+
+  test("the example is a declaration", () => {
+    const outcome = parseDeclaration("machines.toml", readText("docs/machines.toml"));
+    expect(outcome).toMatchObject({ kind: "ok" });
+  });
+
+  test("every key is in CONFIGURATION.md", () => {
+    const [, part = ""] = readText("src/vm/CONFIGURATION.md").split("## Machines:");
+    const [table = ""] = part.split("\n## ");
+    const keys = [...Object.keys(vmSpecSchema.pipe[0].entries), "power", "generation"];
+    expect(keys.filter((key) => !table.includes(`\`${key}\``))).toEqual([]);
+  });
 });
