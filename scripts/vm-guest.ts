@@ -111,6 +111,7 @@ case "$1" in
     ip addr add "$ip/\${mask:-24}" dev "$interface"
     for router in $router; do ip route add default via "$router" dev "$interface"; break; done
     : > /etc/resolv.conf
+    [ -z "$domain" ] || echo "search $domain" >> /etc/resolv.conf
     for server in $dns; do echo "nameserver $server" >> /etc/resolv.conf; done
     ;;
 esac

@@ -285,7 +285,13 @@ function waitFor(worker: MachineWorker, request: Of<"wait">, call: ControlCall):
       return true;
     }
     if (!resting.has(phase) || wantedPhase(entry.state) === until) return false;
-    refuse(call, "wrong-phase", `${name} is ${phase}, and does not become ${until}${why}`);
+    if (until === "removed" && entry.machine.record.owner === "declared") {
+      const hint = "Take it out of the file, and apply that";
+      refuse(call, "wrong-phase", `${name} is declared, and was made anew: it is ${phase}`, hint);
+      return true;
+    }
+    const hint = phase === "failed" ? `hostler vm delete ${name} gives its name free` : undefined;
+    refuse(call, "wrong-phase", `${name} is ${phase}, and does not become ${until}${why}`, hint);
     return true;
   };
   if (look()) return;
@@ -338,6 +344,15 @@ function encodeEvent(event: BookedEvent<HistoryEntry>): VmEventRecord {
 }
 
 function sendEvents(worker: MachineWorker, request: Of<"events">, call: ControlCall): void {
+  const { name } = request;
+  const isKnown =
+    name === undefined ||
+    worker.machines.has(name) ||
+    worker.events.after(0).some((event) => event.name === name);
+  if (!isKnown) {
+    refuseUnknown(worker, name, call);
+    return;
+  }
   let last = request.after ?? 0;
   const send = () => {
     for (const event of worker.events.after(last)) {

@@ -418,7 +418,7 @@ function warningsOf(
     warnings.push({ key: `net[${index}].tap`, message: "the worker names its TAPs itself" });
   }
   if (memory.hugePages !== undefined) {
-    const message = "a machine in huge pages does not survive its VMM, nor the host's kernel";
+    const message = "huge pages are not used: in ordinary memory a machine survives its VMM";
     warnings.push({ key: "memory.hugepages", message });
   }
   for (const key of ["serial", "console"] as const) {

@@ -97,6 +97,8 @@ onlyInAll(() => {
       "run with their output, their errors and their status",
       async () => {
         expect(await run("hostname; cat /proc/sys/kernel/ostype")).toBe("guest\nLinux\n");
+        // By its own name alone: in the domain that DHCP has told.
+        expect(await run("ping -c 1 -W 5 web")).toContain("PING web (10.100.0.2)");
         const failed = await vm("exec", "web", "--", "sh", "-c", "echo no >&2; exit 3");
         expect(failed).toMatchObject({ stdout: "", stderr: "no\n", exitCode: 3 });
         const late = await vm("exec", "web", "--time-limit", "300ms", "--", "sleep", "1000");

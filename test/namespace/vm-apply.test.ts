@@ -140,5 +140,15 @@ skipUnless(
       expect(stdout).toContain("left-alone");
       expect(exitCode).toBe(1);
     });
+
+    test("one that is declared and deleted by hand is made anew, and that is told", async () => {
+      await host.start();
+      await host.say("apply", declare([{ name: "a", power: "created" }]));
+      await reach({ a: "created" });
+      const { exitCode, stderr } = await host.run("delete", "a", "--now", "--wait");
+      expect({ exitCode, stderr }).toMatchObject({ exitCode: 111 });
+      expect(stderr).toContain("a is declared, and was made anew");
+      expect(stderr).toContain("Take it out of the file");
+    });
   },
 );

@@ -89,6 +89,7 @@ skipUnless("the worker among the hostile", needs, () => {
     await host.start();
     await create("web");
     expect(await refusal(...wordsOf("web"))).toContain("There is a machine web already");
+    expect(await refusal("events", "wbe")).toContain("There is no machine wbe");
     expect(await refusal("boot", "wbe")).toContain("Did you mean web?");
     expect((await host.run("boot", "No/Name")).exitCode).not.toBe(0);
     expect(await refusal("pause", "web")).toContain("web is created: it has not been booted");

@@ -1,6 +1,7 @@
-import { createReadStream } from "node:fs";
+import { createReadStream, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { printText } from "../../command-line/output.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
 import { formatHash, hashPath } from "../../image/nar.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 
@@ -11,7 +12,11 @@ interface HashFlags {
 
 /** Prints what `nix hash path` prints, or `nix hash file`. */
 export async function runHash({ folder, contents }: HashFlags): Promise<number> {
+  if (folder === "") throw new UsageError("Expected a file or a folder, received no name");
   const path = resolve(folder);
+  if (contents && statSync(path).isDirectory()) {
+    throw new UsageError(`${folder}: expected a file, received a folder: leave --contents out`);
+  }
   await printText(`${contents ? await hashContents(path) : await hashPath(path)}\n`);
   return ExitCode.done;
 }

@@ -137,6 +137,9 @@ export class ConsoleKeeper implements Disposable {
     const viewer = this.#makeViewer(socket, writes);
     this.#viewers.add(viewer);
     if (options.scrollback) viewer.stream.send(this.read());
+    if (options.writes && !writes) {
+      this.#notify(viewer, "somebody else writes; you look on, and --take takes it");
+    }
     return { kind: "attached", writes };
   }
 

@@ -69,6 +69,7 @@ export class NetworkServices implements Disposable {
     };
     this.#dhcp ??= DhcpServer.start({
       ...place,
+      domain: DOMAIN,
       reservations: () => this.#reservations(),
       onEvent: (event) => {
         if (event.kind === "lost") {

@@ -222,6 +222,16 @@ describe("who looks", () => {
     expect(look().attachment).toEqual({ kind: "attached", writes: true });
   });
 
+  test("who would write, and may not, is told so", async () => {
+    look();
+    const second = look();
+    expect(second.attachment).toEqual({ kind: "attached", writes: false });
+    await waitFor("the word", () =>
+      second.looker.seen.includes("somebody else writes; you look on"),
+    );
+    expect(look({ writes: false }).looker.seen).not.toContain("somebody else");
+  });
+
   test("who only looks does not write, and keeps nobody from it", () => {
     expect(look({ writes: false }).attachment).toEqual({ kind: "attached", writes: false });
     expect(look().attachment).toEqual({ kind: "attached", writes: true });
