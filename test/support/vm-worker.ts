@@ -3,10 +3,19 @@
  * test makes, so that bridges, TAPs and rules are nobody else's, and that with the first process
  * everything ends that the worker and its VMMs are, whatever happened.
  */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { makeTestGuest } from "../../scripts/test-guest.ts";
 import { hashPath } from "../../src/image/nar.ts";
+import { bridgeLocksFolder } from "../../src/network/bridge-lock.ts";
 import { WorkerClient } from "../../src/vm/client.ts";
 import { consoleLogOf } from "../../src/vm/console-log.ts";
 import { readScrollback } from "../../src/vm/perform/console-scrollback.ts";
@@ -73,6 +82,8 @@ export class VmHost implements AsyncDisposable {
     const unshare = owned.use(startProgram(["unshare", ...spaces, "sh", "-c", script]));
     await unshare.said(/ready/);
     const first = await waitFor("the host's first process", () => childOf(unshare.processId));
+    const { ino } = statSync(`/proc/${first}/ns/net`);
+    owned.defer(() => forgetBridges(ino));
     owned.defer(() => endHost(first, folder.path));
     return new VmHost(folder, first, owned.move());
   }
@@ -344,6 +355,14 @@ export class VmHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const worker of this.#workers) await worker[Symbol.asyncDispose]();
     await this.#owned.disposeAsync();
+  }
+}
+
+/** Of workers that were killed: what says whose a bridge is goes with the host. */
+function forgetBridges(namespace: number): void {
+  if (!isThere(bridgeLocksFolder)) return;
+  for (const name of namesIn(bridgeLocksFolder)) {
+    if (name.startsWith(`${namespace}-`)) rmSync(join(bridgeLocksFolder, name), { force: true });
   }
 }
 
