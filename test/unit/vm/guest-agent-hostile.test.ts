@@ -42,8 +42,10 @@ async function guest(onRequest: (heard: Heard, say: Say) => void) {
   });
 }
 
+/** Where silence is the matter; what comes is waited for as ever. */
 const times = { hello: 300, helloAgain: 50, answer: 300, programGrace: 300 };
-const clientOf = (path: string) => new GuestAgentClient(loop, { path }, times);
+const clientOf = (path: string, within: Partial<typeof times> = times) =>
+  new GuestAgentClient(loop, { path }, within);
 
 describe("a guest that says", () => {
   const lies: readonly (readonly [string, (heard: Heard) => string, RegExp])[] = [
@@ -80,7 +82,7 @@ describe("a guest that says", () => {
 
   test.each(lies)("%s is refused and its connection ends", async (_name, lie, why) => {
     await using lying = await guest((heard, say) => say(lie(heard)));
-    using client = clientOf(lying.path);
+    using client = clientOf(lying.path, {});
     const error = await rejectionOf(client.ping());
     expect(error).toBeInstanceOf(GuestBrokeRules);
     expect(error.message).toMatch(why);
@@ -97,7 +99,7 @@ describe("a guest that says", () => {
       await using lying = await guest(({ session, id }, say) =>
         say(message({ kind: "info", session, id, information: { ...information, ...wrong } })),
       );
-      using client = clientOf(lying.path);
+      using client = clientOf(lying.path, {});
       expect(await rejectionOf(client.info())).toBeInstanceOf(GuestBrokeRules);
     }
   });
@@ -192,7 +194,7 @@ describe("a guest whose programs", () => {
 
   test.each(lies)("%s is refused", async (_name, lie, why) => {
     await using lying = await guest((heard, say) => say(lie(heard)));
-    using client = clientOf(lying.path);
+    using client = clientOf(lying.path, {});
     const running = client.exec(command, { onOutput: () => {} });
     const error = await rejectionOf(running.ended);
     expect(error).toBeInstanceOf(GuestBrokeRules);
