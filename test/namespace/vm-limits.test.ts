@@ -47,6 +47,6 @@ skipUnless("limits of the worker's machines", [root, qemu, program("ip", "iprout
     const { exitCode, stderr } = await apply({ cpuWeight: 0, pidsMax: 5 });
     expect(exitCode).not.toBe(0);
     expect(stderr).toContain("machine[0].limits.cpuWeight");
-    expect(stderr).toContain("machine[0].limits.pidsMax: expected >=64");
+    expect(stderr).toContain("machine[0].limits.pidsMax: expected at least 64");
   });
 });
