@@ -74,7 +74,9 @@ export class Machine implements Disposable {
         this.#record = { ...this.#record, choice };
         tools.folders.write(this.name, this.#record);
       },
-      onLine: (line) => this.health.hear(line),
+      // That its guest began anew a VMM tells by another socket, before the guest says a word: it
+      // is heard first, or the new guest's words would be taken for the old one's.
+      onLine: (line) => tools.loop.afterTurn(() => this.health.hear(line)),
     });
     this.health = this.#makeHealth(record);
   }
