@@ -24,6 +24,7 @@ const roomHeights: Readonly<Record<string, number>> = {
   hypervisor: 4,
   image: 4,
   identity: 5,
+  artifact: 6,
 };
 
 /** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
