@@ -150,6 +150,11 @@ export const exceptions: readonly ImportException[] = [
     reason: "the store's steps are killed between in tests; the ordinary build has none of it",
   },
   {
+    from: "src/artifact/kill-points.ts",
+    to: "ffi/fault-hooks.ts",
+    reason: "the steps of a fetch are killed between in tests; the ordinary build has none of it",
+  },
+  {
     from: "src/vm/perform/master-link.ts",
     to: "src/authority/host-side.ts",
     reason: "a worker speaks to its master as its host, by the same pinned caller",
