@@ -86,6 +86,7 @@ function cases(shell: Shell): void {
         "process",
         "live-update",
         "vm",
+        "fleet",
         "doctor",
         "identity",
         "store",

@@ -110,6 +110,7 @@ describe("documents", () => {
     ["src/process", 15],
     ["src/live-update", 30],
     ["src/vm", 30],
+    ["src/artifact", 10],
   ] as const)("%s: every test that shows what follows a failure is there", (room, least) => {
     const cells = /\]\(([^)]+\.test\.ts)\) "([^"]+)"/g;
     const shown = [...readText(`${room}/README.md`).matchAll(cells)];

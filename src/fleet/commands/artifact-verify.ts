@@ -1,0 +1,94 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { ArtifactRefused, believed } from "../../artifact/artifact-refused.ts";
+import { checkRelease } from "../../artifact/check-release.ts";
+import { readManifest } from "../../artifact/lifecycle-verify.ts";
+import { artifactLimits, publishedNames } from "../../artifact/protocol.ts";
+import { openSource } from "../../artifact/source.ts";
+import { type Refreshed, TrustFolder } from "../../artifact/trust-folder.ts";
+import { printJson, printText } from "../../command-line/output.ts";
+import { ProgressLine } from "../../command-line/progress.ts";
+import { isSignedBy } from "../../identity/secrets.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { publishedTexts, readManifestText } from "./artifact-trust.ts";
+import { addressOf, readNamed, timeText, versionOf } from "./artifact-words.ts";
+
+interface VerifyFlags {
+  readonly version: string;
+  readonly at: string;
+  readonly root: string;
+  readonly "signatures-only": boolean;
+  readonly json: boolean;
+}
+
+/** Looks at a release as a device would that has pinned this root set. */
+export async function runArtifactVerify(flags: VerifyFlags): Promise<number> {
+  const version = versionOf(flags.version);
+  const source = openSource(addressOf(flags.at));
+  const { signal } = new AbortController();
+  const texts = publishedTexts([source], signal);
+  const pinned = readNamed(flags.root, "read the root set", artifactLimits.rootBytes);
+  const { refreshed, metadata } = await trustOf(pinned, texts);
+  const name = publishedNames.manifest(version);
+  const text = await readManifestText(texts, name);
+  const outcome = readManifest({ text, metadata, check: isSignedBy });
+  const manifest = believed(`use ${name}`, outcome);
+  const revoked = metadata.revoked.find((one) =>
+    manifest.builds.some(({ digest }) => digest === one.digest),
+  );
+  if (revoked !== undefined) {
+    throw new ArtifactRefused(`use ${name}`, {
+      refusal: "revoked-digest",
+      expected: "files that are not revoked",
+      received: `${revoked.digest.slice(0, 12)}…, revoked: ${revoked.reason}`,
+      mend: "Choose another version",
+    });
+  }
+  if (!flags["signatures-only"]) {
+    using line = new ProgressLine("verifying");
+    const onProgress = (done: number, of: number) => line.show(done, of);
+    await checkRelease(source, manifest, { signal, onProgress });
+  }
+  const { rootVersion, metadataVersion, freshness } = refreshed;
+  const trusted = { root_version: rootVersion, metadata_version: metadataVersion, freshness };
+  if (flags.json) await printJson({ ...trusted, manifest });
+  else {
+    await printText(
+      `${version} is as it was signed, by root set ${rootVersion} and metadata ` +
+        `${metadataVersion}, which is ${freshness}\n`,
+    );
+  }
+  return ExitCode.done;
+}
+
+/** What is trusted from that root set on; nothing of it is kept. @throws ArtifactRefused */
+async function trustOf(pinned: string, texts: Parameters<typeof readManifestText>[0]) {
+  const folder = mkdtempSync(join(tmpdir(), "hostler-trust-"));
+  try {
+    const trust = TrustFolder.pin(folder, pinned);
+    const refreshed = await trust.refresh({
+      from: texts,
+      journaled: { version: 0, digest: null },
+      now: timeText(Date.now()),
+    });
+    return { refreshed, metadata: metadataOf(trust, refreshed) };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** @throws ArtifactRefused that says why there is none */
+export function metadataOf(trust: TrustFolder, refreshed: Refreshed) {
+  const { metadata } = trust.trust;
+  if (metadata !== null) return metadata;
+  const what = `use ${publishedNames.metadata}`;
+  const refusal = refreshed.refused.find((one) => one.kind === "refused");
+  if (refusal !== undefined) throw new ArtifactRefused(what, refusal);
+  throw new ArtifactRefused(what, {
+    refusal: "metadata-missing",
+    expected: "metadata that the root keys have signed",
+    received: refreshed.refused.map((one) => ("why" in one ? one.why : "")).join("; "),
+    mend: "Publish it there: hostler fleet artifact push does",
+  });
+}
