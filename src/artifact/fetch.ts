@@ -153,7 +153,7 @@ class Fetching {
   }
 
   async #fetchBlocks(map: BlockMap, partial: PartialFile, missing: number[]): Promise<void> {
-    const { rate, signal } = this.#request;
+    const { rate } = this.#request;
     const most = rate === null ? rangeBytes : Math.min(rangeBytes, rate * rangeSeconds);
     for (;;) {
       const range = nextRange(map, missing, most);
@@ -161,11 +161,17 @@ class Fetching {
       const { source, index } = await this.#nextSource();
       const event = await this.#fetchRange({ map, range, partial, missing, source, index });
       this.#tell(index, event);
-      const [spent, since, now] = [this.#fetched, this.#begun, this.#clock.now()];
-      const wait = waitForRate({ spent, since, now, rate });
-      if (wait > 0) await this.#clock.wait(wait, signal);
-      signal.throwIfAborted();
+      await this.#keepRate();
     }
+  }
+
+  /** @throws the signal's reason */
+  async #keepRate(): Promise<void> {
+    const { rate, signal } = this.#request;
+    const [spent, since, now] = [this.#fetched, this.#begun, this.#clock.now()];
+    const wait = waitForRate({ spent, since, now, rate });
+    if (wait > 0) await this.#clock.wait(wait, signal);
+    signal.throwIfAborted();
   }
 
   /** Takes of what comes the frames that are missing: a server may send more than was asked for. */
@@ -205,6 +211,8 @@ class Fetching {
           this.#tell(index, { kind: "progressed" });
         }
         if (frames.next >= range.end) return { kind: "progressed" };
+        // A server that knows no Range sends on and on.
+        await this.#keepRate();
       }
     } catch (error) {
       if (signal.aborted || error instanceof ArtifactRefused) throw error;

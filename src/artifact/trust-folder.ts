@@ -19,20 +19,9 @@ import {
   type Trust,
 } from "./lifecycle-verify.ts";
 import { artifactLimits, publishedNames, type Root } from "./protocol.ts";
+import { type Patience, type Published, type PublishedTexts, withPatience } from "./published.ts";
 
 const names = { root: "root.json", metadata: "metadata.json" } as const;
-
-/** What a device has of a small published file. */
-export type Published =
-  | { readonly kind: "text"; readonly text: string }
-  | { readonly kind: "absent" }
-  | { readonly kind: "failed"; readonly why: string };
-
-/** Where a device looks for what is new. */
-export interface PublishedTexts {
-  /** @param most bytes; a longer one is "failed" */
-  read(name: string, most: number): Promise<Published>;
-}
 
 /** What a look for newer trust has found. */
 export interface Refreshed {
@@ -109,30 +98,27 @@ export class TrustFolder {
   }
 
   /**
-   * Looks for root sets that follow, and for metadata; what is believed is kept on the disk before
-   * it counts.
-   * @throws FileRefused where it cannot be kept
+   * Looks at every source for root sets that follow, and for metadata: one of them may lag behind.
+   * What is believed is kept on the disk before it counts. Only whoever has no metadata at all
+   * waits for a source that asks for patience, or fails.
    * @param options.journaled what the device's own journal has seen: this folder may be restored
    * @param options.now RFC 3339, whole seconds; null where the time is not known
+   * @throws FileRefused where it cannot be kept; the signal's reason
    */
   async refresh(options: {
-    readonly from: PublishedTexts;
+    readonly from: readonly PublishedTexts[];
     readonly journaled: MetadataSeen;
     readonly now: string | null;
+    readonly patience: Patience;
   }): Promise<Refreshed> {
-    const { from, journaled, now } = options;
-    const refused: Refreshed["refused"][number][] = [];
-    await this.#followRoots(from, refused);
-    const published = await from.read(publishedNames.metadata, artifactLimits.metadataBytes);
-    if (published.kind === "text") {
-      const seen = laterOf(this.seen, journaled);
-      const taken = this.#take(published.text, seen);
-      if (taken.kind === "refused") refused.push(taken);
-      else keep(join(this.#folder, names.metadata), published.text);
-    } else {
-      const why = published.kind === "failed" ? published.why : "there is no metadata.json";
-      refused.push({ kind: "failed", why });
-    }
+    const { from, journaled, now, patience } = options;
+    let refused: Refreshed["refused"][number][] = [];
+    await withPatience(patience, async () => {
+      refused = [];
+      const answers: Published[] = [];
+      for (const texts of from) answers.push(await this.#look(texts, journaled, refused));
+      return this.#trust.metadata === null ? answers : undefined;
+    });
     const { metadata } = this.#trust;
     return {
       rootVersion: this.#root.version,
@@ -141,6 +127,24 @@ export class TrustFolder {
       freshness: metadata === null ? "none" : freshnessOf(metadata, now),
       refused,
     };
+  }
+
+  async #look(
+    from: PublishedTexts,
+    journaled: MetadataSeen,
+    refused: Refreshed["refused"][number][],
+  ): Promise<Published> {
+    await this.#followRoots(from, refused);
+    const published = await from.read(publishedNames.metadata, artifactLimits.metadataBytes);
+    if (published.kind !== "text") {
+      const why = published.kind === "patience" ? "it asks for patience" : published.why;
+      refused.push({ kind: "failed", why });
+      return published;
+    }
+    const taken = this.#take(published.text, laterOf(this.seen, journaled));
+    if (taken.kind === "refused") refused.push(taken);
+    else keep(join(this.#folder, names.metadata), published.text);
+    return published;
   }
 
   /** @param options.journaled as of `refresh`: metadata below it does not count */
@@ -170,7 +174,7 @@ export class TrustFolder {
     for (let count = 0; count < artifactLimits.rootChain; count += 1) {
       const name = publishedNames.root(this.#root.version + 1);
       const published = await from.read(name, artifactLimits.rootBytes);
-      if (published.kind === "failed") refused.push({ ...published });
+      if (published.kind === "failed") refused.push(published);
       if (published.kind !== "text") return;
       const next = followRoot(this.#root, published.text, isSignedBy);
       if (next.kind === "refused") {

@@ -2,16 +2,16 @@ import { join } from "node:path";
 import { ArtifactRefused, believed } from "../../artifact/artifact-refused.ts";
 import { type Fetched, type FetchRequest, fetchVersion } from "../../artifact/fetch.ts";
 import { artifactLimits, publishedNames } from "../../artifact/protocol.ts";
+import { readPublishedManifest, textsOf } from "../../artifact/published.ts";
 import { openSource } from "../../artifact/source.ts";
 import { TrustFolder } from "../../artifact/trust-folder.ts";
-import { printJson, printText, tellText } from "../../command-line/output.ts";
+import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
-import { escapeControls } from "../../logging/format.ts";
 import { formatBytes, parseBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { formatDuration, parseDuration } from "../../units/units.ts";
-import { ownFacts, publishedTexts, readManifestText } from "./artifact-trust.ts";
+import { parseDuration } from "../../units/units.ts";
+import { ownFacts, tellingPatience } from "./artifact-trust.ts";
 import { metadataOf } from "./artifact-verify.ts";
 import { addressOf, readNamed, timeText, versionOf } from "./artifact-words.ts";
 
@@ -46,14 +46,16 @@ async function fetchOne(flags: FetchFlags, signal: AbortSignal): Promise<number>
       ? {}
       : { certificates: [readNamed(flags.certificates, "read", mostCertificateBytes)] };
   const sources = flags.from.map((word) => openSource(addressOf(word), certificates));
-  const texts = publishedTexts(sources, signal);
+  const from = sources.map((source) => textsOf(source, signal));
+  const patience = tellingPatience(signal);
   const pinned = readNamed(flags.root, "read the root set", artifactLimits.rootBytes);
   const trust = TrustFolder.pin(join(flags.into, "trust"), pinned);
   const journaled = { version: 0, digest: null };
-  const refreshed = await trust.refresh({ from: texts, journaled, now: timeText(Date.now()) });
+  const now = timeText(Date.now());
+  const refreshed = await trust.refresh({ from, journaled, now, patience });
   metadataOf(trust, refreshed);
   const name = publishedNames.manifest(version);
-  const manifest = await readManifestText(texts, name);
+  const manifest = await readPublishedManifest(version, from, patience);
   const judged = trust.judge({ manifest, device: ownFacts(), ordered: null, journaled });
   const { build } = believed(`use ${name}`, judged);
   const fetched = await fetchShown({
@@ -81,8 +83,7 @@ async function fetchShown(request: FetchRequest): Promise<Fetched> {
   return await fetchVersion({
     ...request,
     onProgress: ({ bytes, of }) => line.show(bytes, of),
-    onWait: (time, why) =>
-      tellText(`waiting for ${formatDuration(time)}: ${escapeControls(why)}\n`),
+    onWait: tellingPatience(request.signal).onWait,
   });
 }
 

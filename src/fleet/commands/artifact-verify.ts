@@ -5,13 +5,19 @@ import { ArtifactRefused, believed } from "../../artifact/artifact-refused.ts";
 import { checkRelease } from "../../artifact/check-release.ts";
 import { readManifest } from "../../artifact/lifecycle-verify.ts";
 import { artifactLimits, publishedNames } from "../../artifact/protocol.ts";
+import {
+  type Patience,
+  type PublishedTexts,
+  readPublishedManifest,
+  textsOf,
+} from "../../artifact/published.ts";
 import { openSource } from "../../artifact/source.ts";
 import { type Refreshed, TrustFolder } from "../../artifact/trust-folder.ts";
 import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { isSignedBy } from "../../identity/secrets.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { publishedTexts, readManifestText } from "./artifact-trust.ts";
+import { tellingPatience } from "./artifact-trust.ts";
 import { addressOf, readNamed, timeText, versionOf } from "./artifact-words.ts";
 
 interface VerifyFlags {
@@ -27,11 +33,12 @@ export async function runArtifactVerify(flags: VerifyFlags): Promise<number> {
   const version = versionOf(flags.version);
   const source = openSource(addressOf(flags.at));
   const { signal } = new AbortController();
-  const texts = publishedTexts([source], signal);
+  const texts = textsOf(source, signal);
+  const patience = tellingPatience(signal);
   const pinned = readNamed(flags.root, "read the root set", artifactLimits.rootBytes);
-  const { refreshed, metadata } = await trustOf(pinned, texts);
+  const { refreshed, metadata } = await trustOf(pinned, texts, patience);
   const name = publishedNames.manifest(version);
-  const text = await readManifestText(texts, name);
+  const text = await readPublishedManifest(version, [texts], patience);
   const outcome = readManifest({ text, metadata, check: isSignedBy });
   const manifest = believed(`use ${name}`, outcome);
   const revoked = metadata.revoked.find((one) =>
@@ -63,12 +70,12 @@ export async function runArtifactVerify(flags: VerifyFlags): Promise<number> {
 }
 
 /** What is trusted from that root set on; nothing of it is kept. @throws ArtifactRefused */
-async function trustOf(pinned: string, texts: Parameters<typeof readManifestText>[0]) {
+async function trustOf(pinned: string, texts: PublishedTexts, patience: Patience) {
   const folder = mkdtempSync(join(tmpdir(), "hostler-trust-"));
   try {
     const trust = TrustFolder.pin(folder, pinned);
     const refreshed = await trust.refresh({
-      from: texts,
+      ...{ from: [texts], patience },
       journaled: { version: 0, digest: null },
       now: timeText(Date.now()),
     });

@@ -503,6 +503,13 @@ describe("limits", () => {
     expect(largest).toBeLessThanOrEqual(rate * 2);
   });
 
+  test("of the rate are kept with a server that sends all at once", async () => {
+    const rate = 16 * 1024;
+    server.misbehave = ({ name }) => server.answer({ name, range: undefined, count: 0 });
+    const { progress } = await get({ rate });
+    expect(clock.time).toBeGreaterThanOrEqual((progress.fetched / rate) * 1_000 - 1);
+  });
+
   test("of time are the caller's: what has come stays", async () => {
     const stop = new AbortController();
     const over = new Error("over");

@@ -3,9 +3,11 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { MetadataSeen } from "../../../src/artifact/lifecycle-verify.ts";
 import type { Envelope, Metadata } from "../../../src/artifact/protocol.ts";
-import { type PublishedTexts, TrustFolder } from "../../../src/artifact/trust-folder.ts";
+import { type PublishedTexts, readPublishedManifest } from "../../../src/artifact/published.ts";
+import { TrustFolder } from "../../../src/artifact/trust-folder.ts";
 import { Keys } from "../../support/artifact.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
+import { rejectionOf } from "../../support/wait-for.ts";
 
 const keys = new Keys();
 const place = temporaryFolder();
@@ -29,13 +31,24 @@ beforeEach(() => {
 const from: PublishedTexts = {
   read: async (name) => {
     const text = published.get(name);
-    return text === undefined ? { kind: "absent" } : { kind: "text", text };
+    return text === undefined ? { kind: "absent", why: "404" } : { kind: "text", text };
+  },
+};
+const waits: number[] = [];
+const patience = {
+  signal: new AbortController().signal,
+  clock: {
+    now: () => 0,
+    wait: async (time: number) => {
+      waits.push(time);
+    },
   },
 };
 const none: MetadataSeen = { version: 0, digest: null };
 const now = "2026-06-01T00:00:00Z";
+const asked = { from: [from], journaled: none, patience };
 const look = async (trust: TrustFolder, journaled = none) =>
-  await trust.refresh({ from, journaled, now });
+  await trust.refresh({ from: [from], journaled, now, patience });
 const pin = () => TrustFolder.pin(folder, published.get("root-1.json") ?? "");
 
 const manifest = (by: string) => {
@@ -147,9 +160,9 @@ describe("a device", () => {
   test("that is kept from news says that what it has is stale, and goes on", async () => {
     const trust = pin();
     await look(trust);
-    const late = await trust.refresh({ from, journaled: none, now: "2045-01-01T00:00:00Z" });
+    const late = await trust.refresh({ ...asked, now: "2045-01-01T00:00:00Z" });
     expect(late).toMatchObject({ freshness: "stale", refused: [] });
-    const unsure = await trust.refresh({ from, journaled: none, now: null });
+    const unsure = await trust.refresh({ ...asked, now: null });
     expect(unsure.freshness).toBe("unknown");
     expect(judge(trust).kind).toBe("ok");
     published.clear();
@@ -168,13 +181,79 @@ describe("a device", () => {
     expect(judge(trust).kind).toBe("ok");
   });
 
-  test("hears of a server that fails, and of no root set twice", async () => {
+  test("looks at every source, because one may lag behind", async () => {
     const trust = pin();
-    const failing: PublishedTexts = { read: async () => ({ kind: "failed", why: "away" }) };
-    const found = await trust.refresh({ from: failing, journaled: none, now });
+    const lagging: PublishedTexts = { read: from.read };
+    const newer = new Map(published);
+    newer.set("root-2.json", keys.root(2, ["a", "b"], { by: ["a"] }));
+    newer.set("metadata.json", keys.metadata({ by: ["a"], version: 9 }));
+    const ahead: PublishedTexts = {
+      read: async (name) => ({ kind: "text", text: newer.get(name) ?? "" }),
+    };
+    await trust.refresh({ ...asked, from: [ahead], now });
+    const found = await trust.refresh({ ...asked, from: [lagging, ahead], now });
+    expect(found).toMatchObject({ rootVersion: 2, metadataVersion: 9 });
+    expect(TrustFolder.open(folder).trust.metadata?.version).toBe(9);
+  });
+});
+
+describe("a device whose sources fail", () => {
+  const failing: PublishedTexts = { read: async () => ({ kind: "failed", why: "away" }) };
+  beforeEach(() => {
+    waits.length = 0;
+  });
+
+  test("and that has no metadata asks a few times more", async () => {
+    const trust = pin();
+    const found = await trust.refresh({ ...asked, from: [failing], now });
     expect(found.refused).toEqual([
       { kind: "failed", why: "away" },
       { kind: "failed", why: "away" },
     ]);
+    expect(waits).toEqual([1_000, 2_000, 4_000]);
+  });
+
+  test("or ask for patience waits for as long as it takes", async () => {
+    const trust = pin();
+    let left = 20;
+    const busy: PublishedTexts = {
+      read: async (name, most) => {
+        if (name !== "metadata.json") return await from.read(name, most);
+        left -= 1;
+        return left < 0 ? await from.read(name, most) : { kind: "patience", wait: 7_000 };
+      },
+    };
+    expect(await trust.refresh({ ...asked, from: [busy], now })).toMatchObject({ refused: [] });
+    expect(waits).toEqual(Array.from({ length: 20 }, () => 7_000));
+    // Whoever has some goes on with that.
+    left = 20;
+    const found = await trust.refresh({ ...asked, from: [busy], now });
+    expect(found).toMatchObject({ metadataVersion: 3, refused: [{ kind: "failed" }] });
+    expect(waits.length).toBe(20);
+  });
+
+  test("reads the manifest from the one that has it", async () => {
+    published.set("hostler-1.5.0.manifest.json", "it");
+    expect(await readPublishedManifest("1.5.0", [failing, from], patience)).toBe("it");
+    expect(waits).toEqual([]);
+  });
+
+  test("and none has the manifest is told what each of them did", async () => {
+    const work = readPublishedManifest("1.5.0", [failing, from], patience);
+    const refused = await rejectionOf(work);
+    expect(refused).toMatchObject({ refusal: "unreachable" });
+    expect(refused.message).toContain("away; 404");
+    expect(waits).toEqual([1_000, 2_000, 4_000]);
+  });
+
+  test("and whose time is over ends with that", async () => {
+    const stop = new AbortController();
+    const over = new Error("over");
+    const from_ = { read: async () => ({ kind: "patience", wait: 1_000 }) as const };
+    const clock = { now: () => 0, wait: async () => stop.abort(over) };
+    const work = pin().refresh({
+      ...{ from: [from_], journaled: none, now, patience: { signal: stop.signal, clock } },
+    });
+    expect(await rejectionOf(work)).toBe(over);
   });
 });
