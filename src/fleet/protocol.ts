@@ -1,4 +1,11 @@
 import * as v from "valibot";
+import {
+  architectureSchema,
+  artifactLimits,
+  digestSchema,
+  libcSchema,
+} from "../artifact/protocol.ts";
+import { artifactVersionSchema } from "../artifact/protocol-version.ts";
 import { nameSchema } from "../identity/protocol.ts";
 
 /**
@@ -35,7 +42,7 @@ export const fleetBuckets = {
 export const fleetLimits = {
   devices: 50_000,
   /** Bytes of a signed manifest as it travels in a marker. */
-  manifestBytes: 32 * 1024,
+  manifestBytes: artifactLimits.manifestBytes,
   /** Addresses that a version is fetched from, tried in order. */
   sources: 8,
   sourceLength: 1_024,
@@ -70,17 +77,9 @@ const hexadecimal = (digits: number) =>
 export const transactionSchema = hexadecimal(32);
 /** Of one process of an agent: 128 bits of chance, new at each start. */
 export const instanceSchema = hexadecimal(32);
-/** SHA-256 of the file that runs. */
-export const digestSchema = hexadecimal(64);
-/** Semantic Versioning 2.0.0, without build metadata. */
-export const releaseVersionSchema = v.pipe(
-  v.string(),
-  v.maxLength(64),
-  v.regex(
-    /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$/,
-    "a version such as 1.4.0 or 1.5.0-rc.1",
-  ),
-);
+/** SHA-256 of the file that runs, and its version: as its manifest says them. */
+export { digestSchema };
+export const releaseVersionSchema: typeof artifactVersionSchema = artifactVersionSchema;
 /** /proc/sys/kernel/random/boot_id. */
 export const bootIdSchema = v.pipe(
   v.string(),
@@ -183,8 +182,8 @@ export const statusSchema = v.strictObject({
   /** Rises with each step of the device's journal: a status with a lower one is of before. */
   step: count,
   boot: bootIdSchema,
-  architecture: v.picklist(["x64", "arm64"]),
-  libc: v.picklist(["glibc", "musl"]),
+  architecture: architectureSchema,
+  libc: libcSchema,
   /** Below this version it never goes. */
   floor: v.nullable(releaseVersionSchema),
   /** How it is upgraded: immutable is not. */
