@@ -189,6 +189,9 @@ class Fetching {
     const opened = await source.open(name, range, signal);
     if (opened.kind !== "body") return opened;
     const frames = new FrameReader(map, opened.position);
+    // To ask a server for the rest that sends all anyway would have it sent again from the begin.
+    const last = (missing.at(-1) ?? 0) + 1;
+    const end = opened.isWhole ? last : range.end;
     try {
       for await (const piece of opened.bytes) {
         this.#fetched += piece.length;
@@ -210,7 +213,7 @@ class Fetching {
           this.#have(block.size);
           this.#tell(index, { kind: "progressed" });
         }
-        if (frames.next >= range.end) return { kind: "progressed" };
+        if (frames.next >= end) return { kind: "progressed" };
         // A server that knows no Range sends on and on.
         await this.#keepRate();
       }
@@ -221,7 +224,7 @@ class Fetching {
       this.#again += frames.rest;
     }
     const why = `${source.address}${name}: expected ${range.bytes} bytes, received fewer`;
-    return frames.next >= range.end ? { kind: "progressed" } : { kind: "failed", why };
+    return frames.next >= end ? { kind: "progressed" } : { kind: "failed", why };
   }
 
   async #nextSource(): Promise<{ readonly source: Source; readonly index: number }> {

@@ -37,6 +37,8 @@ export type Opened =
       readonly kind: "body";
       /** Where in the file the first of them is. */
       readonly position: number;
+      /** The file to its end, whatever was asked for. */
+      readonly isWhole: boolean;
       readonly bytes: AsyncIterable<Uint8Array>;
     }
   | SourceEvent;
@@ -118,7 +120,8 @@ class FileSource implements Source {
         await file.close();
         return { kind: "wrong", why: `${path}: the file is shorter` };
       }
-      return { kind: "body", position, bytes: piecesOf(file, position, position + bytes, signal) };
+      const pieces = piecesOf(file, position, position + bytes, signal);
+      return { kind: "body", position, isWhole: range === undefined, bytes: pieces };
     } catch (error) {
       const code = refusalCode(error);
       if (code === undefined) throw error;
@@ -181,9 +184,10 @@ class HttpSource implements Source {
         return event;
       }
       isOpen = true;
-      const position = answered.status === 206 ? (range?.position ?? 0) : 0;
+      const isWhole = answered.status !== 206;
+      const position = isWhole ? 0 : (range?.position ?? 0);
       const bytes = watched(answered, watch, (error) => this.#failure(error, signal, watch));
-      return { kind: "body", position, bytes };
+      return { kind: "body", position, isWhole, bytes };
     } catch (error) {
       return { kind: "failed", why: this.#failure(error, signal, watch).message };
     } finally {
