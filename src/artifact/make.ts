@@ -17,7 +17,7 @@ import {
   manifestSchema,
   publishedNames,
 } from "./protocol.ts";
-import { type BlockEntry, writeBlockMap } from "./protocol-blocks.ts";
+import { type BlockEntry, blockMapBytesOf, writeBlockMap } from "./protocol-blocks.ts";
 import { lookAtExecutable } from "./protocol-executable.ts";
 import { newEnvelope, writeEnvelope } from "./signing-key.ts";
 
@@ -102,6 +102,14 @@ async function makeBlocks(
       const most = artifactLimits.artifactBytes;
       throw new NamedFileRefused(
         `Cannot use ${path}: expected at most ${most} bytes, received ${size}. Name another.`,
+      );
+    }
+    const mapBytes = blockMapBytesOf(Math.ceil(size / blockBytes));
+    if (mapBytes > artifactLimits.blockMapBytes) {
+      const most = artifactLimits.blockMapBytes;
+      throw new NamedFileRefused(
+        `Cannot use ${path}: expected a block map of at most ${most} bytes, ` +
+          `received ${mapBytes}. Choose larger blocks.`,
       );
     }
     const hash = createHash("sha256");

@@ -20,6 +20,9 @@ const digestBytes = 32;
 export const mostFrameBytes = (blockBytes: number): number =>
   blockBytes + (blockBytes >> 8) + 1_024;
 
+/** How long the map of so many blocks is. */
+export const blockMapBytesOf = (count: number): number => headerBytes + count * entryBytes;
+
 export interface Block {
   /** Where it is in the file, in bytes. */
   readonly position: number;
@@ -59,7 +62,7 @@ export function writeBlockMap(map: {
   readonly entries: readonly BlockEntry[];
 }): Uint8Array {
   const { blockBytes, size, entries } = map;
-  const bytes = new Uint8Array(headerBytes + entries.length * entryBytes);
+  const bytes = new Uint8Array(blockMapBytesOf(entries.length));
   const view = new DataView(bytes.buffer);
   bytes.set(new TextEncoder().encode(magic));
   view.setUint32(16, blockBytes, true);
@@ -96,7 +99,7 @@ export function readBlockMap(bytes: Uint8Array, size: number): BlockMap | WrongM
   if (count !== Math.ceil(size / blockBytes)) {
     return { expected: `${Math.ceil(size / blockBytes)} blocks`, received: `${count}` };
   }
-  const length = headerBytes + count * entryBytes;
+  const length = blockMapBytesOf(count);
   if (bytes.length !== length) {
     return { expected: `${length} bytes`, received: `${bytes.length} bytes` };
   }

@@ -3,12 +3,13 @@ import {
   constants,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   statSync,
 } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { hashOf, isSignedBy } from "../identity/secrets.ts";
 import { NamedFileRefused, withFile, withNamedFile } from "../journal/file-refused.ts";
 import type { Bytes } from "../units/units.ts";
@@ -47,7 +48,7 @@ export interface Pushed {
  */
 export async function pushRelease(request: PushRequest): Promise<Pushed> {
   const { folder, version, to, signal } = request;
-  const source = openSource(`file://${encodeURI(folder)}`);
+  const source = openSource(pathToFileURL(folder).href);
   const target = openTarget(to, request);
   const metadataText = readText(join(folder, publishedNames.metadata));
   const manifestName = publishedNames.manifest(version);
@@ -80,15 +81,16 @@ export async function pushRelease(request: PushRequest): Promise<Pushed> {
   return { sent, kept };
 }
 
-/** Every root set that is there, from the first on: a device may have any of them. */
+/** Every root set that is there, in their order: a device may have any of them. */
 function rootsIn(folder: string): string[] {
-  const names: string[] = [];
-  for (let version = 1; version <= artifactLimits.rootChain; version += 1) {
-    const name = publishedNames.root(version);
-    if (statSync(join(folder, name), { throwIfNoEntry: false })?.isFile() === true)
-      names.push(name);
-  }
-  return names;
+  const found = withNamedFile({ what: "publish", path: folder, otherwise: "name another" }, () =>
+    readdirSync(folder),
+  );
+  const versions = found.flatMap((name) => {
+    const [, digits] = /^root-([1-9]\d{0,9})\.json$/.exec(name) ?? [];
+    return digits === undefined ? [] : [Number(digits)];
+  });
+  return versions.toSorted((one, other) => one - other).map(publishedNames.root);
 }
 
 /** The last root set beside it has to have signed it. */

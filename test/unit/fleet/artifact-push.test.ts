@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { ArtifactRefused } from "../../../src/artifact/artifact-refused.ts";
 import { makeRelease } from "../../../src/artifact/make.ts";
@@ -58,6 +58,13 @@ describe("a release is published in a folder", () => {
     site.write("metadata.json", site.keys.metadata({ by: ["root-b"], version: 2 }));
     const { sent } = await push();
     expect(sent.slice(-3)).toEqual(["root-1.json", "root-2.json", "metadata.json"]);
+    // However many there were: by their numbers, and not by their names.
+    site.write("root-100.json", site.keys.root(100, ["root-b"], { by: ["root-b"] }));
+    expect((await push()).sent.slice(-3)).toEqual([
+      "root-2.json",
+      "root-100.json",
+      "metadata.json",
+    ]);
   });
 });
 
@@ -237,6 +244,16 @@ describe("a release is made", () => {
     const before = readFileSync(path);
     await make([file]);
     expect(readFileSync(path)).toEqual(before);
+  });
+
+  test("of no file that is too large, and with no map that is", async () => {
+    const file = write("one", executable({ size: 5_000, seed: 1 }));
+    truncateSync(file, 1024 ** 3 + 1);
+    const large = await rejectionOf(make([file]));
+    expect(large.message).toContain("expected at most 1073741824 bytes, received 1073741825");
+    truncateSync(file, 1024 ** 3);
+    const small = await rejectionOf(make([file]));
+    expect(small.message).toContain("a block map of at most 8388608 bytes, received 17825824");
   });
 
   test("of no script, and of no architecture twice", async () => {

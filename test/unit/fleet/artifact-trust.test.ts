@@ -2,7 +2,7 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { MetadataSeen } from "../../../src/artifact/lifecycle-verify.ts";
-import type { Envelope, Metadata } from "../../../src/artifact/protocol.ts";
+import { artifactLimits, type Envelope, type Metadata } from "../../../src/artifact/protocol.ts";
 import { type PublishedTexts, readPublishedManifest } from "../../../src/artifact/published.ts";
 import { TrustFolder } from "../../../src/artifact/trust-folder.ts";
 import { Keys } from "../../support/artifact.ts";
@@ -108,6 +108,16 @@ describe("a device", () => {
     expect(TrustFolder.open(folder).trust).toMatchObject({
       ...{ root: { version: 3 }, metadata: { version: 4 } },
     });
+  });
+
+  test("that was away for very many goes on the next time it looks", async () => {
+    const trust = pin();
+    for (let version = 2; version <= artifactLimits.rootChain + 3; version += 1) {
+      const name = `root-${version}.json`;
+      published.set(name, keys.root(version, ["a", "b"], { by: ["a"] }));
+    }
+    expect(await look(trust)).toMatchObject({ rootVersion: 1 + artifactLimits.rootChain });
+    expect(await look(trust)).toMatchObject({ rootVersion: 3 + artifactLimits.rootChain });
   });
 
   test("does not follow to a root set that the old keys have not signed, and goes on", async () => {

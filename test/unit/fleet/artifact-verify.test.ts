@@ -22,6 +22,7 @@ import {
 import { newEnvelope, writeEnvelope } from "../../../src/artifact/signing-key.ts";
 import { hashOf, isSignedBy } from "../../../src/identity/secrets.ts";
 import { Keys } from "../../support/artifact.ts";
+import { SeededChance } from "../../support/chance.ts";
 
 const keys = new Keys();
 afterAll(() => keys[Symbol.dispose]());
@@ -345,6 +346,26 @@ test("what is in an envelope can be shown before anybody trusts it", () => {
   expect(whatIs(readUnverified("root", first)).value.version).toBe(1);
   const metadata = keys.metadata({ by: [] });
   expect(whatIs(readUnverified("metadata", metadata)).value.version).toBe(1);
+});
+
+test("what is signed, with bytes of it changed, is refused or the same, and nothing throws", () => {
+  const chance = new SeededChance(11);
+  const text = manifestOf({});
+  let believed = 0;
+  for (let count = 0; count < 1_500; count += 1) {
+    const bytes = Buffer.from(text);
+    for (let changes = chance.below(3); changes >= 0; changes -= 1) {
+      bytes[chance.below(bytes.length)] = chance.below(256);
+    }
+    const cut = chance.happens(0.2) ? bytes.subarray(0, chance.below(bytes.length)) : bytes;
+    const outcome = judge(cut.toString());
+    if (outcome.kind === "ok") {
+      believed += 1;
+      expect(outcome.value.manifest).toEqual(plain);
+    }
+  }
+  // White space around the envelope is nobody's.
+  expect(believed).toBeLessThan(100);
 });
 
 test("each refusal was seen", () => {
