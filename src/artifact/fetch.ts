@@ -270,16 +270,13 @@ class FrameReader {
   readonly #map: BlockMap;
   /** Of the next frame. */
   next: number;
-  /** What is to be left out until that frame begins. */
-  #skip: Bytes;
   #pieces: Uint8Array[] = [];
   #held: Bytes = 0;
 
+  /** @param position of a frame: what is asked for begins with one, and so does the whole file */
   constructor(map: BlockMap, position: Bytes) {
     this.#map = map;
-    const found = map.blocks.findIndex(({ framePosition }) => framePosition >= position);
-    this.next = found < 0 ? map.blocks.length : found;
-    this.#skip = (map.blocks[this.next]?.framePosition ?? map.frameBytes) - position;
+    this.next = map.blocks.findIndex(({ framePosition }) => framePosition === position);
   }
 
   /** Bytes of a frame that did not come whole. */
@@ -290,9 +287,7 @@ class FrameReader {
   *push(
     piece: Uint8Array,
   ): Generator<{ readonly block: Block; readonly number: number; readonly frame: Uint8Array }> {
-    let left = piece.subarray(Math.min(this.#skip, piece.length));
-    this.#skip -= piece.length - left.length;
-    while (left.length > 0) {
+    for (let left = piece; left.length > 0; ) {
       const block = this.#map.blocks[this.next];
       if (block === undefined) return;
       const part = left.subarray(0, block.frameSize - this.#held);

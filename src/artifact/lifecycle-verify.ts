@@ -418,7 +418,7 @@ export function countSigners(
   const text = signedText(by.kind, envelope.signed);
   const signers = new Set<string>();
   for (const { key, signature } of envelope.signatures) {
-    if (signers.has(key) || !by.keys.includes(key)) continue;
+    if (!by.keys.includes(key)) continue;
     if (by.check({ text, signature, spki: key })) signers.add(key);
   }
   return signers.size;

@@ -141,6 +141,9 @@ describe("a device", () => {
     expect((await look(trust, found.seen)).refused).toMatchObject([
       { refusal: "metadata-replayed" },
     ]);
+    // Also not when it begins again, with nothing but its folder.
+    const again = await look(TrustFolder.open(folder));
+    expect(again.refused).toMatchObject([{ refusal: "metadata-replayed" }]);
     published.set("metadata.json", keys.metadata({ by: ["c"], version: 4 }));
     expect(await look(trust, found.seen)).toMatchObject({ metadataVersion: 4, refused: [] });
   });

@@ -246,6 +246,17 @@ describe("a manifest", () => {
     expect(judge(manifestOf({}, ["release", "other"]), { metadata }).kind).toBe("ok");
   });
 
+  test("of a key that is named among the good ones and among the revoked ones is not", () => {
+    const key = keys.public("release");
+    const envelope = newEnvelope({
+      ...{ format: 1, version: 1, issued: "2026-01-01T00:00:00Z", revoked: [] },
+      ...{ expires: "2027-01-01T00:00:00Z", keys: [{ key, note: "" }] },
+      revoked_keys: [{ key, reason: "stolen" }],
+    });
+    const metadata = keys.sign("metadata", envelope, ["a"]);
+    expectRefusal(judge(manifestOf({}), { metadata }), "manifest-revoked-key", "stolen");
+  });
+
   test("that was changed after it was signed is not", () => {
     const envelope = JSON.parse(manifestOf({})) as Envelope;
     const changed = { ...envelope, signed: envelope.signed.replace("1.5.0", "1.5.1") };
