@@ -115,7 +115,10 @@ export const markerSchema = v.strictObject({
   limits: v.strictObject({
     /** From the marker's arrival to a candidate that is ready. */
     staging_ms: milliseconds,
-    /** From a candidate that is ready to the commit; over it the upgrade is held, then aborted. */
+    /**
+     * From a candidate that is ready to the commit; over it the upgrade is held, and after as long
+     * again aborted.
+     */
     commit_ms: milliseconds,
     /** From the swap until every role of the host answers from the new version. */
     canonical_ms: milliseconds,
@@ -123,7 +126,7 @@ export const markerSchema = v.strictObject({
   /** The candidate's instance that the operator has seen; null before. */
   observed: v.nullable(instanceSchema),
   commit: v.nullable(commitSchema),
-  /** Taken back: it counts as long as the device has not seen a commit. */
+  /** Taken back: it counts as long as the device has not seen a commit before it saw this. */
   withdrawn: v.nullable(v.strictObject({ reason: text })),
 });
 export type Marker = v.InferOutput<typeof markerSchema>;
@@ -138,6 +141,8 @@ export const upgradePhases = [
   "commit-seen",
   "swapped",
   "canonical",
+  /** On its way back to the former version, which has not proven itself again yet. */
+  "reverting",
   "done",
   "held",
   "aborted",
@@ -160,7 +165,7 @@ export const statusSchema = v.strictObject({
   /** The upgrade that it is about; null where there never was one. */
   transaction: v.nullable(transactionSchema),
   phase: v.picklist(upgradePhases),
-  /** Why it is so: of `held`, `aborted` and `rolled-back` always. */
+  /** Why it is so: of `held`, `aborted`, `reverting` and `rolled-back` always. */
   reason: v.nullable(text),
   /** What `current` leads to. */
   current: buildSchema,
