@@ -1,0 +1,189 @@
+import type { DecodedJournal, Journal, Life } from "./lifecycle-journal.ts";
+import type { Links } from "./lifecycle-recovery.ts";
+import { agentLimits, type BootTime } from "./lifecycle-state.ts";
+import type { Build } from "./protocol.ts";
+
+/**
+ * The boot guard: before each start of the canonical agent it decides which version may run. It
+ * trusts neither the links, which somebody may have cut or changed, nor a version that is not
+ * proven: that one it lets start so often, and then it goes back without it.
+ */
+
+export interface GuardGround {
+  readonly journal: DecodedJournal;
+  /** null where a link is not there, leads nowhere, or to no version. */
+  readonly links: { readonly current: Build | null; readonly previous: Build | null };
+  /** Digests of the versions on this disk whose file was just hashed, and is as its digest says. */
+  readonly intact: ReadonlySet<string>;
+  readonly boot: string;
+  readonly now: BootTime;
+}
+
+export interface GuardDecision {
+  /** null: nothing on this disk is intact. */
+  readonly run: Build | null;
+  /** Written before the links are changed; undefined: it is as it is to be. */
+  readonly journal: Journal | undefined;
+  /** `current` first; undefined: they lead where they are to lead. */
+  readonly links: Links | undefined;
+  /** Why it is not simply what `current` leads to; null when it is. */
+  readonly reason: string | null;
+}
+
+type Unproven = Extract<Life, { phase: "swapped" | "canonical" }>;
+
+export function guard(ground: GuardGround): GuardDecision {
+  if (ground.journal.kind !== "ok") return runIntact(ground);
+  const { journal } = ground.journal;
+  const { life } = journal;
+  switch (life.phase) {
+    case "idle":
+    case "done":
+    case "aborted":
+    case "rolled-back":
+      return runIntact(ground);
+    case "staging":
+    case "verifying":
+    case "cutover-ready":
+    case "observed":
+    case "held":
+      return runUncommitted(ground, life.marker.build);
+    case "commit-seen":
+      return runCommitted(ground, journal, life);
+    case "swapped":
+    case "canonical":
+      return runUnproven(ground, journal, life);
+    case "reverting":
+      return runFormer(ground, life);
+  }
+}
+
+/** What `current` leads to; where that is damaged, the first of all that is known and intact. */
+function runIntact(ground: GuardGround, journal?: Journal | undefined): GuardDecision {
+  const { links, intact } = ground;
+  const { current, previous } = links;
+  const known = [current, ...knownOf(ground.journal), previous];
+  const run = known.find((one) => one !== null && intact.has(one.digest)) ?? null;
+  if (run === null) {
+    const reason = "no version on this disk is intact: install one by hostler fleet install";
+    return { run, journal, links: undefined, reason };
+  }
+  if (run.digest === current?.digest) return { run, journal, links: undefined, reason: null };
+  const reason = current === null ? "current leads nowhere" : `${current.version} is damaged`;
+  return { run, journal, links: { current: run, previous: otherThan(run, previous) }, reason };
+}
+
+/** Versions that were canonical once, or are committed, in the order in which they are trusted. */
+function knownOf(decoded: DecodedJournal): readonly (Build | null)[] {
+  if (decoded.kind !== "ok") return [];
+  const { current, previous, life } = decoded.journal;
+  if (!("from" in life)) return [current, previous];
+  return [life.from, life.marker.build, current, previous];
+}
+
+const otherThan = (run: Build, build: Build | null) =>
+  build?.digest === run.digest ? null : build;
+
+/** What nobody has committed does not run as long as there is another, whatever the link says. */
+function runUncommitted(ground: GuardGround, candidate: Build): GuardDecision {
+  const { links } = ground;
+  if (links.current?.digest !== candidate.digest) return runIntact(ground);
+  const without = { current: null, previous: otherThan(candidate, links.previous) };
+  const decision = runIntact({ ...ground, links: without });
+  if (decision.run === null) return runIntact(ground);
+  return { ...decision, reason: `${candidate.version} was not committed` };
+}
+
+function runCommitted(
+  ground: GuardGround,
+  journal: Journal,
+  life: Extract<Life, { phase: "commit-seen" }>,
+): GuardDecision {
+  const { marker, from, before, lastWords } = life;
+  if (ground.links.current?.digest !== marker.build.digest) {
+    return runIntact(ground);
+  }
+  // The power went between the swap and its note.
+  const { instance } = life;
+  const until = ground.now + marker.limits.canonical_ms;
+  const proving = { starts: 0, setbacks: 0, reason: null } as const;
+  return runUnproven(ground, journal, {
+    phase: "swapped",
+    ...{ marker, instance, from, before, lastWords, until },
+    ...proving,
+  });
+}
+
+function runUnproven(ground: GuardGround, journal: Journal, life: Unproven): GuardDecision {
+  const { marker, from } = life;
+  const { links, intact } = ground;
+  const { build } = marker;
+  if (links.current?.digest === from.digest && intact.has(from.digest)) {
+    return revertTo(ground, journal, life, "current was put back by somebody else");
+  }
+  const starts = life.starts + 1;
+  const isIntact = intact.has(build.digest);
+  if (isIntact && starts <= agentLimits.starts) {
+    return runNew(ground, journal, { ...life, starts });
+  }
+  const reason = isIntact
+    ? `${build.version} was started ${agentLimits.starts} times, and was not proven`
+    : `${build.version} is damaged`;
+  if (intact.has(from.digest)) return revertTo(ground, journal, life, reason);
+  // The way back is damaged: what was committed is better than nothing.
+  return runIntact(ground, isIntact ? written(ground, journal, { ...life, starts }) : undefined);
+}
+
+function runNew(ground: GuardGround, journal: Journal, life: Unproven): GuardDecision {
+  const { build } = life.marker;
+  const isLinked = ground.links.current?.digest === build.digest;
+  return {
+    run: build,
+    journal: written(ground, journal, life),
+    links: isLinked ? undefined : { current: build, previous: life.from },
+    reason: isLinked ? null : "current led nowhere",
+  };
+}
+
+function revertTo(
+  ground: GuardGround,
+  journal: Journal,
+  life: Unproven,
+  reason: string,
+): GuardDecision {
+  const { marker, instance, from, before, lastWords, starts, setbacks } = life;
+  const reverting = {
+    phase: "reverting",
+    ...{ marker, instance, from, before, lastWords, starts, setbacks, reason },
+    stage: "restarting",
+    until: ground.now + marker.limits.canonical_ms,
+  } as const;
+  return {
+    run: from,
+    journal: written(ground, journal, reverting),
+    links: { current: from, previous: before },
+    reason,
+  };
+}
+
+function runFormer(
+  ground: GuardGround,
+  { from, before, reason }: Extract<Life, { phase: "reverting" }>,
+): GuardDecision {
+  const { links, intact } = ground;
+  if (!intact.has(from.digest)) return runIntact(ground);
+  const isLinked = links.current?.digest === from.digest;
+  const put = isLinked ? undefined : { current: from, previous: before };
+  return { run: from, journal: undefined, links: put, reason: isLinked ? null : reason };
+}
+
+/** In a later boot its moments begin anew, and no candidate is left. */
+function written(
+  { boot, now }: GuardGround,
+  journal: Journal,
+  life: Unproven | Extract<Life, { phase: "reverting" }>,
+): Journal {
+  const until = now + life.marker.limits.canonical_ms;
+  const moved = boot === journal.boot ? life : { ...life, until, instance: null };
+  return { ...journal, step: journal.step + 1, boot, life: moved };
+}
