@@ -49,7 +49,7 @@ export function ordersOf(state: AgentState): readonly AgentEffect[] {
       return [];
     case "commit-seen": {
       const { build } = life.marker;
-      if (life.stage === "hashing") return [{ kind: "hash", ticket, build }];
+      if (life.stage === "hashing") return [{ kind: "hash", ticket, build, wayBack: life.from }];
       return [{ kind: "swap", ticket, current: build, previous: life.from }];
     }
     case "swapped":

@@ -110,7 +110,7 @@ export type AgentEvent =
   /** A heartbeat of the canonical agent, or of the candidate, has arrived in the store. */
   | { readonly kind: "heard"; readonly who: "canonical" }
   | { readonly kind: "heard"; readonly who: "candidate"; readonly instance: string }
-  /** The file that is about to be swapped in was hashed once more. */
+  /** The file that is about to be swapped in was hashed once more, and the one that it replaces. */
   | { readonly kind: "intact"; readonly ticket: number }
   /** The links lead where they were to lead, durably. */
   | { readonly kind: "swapped"; readonly ticket: number }
@@ -131,7 +131,10 @@ export type AgentEvent =
       readonly reason: string;
       readonly lastWords: LastWords | null;
     }
-  /** The journal could not be written, and nothing was done that stood after it. */
+  /**
+   * The journal could not be written, and nothing was done that stood after it. Told before any
+   * other event: its step is given to the next note, so that none is told which may come again.
+   */
   | { readonly kind: "note-failed"; readonly reason: string }
   /** Time has passed; told at `deadlineOf` at the latest. */
   | { readonly kind: "time" };
@@ -168,7 +171,13 @@ export type AgentEffect =
   | { readonly kind: "find-candidate"; readonly instance: string }
   /** Answered by candidate-ended, also where there is none. */
   | { readonly kind: "stop-candidate"; readonly instance: string }
-  | { readonly kind: "hash"; readonly ticket: number; readonly build: Build }
+  /** Both: nothing is left for another version that cannot be gone back to. */
+  | {
+      readonly kind: "hash";
+      readonly ticket: number;
+      readonly build: Build;
+      readonly wayBack: Build;
+    }
   /**
    * First `previous`, then `current`, each by rename and synchronised: between the two both lead to
    * the old version. `failed` says that `current` was read again and leads where it led.

@@ -213,8 +213,9 @@ export function step(
   if (event.kind === "time" && state.noteAt !== undefined) {
     return context.now < state.noteAt ? stays(state) : writtenAgain(state);
   }
-  const outcome = takeNext(decide(state, event, context, decisions), context, decisions);
-  return isNoted(state, outcome.state) ? outcome : noted(outcome);
+  const before = event.kind === "note-failed" ? { ...state, step: state.step - 1 } : state;
+  const outcome = takeNext(decide(before, event, context, decisions), context, decisions);
+  return isNoted(before, outcome.state) ? outcome : noted(outcome);
 }
 
 function decide(state: AgentState, event: AgentEvent, context: Context, decisions: Table): Outcome {

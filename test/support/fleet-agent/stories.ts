@@ -451,6 +451,9 @@ const commits: readonly Story[] = [
     name: "a file that is damaged between its proof and the swap",
     run: (step) => {
       const life = inProbation(step).tell(inProbation(step).committed());
+      const { ticket } = life;
+      const hash = { kind: "hash", ticket, build: newBuild, wayBack: oldBuild };
+      requireEqual("what is hashed", life.effects.at(-1), hash);
       const ended = ["abandon", "stop-candidate", "note"];
       life
         .fork()
