@@ -56,14 +56,14 @@ export function candidateEndedAtCommit(
     return stays({ ...state, life: { ...state.life, instance: null, lastWords } });
   }
   const reason = `the candidate ended: ${lastWords?.ending ?? "nobody knows how"}`;
-  return abort(state, context, { reason, lastWords, isGone: true });
+  return abort(state, context, { reason, cause: "candidate", lastWords, isGone: true });
 }
 
 export function commitOverdue(state: In<"commit-seen">, _event: Of<"time">, context: Context) {
   const { stage, until, marker } = state.life;
   if (stage === "swapping" || context.now < until) return stays(state);
   const reason = `the file could not be hashed within ${marker.limits.canonical_ms} ms`;
-  return abort(state, context, { reason });
+  return abort(state, context, { reason, cause: "host" });
 }
 
 export function overlapEnded(

@@ -1,7 +1,7 @@
 import type { DecodedJournal, Journal, Life } from "./lifecycle-journal.ts";
 import type { Links } from "./lifecycle-recovery.ts";
 import { agentLimits, type BootTime } from "./lifecycle-state.ts";
-import type { Build } from "./protocol.ts";
+import type { Build, EndingCause } from "./protocol.ts";
 
 /**
  * The boot guard: before each start of the canonical agent it decides which version may run. It
@@ -119,7 +119,8 @@ function runUnproven(ground: GuardGround, journal: Journal, life: Unproven): Gua
   const { links, intact } = ground;
   const { build } = marker;
   if (links.current?.digest === from.digest && intact.has(from.digest)) {
-    return revertTo(ground, journal, life, "current was put back by somebody else");
+    const reason = "current was put back by somebody else";
+    return revertTo(ground, journal, life, { reason, endingCause: "host" });
   }
   const starts = life.starts + 1;
   const isIntact = intact.has(build.digest);
@@ -129,7 +130,10 @@ function runUnproven(ground: GuardGround, journal: Journal, life: Unproven): Gua
   const reason = isIntact
     ? `${build.version} was started ${agentLimits.starts} times, and was not proven`
     : `${build.version} is damaged`;
-  if (intact.has(from.digest)) return revertTo(ground, journal, life, reason);
+  if (intact.has(from.digest)) {
+    const endingCause = isIntact ? "canonical" : "host";
+    return revertTo(ground, journal, life, { reason, endingCause });
+  }
   // The way back is damaged: what was committed is better than nothing.
   return runIntact(ground, isIntact ? written(ground, journal, { ...life, starts }) : undefined);
 }
@@ -149,12 +153,13 @@ function revertTo(
   ground: GuardGround,
   journal: Journal,
   life: Unproven,
-  reason: string,
+  { reason, endingCause }: { readonly reason: string; readonly endingCause: EndingCause },
 ): GuardDecision {
   const { marker, instance, from, before, lastWords, starts, setbacks } = life;
   const reverting = {
     phase: "reverting",
     ...{ marker, instance, from, before, lastWords, starts, setbacks, reason },
+    endingCause,
     stage: "restarting",
     until: ground.now + marker.limits.canonical_ms,
   } as const;

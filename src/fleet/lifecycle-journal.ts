@@ -2,6 +2,7 @@ import * as v from "valibot";
 import {
   bootIdSchema,
   buildSchema,
+  endingCauses,
   fleetLimits,
   instanceSchema,
   lastWordsSchema,
@@ -30,6 +31,7 @@ const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 /** On CLOCK_BOOTTIME of the journal's boot, milliseconds. */
 const moment = v.pipe(v.number(), v.finite(), v.minValue(0));
 const text = v.pipe(v.string(), v.maxLength(fleetLimits.textLength));
+const cause = v.picklist(endingCauses);
 const words = v.nullable(lastWordsSchema);
 const instanceOrNone = v.nullable(instanceSchema);
 
@@ -117,13 +119,14 @@ export const lifeSchema = v.variant("phase", [
      */
     stage: v.picklist(["seeking", "swapping", "restarting", "proving"]),
     reason: text,
+    endingCause: cause,
     /** As they were, for when there is no way back after all. */
     starts: count,
     setbacks: count,
   }),
   v.strictObject({ phase: v.literal("done"), ...ended, reason: v.null() }),
-  v.strictObject({ phase: v.literal("aborted"), ...ended, reason: text }),
-  v.strictObject({ phase: v.literal("rolled-back"), ...ended, reason: text }),
+  v.strictObject({ phase: v.literal("aborted"), ...ended, reason: text, endingCause: cause }),
+  v.strictObject({ phase: v.literal("rolled-back"), ...ended, reason: text, endingCause: cause }),
 ]);
 export type Life = v.InferOutput<typeof lifeSchema>;
 

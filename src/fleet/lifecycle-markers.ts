@@ -1,6 +1,6 @@
 import { abort, endedWith, forgotten, go, stays } from "./lifecycle-moves.ts";
 import type { Context, In, Of, Outcome } from "./lifecycle-state.ts";
-import type { Marker } from "./protocol.ts";
+import type { EndingCause, Marker } from "./protocol.ts";
 
 /** What a marker does in each phase. */
 
@@ -17,17 +17,19 @@ export function take(state: Resting, { marker }: Of<"marker">, context: Context)
     return stays({ ...state, next: marker });
   }
   const taken = { ...state, next: undefined };
-  const refuse = (reason: string) => {
+  const refuse = (reason: string, endingCause: EndingCause) => {
     const ended = endedWith(context, { marker, instance: null, reason });
-    return go(taken, { phase: "aborted", ...ended }, forgotten(taken, marker));
+    return go(taken, { phase: "aborted", ...ended, endingCause }, forgotten(taken, marker));
   };
-  if (marker.withdrawn !== null) return refuse(`withdrawn: ${marker.withdrawn.reason}`);
+  if (marker.withdrawn !== null) {
+    return refuse(`withdrawn: ${marker.withdrawn.reason}`, "withdrawn");
+  }
   if (marker.build.digest === state.current.digest) {
     const ended = endedWith(context, { marker, instance: null, reason: "" });
     return go(taken, { phase: "done", ...ended, reason: null }, forgotten(taken, marker));
   }
   if (context.executor === "immutable") {
-    return refuse("this host's programs cannot be changed: update the image");
+    return refuse("this host's programs cannot be changed: update the image", "host");
   }
   return go(taken, {
     phase: "staging",
@@ -100,7 +102,7 @@ function supersede(state: Preparing | Probation, next: Marker, context: Context)
   // A store that went back may tell of an upgrade that is over.
   if (state.seen.includes(next.transaction)) return stays(state);
   const reason = `superseded by ${next.transaction}`;
-  return abort({ ...state, next }, context, { reason });
+  return abort({ ...state, next }, context, { reason, cause: "superseded" });
 }
 
 function withdraw(
@@ -108,7 +110,7 @@ function withdraw(
   { reason }: NonNullable<Marker["withdrawn"]>,
   context: Context,
 ): Outcome {
-  return abort(state, context, { reason: `withdrawn: ${reason}` });
+  return abort(state, context, { reason: `withdrawn: ${reason}`, cause: "withdrawn" });
 }
 
 /** What the marker says of a candidate that is there. */

@@ -9,7 +9,13 @@ import {
   type Link,
   type Outcome,
 } from "./lifecycle-state.ts";
-import { type Build, fleetLimits, type LastWords, type Marker } from "./protocol.ts";
+import {
+  type Build,
+  type EndingCause,
+  fleetLimits,
+  type LastWords,
+  type Marker,
+} from "./protocol.ts";
 
 /** Ways from one phase to another that several cells go. */
 
@@ -111,6 +117,7 @@ export function abort(
   context: Context,
   why: {
     readonly reason: string;
+    readonly cause: EndingCause;
     readonly lastWords?: LastWords | null;
     readonly isGone?: boolean;
   },
@@ -118,7 +125,11 @@ export function abort(
   const { life } = state;
   const instance = life.phase === "staging" || why.isGone === true ? null : life.instance;
   const ended = endedWith(context, { marker: life.marker, instance, ...why });
-  const outcome = go(state, { phase: "aborted", ...ended }, forgotten(state, life.marker));
+  const outcome = go(
+    state,
+    { phase: "aborted", ...ended, endingCause: why.cause },
+    forgotten(state, life.marker),
+  );
   const isWorking = "stage" in life && (life.phase !== "verifying" || life.stage === "proving");
   const abandon: AgentEffect[] = isWorking ? [{ kind: "abandon" }] : [];
   return { ...outcome, effects: [...abandon, ...outcome.effects] };
@@ -158,7 +169,15 @@ export function forgotten(state: AgentState, { transaction }: Marker): Partial<A
 export function revert(
   state: Committed,
   { now }: Context,
-  { reason, lastWords }: { readonly reason: string; readonly lastWords: LastWords | null },
+  {
+    reason,
+    lastWords,
+    cause = "canonical",
+  }: {
+    readonly reason: string;
+    readonly lastWords: LastWords | null;
+    readonly cause?: EndingCause;
+  },
 ): Outcome {
   const { marker, instance, from, before, starts, setbacks, lastWords: former } = state.life;
   return go(state, {
@@ -167,6 +186,7 @@ export function revert(
     stage: "seeking",
     until: now + marker.limits.canonical_ms,
     reason: shortened(reason),
+    endingCause: cause,
     lastWords: lastWords ?? former,
   });
 }

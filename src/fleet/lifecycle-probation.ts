@@ -67,7 +67,9 @@ export function preparingOverdue(state: Preparing, _event: Of<"time">, context: 
   const { marker, until } = state.life;
   if (context.now < until) return stays(state);
   const reason = `no candidate was ready within ${marker.limits.staging_ms} ms`;
-  return abort(state, context, { reason });
+  // A download that takes too long says nothing against the version.
+  const cause = state.life.phase === "staging" ? "host" : "candidate";
+  return abort(state, context, { reason, cause });
 }
 
 export function candidateEnded(
@@ -76,7 +78,7 @@ export function candidateEnded(
   context: Context,
 ): Outcome {
   const reason = `the candidate ended: ${lastWords?.ending ?? "nobody knows how"}`;
-  return abort(state, context, { reason, lastWords, isGone: true });
+  return abort(state, context, { reason, cause: "candidate", lastWords, isGone: true });
 }
 
 export function unwrittenBeforeSwap(
@@ -84,7 +86,8 @@ export function unwrittenBeforeSwap(
   { reason }: Of<"note-failed">,
   context: Context,
 ): Outcome {
-  return abort(state, context, { reason: `the journal cannot be written: ${reason}` });
+  const told = `the journal cannot be written: ${reason}`;
+  return abort(state, context, { reason: told, cause: "host" });
 }
 
 export function heard(state: Probation, event: Of<"heard">, context: Context): Outcome {
@@ -101,7 +104,7 @@ export function heard(state: Probation, event: Of<"heard">, context: Context): O
   const reason =
     `nothing was heard of the candidate for ${SILENT_AFTER} ms, ` +
     "in which the canonical agent was heard all the time";
-  return abort(listened, context, { reason });
+  return abort(listened, context, { reason, cause: "candidate" });
 }
 
 function listen(link: Link, who: "canonical" | "candidate", now: BootTime): Link {
@@ -146,5 +149,6 @@ export function probationOverdue(
 export function heldOverdue(state: In<"held">, _event: Of<"time">, context: Context): Outcome {
   const { marker, readyAt, reason } = state.life;
   if (context.now < readyAt + 2 * marker.limits.commit_ms) return stays(state);
-  return abort(state, context, { reason: `held until the deadline: ${reason}` });
+  const told = `held until the deadline: ${reason}`;
+  return abort(state, context, { reason: told, cause: "uncommitted" });
 }

@@ -126,7 +126,8 @@ function resumeBefore(state: Before, ground: Ground): Outcome {
   const { marker } = life;
   const resumes = life.resumes + 1;
   if (resumes > agentLimits.resumes) {
-    return abort(state, context, { reason: `it was begun anew ${agentLimits.resumes} times` });
+    const reason = `it was begun anew ${agentLimits.resumes} times`;
+    return abort(state, context, { reason, cause: "host" });
   }
   if (life.phase !== "staging" && life.phase !== "verifying" && !isNewBoot(ground)) {
     const kept = { ...state, life: { ...life, resumes } };
@@ -158,7 +159,7 @@ function giveBack(state: Before, { journal, context }: Ground): Outcome {
     },
   } as const;
   const reason = "it ran as the canonical version, and no commit was seen";
-  return revert(swapped, context, { reason, lastWords: null });
+  return revert(swapped, context, { reason, lastWords: null, cause: "host" });
 }
 
 function resumeCommitted(state: In<"commit-seen">, ground: Ground): Outcome {
@@ -204,6 +205,7 @@ function resumeSwapped(state: In<"swapped" | "canonical">, ground: Ground): Outc
     ...shared,
     ...{ starts, setbacks, stage: "proving", until: context.now + limit },
     reason: "current was put back by somebody else",
+    endingCause: "host",
   });
 }
 
@@ -229,5 +231,5 @@ function replaced(state: In<"swapped" | "canonical" | "reverting">, ground: Grou
   const reason = former === null ? because : `${former}; ${because}`;
   const ended = endedWith(ground.context, { marker, instance, reason, lastWords });
   const next = { ...state, ...forgotten(state, marker) };
-  return ordered(next, { phase: "rolled-back", ...ended });
+  return ordered(next, { phase: "rolled-back", ...ended, endingCause: "host" });
 }

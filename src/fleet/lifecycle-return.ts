@@ -26,7 +26,7 @@ export function revertFailed(state: In<"reverting">, event: Of<"failed">, contex
     return stays({ ...state, life: { ...life, until: now + agentTimes.revertAgain } });
   }
   // The committed version runs, and passed its own proof: better one that limps than none.
-  const { stage: _stage, ...rest } = life;
+  const { stage: _stage, endingCause: _endingCause, ...rest } = life;
   const reason = shortened(`${life.reason}; there is no way back: ${event.reason}`);
   const until = now + life.marker.limits.canonical_ms;
   return go(state, { ...rest, phase: "swapped", reason, until });
@@ -55,9 +55,9 @@ export function revertOverdue(state: In<"reverting">, _event: Of<"time">, contex
 }
 
 function rolledBack(state: In<"reverting">, context: Context, reason: string): Outcome {
-  const { marker, instance, lastWords } = state.life;
+  const { marker, instance, lastWords, endingCause } = state.life;
   const ended = endedWith(context, { marker, instance, reason, lastWords });
-  return go(state, { phase: "rolled-back", ...ended }, forgotten(state, marker));
+  return go(state, { phase: "rolled-back", ...ended, endingCause }, forgotten(state, marker));
 }
 
 export function goneAtLast(

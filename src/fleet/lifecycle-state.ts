@@ -2,6 +2,7 @@ import type { Journal, Life } from "./lifecycle-journal.ts";
 import {
   type Build,
   type DeviceStatus,
+  type EndingCause,
   HEARTBEAT_EVERY,
   type LastWords,
   type Marker,
@@ -116,11 +117,12 @@ export type AgentEvent =
   | { readonly kind: "swapped"; readonly ticket: number }
   /** What is gone back to is intact, or is so again. */
   | { readonly kind: "way-back"; readonly ticket: number }
-  /** The order could not be carried out, or what it asked about is wrong. */
+  /** The order could not be carried out, or what it asked about is wrong: which, says the cause. */
   | {
       readonly kind: "failed";
       readonly ticket: number;
       readonly reason: string;
+      readonly cause: EndingCause;
       readonly lastWords: LastWords | null;
     }
   /** Every role of the host was looked at. */

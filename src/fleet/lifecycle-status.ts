@@ -12,6 +12,7 @@ export function statusOf(
     transaction: transactionOf(state),
     phase: life.phase,
     reason: "reason" in life ? life.reason : null,
+    ...("endingCause" in life && life.phase !== "reverting" && { cause: life.endingCause }),
     ...{ current, previous, step, boot, floor },
     candidate: candidateOf(state),
     progress: life.phase === "staging" ? state.progress : null,

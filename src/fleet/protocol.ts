@@ -37,6 +37,8 @@ export const fleetBuckets = {
   heartbeats: "fleet-heartbeats",
   /** ROLLOUT → its record; the operator's alone. */
   rollouts: "fleet-rollouts",
+  /** DEVICE → its labels; the operator's alone. */
+  labels: "fleet-labels",
 } as const;
 
 export const fleetLimits = {
@@ -63,6 +65,7 @@ export const SILENT_AFTER = 35_000;
 
 const version = v.literal(FLEET_PROTOCOL_VERSION);
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const positive = v.pipe(count, v.minValue(1));
 const milliseconds = v.pipe(
   v.number(),
   v.safeInteger(),
@@ -99,6 +102,11 @@ export type Commit = v.InferOutput<typeof commitSchema>;
 export const markerSchema = v.strictObject({
   protocol: version,
   transaction: transactionSchema,
+  /**
+   * For the operator alone: of which rollout it is, in which round of it (failed devices are tried
+   * again in the next one), and the how manieth that this device has taken up in that round.
+   */
+  rollout: v.optional(v.strictObject({ name: nameSchema, round: positive, attempt: positive })),
   /** What the device is to become, for its architecture; the manifest must say the same. */
   build: buildSchema,
   /** A signed manifest, as src/artifact writes it. */
@@ -150,6 +158,23 @@ export const upgradePhases = [
 ] as const;
 export type UpgradePhase = (typeof upgradePhases)[number];
 
+/**
+ * Where the reason of an `aborted` or a `rolled-back` lies. `withdrawn`, `superseded` and
+ * `uncommitted` (no commit came in time) say nothing against the version: it is tried again.
+ */
+export const endingCauses = [
+  "withdrawn",
+  "superseded",
+  "uncommitted",
+  /** What was fetched is refused: signature, digest, floor, architecture. */
+  "artifact",
+  /** This host cannot: no room, no way to start a candidate. */
+  "host",
+  "candidate",
+  "canonical",
+] as const;
+export type EndingCause = (typeof endingCauses)[number];
+
 /** What a candidate, or a canonical agent that failed, has left. */
 export const lastWordsSchema = v.strictObject({
   /** "exited with 1", "ended by SIGSEGV", "silent for 35 s". */
@@ -167,6 +192,8 @@ export const statusSchema = v.strictObject({
   phase: v.picklist(upgradePhases),
   /** Why it is so: of `held`, `aborted`, `reverting` and `rolled-back` always. */
   reason: v.nullable(text),
+  /** Of `aborted` and `rolled-back`. */
+  cause: v.optional(v.picklist(endingCauses)),
   /** What `current` leads to. */
   current: buildSchema,
   previous: v.nullable(buildSchema),

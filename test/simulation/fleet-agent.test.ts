@@ -118,7 +118,7 @@ const blames: Table = {
   "cutover-ready": {
     ...table["cutover-ready"],
     time: (state, _event, context) =>
-      abort(state, context, { reason: "nothing was heard of the candidate" }),
+      abort(state, context, { reason: "nothing was heard of it", cause: "candidate" }),
   },
 };
 

@@ -121,7 +121,7 @@ describe("from the commit on", () => {
     expect(decide(life, {})).toEqual({ run: oldBuild, ...unchanged });
     life.restart().comes("reverting", "note", "hand-over");
     life.goes(life.roles(rolesOf(oldBuild)), "rolled-back");
-    life.says("was started 3 times");
+    life.says("was started 3 times").is({ endingCause: "canonical" });
   });
 
   test("the power goes between the guard's journal and its link", () => {
@@ -134,6 +134,7 @@ describe("from the commit on", () => {
   test("a new version that is damaged, or that no link leads to any more", () => {
     const damaged = decide(swapped(), { links: newLinks, intact: intact(older, oldBuild) });
     expect(damaged).toMatchObject({ run: oldBuild, reason: "1.2.0 is damaged" });
+    expect(damaged.journal?.life).toMatchObject({ endingCause: "host" });
     const cut = decide(swapped(), { links: { current: null, previous: oldBuild } });
     expect(cut).toMatchObject({ run: newBuild, links: newLinks });
   });

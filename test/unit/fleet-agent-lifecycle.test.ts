@@ -103,6 +103,8 @@ describe("in every life", () => {
       expect(status.phase).toBe(life.state.life.phase);
       const needsReason = ["held", "aborted", "reverting", "rolled-back"].includes(status.phase);
       expect(status.reason !== null || !needsReason).toBe(true);
+      const needsCause = ["aborted", "rolled-back"].includes(status.phase);
+      expect(status.cause !== undefined).toBe(needsCause);
     }
   });
 });

@@ -73,7 +73,7 @@ describe("killed, and started again in the same boot", () => {
       }
       life.restart();
       expect(life.state.life.phase).toBe("aborted");
-      life.says(`${agentLimits.resumes} times`);
+      life.says(`${agentLimits.resumes} times`).is({ endingCause: "host" });
     }
   });
 
@@ -173,6 +173,7 @@ describe("what somebody else has done to the links", () => {
     seen.is({ from: thirdBuild, before: oldBuild });
     const swapped = linked(new Life(step).swaps(), third).restart();
     swapped.comes("rolled-back", "stop-candidate", "note").says("another version was installed");
+    swapped.is({ endingCause: "host" });
     const back = linked(new Life(step).swaps().restart().tell(faulted), third).restart();
     back.comes("rolled-back", "stop-candidate", "note").says("it hangs; another version");
     back.has({ current: thirdBuild, seen: [transactionOf(1)] });

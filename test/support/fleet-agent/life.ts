@@ -11,7 +11,13 @@ import type {
   Of,
   Phase,
 } from "../../../src/fleet/lifecycle-state.ts";
-import type { Build, LastWords, Marker, RoleHealth } from "../../../src/fleet/protocol.ts";
+import type {
+  Build,
+  EndingCause,
+  LastWords,
+  Marker,
+  RoleHealth,
+} from "../../../src/fleet/protocol.ts";
 
 export type StepFunction = typeof step;
 
@@ -256,8 +262,8 @@ export class Life {
   ): Of<"fetched" | "proved" | "intact" | "swapped" | "way-back"> => {
     return { kind, ticket: this.ticket };
   };
-  failed = (reason = "it cannot be"): AgentEvent => {
-    return { kind: "failed", ticket: this.ticket, reason, lastWords: words };
+  failed = (reason = "it cannot be", cause: EndingCause = "artifact"): AgentEvent => {
+    return { kind: "failed", ticket: this.ticket, reason, cause, lastWords: words };
   };
   candidateReady = (): AgentEvent => ({ kind: "candidate-ready", instance: this.instance });
   candidateEnded = (lastWords: LastWords | null = words): AgentEvent => {

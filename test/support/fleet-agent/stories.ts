@@ -96,6 +96,7 @@ const ordinary: readonly Story[] = [
       const life = new Life(step);
       life.executor = "immutable";
       life.leads(life.marked(), "aborted", "note", "collect").says("update the image");
+      life.is({ endingCause: "host" });
     },
   },
   {
@@ -104,6 +105,7 @@ const ordinary: readonly Story[] = [
       const life = new Life(step);
       const withdrawn = { reason: "a mistake" };
       life.leads(life.marked({ withdrawn }), "aborted", "note", "collect").says("a mistake");
+      life.is({ endingCause: "withdrawn" });
     },
   },
   {
@@ -116,10 +118,10 @@ const ordinary: readonly Story[] = [
         .leads(life.failed("not signed"), "aborted", ...abandoned)
         .says("not signed");
       life.tell(life.accepted());
-      life.fork().leads(life.failed("no space left"), "aborted", ...abandoned);
+      life.fork().leads(life.failed("no space left", "host"), "aborted", ...abandoned);
       life.tell(life.answer("fetched"));
       const bad = life.fork().leads(life.failed("4 bytes differ"), "aborted", ...abandoned);
-      bad.is({ lastWords: words, build: newBuild, ending: null });
+      bad.is({ lastWords: words, build: newBuild, ending: null, endingCause: "artifact" });
       bad.leads({ kind: "marker", marker: makeMarker(2) }, "staging", "note", "check");
     },
   },
@@ -140,10 +142,12 @@ const ordinary: readonly Story[] = [
     run: (step) => {
       const life = new Life(step).tell(new Life(step).marked());
       life.pass(limits.staging_ms - 1).ignores(time);
-      life.fork().pass(1).leads(time, "aborted", "abandon", "note", "collect").says("600000 ms");
+      const slow = life.fork().pass(1).leads(time, "aborted", "abandon", "note", "collect");
+      slow.says("600000 ms").is({ endingCause: "host" });
       life.tell(life.accepted()).tell(life.answer("fetched")).tell(life.answer("proved")).pass(1);
       life.leads(time, "aborted", "stop-candidate", "note");
       life.is({ ending: { instance: instanceOf(1), until: life.now + agentTimes.stopAgain } });
+      life.is({ endingCause: "candidate" });
     },
   },
   {
@@ -167,7 +171,7 @@ const ordinary: readonly Story[] = [
         .says("nobody knows");
       life.leads(life.committed(), "commit-seen", "note", "hash");
       life.leads(life.candidateEnded(), "aborted", "abandon", ...ended).is({ ending: null });
-      life.is({ lastWords: words }).says("exited with 1");
+      life.is({ lastWords: words, endingCause: "candidate" }).says("exited with 1");
     },
   },
   {
@@ -255,7 +259,7 @@ const markers: readonly Story[] = [
       const withdrawn = { reason: "stop" };
       const begun = new Life(step).tell(new Life(step).marked());
       begun.leads(begun.marked({ withdrawn }), "aborted", "abandon", "note", "collect");
-      begun.says("withdrawn: stop");
+      begun.says("withdrawn: stop").is({ endingCause: "withdrawn" });
       const life = inProbation(step);
       const { transaction } = life.marker;
       const commit = { transaction, instance: life.instance };
@@ -281,6 +285,7 @@ const markers: readonly Story[] = [
       proving.leads(next, "staging", "abandon", "note", "collect", "check");
       proving.has({ seen: [transactionOf(1)], next: undefined });
       life.leads(next, "aborted", "stop-candidate", "note").says("superseded");
+      life.is({ endingCause: "superseded" });
       life.leads(life.candidateEnded(), "staging", "note", "collect", "check");
     },
   },
@@ -335,7 +340,7 @@ const probation: readonly Story[] = [
       const life = beats(inProbation(step), 60_000, "canonical", "candidate");
       beats(life, 30_000, "canonical").comes("cutover-ready");
       life.pass(10_000).leads(life.heard("canonical"), "aborted", "stop-candidate", "note");
-      life.says(`${SILENT_AFTER} ms`);
+      life.says(`${SILENT_AFTER} ms`).is({ endingCause: "candidate" });
       const observed = beats(inProbation(step).tell(inProbation(step).observed()), 30_000);
       requireEqual("observed", observed.state.life.phase, "observed");
     },
@@ -427,6 +432,7 @@ const probation: readonly Story[] = [
         .ignores(time)
         .pass(1);
       life.leads(time, "aborted", "stop-candidate", "note").says("held until the deadline");
+      life.is({ endingCause: "uncommitted" });
     },
   },
   {
@@ -469,7 +475,8 @@ const commits: readonly Story[] = [
         .leads(time, "aborted", ...ended)
         .says("hashed");
       life.tell(life.answer("intact")).pass(limits.canonical_ms).ignores(time);
-      life.leads(life.failed("no space left"), "aborted", ...ended).has({ current: oldBuild });
+      life.leads(life.failed("no space left", "host"), "aborted", ...ended);
+      life.is({ endingCause: "host" }).has({ current: oldBuild });
     },
   },
   {
@@ -506,6 +513,7 @@ const commits: readonly Story[] = [
         .pass(1);
       life.leads(time, "reverting", "note", "find-way-back");
       life.is({ stage: "seeking", from: oldBuild, before: older, lastWords: null });
+      life.is({ endingCause: "canonical" });
       life.says("vm-worker did not answer from 1.2.0 within 60000 ms");
     },
   },
@@ -584,7 +592,7 @@ const ways: readonly Story[] = [
       life.leads(life.roles(rolesOf(oldBuild, { healthy: false })), "reverting");
       life.leads(life.roles(rolesOf(newBuild)), "reverting");
       life.leads(life.roles(rolesOf(oldBuild)), "rolled-back", "stop-candidate", "note");
-      life.is({ build: newBuild, lastWords: words }).says("it hangs");
+      life.is({ build: newBuild, lastWords: words, endingCause: "canonical" }).says("it hangs");
       life.has({ seen: [transactionOf(1)] });
       const next = { kind: "marker", marker: makeMarker(2, { build: thirdBuild }) } as const;
       const other = life.fork().leads(next, "rolled-back").overdue();
@@ -659,6 +667,7 @@ const journals: readonly Story[] = [
     run: (step) => {
       const begun = new Life(step).tell(new Life(step).marked());
       begun.leads(full, "aborted", "abandon", "note", "collect").says("no space left");
+      begun.is({ endingCause: "host" });
       const life = inProbation(step);
       life.fork().leads(full, "aborted", "stop-candidate", "note");
       life.tell(life.committed());

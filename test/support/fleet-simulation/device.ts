@@ -437,7 +437,9 @@ export class Device {
     const { ticket } = effect;
     const isIntact = ({ digest }: Build) => this.disk.versions.get(digest) === true;
     const unless = (isRight: boolean, event: AgentEvent): AgentEvent =>
-      isRight ? event : { kind: "failed", ticket, reason: "it is damaged", lastWords: null };
+      isRight
+        ? event
+        : { kind: "failed", ticket, reason: "it is damaged", cause: "artifact", lastWords: null };
     switch (effect.kind) {
       case "check": {
         const { floor } = releaseOf(effect.marker.build.digest);
