@@ -108,3 +108,13 @@ describe("in every life", () => {
     }
   });
 });
+
+test("every row of the table of faults names a test that there is", async () => {
+  const readme = await Bun.file(join(repositoryRoot, "src/fleet/README.md")).text();
+  const rows = [...readme.matchAll(/\]\(\.\.\/\.\.\/(test\/[^)]+)\) "([^"]+)" \|$/gm)];
+  expect(rows.length).toBeGreaterThanOrEqual(15);
+  for (const [, path = "", name = ""] of rows) {
+    const text = await Bun.file(join(repositoryRoot, path)).text();
+    expect([name, text.includes(`"${name}"`)]).toEqual([name, true]);
+  }
+});
