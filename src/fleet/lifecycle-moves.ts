@@ -47,7 +47,8 @@ export function ordersOf(state: AgentState): readonly AgentEffect[] {
     case "verifying": {
       const { marker, instance } = life;
       if (instance === null) return [{ kind: "prove", ticket, marker }];
-      return [{ kind: "start-candidate", marker, instance, endsAfter: longestCandidate(marker) }];
+      const endsAfter = longestCandidate(marker);
+      return [{ kind: "start-candidate", ticket, marker, instance, endsAfter }];
     }
     case "cutover-ready":
     case "observed":

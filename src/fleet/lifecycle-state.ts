@@ -102,7 +102,7 @@ export type AgentEvent =
   /** It is still right, for this processor, and has tested itself. */
   | { readonly kind: "proved"; readonly ticket: number }
   | { readonly kind: "candidate-ready"; readonly instance: string }
-  /** It could not be started, ended by itself, was ended, or is not to be found. */
+  /** It ended by itself, was ended, or is not to be found. */
   | {
       readonly kind: "candidate-ended";
       readonly instance: string;
@@ -161,9 +161,13 @@ export type AgentEffect =
     }
   | { readonly kind: "fetch"; readonly ticket: number; readonly marker: Marker }
   | { readonly kind: "prove"; readonly ticket: number; readonly marker: Marker }
-  /** Hashes the file, ends what is left of an earlier candidate, and starts this one beside. */
+  /**
+   * Hashes the file, ends what is left of an earlier candidate, and starts this one beside.
+   * Answered by candidate-ready; by candidate-ended; and by failed where none was started.
+   */
   | {
       readonly kind: "start-candidate";
+      readonly ticket: number;
       readonly marker: Marker;
       readonly instance: string;
       /** Then it ends, whoever lives: the dead man's switch. Milliseconds. */
