@@ -125,14 +125,18 @@ describe("heartbeats", () => {
   test("one that the store does not take is not heard, and the next one is sent", async () => {
     const troubled = new Troubled();
     const { parts, timers, heard, troubles } = open(troubled);
-    troubled.failures.push({ kind: "unavailable" }, { kind: "denied" });
+    troubled.failures.push({ kind: "unavailable" }, { kind: "ambiguous" }, { kind: "denied" });
     using _link = new HeartbeatLink(parts, "canonical");
     await waitFor("the first", () => troubled.puts === 1);
+    timers.advance(HEARTBEAT_EVERY);
+    await waitFor("the second", () => troubled.puts === 2);
+    // A store that is away is told by what is not heard alone.
+    expect(troubles).toEqual([]);
     timers.advance(HEARTBEAT_EVERY);
     await waitFor("a refusal", () => troubles.length === 1);
     expect(heard).toEqual([]);
     timers.advance(HEARTBEAT_EVERY);
-    await waitFor("the third", () => heard.length === 1);
+    await waitFor("the fourth", () => heard.length === 1);
   });
 });
 
@@ -195,10 +199,14 @@ describe("the marker", () => {
     const troubled = new Troubled();
     const { parts, markers } = open(troubled);
     await putMarker(troubled, JSON.stringify(makeMarker(1)));
-    using _link = new DeviceLink(parts);
+    using link = new DeviceLink(parts);
+    link.tellStatus(statusAt(1));
+    await waitFor("both writes", () => troubled.puts === 2);
     await waitFor("the first", () => markers.length === 1);
     await putMarker(troubled, JSON.stringify(makeMarker(2)), "m2");
     await waitFor("the second", () => markers.length === 2);
+    // A heartbeat and a status: a marker is no reason to tell either again.
+    expect(troubled.puts).toBe(2);
     expect(markers).toEqual([makeMarker(1), makeMarker(2)]);
     await troubled.inner.delete(fleetBuckets.markers, "rack-1", { writeId: "m3" });
     await putMarker(troubled, JSON.stringify(makeMarker(3)), "m4");
