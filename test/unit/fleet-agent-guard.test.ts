@@ -98,6 +98,8 @@ describe("from the commit on", () => {
     expect(decision).toMatchObject({ run: newBuild, links: undefined, reason: null });
     const until = 5_000 + limits.canonical_ms;
     const life = { phase: "swapped", starts: 1, from: oldBuild, instance: null, until };
+    const sameBoot = decide(committed, { links: newLinks }).journal?.life;
+    expect(sameBoot).toMatchObject({ until, instance: committed.instance, setbacks: 0 });
     expect(decision.journal).toMatchObject({ boot: bootTwo, life });
     expect(decision.journal?.step).toBe((committed.journal?.step ?? 0) + 1);
   });

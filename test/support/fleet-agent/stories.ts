@@ -250,6 +250,8 @@ const markers: readonly Story[] = [
         const version = { ...newBuild, version: "9.9.9" };
         life.ignores({ kind: "marker", marker: { ...life.marker, build: version } });
         life.ignores({ kind: "marker", marker: { ...life.marker, manifest: "another" } });
+        const withdrawn = { reason: "forged" };
+        life.ignores(life.marked({ manifest: "another", withdrawn }));
       }
     },
   },
