@@ -6,7 +6,7 @@ import { deadlineOf, journalOf, step, table } from "../../src/fleet/lifecycle.ts
 import { statusOf } from "../../src/fleet/lifecycle-status.ts";
 import { statusSchema } from "../../src/fleet/protocol.ts";
 import { repositoryRoot } from "../support/binary.ts";
-import { Life } from "../support/fleet-agent/life.ts";
+import { instanceOf, Life, newBuild, rolesOf } from "../support/fleet-agent/life.ts";
 import { makeEvents, makeLives, makeStale, phases } from "../support/fleet-agent/lives.ts";
 import { observe } from "../support/fleet-agent/observe.ts";
 import { stories } from "../support/fleet-agent/stories.ts";
@@ -107,6 +107,29 @@ describe("in every life", () => {
       expect(status.cause !== undefined).toBe(needsCause);
     }
   });
+});
+
+test("the candidate of a status: what was to be, until it is what is", () => {
+  const device = { architecture: "x64", libc: "glibc", executor: "systemd" } as const;
+  const candidateOf = (life: Life) => statusOf(life.state, device).candidate;
+  const life = new Life(step);
+  expect(candidateOf(life)).toBeNull();
+  life.tell(life.marked());
+  expect(candidateOf(life)).toEqual({ ...newBuild, instance: null });
+  life.tell(life.accepted()).tell(life.answer("fetched")).tell(life.answer("proved"));
+  const withInstance = { ...newBuild, instance: instanceOf(1) };
+  expect(candidateOf(life)).toEqual(withInstance);
+  const aborted = life.fork().overdue();
+  expect(candidateOf(aborted)).toEqual(withInstance);
+  aborted.tell(aborted.candidateEnded());
+  expect(candidateOf(aborted)).toEqual({ ...newBuild, instance: null });
+  life.tell(life.candidateReady()).tell(life.committed()).tell(life.answer("intact"));
+  life
+    .tell(life.answer("swapped"))
+    .restart()
+    .tell(life.roles(rolesOf(newBuild)));
+  life.tell(life.candidateEnded()).overdue();
+  expect(statusOf(life.state, device)).toMatchObject({ phase: "done", candidate: null });
 });
 
 test("every row of the table of faults names a test that there is", async () => {

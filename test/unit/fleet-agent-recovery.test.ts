@@ -160,7 +160,8 @@ describe("what somebody else has done to the links", () => {
     for (const make of [begun, starting, ready]) {
       const life = linked(make(), swappedLinks).restart();
       life.comes("reverting", "note", "find-way-back").says("no commit was seen");
-      life.is({ from: oldBuild, before: older }).tell(life.answer("way-back"));
+      life.is({ from: oldBuild, before: older, endingCause: "host" });
+      life.is({ instance: make === begun ? null : instanceOf(1) }).tell(life.answer("way-back"));
       life.goes(life.answer("swapped"), "reverting").has({ current: oldBuild, previous: older });
     }
   });
@@ -183,6 +184,7 @@ describe("what somebody else has done to the links", () => {
     const links = { current: oldBuild, previous: newBuild };
     const life = linked(new Life(step).swaps(), links).restart();
     life.comes("reverting", "note", "hand-over").is({ stage: "proving" });
+    life.is({ until: life.now + limits.canonical_ms, endingCause: "host" });
     life.says("put back by somebody else").goes(life.roles(rolesOf(oldBuild)), "rolled-back");
   });
 

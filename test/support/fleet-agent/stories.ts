@@ -62,6 +62,12 @@ const ordinary: readonly Story[] = [
       life.leads(life.answer("fetched"), "verifying", "note", "prove").is({ instance: null });
       life.leads(life.answer("proved"), "verifying", "note", "start-candidate");
       life.is({ stage: "starting", instance: instanceOf(1), until: 1_600_000 });
+      const { staging_ms, commit_ms, canonical_ms } = limits;
+      // The dead man's switch: longer than all that a candidate is needed for.
+      const endsAfter = staging_ms + 2 * commit_ms + 2 * canonical_ms + agentTimes.settle;
+      const { marker, instance, ticket } = life;
+      const start = { kind: "start-candidate", ticket, marker, instance, endsAfter };
+      requireEqual("what is started", life.effects.at(-1), start);
       life.pass(500).leads(life.candidateReady(), "cutover-ready", "note");
       life.is({ readyAt: 1_000_500, instance: instanceOf(1), resumes: 0 });
       life.leads(life.observed(), "observed", "note").ignores(life.observed());
