@@ -73,6 +73,7 @@ class World {
   #beat: (Beat & { readonly at: number }) | undefined;
   #isLinked = true;
   #isOperatorUp = true;
+  #isTroubled: boolean;
   #asleepUntil = 0;
   #target = 0;
   #transactions = 0;
@@ -85,6 +86,7 @@ class World {
     this.#chance = new SeededChance(seed);
     this.#cuts = [...cuts];
     this.#troubleTime = troubleTime;
+    this.#isTroubled = troubleTime > 0;
     this.#targets = releases.map((kind, index) => makeRelease(index + 1, kind));
     const around = {
       now: () => this.now,
@@ -134,7 +136,7 @@ class World {
 
   #isOver(): boolean {
     const { canonical, candidate } = this.#device;
-    if (this.#target < this.#targets.length || this.now < this.#troubleTime) return false;
+    if (this.#target < this.#targets.length || this.#isTroubled) return false;
     if (canonical === undefined || candidate !== undefined) return false;
     return restingPhases.includes(canonical.state.life.phase);
   }
@@ -294,7 +296,9 @@ class World {
       },
       () => this.#damage(),
       () => {
-        this.#asleepUntil = this.now + this.#chance.pick([20_000, 300_000, 8 * 3_600_000]);
+        // Who sleeps already sleeps on: what was put off is not to come in another order.
+        const duration = this.#chance.pick([20_000, 300_000, 8 * 3_600_000]);
+        if (this.#asleepUntil <= this.now) this.#asleepUntil = this.now + duration;
       },
       () => this.#rewind(),
       () => this.#supersede(),
@@ -306,6 +310,7 @@ class World {
   }
 
   #makePeace(): void {
+    this.#isTroubled = false;
     this.#isOperatorUp = true;
     this.#makeRoom();
     this.#linkUp();
