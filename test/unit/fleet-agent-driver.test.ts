@@ -61,6 +61,7 @@ test("an upgrade, by the old version and then by the new one", async () => {
   const done = ["note canonical", "note done", "collect 1.2.0 1.1.0"];
   expect(device.log).toEqual([...canonical, ...done]);
   expect(device.roles?.isOpen).toBe(false);
+  expect(device.timers.waiting).toBe(0);
   expect(device.statuses.at(-1)).toMatchObject({
     ...{ phase: "done", transaction: transactionOf(1), current: newBuild, previous: oldBuild },
     floor: "1.0.0",
