@@ -1,0 +1,324 @@
+import * as v from "valibot";
+import { nameSchema } from "../identity/protocol.ts";
+import {
+  digestSchema,
+  fleetLimits,
+  heartbeatSchema,
+  markerSchema,
+  releaseVersionSchema,
+  statusSchema,
+} from "./protocol.ts";
+
+/** What an operator of a fleet can be asked, by people and programs. Pure. */
+
+export const operatorLimits = {
+  /** Rollouts that are kept; over it the oldest that ended goes, or the new one is refused. */
+  rollouts: 200,
+  /** Names of devices of one rollout, when they are named. */
+  namedDevices: 10_000,
+  waves: 32,
+  windows: 32,
+  /** Markers of one rollout that one device has taken up, before it counts as failed. */
+  attempts: 10,
+  /** Times that a resume may have failed devices tried again. */
+  retries: 20,
+  /** Milliseconds of soaking between two waves, at most. */
+  soak: 7 * 86_400_000,
+  /** Events that are kept for those who come late. */
+  events: 10_000,
+  /** Devices that one list tells; the next is asked for by the last name. */
+  page: 1_000,
+  /** Devices that are named as a reason. */
+  named: 10,
+  /** Bytes of a request. */
+  requestBytes: 2 * 1024 * 1024,
+} as const;
+
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const positive = v.pipe(count, v.minValue(1));
+const label = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9][\w./-]*$/, "a label of letters, digits, . _ / and -"),
+  v.maxLength(fleetLimits.labelLength),
+);
+export const labelsSchema = v.pipe(
+  v.record(label, v.pipe(v.string(), v.maxLength(fleetLimits.labelLength))),
+  v.check(
+    (labels) => Object.keys(labels).length <= fleetLimits.labels,
+    `at most ${fleetLimits.labels} labels`,
+  ),
+);
+export type Labels = Readonly<v.InferOutput<typeof labelsSchema>>;
+
+/** So many of a rollout's devices, or such a part of them, rounded up. */
+export const amountSchema = v.variant("by", [
+  v.strictObject({ by: v.literal("count"), count: positive }),
+  v.strictObject({
+    by: v.literal("percent"),
+    percent: v.pipe(v.number(), v.gtValue(0), v.maxValue(100)),
+  }),
+]);
+export type Amount = v.InferOutput<typeof amountSchema>;
+
+const minuteOfDay = v.pipe(count, v.maxValue(1_440));
+
+/** When upgrades may begin and be committed, by the operator's clock, in UTC. */
+export const windowSchema = v.strictObject({
+  /** 0 is Sunday; of the day on which the window opens. */
+  days: v.pipe(v.array(v.pipe(count, v.maxValue(6))), v.minLength(1), v.maxLength(7)),
+  /** Minutes since midnight. `to` not above `from`: it closes on the next day. */
+  from: minuteOfDay,
+  to: minuteOfDay,
+});
+export type MaintenanceWindow = v.InferOutput<typeof windowSchema>;
+
+export const rolloutBuildSchema = v.strictObject({
+  architecture: v.picklist(["x64", "arm64"]),
+  libc: v.picklist(["glibc", "musl"]),
+  digest: digestSchema,
+});
+
+export const rolloutSpecSchema = v.strictObject({
+  version: releaseVersionSchema,
+  /** Of the manifest, whose signature the devices check. */
+  builds: v.pipe(v.array(rolloutBuildSchema), v.minLength(1), v.maxLength(4)),
+  manifest: markerSchema.entries.manifest,
+  sources: markerSchema.entries.sources,
+  rate: markerSchema.entries.rate,
+  limits: markerSchema.entries.limits,
+  /** Those that are named and have all labels; nothing said: all. */
+  select: v.strictObject({
+    devices: v.nullable(
+      v.pipe(v.array(nameSchema), v.minLength(1), v.maxLength(operatorLimits.namedDevices)),
+    ),
+    labels: labelsSchema,
+  }),
+  /** How many devices in all may have been begun with each wave; after the last all may. */
+  waves: v.pipe(v.array(amountSchema), v.maxLength(operatorLimits.waves)),
+  /** Milliseconds between the end of a wave and the next one. */
+  soak_ms: v.pipe(count, v.maxValue(operatorLimits.soak)),
+  /** Devices that are being upgraded at once. */
+  max_unavailable: amountSchema,
+  /** Percent of a wave that may fail, rounded down; with one more the rollout pauses. */
+  failures_percent: v.pipe(v.number(), v.minValue(0), v.maxValue(100)),
+  /** Empty: at any time. */
+  windows: v.pipe(v.array(windowSchema), v.maxLength(operatorLimits.windows)),
+});
+export type RolloutSpec = v.InferOutput<typeof rolloutSpecSchema>;
+
+export const rolloutCountsSchema = v.strictObject({
+  members: count,
+  done: count,
+  failed: count,
+  flight: count,
+  waiting: count,
+  away: count,
+  unfit: count,
+});
+
+export const rolloutViewSchema = v.strictObject({
+  name: nameSchema,
+  number: positive,
+  phase: v.picklist(["running", "paused", "complete", "aborted"]),
+  reason: v.nullable(v.string()),
+  version: releaseVersionSchema,
+  /** From 1, and how many there are. */
+  wave: positive,
+  waves: positive,
+  /** Devices that the open wave may have begun. */
+  wave_devices: count,
+  max_unavailable: count,
+  /** Why nothing of it is begun just now. */
+  waits_for: v.nullable(v.string()),
+  counts: rolloutCountsSchema,
+  /** Some of those that failed, are silent in the middle of it, or can not have it, and why. */
+  named: v.array(v.strictObject({ device: nameSchema, standing: v.string(), reason: v.string() })),
+});
+export type RolloutView = v.InferOutput<typeof rolloutViewSchema>;
+
+/** silent: not heard lately. lost: not for long. unheard: never by this operator's process. */
+export const deviceStandings = ["alive", "silent", "lost", "unheard"] as const;
+
+export const deviceViewSchema = v.strictObject({
+  name: nameSchema,
+  standing: v.picklist(deviceStandings),
+  /** Milliseconds since its last heartbeat; null where none was heard. */
+  heard_ms: v.nullable(count),
+  labels: labelsSchema,
+  current_version: v.nullable(releaseVersionSchema),
+  current_digest: v.nullable(digestSchema),
+  /** What it is to become, or was to become last. */
+  target_version: v.nullable(releaseVersionSchema),
+  rollout: v.nullable(nameSchema),
+  upgrade: v.picklist([
+    "free",
+    "foreign",
+    "told",
+    "preparing",
+    "ready",
+    "observed",
+    "held",
+    "committed",
+    "swapping",
+    "withdrawn",
+    "returned",
+    "failed",
+    "done",
+  ]),
+  reason: v.nullable(v.string()),
+  progress_percent: v.nullable(v.number()),
+  healthy: v.nullable(v.boolean()),
+  architecture: v.nullable(v.string()),
+  executor: v.nullable(v.string()),
+});
+export type DeviceView = v.InferOutput<typeof deviceViewSchema>;
+
+export const happeningSchema = v.strictObject({
+  what: v.string(),
+  device: v.nullable(v.string()),
+  rollout: v.nullable(v.string()),
+  message: v.string(),
+  /** Milliseconds since 1970 by the operator's clock: for people. */
+  time: v.number(),
+});
+export type ToldHappening = v.InferOutput<typeof happeningSchema>;
+
+const named = v.strictObject({ rollout: nameSchema });
+const nothing = v.object({});
+
+/** Names, paths and schemas; what is done, operator/routes.ts says. */
+export const fleetApi = {
+  devices: {
+    name: "fleet.device.list",
+    method: "GET",
+    path: "/v1/fleet/devices",
+    summary: "Devices in the order of their names, a page at a time",
+    permission: "view",
+    mutates: false,
+    input: v.strictObject({ after: v.optional(nameSchema) }),
+    output: v.strictObject({
+      devices: v.array(deviceViewSchema),
+      total: count,
+      /** The name to ask on with; null where this was the last page. */
+      next: v.nullable(nameSchema),
+    }),
+  },
+  device: {
+    name: "fleet.device.show",
+    method: "GET",
+    path: "/v1/fleet/devices/:device",
+    summary: "One device: what it runs, what it is to become, what it said last",
+    permission: "view",
+    mutates: false,
+    input: v.strictObject({ device: nameSchema }),
+    output: v.strictObject({
+      device: deviceViewSchema,
+      status: v.nullable(statusSchema),
+      canonical: v.nullable(heartbeatSchema),
+      candidate: v.nullable(heartbeatSchema),
+      marker: v.nullable(v.omit(markerSchema, ["manifest"])),
+    }),
+  },
+  label: {
+    name: "fleet.device.label",
+    method: "POST",
+    path: "/v1/fleet/devices/:device/labels",
+    summary: "Says which labels a device has; these replace the ones before",
+    permission: "operate",
+    mutates: true,
+    input: v.strictObject({ device: nameSchema, labels: labelsSchema }),
+    output: nothing,
+  },
+  forget: {
+    name: "fleet.device.forget",
+    method: "POST",
+    path: "/v1/fleet/devices/:device/forget",
+    summary: "Forgets a device that is lost: its rollout waits for it no more",
+    permission: "operate",
+    mutates: true,
+    input: v.strictObject({ device: nameSchema }),
+    output: nothing,
+  },
+  rollouts: {
+    name: "fleet.rollout.list",
+    method: "GET",
+    path: "/v1/fleet/rollouts",
+    summary: "All rollouts, the newest first",
+    permission: "view",
+    mutates: false,
+    input: nothing,
+    output: v.strictObject({ rollouts: v.array(rolloutViewSchema) }),
+  },
+  rollout: {
+    name: "fleet.rollout.show",
+    method: "GET",
+    path: "/v1/fleet/rollouts/:rollout",
+    summary: "One rollout, how far it is, and what it was told",
+    permission: "view",
+    mutates: false,
+    input: named,
+    output: v.strictObject({
+      rollout: rolloutViewSchema,
+      spec: v.omit(rolloutSpecSchema, ["manifest"]),
+    }),
+  },
+  create: {
+    name: "fleet.rollout.create",
+    method: "POST",
+    path: "/v1/fleet/rollouts",
+    summary: "Begins to give a version to devices",
+    permission: "rollout",
+    mutates: true,
+    input: v.strictObject({ name: nameSchema, spec: rolloutSpecSchema }),
+    output: rolloutViewSchema,
+  },
+  pause: {
+    name: "fleet.rollout.pause",
+    method: "POST",
+    path: "/v1/fleet/rollouts/:rollout/pause",
+    summary: "Begins and commits nothing more of a rollout",
+    permission: "rollout",
+    mutates: true,
+    input: v.strictObject({
+      rollout: nameSchema,
+      reason: v.optional(v.pipe(v.string(), v.maxLength(fleetLimits.textLength))),
+    }),
+    output: rolloutViewSchema,
+  },
+  resume: {
+    name: "fleet.rollout.resume",
+    method: "POST",
+    path: "/v1/fleet/rollouts/:rollout/resume",
+    summary: "Goes on with a rollout; what failed until now is accepted, or tried again",
+    permission: "rollout",
+    mutates: true,
+    input: v.strictObject({ rollout: nameSchema, retry: v.optional(v.boolean()) }),
+    output: rolloutViewSchema,
+  },
+  abort: {
+    name: "fleet.rollout.abort",
+    method: "POST",
+    path: "/v1/fleet/rollouts/:rollout/abort",
+    summary: "Ends a rollout for good, and takes back all that is not committed",
+    permission: "rollout",
+    mutates: true,
+    input: v.strictObject({
+      rollout: nameSchema,
+      reason: v.optional(v.pipe(v.string(), v.maxLength(fleetLimits.textLength))),
+    }),
+    output: rolloutViewSchema,
+  },
+} as const;
+
+export const fleetStreams = {
+  events: {
+    name: "fleet.events",
+    method: "GET",
+    path: "/v1/fleet/events",
+    summary: "What happens to devices and rollouts, as it happens",
+    permission: "view",
+    mutates: false,
+    input: nothing,
+    output: happeningSchema,
+  },
+} as const;
