@@ -39,6 +39,8 @@ export const fleetBuckets = {
   rollouts: "fleet-rollouts",
   /** DEVICE → its labels; the operator's alone. */
   labels: "fleet-labels",
+  /** What an operator knows of the store itself; the operator's alone. */
+  operator: "fleet-operator",
 } as const;
 
 export const fleetLimits = {

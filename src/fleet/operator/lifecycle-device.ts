@@ -63,6 +63,7 @@ export function newDevice(name: string, now: MonotonicTime): DeviceState {
   return {
     name,
     known: now,
+    since: now,
     labels: emptySlot,
     status: undefined,
     canonical: undefined,
@@ -142,10 +143,19 @@ export function phaseOf(device: DeviceState): DevicePhase {
   }
   if (isBusy(status)) return "foreign";
   if (status?.current.digest === marker.build.digest) return "done";
+  if (isSettled(device.marker) && isForgotten(device, marker)) return "returned";
   if (marker.commit !== null) return "committed";
   if (marker.withdrawn === null) return "told";
   // It was taken back before the device had heard of it, as far as it has said.
   return isSettled(device.marker) ? "returned" : "withdrawn";
+}
+
+/**
+ * A commit is written while the device follows its transaction: whoever tells later that it rests,
+ * after another one, is past it. An older store was put back, and brought the marker along.
+ */
+function isForgotten({ status, marker }: DeviceState, { commit }: Marker): boolean {
+  return commit !== null && (status?.revision ?? 0) > marker.revision;
 }
 
 function phaseOfOwn(marker: Marker, status: DeviceStatus): DevicePhase {
@@ -159,6 +169,7 @@ function phaseOfOwn(marker: Marker, status: DeviceStatus): DevicePhase {
     case "commit-seen":
     case "swapped":
     case "canonical":
+    case "reverting":
       return "swapping";
     default:
       return phaseBeforeCommit(marker, status);

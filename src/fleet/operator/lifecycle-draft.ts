@@ -79,7 +79,8 @@ export class Draft {
   tellDevice(before: DeviceState, event: DeviceEvent): void {
     const { device, write } = stepDevice(before, event, this.#deviceContext(before));
     if (device === before && write === undefined) return;
-    this.setDevice(device);
+    const isMoved = phaseOf(device) !== phaseOf(before);
+    this.setDevice(isMoved ? { ...device, since: this.now } : device);
     if (write !== undefined)
       this.#effects.push({ kind: "write-marker", device: device.name, write });
     if (event.kind === "found" && write !== undefined) this.#sayLost(device.name, "its marker");

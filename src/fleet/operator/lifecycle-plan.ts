@@ -117,9 +117,17 @@ function whyTakenBack(
   if (holder !== undefined && holder !== owner && holder.record.phase === "running") {
     return `superseded by rollout ${holder.record.name}`;
   }
+  return whyStuck(draft, device);
+}
+
+/** What no word of the device will end. */
+function whyStuck(draft: Draft, device: DeviceState): string | undefined {
   const silent = silence(device, draft.now);
   const candidate = device.candidate?.at ?? 0;
   const { lostAfter, silentAfter } = draft.context.settings;
+  // It remembers that one as over, which a store that went back does not.
+  const isLeft = phaseOf(device) === "told" && draft.now - device.since > lostAfter;
+  if (isLeft && silent <= silentAfter) return `not taken up for ${lostAfter / 1_000} s`;
   if (silent <= lostAfter || draft.now - candidate <= silentAfter) return undefined;
   return `not heard for ${Math.round(silent / 1_000)} s`;
 }

@@ -25,6 +25,8 @@ export interface DeviceState {
   readonly name: string;
   /** When this process of the operator heard of it. */
   readonly known: MonotonicTime;
+  /** Since when, to this process, its upgrade is in the phase that it is in. */
+  readonly since: MonotonicTime;
   readonly labels: Slot<Labels>;
   readonly status: { readonly value: DeviceStatus; readonly revision: Revision } | undefined;
   readonly canonical: Heard | undefined;

@@ -139,7 +139,10 @@ export class DeviceLife {
   });
   withdrawn = (): DeviceEvent => ({ kind: "withdraw", reason: "not heard for 130 s" });
   landed = (): DeviceEvent => ({ kind: "written", revision: this.nextRevision() });
-  status = (change: Partial<DeviceStatus> = {}, listed = false): DeviceEvent => ({
+  status = (
+    change: Partial<DeviceStatus> = {},
+    listed = false,
+  ): Extract<DeviceEvent, { readonly kind: "status" }> => ({
     kind: "status",
     status: statusOf({ step: (this.device.status?.value.step ?? 0) + 1, ...change }),
     revision: this.nextRevision(),

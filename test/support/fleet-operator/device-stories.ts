@@ -278,6 +278,27 @@ const endings: readonly Story[] = [
       .tell(life.status({ current: builds.new }))
       .is("done");
   }),
+  story("an older store brought back a marker that the device is past", (life) => {
+    const old = markerOf({
+      ...{ transaction: hex("7", 32), observed: candidateInstance },
+      commit: { transaction: hex("7", 32), instance: candidateInstance },
+    });
+    life.tell({ kind: "found", value: old, revision: 50 });
+    const status = { phase: "done", transaction: hex("6", 32) } as const;
+    // Of before the marker: it may be about to tell more.
+    life
+      .fork()
+      .tell({ ...life.status(status), revision: 40 })
+      .is("committed");
+    life.tell(life.status(status)).is("returned");
+    life.tell(life.assigned()).is("told");
+  }),
+  story("the way back is a part of the swap", (life) => {
+    life
+      .swapping()
+      .tell(life.says("reverting", { reason: "silent" }))
+      .is("swapping");
+  }),
   story("what is not understood is told, until it is", (life) => {
     life.tell({ kind: "unreadable", reason: "protocol: expected 1, received 2" });
     life.requires("trouble", life.device.trouble, "protocol: expected 1, received 2");

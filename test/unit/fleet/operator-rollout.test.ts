@@ -185,6 +185,17 @@ describe("devices that fall silent", () => {
     expect(fleet.marker(lost).rollout?.attempt).toBe(1);
   });
 
+  test("one that never takes up what it was told is told anew", () => {
+    const { fleet, boxes } = fleetOf(1);
+    fleet.begin("spring").pass(2_000, ...boxes);
+    const { transaction } = fleet.marker("box-0");
+    fleet.pass(lostAfter - 5_000, ...boxes);
+    expect(fleet.marker("box-0").transaction).toBe(transaction);
+    fleet.pass(40_000, ...boxes);
+    expect(fleet.phase("box-0")).toBe("told");
+    expect(fleet.marker("box-0").transaction).not.toBe(transaction);
+  });
+
   test("its place is free only when that is written", () => {
     const { fleet, boxes } = fleetOf(2);
     fleet.begin("spring", { max_unavailable: { by: "count", count: 1 } }).pass(2_000, ...boxes);
