@@ -1,8 +1,10 @@
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { MetricsRegistry } from "../http/metrics.ts";
-import type { CallRecord, Route } from "../http/route.ts";
+import type { Principal } from "../http/principal.ts";
+import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
+import type { StoreOperation } from "../store/wire/store-connection.ts";
 import type { Bytes } from "../units/units.ts";
 
 /**
@@ -11,11 +13,21 @@ import type { Bytes } from "../units/units.ts";
  */
 export interface AuthorityAddition {
   readonly routes: readonly Route[];
+  readonly streams?: readonly StreamRoute[];
+  /** What a host may do with the store beside what every host may: its own entries alone. */
+  permits?(principal: Principal, asked: StoreRequest): boolean;
   /** Of its largest request, as JSON. */
   readonly requestBytes: Bytes;
   measure(metrics: MetricsRegistry): void;
   /** Calls that wait for something are answered, and nothing is begun any more. */
   stop(): Promise<void>;
+}
+
+/** `place` is a key, or the pattern of a watch. */
+export interface StoreRequest {
+  readonly operation: StoreOperation;
+  readonly bucket: string;
+  readonly place: string;
 }
 
 /** What it stands on; each is there until `stop` of the addition has returned. */

@@ -8,7 +8,7 @@ import { defaultHttpLimits } from "../http/limits.ts";
 import { MetricsRegistry } from "../http/metrics.ts";
 import { ProblemError } from "../http/problem.ts";
 import type { Authenticated } from "../http/request-handler.ts";
-import type { CallRecord, Route } from "../http/route.ts";
+import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
 import { HttpServer } from "../http/server.ts";
 import { Authority } from "../identity/authority.ts";
 import type { IdentityEvent } from "../identity/event-book.ts";
@@ -119,9 +119,8 @@ class AuthorityDaemon {
     for (const place of this.#options.listen) this.#servers.push(this.#serve(place));
     const [server] = this.#servers;
     if (server === undefined) throw new Error("An authority listens nowhere");
-    const { authority } = this.#parts;
     const routes = this.#routes();
-    const control = new ControlRoutes(server.dispatcher, { routes, streams: authority.streams });
+    const control = new ControlRoutes(server.dispatcher, { routes, streams: this.#streams() });
     this.#controlRoutes = control;
     this.#makeDefaultFolder();
     this.#control = new ControlServer(this.#loop, {
@@ -159,7 +158,7 @@ class AuthorityDaemon {
       listen,
       certificate: authority.served,
       routes: this.#routes(),
-      streams: authority.streams,
+      streams: this.#streams(),
       webSockets: [service.route()],
       authenticate: (credentials) => this.#authenticate(credentials),
       browserSessions: this.#cookies,
@@ -196,6 +195,11 @@ class AuthorityDaemon {
     const own = authorityRoutes({ store, presence: this.#presence, auditUse });
     const routes = [...authority.routes, ...own, ...(addition?.routes ?? [])];
     return recordRefusedOpenings(routes, () => this.#servers[0]?.dispatcher);
+  }
+
+  #streams(): readonly StreamRoute[] {
+    const { authority, addition } = this.#parts;
+    return [...authority.streams, ...(addition?.streams ?? [])];
   }
 
   #authenticate(credentials: { readonly kind: string; readonly token?: string }): Authenticated {
@@ -310,7 +314,11 @@ async function openParts(
   );
   // The service asks identity, and identity asks the service; neither serves before both are here.
   const onWord = (session: string) => authority.heard(session);
-  const service = new StoreService(store, { loop, onFailure, onWord });
+  let addition: AuthorityAddition | undefined;
+  const service = new StoreService(store, {
+    ...{ loop, onFailure, onWord },
+    permitsMore: (principal, asked) => addition?.permits?.(principal, asked) === true,
+  });
   const authority: Authority = owned.use(
     await Authority.open({
       folder: join(folder, places.identity),
@@ -343,7 +351,7 @@ async function openParts(
   const record = async (call: CallRecord) => {
     await audit.append(call);
   };
-  const addition = await extension?.open({ store, loop, logger, record, onFailure, end });
+  addition = await extension?.open({ store, loop, logger, record, onFailure, end });
   return { store, authority, audit, service, addition };
 }
 

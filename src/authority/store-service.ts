@@ -4,23 +4,23 @@ import type { Principal } from "../http/principal.ts";
 import { defineWebSocket, type WebSocketRoute } from "../http/web-socket.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
 import { storePath } from "../store/wire/protocol.ts";
-import { StoreConnection, type StoreOperation } from "../store/wire/store-connection.ts";
+import { StoreConnection } from "../store/wire/store-connection.ts";
 import type { Milliseconds } from "../units/units.ts";
+import type { StoreRequest } from "./addition.ts";
 import { presenceBucket } from "./options.ts";
 
 /** Whoever speaks every 5 s at least, as clients of the store do, is heard within this. */
 const WORD_TIME: Milliseconds = 10_000;
 
 /** Whether whoever speaks may do this; each role that comes adds what is its hosts'. */
-export function permits(
-  principal: Principal,
-  asked: { operation: StoreOperation; bucket: string; place: string },
-): boolean {
+export function permits(principal: Principal, asked: StoreRequest): boolean {
   const { operation, bucket, place } = asked;
   // Of another host nobody learns here, and nobody speaks for another.
   if (principal.kind !== "host" || bucket !== presenceBucket.name) return false;
   return place === principal.name && operation !== "delete";
 }
+
+type Permits = (principal: Principal, asked: StoreRequest) => boolean;
 
 /** The store, as hosts reach it in their sessions. */
 export class StoreService {
@@ -28,6 +28,7 @@ export class StoreService {
   readonly #loop: EventLoop;
   readonly #onFailure: (failure: unknown) => void;
   readonly #onWord: (session: string) => void;
+  readonly #permitsMore: Permits;
   /** By session: who waits for its next word. */
   readonly #listeners = new Map<string, Set<() => void>>();
   /** By session: connections that stand. */
@@ -40,12 +41,15 @@ export class StoreService {
       readonly onFailure: (failure: unknown) => void;
       /** Told of each word of a session. */
       readonly onWord: (session: string) => void;
+      /** Beside what every host may. */
+      readonly permitsMore?: Permits;
     },
   ) {
     this.#store = store;
     this.#loop = parts.loop;
     this.#onFailure = parts.onFailure;
     this.#onWord = parts.onWord;
+    this.#permitsMore = parts.permitsMore ?? (() => false);
   }
 
   /** Whether a connection of this session says something from now on: its host lives. */
@@ -86,7 +90,10 @@ export class StoreService {
             bufferedAmount: () => socket.queuedBytes,
             close: (code, reason) => socket.close(code, reason),
           },
-          permits: (operation, bucket, place) => permits(principal, { operation, bucket, place }),
+          permits: (operation, bucket, place) => {
+            const asked = { operation, bucket, place };
+            return permits(principal, asked) || this.#permitsMore(principal, asked);
+          },
           onFailure: this.#onFailure,
         });
         return {

@@ -58,6 +58,10 @@ export const root: Command = defineCommand({
       description: "Put this program, its other names and its systemd units in their places",
       load: async () => (await import("../install/command.ts")).installCommand,
     },
+    fleet: {
+      description: "Replace this program on many hosts, without stranding one",
+      load: async () => (await import("../fleet/command.ts")).fleetCommand,
+    },
     completions: {
       description: "Print what a shell needs to complete commands, flags and names of processes",
       load: async () => (await import("./completions.ts")).completionsCommand(root),

@@ -1,15 +1,17 @@
 import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
 import { artifactCommand, keyCommand, rootCommand } from "./commands/artifact-command.ts";
+import { operatorCommands } from "./commands/operator-commands.ts";
 
 /** `hostler fleet …` */
 export const fleetCommand: Command = defineCommand({
   meta: {
     name: "fleet",
-    description: "Bring new versions of this program to many hosts",
+    description: "Replace this program on many hosts, without stranding one",
     examples: [
-      ["hostler fleet key generate release", "Make a key that signs releases"],
       ["hostler fleet artifact build 1.5.0 dist/hostler --folder site", "Make a release"],
+      ["hostler fleet operator", "Look after a fleet: an authority, with rollouts"],
+      ["hostler fleet devices", "Who is there, and what each of them runs"],
     ],
   },
-  subCommands: subCommandsOf(artifactCommand, keyCommand, rootCommand),
+  subCommands: subCommandsOf(...operatorCommands, artifactCommand, keyCommand, rootCommand),
 });

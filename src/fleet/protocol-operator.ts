@@ -272,6 +272,30 @@ export const fleetApi = {
     input: v.strictObject({ name: nameSchema, spec: rolloutSpecSchema }),
     output: rolloutViewSchema,
   },
+  eventsKept: {
+    name: "fleet.events.kept",
+    method: "GET",
+    path: "/v1/fleet/events/kept",
+    summary: "What happened lately, after an id, or all that is kept",
+    permission: "view",
+    mutates: false,
+    input: v.strictObject({ after: v.optional(v.string()) }),
+    output: v.strictObject({
+      events: v.array(v.strictObject({ id: v.string(), event: happeningSchema })),
+    }),
+  },
+  metrics: {
+    name: "fleet.metrics",
+    method: "GET",
+    path: "/v1/fleet/metrics",
+    summary: "Numbers of the fleet, which /metrics tells as well",
+    permission: "view",
+    mutates: false,
+    input: nothing,
+    output: v.strictObject({
+      metrics: v.array(v.strictObject({ name: v.string(), help: v.string(), value: v.number() })),
+    }),
+  },
   pause: {
     name: "fleet.rollout.pause",
     method: "POST",

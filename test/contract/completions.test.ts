@@ -88,6 +88,7 @@ function cases(shell: Shell): void {
         "vm",
         "fleet",
         "doctor",
+        "fleet",
         "identity",
         "store",
         "audit",

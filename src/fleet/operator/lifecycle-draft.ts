@@ -52,6 +52,11 @@ export class Draft {
     if (planAt === undefined || time < planAt) this.#state = { ...this.#state, planAt: time };
   }
 
+  open(): void {
+    this.#state = { ...this.#state, isOpen: true };
+    this.planSoon();
+  }
+
   /** The plan is being made. */
   planned(): void {
     this.#state = { ...this.#state, planAt: undefined };

@@ -142,6 +142,8 @@ export interface FleetState {
   readonly devices: DeviceMap;
   readonly rollouts: ReadonlyMap<string, RolloutState>;
   readonly started: MonotonicTime;
+  /** All that the store has was read; before that nothing is begun, and nothing taken back. */
+  readonly isOpen: boolean;
   /** An older store was put back: until then devices tell anew what they do; nothing begins. */
   readonly settlesAt: MonotonicTime | undefined;
   /** When all rollouts are looked at next. */
@@ -193,6 +195,8 @@ export type FleetEvent =
       readonly value: RolloutRecord | undefined;
       readonly revision: Revision;
     }
+  /** What the store has was read: this operator's own entries, all of them. */
+  | { readonly kind: "opened" }
   /** Time may have passed. */
   | { readonly kind: "time" };
 

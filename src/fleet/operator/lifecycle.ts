@@ -29,8 +29,10 @@ export function step(state: FleetState, event: FleetEvent, context: OperatorCont
     return { state, effects: [], refusal, wakeAt: state.planAt };
   }
   const { planAt } = draft.state;
-  if (planAt !== undefined && planAt <= draft.now) plan(draft);
-  return { state: draft.state, effects: draft.effects, wakeAt: draft.state.planAt };
+  const isDue = planAt !== undefined && planAt <= draft.now;
+  if (isDue && draft.state.isOpen) plan(draft);
+  const wakeAt = draft.state.isOpen ? draft.state.planAt : undefined;
+  return { state: draft.state, effects: draft.effects, wakeAt };
 }
 
 /** @param settlesAt undefined where the store is the one that this operator's last process left */
@@ -39,6 +41,7 @@ export function newFleet(now: number, settlesAt?: number): FleetState {
     devices: DeviceMap.empty,
     rollouts: new Map(),
     started: now,
+    isOpen: false,
     settlesAt,
     planAt: now,
   };
@@ -74,6 +77,9 @@ function decide(draft: Draft, event: FleetEvent): Refusal | undefined {
       return rolloutWritten(draft, event);
     case "rollout-found":
       return rolloutFound(draft, event);
+    case "opened":
+      draft.open();
+      return undefined;
     case "time":
       return undefined;
   }

@@ -159,6 +159,26 @@ export const exceptions: readonly ImportException[] = [
     to: "src/authority/host-side.ts",
     reason: "a worker speaks to its master as its host, by the same pinned caller",
   },
+  ...["daemon.ts", "options.ts", "addition.ts"].map((to) => ({
+    from: "src/fleet/operator/daemon.ts",
+    to: `src/authority/${to}`,
+    reason: "a fleet's operator is an authority, with routes and buckets of its own",
+  })),
+  {
+    from: "src/fleet/commands/operator.ts",
+    to: "src/authority/commands/daemon.ts",
+    reason: "an operator is told what an authority is told, and refuses it in the same words",
+  },
+  {
+    from: "src/fleet/commands/operator-commands.ts",
+    to: "src/authority/flags.ts",
+    reason: "whoever asks an operator says where it is as for any authority",
+  },
+  {
+    from: "src/fleet/commands/fleet.ts",
+    to: "src/authority/commands/client-flags.ts",
+    reason: "the same flags, read and refused as the authority's own commands do",
+  },
   {
     from: "src/image/copy.ts",
     to: "ffi/file-clone.ts",

@@ -64,6 +64,7 @@ export class FleetLife {
 
   constructor(settlesAt?: number) {
     this.state = newFleet(this.now, settlesAt);
+    this.tell({ kind: "opened" });
   }
 
   tell(event: FleetEvent): this {

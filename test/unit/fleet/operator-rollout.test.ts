@@ -1,6 +1,6 @@
 /** Rollouts: whose a device is, what is begun, paused, taken back, and when it ends. */
 import { describe, expect, test } from "bun:test";
-import { noCounts } from "../../../src/fleet/operator/lifecycle.ts";
+import { newFleet, noCounts } from "../../../src/fleet/operator/lifecycle.ts";
 import { newDevice } from "../../../src/fleet/operator/lifecycle-device.ts";
 import { DeviceMap } from "../../../src/fleet/operator/lifecycle-device-map.ts";
 import { rolloutTable, stepRollout } from "../../../src/fleet/operator/lifecycle-rollout.ts";
@@ -375,6 +375,20 @@ describe("the store", () => {
     for (const effect of fleet.waiting.splice(0)) fleet.land(effect);
     fleet.pass(2_000, ...boxes);
     expect(fleet.in("told")).toEqual(boxes);
+  });
+
+  test("before all of it was read nothing is taken back", () => {
+    const { fleet, boxes } = fleetOf(1);
+    fleet.begin("spring").pass(2_000, ...boxes);
+    const [marker, record] = [fleet.marker("box-0"), fleet.record("spring")];
+    const next = new FleetLife();
+    next.state = newFleet(next.now);
+    const event = { kind: "found", value: marker, revision: 5 } as const;
+    next.tell({ kind: "device", device: "box-0", event }).pass(60_000, ...boxes);
+    expect(next.marker("box-0")).toEqual(marker);
+    next.tell({ kind: "rollout-found", rollout: "spring", value: record, revision: 6 });
+    next.tell({ kind: "opened" }).pass(60_000, ...boxes);
+    expect(next.marker("box-0")).toEqual(marker);
   });
 
   test("an older store was put back: nothing is begun before all were heard", () => {

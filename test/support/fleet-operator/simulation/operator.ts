@@ -84,6 +84,7 @@ export class SimulatedOperator {
     const writeId = this.#world.draw();
     store.put(fleetBuckets.operator, INCARNATION, { value: incarnation, writeId });
     this.#list();
+    this.tell({ kind: "opened" });
   }
 
   /** All that the store has, as a first list tells it. */

@@ -1,0 +1,369 @@
+import { randomBytes } from "node:crypto";
+import type { Logger } from "../../logging/logger.ts";
+import { Collection } from "../../store/collection.ts";
+import { newWriteId, type OneWrite, putOnce } from "../../store/put-once.ts";
+import { type Entry, type Store, StoreError, type WatchEvent } from "../../store/store.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
+import type { OperatorWrite } from "../perform/operator-steps.ts";
+import { candidateKey, canonicalKey, fleetBuckets, type Marker } from "../protocol.ts";
+import type { Labels } from "../protocol-operator.ts";
+import { HappeningBook } from "./event-book.ts";
+import { newFleet, step } from "./lifecycle.ts";
+import type {
+  DeviceEvent,
+  FleetEffect,
+  FleetEvent,
+  FleetState,
+  OperatorContext,
+  OperatorSettings,
+  Refusal,
+  RolloutRecord,
+} from "./lifecycle-state.ts";
+import {
+  decodeHeartbeat,
+  decodeIncarnation,
+  decodeMarker,
+  decodeStatus,
+  encodeIncarnation,
+  INCARNATION_KEY,
+  labelsCollection,
+  readHeartbeatKey,
+  rolloutCollection,
+} from "./records.ts";
+
+/** Before a write that the store had no room for is tried again. */
+const STORE_RETRY: Milliseconds = 5_000;
+
+export interface OperatorParts {
+  readonly store: Store;
+  /** Of the store; another one than the last time says that a backup was put back. */
+  readonly incarnation: string;
+  readonly settings: OperatorSettings;
+  readonly logger: Pick<Logger, "info" | "warn" | "debug">;
+  now(): MonotonicTime;
+  /** Milliseconds since 1970: for maintenance windows, and people. */
+  wall(): number;
+  wakeAfter(wait: Milliseconds, call: () => void): Disposable;
+  /** Kill points of the build for fault tests. */
+  onWrite(write: OperatorWrite, when: "before" | "after"): void;
+  onFailure(failure: unknown): void;
+}
+
+type Rollouts = Collection<typeof rolloutCollection.schema, never>;
+type LabelsOfDevices = Collection<typeof labelsCollection.schema, never>;
+type WriteEffect = Extract<FleetEffect, { readonly write: unknown }>;
+
+const wordsOf = {
+  "write-marker": { bucket: fleetBuckets.markers, write: "marker" },
+  "write-labels": { bucket: fleetBuckets.labels, write: "labels" },
+  "write-rollout": { bucket: fleetBuckets.rollouts, write: "rollout" },
+} as const;
+
+/** What became of an event: why nothing, or that what it wrote is durable. */
+export interface Posted {
+  readonly refusal: Refusal | undefined;
+  /** Rejects with a StoreError where the store refuses the write for good. */
+  readonly written: Promise<void>;
+}
+
+/**
+ * Follows the store, has everything decided, and writes what was decided: entries side by side,
+ * each one after the other. What became of a write whose answer was lost is read back.
+ */
+export class FleetOperator {
+  readonly book = new HappeningBook(randomBytes(4).toString("hex"));
+  readonly #parts: OperatorParts;
+  readonly #rollouts: Rollouts;
+  readonly #labels: LabelsOfDevices;
+  #state: FleetState;
+  #wake: Disposable | undefined;
+  #wakeAt: MonotonicTime | undefined;
+  readonly #stopping = new AbortController();
+  readonly #tasks = new Set<Promise<void>>();
+
+  private constructor(
+    parts: OperatorParts,
+    opened: {
+      readonly rollouts: Rollouts;
+      readonly labels: LabelsOfDevices;
+      readonly settlesAt: MonotonicTime | undefined;
+    },
+  ) {
+    this.#parts = parts;
+    this.#rollouts = opened.rollouts;
+    this.#labels = opened.labels;
+    this.#state = newFleet(parts.now(), opened.settlesAt);
+  }
+
+  /** @throws RecordRefused, StoreError, ValueUnreadable */
+  static async open(parts: OperatorParts): Promise<FleetOperator> {
+    const { store, incarnation, settings } = parts;
+    const rollouts = await Collection.open(store, rolloutCollection);
+    const labels = await Collection.open(store, labelsCollection);
+    const known = await store.get(fleetBuckets.operator, INCARNATION_KEY);
+    const last = known?.operation === "put" ? decodeIncarnation(known.value) : incarnation;
+    const settlesAt = last === incarnation ? undefined : parts.now() + settings.settle;
+    const operator = new FleetOperator(parts, { rollouts, labels, settlesAt });
+    await operator.#load();
+    await store.put(fleetBuckets.operator, INCARNATION_KEY, encodeIncarnation(incarnation), {
+      writeId: newWriteId(),
+    });
+    operator.#follow();
+    operator.post({ kind: "opened" });
+    return operator;
+  }
+
+  get state(): FleetState {
+    return this.#state;
+  }
+
+  /** As it is for whoever only looks. */
+  get context(): OperatorContext {
+    const { now, wall, settings } = this.#parts;
+    return {
+      now: now(),
+      wall: wall(),
+      settings,
+      get nextTransaction() {
+        return randomBytes(16).toString("hex");
+      },
+    };
+  }
+
+  /** Decides, and begins to write. */
+  post(event: FleetEvent): Posted {
+    const { state, effects, refusal, wakeAt } = step(this.#state, event, this.context);
+    this.#state = state;
+    const writes = effects.flatMap((effect) => ("write" in effect ? [this.#write(effect)] : []));
+    for (const effect of effects) {
+      if (effect.kind === "tell") this.#tell(effect.happening);
+      if (effect.kind === "delete-device") writes.push(this.#deleteDevice(effect.device));
+    }
+    for (const write of writes) this.#task(write);
+    this.#wakeFor(wakeAt);
+    return { refusal, written: writes.length === 0 ? nothing : allOf(writes) };
+  }
+
+  /** Nothing is begun any more, and what is being written is written, or not known. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    this.#wake?.[Symbol.dispose]();
+    await Promise.all(this.#tasks);
+  }
+
+  #task(work: Promise<void>): void {
+    const task = work
+      .catch((failure: unknown) => {
+        if (!(failure instanceof StoreError)) this.#parts.onFailure(failure);
+      })
+      .finally(() => this.#tasks.delete(task));
+    this.#tasks.add(task);
+  }
+
+  #tell({ what, device, rollout, message }: Extract<FleetEffect, { kind: "tell" }>["happening"]) {
+    this.book.add({ what, device, rollout, message, time: this.#parts.wall() });
+    const { logger } = this.#parts;
+    if (loud.has(what)) logger.warn(message);
+    else if (rollout !== null && device === null) logger.info(message);
+    else logger.debug(message);
+  }
+
+  #wakeFor(time: MonotonicTime | undefined): void {
+    if (time === this.#wakeAt) return;
+    this.#wake?.[Symbol.dispose]();
+    this.#wake = undefined;
+    this.#wakeAt = time;
+    if (time === undefined || this.#stopping.signal.aborted) return;
+    this.#wake = this.#parts.wakeAfter(Math.max(0, time - this.#parts.now()), () => {
+      this.#wakeAt = undefined;
+      this.post({ kind: "time" });
+    });
+  }
+
+  // What the store has.
+
+  /** @throws RecordRefused, StoreError */
+  async #load(): Promise<void> {
+    const { store } = this.#parts;
+    for await (const event of store.watch(fleetBuckets.markers, "")) {
+      if (event.kind === "synced") break;
+      if (event.kind !== "entry" || event.entry.operation === "delete") continue;
+      const { key, value, revision } = event.entry;
+      this.#postDevice(key, { kind: "found", value: decodeMarker(key, value), revision });
+    }
+    for await (const event of this.#labels.watch("")) {
+      if (event.kind === "synced") break;
+      if (event.kind === "unreadable") throw event.problem;
+      if (event.kind !== "entry" || event.entry.value === undefined) continue;
+      const { key: device, value, revision } = event.entry;
+      this.post({ kind: "labels-found", device, value, revision });
+    }
+    for await (const event of this.#rollouts.watch("")) {
+      if (event.kind === "synced") break;
+      if (event.kind === "unreadable") throw event.problem;
+      if (event.kind !== "entry" || event.entry.value === undefined) continue;
+      const { key: rollout, value, revision } = event.entry;
+      this.post({ kind: "rollout-found", rollout, value, revision });
+    }
+  }
+
+  /** What devices tell, for as long as it runs. */
+  #follow(): void {
+    const { store } = this.#parts;
+    const { signal } = this.#stopping;
+    const watch = async (bucket: string, take: (entry: Entry, listed: boolean) => void) => {
+      let listed = true;
+      for await (const event of store.watch(bucket, "", { signal })) {
+        listed = isListed(event, listed);
+        if (event.kind === "entry" && event.entry.operation === "put") take(event.entry, listed);
+      }
+    };
+    this.#task(watch(fleetBuckets.statuses, (entry, listed) => this.#takeStatus(entry, listed)));
+    this.#task(watch(fleetBuckets.heartbeats, (entry, listed) => this.#hear(entry, listed)));
+  }
+
+  #takeStatus({ key, value, revision }: Entry, listed: boolean): void {
+    const read = decodeStatus(value);
+    if (read.kind === "ok") {
+      this.#postDevice(key, { kind: "status", status: read.value, revision, listed });
+    } else this.#postDevice(key, { kind: "unreadable", reason: read.reason });
+  }
+
+  #hear({ key, value, revision }: Entry, listed: boolean): void {
+    const place = readHeartbeatKey(key);
+    if (place === undefined) return;
+    const { device, who: kind } = place;
+    const read = decodeHeartbeat(value);
+    if (read.kind === "ok") {
+      this.#postDevice(device, { kind, heartbeat: read.value, revision, listed });
+    } else this.#postDevice(device, { kind: "unreadable", reason: read.reason });
+  }
+
+  #postDevice(device: string, event: DeviceEvent): void {
+    const { refusal } = this.post({ kind: "device", device, event });
+    if (refusal !== undefined) this.#parts.logger.warn(refusal.message);
+  }
+
+  // What is written.
+
+  /** Returns when it is known what came of it; a refusal for good leaves it to be tried again. */
+  async #write(effect: WriteEffect): Promise<void> {
+    const { onWrite, logger, wakeAfter } = this.#parts;
+    const { bucket, write } = wordsOf[effect.kind];
+    const key = effect.kind === "write-rollout" ? effect.rollout : effect.device;
+    try {
+      onWrite(write, "before");
+      const revision = await this.#putOnce({ bucket, key, ...this.#encoded(effect) });
+      onWrite(write, "after");
+      this.#landed(effect, revision);
+    } catch (error) {
+      if (!(error instanceof StoreError) || this.#stopping.signal.aborted) throw error;
+      if (error.problem.kind === "conflict") {
+        await this.#readBack(effect, { bucket, key });
+        return;
+      }
+      logger.warn(`${bucket}/${key} is not written: ${error.message}; it is tried again`);
+      wakeAfter(STORE_RETRY, () => {
+        if (!this.#stopping.signal.aborted) this.#task(this.#write(effect));
+      });
+      throw error;
+    }
+  }
+
+  #encoded(effect: WriteEffect): Pick<OneWrite, "value" | "operation" | "expect"> {
+    const { expect } = effect.write;
+    const value = this.#encode(effect);
+    if (value === undefined) return { value: "", operation: "delete", expect };
+    return { value, expect };
+  }
+
+  #encode(effect: WriteEffect): string | undefined {
+    switch (effect.kind) {
+      case "write-marker":
+        return effect.write.value === undefined ? undefined : JSON.stringify(effect.write.value);
+      case "write-labels":
+        return effect.write.value && this.#labels.encode(effect.write.value);
+      case "write-rollout":
+        return effect.write.value && this.#rollouts.encode(effect.write.value);
+    }
+  }
+
+  async #putOnce(write: OneWrite): Promise<number> {
+    const { signal } = this.#stopping;
+    return await putOnce(this.#parts.store, write, { signal, wait: (time) => this.#pause(time) });
+  }
+
+  async #pause(time: Milliseconds): Promise<void> {
+    const { signal } = this.#stopping;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const onAbort = () => resolve();
+    signal.addEventListener("abort", onAbort, { once: true });
+    using _wake = this.#parts.wakeAfter(time, resolve);
+    await promise;
+    signal.removeEventListener("abort", onAbort);
+  }
+
+  #landed(effect: WriteEffect, written: number): void {
+    // Of a deletion nothing is there, and that is what the next write expects.
+    const revision = effect.write.value === undefined ? 0 : written;
+    if (effect.kind === "write-marker") {
+      this.#postDevice(effect.device, { kind: "written", revision });
+    } else if (effect.kind === "write-labels") {
+      this.post({ kind: "labels-written", device: effect.device, revision });
+    } else this.post({ kind: "rollout-written", rollout: effect.rollout, revision });
+  }
+
+  /** Another operator was there, or the store has lost what was: what is there is taken up. */
+  async #readBack(
+    effect: WriteEffect,
+    { bucket, key }: { readonly bucket: string; readonly key: string },
+  ): Promise<void> {
+    const entry = await this.#parts.store.get(bucket, key);
+    const isThere = entry?.operation === "put";
+    const revision = isThere ? entry.revision : 0;
+    if (effect.kind === "write-marker") {
+      const value: Marker | undefined = isThere ? decodeMarker(key, entry.value) : undefined;
+      this.#postDevice(key, { kind: "found", value, revision });
+    } else if (effect.kind === "write-labels") {
+      const value: Labels | undefined = (await this.#labels.get(key))?.value;
+      this.post({ kind: "labels-found", device: key, value, revision });
+    } else {
+      const value: RolloutRecord | undefined = (await this.#rollouts.get(key))?.value;
+      this.post({ kind: "rollout-found", rollout: key, value, revision });
+    }
+  }
+
+  async #deleteDevice(device: string): Promise<void> {
+    const places = [
+      [fleetBuckets.markers, device],
+      [fleetBuckets.statuses, device],
+      [fleetBuckets.labels, device],
+      [fleetBuckets.heartbeats, canonicalKey(device)],
+      [fleetBuckets.heartbeats, candidateKey(device)],
+    ] as const;
+    for (const [bucket, key] of places) {
+      await this.#putOnce({ bucket, key, value: "", operation: "delete" });
+    }
+  }
+}
+
+const nothing = Promise.resolve();
+
+/** Whoever does not wait for it is told by the log. */
+function allOf(writes: readonly Promise<void>[]): Promise<void> {
+  const written = Promise.all(writes).then(() => {});
+  written.catch(() => {});
+  return written;
+}
+
+const loud: ReadonlySet<string> = new Set([
+  "failed",
+  "device-unreadable",
+  "rollout-paused",
+  "store-lost",
+]);
+
+function isListed(event: WatchEvent, listed: boolean): boolean {
+  if (event.kind === "reset") return true;
+  return event.kind === "synced" ? false : listed;
+}

@@ -1,0 +1,197 @@
+import { ProblemError } from "../../http/problem.ts";
+import { defineRoute, defineStream, type Route, type StreamRoute } from "../../http/route.ts";
+import type { Marker } from "../protocol.ts";
+import { fleetApi, fleetStreams, operatorLimits, type RolloutView } from "../protocol-operator.ts";
+import { gaugesOf } from "./gauges.ts";
+import { meant } from "./lifecycle-slot.ts";
+import type { DeviceState, FleetEvent, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
+import { devicesInOrder, deviceView, rolloutsInOrder, rolloutView } from "./lifecycle-view.ts";
+import type { FleetOperator } from "./operator.ts";
+
+/** What an operator of a fleet can be asked by people and programs. */
+export function operatorRoutes(operator: FleetOperator): readonly Route[] {
+  return [...readingRoutes(operator), ...deviceRoutes(operator), ...rolloutRoutes(operator)];
+}
+
+export function operatorStreams(operator: FleetOperator): readonly StreamRoute[] {
+  return [
+    defineStream({
+      ...fleetStreams.events,
+      async *stream(call, _input, after) {
+        for await (const { id, data } of operator.book.follow(after, call.signal)) {
+          yield { id, event: data.what, data };
+        }
+      },
+    }),
+  ];
+}
+
+function readingRoutes(operator: FleetOperator): readonly Route[] {
+  return [
+    defineRoute({
+      ...fleetApi.devices,
+      run(_call, { after = "" }) {
+        const all = devicesInOrder(operator.state);
+        const rest = all.filter(({ name }) => name > after);
+        const page = rest.slice(0, operatorLimits.page);
+        const { context } = operator;
+        return {
+          devices: page.map((device) => deviceView(device, context)),
+          total: all.length,
+          next: rest.length > page.length ? (page.at(-1)?.name ?? null) : null,
+        };
+      },
+    }),
+    defineRoute({
+      ...fleetApi.device,
+      run(_call, { device: name }) {
+        const device = deviceOf(operator, name);
+        return {
+          device: deviceView(device, operator.context),
+          status: device.status?.value ?? null,
+          canonical: device.canonical?.heartbeat ?? null,
+          candidate: device.candidate?.heartbeat ?? null,
+          marker: markerView(meant(device.marker)),
+        };
+      },
+    }),
+    defineRoute({
+      ...fleetApi.eventsKept,
+      run: (_call, { after }) => ({
+        events: operator.book.after(after).map(({ id, data: event }) => ({ id, event })),
+      }),
+    }),
+    defineRoute({
+      ...fleetApi.metrics,
+      run: () => ({
+        metrics: gaugesOf(operator).map(({ name, help, read }) => ({ name, help, value: read() })),
+      }),
+    }),
+    defineRoute({
+      ...fleetApi.rollouts,
+      run: () => ({
+        rollouts: rolloutsInOrder(operator.state).flatMap((rollout) => {
+          const view = rolloutView(operator.state, rollout, operator.context);
+          return view === undefined ? [] : [view];
+        }),
+      }),
+    }),
+    defineRoute({
+      ...fleetApi.rollout,
+      run(_call, { rollout: name }) {
+        const { record } = rolloutOf(operator, name);
+        const { manifest: _manifest, ...spec } = record.spec;
+        return { rollout: viewOf(operator, name), spec };
+      },
+    }),
+  ];
+}
+
+function deviceRoutes(operator: FleetOperator): readonly Route[] {
+  return [
+    defineRoute({
+      ...fleetApi.label,
+      async run(call, { device, labels }) {
+        const before = meant(deviceOf(operator, device).labels) ?? {};
+        await post(operator, { kind: "label", device, labels });
+        call.changed({ object: `device ${device}`, before: { labels: before }, after: { labels } });
+        return {};
+      },
+    }),
+    defineRoute({
+      ...fleetApi.forget,
+      async run(call, { device }) {
+        await post(operator, { kind: "forget", device });
+        call.changed({ object: `device ${device}`, after: "forgotten" });
+        return {};
+      },
+    }),
+  ];
+}
+
+function rolloutRoutes(operator: FleetOperator): readonly Route[] {
+  const change = async (
+    call: Parameters<Route["run"]>[0],
+    name: string,
+    event: FleetEvent,
+  ): Promise<RolloutView> => {
+    const before = rolloutOf(operator, name).record.phase;
+    await post(operator, event);
+    const after = rolloutOf(operator, name).record.phase;
+    call.changed({ object: `rollout ${name}`, before, after });
+    return viewOf(operator, name);
+  };
+  return [
+    defineRoute({
+      ...fleetApi.create,
+      async run(call, { name, spec }) {
+        await post(operator, { kind: "create", name, spec });
+        const { manifest: _manifest, ...after } = spec;
+        call.changed({ object: `rollout ${name}`, after });
+        return viewOf(operator, name);
+      },
+    }),
+    defineRoute({
+      ...fleetApi.pause,
+      run: async (call, { rollout, reason = "somebody paused it" }) =>
+        await change(call, rollout, { kind: "pause", rollout, reason }),
+    }),
+    defineRoute({
+      ...fleetApi.resume,
+      run: async (call, { rollout, retry = false }) =>
+        await change(call, rollout, { kind: "resume", rollout, retry }),
+    }),
+    defineRoute({
+      ...fleetApi.abort,
+      run: async (call, { rollout, reason = "somebody aborted it" }) =>
+        await change(call, rollout, { kind: "abort", rollout, reason }),
+    }),
+  ];
+}
+
+/** Answered when it is durable. @throws ProblemError for what is refused; StoreError */
+async function post(operator: FleetOperator, event: FleetEvent): Promise<void> {
+  const { refusal, written } = operator.post(event);
+  if (refusal !== undefined) {
+    const { kind, message, ...words } = refusal;
+    throw new ProblemError(kind, message, words);
+  }
+  await written;
+}
+
+function markerView(marker: Marker | undefined): Omit<Marker, "manifest"> | null {
+  if (marker === undefined) return null;
+  const { manifest: _manifest, ...rest } = marker;
+  return rest;
+}
+
+function deviceOf({ state }: FleetOperator, name: string): DeviceState {
+  const device = state.devices.get(name);
+  if (device !== undefined) return device;
+  throw new ProblemError("not-found", `There is no device ${name}`, {
+    expected: "a device that was heard once",
+    received: name,
+    hint: "hostler fleet devices lists them",
+  });
+}
+
+function rolloutOf(
+  { state }: FleetOperator,
+  name: string,
+): { readonly rollout: RolloutState; readonly record: RolloutRecord } {
+  const rollout = state.rollouts.get(name);
+  const record = rollout === undefined ? undefined : meant(rollout.record);
+  if (rollout !== undefined && record !== undefined) return { rollout, record };
+  throw new ProblemError("not-found", `There is no rollout ${name}`, {
+    expected: "the name of a rollout",
+    received: name,
+    hint: "hostler fleet history lists them",
+  });
+}
+
+function viewOf(operator: FleetOperator, name: string): RolloutView {
+  const { rollout } = rolloutOf(operator, name);
+  const view = rolloutView(operator.state, rollout, operator.context);
+  if (view === undefined) throw new Error(`Bug: rollout ${name} has no record`);
+  return view;
+}
