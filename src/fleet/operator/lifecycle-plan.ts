@@ -223,10 +223,10 @@ function planRollout(draft: Draft, active: Active): void {
   const counts = countsOf(members);
   const target = waveTarget(record, counts.members);
   const looked = { ...active, counts, target };
-  const waitsFor = whatFollows(draft, looked);
+  const { waitsFor, begun = 0 } = whatFollows(draft, looked);
   const isSoaking = waitsFor === soaking;
   noteLook(draft, rollout.name, {
-    counts,
+    counts: { ...counts, flight: counts.flight + begun, waiting: counts.waiting - begun },
     waitsFor,
     soaking: isSoaking ? (rollout.soaking ?? draft.now) : undefined,
   });
@@ -239,35 +239,42 @@ interface Looked extends Active {
 
 const soaking = "the next wave: this one has ended, and soaks";
 
-/** @returns why nothing more is begun, or "" */
-function whatFollows(draft: Draft, looked: Looked): string {
+interface Followed {
+  /** Why nothing more is begun, or "". */
+  readonly waitsFor: string;
+  readonly begun?: number;
+}
+
+const nothingToSay: Followed = { waitsFor: "" };
+
+function whatFollows(draft: Draft, looked: Looked): Followed {
   const { rollout, record, counts, target, superseded } = looked;
-  if (record.phase === "aborted") return "";
+  if (record.phase === "aborted") return nothingToSay;
   const allowed = record.forgiven + Math.floor((record.spec.failures_percent * target) / 100);
   if (counts.failed > allowed) {
     const reason = `${counts.failed} of ${target} have failed; ${allowed} may`;
     tellRollout(draft, rollout, { kind: "failing", reason, counts });
-    return "";
+    return nothingToSay;
   }
-  if (record.phase === "paused") return "";
+  if (record.phase === "paused") return nothingToSay;
   if (isFinished(record, counts, superseded)) {
     const reason = counts.members === 0 ? "later rollouts have all its devices" : null;
     tellRollout(draft, rollout, { kind: "finish", reason, counts });
-    return "";
+    return nothingToSay;
   }
   const isLast = record.wave >= wavesOf(record.spec) - 1;
   if (!isLast && counts.done + counts.failed >= target) return soak(draft, looked);
   return begin(draft, looked);
 }
 
-function soak(draft: Draft, { rollout, record }: Looked): string {
+function soak(draft: Draft, { rollout, record }: Looked): Followed {
   const until = (rollout.soaking ?? draft.now) + record.spec.soak_ms;
   if (draft.now < until) {
     draft.planAt(until);
-    return soaking;
+    return { waitsFor: soaking };
   }
   tellRollout(draft, rollout, { kind: "advance" });
-  return "";
+  return nothingToSay;
 }
 
 /** The last wave is open, and nobody is left who is here and has not had it. */
@@ -278,29 +285,31 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
   return isLast && isIdle && counts.done + counts.failed > 0;
 }
 
-/** Begins as many as may be. @returns why no more, or "" */
-function begin(draft: Draft, { record, members, counts, target }: Looked): string {
+/** Begins as many as may be. */
+function begin(draft: Draft, { record, members, counts, target }: Looked): Followed {
   const waiting = members.filter(({ standing }) => standing === "waiting");
-  if (waiting.length === 0) return counts.away > 0 ? "devices that are away" : "";
+  if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   const { settlesAt } = draft.state;
   if (settlesAt !== undefined && draft.now < settlesAt) {
     draft.planAt(settlesAt);
-    return "devices to tell anew what they do: an older store was put back";
+    return { waitsFor: "devices to tell anew what they do: an older store was put back" };
   }
-  if (!draft.mayGoOn(record.name)) return "its maintenance window";
+  if (!draft.mayGoOn(record.name)) return { waitsFor: "its maintenance window" };
   const returning = members.filter(({ standing }) => standing === "returning").length;
   const places = amountOf(record.spec.max_unavailable, counts.members) - counts.flight;
-  if (places <= 0) return whoHolds(members);
+  if (places <= 0) return { waitsFor: whoHolds(members) };
   const left = target - counts.done - counts.failed - counts.flight - returning;
-  if (left <= 0) return "the end of this wave";
-  const begun = Math.min(places, left);
+  if (left <= 0) return { waitsFor: endOfWave };
+  const begun = Math.min(places, left, waiting.length);
   for (const { device } of inTurn(record.name, waiting).slice(0, begun)) {
     const marker = markerFor(record, device, draft.context.nextTransaction);
     if (marker !== undefined) draft.tellDevice(device, { kind: "assign", marker });
   }
-  if (waiting.length <= begun) return "";
-  return places <= left ? whoHolds(members) : "the end of this wave";
+  if (waiting.length === begun) return { waitsFor: "", begun };
+  return { waitsFor: places <= left ? whoHolds(members) : endOfWave, begun };
 }
+
+const endOfWave = "the end of this wave";
 
 function whoHolds(members: readonly Member[]): string {
   const silent = members.filter(({ standing, reason }) => standing === "flight" && reason !== "");

@@ -45,7 +45,7 @@ describe("waves", () => {
     expect(fleet.record("spring").result).toMatchObject({ members: 20, done: 20, failed: 0 });
   });
 
-  test("a wave is soaked before the next one, and anew after a restart", () => {
+  test("a wave is soaked before the next one", () => {
     const { fleet, boxes } = fleetOf(4);
     const waves = [{ by: "count", count: 1 } as const];
     fleet.begin("spring", { waves, soak_ms: 300_000 }).pass(2_000, ...boxes);
