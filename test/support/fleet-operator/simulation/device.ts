@@ -9,7 +9,6 @@ import {
   candidateKey,
   canonicalKey,
   type DeviceStatus,
-  type EndingCause,
   fleetBuckets,
   HEARTBEAT_EVERY,
   type Heartbeat,
@@ -307,8 +306,7 @@ export class SimulatedDevice {
 
   #tellStatus(state: AgentState): void {
     const device = { architecture: "x64", libc: "glibc", executor: "systemd" } as const;
-    const cause = causeOf(state);
-    this.#untold = { ...statusOf(state, device), ...(cause !== undefined && { cause }) };
+    this.#untold = statusOf(state, device);
     if (!this.#isTelling) this.#tellOn();
   }
 
@@ -359,14 +357,3 @@ const wordsOf = (ending: string): LastWords => ({
   ...{ ending, log: "" },
   ...{ processor_seconds: null, memory_peak_bytes: null },
 });
-
-/** What an agent says beside its reason. */
-function causeOf({ life }: AgentState): EndingCause | undefined {
-  if (life.phase === "rolled-back") return "canonical";
-  if (life.phase !== "aborted") return undefined;
-  if (life.reason.startsWith("withdrawn")) return "withdrawn";
-  if (life.reason.startsWith("superseded")) return "superseded";
-  if (life.reason.startsWith("held until")) return "uncommitted";
-  if (life.reason.startsWith("it was begun anew")) return "host";
-  return "candidate";
-}
