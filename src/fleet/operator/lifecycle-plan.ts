@@ -41,6 +41,8 @@ interface Active {
   readonly members: Member[];
   /** Devices that it selects, and that later ones have. */
   superseded: number;
+  /** Of those, the ones that are still under way with what it gave: they hold its places. */
+  held: number;
 }
 
 const openPhases: readonly DevicePhase[] = [
@@ -69,7 +71,7 @@ function activeRollouts(draft: Draft): Active[] {
       if (record === undefined || rollout.record.stored === undefined) return [];
       const { devices } = record.spec.select;
       const named = devices === null ? undefined : new Set(devices);
-      return [{ rollout, record, named, members: [], superseded: 0 }];
+      return [{ rollout, record, named, members: [], superseded: 0, held: 0 }];
     })
     .sort((left, right) => right.record.number - left.record.number);
 }
@@ -89,8 +91,15 @@ function lookAt(draft: Draft, device: DeviceState, active: readonly Active[]): v
       one.members.push(judgeMember(one.record, device, draft));
     } else one.superseded += 1;
   }
+  if (owner !== undefined && owner !== holder && isUnderWay(device)) owner.held += 1;
   const why = whyTakenBack(draft, device, { owner, holder });
   if (why !== undefined) draft.tellDevice(device, { kind: "withdraw", reason: why });
+}
+
+function isUnderWay(device: DeviceState): boolean {
+  const phase = phaseOf(device);
+  const isTaken = phase === "withdrawn" && isSettled(device.marker);
+  return !isTaken && !["free", "returned", "failed", "done"].includes(phase);
 }
 
 function isSelected({ record, named }: Active, device: DeviceState): boolean {
@@ -286,7 +295,7 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
 }
 
 /** Begins as many as may be. */
-function begin(draft: Draft, { record, members, counts, target }: Looked): Followed {
+function begin(draft: Draft, { record, members, counts, target, held }: Looked): Followed {
   const waiting = members.filter(({ standing }) => standing === "waiting");
   if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   const { settlesAt } = draft.state;
@@ -296,7 +305,7 @@ function begin(draft: Draft, { record, members, counts, target }: Looked): Follo
   }
   if (!draft.mayGoOn(record.name)) return { waitsFor: "its maintenance window" };
   const returning = members.filter(({ standing }) => standing === "returning").length;
-  const places = amountOf(record.spec.max_unavailable, counts.members) - counts.flight;
+  const places = amountOf(record.spec.max_unavailable, counts.members) - counts.flight - held;
   if (places <= 0) return { waitsFor: whoHolds(members) };
   const left = target - counts.done - counts.failed - counts.flight - returning;
   if (left <= 0) return { waitsFor: endOfWave };

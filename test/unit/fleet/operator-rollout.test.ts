@@ -293,6 +293,21 @@ describe("pause, abort, supersede", () => {
     expect(fleet.record("spring").reason).toBe("later rollouts have all its devices");
   });
 
+  test("what a later one has is still under way for the one that gave it", () => {
+    const { fleet, boxes } = fleetOf(4);
+    const { version, builds: same } = specOf();
+    fleet.begin("spring", { max_unavailable: { by: "count", count: 2 } }).pass(2_000, ...boxes);
+    const two = told(fleet);
+    fleet.proves(...two);
+    const select = { devices: two, labels: {} };
+    fleet.begin("summer", { version, builds: same, select }).pass(30_000, ...boxes);
+    expect(fleet.in("committed")).toEqual(two);
+    expect(fleet.in("free")).toHaveLength(2);
+    for (const name of two) fleet.at(name, "done");
+    fleet.pass(2_000, ...boxes);
+    expect(fleet.in("told")).toHaveLength(2);
+  });
+
   test("an aborted later one leaves its devices as they are", () => {
     const { fleet, boxes } = fleetOf(2);
     fleet
