@@ -34,10 +34,6 @@ export const root: Command = defineCommand({
       description: "Run virtual machines that outlive their manager",
       load: async () => (await import("../vm/command.ts")).vmCommand,
     },
-    fleet: {
-      description: "Bring new versions of this program to many hosts",
-      load: async () => (await import("../fleet/command.ts")).fleetCommand,
-    },
     doctor: {
       description: "Say what this host can do, and what to change so that it can do the rest",
       load: async () => (await import("../doctor/command.ts")).doctorCommand,
