@@ -1,0 +1,61 @@
+import { type LayoutState, linked, linkNames, type StoredVersion } from "./layout.ts";
+
+/** What is removed of an installation, and why each of the others stays. */
+export interface Collection {
+  readonly remove: readonly string[];
+  readonly keep: readonly { readonly name: string; readonly reason: string }[];
+}
+
+export interface CollectionWish {
+  /** Versions beside those that are linked, run or spared; at least one of all is proven. */
+  readonly keep: number;
+  /** Names of versions whose program somebody runs. */
+  readonly running: ReadonlySet<string>;
+  /** Names of versions that are being fetched. */
+  readonly spare?: ReadonlySet<string>;
+}
+
+/**
+ * Which versions go. Never one that a link names or that somebody runs; never the last proven one.
+ * What has more versions than are looked at is no installation of ours to clear: nothing goes.
+ */
+export function planCollection(state: LayoutState, wish: CollectionWish): Collection {
+  const kept = new Map<string, string>();
+  for (const link of linkNames) {
+    const name = linked(state, link);
+    if (name !== undefined && !kept.has(name)) kept.set(name, link);
+  }
+  for (const name of wish.running) if (!kept.has(name)) kept.set(name, "it runs");
+  for (const name of wish.spare ?? []) if (!kept.has(name)) kept.set(name, "it is being fetched");
+  if (state.isOverfull) {
+    for (const { name } of state.versions) kept.set(name, kept.get(name) ?? "there are too many");
+  } else {
+    const spares = state.versions.filter(
+      ({ name, state: how }) => !kept.has(name) && how === "verified",
+    );
+    for (const { name } of chooseSpares(state.versions, spares, { kept, most: wish.keep })) {
+      kept.set(name, "one of those to keep");
+    }
+  }
+  return {
+    remove: state.versions.map(({ name }) => name).filter((name) => !kept.has(name)),
+    keep: [...kept].map(([name, reason]) => ({ name, reason })),
+  };
+}
+
+/** The latest ones; a proven one takes the place of the oldest of them where none would stay. */
+function chooseSpares(
+  all: readonly StoredVersion[],
+  spares: readonly StoredVersion[],
+  { kept, most }: { readonly kept: ReadonlyMap<string, string>; readonly most: number },
+): StoredVersion[] {
+  const latest = spares.toSorted(
+    (one, other) => other.storedAt - one.storedAt || (one.name < other.name ? 1 : -1),
+  );
+  const chosen = latest.slice(0, most);
+  const isProof = ({ isProven, state }: StoredVersion) => isProven && state === "verified";
+  const hasProof = all.some((version) => kept.has(version.name) && isProof(version));
+  if (hasProof || chosen.some(isProof)) return chosen;
+  const proof = latest.find(isProof);
+  return proof === undefined ? chosen : [...chosen.slice(0, Math.max(0, most - 1)), proof];
+}

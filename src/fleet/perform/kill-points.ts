@@ -1,0 +1,17 @@
+import { killPoint } from "../../../ffi/fault-hooks.ts";
+
+/** Every place between two steps at which a test kills us, in the order of the steps. */
+export const hostSteps = {
+  store: ["begun", "copied", "placed", "stored"],
+  swap: ["begun", "previous", "current", "swapped"],
+  revert: ["reverting", "reverted"],
+  collect: ["set-aside", "removed"],
+  install: ["proved", "linked", "named", "units"],
+} as const;
+
+export type HostStep = (typeof hostSteps)[keyof typeof hostSteps][number];
+
+/** In the build for fault tests this ends the process when a test named the step. */
+export function passStep(step: HostStep): void {
+  killPoint(`fleet:${step}`);
+}
