@@ -15,11 +15,21 @@ export const root: Command = defineCommand({
       ["hostler process orchestrator --config /etc/hostler/process.toml", "Keep processes running"],
       ["hostler process list", "Show what runs, in every partition"],
       ["hostler doctor process", "Say what this host can do, and what to change"],
+      ["hostler --self-test", "Load every role, try libc, and read what this host has for it"],
     ],
   },
   args: {
     version: { type: "boolean", description: "Show version, commit, Bun and libc" },
-    json: { type: "boolean", description: "With --version: as JSON" },
+    "self-test": {
+      type: "boolean",
+      description: "Say whether this file can do its work on this host; nothing is changed",
+    },
+    digest: {
+      type: "string",
+      valueHint: "sha256",
+      description: "With --self-test: what this file is to be, 64 hexadecimal digits",
+    },
+    json: { type: "boolean", description: "With --version or --self-test: as JSON" },
   },
   subCommands: {
     process: {
@@ -64,6 +74,10 @@ export const root: Command = defineCommand({
     },
   },
   run: async (args) => {
+    if (args["self-test"]) {
+      const { selfTest } = await import("../doctor/self-test.ts");
+      return await selfTest({ json: args.json, digest: args.digest });
+    }
     if (!args.version) return await runTree(root, "hostler", ["--help"]);
     const { reportVersion } = await import("../doctor/version.ts");
     const report = await reportVersion();

@@ -1,0 +1,19 @@
+/**
+ * Every role that this file may be started as, by what it loads when it is. Loading runs nothing:
+ * the modules of this house have no side effects.
+ */
+export const roles: Readonly<Record<string, () => Promise<unknown>>> = {
+  "process orchestrator": () => import("../process/orchestrator.ts"),
+  "process agent": () => import("../process/agent.ts"),
+  launcher: () => import("../process/launcher.ts"),
+  holder: () => import("../holding/holder.ts"),
+  luod: () => import("../live-update/daemon.ts"),
+  "live-update run": () => import("../live-update/run/run.ts"),
+  "live-update hold": () => import("../live-update/hold/hold.ts"),
+  authority: () => import("../authority/daemon.ts"),
+  "vm worker": () => import("../vm/worker.ts"),
+  "vm master": () => import("../vm/master/daemon.ts"),
+  "vm guest agent": () => import("../vm/guest-agent/agent.ts"),
+  confiner: () => import("../vm/confiner.ts"),
+  install: () => import("../install/install.ts"),
+};
