@@ -11,7 +11,6 @@ import { type Build, digestSchema, releaseVersionSchema } from "./protocol.ts";
  *     versions/<…>/proven                   it has answered for every role of this host
  *     current, previous, candidate          links to folders of versions/
  *     journal.json                          the agent's
- *     starts.json                           of a version that is not proven, since it is current
  *     lock                                  who changes links or removes versions holds it
  */
 export const layoutNames = {
@@ -22,7 +21,6 @@ export const layoutNames = {
   verified: "verified",
   proven: "proven",
   journal: "journal.json",
-  starts: "starts.json",
   lock: "lock",
 } as const;
 
@@ -38,7 +36,7 @@ export type LinkName = (typeof linkNames)[number];
 export const layoutLimits = {
   /** Folders in versions/; more are not looked at, and nothing is removed then. */
   versions: 256,
-  /** Characters of a small file: verified, layout.json, starts.json. */
+  /** Characters of a small file: verified, layout.json. */
   recordLength: 4_096,
   /** Bytes of a program. */
   programBytes: 2 ** 30,

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { defaultStateDirectory as authorityStateDirectory } from "../../src/authority/protocol.ts";
+import { agentUnit, fleetUnits, recoverUnit } from "../../src/fleet/units.ts";
 import { SURVIVAL_RELEASE } from "../../src/install/install.ts";
 import { defaultStateDirectory } from "../../src/live-update/options.ts";
 import {
@@ -19,7 +20,11 @@ import { parseUnitFile, type UnitFile } from "../support/unit-file.ts";
 
 const folder = join(repositoryRoot, "images/systemd");
 const unitNames = readdirSync(folder).filter((name) => /\.(service|socket)$/.test(name));
-const services = unitNames.filter((name) => name.endsWith(".service"));
+/** What upgrades this host: a version that fails is given up, and not started for ever. */
+const fleetUnitNames = [agentUnit, recoverUnit];
+const services = unitNames.filter(
+  (name) => name.endsWith(".service") && !fleetUnitNames.includes(name),
+);
 /** An authority starts nothing that outlives it, and a master is one. */
 const authorities = ["hostler-authority.service", "hostler-vm-master.service"];
 const parents = services.filter((name) => !authorities.includes(name));
@@ -37,9 +42,11 @@ function read(name: string): UnitFile {
 }
 
 describe("systemd units", () => {
-  test("are these seven", () => {
+  test("are these nine", () => {
     expect(unitNames.toSorted()).toEqual([
       "hostler-authority.service",
+      "hostler-fleet-agent.service",
+      "hostler-fleet-recover.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
@@ -111,6 +118,35 @@ describe("systemd units", () => {
     expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
   });
 
+  test("the fleet's agent is given up after three starts, and who came before is asked", () => {
+    const unit = read(agentUnit);
+    expect(unit.get("Unit.StartLimitBurst")).toEqual(["3"]);
+    expect(unit.get("Unit.OnFailure")).toEqual([recoverUnit]);
+    expect(unit.get("Service.Restart")).toEqual(["always"]);
+    const [restart = "", interval = ""] = [
+      ...(unit.get("Service.RestartSec") ?? []),
+      ...(unit.get("Unit.StartLimitIntervalSec") ?? []),
+    ];
+    // Three starts, and the time between them, fit into the interval: else it is never given up.
+    expect(Number.parseInt(restart, 10) * 3).toBeLessThan(Number(interval));
+    const guard = "-/opt/hostler/previous/hostler fleet guard --folder /opt/hostler";
+    expect(unit.get("Service.ExecStartPre")).toEqual([guard]);
+    expect(read(recoverUnit).get("Service.ExecStart")?.[0]).toBe(guard);
+  });
+
+  test.each(fleetUnitNames)("%s: cannot be turned into Bun, and may use bun:ffi", (name) => {
+    const unit = read(name);
+    expect(unit.get("Service.UnsetEnvironment")).toEqual(["BUN_BE_BUN BUN_OPTIONS"]);
+    expect([...unit.keys()]).not.toContain("Service.MemoryDenyWriteExecute");
+  });
+
+  test("the texts inside the program name the folder that they are for", () => {
+    for (const { text } of fleetUnits("/data/fleet")) {
+      expect(text).toContain("/data/fleet/previous/hostler fleet guard --folder /data/fleet\n");
+      expect(text).not.toContain("/opt/");
+    }
+  });
+
   test("the authority has no power of root, and may write a backup where it is told", () => {
     const unit = read("hostler-authority.service");
     expect(unit.get("Service.CapabilityBoundingSet")).toEqual([""]);
@@ -171,7 +207,8 @@ skipUnless("systemd's view of the units", program("systemd-analyze", "systemd"),
     const paths = unitNames.map((name) => {
       // It wants the program to be there.
       const text = readFileSync(join(folder, name), "utf8");
-      const programs = /\/usr\/(bin\/hostler|sbin\/luod)/g;
+      const programs =
+        /\/usr\/(bin\/hostler|sbin\/luod)|\/opt\/hostler\/(current|previous)\/hostler/g;
       writeFileSync(copies.file(name), text.replace(programs, "/bin/true"));
       return copies.file(name);
     });

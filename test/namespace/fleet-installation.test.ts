@@ -119,11 +119,11 @@ describe("killed at every step", () => {
     using installation = open();
     installation.setCandidate(second);
     installation[Symbol.dispose]();
-    await killedIn(["swap", first, second], step);
+    await killedIn(["swap", second, first], step);
     const isAfter = step === "current" || step === "swapped";
     expect(current()).toBe(isAfter ? second : first);
     expectUsable();
-    await done(["swap", first, second]);
+    await done(["swap", second, first]);
     const { links } = readLayout(place);
     expect(links).toEqual({
       current: { kind: "version", name: second },
@@ -133,13 +133,17 @@ describe("killed at every step", () => {
     expect(readdirSync(place).filter((name) => name.endsWith(".new"))).toEqual([]);
   });
 
-  test.each(hostSteps.revert)("of going back: %s; one of the two is current", async (step) => {
+  test.each(hostSteps.swapBack)("of going back: %s; one of the two is current", async (step) => {
     const { first, second } = twoVersions();
-    await done(["swap", first, second]);
-    await killedIn(["revert", first], step);
-    expect(current()).toBe(step === "reverted" ? first : second);
-    await done(["revert", first]);
-    expect(current()).toBe(first);
+    await done(["swap", second, first]);
+    await killedIn(["swap-back", first], step);
+    expect(current()).toBe(step === "reverting" ? second : first);
+    expectUsable();
+    await done(["swap-back", first]);
+    expect(readLayout(place).links).toMatchObject({
+      current: { name: first },
+      previous: { kind: "absent" },
+    });
   });
 
   test.each(hostSteps.collect)("of removing: %s; what is linked stays", async (step) => {
@@ -183,12 +187,16 @@ describe("a program that is stored", () => {
     const { first, second } = twoVersions();
     damage(programOf(place, second));
     using installation = open();
-    expect(() => installation.swap({ from: first, to: second })).toThrow("Cannot swap to 1.1.0-");
-    expect(() => installation.revert(second)).toThrow("Cannot go back to 1.1.0-");
+    expect(() => installation.swap({ current: second, previous: first })).toThrow(
+      "Cannot swap to 1.1.0-",
+    );
+    expect(() => installation.swapBack({ current: second, previous: null })).toThrow(
+      "Cannot go back to 1.1.0-",
+    );
     expect(() => installation.setCandidate(second)).toThrow("Fetch it again.");
     expect(current()).toBe(first);
     installation.store(folder.file("program-1.1.0"), "1.1.0");
-    installation.swap({ from: first, to: second });
+    installation.swap({ current: second, previous: first });
     expect(current()).toBe(second);
   });
 
@@ -197,7 +205,7 @@ describe("a program that is stored", () => {
     const paths = [first, second].map((name) => join(versionFolder(place, name), "verified"));
     copyFileSync(paths[0] ?? "", paths[1] ?? "");
     using installation = open();
-    expect(() => installation.swap({ from: first, to: second })).toThrow(
+    expect(() => installation.swap({ current: second, previous: first })).toThrow(
       "expected a version that was verified, received none of that name",
     );
   });
@@ -206,7 +214,7 @@ describe("a program that is stored", () => {
     const { first, second } = twoVersions();
     const third = storeScript(folder, "1.2.0", "echo third");
     using installation = open();
-    expect(() => installation.swap({ from: third, to: second })).toThrow(
+    expect(() => installation.swap({ current: second, previous: third })).toThrow(
       `expected that current leads to ${third}, received ${first}`,
     );
   });
@@ -295,7 +303,7 @@ function rewrite(path: string, change: (bytes: Buffer) => unknown): void {
 test("a link says where it leads from its own folder, so that the folder can be moved", () => {
   const { first, second } = twoVersions();
   using installation = open();
-  installation.swap({ from: first, to: second });
+  installation.swap({ current: second, previous: first });
   expect(readlinkSync(join(place, "current"))).toBe(`versions/${second}`);
   expect(existsSync(join(place, "current/hostler"))).toBe(true);
 });

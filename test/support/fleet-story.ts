@@ -11,8 +11,10 @@ const acts: Readonly<Record<string, (installation: Installation) => void>> = {
   store: (installation) => {
     process.stdout.write(`${installation.store(one, other).name}\n`);
   },
-  swap: (installation) => installation.swap({ from: one, to: other }),
-  revert: (installation) => installation.revert(one),
+  swap: (installation) => installation.swap({ current: one, previous: other }),
+  "swap-back": (installation) => {
+    installation.swapBack({ current: one, previous: other === "" ? null : other });
+  },
   collect: (installation) => {
     installation.collect({ keep: Number(one) });
   },

@@ -152,7 +152,6 @@ export class Installation implements Disposable {
     const path = join(versionFolder(this.folder, name), layoutNames.proven);
     withFile({ what: "write", path, otherwise }, () => {
       writeRecord(path, { format: 1, digest: build.digest });
-      rmSync(join(this.folder, layoutNames.starts), { force: true });
     });
   }
 
@@ -168,41 +167,43 @@ export class Installation implements Disposable {
   }
 
   /**
-   * Makes `to` the current version and `from` the previous one. After a kill between any two steps
-   * `current` leads to one of the two, and the same call goes on.
-   * @throws VersionRefused when `to` is not whole, or `current` leads to neither: nothing was done
+   * Has `current` lead to a new version, and `previous` to the one that was current. After a kill
+   * between any two steps `current` leads to one of the two, and the same call goes on.
+   * @throws VersionRefused when the new one is not whole, or `current` leads to neither; nothing is
+   *   done then
    */
-  swap({ from, to }: { readonly from: string; readonly to: string }): void {
+  swap({ current, previous }: { readonly current: string; readonly previous: string }): void {
     passStep("begun");
-    this.#whole(to, "swap to");
-    const current = linked(this.read(), "current");
-    if (current !== from && current !== to) {
+    this.#whole(current, "swap to");
+    const found = linked(this.read(), "current");
+    if (found !== previous && found !== current) {
       throw new VersionRefused(
-        `Cannot swap to ${to}: expected that current leads to ${from}, received ` +
-          `${current ?? "something else"}. Look at ${this.folder}.`,
+        `Cannot swap to ${current}: expected that current leads to ${previous}, received ` +
+          `${found ?? "something else"}. Look at ${this.folder}.`,
       );
     }
-    if (current === from) {
-      setLink(this.folder, "previous", from);
-      passStep("previous");
-      setLink(this.folder, "current", to);
-      passStep("current");
-    }
-    rmSync(join(this.folder, layoutNames.starts), { force: true });
+    setLink(this.folder, "previous", previous);
+    passStep("previous");
+    setLink(this.folder, "current", current);
+    passStep("current");
     this.dropCandidate();
     passStep("swapped");
   }
 
   /**
-   * Makes `to` the current version again, if it is still what was verified.
-   * @throws VersionRefused when it is not; `current` is then as it was
+   * Has `current` lead to a former version again, if it is still what was verified, and `previous`
+   * to what it led to before; null: nowhere.
+   * @throws VersionRefused when it is not whole: nothing was done
    */
-  revert(to: string): void {
-    this.#whole(to, "go back to");
+  swapBack(links: { readonly current: string; readonly previous: string | null }): void {
+    const { current, previous } = links;
+    this.#whole(current, "go back to");
     passStep("reverting");
-    setLink(this.folder, "current", to);
+    setLink(this.folder, "current", current);
+    passStep("back");
+    if (previous === null) removeLink(this.folder, "previous");
+    else setLink(this.folder, "previous", previous);
     this.dropCandidate();
-    rmSync(join(this.folder, layoutNames.starts), { force: true });
     passStep("reverted");
   }
 

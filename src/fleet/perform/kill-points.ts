@@ -4,7 +4,7 @@ import { killPoint } from "../../../ffi/fault-hooks.ts";
 export const hostSteps = {
   store: ["begun", "copied", "placed", "stored"],
   swap: ["begun", "previous", "current", "swapped"],
-  revert: ["reverting", "reverted"],
+  swapBack: ["reverting", "back", "reverted"],
   collect: ["set-aside", "removed"],
   install: ["proved", "linked", "named", "units"],
 } as const;

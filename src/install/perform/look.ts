@@ -31,6 +31,9 @@ export function look(root: string, item: Item): Found {
       const stats = lstatSync(place, { throwIfNoEntry: false });
       if (stats === undefined) return { kind: "absent" };
       if (item.kind === "link") return lookAtLink(root, item, { place, stats });
+      if (item.kind === "program" && leadsToInstallation(root, item.path)) {
+        return { kind: "equivalent" };
+      }
       if (!stats.isFile()) return { kind: "foreign", what: describe(place, stats) };
       return item.kind === "unit" ? lookAtUnit(place, item.text) : lookAtProgram(place);
     },
@@ -53,6 +56,12 @@ function lookAtLink(
   const leadsThere = () => resolveInRoot(root, item.path) === placeInRoot(root, item.program);
   if (target !== undefined && leadsThere()) return { kind: "equivalent" };
   return { kind: "foreign", what: describe(place, stats) };
+}
+
+/** Where `hostler fleet install` was: the name is a link, and the fleet's agent says to what. */
+function leadsToInstallation(root: string, path: string): boolean {
+  const found = /^(.+)\/versions\/[^/]+\/hostler$/.exec(resolveInRoot(root, path))?.[1];
+  return found !== undefined && existsSync(join(found, "layout.json"));
 }
 
 function lookAtUnit(place: string, text: string): Found {

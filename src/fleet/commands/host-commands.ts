@@ -1,0 +1,64 @@
+import { type Command, defineCommand } from "../../command-line/definition.ts";
+import { defaultFleetFolder } from "../layout.ts";
+
+const folderFlag = {
+  folder: {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: defaultFleetFolder,
+    description: "The installation: versions, and the links to them",
+  },
+} as const;
+
+const volatileFlag = {
+  volatile: {
+    type: "boolean",
+    description: "The folder does last, or need not: take one that does not look so",
+  },
+} as const;
+
+const installCommand = defineCommand({
+  meta: {
+    name: "install",
+    description: "Make this host one that is upgraded: store this program, and link to it",
+    examples: [
+      ["hostler fleet install", "Then systemctl enable --now hostler-fleet-agent starts it"],
+      ["hostler fleet install --dry-run", "Say what would be done, and do nothing"],
+      ["hostler fleet install --without-units --folder /data/hostler", "In a container's volume"],
+    ],
+    exitCodes: {
+      0: "everything is as asked for, also when it was so before",
+      111: "the system refused, or something was left as it is; it is named",
+    },
+  },
+  args: {
+    ...folderFlag,
+    prefix: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      default: "/usr/local",
+      description: "bin below it gets a link to the current version",
+    },
+    "unit-directory": {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      default: "/etc/systemd/system",
+      description: "Where units go",
+    },
+    "without-units": { type: "boolean", description: "Write no units: hostler fleet supervise" },
+    ...volatileFlag,
+    force: {
+      type: "boolean",
+      description: "Also replace what somebody has changed, and a current version by this one",
+    },
+    "dry-run": { type: "boolean", description: "Say what would be done, and do nothing" },
+    json: { type: "boolean", description: "As JSON" },
+  },
+  run: async (args) => await (await import("./install.ts")).runFleetInstall(args),
+});
+
+/** What a host itself needs of `hostler fleet`. */
+export const hostCommands: readonly Command[] = [installCommand];

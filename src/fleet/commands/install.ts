@@ -1,0 +1,100 @@
+import { normalize } from "node:path";
+import { printJson, printText } from "../../command-line/output.ts";
+import { alignColumns } from "../../command-line/table.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { hostlerVersion } from "../../units/version.ts";
+import {
+  changes,
+  type InstallAction,
+  type InstallStep,
+  type InstallWish,
+  installFleet,
+} from "../perform/install.ts";
+
+interface Flags {
+  readonly folder: string;
+  readonly prefix: string;
+  readonly "unit-directory": string;
+  readonly "without-units": boolean;
+  readonly volatile: boolean;
+  readonly force: boolean;
+  readonly "dry-run": boolean;
+  readonly json: boolean;
+}
+
+export async function runFleetInstall(flags: Flags): Promise<number> {
+  const wish = readWish(flags);
+  const steps = await installFleet(wish);
+  const isRefused = steps.some(({ action }) => action === "refuse");
+  if (flags.json) {
+    const { folder, dryRun } = wish;
+    const items = steps.map((step) => ({ ...step, reason: step.reason ?? null }));
+    await printJson({ folder, dry_run: dryRun, ok: !isRefused, steps: items });
+  } else {
+    await printText(describe(steps, { wish, isRefused }));
+  }
+  return steps.some(({ action }) => action === "refuse" || action === "leave")
+    ? ExitCode.refused
+    : ExitCode.done;
+}
+
+function readWish(flags: Flags): InstallWish {
+  if (hostlerVersion === "source") {
+    throw new UsageError(
+      "Expected the compiled program, which stores itself, received its source. Build it first",
+    );
+  }
+  return {
+    folder: readPath("--folder", flags.folder),
+    prefix: readPath("--prefix", flags.prefix),
+    unitDirectory: flags["without-units"]
+      ? undefined
+      : readPath("--unit-directory", flags["unit-directory"]),
+    version: hostlerVersion,
+    acceptVolatile: flags.volatile,
+    force: flags.force,
+    dryRun: flags["dry-run"],
+  };
+}
+
+/** What a unit can name without quoting, and without a specifier: systemd.unit(5). */
+export function readPath(flag: string, path: string): string {
+  if (/^\/[\w.+@/-]*$/.test(path) && path !== "/") {
+    return normalize(path).replace(/(?<=.)\/$/, "");
+  }
+  throw new UsageError(
+    `Expected an absolute path of letters, digits and . _ + @ - /, not / itself, after ${flag}, ` +
+      `received ${JSON.stringify(path)}`,
+  );
+}
+
+const done: Readonly<Record<InstallAction, string>> = {
+  create: "created",
+  replace: "replaced",
+  keep: "kept",
+  leave: "left",
+  refuse: "refused",
+};
+
+function describe(
+  steps: readonly InstallStep[],
+  { wish, isRefused }: { readonly wish: InstallWish; readonly isRefused: boolean },
+): string {
+  const isDone = !isRefused && !wish.dryRun;
+  const rows = steps
+    .filter(({ action, reason }) => changes(action) || reason !== undefined)
+    .map(({ action, path, reason }) => [
+      !isDone && changes(action) ? `would ${action}` : done[action],
+      path,
+      ...(reason === undefined ? [] : [reason]),
+    ]);
+  const lines = alignColumns(rows);
+  if (isRefused) lines.push("Nothing was done: see what is refused.");
+  else if (rows.length === 0) lines.push("Nothing to do: everything is there.");
+  const hasUnits = steps.some(({ what }) => what === "unit");
+  if (isDone && hasUnits) {
+    lines.push("To start it now and at every boot: systemctl enable --now hostler-fleet-agent");
+  }
+  return lines.map((line) => `${line}\n`).join("");
+}

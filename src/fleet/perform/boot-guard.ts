@@ -1,0 +1,72 @@
+import { lstatSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { writeDurably } from "../../journal/append-journal.ts";
+import { withFile } from "../../journal/file-refused.ts";
+import { folderOf, layoutNames, linked } from "../layout.ts";
+import type { Build } from "../protocol.ts";
+import { checkVersion, Installation } from "./installation.ts";
+import { removeLink, setLink } from "./layout-files.ts";
+
+/** What is on the disk when a start is about to be made. */
+export interface GuardedGround {
+  /** What the journal says, word for word; undefined: there is none. */
+  readonly journal: string | undefined;
+  /** null where a link is not there, or leads to no version that was verified. */
+  readonly links: { readonly current: Build | null; readonly previous: Build | null };
+  /** Digests of the versions that were just hashed, and are what was verified. */
+  readonly intact: ReadonlySet<string>;
+}
+
+/** What is to be so before the start. */
+export interface GuardedStart {
+  /** Written first; undefined: it stays as it is. */
+  readonly journal: string | undefined;
+  /** undefined: they stay as they are. */
+  readonly links: { readonly current: Build; readonly previous: Build | null } | undefined;
+}
+
+/**
+ * Before each start of the canonical agent, by the PREVIOUS version's file: looks at the disk, asks
+ * which version may run, and sees to it. Nobody else changes the installation meanwhile.
+ * @throws FileRefused
+ */
+export function performGuard<Start extends GuardedStart>(
+  folder: string,
+  decide: (ground: GuardedGround) => Start,
+): Start {
+  using installation = Installation.open(folder, { make: false });
+  const state = installation.read();
+  const path = join(folder, layoutNames.journal);
+  const buildOf = (link: "current" | "previous"): Build | null => {
+    const name = linked(state, link);
+    return state.versions.find((version) => version.name === name)?.build ?? null;
+  };
+  const intact = state.versions.flatMap(({ name, build }) =>
+    build !== undefined && checkVersion(folder, name).kind === "whole" ? [build.digest] : [],
+  );
+  const start = decide({
+    journal: readJournal(path),
+    links: { current: buildOf("current"), previous: buildOf("previous") },
+    intact: new Set(intact),
+  });
+  const { journal, links } = start;
+  if (journal !== undefined) {
+    const place = { what: "write the journal", path, otherwise: "give another --folder" };
+    withFile(place, () => writeDurably(path, journal));
+  }
+  if (links !== undefined) {
+    setLink(folder, "current", folderOf(links.current));
+    if (links.previous === null) removeLink(folder, "previous");
+    else setLink(folder, "previous", folderOf(links.previous));
+  }
+  return start;
+}
+
+/** Its bytes for whoever knows what they mean. @throws FileRefused */
+export function readJournal(path: string): string | undefined {
+  const place = { what: "read the journal", path, otherwise: "give another --folder" };
+  return withFile(place, () => {
+    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+    return readFileSync(path, "utf8");
+  });
+}

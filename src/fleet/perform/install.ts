@@ -1,0 +1,226 @@
+import {
+  chmodSync,
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import { isUntouched, renderUnit } from "../../install/unit-text.ts";
+import { writeDurably } from "../../journal/append-journal.ts";
+import { withFile } from "../../journal/file-refused.ts";
+import { folderOf, layoutNames, linked, linkNames } from "../layout.ts";
+import { fleetUnits } from "../units.ts";
+import { hashFile } from "./hashing.ts";
+import { Installation } from "./installation.ts";
+import { passStep } from "./kill-points.ts";
+import { checkFormat, readLayout, setLink, syncFolder } from "./layout-files.ts";
+import { requireLasting } from "./persistence.ts";
+import { proveProgram } from "./prove.ts";
+
+export interface InstallWish {
+  /** Of the installation. */
+  readonly folder: string;
+  /** The program's name goes to bin below it. */
+  readonly prefix: string;
+  /** undefined: without units, as in a container. */
+  readonly unitDirectory: string | undefined;
+  readonly version: string;
+  /** The folder need not outlive the host's next start, or does although it does not look so. */
+  readonly acceptVolatile: boolean;
+  readonly force: boolean;
+  readonly dryRun: boolean;
+}
+
+export type InstallAction = "create" | "replace" | "keep" | "leave" | "refuse";
+
+export interface InstallStep {
+  readonly what: "version" | "current" | "name" | "unit";
+  readonly path: string;
+  readonly action: InstallAction;
+  readonly reason?: string;
+}
+
+/** The running program, also when its file was replaced or removed since it was started. */
+const ownProgram = "/proc/self/exe";
+/** How every program of Linux begins: elf(5). */
+const ELF = Buffer.from("\x7fELF");
+
+/**
+ * Makes the installation of which this host is upgraded, or completes it: whatever stands there,
+ * however far another one has come. First all is looked at; where something is refused, nothing is
+ * done.
+ * @throws FileRefused for what the system refuses, and when this program does not prove itself here
+ */
+export async function installFleet(wish: InstallWish): Promise<readonly InstallStep[]> {
+  requireLasting(wish.folder, wish.acceptVolatile);
+  checkFormat(wish.folder);
+  const others = [lookAtName(wish), ...lookAtUnits(wish)];
+  const { digest } = hashFile(ownProgram);
+  const link = lookAtCurrent(wish, folderOf({ version: wish.version, digest }));
+  const isRefused = [link, ...others].some(({ action }) => action === "refuse");
+  if (wish.dryRun || isRefused) return [link, ...others];
+  const { version, current } = await makeCurrent(wish);
+  makeName(wish, others);
+  passStep("named");
+  for (const { name, text } of unitsOf(wish)) {
+    const path = join(wish.unitDirectory ?? "", name);
+    const step = others.find((other) => other.path === path);
+    if (step === undefined || !changes(step.action)) continue;
+    withFile({ what: "write", path, otherwise: "give another --unit-directory" }, () => {
+      makeFolder(dirname(path));
+      writeDurably(path, text, 0o644);
+      chmodSync(path, 0o644);
+    });
+    passStep("units");
+  }
+  return [version, current, ...others];
+}
+
+export const changes = (action: InstallAction): boolean =>
+  action === "create" || action === "replace";
+
+/** The program is stored, and has proven itself on this host, before any link leads to it. */
+async function makeCurrent(wish: InstallWish) {
+  const { folder } = wish;
+  using installation = Installation.open(folder, { make: true });
+  const { name, isNew } = installation.store(ownProgram, wish.version);
+  await proveProgram(folder, name);
+  installation.prove(name);
+  passStep("proved");
+  const current = lookAtCurrent(wish, name);
+  const before = linked(installation.read(), "current");
+  if (current.action === "create" || (current.action === "replace" && !isWhole(before))) {
+    setLink(folder, "current", name);
+  } else if (current.action === "replace" && before !== undefined) {
+    installation.swap({ current: name, previous: before });
+  }
+  passStep("linked");
+  const version: InstallStep = {
+    what: "version",
+    path: join(folder, layoutNames.versions, name),
+    action: isNew ? "create" : "keep",
+  };
+  return { version, current };
+
+  function isWhole(other: string | undefined): boolean {
+    return other !== undefined && installation.check(other).kind === "whole";
+  }
+}
+
+/** @param own the version of the running program */
+function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
+  const { folder, force } = wish;
+  const path = join(folder, "current");
+  const step = (action: InstallAction, reason?: string): InstallStep => ({
+    ...{ what: "current" as const, path, action },
+    ...(reason === undefined ? {} : { reason }),
+  });
+  for (const link of linkNames) {
+    const stats = lstatSync(join(folder, link), { throwIfNoEntry: false });
+    if (stats !== undefined && !stats.isSymbolicLink()) {
+      return step("refuse", `there is ${link}, which is no link. Move it away`);
+    }
+  }
+  const state = readLayout(folder);
+  if (state.links.current.kind === "absent") return step("create");
+  const name = linked(state, "current");
+  if (name === own) return step("keep");
+  const isThere = state.versions.some((one) => one.name === name && one.state === "verified");
+  if (!isThere) return step("replace", "it led to no version that is whole");
+  if (force) return step("replace", `in place of ${name}, which is previous now`);
+  // An image's own program says this at each start, once its host was upgraded.
+  return step(
+    "keep",
+    `it leads to ${name}: the operator upgrades it; --force would make it ${own}`,
+  );
+}
+
+function lookAtName({ folder, prefix, force }: InstallWish): InstallStep {
+  const path = join(prefix, "bin/hostler");
+  const step = (action: InstallAction, reason?: string): InstallStep => ({
+    ...{ what: "name" as const, path, action },
+    ...(reason === undefined ? {} : { reason }),
+  });
+  return withFile({ what: "look at", path, otherwise: "give another --prefix" }, () => {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (stats === undefined) return step("create");
+    if (stats.isDirectory()) return step("refuse", "there is a folder. Move it away");
+    if (stats.isSymbolicLink()) {
+      const target = readlinkSync(path);
+      if (target === programLink(folder)) return step("keep");
+      if (force) return step("replace", `it led to ${target}`);
+      return step("refuse", `there is a link to ${target}. Give --force, which replaces it`);
+    }
+    if (stats.isFile() && isProgram(path)) return step("replace", "it was the program itself");
+    if (force) return step("replace");
+    return step("refuse", "there is a file that is no program. Give --force, which replaces it");
+  });
+}
+
+const programLink = (folder: string) => join(folder, "current", layoutNames.program);
+
+function makeName({ folder }: InstallWish, steps: readonly InstallStep[]): void {
+  const step = steps.find(({ what }) => what === "name");
+  if (step === undefined || !changes(step.action)) return;
+  const { path } = step;
+  withFile({ what: "make the link", path, otherwise: "give another --prefix" }, () => {
+    makeFolder(dirname(path));
+    const temporary = `${path}.${process.pid}.new`;
+    rmSync(temporary, { force: true });
+    symlinkSync(programLink(folder), temporary);
+    renameSync(temporary, path);
+    syncFolder(dirname(path));
+  });
+}
+
+function unitsOf({ folder, prefix, unitDirectory }: InstallWish) {
+  if (unitDirectory === undefined) return [];
+  return fleetUnits(folder).map(({ name, text }) => ({
+    name,
+    text: renderUnit(name, text, prefix),
+  }));
+}
+
+function lookAtUnits(wish: InstallWish): InstallStep[] {
+  return unitsOf(wish).map(({ name, text }) => {
+    const path = join(wish.unitDirectory ?? "", name);
+    const step = (action: InstallAction, reason?: string): InstallStep => ({
+      ...{ what: "unit" as const, path, action },
+      ...(reason === undefined ? {} : { reason }),
+    });
+    const place = { what: "look at", path, otherwise: "give another --unit-directory" };
+    return withFile(place, () => {
+      const stats = lstatSync(path, { throwIfNoEntry: false });
+      if (stats === undefined) return step("create");
+      if (!stats.isFile()) return step("refuse", "there is something that is no file");
+      const found = readFileSync(path, "utf8");
+      if (found === text) return step("keep");
+      if (isUntouched(found) || wish.force) return step("replace");
+      return step("leave", "somebody has changed it; --force overwrites it");
+    });
+  });
+}
+
+function isProgram(path: string): boolean {
+  const file = openSync(path, "r");
+  try {
+    const beginning = Buffer.alloc(ELF.length);
+    readSync(file, beginning, 0, ELF.length, 0);
+    return beginning.equals(ELF);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function makeFolder(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return;
+  makeFolder(dirname(path));
+  mkdirSync(path, { mode: 0o755 });
+}
