@@ -48,8 +48,6 @@ export const layoutLimits = {
 /** The digits of its digest that stand in the name of a version's folder. */
 const SHORT_DIGEST = 12;
 
-const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(2 ** 30));
-
 export const layoutSchema = v.looseObject({ format: v.pipe(v.number(), v.safeInteger()) });
 
 /** Loose, because whoever fetched it may say more, and a later version as well. */
@@ -57,7 +55,6 @@ export const verifiedSchema = v.looseObject({
   format: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
   version: releaseVersionSchema,
   digest: digestSchema,
-  size,
 });
 export type VerifiedRecord = v.InferOutput<typeof verifiedSchema>;
 
@@ -87,7 +84,7 @@ export function versionOfTarget(target: string): string | undefined {
 /** A version's folder, as far as a look without hashing can say. */
 export interface StoredVersion {
   readonly name: string;
-  /** Whether its program is there, a file, and of the size that `verified` says. */
+  /** damaged: it was verified, and its program is not there. Only hashing says that it is right. */
   readonly state: "verified" | "unverified" | "damaged";
   /** As `verified` says; undefined before it is written, and where it says nothing. */
   readonly build: Build | undefined;

@@ -5,7 +5,6 @@ const CHUNK_BYTES = 1024 * 1024;
 export interface HashedFile {
   /** SHA-256, 64 hexadecimal digits. */
   readonly digest: string;
-  readonly size: number;
   /** Its owner may execute it. */
   readonly isExecutable: boolean;
 }
@@ -18,15 +17,13 @@ export function hashFile(path: string): HashedFile {
     if (!stats.isFile()) throw Object.assign(new Error("no file"), { code: "EISDIR" });
     const hasher = new Bun.CryptoHasher("sha256");
     const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-    let size = 0;
     for (;;) {
       const count = readSync(file, chunk, 0, CHUNK_BYTES, null);
       if (count === 0) break;
       hasher.update(chunk.subarray(0, count));
-      size += count;
     }
     const isExecutable = (stats.mode & constants.S_IXUSR) !== 0;
-    return { digest: hasher.digest("hex"), size, isExecutable };
+    return { digest: hasher.digest("hex"), isExecutable };
   } finally {
     closeSync(file);
   }

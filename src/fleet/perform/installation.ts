@@ -53,7 +53,7 @@ const otherwise = "give another --folder";
 
 /** Whether a stored version is what it was when it was verified. */
 export type Wholeness =
-  | { readonly kind: "whole"; readonly build: Build; readonly size: number }
+  | { readonly kind: "whole"; readonly build: Build }
   | { readonly kind: "damaged"; readonly expected: string; readonly received: string };
 
 /** What a version that cannot be used is refused with: nothing was changed. */
@@ -128,14 +128,14 @@ export class Installation implements Disposable {
     const place = { what: "store the program in", path: this.folder, otherwise };
     return withFile(place, () => {
       checkSize(source);
-      const { digest, size } = hashFile(source);
+      const { digest } = hashFile(source);
       const name = folderOf({ version, digest });
       if (this.check(name).kind === "whole") return { name, isNew: false };
       this.#removeLeftovers();
       passStep("begun");
       this.#place(source, name);
       passStep("placed");
-      this.#verifyStored(name, { version, digest, size });
+      this.#verifyStored(name, { version, digest });
       passStep("stored");
       return { name, isNew: true };
     });
@@ -297,7 +297,7 @@ export class Installation implements Disposable {
   }
 
   /** What the disk gives back decides, not what was meant to be written. */
-  #verifyStored(name: string, wanted: Build & { readonly size: number }): void {
+  #verifyStored(name: string, wanted: Build): void {
     const found = hashFile(programOf(this.folder, name));
     if (found.digest !== wanted.digest) {
       throw new VersionRefused(
@@ -305,9 +305,9 @@ export class Installation implements Disposable {
           `${found.digest}. Look at the disk: what was written is not what is read.`,
       );
     }
-    const { version, digest, size } = wanted;
+    const { version, digest } = wanted;
     const path = join(versionFolder(this.folder, name), layoutNames.verified);
-    writeRecord(path, { format: 1, version, digest, size });
+    writeRecord(path, { format: 1, version, digest });
   }
 
   #whole(name: string, what: string): Extract<Wholeness, { readonly kind: "whole" }> {
@@ -333,15 +333,13 @@ export function checkVersion(folder: string, name: string): Wholeness {
   const path = programOf(folder, name);
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats?.isFile() !== true) return damaged("its program", "no file");
-  const wanted = `${verified.size} bytes`;
-  if (stats.size !== verified.size) return damaged(wanted, `${stats.size} bytes`);
   const found = withFile({ what: "read", path, otherwise }, () => hashFile(path));
   if (!found.isExecutable) return damaged("a file that its owner may execute", "one that may not");
   if (found.digest !== verified.digest) {
     return damaged(`SHA-256 ${verified.digest}`, found.digest);
   }
-  const { version, digest, size } = verified;
-  return { kind: "whole", build: { version, digest }, size };
+  const { version, digest } = verified;
+  return { kind: "whole", build: { version, digest } };
 }
 
 function makeFolder(path: string): void {
