@@ -60,5 +60,18 @@ const installCommand = defineCommand({
   run: async (args) => await (await import("./install.ts")).runFleetInstall(args),
 });
 
+const guardCommand = defineCommand({
+  meta: {
+    name: "guard",
+    description: "Decide which version may run, and link to it: before each start of the agent",
+    examples: [
+      ["/opt/hostler/previous/hostler fleet guard", "As the agent's unit does, ExecStartPre="],
+    ],
+    exitCodes: { 111: "no version on this host is intact, or somebody changes the installation" },
+  },
+  args: folderFlag,
+  run: async (args) => await (await import("./guard.ts")).runGuard(args),
+});
+
 /** What a host itself needs of `hostler fleet`. */
-export const hostCommands: readonly Command[] = [installCommand];
+export const hostCommands: readonly Command[] = [installCommand, guardCommand];

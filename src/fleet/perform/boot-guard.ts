@@ -5,6 +5,7 @@ import { withFile } from "../../journal/file-refused.ts";
 import { folderOf, layoutNames, linked } from "../layout.ts";
 import type { Build } from "../protocol.ts";
 import { checkVersion, Installation } from "./installation.ts";
+import { passStep } from "./kill-points.ts";
 import { removeLink, setLink } from "./layout-files.ts";
 
 /** What is on the disk when a start is about to be made. */
@@ -53,9 +54,11 @@ export function performGuard<Start extends GuardedStart>(
   if (journal !== undefined) {
     const place = { what: "write the journal", path, otherwise: "give another --folder" };
     withFile(place, () => writeDurably(path, journal));
+    passStep("noted");
   }
   if (links !== undefined) {
     setLink(folder, "current", folderOf(links.current));
+    passStep("guarded");
     if (links.previous === null) removeLink(folder, "previous");
     else setLink(folder, "previous", folderOf(links.previous));
   }

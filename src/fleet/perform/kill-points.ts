@@ -6,6 +6,7 @@ export const hostSteps = {
   swap: ["begun", "previous", "current", "swapped"],
   swapBack: ["reverting", "back", "reverted"],
   collect: ["set-aside", "removed"],
+  guard: ["noted", "guarded"],
   install: ["proved", "linked", "named", "units"],
 } as const;
 

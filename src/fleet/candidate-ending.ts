@@ -1,0 +1,47 @@
+import { fleetLimits, type LastWords } from "./protocol.ts";
+
+/**
+ * How a unit ended, as its ExecStopPost= wrote it down: the first line has $SERVICE_RESULT,
+ * $EXIT_CODE and $EXIT_STATUS of systemd.exec(5), the others are of cgroup v2's files, where the
+ * host has them: memory.peak, and cpu.stat.
+ */
+export function parseUnitEnding(text: string, log: string): LastWords {
+  const [first = "", ...rest] = text.split("\n");
+  const [result = "", code = "", status = ""] = first.split(" ");
+  const microseconds = /^usage_usec (\d{1,15})$/m.exec(text)?.[1];
+  const peak = rest.find((line) => /^\d{1,15}$/.test(line));
+  return {
+    ending: describe({ result, code, status }).slice(0, fleetLimits.textLength),
+    log: tailOf(log),
+    processor_seconds: microseconds === undefined ? null : Number(microseconds) / 1_000_000,
+    memory_peak_bytes: peak === undefined ? null : Number(peak),
+  };
+}
+
+/** The end of what it said; what came before has no room. */
+export function tailOf(log: string): string {
+  return log.slice(-fleetLimits.lastWords);
+}
+
+/** What the results that say more than the ending mean: systemd.exec(5), $SERVICE_RESULT. */
+const results: Readonly<Record<string, string>> = {
+  timeout: "its time was over",
+  watchdog: "it did not say that it lives",
+  protocol: "it never said that it is ready",
+  "oom-kill": "there was no memory left for it",
+  resources: "it could not be started",
+};
+
+function describe(ended: { result: string; code: string; status: string }): string {
+  const { result, code, status } = ended;
+  const how = describeCode(code, status);
+  const why = results[result];
+  return why === undefined ? how : `${why}: ${how}`;
+}
+
+function describeCode(code: string, status: string): string {
+  if (code === "exited") return `exited with ${status}`;
+  if (code === "killed") return `ended by SIG${status}`;
+  if (code === "dumped") return `ended by SIG${status}, with a core dump`;
+  return "it did not run";
+}

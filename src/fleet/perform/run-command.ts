@@ -1,0 +1,42 @@
+import type { Milliseconds } from "../../units/units.ts";
+
+/** Characters that are kept of what a command says. */
+const MOST_OUTPUT = 256 * 1024;
+const MOST_SAID = 500;
+
+export interface CommandAnswer {
+  /** -1: it could not be started, or did not end in time. */
+  readonly code: number;
+  readonly output: string;
+  /** The end of what it said on stderr. */
+  readonly said: string;
+}
+
+/** Runs a command of the host's to its end; one that takes longer is killed. */
+export async function runCommand(
+  argv: readonly string[],
+  limit: Milliseconds,
+): Promise<CommandAnswer> {
+  try {
+    const child = Bun.spawn([...argv], {
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      timeout: limit,
+      killSignal: "SIGKILL",
+    });
+    const [output, said, code] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+      child.exited,
+    ]);
+    const isKilled = child.signalCode !== null;
+    return {
+      code: isKilled ? -1 : code,
+      output: output.slice(-MOST_OUTPUT),
+      said: isKilled ? `its end by ${child.signalCode}` : said.trim().slice(-MOST_SAID),
+    };
+  } catch (error) {
+    return { code: -1, output: "", said: (error as Error).message };
+  }
+}
