@@ -44,7 +44,7 @@ skipUnless("the executor of systemd", isolatedSystemdFeatures, () => {
   }
 
   async function act(instance: string, ...words: readonly string[]): Promise<unknown> {
-    const argv = [hostler(), "run", story, instance, ...words];
+    const argv = [hostler(), "run", story, "", instance, ...words];
     const { stdout, stderr } = await systemd.run(argv, { BUN_BE_BUN: "1" });
     if (stdout === "") throw new Error(stderr);
     return JSON.parse(stdout);

@@ -4,9 +4,11 @@
  */
 import { EventLoop } from "../../src/event-loop/event-loop.ts";
 import type { Executor } from "../../src/fleet/executor.ts";
+import { SuperviseExecutor } from "../../src/fleet/perform/supervise-executor.ts";
 import { SystemdExecutor } from "../../src/fleet/perform/systemd.ts";
 
-const [instance = "", ...rest] = process.argv.slice(2);
+/** By the control socket where there is one, else by systemd. */
+const [socket = "", instance = "", ...rest] = process.argv.slice(2);
 
 /** The tests' kernel has what it needs: it is never started. */
 const noWorker = (): Worker => {
@@ -38,7 +40,7 @@ async function act(executor: Executor): Promise<unknown> {
 
 {
   using loop = new EventLoop(noWorker);
-  const executor = new SystemdExecutor(loop);
+  const executor = socket === "" ? new SystemdExecutor(loop) : new SuperviseExecutor(socket);
   let said: unknown;
   try {
     said = { done: (await act(executor)) ?? null };

@@ -1,5 +1,6 @@
 import { type Command, defineCommand } from "../../command-line/definition.ts";
 import { defaultFleetFolder } from "../layout.ts";
+import { defaultSuperviseSocket } from "../protocol-supervise.ts";
 
 const folderFlag = {
   folder: {
@@ -73,5 +74,47 @@ const guardCommand = defineCommand({
   run: async (args) => await (await import("./guard.ts")).runGuard(args),
 });
 
+const superviseCommand = defineCommand({
+  meta: {
+    name: "supervise",
+    description: "Run the agent where no service manager does: as the first process, too",
+    examples: [
+      ["hostler fleet supervise --folder /data/hostler", "In a container, with a volume at /data"],
+      ["hostler fleet supervise -- --verbose", "With a flag for the agent"],
+    ],
+    exitCodes: { 111: "the folder does not last, or somebody else supervises it" },
+  },
+  args: {
+    ...folderFlag,
+    "control-socket": {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      default: defaultSuperviseSocket,
+      description: "Where the agent asks for candidates",
+    },
+    watchdog: {
+      type: "string",
+      valueHint: "time",
+      default: "30s",
+      description: "An agent that has said that it lives, and is silent for so long, is ended",
+    },
+    word: {
+      type: "positional",
+      required: false,
+      repeatable: true,
+      description: "What the agent is told besides, after --",
+    },
+    ...volatileFlag,
+    "log-json": { type: "boolean", description: "Log one JSON object a line" },
+    verbose: {
+      type: "boolean",
+      alias: "v",
+      description: "Log also what is only of use to a developer",
+    },
+  },
+  run: async (args) => await (await import("./supervise.ts")).runSuperviseCommand(args),
+});
+
 /** What a host itself needs of `hostler fleet`. */
-export const hostCommands: readonly Command[] = [installCommand, guardCommand];
+export const hostCommands: readonly Command[] = [installCommand, superviseCommand, guardCommand];

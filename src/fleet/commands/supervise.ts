@@ -1,0 +1,41 @@
+import { resolve } from "node:path";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { configureLogging } from "../../logging/logger.ts";
+import { type Milliseconds, parseDuration } from "../../units/units.ts";
+import { readPath } from "./install.ts";
+
+const MOST_WATCHDOG: Milliseconds = 3_600_000;
+
+interface Flags {
+  readonly folder: string;
+  readonly "control-socket": string;
+  readonly volatile: boolean;
+  readonly watchdog: string;
+  readonly word: readonly string[];
+  readonly "log-json": boolean;
+  readonly verbose: boolean;
+}
+
+export async function runSuperviseCommand(flags: Flags): Promise<number> {
+  const options = {
+    folder: readPath("--folder", flags.folder),
+    controlSocket: resolve(flags["control-socket"]),
+    words: flags.word,
+    acceptVolatile: flags.volatile,
+    watchdog: readWatchdog(flags.watchdog),
+  };
+  configureLogging({
+    ...(flags["log-json"] && { format: "json" as const }),
+    ...(flags.verbose && { level: "debug" as const }),
+  });
+  const { runSupervise } = await import("../supervise.ts");
+  return await runSupervise(options);
+}
+
+function readWatchdog(text: string): Milliseconds {
+  const time = parseDuration(text);
+  if (time !== undefined && time >= 1 && time <= MOST_WATCHDOG) return time;
+  throw new UsageError(
+    `Expected a time from 1ms to 1h, such as 30s, after --watchdog, received ${text}`,
+  );
+}

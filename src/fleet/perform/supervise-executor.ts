@@ -1,0 +1,82 @@
+import * as v from "valibot";
+import {
+  type ControlClient,
+  ControlRefusal,
+  ControlUnreachable,
+  connectControl,
+} from "../../messaging/control-client.ts";
+import {
+  type CandidateOutcome,
+  type CandidateStart,
+  type Executor,
+  ExecutorRefused,
+} from "../executor.ts";
+import { type LastWords, lastWordsSchema } from "../protocol.ts";
+
+const outcomeSchema = v.variant("kind", [
+  v.strictObject({ kind: v.literal("ready") }),
+  v.strictObject({ kind: v.literal("ended"), lastWords: lastWordsSchema }),
+]);
+
+/** Candidates are children of the supervisor, whose child the agent is as well. */
+export class SuperviseExecutor implements Executor {
+  readonly kind = "supervise";
+  /** Nothing that a container lets its processes do can be taken from one of them alone. */
+  readonly sandbox: readonly string[] = [];
+  readonly #socket: string;
+
+  /** @param socket the supervisor's control socket */
+  constructor(socket: string) {
+    this.#socket = socket;
+  }
+
+  async startCandidate(start: CandidateStart): Promise<CandidateOutcome> {
+    const { instance, program, words, environment } = start;
+    return await this.#ask(outcomeSchema, "start-candidate", {
+      ...{ instance, program, words, environment },
+      ends_after_ms: Math.ceil(start.endsAfter),
+      ready_within_ms: Math.ceil(start.readyWithin),
+    });
+  }
+
+  async findCandidate(instance: string): Promise<boolean> {
+    return await this.#ask(v.boolean(), "find-candidate", { instance });
+  }
+
+  async candidateEnd(instance: string): Promise<LastWords> {
+    return await this.#ask(lastWordsSchema, "candidate-end", { instance });
+  }
+
+  async stopCandidate(instance: string): Promise<LastWords> {
+    return await this.#ask(lastWordsSchema, "stop-candidate", { instance });
+  }
+
+  async restartCanonical(): Promise<void> {
+    await this.#ask(v.null(), "restart-canonical", {});
+  }
+
+  /** A connection for each question: an agent that is ended leaves nothing open. */
+  async #ask<Schema extends v.GenericSchema>(
+    schema: Schema,
+    verb: string,
+    fields: Readonly<Record<string, unknown>>,
+  ): Promise<v.InferOutput<Schema>> {
+    let client: ControlClient | undefined;
+    try {
+      client = await connectControl(this.#socket);
+      const parsed = v.safeParse(schema, await client.request(verb, fields));
+      if (parsed.success) return parsed.output;
+      throw new ExecutorRefused(
+        `Cannot understand the supervisor at ${this.#socket}: expected the answer to ${verb}, ` +
+          "received something else. Restart it: it is of another version.",
+      );
+    } catch (error) {
+      if (error instanceof ControlRefusal || error instanceof ControlUnreachable) {
+        throw new ExecutorRefused(error.message, { cause: error });
+      }
+      throw error;
+    } finally {
+      client?.close();
+    }
+  }
+}

@@ -1,0 +1,324 @@
+import { existsSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { EventLoop } from "../event-loop/event-loop.ts";
+import { startWorker } from "../event-loop/worker-factory.ts";
+import { ignoreSignals } from "../logging/ignored-signals.ts";
+import { createLogger, type Logger } from "../logging/logger.ts";
+import {
+  type ControlCall,
+  ControlServer,
+  defaultControlLimits,
+} from "../messaging/control-server.ts";
+import { makeSocketFolder } from "../messaging/listener.ts";
+import { allowUsers } from "../messaging/peer.ts";
+import { outwaitPredecessor } from "../messaging/predecessor.ts";
+import { ServiceNotifier } from "../messaging/service-notify.ts";
+import { ExitCode } from "../units/exit-code.ts";
+import { Signal } from "../units/signals.ts";
+import { formatDuration, type Milliseconds } from "../units/units.ts";
+import { layoutNames } from "./layout.ts";
+import { endLeftovers, reapOrphans } from "./perform/orphans.ts";
+import { requireLasting } from "./perform/persistence.ts";
+import { lockSupervision } from "./perform/supervise-lock.ts";
+import { type ChildEnding, SupervisedChild } from "./perform/supervised-child.ts";
+import {
+  SUPERVISOR_VARIABLE,
+  type SuperviseRequest,
+  type SuperviseStatus,
+  superviseRequestSchema,
+} from "./protocol-supervise.ts";
+import { describeChild, SupervisedCandidate } from "./supervised-candidate.ts";
+
+export interface SuperviseOptions {
+  /** Of the installation. */
+  readonly folder: string;
+  readonly controlSocket: string;
+  /** Of the canonical agent, after its program. */
+  readonly words: readonly string[];
+  readonly acceptVolatile: boolean;
+  /** A canonical agent that has begun to say that it lives, and is silent for so long, hangs. */
+  readonly watchdog: Milliseconds;
+}
+
+/** From the end of a canonical agent to its next start; one that was asked for comes at once. */
+const RESTART_AFTER: Milliseconds = 1_000;
+/** From SIGTERM to SIGKILL. */
+const STOP_TIME: Milliseconds = 10_000;
+/** Longest time of the former version to say which one may run. */
+const GUARD_TIME: Milliseconds = 60_000;
+/** How often orphans are looked for. */
+const REAP_EVERY: Milliseconds = 1_000;
+
+type Canonical =
+  /** The former version says which one may run; or nobody is there who could. */
+  | { readonly kind: "guarding"; readonly child: SupervisedChild | undefined }
+  | { readonly kind: "running"; readonly child: SupervisedChild; readonly program: string }
+  | { readonly kind: "waiting" };
+
+/**
+ * A parent of the agent where there is no service manager: in a container it is the first process.
+ * It starts what `current` leads to, for ever, and runs a candidate beside it. It is small on
+ * purpose: which version is right is decided by others, before each start by the version before.
+ */
+class Supervisor {
+  readonly #options: SuperviseOptions;
+  readonly #logger: Logger;
+  readonly #loop: EventLoop;
+  readonly #notifier = new ServiceNotifier();
+  readonly #control: ControlServer<SuperviseRequest>;
+  readonly #stopped = Promise.withResolvers<void>();
+  readonly #environment: Readonly<Record<string, string>>;
+  readonly #candidate: SupervisedCandidate;
+  #canonical: Canonical = { kind: "waiting" };
+  #watchdog: Disposable | undefined;
+  #isStopping = false;
+  /** The end of the canonical agent that comes was asked for. */
+  #isRestarting = false;
+
+  constructor(options: SuperviseOptions, logger: Logger, loop: EventLoop) {
+    this.#options = options;
+    this.#logger = logger;
+    this.#loop = loop;
+    this.#environment = ownEnvironment();
+    this.#candidate = new SupervisedCandidate(loop, {
+      environment: this.#environment,
+      notifySocket: `${options.controlSocket}.candidate`,
+      say: (message) => logger.info(message),
+    });
+    this.#control = new ControlServer(loop, {
+      path: options.controlSocket,
+      policy: allowUsers([process.getuid?.() ?? 0]),
+      limits: defaultControlLimits,
+      schema: superviseRequestSchema,
+      onRequest: (request, call) =>
+        void this.#answer(request, call).catch((failure: unknown) => {
+          call.refuse({ kind: "refused", message: (failure as Error).message });
+        }),
+      onTrouble: (message) => logger.warn(message),
+    });
+  }
+
+  start(): void {
+    this.#logger.info(`supervises ${this.#options.folder}`);
+    this.#reap();
+    this.#guard();
+  }
+
+  /** Resolves when nobody of ours is left. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    this.#notifier.tell("STOPPING=1");
+    const canonical = this.#canonical;
+    if (canonical.kind === "waiting" || (canonical.kind === "guarding" && !canonical.child)) {
+      this.#stopped.resolve();
+    } else if (canonical.child !== undefined) {
+      this.#terminate(canonical.child);
+    }
+    await Promise.all([this.#stopped.promise, this.#candidate.stop("the supervisor stops")]);
+    this.#control[Symbol.dispose]();
+  }
+
+  /** Before each start: by the PREVIOUS version, because the current one may be what is wrong. */
+  #guard(): void {
+    if (this.#isStopping) {
+      this.#stopped.resolve();
+      return;
+    }
+    const { folder } = this.#options;
+    const program = join(folder, "previous", layoutNames.program);
+    if (!existsSync(program)) {
+      this.#canonical = { kind: "guarding", child: undefined };
+      this.#run();
+      return;
+    }
+    const child = this.#spawn(program, ["fleet", "guard", "--folder", folder], () => {});
+    if (child === undefined) {
+      this.#run();
+      return;
+    }
+    this.#canonical = { kind: "guarding", child };
+    const limit = this.#loop.wakeAfter(GUARD_TIME, () => child.signal(Signal.SIGKILL));
+    void child.ended.then(({ ending }) => {
+      limit[Symbol.dispose]();
+      const isFine = ending.kind === "exited" && ending.status === 0;
+      if (!isFine) this.#logger.warn(`the guard ${describeChild(ending)}, ignoring`);
+      this.#run();
+    });
+  }
+
+  #run(): void {
+    if (this.#isStopping) {
+      this.#stopped.resolve();
+      return;
+    }
+    const { folder, words } = this.#options;
+    const program = resolveProgram(join(folder, "current", layoutNames.program));
+    const child =
+      program === undefined
+        ? undefined
+        : this.#spawn(program, ["fleet", "agent", "--folder", folder, ...words], (lines) =>
+            this.#hear(lines),
+          );
+    if (child === undefined || program === undefined) {
+      if (program === undefined) this.#logger.error(`${folder}/current leads to no program`);
+      this.#wait(RESTART_AFTER);
+      return;
+    }
+    this.#canonical = { kind: "running", child, program };
+    this.#logger.info(`runs ${program}`, { process: child.processId });
+    void child.ended.then((ended) => this.#onEnd(ended));
+  }
+
+  #spawn(
+    program: string,
+    words: readonly string[],
+    onNotice: (lines: readonly string[]) => void,
+  ): SupervisedChild | undefined {
+    const { controlSocket } = this.#options;
+    try {
+      return SupervisedChild.start(
+        this.#loop,
+        {
+          ...{ program, words, output: "own" },
+          environment: {
+            ...this.#environment,
+            [SUPERVISOR_VARIABLE]: controlSocket,
+            WATCHDOG_USEC: `${Math.ceil(this.#options.watchdog * 1_000)}`,
+          },
+          notifySocket: `${controlSocket}.canonical`,
+        },
+        onNotice,
+      );
+    } catch (error) {
+      this.#logger.error((error as Error).message);
+      return undefined;
+    }
+  }
+
+  #hear(lines: readonly string[]): void {
+    if (lines.includes("READY=1")) this.#notifier.tell("READY=1");
+    if (!lines.includes("WATCHDOG=1")) return;
+    this.#watchdog?.[Symbol.dispose]();
+    const { watchdog } = this.#options;
+    this.#watchdog = this.#loop.wakeAfter(watchdog, () => {
+      if (this.#canonical.kind !== "running") return;
+      this.#logger.error(`the agent has not said for ${formatDuration(watchdog)} that it lives`);
+      this.#canonical.child.signal(Signal.SIGABRT);
+      this.#terminate(this.#canonical.child);
+    });
+  }
+
+  #onEnd({ ending }: ChildEnding): void {
+    this.#watchdog?.[Symbol.dispose]();
+    this.#watchdog = undefined;
+    if (this.#isStopping) {
+      this.#stopped.resolve();
+      return;
+    }
+    this.#logger.warn(`the agent ${describeChild(ending)}`);
+    const isWanted = this.#isRestarting;
+    this.#isRestarting = false;
+    this.#wait(isWanted ? 0 : RESTART_AFTER);
+  }
+
+  #wait(time: Milliseconds): void {
+    this.#canonical = { kind: "waiting" };
+    this.#loop.wakeAfter(time, () => this.#guard());
+  }
+
+  #terminate(child: SupervisedChild): void {
+    child.signal(Signal.SIGTERM);
+    const limit = this.#loop.wakeAfter(STOP_TIME, () => child.signal(Signal.SIGKILL));
+    void child.ended.then(() => limit[Symbol.dispose]());
+  }
+
+  #reap(): void {
+    const canonical = this.#canonical.kind === "waiting" ? undefined : this.#canonical.child;
+    const own = [canonical?.processId, this.#candidate.processId];
+    reapOrphans(new Set(own.filter((one) => one !== undefined)));
+    this.#loop.wakeAfter(REAP_EVERY, () => this.#reap());
+  }
+
+  async #answer(request: SuperviseRequest, call: ControlCall): Promise<void> {
+    switch (request.verb) {
+      case "start-candidate":
+        call.done(await this.#candidate.start(request));
+        return;
+      case "find-candidate":
+        call.done(this.#candidate.instance === request.instance);
+        return;
+      case "candidate-end":
+        call.done(await this.#candidate.endOf(request.instance));
+        return;
+      case "stop-candidate":
+        if (this.#candidate.instance === request.instance) await this.#candidate.stop(undefined);
+        call.done(await this.#candidate.endOf(request.instance));
+        return;
+      case "restart-canonical":
+        call.done(null);
+        this.#isRestarting = this.#canonical.kind === "running";
+        if (this.#canonical.kind === "running") this.#terminate(this.#canonical.child);
+        return;
+      case "status":
+        call.done(this.#status());
+        return;
+    }
+  }
+
+  #status(): SuperviseStatus {
+    const canonical = this.#canonical;
+    const { instance, processId } = this.#candidate;
+    return {
+      folder: this.#options.folder,
+      canonical:
+        canonical.kind === "running"
+          ? { process: canonical.child.processId, program: canonical.program }
+          : null,
+      candidate:
+        instance === undefined || processId === undefined ? null : { instance, process: processId },
+    };
+  }
+}
+
+/** Its own file, not the link: what runs goes on to be it when the link is changed. */
+function resolveProgram(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What children get: with some of ours the compiled file is another program. */
+function ownEnvironment(): Record<string, string> {
+  const entries = Object.entries(process.env).filter(
+    ([name, value]) => value !== undefined && name !== "BUN_BE_BUN" && name !== "BUN_OPTIONS",
+  );
+  return Object.fromEntries(entries) as Record<string, string>;
+}
+
+/** Runs until SIGTERM or SIGINT. @throws FileRefused, SocketPathError */
+export async function runSupervise(options: SuperviseOptions): Promise<number> {
+  requireLasting(options.folder, options.acceptVolatile);
+  const logger = createLogger("hostler fleet supervise");
+  using loop = new EventLoop(startWorker);
+  using _lock = lockSupervision(options.folder);
+  makeSocketFolder(options.controlSocket);
+  await outwaitPredecessor(loop, options.controlSocket);
+  const ended = Promise.withResolvers<number>();
+  loop.onFailure((failure) => {
+    logger.error("stopped by a bug", { failure });
+    ended.resolve(ExitCode.bug);
+  });
+  const left = await endLeftovers(loop, options.controlSocket);
+  if (left > 0) logger.warn(`ended ${left} processes of a supervisor that was killed`);
+  const supervisor = new Supervisor(options, logger, loop);
+  ignoreSignals((message) => logger.warn(message));
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => ended.resolve(ExitCode.done));
+  }
+  supervisor.start();
+  const code = await ended.promise;
+  if (code === ExitCode.done) await supervisor.stop();
+  return code;
+}
