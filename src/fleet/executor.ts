@@ -26,8 +26,19 @@ export interface Executor {
    * @throws ExecutorRefused
    */
   restartCanonical(): Promise<void>;
-  /** Words to put before a program that is to run with as little as this host can leave it. */
-  readonly sandbox: readonly string[];
+  /**
+   * Runs a program to its end with as little as this host can leave it: to read, and nothing else.
+   * One that takes longer is killed.
+   */
+  runConfined(argv: readonly string[], limit: Milliseconds): Promise<CommandAnswer>;
+}
+
+export interface CommandAnswer {
+  /** -1: it could not be started, or did not end in time. */
+  readonly code: number;
+  readonly output: string;
+  /** The end of what it said on stderr. */
+  readonly said: string;
 }
 
 export interface CandidateStart {

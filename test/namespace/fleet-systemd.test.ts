@@ -1,7 +1,18 @@
 /** Candidates and the canonical agent as units of a real systemd, which is isolated from ours. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
+import { Installation } from "../../src/fleet/perform/installation.ts";
+import { programOf } from "../../src/fleet/perform/layout-files.ts";
 import type { LastWords } from "../../src/fleet/protocol.ts";
 import { agentUnit } from "../../src/fleet/units.ts";
 import { hostler } from "../support/binary.ts";
@@ -172,6 +183,44 @@ skipUnless("the executor of systemd", isolatedSystemdFeatures, () => {
       "the second version to run",
       () => readFileSync(folder.file("runs"), "utf8") === "1.1.0\n",
     );
+  });
+
+  test("a version proves itself in a sandbox, and one that is damaged does not", async () => {
+    const place = folder.file("proven");
+    using installation = Installation.open(place, { make: true });
+    const { name } = installation.store(hostler(), "1.0.0");
+    expect(await act("0", "prove", place, name)).toEqual({ done: null });
+    // The header's padding: nothing but its hash tells.
+    const file = openSync(programOf(place, name), "r+");
+    writeSync(file, Buffer.from([1, 2, 3, 4]), 0, 4, 12);
+    closeSync(file);
+    expect(await act("0", "prove", place, name)).toEqual({
+      refused: expect.stringMatching(/Cannot use 1\.0\.0-.* this file: Expected SHA-256/s),
+    });
+  });
+
+  test("the sandbox has neither network nor place to write; nonsense proves nothing", async () => {
+    const place = folder.file("sandboxed");
+    const script = `grep -q eth0 /proc/net/dev && exit 1; touch ${place}/x 2>/dev/null && exit 2
+echo '{"ok":true,"checks":[]}'`;
+    const name = storeScript(folder, "1.0.0", script, place);
+    expect(await act("0", "prove", place, name)).toEqual({ done: null });
+    expect(existsSync(join(place, "x"))).toBe(false);
+    const other = storeScript(folder, "1.1.0", "echo nonsense", place);
+    expect(await act("0", "prove", place, other)).toEqual({
+      refused: expect.stringContaining("received exit 0, saying"),
+    });
+  });
+
+  test("it is the executor of such a host, but for an agent below a supervisor", async () => {
+    expect(await act("0", "kind", folder.path)).toEqual({ done: "systemd" });
+    const below = await systemd.run([hostler(), "run", story, "", "0", "kind", folder.path], {
+      BUN_BE_BUN: "1",
+      HOSTLER_FLEET_SUPERVISOR: folder.file("none"),
+    });
+    expect(JSON.parse(below.stdout)).toEqual({ done: "supervise" });
+    // The root of these namespaces is read-only.
+    expect(await act("0", "kind", "/opt")).toEqual({ done: "immutable" });
   });
 
   test("nothing is left of units that have ended, nor anything outside", async () => {

@@ -4,6 +4,8 @@
  */
 import { EventLoop } from "../../src/event-loop/event-loop.ts";
 import type { Executor } from "../../src/fleet/executor.ts";
+import { chooseExecutor } from "../../src/fleet/perform/choose-executor.ts";
+import { proveProgram } from "../../src/fleet/perform/prove.ts";
 import { SuperviseExecutor } from "../../src/fleet/perform/supervise-executor.ts";
 import { SystemdExecutor } from "../../src/fleet/perform/systemd.ts";
 
@@ -15,7 +17,7 @@ const noWorker = (): Worker => {
   throw new Error("This kernel cannot wait for a descriptor by itself");
 };
 
-async function act(executor: Executor): Promise<unknown> {
+async function act(loop: EventLoop, executor: Executor): Promise<unknown> {
   const [act = "", program = "", endsAfter = "60000", readyWithin = "10000"] = rest;
   switch (act) {
     case "start":
@@ -31,6 +33,11 @@ async function act(executor: Executor): Promise<unknown> {
       return await executor.candidateEnd(instance);
     case "stop":
       return await executor.stopCandidate(instance);
+    case "prove":
+      // A version of an installation, in this executor's sandbox.
+      return await proveProgram(program, endsAfter, executor.runConfined.bind(executor));
+    case "kind":
+      return chooseExecutor(loop, program).kind;
     case "restart":
       return await executor.restartCanonical();
     default:
@@ -43,7 +50,7 @@ async function act(executor: Executor): Promise<unknown> {
   const executor = socket === "" ? new SystemdExecutor(loop) : new SuperviseExecutor(socket);
   let said: unknown;
   try {
-    said = { done: (await act(executor)) ?? null };
+    said = { done: (await act(loop, executor)) ?? null };
   } catch (error) {
     said = { refused: (error as Error).message };
   }

@@ -1,21 +1,18 @@
 import type { Milliseconds } from "../../units/units.ts";
+import type { CommandAnswer } from "../executor.ts";
 
 /** Characters that are kept of what a command says. */
 const MOST_OUTPUT = 256 * 1024;
 const MOST_SAID = 500;
 
-export interface CommandAnswer {
-  /** -1: it could not be started, or did not end in time. */
-  readonly code: number;
-  readonly output: string;
-  /** The end of what it said on stderr. */
-  readonly said: string;
-}
-
-/** Runs a command of the host's to its end; one that takes longer is killed. */
+/**
+ * Runs a command of the host's to its end; one that takes longer is killed.
+ * @param environment the whole of it; without one, our own
+ */
 export async function runCommand(
   argv: readonly string[],
   limit: Milliseconds,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<CommandAnswer> {
   try {
     const child = Bun.spawn([...argv], {
@@ -24,6 +21,7 @@ export async function runCommand(
       stderr: "pipe",
       timeout: limit,
       killSignal: "SIGKILL",
+      env: environment,
     });
     const [output, said, code] = await Promise.all([
       new Response(child.stdout).text(),

@@ -12,6 +12,7 @@ import {
   ExecutorRefused,
 } from "../executor.ts";
 import { type LastWords, lastWordsSchema } from "../protocol.ts";
+import { runPlainly } from "./prove.ts";
 
 const outcomeSchema = v.variant("kind", [
   v.strictObject({ kind: v.literal("ready") }),
@@ -21,8 +22,8 @@ const outcomeSchema = v.variant("kind", [
 /** Candidates are children of the supervisor, whose child the agent is as well. */
 export class SuperviseExecutor implements Executor {
   readonly kind = "supervise";
-  /** Nothing that a container lets its processes do can be taken from one of them alone. */
-  readonly sandbox: readonly string[] = [];
+  /** What a container lets its processes do cannot be taken from one of them alone. */
+  readonly runConfined = runPlainly;
   readonly #socket: string;
 
   /** @param socket the supervisor's control socket */

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
@@ -6,13 +6,14 @@ import { parseUnitEnding } from "../candidate-ending.ts";
 import {
   type CandidateOutcome,
   type CandidateStart,
+  type CommandAnswer,
   type Executor,
   ExecutorRefused,
   unknownEnding,
 } from "../executor.ts";
 import type { LastWords } from "../protocol.ts";
 import { agentUnit } from "../units.ts";
-import { type CommandAnswer, runCommand } from "./run-command.ts";
+import { runCommand } from "./run-command.ts";
 
 /** Of an ending, whose file announces nothing. */
 const LOOK_EVERY: Milliseconds = 200;
@@ -26,6 +27,19 @@ const GRACE: Milliseconds = 10_000;
 const MOST_LINES = 200;
 /** systemctl(1): no such unit. */
 const NOT_LOADED = 5;
+
+/** Of what a confined program said. */
+const MOST_SAID = 500;
+
+/** What a program may do that is to be read, and to change nothing: systemd.exec(5). */
+const confinement = [
+  "PrivateNetwork=yes",
+  "ProtectSystem=strict",
+  "NoNewPrivileges=yes",
+  "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
+  "MemoryMax=512M",
+  "LimitFSIZE=4M",
+];
 
 /**
  * As ExecStopPost= runs it: what the service manager knows of the ending is gone with a unit that
@@ -130,18 +144,34 @@ export class SystemdExecutor implements Executor {
     if (answer.code !== 0) throw refusal(`restart ${agentUnit}`, answer);
   }
 
-  /** Root's files can be read, nothing can be written or reached, and there is little memory. */
-  get sandbox(): readonly string[] {
-    return [
-      ...["systemd-run", "--pipe", "--wait", "--collect", "--quiet", "--service-type=exec"],
-      "--property=PrivateNetwork=yes",
-      "--property=ProtectSystem=strict",
-      "--property=NoNewPrivileges=yes",
-      "--property=CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
-      "--property=MemoryMax=512M",
-      "--property=RuntimeMaxSec=60",
-      "--",
-    ];
+  /** Root's files can be read; nothing can be written or reached, and there is little memory. */
+  async runConfined(argv: readonly string[], limit: Milliseconds): Promise<CommandAnswer> {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o755 });
+    const place = mkdtempSync(join(this.#folder, "confined-"));
+    const [output, said] = [join(place, "output"), join(place, "said")];
+    try {
+      const properties = [...confinement, `TimeoutStartSec=${seconds(limit)}`];
+      const answer = await runCommand(
+        [
+          // A unit of this type has started when it has ended. --wait would need D-Bus.
+          ...["systemd-run", "--collect", "--service-type=oneshot"],
+          ...properties.map((property) => `--property=${property}`),
+          `--property=StandardOutput=file:${output}`,
+          `--property=StandardError=file:${said}`,
+          "--",
+          ...argv,
+        ],
+        limit + GRACE,
+      );
+      const words = readIfThere(said)?.trim().slice(-MOST_SAID);
+      return {
+        code: answer.code,
+        output: readIfThere(output) ?? "",
+        said: words === undefined || words === "" ? answer.said : words,
+      };
+    } finally {
+      rmSync(place, { recursive: true, force: true });
+    }
   }
 
   async #isThere(unit: string): Promise<boolean> {
@@ -171,10 +201,13 @@ export class SystemdExecutor implements Executor {
   }
 
   #readNote(instance: string): string | undefined {
-    const path = this.#note(instance);
-    if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
-    return readFileSync(path, "utf8");
+    return readIfThere(this.#note(instance));
   }
+}
+
+function readIfThere(path: string): string | undefined {
+  if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
+  return readFileSync(path, "utf8");
 }
 
 const unitOf = (instance: string) => `hostler-fleet-candidate-${instance}.service`;
