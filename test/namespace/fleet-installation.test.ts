@@ -36,6 +36,7 @@ import { type ProgramResult, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
+import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
@@ -291,6 +292,56 @@ skipUnless("an installation on a full disk", root, () => {
       "expected room on its file system, received none (ENOSPC)",
     );
     expect(stored()).toEqual([first]);
+  });
+});
+
+skipUnless("an installation in which no file can be made", root, () => {
+  test("a swap is refused, and current is as it was; with room it is made", () => {
+    using disk = new SmallDisk(folder.file("disk"), "4m,nr_inodes=32");
+    place = join(disk.path, "fleet");
+    const first = storeScript(folder, "1.0.0", "echo one", place);
+    const second = storeScript(folder, "1.1.0", "echo two", place);
+    symlinkSync(`versions/${first}`, join(place, "current"));
+    using installation = open();
+    const fillers: string[] = [];
+    for (let isFull = false; !isFull; ) {
+      const filler = join(disk.path, `filler-${fillers.length}`);
+      try {
+        writeFileSync(filler, "");
+        fillers.push(filler);
+      } catch {
+        isFull = true;
+      }
+    }
+    const swap = () => installation.swap({ current: second, previous: first });
+    expect(swap).toThrow("Make room there (df and df -i say how much there is)");
+    expect(current()).toBe(first);
+    // With room for one link alone it gets half the way, and current is still what it was.
+    rmSync(fillers[0] ?? "");
+    expect(swap).toThrow("Make room there");
+    expect(current()).toBe(first);
+    rmSync(fillers[1] ?? "");
+    swap();
+    expect(current()).toBe(second);
+    expect(linked(readLayout(place), "previous")).toBe(first);
+  });
+});
+
+skipUnless("an installation that others see in another way", root, () => {
+  test("what runs in another mount namespace, which hides the folder, is not removed", async () => {
+    const { first } = twoVersions();
+    using installation = open();
+    const sleeper = installation.store("/bin/sleep", "1.3.0").name;
+    const path = programOf(place, sleeper);
+    // The shell holds the file open, hides the folder, and becomes what it holds.
+    const script = `exec 9< ${path}; mount -t tmpfs none ${place}; exec /proc/self/fd/9 1000`;
+    await using running = startProgram(["unshare", "--mount", "sh", "-c", script]);
+    const runs = () => readFileSync(`/proc/${running.processId}/comm`, "utf8");
+    await waitFor("the program to run", () => runs() === "9\n");
+    const { remove, keep } = installation.collect({ keep: 0 });
+    expect(remove).not.toContain(sleeper);
+    expect(keep).toContainEqual({ name: sleeper, reason: "it runs" });
+    expect(stored()).toEqual([first, sleeper].toSorted());
   });
 });
 
