@@ -43,9 +43,22 @@ export const superviseRequestSchema = v.variant("verb", [
   v.strictObject({ id, verb: v.literal("candidate-end"), instance }),
   v.strictObject({ id, verb: v.literal("stop-candidate"), instance }),
   v.strictObject({ id, verb: v.literal("restart-canonical") }),
+  v.strictObject({ id, verb: v.literal("renew") }),
   v.strictObject({ id, verb: v.literal("status") }),
 ]);
 export type SuperviseRequest = v.InferOutput<typeof superviseRequestSchema>;
+
+/**
+ * What a supervisor gives to itself when it goes on as another version: a child keeps its number,
+ * and stays a child, when its parent calls execve(2). Loose, because a later version may say more.
+ */
+export const adoptionSchema = v.looseObject({
+  format: v.literal(1),
+  canonical: v.nullable(
+    v.looseObject({ process: v.pipe(v.number(), v.safeInteger(), v.minValue(2)), program: text }),
+  ),
+});
+export type Adoption = v.InferOutput<typeof adoptionSchema>;
 
 /** Of `status`. */
 export interface SuperviseStatus {

@@ -16,12 +16,17 @@ import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { Signal } from "../units/signals.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
-import { layoutNames } from "./layout.ts";
+import { ExecutorRefused } from "./executor.ts";
+import { layoutNames, linked } from "./layout.ts";
+import { followSelf } from "./perform/follow-self.ts";
+import { checkVersion } from "./perform/installation.ts";
+import { programOf, readLayout } from "./perform/layout-files.ts";
 import { endLeftovers, reapOrphans } from "./perform/orphans.ts";
 import { requireLasting } from "./perform/persistence.ts";
 import { lockSupervision } from "./perform/supervise-lock.ts";
-import { type ChildEnding, SupervisedChild } from "./perform/supervised-child.ts";
+import { type ChildEnding, type ChildPlan, SupervisedChild } from "./perform/supervised-child.ts";
 import {
+  type Adoption,
   SUPERVISOR_VARIABLE,
   type SuperviseRequest,
   type SuperviseStatus,
@@ -38,6 +43,10 @@ export interface SuperviseOptions {
   readonly acceptVolatile: boolean;
   /** A canonical agent that has begun to say that it lives, and is silent for so long, hangs. */
   readonly watchdog: Milliseconds;
+  /** Of a supervisor that went on as this one; undefined: nobody did. */
+  readonly adoption: Adoption | undefined;
+  /** Of our own service manager, where there is one: the next version is to tell it as well. */
+  readonly notifySocket: string | undefined;
 }
 
 /** From the end of a canonical agent to its next start; one that was asked for comes at once. */
@@ -101,7 +110,28 @@ class Supervisor {
   start(): void {
     this.#logger.info(`supervises ${this.#options.folder}`);
     this.#reap();
-    this.#guard();
+    if (!this.#adopt()) this.#guard();
+  }
+
+  /** Goes on with the agent that it has started as another version. */
+  #adopt(): boolean {
+    const { adoption } = this.#options;
+    if (adoption?.canonical == null) return false;
+    const { process: processId, program } = adoption.canonical;
+    const plan = this.#planOf(program, []);
+    const child = SupervisedChild.adopt(this.#loop, { processId, plan }, (lines) =>
+      this.#hear(lines),
+    );
+    if (child === undefined) return false;
+    this.#logger.info(`goes on with ${program}`, { process: processId });
+    this.#watch(child, program);
+    this.#notifier.tell("READY=1");
+    return true;
+  }
+
+  #watch(child: SupervisedChild, program: string): void {
+    this.#canonical = { kind: "running", child, program };
+    void child.ended.then((ended) => this.#onEnd(ended));
   }
 
   /** Resolves when nobody of ours is left. */
@@ -164,9 +194,8 @@ class Supervisor {
       this.#wait(RESTART_AFTER);
       return;
     }
-    this.#canonical = { kind: "running", child, program };
     this.#logger.info(`runs ${program}`, { process: child.processId });
-    void child.ended.then((ended) => this.#onEnd(ended));
+    this.#watch(child, program);
   }
 
   #spawn(
@@ -174,25 +203,25 @@ class Supervisor {
     words: readonly string[],
     onNotice: (lines: readonly string[]) => void,
   ): SupervisedChild | undefined {
-    const { controlSocket } = this.#options;
     try {
-      return SupervisedChild.start(
-        this.#loop,
-        {
-          ...{ program, words, output: "own" },
-          environment: {
-            ...this.#environment,
-            [SUPERVISOR_VARIABLE]: controlSocket,
-            WATCHDOG_USEC: `${Math.ceil(this.#options.watchdog * 1_000)}`,
-          },
-          notifySocket: `${controlSocket}.canonical`,
-        },
-        onNotice,
-      );
+      return SupervisedChild.start(this.#loop, this.#planOf(program, words), onNotice);
     } catch (error) {
       this.#logger.error((error as Error).message);
       return undefined;
     }
+  }
+
+  #planOf(program: string, words: readonly string[]): ChildPlan {
+    const { controlSocket, watchdog } = this.#options;
+    return {
+      ...{ program, words, output: "own" },
+      environment: {
+        ...this.#environment,
+        [SUPERVISOR_VARIABLE]: controlSocket,
+        WATCHDOG_USEC: `${Math.ceil(watchdog * 1_000)}`,
+      },
+      notifySocket: `${controlSocket}.canonical`,
+    };
   }
 
   #hear(lines: readonly string[]): void {
@@ -259,9 +288,55 @@ class Supervisor {
         this.#isRestarting = this.#canonical.kind === "running";
         if (this.#canonical.kind === "running") this.#terminate(this.#canonical.child);
         return;
+      case "renew": {
+        const argv = this.#planRenewal();
+        call.done(null);
+        // The answer is on its way before this process is another program.
+        this.#loop.afterTurn(() => this.#renew(argv));
+        return;
+      }
       case "status":
         call.done(this.#status());
         return;
+    }
+  }
+
+  /** @throws ExecutorRefused */
+  #planRenewal(): readonly [string, ...string[]] {
+    const { folder, controlSocket, watchdog, acceptVolatile, words } = this.#options;
+    const refuse = (expected: string, received: string) =>
+      new ExecutorRefused(
+        `Cannot go on as another version: expected ${expected}, received ${received}. ` +
+          "Wait until the upgrade is over.",
+      );
+    if (this.#candidate.instance !== undefined) throw refuse("no candidate", "one that runs");
+    const canonical = this.#canonical;
+    if (canonical.kind !== "running") throw refuse("an agent that runs", "none");
+    const name = linked(readLayout(folder), "current");
+    if (name === undefined) throw refuse("a current version that is whole", "none");
+    const found = checkVersion(folder, name);
+    if (found.kind !== "whole") throw refuse("a current version that is whole", found.received);
+    const { process, program } = { process: canonical.child.processId, ...canonical };
+    const adoption: Adoption = { format: 1, canonical: { process, program } };
+    return [
+      programOf(folder, name),
+      ...["fleet", "supervise", "--folder", folder, "--control-socket", controlSocket],
+      ...["--watchdog", `${watchdog}ms`, "--adopt", JSON.stringify(adoption)],
+      ...(acceptVolatile ? ["--volatile"] : []),
+      ...["--", ...words],
+    ];
+  }
+
+  #renew(argv: readonly [string, ...string[]]): void {
+    const { notifySocket } = this.#options;
+    this.#logger.info(`goes on as ${argv[0]}`);
+    try {
+      followSelf(argv, {
+        ...this.#environment,
+        ...(notifySocket === undefined ? {} : { NOTIFY_SOCKET: notifySocket }),
+      });
+    } catch (error) {
+      this.#logger.error((error as Error).message);
     }
   }
 
@@ -310,7 +385,8 @@ export async function runSupervise(options: SuperviseOptions): Promise<number> {
     logger.error("stopped by a bug", { failure });
     ended.resolve(ExitCode.bug);
   });
-  const left = await endLeftovers(loop, options.controlSocket);
+  const isNew = options.adoption === undefined;
+  const left = isNew ? await endLeftovers(loop, options.controlSocket) : 0;
   if (left > 0) logger.warn(`ended ${left} processes of a supervisor that was killed`);
   const supervisor = new Supervisor(options, logger, loop);
   ignoreSignals((message) => logger.warn(message));

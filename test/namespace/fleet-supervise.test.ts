@@ -9,11 +9,18 @@ import {
   setDefaultTimeout,
   test,
 } from "bun:test";
-import { existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { linked } from "../../src/fleet/layout.ts";
 import { Installation } from "../../src/fleet/perform/installation.ts";
-import { readLayout } from "../../src/fleet/perform/layout-files.ts";
+import { programOf, readLayout } from "../../src/fleet/perform/layout-files.ts";
 import type { LastWords } from "../../src/fleet/protocol.ts";
 import type { SuperviseStatus } from "../../src/fleet/protocol-supervise.ts";
 import { connectControl } from "../../src/messaging/control-client.ts";
@@ -29,6 +36,8 @@ import { rejectionOf, waitFor } from "../support/wait-for.ts";
 setDefaultTimeout(120_000);
 
 const lives = "systemd-notify --ready; exec sleep 1000";
+/** As a shell that hears signals. */
+const waits = "sleep 1000 & wait";
 
 skipUnless("a supervisor", [root, file("/usr/bin/systemd-notify", "systemd")], () => {
   let programs: TemporaryFolder;
@@ -280,6 +289,66 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       process.kill(Number(await childOf(program.processId)), "SIGTERM");
       expect(await program.ended()).toMatchObject({ exitCode: 0 });
       expect(program.output.stderr).toContain("ends the candidate: the supervisor stops");
+    });
+  });
+
+  describe("a supervisor that goes on as another version", () => {
+    /** current leads to the real program, while the agent that runs is a former one. */
+    async function upgrade(): Promise<string> {
+      const former = linked(readLayout(place), "current") ?? "";
+      using installation = Installation.open(place, { make: false });
+      const { name } = installation.store(hostler(), "2.0.0");
+      installation.swap({ current: name, previous: former });
+      return programOf(place, name);
+    }
+
+    test.each([
+      ["as the first process", asFirst],
+      ["as any process", []],
+    ])(
+      "%s: its agent stays, is heard and waited for, and candidates can be started",
+      async (_, prefix) => {
+        leadTo(agent("1.0.0", `trap 'exit 5' USR1; systemd-notify --ready; ${waits}`));
+        await using program = await supervise(prefix);
+        const before = await waitFor(
+          "the agent",
+          async () => (await status()).canonical ?? undefined,
+        );
+        const next = await upgrade();
+        expect(await act("0".repeat(32), "renew")).toEqual({ done: null });
+        await program.said(/goes on with .*versions\/1\.0\.0-/);
+        const outer =
+          prefix.length === 0 ? program.processId : Number(await childOf(program.processId));
+        expect(readlinkSync(`/proc/${outer}/exe`)).toBe(next);
+        expect((await status()).canonical).toEqual(before);
+        const { instance, said } = await start(lives);
+        expect(said).toEqual({ done: { kind: "ready" } });
+        await act(instance, "stop");
+        // Its end is seen, and how: nobody but its parent is told that.
+        const agentProcess = prefix.length === 0 ? before.process : Number(await childOf(outer));
+        process.kill(agentProcess, "SIGUSR1");
+        await program.said(/the agent exited with 5/);
+      },
+    );
+
+    test("does not while a candidate runs, nor as what is damaged", async () => {
+      leadTo(agent("1.0.0"));
+      await using _program = await supervise();
+      const before = await waitFor(
+        "the agent",
+        async () => (await status()).canonical ?? undefined,
+      );
+      const { instance } = await start(lives);
+      expect(await act("0".repeat(32), "renew")).toEqual({
+        refused: expect.stringContaining("expected no candidate, received one that runs"),
+      });
+      await act(instance, "stop");
+      const next = await upgrade();
+      writeFileSync(next, "damaged");
+      expect(await act("0".repeat(32), "renew")).toEqual({
+        refused: expect.stringContaining("expected a current version that is whole"),
+      });
+      expect((await status()).canonical).toEqual(before);
     });
   });
 

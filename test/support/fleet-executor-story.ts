@@ -38,6 +38,8 @@ async function act(loop: EventLoop, executor: Executor): Promise<unknown> {
       return await proveProgram(program, endsAfter, executor.runConfined.bind(executor));
     case "kind":
       return chooseExecutor(loop, program).kind;
+    case "renew":
+      return await new SuperviseExecutor(socket).renewSupervisor();
     case "restart":
       return await executor.restartCanonical();
     default:

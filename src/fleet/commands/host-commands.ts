@@ -99,6 +99,11 @@ const superviseCommand = defineCommand({
       default: "30s",
       description: "An agent that has said that it lives, and is silent for so long, is ended",
     },
+    adopt: {
+      type: "string",
+      valueHint: "json",
+      description: "As a supervisor says it to itself, when it goes on as another version",
+    },
     word: {
       type: "positional",
       required: false,

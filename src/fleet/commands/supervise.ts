@@ -1,7 +1,9 @@
 import { resolve } from "node:path";
+import * as v from "valibot";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
 import { type Milliseconds, parseDuration } from "../../units/units.ts";
+import { type Adoption, adoptionSchema } from "../protocol-supervise.ts";
 import { readPath } from "./install.ts";
 
 const MOST_WATCHDOG: Milliseconds = 3_600_000;
@@ -11,6 +13,7 @@ interface Flags {
   readonly "control-socket": string;
   readonly volatile: boolean;
   readonly watchdog: string;
+  readonly adopt: string | undefined;
   readonly word: readonly string[];
   readonly "log-json": boolean;
   readonly verbose: boolean;
@@ -23,6 +26,8 @@ export async function runSuperviseCommand(flags: Flags): Promise<number> {
     words: flags.word,
     acceptVolatile: flags.volatile,
     watchdog: readWatchdog(flags.watchdog),
+    adoption: readAdoption(flags.adopt),
+    notifySocket: process.env["NOTIFY_SOCKET"],
   };
   configureLogging({
     ...(flags["log-json"] && { format: "json" as const }),
@@ -37,5 +42,14 @@ function readWatchdog(text: string): Milliseconds {
   if (time !== undefined && time >= 1 && time <= MOST_WATCHDOG) return time;
   throw new UsageError(
     `Expected a time from 1ms to 1h, such as 30s, after --watchdog, received ${text}`,
+  );
+}
+
+function readAdoption(text: string | undefined): Adoption | undefined {
+  if (text === undefined) return undefined;
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), adoptionSchema), text);
+  if (parsed.success) return parsed.output;
+  throw new UsageError(
+    `Expected what a supervisor gives itself after --adopt, received ${JSON.stringify(text)}`,
   );
 }

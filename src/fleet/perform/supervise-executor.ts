@@ -56,6 +56,15 @@ export class SuperviseExecutor implements Executor {
     await this.#ask(v.null(), "restart-canonical", {});
   }
 
+  /**
+   * Has the supervisor itself go on as what `current` leads to: its children stay. When that is
+   * proven, and no candidate runs.
+   * @throws ExecutorRefused
+   */
+  async renewSupervisor(): Promise<void> {
+    await this.#ask(v.null(), "renew", {});
+  }
+
   /** A connection for each question: an agent that is ended leaves nothing open. */
   async #ask<Schema extends v.GenericSchema>(
     schema: Schema,

@@ -2,7 +2,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
+import { openProcess, signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
 import { kill, setFileModeMask } from "../../../ffi/process.ts";
 import { Errno, errnoMessage, SystemCallError } from "../../../ffi/system-call-error.ts";
@@ -87,6 +87,26 @@ export class SupervisedChild {
       `Cannot start ${plan.program}: expected a program that can be run, received ` +
         `${errnoMessage(result.errno)}. Look at the file.`,
     );
+  }
+
+  /**
+   * Takes up a child that this process has started as another program, before an execve(2).
+   * @returns undefined when it is no child of ours, or has ended and was reaped
+   */
+  static adopt(
+    loop: EventLoop,
+    child: { readonly processId: number; readonly plan: ChildPlan },
+    onNotice: (lines: readonly string[]) => void,
+  ): SupervisedChild | undefined {
+    const { processId, plan } = child;
+    const process = openProcess(processId);
+    if (process === undefined) return undefined;
+    if (waitForChild(process, "leave") === "not-a-child") {
+      process.close();
+      return undefined;
+    }
+    const [notices, output] = [listenFor(plan), undefined];
+    return new SupervisedChild(loop, plan, { processId, process, notices, output, onNotice });
   }
 
   private constructor(
