@@ -1,12 +1,5 @@
 import { createHash } from "node:crypto";
-import {
-  accessSync,
-  constants,
-  createReadStream,
-  lstatSync,
-  readFileSync,
-  readlinkSync,
-} from "node:fs";
+import { createReadStream, lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import * as v from "valibot";
 import {
@@ -14,6 +7,7 @@ import {
   defaultHostDirectory,
   defaultStateDirectory,
 } from "../authority/protocol.ts";
+import { decodeJournal } from "../fleet/lifecycle-journal.ts";
 import { digestSchema } from "../fleet/protocol.ts";
 import { readAuthorityFile } from "../identity/authority-file.ts";
 import { readHostJournal } from "../identity/host-journal.ts";
@@ -111,13 +105,10 @@ function readTomlFile(path: string, read: (path: string) => Outcome): string | u
   return path;
 }
 
-const journalSchema = v.pipe(v.string(), v.parseJson(), v.looseObject({}));
-
-/** Opened for reading alone: the version that wrote it goes on with it. */
+/** Read as the agent reads it, and never written: the version that wrote it goes on with it. */
 function checkJournal(path: string): string | undefined {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
-  accessSync(path, constants.R_OK);
-  const parsed = v.safeParse(journalSchema, readFileSync(path, "utf8"));
-  if (parsed.success) return path;
-  throw new Error(`Expected a JSON object in ${path}, received something else`);
+  const decoded = decodeJournal(readFileSync(path, "utf8"));
+  if (decoded.kind === "ok") return `${path}, step ${decoded.journal.step}`;
+  throw new Error(`${path}: ${decoded.kind === "refused" ? decoded.reason : "there is none"}`);
 }

@@ -19,6 +19,8 @@ import { roles } from "../../src/doctor/self-test-roles.ts";
 import { Installation } from "../../src/fleet/perform/installation.ts";
 import { programOf } from "../../src/fleet/perform/layout-files.ts";
 import { hostler } from "../support/binary.ts";
+import { storeScript } from "../support/fleet-installation.ts";
+import { writeSwapped } from "../support/fleet-swapped.ts";
 import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
@@ -106,15 +108,30 @@ describe("the self-test of the compiled file", () => {
     ]);
   });
 
-  test("a journal that is damaged, in the installation that the file lies in", async () => {
+  test("the journal of the installation that it lies in is read, and not written", async () => {
     using folder = temporaryFolder();
-    using installation = Installation.open(folder.file("fleet"), { make: true });
+    const place = folder.file("fleet");
+    const installation = Installation.open(place, { make: true });
     const { name } = installation.store(hostler(), "1.0.0");
-    const journal = folder.file("fleet/journal.json");
-    writeFileSync(journal, '{"format":1');
-    const report = await selfTest([], [programOf(folder.file("fleet"), name)]);
-    expect(failed(report)).toMatchObject([{ check: "upgrade journal" }]);
-    expect(readFileSync(journal, "utf8")).toBe('{"format":1');
+    installation[Symbol.dispose]();
+    const next = storeScript(folder, "1.1.0", "echo next");
+    writeSwapped(place, name, next);
+    const own = [programOf(place, name)];
+    const journal = join(place, "journal.json");
+    expect((await selfTest([], own)).checks).toContainEqual({
+      ...{ subject: "host", check: "upgrade journal", status: "passed" },
+      found: `${journal}, step 7`,
+    });
+    for (const [text, found] of [
+      ['{"format":1', "expected a line of JSON"],
+      ['{"format":99}', "expected format 1, received format 99"],
+    ] as const) {
+      writeFileSync(journal, text);
+      const report = await selfTest([], own);
+      expect(failed(report)).toMatchObject([{ check: "upgrade journal" }]);
+      expect(failed(report)[0]?.found).toContain(found);
+      expect(readFileSync(journal, "utf8")).toBe(text);
+    }
   });
 });
 

@@ -184,21 +184,21 @@ export const exceptions: readonly ImportException[] = [
     to: "ffi/file-clone.ts",
     reason: "one call that shares the bytes of a file with its copy, which node:fs makes by path",
   },
-  ...["process", "live-update", "authority", "vm", "install"].map((system) => ({
+  ...["process", "live-update", "authority", "vm", "fleet", "install"].map((system) => ({
     from: "src/doctor/self-test-roles.ts",
     to: `src/${system}/`,
     reason: "--self-test loads what every role loads, and calls none of it",
   })),
-  ...["src/process/configuration.ts", "src/vm/master/configuration.ts"].map((to) => ({
+  ...[
+    "src/process/configuration.ts",
+    "src/vm/master/configuration.ts",
+    "src/vm/worker-configuration.ts",
+    "src/fleet/lifecycle-journal.ts",
+  ].map((to) => ({
     from: "src/doctor/self-test-host.ts",
     to,
-    reason: "--self-test reads a role's configuration as the role does",
+    reason: "--self-test reads a role's configuration, and its journal, as the role does",
   })),
-  {
-    from: "src/doctor/self-test-host.ts",
-    to: "src/vm/worker-configuration.ts",
-    reason: "--self-test reads a role's configuration as the role does",
-  },
   {
     from: "src/fleet/perform/install.ts",
     to: "src/install/unit-text.ts",
