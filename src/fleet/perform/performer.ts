@@ -62,6 +62,8 @@ export class HostPerformer {
   readonly #parts: PerformerParts;
   /** Ends a check, a download or a proof. */
   #work = new AbortController();
+  /** What is to be told when the effects of this turn are done. */
+  readonly #known: AgentEvent[] = [];
   /** Instances that were told to stop: one for each upgrade of this process. */
   readonly #stopped = new Set<string>();
   /** Orders about candidates and the canonical agent. */
@@ -71,13 +73,19 @@ export class HostPerformer {
     this.#parts = parts;
   }
 
-  /** Those after a note that fails are left out. */
+  /**
+   * Those after a note that fails are left out. What is known at once is told when all are done,
+   * and that a note failed before that.
+   */
   perform(effects: readonly AgentEffect[]): void {
     for (const effect of effects) {
       killPoint(`fleet:${effect.kind}:before`);
       const isDone = this.#perform(effect);
       killPoint(`fleet:${effect.kind}:after`);
-      if (!isDone) return;
+      if (!isDone) break;
+    }
+    for (let event = this.#known.shift(); event !== undefined; event = this.#known.shift()) {
+      this.#parts.onEvent(event);
     }
   }
 
@@ -148,7 +156,8 @@ export class HostPerformer {
         if (!signal.aborted) this.#parts.onEvent(event);
       },
       (error: unknown) => {
-        if (!signal.aborted) this.#fail(effect.ticket, error, causeOf(error, "artifact"));
+        if (signal.aborted) return;
+        this.#parts.onEvent(failure(effect.ticket, error, causeOf(error, "artifact")));
       },
     );
   }
@@ -188,17 +197,17 @@ export class HostPerformer {
   }
 
   #hash({ ticket, build, wayBack }: Effect<"hash">): void {
-    const { folder, onEvent } = this.#parts;
+    const { folder } = this.#parts;
     try {
       for (const one of [build, wayBack]) requireWhole(folder, folderOf(one));
-      onEvent({ kind: "intact", ticket });
+      this.#known.push({ kind: "intact", ticket });
     } catch (error) {
-      this.#fail(ticket, error, causeOf(error, "host"));
+      this.#known.push(failure(ticket, error, causeOf(error, "host")));
     }
   }
 
   #swap(effect: Effect<"swap" | "swap-back">): void {
-    const { folder, onEvent } = this.#parts;
+    const { folder } = this.#parts;
     const { ticket } = effect;
     try {
       using installation = Installation.open(folder, { make: false });
@@ -209,9 +218,9 @@ export class HostPerformer {
         const previous = effect.previous === null ? null : folderOf(effect.previous);
         installation.swapBack({ current, previous });
       }
-      onEvent({ kind: "swapped", ticket });
+      this.#known.push({ kind: "swapped", ticket });
     } catch (error) {
-      this.#fail(ticket, error, causeOf(error, "host"));
+      this.#known.push(failure(ticket, error, causeOf(error, "host")));
     }
   }
 
@@ -238,7 +247,7 @@ export class HostPerformer {
           return await executor.restartCanonical();
       }
     } catch (error) {
-      if (effect.kind === "restart-canonical") this.#fail(effect.ticket, error, "host");
+      if (effect.kind === "restart-canonical") onEvent(failure(effect.ticket, error, "host"));
       // It is asked for again when it does not answer in time.
       else onTrouble(textOf(error));
     }
@@ -300,17 +309,10 @@ export class HostPerformer {
       onTrouble(textOf(error));
     }
   }
+}
 
-  #fail(ticket: number, error: unknown, cause: EndingCause): void {
-    const event = {
-      kind: "failed",
-      ticket,
-      reason: textOf(error),
-      cause,
-      lastWords: null,
-    } as const;
-    this.#parts.onEvent(event);
-  }
+function failure(ticket: number, error: unknown, cause: EndingCause): AgentEvent {
+  return { kind: "failed", ticket, reason: textOf(error), cause, lastWords: null };
 }
 
 /** How long a candidate may take until it says that it is ready, when nobody says otherwise. */
