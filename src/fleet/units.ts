@@ -1,16 +1,12 @@
 import agentService from "../../images/systemd/hostler-fleet-agent.service" with { type: "text" };
-import recoverService from "../../images/systemd/hostler-fleet-recover.service" with {
-  type: "text",
-};
 
 /** The canonical agent's unit. */
 export const agentUnit = "hostler-fleet-agent.service";
-export const recoverUnit = "hostler-fleet-recover.service";
 
 /** Where an installation lies in the texts of images/systemd. */
 const FOLDER = "/opt/hostler";
 
-const texts = { [agentUnit]: agentService, [recoverUnit]: recoverService };
+const texts = { [agentUnit]: agentService };
 
 /** What the units of an installation in this folder say, by their names. */
 export function fleetUnits(folder: string): readonly { name: string; text: string }[] {

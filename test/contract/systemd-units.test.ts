@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { defaultStateDirectory as authorityStateDirectory } from "../../src/authority/protocol.ts";
-import { agentUnit, fleetUnits, recoverUnit } from "../../src/fleet/units.ts";
+import { agentUnit, fleetUnits } from "../../src/fleet/units.ts";
 import { SURVIVAL_RELEASE } from "../../src/install/install.ts";
 import { defaultStateDirectory } from "../../src/live-update/options.ts";
 import {
@@ -20,14 +20,12 @@ import { parseUnitFile, type UnitFile } from "../support/unit-file.ts";
 
 const folder = join(repositoryRoot, "images/systemd");
 const unitNames = readdirSync(folder).filter((name) => /\.(service|socket)$/.test(name));
-/** What upgrades this host: a version that fails is given up, and not started for ever. */
-const fleetUnitNames = [agentUnit, recoverUnit];
-const services = unitNames.filter(
-  (name) => name.endsWith(".service") && !fleetUnitNames.includes(name),
-);
+const services = unitNames.filter((name) => name.endsWith(".service"));
 /** An authority starts nothing that outlives it, and a master is one. */
 const authorities = ["hostler-authority.service", "hostler-vm-master.service"];
-const parents = services.filter((name) => !authorities.includes(name));
+/** What the fleet's agent starts are units of their own. */
+const childless = [...authorities, agentUnit];
+const parents = services.filter((name) => !childless.includes(name));
 const processServices = services.filter((name) => name.startsWith("hostler-process-"));
 
 /** luod is silent while sync(2) lasts, and the authority while the disk takes a commit. */
@@ -35,6 +33,7 @@ const watchdogs: Readonly<Record<string, string>> = {
   "luod.service": "5min",
   "hostler-authority.service": "30s",
   "hostler-vm-master.service": "30s",
+  "hostler-fleet-agent.service": "30s",
 };
 
 function read(name: string): UnitFile {
@@ -42,11 +41,10 @@ function read(name: string): UnitFile {
 }
 
 describe("systemd units", () => {
-  test("are these nine", () => {
+  test("are these eight", () => {
     expect(unitNames.toSorted()).toEqual([
       "hostler-authority.service",
       "hostler-fleet-agent.service",
-      "hostler-fleet-recover.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
@@ -118,26 +116,9 @@ describe("systemd units", () => {
     expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
   });
 
-  test("the fleet's agent is given up after three starts, and who came before is asked", () => {
-    const unit = read(agentUnit);
-    expect(unit.get("Unit.StartLimitBurst")).toEqual(["3"]);
-    expect(unit.get("Unit.OnFailure")).toEqual([recoverUnit]);
-    expect(unit.get("Service.Restart")).toEqual(["always"]);
-    const [restart = "", interval = ""] = [
-      ...(unit.get("Service.RestartSec") ?? []),
-      ...(unit.get("Unit.StartLimitIntervalSec") ?? []),
-    ];
-    // Three starts, and the time between them, fit into the interval: else it is never given up.
-    expect(Number.parseInt(restart, 10) * 3).toBeLessThan(Number(interval));
+  test("before each start of the fleet's agent the version before says which one may run", () => {
     const guard = "-/opt/hostler/previous/hostler fleet guard --folder /opt/hostler";
-    expect(unit.get("Service.ExecStartPre")).toEqual([guard]);
-    expect(read(recoverUnit).get("Service.ExecStart")?.[0]).toBe(guard);
-  });
-
-  test.each(fleetUnitNames)("%s: cannot be turned into Bun, and may use bun:ffi", (name) => {
-    const unit = read(name);
-    expect(unit.get("Service.UnsetEnvironment")).toEqual(["BUN_BE_BUN BUN_OPTIONS"]);
-    expect([...unit.keys()]).not.toContain("Service.MemoryDenyWriteExecute");
+    expect(read(agentUnit).get("Service.ExecStartPre")).toEqual([guard]);
   });
 
   test("the texts inside the program name the folder that they are for", () => {

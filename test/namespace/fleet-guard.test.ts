@@ -151,7 +151,7 @@ skipUnless("the agent's units in systemd", isolatedSystemdFeatures, () => {
     }
   }
 
-  test("a canonical version that fails is given up, and the former one serves again", async () => {
+  test("a canonical version that fails is left, and the former one serves again", async () => {
     const { former } = swapped();
     await withUnits(async (systemctl) => {
       // Its first start fails, and so do those that follow.
@@ -163,8 +163,6 @@ skipUnless("the agent's units in systemd", isolatedSystemdFeatures, () => {
       expect(runs()).toEqual(["new", "new", "new", "former"]);
       expect(current()).toBe(former);
       expect(life()).toMatchObject({ phase: "reverting" });
-      const { stdout } = await systemctl("show", "--property=NRestarts", "--value", agentUnit);
-      expect(stdout).toBe("0\n");
     });
   });
 

@@ -35,7 +35,7 @@ afterEach(() => folder[Symbol.dispose]());
 
 const place = () => folder.file("fleet");
 const name = () => folder.file("usr/bin/hostler");
-const units = ["hostler-fleet-agent.service", "hostler-fleet-recover.service"];
+const units = ["hostler-fleet-agent.service"];
 
 async function install(
   words: readonly string[] = [],
@@ -140,7 +140,7 @@ describe("hostler fleet install", () => {
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ dry_run: true, ok: true });
     expect(JSON.parse(stdout).steps.map((step: { action: string }) => step.action)).toEqual([
-      ...["create", "create", "create", "create"],
+      ...["create", "create", "create"],
     ]);
     expect(readdirSync(folder.path)).toEqual([]);
   });
