@@ -92,10 +92,10 @@ function runCanonical(): void {
   let handedOver: Build | undefined;
 
   const performer = new HostPerformer({
-    ...{ folder, executor, keep: 0 },
+    ...{ folder, executor },
     artifacts: {
       check: async () => ({ floor: null, metadataVersion: 1 }),
-      // The versions of the test are there already.
+      // The versions of the test are there already, and are kept: there are two.
       fetch: async () => {},
       fetchAgain: async () => {
         throw new Error("no source has it");
