@@ -88,7 +88,6 @@ function cases(shell: Shell): void {
         "vm",
         "fleet",
         "doctor",
-        "fleet",
         "identity",
         "store",
         "audit",
