@@ -291,8 +291,10 @@ class Supervisor {
       case "renew": {
         const argv = this.#planRenewal();
         call.done(null);
-        // The answer is on its way before this process is another program.
-        this.#loop.afterTurn(() => this.#renew(argv));
+        // The answer is on its way before this process is another program, and a signal that came
+        // while the file was hashed is heard by this one.
+        await this.#loop.letOthers();
+        if (!this.#isStopping) this.#renew(argv);
         return;
       }
       case "status":
