@@ -212,6 +212,21 @@ export class TrustFolder {
   }
 }
 
+/** @throws ArtifactRefused that says why there is none */
+export function metadataOf(trust: TrustFolder, refreshed: Refreshed) {
+  const { metadata } = trust.trust;
+  if (metadata !== null) return metadata;
+  const what = `use ${publishedNames.metadata}`;
+  const refusal = refreshed.refused.find((one) => one.kind === "refused");
+  if (refusal !== undefined) throw new ArtifactRefused(what, refusal);
+  throw new ArtifactRefused(what, {
+    refusal: "metadata-missing",
+    expected: "metadata that the root keys have signed",
+    received: refreshed.refused.map((one) => ("why" in one ? one.why : "")).join("; "),
+    mend: "Publish it there: hostler fleet artifact push does",
+  });
+}
+
 /** @throws FileRefused */
 function keep(path: string, text: string): void {
   withFile({ what: "keep", path, otherwise: "name another folder" }, () =>

@@ -15,6 +15,7 @@ export const roles: Readonly<Record<string, () => Promise<unknown>>> = {
   "vm master": () => import("../vm/master/daemon.ts"),
   "vm guest agent": () => import("../vm/guest-agent/agent.ts"),
   confiner: () => import("../vm/confiner.ts"),
+  "fleet agent": () => import("../fleet/agent.ts"),
   "fleet supervisor": () => import("../fleet/supervise.ts"),
   "fleet executors": () => import("../fleet/perform/choose-executor.ts"),
   install: () => import("../install/install.ts"),

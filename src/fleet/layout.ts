@@ -11,6 +11,7 @@ import { type Build, digestSchema, releaseVersionSchema } from "./protocol.ts";
  *     versions/<…>/proven                   it has answered for every role of this host
  *     current, previous, candidate          links to folders of versions/
  *     journal.json                          the agent's
+ *     trust/                                the root set that was pinned, and what it has signed
  *     lock                                  who changes links or removes versions holds it
  */
 export const layoutNames = {
@@ -21,6 +22,7 @@ export const layoutNames = {
   verified: "verified",
   proven: "proven",
   journal: "journal.json",
+  trust: "trust",
   lock: "lock",
 } as const;
 

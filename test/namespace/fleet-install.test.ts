@@ -4,6 +4,7 @@ import {
   appendFileSync,
   chmodSync,
   copyFileSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -18,6 +19,7 @@ import { linked } from "../../src/fleet/layout.ts";
 import { checkVersion, Installation } from "../../src/fleet/perform/installation.ts";
 import { hostSteps } from "../../src/fleet/perform/kill-points.ts";
 import { programOf, readLayout } from "../../src/fleet/perform/layout-files.ts";
+import { Site } from "../support/artifact.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { storeScript } from "../support/fleet-installation.ts";
 import { type ProgramResult, runProgram } from "../support/program.ts";
@@ -231,6 +233,23 @@ describe("from what stands there", () => {
     expect(readFileSync(path, "utf8")).toEndWith("# mine\n");
     expect((await install(["--force"])).exitCode).toBe(0);
     expect(readFileSync(path, "utf8")).not.toContain("# mine");
+  });
+
+  test("a root set is pinned once; what is none ends it before anything is done", async () => {
+    using site = new Site();
+    const none = put(folder.file("none.json"), "{}");
+    const refused = await install(["--root", none]);
+    expect([refused.exitCode, existsSync(place())]).toEqual([111, false]);
+    expect(refused.stderr).toContain(`Cannot pin the root set ${none}: expected`);
+    const path = `${place()}/trust/root.json`;
+    const first = await install(["--root", `${site.path}/root-1.json`]);
+    expect(first.stdout).toMatch(new RegExp(`^created +${path}`, "m"));
+    expect(readFileSync(path, "utf8")).toBe(site.root);
+    expect((await install(["--root", `${site.path}/root-1.json`])).stdout).toStartWith("Nothing");
+    const other = put(folder.file("other.json"), site.keys.root(1, ["thief"], { by: ["thief"] }));
+    const kept = await install(["--root", other]);
+    expect(kept.stdout).toMatch(/^kept .*another root set is pinned/m);
+    expect([kept.exitCode, readFileSync(path, "utf8")]).toEqual([0, site.root]);
   });
 
   test("an installation of a later hostler is left alone", async () => {

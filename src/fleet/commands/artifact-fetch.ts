@@ -4,7 +4,7 @@ import { type Fetched, type FetchRequest, fetchVersion } from "../../artifact/fe
 import { artifactLimits, publishedNames } from "../../artifact/protocol.ts";
 import { readPublishedManifest, textsOf } from "../../artifact/published.ts";
 import { openSource } from "../../artifact/source.ts";
-import { TrustFolder } from "../../artifact/trust-folder.ts";
+import { metadataOf, TrustFolder } from "../../artifact/trust-folder.ts";
 import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
@@ -12,7 +12,6 @@ import { formatBytes, parseBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { parseDuration } from "../../units/units.ts";
 import { ownFacts, tellingPatience } from "./artifact-trust.ts";
-import { metadataOf } from "./artifact-verify.ts";
 import { addressOf, readNamed, timeText, versionOf } from "./artifact-words.ts";
 
 interface FetchFlags {

@@ -12,7 +12,7 @@ import {
   textsOf,
 } from "../../artifact/published.ts";
 import { openSource } from "../../artifact/source.ts";
-import { type Refreshed, TrustFolder } from "../../artifact/trust-folder.ts";
+import { metadataOf, TrustFolder } from "../../artifact/trust-folder.ts";
 import { printJson, printText } from "../../command-line/output.ts";
 import { ProgressLine } from "../../command-line/progress.ts";
 import { isSignedBy } from "../../identity/secrets.ts";
@@ -83,19 +83,4 @@ async function trustOf(pinned: string, texts: PublishedTexts, patience: Patience
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-/** @throws ArtifactRefused that says why there is none */
-export function metadataOf(trust: TrustFolder, refreshed: Refreshed) {
-  const { metadata } = trust.trust;
-  if (metadata !== null) return metadata;
-  const what = `use ${publishedNames.metadata}`;
-  const refusal = refreshed.refused.find((one) => one.kind === "refused");
-  if (refusal !== undefined) throw new ArtifactRefused(what, refusal);
-  throw new ArtifactRefused(what, {
-    refusal: "metadata-missing",
-    expected: "metadata that the root keys have signed",
-    received: refreshed.refused.map((one) => ("why" in one ? one.why : "")).join("; "),
-    mend: "Publish it there: hostler fleet artifact push does",
-  });
 }

@@ -1,3 +1,4 @@
+import { defaultHostDirectory } from "../../authority/protocol.ts";
 import { type Command, defineCommand } from "../../command-line/definition.ts";
 import { defaultFleetFolder } from "../layout.ts";
 import { defaultSuperviseSocket } from "../protocol-supervise.ts";
@@ -19,12 +20,22 @@ const volatileFlag = {
   },
 } as const;
 
+const logFlags = {
+  "log-json": { type: "boolean", description: "Log one JSON object a line" },
+  verbose: {
+    type: "boolean",
+    alias: "v",
+    description: "Log also what is only of use to a developer",
+  },
+} as const;
+
 const installCommand = defineCommand({
   meta: {
     name: "install",
     description: "Make this host one that is upgraded: store this program, and link to it",
     examples: [
       ["hostler fleet install", "Then systemctl enable --now hostler-fleet-agent starts it"],
+      ["hostler fleet install --root root-1.json", "And say whose releases it takes"],
       ["hostler fleet install --dry-run", "Say what would be done, and do nothing"],
       ["hostler fleet install --without-units --folder /data/hostler", "In a container's volume"],
     ],
@@ -49,6 +60,12 @@ const installCommand = defineCommand({
       default: "/etc/systemd/system",
       description: "Where units go",
     },
+    root: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "Pin this root set: releases that it leads to, and no others, are taken",
+    },
     "without-units": { type: "boolean", description: "Write no units: hostler fleet supervise" },
     ...volatileFlag,
     force: {
@@ -72,6 +89,40 @@ const guardCommand = defineCommand({
   },
   args: folderFlag,
   run: async (args) => await (await import("./guard.ts")).runGuard(args),
+});
+
+const agentCommand = defineCommand({
+  meta: {
+    name: "agent",
+    description: "Follow this host's operator: fetch, prove and try versions, and go back",
+    examples: [
+      ["hostler fleet agent", "As its unit does, where hostler fleet install has made one"],
+      ["hostler fleet agent --identity /data/identity", "With the identity in another folder"],
+    ],
+    exitCodes: { 111: "this host is not enrolled, or the program is no version of the folder" },
+  },
+  args: {
+    ...folderFlag,
+    identity: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      default: defaultHostDirectory,
+      description: "This host's identity, as hostler identity enrol makes it",
+    },
+    candidate: {
+      type: "string",
+      valueHint: "instance",
+      description: "As an agent says it to its candidate, which is only heard",
+    },
+    transaction: {
+      type: "string",
+      valueHint: "id",
+      description: "The upgrade that the candidate is of",
+    },
+    ...logFlags,
+  },
+  run: async (args) => await (await import("./agent.ts")).runAgentCommand(args),
 });
 
 const superviseCommand = defineCommand({
@@ -111,15 +162,15 @@ const superviseCommand = defineCommand({
       description: "What the agent is told besides, after --",
     },
     ...volatileFlag,
-    "log-json": { type: "boolean", description: "Log one JSON object a line" },
-    verbose: {
-      type: "boolean",
-      alias: "v",
-      description: "Log also what is only of use to a developer",
-    },
+    ...logFlags,
   },
   run: async (args) => await (await import("./supervise.ts")).runSuperviseCommand(args),
 });
 
 /** What a host itself needs of `hostler fleet`. */
-export const hostCommands: readonly Command[] = [installCommand, superviseCommand, guardCommand];
+export const hostCommands: readonly Command[] = [
+  installCommand,
+  agentCommand,
+  superviseCommand,
+  guardCommand,
+];

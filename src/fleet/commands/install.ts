@@ -1,7 +1,11 @@
 import { normalize } from "node:path";
+import { believed } from "../../artifact/artifact-refused.ts";
+import { readRoot } from "../../artifact/lifecycle-verify.ts";
+import { artifactLimits } from "../../artifact/protocol.ts";
 import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
+import { isSignedBy } from "../../identity/secrets.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { hostlerVersion } from "../../units/version.ts";
 import {
@@ -11,11 +15,13 @@ import {
   type InstallWish,
   installFleet,
 } from "../perform/install.ts";
+import { readNamed } from "./artifact-words.ts";
 
 interface Flags {
   readonly folder: string;
   readonly prefix: string;
   readonly "unit-directory": string;
+  readonly root: string | undefined;
   readonly "without-units": boolean;
   readonly volatile: boolean;
   readonly force: boolean;
@@ -52,10 +58,19 @@ function readWish(flags: Flags): InstallWish {
       ? undefined
       : readPath("--unit-directory", flags["unit-directory"]),
     version: hostlerVersion,
+    root: readRootSet(flags.root),
     acceptVolatile: flags.volatile,
     force: flags.force,
     dryRun: flags["dry-run"],
   };
+}
+
+/** @throws NamedFileRefused; ArtifactRefused for what is no root set, or is not signed by itself */
+function readRootSet(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  const text = readNamed(path, "read the root set", artifactLimits.rootBytes);
+  believed(`pin the root set ${path}`, readRoot(text, isSignedBy));
+  return text;
 }
 
 /** What a unit can name without quoting, and without a specifier: systemd.unit(5). */

@@ -12,6 +12,7 @@ import {
   symlinkSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { TrustFolder } from "../../artifact/trust-folder.ts";
 import { isUntouched, renderUnit } from "../../install/unit-text.ts";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
@@ -32,6 +33,8 @@ export interface InstallWish {
   /** undefined: without units, as in a container. */
   readonly unitDirectory: string | undefined;
   readonly version: string;
+  /** The root set that is to be pinned, if none is; undefined: nobody says one. */
+  readonly root: string | undefined;
   /** The folder need not outlive the host's next start, or does although it does not look so. */
   readonly acceptVolatile: boolean;
   readonly force: boolean;
@@ -41,7 +44,7 @@ export interface InstallWish {
 export type InstallAction = "create" | "replace" | "keep" | "leave" | "refuse";
 
 export interface InstallStep {
-  readonly what: "version" | "current" | "name" | "unit";
+  readonly what: "version" | "current" | "trust" | "name" | "unit";
   readonly path: string;
   readonly action: InstallAction;
   readonly reason?: string;
@@ -61,12 +64,13 @@ const ELF = Buffer.from("\x7fELF");
 export async function installFleet(wish: InstallWish): Promise<readonly InstallStep[]> {
   requireLasting(wish.folder, wish.acceptVolatile);
   checkFormat(wish.folder);
-  const others = [lookAtName(wish), ...lookAtUnits(wish)];
+  const others = [...lookAtTrust(wish), lookAtName(wish), ...lookAtUnits(wish)];
   const { digest } = hashFile(ownProgram);
   const link = lookAtCurrent(wish, folderOf({ version: wish.version, digest }));
   const isRefused = [link, ...others].some(({ action }) => action === "refuse");
   if (wish.dryRun || isRefused) return [link, ...others];
   const { version, current } = await makeCurrent(wish);
+  if (wish.root !== undefined) TrustFolder.pin(trustOf(wish), wish.root);
   makeName(wish, others);
   passStep("named");
   for (const { name, text } of unitsOf(wish)) {
@@ -140,6 +144,25 @@ function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
     "keep",
     `it leads to ${name}: the operator upgrades it; --force would make it ${own}`,
   );
+}
+
+const trustOf = ({ folder }: InstallWish) => join(folder, layoutNames.trust);
+
+/** What is pinned stays, and so do the root sets that have followed it. */
+function lookAtTrust(wish: InstallWish): InstallStep[] {
+  const { root } = wish;
+  if (root === undefined) return [];
+  const path = join(trustOf(wish), "root.json");
+  const step = (action: InstallAction, reason?: string): InstallStep[] => [
+    { ...{ what: "trust" as const, path, action }, ...(reason === undefined ? {} : { reason }) },
+  ];
+  return withFile({ what: "look at", path, otherwise: "give another --folder" }, () => {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    if (stats === undefined) return step("create");
+    if (!stats.isFile()) return step("refuse", "there is something that is no file");
+    if (readFileSync(path, "utf8") === root) return step("keep");
+    return step("keep", "another root set is pinned, or has followed the one that was");
+  });
 }
 
 function lookAtName({ folder, prefix, force }: InstallWish): InstallStep {

@@ -165,6 +165,11 @@ export const exceptions: readonly ImportException[] = [
     reason: "a fleet's operator is an authority, with routes and buckets of its own",
   })),
   {
+    from: "src/fleet/perform/device-session.ts",
+    to: "src/authority/host-side.ts",
+    reason: "a device speaks to its operator as its host, by the same pinned caller",
+  },
+  {
     from: "src/fleet/commands/operator.ts",
     to: "src/authority/commands/daemon.ts",
     reason: "an operator is told what an authority is told, and refuses it in the same words",
