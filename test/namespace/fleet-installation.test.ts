@@ -35,6 +35,7 @@ import { storeScript, writeScript } from "../support/fleet-installation.ts";
 import { type ProgramResult, startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
+import { buildStory } from "../support/story.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -47,13 +48,7 @@ let place: string;
 
 beforeAll(async () => {
   programs = temporaryFolder();
-  const built = await Bun.build({
-    entrypoints: [join(import.meta.dirname, "../support/fleet-story.ts")],
-    target: "bun",
-    define: { HOSTLER_FAULTS: "true" },
-  });
-  story = programs.file("story.js");
-  writeFileSync(story, await (built.outputs[0] as Blob).text());
+  story = await buildStory(programs, "fleet-story.ts");
 });
 afterAll(() => programs[Symbol.dispose]());
 beforeEach(() => {

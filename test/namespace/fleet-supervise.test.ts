@@ -30,6 +30,7 @@ import { storeScript, writeScript } from "../support/fleet-installation.ts";
 import { writeSwapped } from "../support/fleet-swapped.ts";
 import { type Program, runProgram, startProgram } from "../support/program.ts";
 import { file, root, skipUnless } from "../support/skips.ts";
+import { buildStory } from "../support/story.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { rejectionOf, waitFor } from "../support/wait-for.ts";
 
@@ -49,12 +50,7 @@ skipUnless("a supervisor", [root, file("/usr/bin/systemd-notify", "systemd")], (
 
   beforeAll(async () => {
     programs = temporaryFolder();
-    const built = await Bun.build({
-      entrypoints: [join(import.meta.dirname, "../support/fleet-executor-story.ts")],
-      target: "bun",
-    });
-    story = programs.file("story.js");
-    writeFileSync(story, await (built.outputs[0] as Blob).text());
+    story = await buildStory(programs, "fleet-executor-story.ts", { faults: false });
   });
   afterAll(() => programs[Symbol.dispose]());
   beforeEach(() => {

@@ -23,6 +23,7 @@ import {
   startIsolatedSystemd,
 } from "../support/isolated-systemd.ts";
 import { skipUnless } from "../support/skips.ts";
+import { buildStory } from "../support/story.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -36,12 +37,7 @@ skipUnless("the executor of systemd", isolatedSystemdFeatures, () => {
 
   beforeAll(async () => {
     folder = temporaryFolder();
-    const built = await Bun.build({
-      entrypoints: [join(import.meta.dirname, "../support/fleet-executor-story.ts")],
-      target: "bun",
-    });
-    story = folder.file("story.js");
-    writeFileSync(story, await (built.outputs[0] as Blob).text());
+    story = await buildStory(folder, "fleet-executor-story.ts", { faults: false });
     systemd = await startIsolatedSystemd(folder);
   });
   afterAll(async () => {

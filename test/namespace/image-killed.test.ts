@@ -30,6 +30,7 @@ import { hostler } from "../support/binary.ts";
 import { type ProgramResult, startProgram } from "../support/program.ts";
 import { feature, program, root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
+import { buildStory } from "../support/story.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { rejectionOf } from "../support/wait-for.ts";
 
@@ -42,13 +43,7 @@ let source: string;
 
 beforeAll(async () => {
   programs = temporaryFolder();
-  const built = await Bun.build({
-    entrypoints: [join(import.meta.dirname, "../support/image-story.ts")],
-    target: "bun",
-    define: { HOSTLER_FAULTS: "true" },
-  });
-  story = programs.file("story.js");
-  writeFileSync(story, await (built.outputs[0] as Blob).text());
+  story = await buildStory(programs, "image-story.ts");
 });
 afterAll(() => programs[Symbol.dispose]());
 beforeEach(() => {

@@ -10,8 +10,7 @@ import {
   setDefaultTimeout,
   test,
 } from "bun:test";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { Database } from "../../src/store/database.ts";
 import { type StoreStep, storeSteps } from "../../src/store/kill-points.ts";
 import { verifyBackup } from "../../src/store/verify.ts";
@@ -19,6 +18,7 @@ import { hostler } from "../support/binary.ts";
 import { openStore, putOne } from "../support/embedded-store.ts";
 import { type ProgramResult, startProgram } from "../support/program.ts";
 import { WatchReader } from "../support/store-conformance.ts";
+import { buildStory } from "../support/story.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 
 setDefaultTimeout(60_000);
@@ -31,14 +31,7 @@ let backup: string;
 
 beforeAll(async () => {
   programs = temporaryFolder();
-  const built = await Bun.build({
-    entrypoints: [join(import.meta.dirname, "../support/store-story.ts")],
-    target: "bun",
-    define: { HOSTLER_FAULTS: "true" },
-    external: ["bun:test"],
-  });
-  story = programs.file("story.js");
-  writeFileSync(story, await (built.outputs[0] as Blob).text());
+  story = await buildStory(programs, "store-story.ts", { external: ["bun:test"] });
 });
 afterAll(() => programs[Symbol.dispose]());
 beforeEach(() => {
