@@ -139,6 +139,34 @@ export type RolloutView = v.InferOutput<typeof rolloutViewSchema>;
 /** silent: not heard lately. lost: not for long. unheard: never by this operator's process. */
 export const deviceStandings = ["alive", "silent", "lost", "unheard"] as const;
 
+/**
+ * Where a device's upgrade is, by what the operator has written and the device has told. Derived,
+ * never kept: what the device says is right, whatever the store has forgotten.
+ */
+export const devicePhases = [
+  /** Nothing of ours is at it. */
+  "free",
+  /** It follows a transaction that this operator knows no marker of. */
+  "foreign",
+  /** A marker is written, the device has not taken it up. */
+  "told",
+  "preparing",
+  /** Its candidate runs, and was not heard here. */
+  "ready",
+  "observed",
+  "held",
+  /** The commit is written, the device has not taken it up. */
+  "committed",
+  "swapping",
+  /** Taken back, and the device has not ended it yet. */
+  "withdrawn",
+  /** It ended without a word against the version. */
+  "returned",
+  "failed",
+  "done",
+] as const;
+export type DevicePhase = (typeof devicePhases)[number];
+
 export const deviceViewSchema = v.strictObject({
   name: nameSchema,
   standing: v.picklist(deviceStandings),
@@ -150,21 +178,7 @@ export const deviceViewSchema = v.strictObject({
   /** What it is to become, or was to become last. */
   target_version: v.nullable(releaseVersionSchema),
   rollout: v.nullable(nameSchema),
-  upgrade: v.picklist([
-    "free",
-    "foreign",
-    "told",
-    "preparing",
-    "ready",
-    "observed",
-    "held",
-    "committed",
-    "swapping",
-    "withdrawn",
-    "returned",
-    "failed",
-    "done",
-  ]),
+  upgrade: v.picklist(devicePhases),
   reason: v.nullable(v.string()),
   progress_percent: v.nullable(v.number()),
   healthy: v.nullable(v.boolean()),

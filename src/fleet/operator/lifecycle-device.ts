@@ -1,5 +1,6 @@
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
+import type { DevicePhase } from "../protocol-operator.ts";
 import {
   emptySlot,
   found,
@@ -13,7 +14,6 @@ import type {
   CandidateHeard,
   DeviceEvent,
   DeviceEventKind,
-  DevicePhase,
   DeviceState,
   OperatorSettings,
 } from "./lifecycle-state.ts";

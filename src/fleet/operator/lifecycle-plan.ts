@@ -1,17 +1,12 @@
 import type { DeviceStatus, Marker } from "../protocol.ts";
+import type { DevicePhase } from "../protocol-operator.ts";
 import { type Amount, operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
 import { isAlive, phaseOf, silence } from "./lifecycle-device.ts";
 import { hashOf } from "./lifecycle-device-map.ts";
 import type { Draft } from "./lifecycle-draft.ts";
 import { type RolloutEvent, stepRollout } from "./lifecycle-rollout.ts";
 import { isSettled, meant, put } from "./lifecycle-slot.ts";
-import type {
-  DevicePhase,
-  DeviceState,
-  RolloutCounts,
-  RolloutRecord,
-  RolloutState,
-} from "./lifecycle-state.ts";
+import type { DeviceState, RolloutCounts, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
 
 /** All rollouts looked at: whose a device is, what is begun, taken back, paused, ended. Pure. */
 

@@ -36,34 +36,6 @@ export interface DeviceState {
   readonly trouble: string | undefined;
 }
 
-/**
- * Where a device's upgrade is, by what the operator has written and the device has told. Derived,
- * never kept: what the device says is right, whatever the store has forgotten.
- */
-export const devicePhases = [
-  /** Nothing of ours is at it. */
-  "free",
-  /** It follows a transaction that this operator knows no marker of. */
-  "foreign",
-  /** A marker is written, the device has not taken it up. */
-  "told",
-  "preparing",
-  /** Its candidate runs, and was not heard here. */
-  "ready",
-  "observed",
-  "held",
-  /** The commit is written, the device has not taken it up. */
-  "committed",
-  "swapping",
-  /** Taken back, and the device has not ended it yet. */
-  "withdrawn",
-  /** It ended without a word against the version. */
-  "returned",
-  "failed",
-  "done",
-] as const;
-export type DevicePhase = (typeof devicePhases)[number];
-
 export type DeviceEvent =
   | {
       readonly kind: "status";

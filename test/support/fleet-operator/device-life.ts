@@ -7,12 +7,9 @@ import {
   type stepDevice,
 } from "../../../src/fleet/operator/lifecycle-device.ts";
 import { meant } from "../../../src/fleet/operator/lifecycle-slot.ts";
-import type {
-  DeviceEvent,
-  DevicePhase,
-  DeviceState,
-} from "../../../src/fleet/operator/lifecycle-state.ts";
+import type { DeviceEvent, DeviceState } from "../../../src/fleet/operator/lifecycle-state.ts";
 import type { DeviceStatus, Heartbeat, Marker, UpgradePhase } from "../../../src/fleet/protocol.ts";
+import type { DevicePhase } from "../../../src/fleet/protocol-operator.ts";
 
 export type StepDevice = typeof stepDevice;
 

@@ -4,7 +4,6 @@ import { newFleet, step } from "../../../src/fleet/operator/lifecycle.ts";
 import { phaseOf } from "../../../src/fleet/operator/lifecycle-device.ts";
 import { meant } from "../../../src/fleet/operator/lifecycle-slot.ts";
 import type {
-  DevicePhase,
   DeviceState,
   FleetEffect,
   FleetEvent,
@@ -15,7 +14,11 @@ import type {
 } from "../../../src/fleet/operator/lifecycle-state.ts";
 import { rolloutView } from "../../../src/fleet/operator/lifecycle-view.ts";
 import type { DeviceStatus, Marker } from "../../../src/fleet/protocol.ts";
-import type { RolloutSpec, RolloutView } from "../../../src/fleet/protocol-operator.ts";
+import type {
+  DevicePhase,
+  RolloutSpec,
+  RolloutView,
+} from "../../../src/fleet/protocol-operator.ts";
 import { builds, heartbeatOf, hex, statusOf } from "./device-life.ts";
 
 export const operatorSettings: OperatorSettings = {

@@ -5,13 +5,12 @@ import {
   phaseOf,
   stepDevice,
 } from "../../../src/fleet/operator/lifecycle-device.ts";
-import {
-  type DeviceEvent,
-  type DeviceEventKind,
-  type DevicePhase,
-  type DeviceState,
-  devicePhases,
+import type {
+  DeviceEvent,
+  DeviceEventKind,
+  DeviceState,
 } from "../../../src/fleet/operator/lifecycle-state.ts";
+import { type DevicePhase, devicePhases } from "../../../src/fleet/protocol-operator.ts";
 import { type DeviceLife, makeDeviceEvents, makeDeviceLives, settings } from "./device-life.ts";
 
 export interface Seen {

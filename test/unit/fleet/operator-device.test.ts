@@ -7,12 +7,8 @@ import {
   deviceTable,
   stepDevice,
 } from "../../../src/fleet/operator/lifecycle-device.ts";
-import {
-  type DeviceEventKind,
-  type DevicePhase,
-  type DeviceState,
-  devicePhases,
-} from "../../../src/fleet/operator/lifecycle-state.ts";
+import type { DeviceEventKind, DeviceState } from "../../../src/fleet/operator/lifecycle-state.ts";
+import { type DevicePhase, devicePhases } from "../../../src/fleet/protocol-operator.ts";
 import { repositoryRoot } from "../../support/binary.ts";
 import {
   makeDeviceEvents,
