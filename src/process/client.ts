@@ -4,6 +4,8 @@ import { type ControlClient, connectControl } from "../messaging/control-client.
 import { ExitCode } from "../units/exit-code.ts";
 import type { Milliseconds } from "../units/units.ts";
 import {
+  type About,
+  aboutSchema,
   changeAnswerSchema,
   type LogLine,
   logLineSchema,
@@ -60,6 +62,11 @@ export class OrchestratorClient implements Disposable {
 
   partitions(): Promise<PartitionSummary[]> {
     return this.#request(v.array(partitionSummarySchema), "partitions");
+  }
+
+  /** Which program the orchestrator runs. */
+  about(): Promise<About> {
+    return this.#request(aboutSchema, "about");
   }
 
   show(name: string): Promise<ProcessDetail> {

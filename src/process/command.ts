@@ -255,6 +255,16 @@ const partitionsCommand = defineCommand({
   run: async (args) => await (await import("./commands/partitions.ts")).runPartitions(args),
 });
 
+const aboutCommand = defineCommand({
+  meta: {
+    name: "about",
+    description: "Show which program the orchestrator runs: version, SHA-256, since when",
+    examples: [["hostler process about --json", "Tell a program which file runs"]],
+  },
+  args: { ...controlSocketFlag, ...jsonFlag },
+  run: async (args) => await (await import("./commands/about.ts")).runAbout(args),
+});
+
 const showCommand = defineCommand({
   meta: {
     name: "show",
@@ -452,6 +462,7 @@ export const processCommand: Command = defineCommand({
     checkCommand,
     listCommand,
     partitionsCommand,
+    aboutCommand,
     showCommand,
     startCommand,
     stopCommand,

@@ -23,6 +23,7 @@ import {
 } from "./orchestration.ts";
 import type { PartitionEntry } from "./partition-book.ts";
 import type {
+  About,
   ControlRequest,
   LogLine,
   PartitionSummary,
@@ -43,6 +44,8 @@ export interface Orchestrated {
   historyOf(name: string): readonly BookedEvent[];
   partitions(): readonly PartitionEntry[];
   logOf(name: string): LogBook | undefined;
+  /** Which program runs. @throws Error when its file cannot be read */
+  about(): Promise<About>;
   tell(names: readonly string[], wish: Wish): void;
   /** False when nothing runs that could be signalled. */
   signal(name: string, signal: number): boolean;
@@ -450,6 +453,17 @@ function changeOne(
   }
 }
 
+/** The file is hashed first, which takes a while: others are answered meanwhile. */
+function about(orchestrated: Orchestrated, call: ControlCall): void {
+  orchestrated.about().then(
+    (answer) => call.done(answer),
+    (error: Error) => {
+      const message = `Cannot read the file that runs: ${error.message}`;
+      call.refuse({ kind: "unreadable", message });
+    },
+  );
+}
+
 /** Answers one request of the command line. */
 export function answerControl(
   orchestrated: Orchestrated,
@@ -471,6 +485,9 @@ export function answerControl(
     }
     case "partitions":
       call.done(orchestrated.partitions().map(summarizePartition));
+      break;
+    case "about":
+      about(orchestrated, call);
       break;
     case "show":
       call.done(detail(orchestrated, request.name));

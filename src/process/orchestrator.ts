@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
@@ -46,6 +45,7 @@ import {
   lockPath,
   noteMissingFiles,
 } from "./perform/crash-journal.ts";
+import { OwnProgram } from "./perform/own-program.ts";
 import { Performer } from "./perform/performer.ts";
 import {
   type ControlRequest,
@@ -110,6 +110,7 @@ class Orchestrator {
   readonly #journal: CrashJournal;
   readonly #plan: ReturnType<typeof makePlan>;
   readonly #notifier = new ServiceNotifier();
+  readonly #program = new OwnProgram();
   readonly #turnListeners = new Set<() => void>();
   readonly #queue: OrchestrationEvent[] = [];
   readonly #chance: Chance = {
@@ -152,7 +153,7 @@ class Orchestrator {
         protocol: PROTOCOL_VERSION,
         role: "orchestrator",
         version: hostlerVersion,
-        instance: randomBytes(8).toString("hex"),
+        instance: this.#program.instance,
       },
       handlers: {
         onEvent: (name, event) => this.#handle({ kind: "process", name, event }),
@@ -343,6 +344,7 @@ class Orchestrator {
       partitions: () => this.#partitions.entries,
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
+      about: () => this.#program.about(),
       tell: (names, event) => this.#handle({ kind: "wish", names, event }),
       signal: (name, signal) => {
         const state = this.#state.processes.get(name);

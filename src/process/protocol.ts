@@ -189,6 +189,8 @@ const name = v.pipe(v.string(), v.minLength(1), v.maxLength(limits.nameLength));
 export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("list") }),
   v.strictObject({ id: identifier, verb: v.literal("partitions") }),
+  /** Which program answers: the file that runs, and not the one that stands at its path. */
+  v.strictObject({ id: identifier, verb: v.literal("about") }),
   v.strictObject({ id: identifier, verb: v.literal("show"), name }),
   v.strictObject({ id: identifier, verb: v.literal("start"), name }),
   v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
@@ -289,6 +291,22 @@ export const partitionSummarySchema = v.object({
   processes: v.array(v.string()),
 });
 export type PartitionSummary = v.InferOutput<typeof partitionSummarySchema>;
+
+/** The answer of `about`: what the orchestrator runs. */
+export const aboutSchema = v.object({
+  /** Random, new for each program that the process becomes. */
+  instance: v.string(),
+  version: v.string(),
+  commit: v.string(),
+  /** SHA-256 of the file that runs, in hexadecimal. */
+  digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "Expected 64 hexadecimal digits")),
+  /** Where that file is; " (deleted)" behind it when it is gone: proc_pid_exe(5). */
+  program: v.string(),
+  process_id: processId,
+  /** When the process became this program: wall clock, RFC 3339 with microseconds, UTC. */
+  started_at: v.string(),
+});
+export type About = v.InferOutput<typeof aboutSchema>;
 
 /** One thing that happened, as `events` and `show` print it. */
 export const processEventSchema = v.object({

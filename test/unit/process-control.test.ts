@@ -90,6 +90,7 @@ class Stage {
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
       partitions: () => [],
+      about: () => Promise.reject(new Error("EIO: i/o error, read")),
       tell: (names, event) => stage.handle({ kind: "wish", names, event }),
       signal: () => false,
       onTurn: (call) => {
@@ -127,7 +128,9 @@ class Stage {
   }
 
   /** What is answered at once. */
-  asks(request: { readonly verb: "list" } | { readonly verb: "show"; readonly name: string }) {
+  asks(
+    request: { readonly verb: "list" | "about" } | { readonly verb: "show"; readonly name: string },
+  ) {
     let answered: unknown;
     this.#ask({ id: 1, ...request }, (answer) => {
       answered = answer;
@@ -150,6 +153,14 @@ class Stage {
     answerControl(this.#view(), request, call);
   }
 }
+
+test("about is refused where the file that runs cannot be read", async () => {
+  const stage = new Stage();
+  stage.asks({ verb: "about" });
+  await Promise.resolve();
+  await Promise.resolve();
+  expect(stage.refusals).toEqual(["Cannot read the file that runs: EIO: i/o error, read"]);
+});
 
 describe("wait until stopped", () => {
   /** It has died, and nobody has told how. */

@@ -1,0 +1,31 @@
+import { printJson, printText } from "../../command-line/output.ts";
+import { alignColumns } from "../../command-line/table.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import { OrchestratorClient } from "../client.ts";
+import type { About } from "../protocol.ts";
+
+interface AboutOptions {
+  readonly "control-socket": string;
+  readonly json: boolean;
+}
+
+/** Prints which program the orchestrator runs. */
+export async function runAbout(options: AboutOptions): Promise<number> {
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const about = await client.about();
+  if (options.json) await printJson(about);
+  else await printText(renderAbout(about));
+  return ExitCode.done;
+}
+
+export function renderAbout(about: About): string {
+  const rows = [
+    ["version", `${about.version} (${about.commit})`],
+    ["program", about.program],
+    ["SHA-256", about.digest],
+    ["process", String(about.process_id)],
+    ["instance", about.instance],
+    ["since", about.started_at],
+  ];
+  return `${alignColumns(rows).join("\n")}\n`;
+}
