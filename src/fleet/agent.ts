@@ -24,6 +24,8 @@ import { type AgentRoles, UpgradeAgent } from "./upgrade-agent.ts";
 export interface CandidateTicket {
   readonly instance: string;
   readonly transaction: string;
+  /** Between two of its heartbeats. */
+  readonly every: Milliseconds;
 }
 
 export interface AgentOptions {
@@ -106,9 +108,10 @@ export async function runAgent(options: AgentOptions): Promise<number> {
 }
 
 /** All that a candidate does is to be heard: nothing on this host is its own yet. */
-function runCandidate(ground: Ground, { instance, transaction }: CandidateTicket): Disposable {
+function runCandidate(ground: Ground, ticket: CandidateTicket): Disposable {
+  const { instance, transaction, every } = ticket;
   const own = heartbeatOf(ground, { instance, transaction });
-  return new HeartbeatLink({ ...linkParts(ground, own), onHeard: () => {} }, "candidate");
+  return new HeartbeatLink({ ...linkParts(ground, own), onHeard: () => {} }, "candidate", every);
 }
 
 function runCanonical(ground: Ground): Disposable {
@@ -140,7 +143,9 @@ function runCanonical(ground: Ground): Disposable {
       if (status.phase !== phase) logger.info(wordsOfPhase(status));
       if (status.phase === "done" && phase === "canonical") renew(executor, onTrouble);
       phase = status.phase;
-      link?.tellStatus(status);
+      if (link === undefined) return;
+      link.beatEvery(agent.pace.every);
+      link.tellStatus(status);
     },
   });
   const own = heartbeatOf(ground, { instance: newInstance(), transaction: null });
@@ -150,6 +155,7 @@ function runCanonical(ground: Ground): Disposable {
     onMarker: (marker) => agent.tell({ kind: "marker", marker }),
     onCandidateHeard: (instance) => agent.tell({ kind: "heard", who: "candidate", instance }),
   });
+  link.beatEvery(agent.pace.every);
   link.tellStatus(agent.status);
   const { [Symbol.dispose]: close } = link;
   return {
@@ -162,10 +168,11 @@ function runCanonical(ground: Ground): Disposable {
 
 /** Whatever it is started as, it is this host, in this installation. */
 function candidatePlan({ folder, identity }: AgentOptions) {
-  return ({ transaction }: Marker, instance: string) => ({
+  return ({ transaction, limits }: Marker, instance: string) => ({
     words: [
       ...["fleet", "agent", "--folder", folder, "--identity", identity],
       ...["--candidate", instance, "--transaction", transaction],
+      ...(limits.heartbeat_ms === undefined ? [] : ["--heartbeat", `${limits.heartbeat_ms}ms`]),
     ],
     environment: {},
     readyWithin: CANDIDATE_READY,

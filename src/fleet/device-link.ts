@@ -43,14 +43,28 @@ export interface CanonicalParts extends DeviceLinkParts {
 export class HeartbeatLink implements Disposable {
   readonly #parts: DeviceLinkParts;
   readonly #key: string;
+  #every: Milliseconds;
   #sequence = 0;
   #isSending = false;
   #isStopped = false;
   #wake: Disposable | undefined;
 
-  constructor(parts: DeviceLinkParts, who: "canonical" | "candidate") {
+  constructor(
+    parts: DeviceLinkParts,
+    who: "canonical" | "candidate",
+    every: Milliseconds = HEARTBEAT_EVERY,
+  ) {
     this.#parts = parts;
+    this.#every = every;
     this.#key = who === "canonical" ? canonicalKey(parts.device) : candidateKey(parts.device);
+    this.#beat();
+  }
+
+  /** From now on so often: where that is another interval, the first one is now. */
+  beatEvery(every: Milliseconds): void {
+    if (every === this.#every || this.#isStopped) return;
+    this.#every = every;
+    this.#wake?.[Symbol.dispose]();
     this.#beat();
   }
 
@@ -60,7 +74,7 @@ export class HeartbeatLink implements Disposable {
   }
 
   #beat(): void {
-    this.#wake = this.#parts.loop.wakeAfter(HEARTBEAT_EVERY, () => this.#beat());
+    this.#wake = this.#parts.loop.wakeAfter(this.#every, () => this.#beat());
     if (!this.#isSending) void this.#send();
   }
 
@@ -109,6 +123,11 @@ export class DeviceLink implements Disposable {
   tellStatus(status: DeviceStatus): void {
     this.#status = status;
     if (!this.#isWriting) void this.#writeStatus();
+  }
+
+  /** See HeartbeatLink. */
+  beatEvery(every: Milliseconds): void {
+    this.#heartbeats.beatEvery(every);
   }
 
   [Symbol.dispose](): void {

@@ -19,6 +19,7 @@ import {
   type Outcome,
 } from "./lifecycle-state.ts";
 import type { Build, RoleHealth } from "./protocol.ts";
+import { paceOf } from "./protocol-pace.ts";
 
 /** From the commit to the end: only what this host sees itself leads back, never a silence. */
 
@@ -81,7 +82,7 @@ export function answered(state: In<"swapped">, { roles }: Of<"roles">, { now }: 
   const { life } = state;
   const looked = { ...state, roles };
   if (!isNew(state, life.marker) || !allAnswer(roles, life.marker.build)) return stays(looked);
-  const settledAt = now + agentTimes.settle;
+  const settledAt = now + paceOf(life.marker).settle;
   return go(looked, { ...life, phase: "canonical", reason: null, settledAt });
 }
 
@@ -95,7 +96,7 @@ export function lookedAgain(state: In<"canonical">, { roles }: Of<"roles">, cont
   if (setbacks > agentLimits.setbacks) {
     return revert({ ...looked, life }, context, { reason, lastWords: null });
   }
-  const until = Math.max(life.until, context.now + agentTimes.settle);
+  const until = Math.max(life.until, context.now + paceOf(life.marker).settle);
   return go(looked, { ...rest, phase: "swapped", setbacks, reason, until });
 }
 

@@ -16,6 +16,7 @@ import {
   type LastWords,
   type Marker,
 } from "./protocol.ts";
+import { paceOf } from "./protocol-pace.ts";
 
 /** Ways from one phase to another that several cells go. */
 
@@ -98,8 +99,10 @@ const kept = ({ current, previous }: AgentState): readonly Build[] =>
   previous === null ? [current] : [current, previous];
 
 /** All that a candidate can be needed for, and a while. */
-function longestCandidate({ limits }: Marker): number {
-  return limits.staging_ms + 2 * limits.commit_ms + 2 * limits.canonical_ms + agentTimes.settle;
+function longestCandidate(marker: Marker): number {
+  const { limits } = marker;
+  const { settle } = paceOf(marker);
+  return limits.staging_ms + 2 * limits.commit_ms + 2 * limits.canonical_ms + settle;
 }
 
 /** This process is the version that the marker names, and not the one before it. */

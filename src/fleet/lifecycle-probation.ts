@@ -1,16 +1,7 @@
 import { considered } from "./lifecycle-markers.ts";
 import { abort, go, listening, stays } from "./lifecycle-moves.ts";
-import {
-  type AgentState,
-  agentTimes,
-  type BootTime,
-  type Context,
-  type In,
-  type Link,
-  type Of,
-  type Outcome,
-} from "./lifecycle-state.ts";
-import { SILENT_AFTER } from "./protocol.ts";
+import type { BootTime, Context, In, Link, Of, Outcome } from "./lifecycle-state.ts";
+import { type Pace, paceOf } from "./protocol-pace.ts";
 import { laterVersion } from "./protocol-version.ts";
 
 /**
@@ -91,7 +82,8 @@ export function unwrittenBeforeSwap(
 }
 
 export function heard(state: Probation, event: Of<"heard">, context: Context): Outcome {
-  const link = listen(state.link, event.who, context.now);
+  const pace = paceOf(state.life.marker);
+  const link = listen(state.link, event.who, { now: context.now, pace });
   const listened = { ...state, link };
   const { life } = listened;
   // Where one of the two is heard, the environment lets them be heard.
@@ -100,30 +92,34 @@ export function heard(state: Probation, event: Of<"heard">, context: Context): O
     const back = { phase: "cutover-ready", marker, instance, resumes, readyAt } as const;
     return considered({ ...listened, life: back }, context);
   }
-  if (!isAloneSilent(link, life.readyAt)) return stays(listened);
+  if (!isAloneSilent(link, life.readyAt, pace)) return stays(listened);
   const reason =
-    `nothing was heard of the candidate for ${SILENT_AFTER} ms, ` +
+    `nothing was heard of the candidate for ${pace.silentAfter} ms, ` +
     "in which the canonical agent was heard all the time";
   return abort(listened, context, { reason, cause: "candidate" });
 }
 
-function listen(link: Link, who: "canonical" | "candidate", now: BootTime): Link {
+function listen(
+  link: Link,
+  who: "canonical" | "candidate",
+  { now, pace }: { readonly now: BootTime; readonly pace: Pace },
+): Link {
   if (who === "candidate") return { ...link, candidateHeard: now };
   const last = link.canonicalHeard ?? link.since;
-  const isUnbroken = now - last <= agentTimes.unbroken;
+  const isUnbroken = now - last <= pace.unbroken;
   return { ...link, canonicalHeard: now, unbrokenSince: isUnbroken ? link.unbrokenSince : now };
 }
 
 /** All the time in which the candidate was not heard, the canonical agent was. */
-function isAloneSilent(link: Link, readyAt: BootTime): boolean {
+function isAloneSilent(link: Link, readyAt: BootTime, { silentAfter }: Pace): boolean {
   const { candidateHeard = link.since, canonicalHeard = link.since, unbrokenSince } = link;
-  return canonicalHeard - Math.max(candidateHeard, unbrokenSince, readyAt) >= SILENT_AFTER;
+  return canonicalHeard - Math.max(candidateHeard, unbrokenSince, readyAt) >= silentAfter;
 }
 
 /** When both are silent, if nothing is heard until then. */
-export function bothSilentAt({ link }: AgentState): BootTime {
+export function bothSilentAt({ link, life }: Probation): BootTime {
   const { candidateHeard = link.since, canonicalHeard = link.since } = link;
-  return Math.max(candidateHeard, canonicalHeard) + SILENT_AFTER;
+  return Math.max(candidateHeard, canonicalHeard) + paceOf(life.marker).silentAfter;
 }
 
 export function probationOverdue(
@@ -142,7 +138,7 @@ export function probationOverdue(
   if (now < bothSilentAt(state)) return stays(state);
   return hold(
     "environment",
-    `neither the candidate nor the canonical agent was heard for ${SILENT_AFTER} ms`,
+    `neither the candidate nor the canonical agent was heard for ${paceOf(marker).silentAfter} ms`,
   );
 }
 

@@ -5,12 +5,12 @@ import {
   type AgentEffect,
   type AgentState,
   agentLimits,
-  agentTimes,
   type Context,
   type In,
   type Outcome,
 } from "./lifecycle-state.ts";
 import type { Build } from "./protocol.ts";
+import { paceOf } from "./protocol-pace.ts";
 
 /** Where `current` and `previous` lead. */
 export interface Links {
@@ -190,7 +190,7 @@ function resumeSwapped(state: In<"swapped" | "canonical">, ground: Ground): Outc
   const shared = { marker, instance, from, before, lastWords, until } as const;
   if (marker.build.digest === found.self.digest) {
     // What answered before has to answer from this process again.
-    const again = Math.max(until, context.now + agentTimes.settle);
+    const again = Math.max(until, context.now + paceOf(marker).settle);
     const waits = life.phase === "canonical" ? again : until;
     return ordered(state, {
       phase: "swapped",

@@ -1,13 +1,12 @@
 import type { Journal, Life } from "./lifecycle-journal.ts";
-import {
-  type Build,
-  type DeviceStatus,
-  type EndingCause,
-  HEARTBEAT_EVERY,
-  type LastWords,
-  type Marker,
-  type RoleHealth,
-  type UpgradePhase,
+import type {
+  Build,
+  DeviceStatus,
+  EndingCause,
+  LastWords,
+  Marker,
+  RoleHealth,
+  UpgradePhase,
 } from "./protocol.ts";
 
 /** What is known, what can happen and what is to be done: the words of an upgrade on a device. */
@@ -25,10 +24,8 @@ export const agentLimits = {
   setbacks: 3,
 } as const;
 
-/** Milliseconds. */
+/** Milliseconds; what is counted in heartbeats is `paceOf` an upgrade. */
 export const agentTimes = {
-  /** So long every role has to go on answering from the new version before it is done. */
-  settle: 3 * HEARTBEAT_EVERY,
   /** A deadline that is found passed for longer was slept through: nobody ran who could answer. */
   late: 10_000,
   /** A candidate that is not gone is told to stop again. */
@@ -37,11 +34,6 @@ export const agentTimes = {
   noteAgain: 10_000,
   /** Links that could not be put back, or a restart that was refused. */
   revertAgain: 10_000,
-  /**
-   * With more between two heartbeats of the canonical agent its way to the operator was cut. It is
-   * less than two, so that a cut which goes unseen costs the candidate less than its silence.
-   */
-  unbroken: 1.5 * HEARTBEAT_EVERY,
 } as const;
 
 /** Heartbeats that arrived, as this process heard of them. */

@@ -294,7 +294,10 @@ function lifeDeadline(state: AgentState): BootTime | undefined {
       return undefined;
     case "cutover-ready":
     case "observed":
-      return Math.min(life.readyAt + life.marker.limits.commit_ms, bothSilentAt(state));
+      return Math.min(
+        life.readyAt + life.marker.limits.commit_ms,
+        bothSilentAt({ ...state, life }),
+      );
     case "held":
       return life.readyAt + 2 * life.marker.limits.commit_ms;
     case "commit-seen":

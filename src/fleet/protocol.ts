@@ -62,6 +62,8 @@ export const fleetLimits = {
 
 /** Milliseconds between two heartbeats of one instance. */
 export const HEARTBEAT_EVERY = 10_000;
+/** Of a device that is being upgraded: what a marker may ask for. */
+export const FASTEST_HEARTBEAT = 1_000;
 /** Without a heartbeat for so long an instance is silent. */
 export const SILENT_AFTER = 35_000;
 
@@ -73,6 +75,12 @@ const milliseconds = v.pipe(
   v.safeInteger(),
   v.minValue(1_000),
   v.maxValue(604_800_000),
+);
+const heartbeatInterval = v.pipe(
+  v.number(),
+  v.safeInteger(),
+  v.minValue(FASTEST_HEARTBEAT),
+  v.maxValue(HEARTBEAT_EVERY),
 );
 const text = v.pipe(v.string(), v.maxLength(fleetLimits.textLength));
 const hexadecimal = (digits: number) =>
@@ -132,6 +140,11 @@ export const markerSchema = v.strictObject({
     commit_ms: milliseconds,
     /** From the swap until every role of the host answers from the new version. */
     canonical_ms: milliseconds,
+    /**
+     * How often this device is heard while its upgrade goes on, where that is more often than
+     * usual; whatever is counted in heartbeats follows it, on both sides: `paceOf`.
+     */
+    heartbeat_ms: v.optional(heartbeatInterval),
   }),
   /** The candidate's instance that the operator has seen; null before. */
   observed: v.nullable(instanceSchema),

@@ -21,6 +21,7 @@ import type {
   Marker,
   RoleHealth,
 } from "./protocol.ts";
+import { type Pace, paceOf, usualPace } from "./protocol-pace.ts";
 
 /** The disk of a device: its journal, and its two links. All of it is durable when it returns. */
 export interface AgentInstallation {
@@ -189,6 +190,12 @@ export class UpgradeAgent implements Disposable {
 
   get status(): DeviceStatus {
     return statusOf(this.#state, this.#parts.device);
+  }
+
+  /** Of the upgrade under way; the usual one where there is none. */
+  get pace(): Pace {
+    const { life } = this.#state;
+    return "marker" in life ? paceOf(life.marker) : usualPace;
   }
 
   /** What has happened; it is decided, noted and begun when this returns. */

@@ -1,6 +1,7 @@
 /** The agent's driver: what is decided is noted, carried out and told, in that order. */
 import { describe, expect, test } from "bun:test";
 import { agentTimes } from "../../src/fleet/lifecycle-state.ts";
+import { usualPace } from "../../src/fleet/protocol-pace.ts";
 import { AgentRefused, OrderRefused, type UpgradeAgent } from "../../src/fleet/upgrade-agent.ts";
 import { DrivenDevice } from "../support/fleet-agent/driven.ts";
 import {
@@ -55,7 +56,7 @@ test("an upgrade, by the old version and then by the new one", async () => {
   using agent = device.start();
   device.roles?.look(rolesOf(newBuild));
   await device.order("stop").answer(null);
-  device.timers.advance(agentTimes.settle);
+  device.timers.advance(usualPace.settle);
   expect(agent.state.life.phase).toBe("done");
   const canonical = ["note swapped", "hand over 1.2.0", "stop", "note canonical"];
   const done = ["note canonical", "note done", "collect 1.2.0 1.1.0"];

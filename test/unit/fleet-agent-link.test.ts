@@ -112,6 +112,24 @@ describe("heartbeats", () => {
     });
   });
 
+  test("come more often from when that is asked for, and at once", async () => {
+    const troubled = new Troubled();
+    const { parts, timers, heard } = open(troubled);
+    using link = new HeartbeatLink(parts, "canonical");
+    await waitFor("the first", () => heard.length === 1);
+    link.beatEvery(HEARTBEAT_EVERY);
+    expect(troubled.puts).toBe(1);
+    link.beatEvery(2_000);
+    await waitFor("the second", () => heard.length === 2);
+    timers.advance(1_999);
+    expect(troubled.puts).toBe(2);
+    timers.advance(1);
+    await waitFor("the third", () => heard.length === 3);
+    link.beatEvery(HEARTBEAT_EVERY);
+    await waitFor("the fourth", () => heard.length === 4);
+    expect(timers.waiting).toBe(1);
+  });
+
   test("a candidate's stand beside, and end with it", async () => {
     const troubled = new Troubled();
     const { parts, timers, heard } = open(troubled);

@@ -3,7 +3,8 @@ import { describe, expect, test } from "bun:test";
 import { step } from "../../src/fleet/lifecycle.ts";
 import type { Journal } from "../../src/fleet/lifecycle-journal.ts";
 import { type Found, recover } from "../../src/fleet/lifecycle-recovery.ts";
-import { agentLimits, agentTimes } from "../../src/fleet/lifecycle-state.ts";
+import { agentLimits } from "../../src/fleet/lifecycle-state.ts";
+import { usualPace } from "../../src/fleet/protocol-pace.ts";
 import {
   bootOne,
   bootTwo,
@@ -96,7 +97,7 @@ describe("killed, and started again in the same boot", () => {
       .tell(life.roles(rolesOf(newBuild)))
       .pass(50_000)
       .restart();
-    life.comes("swapped", "note", "hand-over").is({ until: life.now + agentTimes.settle });
+    life.comes("swapped", "note", "hand-over").is({ until: life.now + usualPace.settle });
   });
 
   test("on the way back: by the new version, and by the former one", () => {

@@ -5,12 +5,14 @@ import { configureLogging } from "../../logging/logger.ts";
 import type { CandidateTicket } from "../agent.ts";
 import { instanceSchema, transactionSchema } from "../protocol.ts";
 import { readPath } from "./install.ts";
+import { readHeartbeat } from "./rollout-words.ts";
 
 interface Flags {
   readonly folder: string;
   readonly identity: string;
   readonly candidate: string | undefined;
   readonly transaction: string | undefined;
+  readonly heartbeat: string;
   readonly "log-json": boolean;
   readonly verbose: boolean;
 }
@@ -29,10 +31,10 @@ export async function runAgentCommand(flags: Flags): Promise<number> {
   return await runAgent(options);
 }
 
-function readTicket({ candidate, transaction }: Flags): CandidateTicket | undefined {
+function readTicket({ candidate, transaction, heartbeat }: Flags): CandidateTicket | undefined {
   if (candidate === undefined && transaction === undefined) return undefined;
   const isWhole = v.is(instanceSchema, candidate) && v.is(transactionSchema, transaction);
-  if (isWhole) return { instance: candidate, transaction };
+  if (isWhole) return { instance: candidate, transaction, every: readHeartbeat(heartbeat) };
   throw new UsageError(
     "Expected 32 hexadecimal digits after each of --candidate and --transaction, as an agent " +
       `tells its candidate, received ${candidate ?? "none"} and ${transaction ?? "none"}`,

@@ -120,6 +120,12 @@ const agentCommand = defineCommand({
       valueHint: "id",
       description: "The upgrade that the candidate is of",
     },
+    heartbeat: {
+      type: "string",
+      valueHint: "duration",
+      default: "10s",
+      description: "Between two heartbeats of the candidate",
+    },
     ...logFlags,
   },
   run: async (args) => await (await import("./agent.ts")).runAgentCommand(args),

@@ -37,6 +37,12 @@ const manifestFlags = {
     valueHint: "name",
     description: "What the rollout is called; its version, when nothing is said",
   },
+  heartbeat: {
+    type: "string",
+    valueHint: "duration",
+    default: "10s",
+    description: "Of devices that are being upgraded, 1s to 10s: each is proven as much sooner",
+  },
 } as const;
 
 const operatorCommand = defineCommand({

@@ -4,8 +4,13 @@ import * as v from "valibot";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { NamedFileRefused, withNamedFile } from "../../journal/file-refused.ts";
 import { parseBytes } from "../../units/bytes.ts";
-import { parseDuration } from "../../units/units.ts";
-import { fleetLimits, releaseVersionSchema } from "../protocol.ts";
+import { type Milliseconds, parseDuration } from "../../units/units.ts";
+import {
+  FASTEST_HEARTBEAT,
+  fleetLimits,
+  HEARTBEAT_EVERY,
+  releaseVersionSchema,
+} from "../protocol.ts";
 import {
   type Amount,
   amountSchema,
@@ -22,6 +27,7 @@ export interface ManifestFlags {
   readonly source: readonly string[];
   readonly rate: string | undefined;
   readonly name: string | undefined;
+  readonly heartbeat: string;
 }
 
 export interface RolloutFlags extends ManifestFlags {
@@ -46,10 +52,13 @@ export function readRollout(flags: RolloutFlags): {
   const { canaries, wave, device } = flags;
   const first = canaries === undefined ? [] : [readCount(canaries, "--canaries")];
   const { version, builds, text } = readManifest(flags.manifest);
+  const heartbeat = readHeartbeat(flags.heartbeat);
   return {
     name: flags.name ?? version.toLowerCase(),
     spec: {
-      ...{ version, builds, manifest: text, limits },
+      ...{ version, builds, manifest: text },
+      // A device of before this word would refuse it: it is said where it says something.
+      limits: heartbeat === HEARTBEAT_EVERY ? limits : { ...limits, heartbeat_ms: heartbeat },
       sources: readSources(flags.source),
       rate: flags.rate === undefined ? null : readRate(flags.rate),
       select: {
@@ -165,6 +174,16 @@ function readSoak(text: string): number {
   const duration = parseDuration(text);
   if (duration !== undefined && Number.isSafeInteger(duration)) return duration;
   throw new UsageError(`Expected such as 30min or 2h after --soak, received ${text}`);
+}
+
+/** Milliseconds. @throws UsageError */
+export function readHeartbeat(text: string): Milliseconds {
+  const duration = parseDuration(text);
+  const isWithin = (time: number) => time >= FASTEST_HEARTBEAT && time <= HEARTBEAT_EVERY;
+  if (duration !== undefined && Number.isSafeInteger(duration) && isWithin(duration)) {
+    return duration;
+  }
+  throw new UsageError(`Expected 1s to 10s after --heartbeat, received ${text}`);
 }
 
 const dayNames = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"] as const;

@@ -8,6 +8,7 @@ import type { BucketDefinition } from "../../store/store.ts";
 import { passOperatorWrite } from "../perform/operator-steps.ts";
 import { candidateKey, canonicalKey, fleetBuckets, SILENT_AFTER } from "../protocol.ts";
 import { operatorLimits } from "../protocol-operator.ts";
+import { usualPace } from "../protocol-pace.ts";
 import { gaugesOf } from "./gauges.ts";
 import type { OperatorSettings } from "./lifecycle-state.ts";
 import { FleetOperator } from "./operator.ts";
@@ -21,7 +22,7 @@ export const operatorBuckets: readonly BucketDefinition[] = [...usualBuckets, ..
 export const operatorSettings: OperatorSettings = {
   silentAfter: SILENT_AFTER,
   lostAfter: 120_000,
-  probation: 15_000,
+  probation: usualPace.probation,
   settle: 2 * SILENT_AFTER,
   planDelay: 1_000,
   planEvery: 15_000,

@@ -1,6 +1,7 @@
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
 import type { DevicePhase } from "../protocol-operator.ts";
+import { paceOf, usualPace } from "../protocol-pace.ts";
 import {
   emptySlot,
   found,
@@ -272,7 +273,7 @@ function hearCandidate(
   const goesOn =
     known !== undefined &&
     known.heartbeat.instance === heartbeat.instance &&
-    now - known.at <= settings.silentAfter &&
+    now - known.at <= inPace(device, settings.silentAfter) &&
     isHealthy(known.heartbeat) &&
     isHealthy(heartbeat);
   const candidate: CandidateHeard = {
@@ -283,6 +284,12 @@ function hearCandidate(
     firstSequence: goesOn ? known.firstSequence : heartbeat.sequence,
   };
   return judgeCandidate({ ...device, candidate }, context);
+}
+
+/** A time that is counted in heartbeats, as its upgrade counts it. */
+function inPace(device: DeviceState, time: Milliseconds): Milliseconds {
+  const marker = meant(device.marker);
+  return marker === undefined ? time : (time * paceOf(marker).every) / usualPace.every;
 }
 
 export const isHealthy = ({ roles }: Heartbeat): boolean => roles.every(({ healthy }) => healthy);
@@ -298,7 +305,10 @@ function judgeCandidate(device: DeviceState, context: DeviceContext): DeviceOutc
   if (marker === undefined || heard === undefined || !isSettled(device.marker)) return { device };
   if (!["ready", "observed", "held"].includes(phaseOf(device))) return { device };
   const { now, settings, mayCommit } = context;
-  if (!isOwnCandidate(device, heard.heartbeat) || now - heard.at > settings.silentAfter) {
+  if (
+    !isOwnCandidate(device, heard.heartbeat) ||
+    now - heard.at > inPace(device, settings.silentAfter)
+  ) {
     return { device };
   }
   const { instance, sequence } = heard.heartbeat;
@@ -306,7 +316,7 @@ function judgeCandidate(device: DeviceState, context: DeviceContext): DeviceOutc
   const isProven =
     isHealthy(heard.heartbeat) &&
     sequence > heard.firstSequence &&
-    heard.at - heard.since >= settings.probation;
+    heard.at - heard.since >= inPace(device, settings.probation);
   if (!mayCommit || !isProven) return { device };
   const { transaction } = marker;
   return writeMarker(device, { ...marker, commit: { transaction, instance } });

@@ -4,6 +4,7 @@
  */
 import { agentLimits, agentTimes } from "../../../src/fleet/lifecycle-state.ts";
 import { SILENT_AFTER } from "../../../src/fleet/protocol.ts";
+import { usualPace } from "../../../src/fleet/protocol-pace.ts";
 import {
   instanceOf,
   Life,
@@ -64,7 +65,7 @@ const ordinary: readonly Story[] = [
       life.is({ stage: "starting", instance: instanceOf(1), until: 1_600_000 });
       const { staging_ms, commit_ms, canonical_ms } = limits;
       // The dead man's switch: longer than all that a candidate is needed for.
-      const endsAfter = staging_ms + 2 * commit_ms + 2 * canonical_ms + agentTimes.settle;
+      const endsAfter = staging_ms + 2 * commit_ms + 2 * canonical_ms + usualPace.settle;
       const { marker, instance, ticket } = life;
       const start = { kind: "start-candidate", ticket, marker, instance, endsAfter };
       requireEqual("what is started", life.effects.at(-1), start);
@@ -80,7 +81,7 @@ const ordinary: readonly Story[] = [
       life.leads(life.roles(rolesOf(newBuild)), "canonical", "stop-candidate", "note");
       life.leads(life.candidateEnded(null), "canonical", "note").is({ instance: null });
       life
-        .pass(agentTimes.settle - 1)
+        .pass(usualPace.settle - 1)
         .ignores(time)
         .pass(1);
       life.leads(time, "done", "note", "collect").is({ reason: null, ending: null });
@@ -413,12 +414,12 @@ const probation: readonly Story[] = [
     name: "a gap of less than two heartbeats is no cut",
     run: (step) => {
       const life = beats(inProbation(step), 10_000, "canonical", "candidate");
-      life.pass(agentTimes.unbroken).tell(life.heard("canonical"));
-      life.pass(agentTimes.unbroken).tell(life.heard("canonical")).pass(5_000);
+      life.pass(usualPace.unbroken).tell(life.heard("canonical"));
+      life.pass(usualPace.unbroken).tell(life.heard("canonical")).pass(5_000);
       life.goes(life.heard("canonical"), "aborted");
       const cut = beats(inProbation(step), 10_000, "canonical", "candidate");
-      cut.pass(agentTimes.unbroken + 1).tell(cut.heard("canonical"));
-      cut.pass(agentTimes.unbroken).tell(cut.heard("canonical")).pass(6_000);
+      cut.pass(usualPace.unbroken + 1).tell(cut.heard("canonical"));
+      cut.pass(usualPace.unbroken).tell(cut.heard("canonical")).pass(6_000);
       cut.goes(cut.heard("canonical"), "cutover-ready");
     },
   },
@@ -572,13 +573,13 @@ const commits: readonly Story[] = [
       }
       life.leads(life.roles(bad), "reverting", "note", "find-way-back").says("vm-worker did");
       const late = isCanonical(step).pass(50_000);
-      late.tell(late.roles(bad)).is({ until: late.now + agentTimes.settle });
+      late.tell(late.roles(bad)).is({ until: late.now + usualPace.settle });
     },
   },
   {
     name: "a candidate that will not go keeps the upgrade from its end",
     run: (step) => {
-      const life = isCanonical(step).pass(agentTimes.settle);
+      const life = isCanonical(step).pass(usualPace.settle);
       life.leads(time, "canonical", "stop-candidate", "note").pass(agentTimes.stopAgain - 1);
       life.ignores(time).pass(1).leads(time, "canonical", "stop-candidate", "note");
       life.tell(life.candidateEnded()).overdue().comes("done", "note", "collect");

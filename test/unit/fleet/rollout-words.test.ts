@@ -25,7 +25,7 @@ function flagsFor(text: string, change: Partial<RolloutFlags> = {}): RolloutFlag
   writeFileSync(path, text);
   return {
     ...{ manifest: path, source: ["https://files.example/hostler"], rate: undefined },
-    ...{ name: undefined, canaries: undefined, wave: [], soak: "0s" },
+    ...{ name: undefined, canaries: undefined, wave: [], soak: "0s", heartbeat: "10s" },
     ...{ "max-unavailable": "10%", failures: "0%", label: [], device: [], window: [] },
     ...change,
   };
@@ -62,6 +62,16 @@ describe("a rollout", () => {
   });
 
   test.each([
+    ["10s", undefined],
+    ["1s", 1_000],
+    ["2500ms", 2_500],
+  ])("heard every %s is said to devices as %p", (heartbeat, heartbeat_ms) => {
+    const { spec } = readRollout(flagsFor(signed, { heartbeat }));
+    expect(spec.limits.heartbeat_ms).toBe(heartbeat_ms);
+    expect("heartbeat_ms" in spec.limits).toBe(heartbeat_ms !== undefined);
+  });
+
+  test.each([
     ["noise", "noise"],
     ["without a version", JSON.stringify({ signed: "{}" })],
     ["that is not signed", JSON.stringify(manifest)],
@@ -78,6 +88,9 @@ describe("a rollout", () => {
     [{ canaries: "10%" }, "a number of devices after --canaries"],
     [{ wave: ["0"] }, "after --wave"],
     [{ soak: "soon" }, "after --soak"],
+    [{ heartbeat: "999ms" }, "Expected 1s to 10s after --heartbeat, received 999ms"],
+    [{ heartbeat: "11s" }, "after --heartbeat"],
+    [{ heartbeat: "often" }, "after --heartbeat"],
     [{ failures: "101%" }, "after --failures"],
     [{ label: ["site"] }, "after --label"],
     [{ window: ["someday 01:00-02:00"] }, "after --window"],
