@@ -1,7 +1,7 @@
 /** NATS that acknowledges too early, is put back, denies, is another, or does not answer. */
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { cpSync, rmSync, writeFileSync } from "node:fs";
-import { nkeys } from "@nats-io/transport-node";
+import { connect, headers, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
 import { natsReleases } from "../../scripts/nats-server.ts";
 import { NatsStore, type NatsStoreOptions, natsLimits } from "../../src/store/nats/nats-store.ts";
 import type { BucketDefinition, LinkState } from "../../src/store/store.ts";
@@ -266,9 +266,9 @@ for (const release of natsReleases) {
   });
 }
 
-skipUnless("who may do what in NATS", natsServer(newest), () => {
-  const user = nkeys.createUser();
-  const owner = nkeys.createUser();
+/** Users of one server: the owner of all, and one with its own keys alone. */
+function makeUsers() {
+  const [user, owner] = [nkeys.createUser(), nkeys.createUser()];
   const lines = [
     "authorization { users: [",
     `  { nkey: ${owner.getPublicKey()} }`,
@@ -282,6 +282,56 @@ skipUnless("who may do what in NATS", natsServer(newest), () => {
     "    ] } }",
     "] }",
   ];
+  return { user, owner, lines };
+}
+
+for (const release of natsReleases) {
+  skipUnless(`a hostile user of ${release.version}`, natsServer(release), () => {
+    const { user, owner, lines } = makeUsers();
+    const hostile = async (server: NatsServer) =>
+      await connect({
+        ...{ servers: server.address, tls: null, inboxPrefix: "_INBOX_web-1" },
+        authenticator: nkeyAuthenticator(user.getSeed()),
+      });
+
+    test("permissions of a user are no fence around keys", async () => {
+      const server = await serve({ release, lines });
+      const file = secret("owner", owner.getSeed());
+      const all = open(server, { credentials: { kind: "nkey", file } });
+      await all.ready();
+      await put(all, "web-2", "its own word");
+      const connection = await hostile(server);
+      await connection.request("$KV.facts.web-1.a", "a word of web-1");
+      const read = "$JS.API.DIRECT.GET.KV_facts.$KV.facts.web-1.a";
+      connection.publish(read, "", { reply: "$KV.facts.web-2" });
+      await waitFor("the answer", async () => {
+        const entry = await all.get("facts", "web-2");
+        return entry?.value === "a word of web-1" ? entry : undefined;
+      });
+      await connection.close();
+    });
+
+    test("one who writes one key removes no others by it", async () => {
+      const server = await serve({ release, lines });
+      const file = secret("owner", owner.getSeed());
+      const all = open(server, { credentials: { kind: "nkey", file } });
+      await all.ready();
+      await put(all, "web-2", "its own word");
+      const connection = await hostile(server);
+      const head = headers();
+      head.set("Nats-Rollup", "all");
+      const answer = await connection.request("$KV.facts.web-1.a", "1", {
+        ...{ headers: head, timeout: 5_000 },
+      });
+      expect(answer.json()).toHaveProperty("error");
+      expect((await all.get("facts", "web-2"))?.value).toBe("its own word");
+      await connection.close();
+    });
+  });
+}
+
+skipUnless("who may do what in NATS", natsServer(newest), () => {
+  const { user, owner, lines } = makeUsers();
   const seedFile = (name: string, pair: typeof user) => secret(name, pair.getSeed());
 
   test("a host reads, writes and watches its own keys, and no other", async () => {

@@ -14,7 +14,8 @@ export interface StreamConfig {
   readonly num_replicas: number;
   /** Without it a read asks for a stream's message, and its subject has no key to permit. */
   readonly allow_direct: true;
-  readonly allow_rollup_hdrs: true;
+  /** With it whoever may write one key can remove all others, by a header (Nats-Rollup: all). */
+  readonly allow_rollup_hdrs: false;
   readonly deny_delete: true;
   /** Each watch is a consumer. Said, because 2.15 has 1,000 where nothing is; it never changes. */
   readonly max_consumers: number;
@@ -50,7 +51,7 @@ export function configOf(bucket: BucketDefinition, replicas: number): StreamConf
     max_msgs_per_subject: 1,
     num_replicas: replicas,
     allow_direct: true,
-    allow_rollup_hdrs: true,
+    allow_rollup_hdrs: false,
     deny_delete: true,
     max_consumers: mostConsumers,
   };
@@ -68,10 +69,11 @@ export function differencesOf(
   found: Readonly<Record<string, unknown>>,
 ): Difference[] {
   const names = ["storage", "discard", "max_age", "max_bytes", "max_msgs_per_subject"] as const;
-  const others = ["num_replicas", "allow_direct"] as const;
+  const flags: readonly string[] = ["allow_direct", "allow_rollup_hdrs"];
+  const others = ["num_replicas", "allow_direct", "allow_rollup_hdrs"] as const;
   return [...names, ...others].flatMap((name) => {
     // The server leaves out what is zero or false.
-    const received = found[name] ?? (name === "allow_direct" ? false : 0);
+    const received = found[name] ?? (flags.includes(name) ? false : 0);
     const expected = wanted[name];
     if (received === expected) return [];
     return [{ name, expected: String(expected), received: String(received) }];
