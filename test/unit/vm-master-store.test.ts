@@ -3,10 +3,11 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { measureReconcile } from "../../scripts/bench/vm-reconcile.ts";
 import { MemoryStore } from "../../src/store/memory-store.ts";
 import { StoreError } from "../../src/store/store.ts";
+import { readWitness } from "../../src/store/term/witness.ts";
 import { assignmentOf, statusOf } from "../../src/vm/master/lifecycle-view.ts";
 import { ClusterMaster, type MasterParts } from "../../src/vm/master/master.ts";
 import { masterBucket, RecordRefused } from "../../src/vm/master/records.ts";
-import { readWitness } from "../../src/vm/master/shared-master.ts";
+import { witnessPlace } from "../../src/vm/master/shared-master.ts";
 import { declare, machine, reported, reportOf, settings } from "../support/vm-master/reports.ts";
 import { rejectionOf } from "../support/wait-for.ts";
 
@@ -221,10 +222,10 @@ test("a record of another version is told, and left as it is", async () => {
 
 test("how far a host has seen is understood as older masters have noted it, too", async () => {
   const store = new MemoryStore({ buckets: [masterBucket] });
-  expect(await readWitness(store)).toBeUndefined();
+  expect(await readWitness(store, witnessPlace)).toBeUndefined();
   for (const noted of [{ incarnation: "i".repeat(32), position: 7 }, { position: 8 }]) {
     const options = { writeId: `${noted.position}`.padStart(32, "0") };
     await store.put(masterBucket.name, "shared-witness", JSON.stringify(noted), options);
-    expect(await readWitness(store)).toEqual({ position: noted.position });
+    expect(await readWitness(store, witnessPlace)).toEqual({ position: noted.position });
   }
 });

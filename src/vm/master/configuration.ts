@@ -1,7 +1,12 @@
 import * as v from "valibot";
-import type { Credentials } from "../../store/nats/credentials.ts";
-import { type DurabilityProof, isMonitoringAddress } from "../../store/nats/durability.ts";
-import { absolutePath, nonEmptyText, path, someDuration } from "../../toml/common-readers.ts";
+import {
+  checkNatsPairs,
+  makeShared,
+  mostNatsServers,
+  readNatsOwner,
+  type SharedStoreConfiguration,
+} from "../../store/nats/configuration.ts";
+import { absolutePath, nonEmptyText, someDuration } from "../../toml/common-readers.ts";
 import {
   type Refused,
   readConfigurationText,
@@ -23,24 +28,12 @@ export interface MasterConfiguration {
   readonly shared: SharedStoreConfiguration | undefined;
 }
 
-/** A store in NATS, which several masters have. */
-export interface SharedStoreConfiguration {
-  /** Of this master, shown to people; undefined: the host's name. */
-  readonly name: string | undefined;
-  readonly servers: readonly string[];
-  readonly credentials: Credentials;
-  /** Files with PEM texts. */
-  readonly tls: { readonly ca?: string; readonly certificate?: string; readonly key?: string };
-  readonly replicas: 1 | 3 | 5;
-  readonly proof: DurabilityProof;
-}
-
 /** Going over one is a refusal that a test shows. */
 export const masterConfigurationLimits = {
   fileBytes: 64 * 1024,
   /** Words of the fence hook. */
   commandWords: 64,
-  servers: 16,
+  servers: mostNatsServers,
 } as const;
 
 export const masterDefaults: MasterConfiguration = {
@@ -53,7 +46,7 @@ export const masterDefaults: MasterConfiguration = {
 /** Milliseconds that the fence hook may take, when nothing is said. */
 const HOOK_TIME: Milliseconds = 60_000;
 
-const { commandWords, servers: mostServers } = masterConfigurationLimits;
+const { commandWords } = masterConfigurationLimits;
 const readers = {
   silent_after: someDuration,
   lost_after: someDuration,
@@ -68,28 +61,7 @@ const readers = {
     },
     { expected: "command, and timeout" },
   ),
-  store: table(
-    {
-      name: value("a name of 1 to 64 letters", v.pipe(v.string(), v.nonEmpty(), v.maxLength(64))),
-      servers: list(value('"tls://HOST:PORT"', nonEmptyText), {
-        expected: `an array of 1 to ${mostServers} addresses such as "tls://nats.example:4222"`,
-        least: 1,
-        most: mostServers,
-      }),
-      credentials: value('"nkey", "jwt" or "token"', v.picklist(["nkey", "jwt", "token"])),
-      credentials_file: path,
-      ca_file: path,
-      certificate_file: path,
-      key_file: path,
-      replicas: value("1, 3 or 5", v.picklist([1, 3, 5])),
-      monitoring: value(
-        'the address of its monitoring, such as "http://127.0.0.1:8222"',
-        v.pipe(nonEmptyText, v.check(isMonitoringAddress)),
-      ),
-      durable_acknowledgements: value('"checked"', v.literal("checked")),
-    },
-    { expected: "servers, and who this master is to them", required: ["servers"] },
-  ),
+  store: readNatsOwner,
 };
 const readMaster = table(readers, { expected: "keys" });
 type MasterTable = Read<typeof readMaster>;
@@ -126,28 +98,6 @@ function makeConfiguration(read: MasterTable): MasterConfiguration {
   };
 }
 
-function makeShared(read: NonNullable<MasterTable["store"]>): SharedStoreConfiguration {
-  const { ca_file: ca, certificate_file: certificate, key_file: key, monitoring } = read;
-  const { credentials: kind, credentials_file: file } = read;
-  return {
-    name: read.name,
-    servers: read.servers ?? [],
-    credentials: kind === undefined || file === undefined ? { kind: "none" } : { kind, file },
-    tls: {
-      ...(ca !== undefined && { ca }),
-      ...(certificate !== undefined && { certificate }),
-      ...(key !== undefined && { key }),
-    },
-    replicas: read.replicas ?? 1,
-    proof: proofOf(monitoring, read.durable_acknowledgements === "checked"),
-  };
-}
-
-function proofOf(monitoring: string | undefined, isChecked: boolean): DurabilityProof {
-  if (monitoring !== undefined) return { kind: "monitoring", address: monitoring };
-  return { kind: isChecked ? "operator" : "none" };
-}
-
 /** What the keys must be to each other. */
 function checkRelations(root: TomlTable, read: MasterTable, report: Report): void {
   const placeOf = (key: string) => root.entries.get(key)?.node.at ?? root.at;
@@ -177,7 +127,7 @@ function checkRelations(root: TomlTable, read: MasterTable, report: Report): voi
       received: `${lostAfter} ms, and ${silentAfter} ms`,
     });
   }
-  checkPairs(root, read, report);
+  checkNatsPairs(root, read.store, report);
   if (read.fence !== undefined && fence === undefined) {
     report({ at: placeOf("fence"), path: ["fence"], expected: "a command", received: "none" });
   }
@@ -190,22 +140,5 @@ function checkRelations(root: TomlTable, read: MasterTable, report: Report): voi
       received: program,
       mend: "No PATH is searched, and there is no shell.",
     });
-  }
-}
-
-/** Of two keys of the store that mean something together alone. */
-function checkPairs(root: TomlTable, read: MasterTable, report: Report): void {
-  const { store } = read;
-  if (store === undefined) return;
-  const pairs = [
-    ["credentials", "credentials_file"],
-    ["certificate_file", "key_file"],
-  ] as const;
-  for (const pair of pairs) {
-    const [missing] = pair.filter((key) => store[key] === undefined);
-    if (missing === undefined || pair.every((key) => store[key] === undefined)) continue;
-    const at = root.entries.get("store")?.node.at ?? root.at;
-    const expected = `${pair.join(" and ")} together`;
-    report({ at, path: ["store", missing], expected, received: `no ${missing}` });
   }
 }

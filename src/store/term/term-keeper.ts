@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import * as v from "valibot";
-import { type OneWrite, type Patience, putOnce } from "../../store/put-once.ts";
-import { type Entry, type Revision, type Store, StoreError } from "../../store/store.ts";
+import { ExitCode } from "../../units/exit-code.ts";
 import type { Milliseconds } from "../../units/units.ts";
+import { type OneWrite, type Patience, putOnce } from "../put-once.ts";
+import { type Entry, type Revision, type Store, StoreError } from "../store.ts";
 import {
   holderOf,
   isActing,
@@ -15,10 +16,18 @@ import {
   type TermWitness,
   termLimits,
 } from "./lifecycle-term.ts";
-import { masterBucket, RecordRefused, understood } from "./records.ts";
 
-/** Where a shared store says which master acts. */
-export const termKey = "acting";
+/** The entry that says who acts. */
+export interface TermPlace {
+  readonly bucket: string;
+  readonly key: string;
+}
+
+/** The entry is none that this version understands. */
+export class TermRefused extends Error {
+  override readonly name = "TermRefused";
+  readonly exitCode = ExitCode.refused;
+}
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const entrySchema: v.GenericSchema<unknown, TermEntry> = v.strictObject({
@@ -33,6 +42,7 @@ const entrySchema: v.GenericSchema<unknown, TermEntry> = v.strictObject({
 
 export interface TermParts {
   readonly store: Store;
+  readonly place: TermPlace;
   /** Of this host, for people. */
   readonly holder: string;
   readonly witness: TermWitness | undefined;
@@ -42,7 +52,7 @@ export interface TermParts {
   patience(duration: Milliseconds): Patience & Disposable;
   /** Remembers on this host what was seen of the store, over its end. */
   noteWitness(witness: TermWitness): Promise<void>;
-  /** This master acts from now on. */
+  /** This one acts from now on. */
   onBegin(held: SeenTerm): void;
   /** It acts no more, for good. */
   onEnd(reason: string): void;
@@ -77,7 +87,7 @@ export class TermKeeper {
 
   start(): void {
     this.#follow().catch((error: unknown) => {
-      if (error instanceof RecordRefused) this.#parts.onEnd(error.message);
+      if (error instanceof TermRefused) this.#parts.onEnd(error.message);
       else if (!this.#closed.signal.aborted) this.#parts.onFailure(error);
     });
   }
@@ -96,9 +106,10 @@ export class TermKeeper {
 
   async #follow(): Promise<void> {
     const { signal } = this.#closed;
+    const { store, place } = this.#parts;
     let seen: SeenTerm | undefined;
     let isSynced = false;
-    for await (const event of this.#parts.store.watch(masterBucket.name, termKey, { signal })) {
+    for await (const event of store.watch(place.bucket, place.key, { signal })) {
       if (event.kind === "reset") {
         seen = undefined;
         isSynced = false;
@@ -148,9 +159,9 @@ export class TermKeeper {
   }
 
   async #write(entry: TermEntry, expect: Revision): Promise<void> {
-    const { store } = this.#parts;
+    const { store, place } = this.#parts;
     const value = JSON.stringify(entry);
-    const write: OneWrite = { bucket: masterBucket.name, key: termKey, value, expect };
+    const write: OneWrite = { ...place, value, expect };
     try {
       using patience = this.#parts.patience(termLimits.term);
       const revision = await putOnce(store, write, patience);
@@ -166,8 +177,13 @@ export class TermKeeper {
   }
 }
 
-/** @throws RecordRefused for one of another version */
-function seenIn({ operation, value, revision, key }: Entry): SeenTerm | undefined {
+/** @throws TermRefused for one of another version */
+function seenIn({ bucket, key, operation, value, revision }: Entry): SeenTerm | undefined {
   if (operation === "delete") return undefined;
-  return { revision, entry: understood({ key, text: value }, entrySchema) };
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), entrySchema), value);
+  if (parsed.success) return { revision, entry: parsed.output };
+  throw new TermRefused(
+    `${bucket}/${key} is a record of another version, or damaged: ${parsed.issues[0].message}. ` +
+      "It is left as it is: start the hostler that wrote it",
+  );
 }

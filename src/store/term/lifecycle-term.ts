@@ -1,13 +1,13 @@
 /**
- * Which of several masters over one shared store acts. One entry says who; its holder renews it,
- * and acts only until a time that it counts itself, from before it asked for the last renewal that
- * was acknowledged. Whoever stands by takes it over when it has not changed for longer, by a
- * write that lands only where nothing was renewed meanwhile. So no two act at once, however late
- * an answer, a timer or a stopped process is. Pure.
+ * Which of several processes of one role over one shared store acts. One entry says who; its holder
+ * renews it, and acts only until a time that it counts itself, from before it asked for the last
+ * renewal that was acknowledged. Whoever stands by takes it over when it has not changed for
+ * longer, by a write that lands only where nothing was renewed meanwhile. So no two act at once,
+ * however late an answer, a timer or a stopped process is. Pure.
  */
 
 export const termLimits = {
-  /** A master acts for so long after it asked for the renewal that was acknowledged last. */
+  /** It acts for so long after it asked for the renewal that was acknowledged last. */
   term: 15_000,
   renewEvery: 5_000,
   /** Before a renewal whose fate is not known is tried again. */
@@ -68,7 +68,7 @@ export type TermState =
       readonly renewal: { readonly sentAt: number; readonly isRelease: boolean } | undefined;
       readonly nextAt: number;
     }
-  /** For good: what this process knows of the cluster may be another's by now. */
+  /** For good: what this process knows may be another's by now. */
   | { readonly phase: "over" };
 
 export type TermEvent =
@@ -228,7 +228,7 @@ function stepActing(state: Acting, event: TermEvent, context: TermContext): Term
     case "written":
       return renewed(state, event.revision, context);
     case "refused": {
-      if (event.isConflict) return end("another master has taken over");
+      if (event.isConflict) return end("another has taken over");
       if (state.renewal?.isRelease === true) return stay({ phase: "over" });
       const nextAt = context.now + termLimits.retryAfter;
       return renewOrEnd({ ...state, renewal: undefined, nextAt }, context);

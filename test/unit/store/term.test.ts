@@ -1,4 +1,4 @@
-/** Which of several masters acts: every phase × every event, and never two at once. */
+/** Which of several acts: every phase × every event, and never two at once. */
 import { describe, expect, test } from "bun:test";
 import {
   holderOf,
@@ -11,7 +11,7 @@ import {
   type TermState,
   type TermWitness,
   termLimits,
-} from "../../../src/vm/master/lifecycle-term.ts";
+} from "../../../src/store/term/lifecycle-term.ts";
 import { SeededChance } from "../../support/chance.ts";
 
 const { term, margin, renewEvery, retryAfter } = termLimits;

@@ -1,8 +1,8 @@
-/** Whether the store of several masters is reached, and what an operator hears of it. */
+/** Whether a store in NATS is reached, and what an operator hears of it. */
 import { expect, test } from "bun:test";
+import { SharedLink } from "../../../src/store/nats/shared-link.ts";
 import type { LinkState } from "../../../src/store/store.ts";
 import { LinkBoard } from "../../../src/store/wire/link-board.ts";
-import { SharedLink } from "../../../src/vm/master/shared-link.ts";
 import { waitFor } from "../../support/wait-for.ts";
 
 function world() {
@@ -13,6 +13,7 @@ function world() {
   const link = new SharedLink({
     store: { link: (signal) => board.follow(signal) },
     servers: ["tls://a.example:4222", "tls://b.example:4222"],
+    meanwhile: "nobody acts",
     loop: {
       wakeAfter: (_wait, call) => {
         timers.push(call);

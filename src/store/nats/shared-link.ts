@@ -1,7 +1,7 @@
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Logger } from "../../logging/logger.ts";
-import type { Store } from "../../store/store.ts";
 import { formatDuration, type Milliseconds, type MonotonicTime } from "../../units/units.ts";
+import type { Store } from "../store.ts";
 
 /** Before a store that is not reached is told of: a server that is started anew takes less. */
 const TOLD_AFTER: Milliseconds = 5_000;
@@ -9,13 +9,15 @@ const TOLD_AFTER: Milliseconds = 5_000;
 export interface SharedLinkParts {
   readonly store: Pick<Store, "link">;
   readonly servers: readonly string[];
+  /** What is so meanwhile, for people: "no master acts by this one". */
+  readonly meanwhile: string;
   readonly loop: Pick<EventLoop, "wakeAfter">;
   readonly logger: Pick<Logger, "info" | "warn">;
   now(): MonotonicTime;
   onFailure(failure: unknown): void;
 }
 
-/** Whether the store of several masters is reached: told once when it is not for a while. */
+/** Whether a store in NATS is reached: told once when it is not for a while. */
 export class SharedLink {
   readonly #parts: SharedLinkParts;
   readonly #closed = new AbortController();
@@ -54,14 +56,13 @@ export class SharedLink {
 
   #lose(): void {
     if (this.#lostAt !== undefined) return;
-    const { loop, logger, now } = this.#parts;
+    const { loop, logger, now, meanwhile } = this.#parts;
     this.#lostAt = now();
     this.#timer = loop.wakeAfter(TOLD_AFTER, () => {
       this.#isTold = true;
       logger.warn(
-        `NATS is not reached at ${this.where} for ${formatDuration(TOLD_AFTER)}: no master acts ` +
-          "by this one. Look at that server, and at [store] of the configuration (address, TLS, " +
-          "credentials); workers keep what they have",
+        `NATS is not reached at ${this.where} for ${formatDuration(TOLD_AFTER)}: ${meanwhile}. ` +
+          "Look at that server, and at [store] of the configuration (address, TLS, credentials)",
       );
     });
   }
