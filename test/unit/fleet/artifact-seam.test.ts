@@ -73,6 +73,18 @@ test.each([
   });
 });
 
+test("a release for another machine is refused before anything of it is fetched", async () => {
+  pin();
+  const arm = executable({ size: 9_000, seed: 6, machine: 183 });
+  const order = orderOf(await site.release("1.5.0", arm));
+  const refusal = await refusalOf(seam().check(order, known));
+  expect(refusal).toMatchObject({
+    cause: "artifact",
+    message: expect.stringContaining("expected a file for x64 with glibc"),
+  });
+  expect(existsSync(join(place(), "versions"))).toBe(false);
+});
+
 test("metadata that the journal has seen counts for a fetch too", async () => {
   pin();
   const order = orderOf(await site.release("1.5.0", bytes));

@@ -361,6 +361,26 @@ describe("maintenance windows", () => {
     expect(fleet.phase(first)).toBe("observed");
   });
 
+  test("who was away through a whole window is upgraded in the next one", () => {
+    const { fleet } = fleetOf(1);
+    const windows = [{ days: [4, 5], from: 13 * 60, to: 14 * 60 }];
+    fleet.says("late").begin("spring", { windows });
+    const day = 24 * 3_600_000;
+    const hour = 3_600_000;
+    fleet.pass(hour + 20_000, "box-0").completes("box-0");
+    expect(fleet.phase("box-0")).toBe("done");
+    fleet.pass(hour, "box-0");
+    expect([fleet.phase("late"), fleet.view("spring").counts.away]).toEqual(["free", 1]);
+    // It comes when the window is shut, and is left alone until the next one.
+    fleet.pass(hour, "box-0", "late");
+    expect(fleet.phase("late")).toBe("free");
+    fleet.pass(day - 2 * hour, "box-0", "late");
+    expect(fleet.phase("late")).toBe("told");
+    fleet.completes("late");
+    expect(fleet.phase("late")).toBe("done");
+    expect(fleet.view("spring").counts).toMatchObject({ done: 2, away: 0, failed: 0 });
+  });
+
   test.each([
     ["Thursday noon, a window of noon", [4], 12 * 60, 13 * 60, 0, true],
     ["it closes at its end", [4], 11 * 60, 12 * 60, 0, false],
