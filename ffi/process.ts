@@ -127,23 +127,44 @@ function signalAction(signal: number, set: number, get: number): void {
   check("rt_sigaction", libc.syscall(SYS_rt_sigaction, signal, set, get, SIGNAL_SET_SIZE, 0, 0));
 }
 
+/** Has this thread hold back these signals and no others: pthread_sigmask(3). */
+export function holdBackSignals(signals: readonly number[]): void {
+  const set = new NativeMemory(layouts.sigset_t.size);
+  libc.sigemptyset(set.address);
+  // <bits/types/__sigset_t.h>: one bit for each signal, the first of them being 1.
+  for (const signal of signals) {
+    const at = (signal - 1) >> 3;
+    set.bytes[at] = (set.bytes[at] ?? 0) | (1 << ((signal - 1) & 7));
+  }
+  libc.pthread_sigmask(SIG_SETMASK, set.address, nullAddress);
+}
+
 /**
- * Before execute(): ignored signals get their default action, and this thread lets all through.
- * Handlers stay, because Bun stops its threads by some; execve(2) ends them by itself.
+ * Before execute(): ignored signals get their default action, and this thread lets all through but
+ * those that are held back for the next program: they stay pending. Handlers stay, because Bun
+ * stops its threads by some; execve(2) ends them by itself.
+ * @returns has the signals ignored again, and lets all through: execute() was refused
  */
-export function resetSignals(): void {
+export function resetSignals(heldBack: readonly number[] = []): () => void {
   const SIG_IGN = 1;
   const current = new NativeMemory(layouts.kernel_sigaction.size);
   // All zero: SIG_DFL without flags.
   const usual = new NativeMemory(layouts.kernel_sigaction.size);
+  const before = new Map<number, NativeMemory>();
   for (let signal = 1; signal <= LAST_SIGNAL; signal++) {
     signalAction(signal, 0, current.address);
     const handler = current.getUnsigned64(layouts.kernel_sigaction.handler);
-    if (handler === SIG_IGN) signalAction(signal, usual.address, 0);
+    if (handler !== SIG_IGN) continue;
+    const kept = new NativeMemory(layouts.kernel_sigaction.size);
+    kept.bytes.set(current.bytes);
+    before.set(signal, kept);
+    signalAction(signal, usual.address, 0);
   }
-  const set = new NativeMemory(layouts.sigset_t.size);
-  libc.sigemptyset(set.address);
-  libc.pthread_sigmask(SIG_SETMASK, set.address, nullAddress);
+  holdBackSignals(heldBack);
+  return () => {
+    for (const [signal, action] of before) signalAction(signal, action.address, 0);
+    holdBackSignals([]);
+  };
 }
 
 /**

@@ -38,6 +38,8 @@ export interface BuildRequest {
   readonly target?: { readonly name: string; readonly runtime: string };
   /** Instead of src/main.ts, relative to the root: for entries that only tests have. */
   readonly entry?: string;
+  /** Another version than package.json says: a release to come, for tests. */
+  readonly version?: string;
 }
 
 export interface BuildResult {
@@ -98,7 +100,7 @@ async function compile(request: BuildRequest, words: readonly string[]): Promise
 async function buildWords(request: BuildRequest): Promise<string[]> {
   const definitions = {
     HOSTLER_FAULTS: String(request.faults),
-    HOSTLER_VERSION: JSON.stringify(readPackage().version),
+    HOSTLER_VERSION: JSON.stringify(request.version ?? readPackage().version),
     HOSTLER_COMMIT: JSON.stringify(await readCommit()),
   };
   return [

@@ -15,6 +15,10 @@ if (!Bun.isMainThread) {
 } else if (process.argv[2] === "--launch") {
   const { runLauncher } = await import("./process/launcher.ts");
   process.exit(runLauncher());
+} else if (process.argv[2] === "--try-state") {
+  // Nothing beside what the orchestrator itself would load.
+  const { runDryRun } = await import("./process/dry-run.ts");
+  process.exit(await runDryRun(process.argv[3] ?? ""));
 } else if (process.argv[2] === "--confine") {
   const { runConfiner } = await import("./vm/confiner.ts");
   process.exit(runConfiner());

@@ -30,6 +30,16 @@ function wallOffset(): number {
   return lastOffset;
 }
 
+/** What makes times of the wall clock of monotonic ones, in microseconds; undefined before any. */
+export function wallClockOffset(): number | undefined {
+  return Number.isNaN(lastOffset) ? undefined : lastOffset;
+}
+
+/** Goes on with the offset of the program before this one: what has happened keeps its time. */
+export function goOnWithOffset(offset: number): void {
+  lastOffset = offset;
+}
+
 /** The wall clock, RFC 3339 in UTC with microseconds: for people and logs, never to decide by. */
 export function wallClock(at: MonotonicTime = monotonicNow()): string {
   const microseconds = Math.floor(at * 1_000 + wallOffset());

@@ -151,6 +151,11 @@ export class EventLoop implements Disposable {
     return this.wakeAt(monotonicNow() + wait, onTime);
   }
 
+  /** Tells what has gone wrong in something that a handler has begun and does not wait for. */
+  fail(failure: unknown): void {
+    this.#onFailure(failure);
+  }
+
   #guard(call: () => void): void {
     try {
       call();

@@ -4,7 +4,7 @@ import type { EventLoop } from "../event-loop/event-loop.ts";
 import { SaidOnce } from "../logging/said-once.ts";
 import { describeIssues, firstFinding } from "./describe-issues.ts";
 import { FrameConnection } from "./frame-connection.ts";
-import { KeptListener } from "./kept-listener.ts";
+import { type InheritedListener, KeptListener } from "./kept-listener.ts";
 import { identifyPeer, letsOthersIn, type Peer, type PeerPolicy, refusePeer } from "./peer.ts";
 import { StreamConnection } from "./stream-connection.ts";
 
@@ -28,14 +28,31 @@ export interface ControlCall {
   onGone(call: () => void): void;
   /** The client has yet to take much of what it was sent: what can wait should. */
   readonly isBehind: boolean;
+  /**
+   * Its connection and its number, for another program to answer it; undefined when something is
+   * half read or half sent there, or another request of it is open.
+   */
+  carry(): CarriedCall | undefined;
   /** Called each time when a client that was behind has taken all. */
   onDrained(call: () => void): void;
+}
+
+/** A request whose answer another program gives. */
+export interface CarriedCall {
+  readonly socket: OwnedDescriptor;
+  readonly id: number;
 }
 
 /** A request that is not answered yet, and what its handler wants to hear of. */
 interface OpenCall {
   onGone: () => void;
   onDrained: () => void;
+}
+
+interface Client {
+  readonly frames: FrameConnection;
+  readonly open: Map<number, OpenCall>;
+  readonly peer: Peer;
 }
 
 /** Limits of a control socket; going over one is a refusal. */
@@ -77,6 +94,8 @@ interface Options<Request extends { readonly id: number }> {
   readonly onTrouble: (message: string) => void;
   /** Called before a socket that was removed is made anew: what else was removed with it? */
   readonly onRemoved?: () => void;
+  /** Listens already: the program before this one made it. */
+  readonly inherited?: InheritedListener | undefined;
 }
 
 /**
@@ -103,11 +122,25 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       onExhausted: (error) => options.onTrouble(`cannot take a client: ${error.message}`),
       onRemoved: () => options.onRemoved?.(),
       onTrouble: options.onTrouble,
+      ...(options.inherited !== undefined && { inherited: options.inherited }),
     });
   }
 
-  #take(socket: OwnedDescriptor): void {
-    const { limits, policy, onTrouble } = this.#options;
+  /** What listens, for another program to go on with. */
+  get listener(): InheritedListener | undefined {
+    return this.#listener.carried;
+  }
+
+  /** Goes on with a client of the program before this one, which let it in. */
+  goOn({ socket, id }: CarriedCall): ControlCall {
+    const client = this.#serve(socket);
+    this.#clients.add(client.frames);
+    return this.#open(id, client);
+  }
+
+  /** A client's connection, whatever is to become of it. */
+  #serve(socket: OwnedDescriptor): Client {
+    const { limits, onTrouble } = this.#options;
     const peer = identifyPeer(socket);
     const stream = new StreamConnection(this.#loop, socket, {
       queuedBytes: limits.queuedBytes,
@@ -124,7 +157,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     const frameLimits = { frameBytes: limits.requestBytes, frameDescriptors: 0 };
     const frames: FrameConnection = new FrameConnection(stream, frameLimits, {
       onFrame: (body) => {
-        if (this.#clients.has(frames)) this.#onFrame(frames, { body, open, peer });
+        if (this.#clients.has(frames)) this.#onFrame(body, { frames, open, peer });
       },
       onViolation: ({ expected, received }) => {
         onTrouble(`a client broke the protocol: expected ${expected}, received ${received}`);
@@ -135,6 +168,12 @@ export class ControlServer<Request extends { readonly id: number }> implements D
         for (const call of [...open.values()]) call.onDrained();
       },
     });
+    return { frames, open, peer };
+  }
+
+  #take(socket: OwnedDescriptor): void {
+    const { limits, policy, onTrouble } = this.#options;
+    const { frames, peer } = this.#serve(socket);
     const refusal = refusePeer(peer, policy);
     const full = this.#clients.size >= limits.connections;
     if (refusal === undefined && !full) {
@@ -172,15 +211,8 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     this.#refused.set(frames, wake);
   }
 
-  #onFrame(
-    frames: FrameConnection,
-    frame: {
-      readonly body: unknown;
-      readonly open: Map<number, OpenCall>;
-      readonly peer: Peer;
-    },
-  ): void {
-    const { body, open, peer } = frame;
+  #onFrame(body: unknown, client: Client): void {
+    const { frames, open } = client;
     if (isPing(body)) {
       frames.send({ id: body.id, ok: null });
       return;
@@ -203,9 +235,13 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       frames.send({ id, error: { kind: "request", message, expected, received: `${id}` } });
       return;
     }
+    this.#options.onRequest(request, this.#open(id, client));
+  }
+
+  #open(id: number, { frames, open, peer }: Client): ControlCall {
     const call: OpenCall = { onGone: () => {}, onDrained: () => {} };
     open.set(id, call);
-    this.#options.onRequest(request, {
+    return {
       peer,
       item: (item, options) => {
         if (!open.has(id)) return;
@@ -228,7 +264,11 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       onDrained: (drained) => {
         call.onDrained = drained;
       },
-    });
+      carry: () => {
+        const isAlone = open.size === 1 && open.has(id);
+        return isAlone && frames.isIdle ? { socket: frames.stream.socket, id } : undefined;
+      },
+    };
   }
 
   /** Lets every client go and removes the socket. */

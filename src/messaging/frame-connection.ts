@@ -58,6 +58,12 @@ export class FrameConnection implements Disposable {
     return this.#stream.isOpen;
   }
 
+  /** It is between two frames, both ways: whoever gets the socket can go on with it. */
+  get isIdle(): boolean {
+    const isBetween = this.#reader.pending === 0 && this.#descriptors.length === 0;
+    return isBetween && this.#stream.isIdle;
+  }
+
   /** Bytes that the peer has not taken yet. */
   get queuedBytes(): number {
     return this.#stream.queuedBytes;

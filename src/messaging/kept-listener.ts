@@ -21,6 +21,14 @@ interface Options {
   readonly onTrouble: (message: string) => void;
   /** Called for each socket that listens, before anybody connects to be taken. */
   readonly prepare?: (socket: OwnedDescriptor) => void;
+  /** Listens already: the program before this one made it. */
+  readonly inherited?: InheritedListener;
+}
+
+/** A socket that listens, and the file that was made at its path: device and inode. */
+export interface InheritedListener {
+  readonly socket: OwnedDescriptor;
+  readonly file: string | undefined;
 }
 
 /**
@@ -44,8 +52,23 @@ export class KeptListener {
     this.#loop = loop;
     this.#path = path;
     this.#options = options;
-    this.#listener = this.#listen();
+    this.#listener = this.#goOn() ?? this.#listen();
     this.#watch();
+    // Nobody watched its path meanwhile.
+    if (options.inherited !== undefined) this.#lookAfter(0);
+  }
+
+  #goOn(): Listener | undefined {
+    const { onConnection, onExhausted, inherited } = this.#options;
+    if (inherited === undefined) return undefined;
+    const { socket, file } = inherited;
+    return new Listener(this.#loop, socket, { path: this.#path, onConnection, onExhausted, file });
+  }
+
+  /** For another program to go on with; undefined while it is still to be made anew. */
+  get carried(): InheritedListener | undefined {
+    const { socket, file } = this.#listener;
+    return socket.isOpen ? { socket, file } : undefined;
   }
 
   #listen(): Listener {

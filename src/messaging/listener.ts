@@ -167,6 +167,8 @@ interface ListenerOptions {
   readonly onConnection: (socket: OwnedDescriptor) => void;
   /** Told when no descriptor is left for a connection; it is tried again after a while. */
   readonly onExhausted: (error: SystemCallError) => void;
+  /** The file that a program before this one made at the path; else the one that is there. */
+  readonly file?: string | undefined;
 }
 
 /** Which file stands at a path; undefined when none does, or it cannot be seen. */
@@ -193,8 +195,17 @@ export class Listener implements Disposable {
     this.#loop = loop;
     this.#socket = socket;
     this.#options = options;
-    this.#file = fileAt(options.path);
+    this.#file = options.file ?? fileAt(options.path);
     this.#watch = loop.watch(socket, "readable", () => this.#accept(options));
+  }
+
+  get socket(): OwnedDescriptor {
+    return this.#socket;
+  }
+
+  /** The file at its path, which was made for it: device and inode. */
+  get file(): string | undefined {
+    return this.#file;
   }
 
   /** Its path still leads to it. */

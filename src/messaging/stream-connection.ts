@@ -104,6 +104,12 @@ export class StreamConnection implements Disposable {
     return this.#queue.reduce((count, { descriptors }) => count + descriptors.length, 0);
   }
 
+  /** Nothing waits to be sent, and nothing has gone wrong. */
+  get isIdle(): boolean {
+    const sends = this.#queue.length > 0 || this.#later.length > 0;
+    return this.isOpen && !sends && !this.#closing && this.#failure === undefined;
+  }
+
   /** Somebody else takes what comes from now on. */
   setHandlers(handlers: StreamHandlers): void {
     this.#handlers = handlers;

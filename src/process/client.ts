@@ -69,6 +69,14 @@ export class OrchestratorClient implements Disposable {
     return this.#request(aboutSchema, "about");
   }
 
+  /**
+   * Has the orchestrator go on as another program, and gives what that one says of itself.
+   * @throws OrchestratorError when it is refused, or the new program does not come to answer
+   */
+  reexecute(request: { readonly program?: string; readonly digest?: string } = {}): Promise<About> {
+    return this.#request(aboutSchema, "reexecute", { ...request });
+  }
+
   show(name: string): Promise<ProcessDetail> {
     return this.#request(processDetailSchema, "show", { name });
   }

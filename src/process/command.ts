@@ -265,6 +265,37 @@ const aboutCommand = defineCommand({
   run: async (args) => await (await import("./commands/about.ts")).runAbout(args),
 });
 
+const reexecuteCommand = defineCommand({
+  meta: {
+    name: "reexecute",
+    description: "Have the orchestrator go on as another version of itself; nothing is stopped",
+    examples: [
+      ["hostler process reexecute", "Go on as the file that a new start would run"],
+      ["hostler process reexecute /opt/hostler/new/hostler", "Go on as this file"],
+    ],
+    exitCodes: {
+      0: "it goes on as that file, which has answered",
+      111: "it is refused, and nothing has changed; or the new program ended without an answer",
+    },
+  },
+  args: {
+    file: {
+      type: "positional",
+      required: false,
+      complete: "file",
+      description: "An executable file of hostler, by its absolute path",
+    },
+    digest: {
+      type: "string",
+      valueHint: "hex",
+      description: "The SHA-256 that the file must have, in hexadecimal",
+    },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/about.ts")).runReexecute(args),
+});
+
 const showCommand = defineCommand({
   meta: {
     name: "show",
@@ -463,6 +494,7 @@ export const processCommand: Command = defineCommand({
     listCommand,
     partitionsCommand,
     aboutCommand,
+    reexecuteCommand,
     showCommand,
     startCommand,
     stopCommand,

@@ -31,6 +31,7 @@ import type {
   ProcessEventRecord,
   ProcessSummary,
 } from "./protocol.ts";
+import type { ReexecutionRequest } from "./reexecution.ts";
 import type { ProcessSpecification } from "./specification.ts";
 
 /** What the control socket can see and ask of the orchestrator. */
@@ -46,6 +47,8 @@ export interface Orchestrated {
   logOf(name: string): LogBook | undefined;
   /** Which program runs. @throws Error when its file cannot be read */
   about(): Promise<About>;
+  /** Has it go on as another program, which answers; or refuses. */
+  reexecute(request: ReexecutionRequest, call: ControlCall): void;
   tell(names: readonly string[], wish: Wish): void;
   /** False when nothing runs that could be signalled. */
   signal(name: string, signal: number): boolean;
@@ -485,6 +488,9 @@ export function answerControl(
     }
     case "partitions":
       call.done(orchestrated.partitions().map(summarizePartition));
+      break;
+    case "reexecute":
+      orchestrated.reexecute(request, call);
       break;
     case "about":
       about(orchestrated, call);

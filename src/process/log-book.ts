@@ -18,12 +18,31 @@ export interface StoredLine {
   readonly line: string;
 }
 
+/** A book as it is handed to another program: the newest lines, and what has no end yet. */
+export interface LogBookState {
+  readonly lines: readonly (readonly [at: MonotonicTime, stream: Stream, line: string])[];
+  /** Of the newest line. */
+  readonly sequence: number;
+  readonly dropped: number;
+  /** Bytes behind the last newline of each stream, in base64. */
+  readonly rest: Readonly<Record<Stream, string>>;
+}
+
 const NEWLINE = 0x0a;
 
 /** Puts lines together from bytes as they come; keeps at most one line's worth. */
 class LineSplitter {
   #rest = new Uint8Array(0);
   readonly #decoder = new TextDecoder();
+
+  /** What stands after the last newline, in base64. */
+  get rest(): string {
+    return this.#rest.toBase64();
+  }
+
+  set rest(encoded: string) {
+    this.#rest = Uint8Array.fromBase64(encoded);
+  }
 
   push(bytes: Uint8Array, onLine: (line: string) => void): void {
     let start = 0;
@@ -81,6 +100,32 @@ export class LogBook {
 
   constructor(limit: { readonly lines: number; readonly bytes: number }) {
     this.#limit = limit;
+  }
+
+  /** What another program needs to go on with it: of the lines the newest, so many characters. */
+  save(most: number): LogBookState {
+    let first = this.#lines.length;
+    for (let left = most; first > this.#first; first -= 1) {
+      left -= this.#lines[first - 1]?.line.length ?? 0;
+      if (left < 0) break;
+    }
+    const lines = this.#lines
+      .slice(first)
+      .map(({ at, stream, line }) => [at, stream, line] as const);
+    const { stdout, stderr } = this.#splitters;
+    const rest = { stdout: stdout.rest, stderr: stderr.rest };
+    const dropped = this.#dropped + first - this.#first;
+    return { lines, sequence: this.#sequence, dropped, rest };
+  }
+
+  /** Goes on with a book that was saved, in place of an empty one. */
+  restore({ lines, sequence, dropped, rest }: LogBookState): void {
+    this.#sequence = sequence - lines.length;
+    this.#dropped = dropped;
+    for (const [at, stream, line] of lines) this.#append(stream, line, at);
+    for (const stream of ["stdout", "stderr"] as const) {
+      this.#splitters[stream].rest = rest[stream];
+    }
   }
 
   /** Lines that fell out since the beginning. */

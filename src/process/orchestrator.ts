@@ -1,12 +1,16 @@
 import { existsSync } from "node:fs";
-import { monotonicNow } from "../event-loop/clock.ts";
+import { goOnWithOffset, monotonicNow, wallClockOffset } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { readHolder } from "../journal/lock-holder.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
-import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import {
+  type CarriedCall,
+  ControlServer,
+  defaultControlLimits,
+} from "../messaging/control-server.ts";
 import {
   checkSocketPath,
   isListenedAt,
@@ -18,7 +22,7 @@ import { outwaitPredecessor } from "../messaging/predecessor.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { signalName } from "../units/signals.ts";
-import { hostlerVersion } from "../units/version.ts";
+import { hostlerCommit, hostlerVersion } from "../units/version.ts";
 import { answerControl, type Orchestrated } from "./control.ts";
 import { describeEntry } from "./event-book.ts";
 import { newInvocation } from "./invocation.ts";
@@ -45,14 +49,24 @@ import {
   lockPath,
   noteMissingFiles,
 } from "./perform/crash-journal.ts";
+import { ownIdentity } from "./perform/inheritance.ts";
+import { type Luggage, Unpacking } from "./perform/luggage.ts";
+import { hearSignals, reexecutionKillPoint } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
-import { Performer } from "./perform/performer.ts";
+import { type Inherited, Performer } from "./perform/performer.ts";
 import {
   type ControlRequest,
   controlRequestSchema,
   defaultControlSocket,
   PROTOCOL_VERSION,
 } from "./protocol.ts";
+import {
+  type HeldEvent,
+  type OrchestratorState,
+  STATE_FORMAT,
+  STATE_VERSION,
+} from "./protocol-state.ts";
+import { type Handing, Reexecution } from "./reexecution.ts";
 import type { Configuration } from "./specification.ts";
 
 export interface OrchestratorOptions {
@@ -62,7 +76,10 @@ export interface OrchestratorOptions {
   readonly controlSocket: string;
   /** What `check` would warn of. */
   readonly warnings: readonly string[];
-  readonly configurationPath?: string | undefined;
+  /** What was read, for the next program to go on with; undefined: the command line's. */
+  readonly configurationText?: { readonly file: string; readonly text: string } | undefined;
+  /** What the program that this process was before has left. */
+  readonly inherited?: OrchestratorState | undefined;
 }
 
 /** Milliseconds that a stopped orchestrator gives an agent to answer for its last checks. */
@@ -130,23 +147,36 @@ class Orchestrator {
   readonly #unsearched: Set<string>;
   readonly #connected = new Set<string>();
   readonly #partitions: PartitionBook;
+  readonly #options: OrchestratorOptions;
+  readonly #inherited: Inherited | undefined;
+  readonly #reexecution: Reexecution;
+  /** Nothing is decided: this is about to be another program. */
+  #isHeld = false;
+  /** Searches for what a killed predecessor left that have not come to their ends. */
+  #searching = 0;
+  #isOpen = false;
 
   constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
+    this.#options = options;
     this.#logger = logger;
+    const state = options.inherited;
+    this.#inherited = state && { state, unpacking: new Unpacking() };
     this.#limited = new LimitedLogger(logger, {
       now: monotonicNow,
       wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
     });
     this.#loop = loop;
     this.#plan = makePlan(options.configuration);
-    this.#state = initialOrchestration(this.#plan);
-    this.#unsearched = new Set(options.configuration.partitions.map(({ name }) => name));
+    this.#state = state === undefined ? initialOrchestration(this.#plan) : orchestrationOf(state);
+    const partitions = options.configuration.partitions.map(({ name }) => name);
+    this.#unsearched = new Set(state?.unsearched ?? partitions);
     this.#partitions = new PartitionBook(options.configuration, monotonicNow());
-    prepareControlSocket(options.controlSocket);
-    this.#journal = new CrashJournal(options.controlSocket, (message) =>
-      this.#logger.warn(message),
-    );
+    if (state !== undefined) this.#partitions.restore(state.standings);
+    if (state?.wallOffset !== undefined) goOnWithOffset(state.wallOffset);
+    this.#journal = this.#openJournal();
+    this.#reexecution = new Reexecution(loop, logger, this.#handing());
     this.#performer = new Performer(loop, options.configuration, {
+      inherited: this.#inherited,
       journal: this.#journal,
       hello: {
         kind: "hello",
@@ -186,9 +216,23 @@ class Orchestrator {
     });
   }
 
-  /** Takes its control socket, ends what a killed predecessor left, then starts what it should. */
-  start(options: OrchestratorOptions): void {
-    this.#control = new ControlServer(this.#loop, {
+  #openJournal(): CrashJournal {
+    const { controlSocket } = this.#options;
+    const onTrouble = (message: string) => this.#logger.warn(message);
+    if (this.#inherited === undefined) {
+      prepareControlSocket(controlSocket);
+      return new CrashJournal(controlSocket, onTrouble);
+    }
+    const { journal } = this.#inherited.state;
+    const lock = this.#inherited.unpacking.take(journal.lock);
+    return new CrashJournal(controlSocket, onTrouble, { journal, lock });
+  }
+
+  #listen(): ControlServer<ControlRequest> {
+    const options = this.#options;
+    const listener = this.#inherited?.state.control.listener;
+    return new ControlServer(this.#loop, {
+      inherited: listener && this.#inherited?.unpacking.takeListener(listener),
       path: options.controlSocket,
       policy: allowUsers([process.geteuid?.() ?? 0]),
       limits: defaultControlLimits,
@@ -202,8 +246,18 @@ class Orchestrator {
         this.#journal.restore();
       },
     });
+  }
+
+  /** Takes its control socket, ends what a killed predecessor left, then starts what it should. */
+  start(): void {
+    this.#control = this.#listen();
     this.#journal.keepFiles(this.#loop);
+    if (this.#inherited !== undefined) {
+      this.#goOn(this.#inherited, this.#control);
+      return;
+    }
     this.#endLeftovers(() => {
+      this.#isOpen = true;
       this.#performer.open();
       this.#handle({ kind: "boot" });
       this.#notifier.tell("READY=1");
@@ -211,7 +265,119 @@ class Orchestrator {
     });
   }
 
-  #endLeftovers(onDone: () => void): void {
+  /** Goes on where the program before this one was, and answers whoever asked for it. */
+  #goOn({ state, unpacking }: Inherited, control: ControlServer<ControlRequest>): void {
+    const { client } = state.control;
+    const call = client && control.goOn({ ...client, socket: unpacking.take(client.socket) });
+    this.#isOpen = true;
+    this.#told = state.events.newest;
+    for (const name of state.reachable) this.#connected.add(name);
+    this.#performer.open();
+    this.#redo();
+    for (const event of state.held) this.#handle(event);
+    this.#handle({ kind: "time" });
+    const entries = state.processes.map(
+      ({ name, state: { awaitedEndings } }) => [name, awaitedEndings] as const,
+    );
+    this.#performer.awaitEndings(new Map(entries));
+    this.#notifier.tell("READY=1", `MAINPID=${process.pid}`);
+    this.#keepWatchdog();
+    reexecutionKillPoint("reexecute:unpacked");
+    const { version, commit } = state.program;
+    this.#logger.info(
+      `version ${hostlerVersion} (${hostlerCommit}) goes on with what version ${version} ` +
+        `(${commit}) did, ${state.children.length} children among it`,
+    );
+    if (call !== undefined) answerControl(this.#view(), { id: 0, verb: "about" }, call);
+    reexecutionKillPoint("reexecute:told");
+  }
+
+  /** Begins again what no program can hand to another: looking, clearing, checks of readiness. */
+  #redo(): void {
+    for (const [name, state] of this.#state.processes) {
+      const { phase } = state;
+      if (phase === "uncertain") {
+        this.#perform(name, { kind: "find", invocation: state.invocation });
+      } else if (phase === "clearing" && state.endingBy === undefined) {
+        this.#perform(name, { kind: "clear", instance: state.instance });
+      }
+    }
+    this.#watchReadiness();
+  }
+
+  #watchReadiness(): void {
+    for (const [name, state] of this.#state.processes) {
+      if (state.phase !== "running") continue;
+      this.#perform(name, { kind: "watch-readiness", instance: state.instance });
+    }
+  }
+
+  #handing(): Handing {
+    const isStopping = () => this.#state.shutdown !== "no";
+    const isSearching = () => !this.#isOpen || this.#searching > 0;
+    const underWay = () =>
+      isSearching() ? "the search for what was left running" : this.#performer.underWay;
+    return {
+      get isStopping() {
+        return isStopping();
+      },
+      get underWay() {
+        return underWay();
+      },
+      pack: (luggage, client) => this.#pack(luggage, client),
+      hold: () => {
+        this.#isHeld = true;
+        this.#performer.pause();
+      },
+      release: () => this.#release(),
+      dropUnsettled: () => this.#performer.dropUnsettled(),
+      noteDryRun: (invocation, standing) => {
+        if (standing === "begins") this.#journal.starting(invocation, "a dry run");
+        else this.#journal.ended(invocation);
+      },
+      notify: (...lines) => this.#notifier.tell(...lines),
+    };
+  }
+
+  #release(): void {
+    hearSignals();
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#performer.resume();
+    this.#watchReadiness();
+    this.#handle({ kind: "time" });
+  }
+
+  #pack(luggage: Luggage, client: CarriedCall | undefined): OrchestratorState {
+    const listener = this.#control?.listener;
+    const { configurationText, controlSocket } = this.#options;
+    return {
+      format: STATE_FORMAT,
+      version: STATE_VERSION,
+      owner: ownIdentity(),
+      program: { version: hostlerVersion, commit: hostlerCommit },
+      controlSocket,
+      configuration: configurationText && { ...configurationText },
+      wallOffset: wallClockOffset(),
+      control: {
+        listener: luggage.packListener(listener),
+        client: client && { socket: luggage.pack(client.socket), id: client.id },
+      },
+      processes: [...this.#state.processes].map(([name, state]) => ({ name, state })),
+      reachable: [...this.#state.reachable],
+      unsearched: [...this.#unsearched],
+      held: this.#queue.filter(isHeldEvent),
+      standings: this.#partitions.save(),
+      ...this.#performer.pack(luggage),
+    };
+  }
+
+  #endLeftovers(onEnd: () => void): void {
+    this.#searching += 1;
+    const onDone = () => {
+      this.#searching -= 1;
+      onEnd();
+    };
     const isLast = this.#unsearched.size === 0;
     this.#journal.endLeftovers(this.#loop, { isLast }, (found) => {
       for (const name of found) {
@@ -257,7 +423,9 @@ class Orchestrator {
   /** One turn: decide and perform until nothing follows, then look at the clock. */
   #handle(event: OrchestrationEvent): void {
     this.#queue.push(event);
-    if (this.#deciding) return;
+    // Who is to stop everything becomes no other program.
+    if (this.#isHeld && event.kind === "shutdown") this.#release();
+    if (this.#deciding || this.#isHeld) return;
     this.#deciding = true;
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
@@ -345,6 +513,9 @@ class Orchestrator {
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
       about: () => this.#program.about(),
+      reexecute: (request, call) => {
+        this.#reexecution.begin(request, call).catch((failure) => this.#loop.fail(failure));
+      },
       tell: (names, event) => this.#handle({ kind: "wish", names, event }),
       signal: (name, signal) => {
         const state = this.#state.processes.get(name);
@@ -370,6 +541,20 @@ class Orchestrator {
     this.#limited[Symbol.dispose]();
     this.#journal.close();
   }
+}
+
+/** Events that another program can take up; the others come by themselves. */
+function isHeldEvent(event: OrchestrationEvent): event is HeldEvent {
+  return !["boot", "shutdown", "time"].includes(event.kind);
+}
+
+/** Where the program before this one was. */
+function orchestrationOf(state: OrchestratorState): ReturnType<typeof initialOrchestration> {
+  return {
+    processes: new Map(state.processes.map(({ name, state: process }) => [name, process])),
+    reachable: new Set(state.reachable),
+    shutdown: "no",
+  };
 }
 
 /** What is refused leaves no file that it made. */
@@ -398,8 +583,9 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
   }
   ignoreSignals((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
-  const { controlSocket } = options;
-  await outwaitPredecessor(loop, controlSocket, readHolder(lockPath(controlSocket)));
+  const { controlSocket, inherited } = options;
+  const holder = inherited === undefined ? readHolder(lockPath(controlSocket)) : undefined;
+  if (inherited === undefined) await outwaitPredecessor(loop, controlSocket, holder);
   const files = noteMissingFiles(controlSocket);
   const orchestrator = makeOrLeaveNothing(files, () => new Orchestrator(options, logger, loop));
   const failed = Promise.withResolvers<number>();
@@ -414,8 +600,10 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
       asked = true;
     });
   }
-  const start = () => orchestrator.start(options);
+  const start = () => orchestrator.start();
   makeOrLeaveNothing(files, start, () => orchestrator.close());
+  // Those that came while it became this program wait for it.
+  hearSignals();
   const code = await Promise.race([
     orchestrator.whenDown.then(() => ExitCode.done),
     failed.promise,

@@ -45,6 +45,15 @@ export class PartitionBook {
     }
   }
 
+  /** How the partitions stand, for another program to go on with. */
+  save(): { readonly name: string; readonly standing: PartitionStanding }[] {
+    return [...this.#standings].map(([name, standing]) => ({ name, standing }));
+  }
+
+  restore(saved: ReturnType<PartitionBook["save"]>): void {
+    for (const { name, standing } of saved) this.#standings.set(name, standing);
+  }
+
   connected(name: string, agent: AgentIdentity | undefined, now: MonotonicTime): void {
     this.#standings.set(name, { state: "connected", since: now, agent });
   }

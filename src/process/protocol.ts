@@ -43,6 +43,7 @@ const text = v.pipe(
 );
 const identifier = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const invocation = v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/, "Expected 32 hexadecimal digits"));
+const digest = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "Expected 64 hexadecimal digits"));
 const processId = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 
 export const endingSchema = v.variant("kind", [
@@ -191,6 +192,15 @@ export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("partitions") }),
   /** Which program answers: the file that runs, and not the one that stands at its path. */
   v.strictObject({ id: identifier, verb: v.literal("about") }),
+  /** Goes on as another program; that one answers, as `about` does. */
+  v.strictObject({
+    id: identifier,
+    verb: v.literal("reexecute"),
+    /** An absolute path; the file that a new start would run when nothing is said. */
+    program: v.optional(text),
+    /** SHA-256 that the file must have. */
+    digest: v.optional(digest),
+  }),
   v.strictObject({ id: identifier, verb: v.literal("show"), name }),
   v.strictObject({ id: identifier, verb: v.literal("start"), name }),
   v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
@@ -299,7 +309,7 @@ export const aboutSchema = v.object({
   version: v.string(),
   commit: v.string(),
   /** SHA-256 of the file that runs, in hexadecimal. */
-  digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "Expected 64 hexadecimal digits")),
+  digest,
   /** Where that file is; " (deleted)" behind it when it is gone: proc_pid_exe(5). */
   program: v.string(),
   process_id: processId,

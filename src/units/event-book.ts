@@ -48,13 +48,41 @@ export class EventBook<Entry> {
     this.#sequence += 1;
     const event = { sequence: this.#sequence, at, name, entry };
     this.#all.push(event);
+    this.#listOf(name).push(event);
+    return event;
+  }
+
+  /** All that is kept, each event once: `older` are those of single names alone. */
+  save(): {
+    readonly newest: number;
+    readonly older: readonly BookedEvent<Entry>[];
+    readonly all: readonly BookedEvent<Entry>[];
+  } {
+    const all = this.#all.last(EVENT_LIMIT);
+    const first = all[0]?.sequence ?? Number.POSITIVE_INFINITY;
+    const older = [...this.#byName.values()].flatMap((list) =>
+      list.last(HISTORY_LIMIT).filter(({ sequence }) => sequence < first),
+    );
+    return { newest: this.#sequence, older, all };
+  }
+
+  /** Goes on with what was saved, in place of an empty book. */
+  restore(saved: ReturnType<EventBook<Entry>["save"]>): void {
+    this.#sequence = saved.newest;
+    for (const event of saved.older) this.#listOf(event.name).push(event);
+    for (const event of saved.all) {
+      this.#all.push(event);
+      this.#listOf(event.name).push(event);
+    }
+  }
+
+  #listOf(name: string): BoundedList<BookedEvent<Entry>> {
     let list = this.#byName.get(name);
     if (list === undefined) {
       list = new BoundedList(HISTORY_LIMIT);
       this.#byName.set(name, list);
     }
-    list.push(event);
-    return event;
+    return list;
   }
 
   /** What is kept of a name that is no more is kept of all together alone. */

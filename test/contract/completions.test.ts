@@ -100,7 +100,10 @@ function cases(shell: Shell): void {
       ["hostler", "install", "--role", "process-"],
       ["process-orchestrator", "process-agent"],
     ],
-    [["hostler", "process", "re"], ["restart"]],
+    [
+      ["hostler", "process", "re"],
+      ["reexecute", "restart"],
+    ],
     [["hostler", "process", "list", "--wa"], ["--watch"]],
     [
       ["hostler", "process", "wait", "--until", ""],

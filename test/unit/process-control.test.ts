@@ -90,6 +90,7 @@ class Stage {
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
       partitions: () => [],
+      reexecute: () => {},
       about: () => Promise.reject(new Error("EIO: i/o error, read")),
       tell: (names, event) => stage.handle({ kind: "wish", names, event }),
       signal: () => false,
@@ -149,6 +150,7 @@ class Stage {
       },
       isBehind: false,
       onDrained: () => {},
+      carry: () => undefined,
     };
     answerControl(this.#view(), request, call);
   }

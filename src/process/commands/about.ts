@@ -1,5 +1,7 @@
+import { isAbsolute } from "node:path";
 import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns } from "../../command-line/table.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { OrchestratorClient } from "../client.ts";
 import type { About } from "../protocol.ts";
@@ -13,6 +15,30 @@ interface AboutOptions {
 export async function runAbout(options: AboutOptions): Promise<number> {
   using client = await OrchestratorClient.connect(options["control-socket"]);
   const about = await client.about();
+  if (options.json) await printJson(about);
+  else await printText(renderAbout(about));
+  return ExitCode.done;
+}
+
+interface ReexecuteOptions extends AboutOptions {
+  readonly file: string | undefined;
+  readonly digest: string | undefined;
+}
+
+/** Has the orchestrator go on as another program, and prints which one that is. */
+export async function runReexecute(options: ReexecuteOptions): Promise<number> {
+  const { file, digest } = options;
+  if (file !== undefined && !isAbsolute(file)) {
+    throw new UsageError(`Expected the absolute path of a file, received ${file}`);
+  }
+  if (digest !== undefined && !/^[0-9a-f]{64}$/.test(digest)) {
+    throw new UsageError(`Expected 64 hexadecimal digits after --digest, received ${digest}`);
+  }
+  using client = await OrchestratorClient.connect(options["control-socket"]);
+  const about = await client.reexecute({
+    ...(file !== undefined && { program: file }),
+    ...(digest !== undefined && { digest }),
+  });
   if (options.json) await printJson(about);
   else await printText(renderAbout(about));
   return ExitCode.done;

@@ -3,15 +3,18 @@ import { tellText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
+import { readConfigurationText } from "../../toml/configuration-file.ts";
 import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import {
   type ConfigurationOutcome,
+  configurationLimits,
   holdenConfiguration,
-  readConfiguration,
+  parseConfiguration,
 } from "../configuration.ts";
 import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
+import { inheritState } from "../perform/inheritance.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
 
 interface LogFlags {
@@ -89,11 +92,17 @@ interface OrchestratorFlags extends LogFlags {
 }
 
 export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
-  return await orchestrate(readConfiguration(flags.config), {
-    ...flags,
-    calledAs: "hostler process orchestrator",
-    configurationPath: flags.config,
-  });
+  const inherited = inheritState();
+  const called = { ...flags, calledAs: "hostler process orchestrator" as const, inherited };
+  const file = flags.config;
+  const read =
+    inherited?.configuration === undefined
+      ? readConfigurationText(file, configurationLimits.fileBytes)
+      : { kind: "text" as const, text: inherited.configuration.text };
+  if (read.kind === "refused") return await orchestrate(read, called);
+  const { text } = read;
+  const configurationText = { file, text };
+  return await orchestrate(parseConfiguration(file, text), { ...called, configurationText });
 }
 
 interface HoldenOrchestratorFlags extends LogFlags {
@@ -110,7 +119,8 @@ export async function runHoldenOrchestratorCommand(
     agentCommand: flags["agent-command"],
     socket: checkSocketPath("HOLDEN_SOCKET_PATH", holdenSocketPath()),
   });
-  return await orchestrate(outcome, { ...flags, calledAs: "holden-orchestrator" });
+  const called = { calledAs: "holden-orchestrator" as const, inherited: inheritState() };
+  return await orchestrate(outcome, { ...flags, ...called });
 }
 
 async function orchestrate(
@@ -118,14 +128,15 @@ async function orchestrate(
   flags: LogFlags & {
     readonly "control-socket": string;
     readonly calledAs: OrchestratorOptions["calledAs"];
-    readonly configurationPath?: string;
+    readonly configurationText?: OrchestratorOptions["configurationText"];
+    readonly inherited: OrchestratorOptions["inherited"];
   },
 ): Promise<number> {
   if (outcome.kind === "refused") {
     tellText(formatErrors(outcome.errors));
     return ExitCode.usage;
   }
-  const { calledAs, configurationPath } = flags;
+  const { calledAs, configurationText, inherited } = flags;
   const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
   applyLogFlags(flags);
   const { runOrchestrator } = await import("../orchestrator.ts");
@@ -134,7 +145,8 @@ async function orchestrate(
     configuration: outcome.configuration,
     warnings: outcome.warnings.map(formatWarning),
     controlSocket,
-    ...(configurationPath !== undefined && { configurationPath }),
+    configurationText,
+    inherited,
   });
 }
 

@@ -14,8 +14,11 @@ import {
   type Hello,
   helloSchema,
   limits,
+  PROTOCOL_VERSION,
   type WireEnding,
 } from "../protocol.ts";
+import type { CarriedLink } from "../protocol-state.ts";
+import type { Luggage } from "./luggage.ts";
 import { identifyAgent, verifyChild } from "./verify-process.ts";
 
 type Unnumbered<Request> = Request extends unknown ? Omit<Request, "id"> : never;
@@ -105,6 +108,33 @@ export class AgentLink {
     this.#deadline = loop.wakeAfter(limits.helloTime, () => {
       this.close(`it said no hello within ${limits.helloTime} ms`);
     });
+  }
+
+  /** Everything was answered, and nothing is on its way: another program can go on with it. */
+  get isIdle(): boolean {
+    return this.isUp && this.#pending.size === 0 && this.#frames.isIdle;
+  }
+
+  pack(luggage: Luggage): CarriedLink {
+    return {
+      socket: luggage.pack(this.#frames.stream.socket),
+      protocol: PROTOCOL_VERSION,
+      dialled: this.#dialled,
+      agentProcessId: this.#agentProcessId,
+      nextId: this.#nextId,
+      running: [...this.#running],
+    };
+  }
+
+  /** Goes on where the program before this one was: both sides have said hello. */
+  goOn({ agentProcessId, nextId, running }: CarriedLink): void {
+    this.#deadline[Symbol.dispose]();
+    const { frameBytes, frameDescriptors } = limits;
+    this.#frames.setLimits({ frameBytes, frameDescriptors });
+    this.#agentProcessId = agentProcessId;
+    this.#nextId = nextId;
+    for (const invocation of running) this.#running.add(invocation);
+    this.#up = true;
   }
 
   /** Speaks first, where that is ours. Apart from the making: a peer may be gone already. */

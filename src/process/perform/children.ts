@@ -58,7 +58,7 @@ export interface ChildHandlers {
   onCleared(invocation: string): void;
 }
 
-interface Child {
+export interface Child {
   readonly processId: number;
   readonly process: OwnedDescriptor;
   readonly leftovers: "kill" | "keep";
@@ -121,6 +121,8 @@ export class Children {
   readonly #launching = new Map<string, OwnedDescriptor>();
   /** Instances that stay unreaped, dead or not, until somebody has looked at them. */
   readonly #held = new Set<string>();
+  /** Launchers that failed and are not reaped yet. */
+  #discarded = 0;
   /** Instances that are dead, whose rest is being killed. */
   readonly #clearing = new Set<string>();
   /** Who waits for the end of an instance and of its rest. */
@@ -142,6 +144,20 @@ export class Children {
 
   get count(): number {
     return this.#children.size;
+  }
+
+  /** Those that are not reaped, by their invocations. */
+  get all(): ReadonlyMap<string, Child> {
+    return this.#children;
+  }
+
+  /** What has begun here and has not come to its end, in words; undefined when nothing has. */
+  get underWay(): string | undefined {
+    if (this.#launching.size > 0) return "a start through the launcher";
+    if (this.#discarded > 0) return "the end of a launcher";
+    if (this.#held.size > 0) return "a start that is still to be told";
+    if (this.#clearing.size > 0) return "the end of what an instance left behind";
+    return undefined;
   }
 
   /** True while the instance lives, or its rest does. */
@@ -409,7 +425,9 @@ export class Children {
 
   /** Reaps a launcher that failed; it ends by itself right after its report. */
   #discard(process: OwnedDescriptor, group: InstanceGroup | undefined, onGone: () => void): void {
+    this.#discarded += 1;
     const watch = this.#loop.watch(process, "readable", () => {
+      this.#discarded -= 1;
       waitForChild(process, "reap");
       watch[Symbol.dispose]();
       process.close();

@@ -8,7 +8,9 @@ import { describeRefusal, refusalCode, withFile } from "../../journal/file-refus
 import { readHolder, tellHolder } from "../../journal/lock-holder.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { Milliseconds } from "../../units/units.ts";
+import type { CarriedJournal } from "../protocol-state.ts";
 import { clearInvocation } from "./leftovers.ts";
+import type { Luggage } from "./luggage.ts";
 import { findLeft, type OwnerMark, ownerMark, ownerVariable } from "./owner-mark.ts";
 import { bootId, findInvocation } from "./process-table.ts";
 
@@ -62,15 +64,34 @@ export class CrashJournal {
   /** The file lacks lines, because it could not be written; the next success writes all anew. */
   #isBehind = false;
 
-  /** @throws AlreadyRunning; FileRefused when the files cannot be used. */
-  constructor(controlSocket: string, onTrouble: (message: string) => void) {
+  /**
+   * @param carried what the program before this one had of it: nobody was left by anybody then
+   * @throws AlreadyRunning; FileRefused when the files cannot be used.
+   */
+  constructor(
+    controlSocket: string,
+    onTrouble: (message: string) => void,
+    carried?: { readonly journal: CarriedJournal; readonly lock: OwnedDescriptor },
+  ) {
     this.#onTrouble = onTrouble;
     this.#controlSocket = controlSocket;
+    const path = journalPath(controlSocket);
+    this.#path = path;
+    if (carried !== undefined) {
+      const { alive, left, made, isDoubtful, run } = carried.journal;
+      this.#lock = carried.lock;
+      this.#mark = { ...ownerMark(controlSocket, this.#lock), run };
+      this.#left = new Map(left);
+      this.#made = new Map(made);
+      this.#isDoubtful = isDoubtful;
+      for (const [invocation, name] of alive) this.#alive.set(invocation, name);
+      this.#journal = openJournal(path);
+      this.#write();
+      return;
+    }
     const hadLock = existsSync(lockPath(controlSocket));
     this.#lock = takeLock(controlSocket);
     this.#mark = ownerMark(controlSocket, this.#lock);
-    const path = journalPath(controlSocket);
-    this.#path = path;
     const read = withFile({ what: "read the crash journal", path, otherwise }, () =>
       readLeftovers(path),
     );
@@ -88,13 +109,21 @@ export class CrashJournal {
     }
     for (const { invocation, name } of findLeft(this.#mark).left) this.#left.set(invocation, name);
     for (const [invocation, name] of this.#left) this.#alive.set(invocation, name);
-    const what = "write the crash journal";
-    this.#journal = withFile(
-      { what, path, otherwise },
-      () => new AppendJournal(path, COMPACT_ABOVE),
-    );
+    this.#journal = openJournal(path);
     // Until they are ended they stay written down: this orchestrator may be killed as well.
-    withFile({ what, path, otherwise }, () => this.#compact());
+    withFile({ what: "write the crash journal", path, otherwise }, () => this.#compact());
+  }
+
+  /** For another program to go on with; what was drawn for starts to come is left out. */
+  pack(luggage: Luggage, drawn: readonly string[]): CarriedJournal {
+    return {
+      lock: luggage.pack(this.#lock),
+      run: this.#mark.run,
+      alive: [...this.#alive].filter(([invocation]) => !drawn.includes(invocation)),
+      left: [...this.#left],
+      made: [...this.#made],
+      isDoubtful: this.#isDoubtful,
+    };
   }
 
   /**
@@ -295,6 +324,12 @@ const otherwise = "give another --control-socket";
 const journalPath = (controlSocket: string) => `${controlSocket}.journal`;
 
 export const lockPath = (controlSocket: string) => `${controlSocket}.lock`;
+
+/** @throws FileRefused */
+function openJournal(path: string): AppendJournal {
+  const what = "write the crash journal";
+  return withFile({ what, path, otherwise }, () => new AppendJournal(path, COMPACT_ABOVE));
+}
 
 /** Takes the lock, and writes into it who holds it. @throws AlreadyRunning, FileRefused */
 function takeLock(controlSocket: string): OwnedDescriptor {

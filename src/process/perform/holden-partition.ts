@@ -13,7 +13,9 @@ import {
   HoldenType,
 } from "../holden-protocol.ts";
 import { type Instance, START_ANSWER_LIMIT } from "../lifecycle.ts";
+import type { CarriedHoldenPartition } from "../protocol-state.ts";
 import type { PartitionSpecification } from "../specification.ts";
+import type { Luggage, Unpacking } from "./luggage.ts";
 import type {
   CommandRequest,
   CommandResult,
@@ -47,6 +49,10 @@ export class HoldenPartition implements Partition {
   readonly #handlers: RemoteHandlers;
   readonly #instances = new Map<string, RemoteInstance>();
   readonly #untold: UntoldEndings;
+  /** Names of the processes whose instances these are. */
+  readonly #names = new Map<string, string>();
+  /** Starts that are not answered yet. */
+  #starting = 0;
   #timer: Disposable | undefined;
   #reachable = false;
   #closed = false;
@@ -63,8 +69,34 @@ export class HoldenPartition implements Partition {
     this.#untold = new UntoldEndings((message) => options.handlers.onTrouble(message));
   }
 
+  get underWay(): string | undefined {
+    return this.#starting > 0 ? "the answer to a start" : undefined;
+  }
+
+  pack(luggage: Luggage): CarriedHoldenPartition {
+    const instances = [...this.#names].flatMap(([invocation, name]) => {
+      const instance = this.#instances.get(invocation);
+      return instance === undefined ? [] : [{ ...instance.pack(luggage), name }];
+    });
+    return { name: this.#specification.name, reachable: this.#reachable, instances };
+  }
+
+  /** Watches what the program before this one watched, before `open`. @throws WrongLuggage */
+  unpack(carried: CarriedHoldenPartition, unpacking: Unpacking): void {
+    this.#reachable = carried.reachable;
+    for (const { name, process, dead, notice, ...identity } of carried.instances) {
+      const taken = unpacking.takeProcess(process, identity.processId);
+      this.#watch(name, { ...identity, process: taken, past: { dead, notice } });
+    }
+  }
+
   /** Asks for a PONG until one comes. */
   open(): void {
+    if (this.#reachable) return;
+    this.#ask();
+  }
+
+  #ask(): void {
     this.#exchange(encodePing(), (answer) => {
       if (this.#closed) return;
       if (answer.kind === "refused" && answer.message === "pong") {
@@ -81,7 +113,7 @@ export class HoldenPartition implements Partition {
     else this.#handlers.onMissed(reason);
     this.#reachable = false;
     this.#timer?.[Symbol.dispose]();
-    this.#timer = this.loop.wakeAfter(PING_INTERVAL, () => this.open());
+    this.#timer = this.loop.wakeAfter(PING_INTERVAL, () => this.#ask());
   }
 
   /** One request and its answer, on a connection of its own. */
@@ -119,7 +151,11 @@ export class HoldenPartition implements Partition {
       this.#emit(name, { kind: "start-refused", invocation, refusal });
       return;
     }
-    this.#exchange(request, (answer) => this.#onAnswer(name, invocation, answer));
+    this.#starting += 1;
+    this.#exchange(request, (answer) => {
+      this.#starting -= 1;
+      this.#onAnswer(name, invocation, answer);
+    });
   }
 
   #onAnswer(name: string, invocation: string, answer: Answer): void {
@@ -146,7 +182,13 @@ export class HoldenPartition implements Partition {
     }
     // Its agent reaps at once: a child that is gone already has no number any more.
     const processId = verified.kind === "process" ? verified.processId : 0;
-    const identity = { invocation, processId, process, parentTells: false };
+    this.#watch(name, { invocation, processId, process, parentTells: false });
+    this.#emit(name, { kind: "started", invocation, processId });
+  }
+
+  #watch(name: string, identity: ConstructorParameters<typeof RemoteInstance>[1]): void {
+    const { invocation } = identity;
+    this.#names.set(invocation, name);
     const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
       onDeath: (ending) => {
         this.#emit(name, { kind: "died", invocation, ending });
@@ -155,12 +197,13 @@ export class HoldenPartition implements Partition {
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
       onDone: () => {
         this.#untold.delete(name, instance);
+        this.#names.delete(invocation);
         this.#instances.delete(invocation);
       },
       onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
     });
     this.#instances.set(invocation, instance);
-    this.#emit(name, { kind: "started", invocation, processId });
+    if (identity.past?.dead === true) this.#untold.add(name, instance);
   }
 
   /** Holden carries no invocation: a start that was not answered cannot be looked for. */

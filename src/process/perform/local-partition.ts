@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { signalProcess } from "../../../ffi/pidfd.ts";
 import { PreparedSpawn } from "../../../ffi/posix-spawn.ts";
@@ -10,11 +11,13 @@ import {
   receiveCredentials,
 } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import type { InstanceGroups } from "../../event-loop/instance-groups.ts";
+import { InstanceGroup, type InstanceGroups } from "../../event-loop/instance-groups.ts";
 import type { Ending } from "../../units/ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
+import type { CarriedChild } from "../protocol-state.ts";
 import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
+import type { Luggage, Unpacking } from "./luggage.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -80,6 +83,37 @@ export class LocalPartition implements Partition {
       onCleared: (invocation: string) => this.#names.delete(invocation),
     };
     this.#children = new Children(loop, childHandlers, groups);
+  }
+
+  get underWay(): string | undefined {
+    return this.#commands.size > 0 ? "a check of readiness" : this.#children.underWay;
+  }
+
+  /** Invocations that were drawn for starts to come: the next program draws its own. */
+  get drawn(): readonly string[] {
+    return [...this.#standby.values()];
+  }
+
+  pack(luggage: Luggage): CarriedChild[] {
+    return [...this.#children.all].map(([invocation, child]) => ({
+      invocation,
+      name: this.#names.get(invocation),
+      processId: child.processId,
+      process: luggage.pack(child.process),
+      leftovers: child.leftovers,
+      groupParent: child.group === undefined ? undefined : dirname(child.group.path),
+    }));
+  }
+
+  /** Is the parent of what the program before this one started. @throws WrongLuggage */
+  unpack(children: readonly CarriedChild[], unpacking: Unpacking): void {
+    for (const { invocation, name, processId, process, leftovers, groupParent } of children) {
+      const group =
+        groupParent === undefined ? undefined : InstanceGroup.left(groupParent, invocation);
+      const started = { processId, process: unpacking.takeProcess(process, processId) };
+      if (name !== undefined) this.#names.set(invocation, name);
+      this.#children.adopt(invocation, started, leftovers, group);
+    }
   }
 
   close(): void {

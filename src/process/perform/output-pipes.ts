@@ -11,10 +11,13 @@ const READS_A_TURN = 4;
 
 const memory = new NativeMemory(READ_SIZE);
 
-interface Pipe {
-  readonly stream: Stream;
+export interface PipeEnds {
   readonly read: OwnedDescriptor;
   readonly write: OwnedDescriptor;
+}
+
+interface Pipe extends PipeEnds {
+  readonly stream: Stream;
   readonly watch: Watch;
 }
 
@@ -27,14 +30,25 @@ export class OutputPipes implements Disposable {
   readonly #onLines: () => void;
   readonly #pipes: readonly Pipe[];
 
-  constructor(loop: EventLoop, book: LogBook, onLines: () => void) {
+  /** @param carried both ends of stdout, then of stderr, of the program before this one */
+  constructor(
+    loop: EventLoop,
+    book: LogBook,
+    onLines: () => void,
+    carried: readonly PipeEnds[] = [],
+  ) {
     this.#book = book;
     this.#onLines = onLines;
-    this.#pipes = (["stdout", "stderr"] as const).map((stream) => {
-      const { read, write } = makePipe();
+    this.#pipes = (["stdout", "stderr"] as const).map((stream, index) => {
+      const { read, write } = carried[index] ?? makePipe();
       const watch = loop.watch(read, "readable", () => this.#drain(read, stream));
       return { stream, read, write, watch };
     });
+  }
+
+  /** Both ends of stdout, then of stderr. */
+  get ends(): readonly PipeEnds[] {
+    return this.#pipes;
   }
 
   /** The ends that a child gets as its standard output and error. */

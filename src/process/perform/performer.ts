@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { faultHooks, killPoint } from "../../../ffi/fault-hooks.ts";
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
@@ -18,10 +19,12 @@ import {
 import { LogBook } from "../log-book.ts";
 import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
+import { CARRIED_LOG_BYTES, type OrchestratorState } from "../protocol-state.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { LocalPartition } from "./local-partition.ts";
+import type { Luggage, Unpacking } from "./luggage.ts";
 import { OutputPipes } from "./output-pipes.ts";
 import {
   encodeConstraints,
@@ -69,6 +72,17 @@ export interface PerformerHandlers {
   restartsAtOnceFrom(name: string): MonotonicTime | undefined;
 }
 
+/** What the program before this one has packed. */
+export interface Inherited {
+  readonly state: OrchestratorState;
+  readonly unpacking: Unpacking;
+}
+
+export type PackedPerformer = Pick<
+  OrchestratorState,
+  "journal" | "events" | "managed" | "strays" | "children" | "partitions" | "holden"
+>;
+
 /** Descriptors of the daemon itself, and of each process: four ends of pipes, a pidfd, one more. */
 const OWN_DESCRIPTORS = 48;
 const DESCRIPTORS_A_PROCESS = 6;
@@ -96,10 +110,9 @@ export class Performer {
   readonly #handlers: PerformerHandlers;
   readonly #journal: CrashJournal;
   readonly #strays: StraySweep;
-  readonly #partitions = new Map<
-    string | undefined,
-    Partition & { close?(): void; open?(): void }
-  >();
+  readonly #local: LocalPartition;
+  readonly #remote = new Map<string, RemotePartition>();
+  readonly #holden = new Map<string, HoldenPartition>();
   readonly #managed = new Map<string, Managed>();
   /** Commands that look for readiness and have not ended. */
   readonly #checks = new Set<string>();
@@ -112,6 +125,7 @@ export class Performer {
       readonly hello: Hello;
       readonly journal: CrashJournal;
       readonly handlers: PerformerHandlers;
+      readonly inherited?: Inherited | undefined;
     },
   ) {
     refuseTooFewDescriptors(configuration.processes.length);
@@ -128,8 +142,7 @@ export class Performer {
     const { onTrouble } = options.handlers;
     const { journal } = options;
     const groups = new InstanceGroups(journal.madeFolders, (path) => journal.made(path));
-    const local = new LocalPartition(loop, { emit, onPrepared, onTrouble }, groups);
-    this.#partitions.set(undefined, local);
+    this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble }, groups);
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail, agent) =>
@@ -142,30 +155,48 @@ export class Performer {
         onTrouble: (message) =>
           options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
       };
-      const partition =
-        specification.protocol === "holden"
-          ? new HoldenPartition(loop, specification, { emit, handlers })
-          : new RemotePartition(loop, specification, {
-              hello: options.hello,
-              emit,
-              handlers,
-              onPrepared,
-              onForgotten: (invocation) => this.#journal.ended(invocation),
-              restartsAtOnceFrom: (name) => options.handlers.restartsAtOnceFrom(name),
-            });
-      this.#partitions.set(specification.name, partition);
+      const { name } = specification;
+      if (specification.protocol === "holden") {
+        this.#holden.set(name, new HoldenPartition(loop, specification, { emit, handlers }));
+        continue;
+      }
+      const partition = new RemotePartition(loop, specification, {
+        hello: options.hello,
+        emit,
+        handlers,
+        onPrepared,
+        onForgotten: (invocation) => this.#journal.ended(invocation),
+        restartsAtOnceFrom: (process) => options.handlers.restartsAtOnceFrom(process),
+      });
+      this.#remote.set(name, partition);
     }
-    for (const specification of configuration.processes) this.#manage(specification);
+    const { inherited } = options;
+    for (const specification of configuration.processes) this.#manage(specification, inherited);
+    if (inherited !== undefined) this.#unpack(inherited);
   }
 
-  #manage(specification: ProcessSpecification): void {
+  /** Behind agents, of both kinds. */
+  get #agents(): readonly (readonly [name: string, RemotePartition | HoldenPartition])[] {
+    return [...this.#remote, ...this.#holden];
+  }
+
+  #manage(specification: ProcessSpecification, inherited: Inherited | undefined): void {
     const { name, output, readiness, logLimit } = specification;
-    const partition = this.#partitions.get(specification.partition);
-    if (partition === undefined) throw new Error(`Bug: no partition ${specification.partition}`);
+    const agent = specification.partition;
+    const partition =
+      agent === undefined ? this.#local : (this.#remote.get(agent) ?? this.#holden.get(agent));
+    if (partition === undefined) throw new Error(`Bug: no partition ${agent}`);
     const book = new LogBook(logLimit);
+    const carried = inherited?.state.managed.find((managed) => managed.name === name);
+    if (carried !== undefined) book.restore(carried.book);
+    const ends = carried?.pipes?.map(({ read, write }) => ({
+      read: inherited?.unpacking.take(read) as OwnedDescriptor,
+      write: inherited?.unpacking.take(write) as OwnedDescriptor,
+    }));
+    // It stands in the environment of who runs already.
     const notifyName =
       readiness.kind === "notify"
-        ? `@hostler-notify-${randomBytes(12).toString("hex")}`
+        ? (carried?.notifyName ?? `@hostler-notify-${randomBytes(12).toString("hex")}`)
         : undefined;
     const process: ManagedProcess = {
       specification,
@@ -173,7 +204,7 @@ export class Performer {
       environment: environmentOf(specification, notifyName, this.#journal.variableOf(name)),
       output:
         output === "log"
-          ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name))
+          ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name), ends)
           : undefined,
     };
     this.#managed.set(name, {
@@ -184,6 +215,94 @@ export class Performer {
       notify: undefined,
       readiness: undefined,
     });
+  }
+
+  /** @throws WrongLuggage */
+  #unpack({ state, unpacking }: Inherited): void {
+    this.events.restore(state.events);
+    this.#local.unpack(state.children, unpacking);
+    for (const carried of state.partitions) {
+      this.#remote.get(carried.name)?.unpack(carried, unpacking);
+    }
+    for (const carried of state.holden) this.#holden.get(carried.name)?.unpack(carried, unpacking);
+    for (const { name, notify } of state.managed) {
+      const managed = this.#managed.get(name);
+      if (managed === undefined || notify === undefined) continue;
+      const socket = unpacking.take(notify.socket);
+      managed.notify = this.#listenForNotices(managed, socket, notify.early);
+    }
+    for (const { invocation, name, rounds } of state.strays) {
+      this.#strays.add(invocation, name, rounds);
+    }
+  }
+
+  /** Takes back what would happen by itself, so that all that has begun comes to its end. */
+  pause(): void {
+    for (const managed of this.#managed.values()) {
+      managed.readiness?.cancel();
+      managed.readiness = undefined;
+    }
+    for (const partition of this.#remote.values()) partition.pause();
+  }
+
+  /** Nobody goes on with it after all; checks of readiness are begun anew by their effect. */
+  resume(): void {
+    for (const partition of this.#remote.values()) partition.resume();
+  }
+
+  /** What has begun and has not come to its end, in words; undefined when all has. */
+  get underWay(): string | undefined {
+    if (this.#checks.size > 0) return "a check of readiness";
+    for (const [name, partition] of this.#agents) {
+      const what = partition.underWay;
+      if (what !== undefined) return `${what}, partition ${name}`;
+    }
+    return this.#local.underWay;
+  }
+
+  /** Ends connections to agents that do not come to rest. */
+  dropUnsettled(): void {
+    for (const partition of this.#remote.values()) partition.dropUnsettled();
+  }
+
+  /** For another program to go on with. */
+  pack(luggage: Luggage): PackedPerformer {
+    const most = Math.floor(CARRIED_LOG_BYTES / Math.max(1, this.#managed.size));
+    const managed = [...this.#managed].map(([name, { process, book, notifyName, notify }]) => ({
+      name,
+      pipes: process.output?.ends.map(({ read, write }) => ({
+        read: luggage.pack(read),
+        write: luggage.pack(write),
+      })),
+      book: book.save(most),
+      notifyName,
+      notify: notify && { socket: luggage.pack(notify.socket), early: [...notify.early] },
+    }));
+    const { newest, older, all } = this.events.save();
+    return {
+      journal: this.#journal.pack(luggage, this.#local.drawn),
+      events: { newest, older: [...older], all: [...all] },
+      managed,
+      strays: this.#strays.save(),
+      children: this.#local.pack(luggage),
+      partitions: [...this.#remote.values()].map((partition) => partition.pack(luggage)),
+      holden: [...this.#holden.values()].map((partition) => partition.pack(luggage)),
+    };
+  }
+
+  /** Endings that somebody was about to be told of are waited for as long as before. */
+  awaitEndings(awaited: ReadonlyMap<string, readonly string[]>): void {
+    for (const [name, invocations] of awaited) {
+      const history = this.events.historyOf(name);
+      for (const invocation of invocations) {
+        const of = history.filter(
+          ({ entry }) => "invocation" in entry && entry.invocation === invocation,
+        );
+        const death = of.find(({ entry }) => entry.what === "died");
+        if (death === undefined || of.some(({ entry }) => entry.what === "ended")) continue;
+        this.#awaitEnding(name, invocation, death.at + ENDING_LIMIT);
+      }
+    }
   }
 
   /**
@@ -210,7 +329,7 @@ export class Performer {
 
   /** Begins to reach the agents. @throws SocketPathError when a listening path cannot be used. */
   open(): void {
-    for (const partition of this.#partitions.values()) partition.open?.();
+    for (const [, partition] of this.#agents) partition.open();
   }
 
   /** True when no check of readiness runs, or is about to be started by an agent. */
@@ -229,7 +348,9 @@ export class Performer {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
       this.#loop.afterTurn(() => {
         this.#managed.get(name)?.process.output?.settle();
-        if (event.ending === undefined) this.#awaitEnding(name, event.invocation);
+        if (event.ending === undefined) {
+          this.#awaitEnding(name, event.invocation, monotonicNow() + ENDING_LIMIT);
+        }
         this.#sweepAfter(name, event.invocation);
       });
     }
@@ -243,8 +364,8 @@ export class Performer {
   }
 
   /** Says that an ending is unknown which nobody told in time; a later one is noted as well. */
-  #awaitEnding(name: string, invocation: string): void {
-    this.#loop.wakeAfter(ENDING_LIMIT, () => {
+  #awaitEnding(name: string, invocation: string, until: MonotonicTime): void {
+    this.#loop.wakeAt(until, () => {
       if (!this.#handlers.isUntold(name, invocation)) return;
       this.events.add(name, { what: "ended", invocation, ending: nobodyTold }, monotonicNow());
       this.#handlers.onLines(name);
@@ -305,18 +426,28 @@ export class Performer {
         this.#emit(name, { kind: "start-refused", invocation, refusal });
         return;
       }
-      managed.notify = new NotifySocket(partition, socket, {
-        instance: () => this.#handlers.instanceOf(name),
-        onReady: (instance) =>
-          this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
-        onForeign: (sender, instance) =>
-          this.#handlers.onTrouble(
-            `${name}: READY=1 of process ${sender} does not count: expected it from the main ` +
-              `process${instance === undefined ? "" : `, ${instance.processId}`}`,
-          ),
-      });
+      managed.notify = this.#listenForNotices(managed, socket);
       partition.start(process, invocation, replaces);
     });
+  }
+
+  #listenForNotices(
+    { partition, process }: Managed,
+    socket: OwnedDescriptor,
+    early?: ConstructorParameters<typeof NotifySocket>[3],
+  ): NotifySocket {
+    const { name } = process.specification;
+    const handlers: ConstructorParameters<typeof NotifySocket>[2] = {
+      instance: () => this.#handlers.instanceOf(name),
+      onReady: (instance) =>
+        this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
+      onForeign: (sender, instance) =>
+        this.#handlers.onTrouble(
+          `${name}: READY=1 of process ${sender} does not count: expected it from the main ` +
+            `process${instance === undefined ? "" : `, ${instance.processId}`}`,
+        ),
+    };
+    return new NotifySocket(partition, socket, handlers, early);
   }
 
   #watchReadiness(managed: Managed, name: string, instance: Instance): void {
@@ -357,6 +488,7 @@ export class Performer {
       managed.notify?.[Symbol.dispose]();
       managed.process.output?.[Symbol.dispose]();
     }
-    for (const partition of this.#partitions.values()) partition.close?.();
+    this.#local.close();
+    for (const [, partition] of this.#agents) partition.close();
   }
 }

@@ -217,11 +217,26 @@ export class NotifySocket implements Disposable {
   /** Who said READY=1 and was not the instance: an armed start may be made before we know it. */
   #early: ProcessStatus[] = [];
 
-  constructor(partition: Partition, socket: OwnedDescriptor, handlers: NotifyHandlers) {
+  /** @param early whom the program before this one had heard too early */
+  constructor(
+    partition: Partition,
+    socket: OwnedDescriptor,
+    handlers: NotifyHandlers,
+    early: readonly ProcessStatus[] = [],
+  ) {
+    this.#early = [...early];
     this.#socket = socket;
     this.#loop = partition.loop;
     this.#handlers = handlers;
     this.#watch = partition.loop.watch(socket, "readable", () => this.#receive());
+  }
+
+  get socket(): OwnedDescriptor {
+    return this.#socket;
+  }
+
+  get early(): readonly ProcessStatus[] {
+    return this.#early;
   }
 
   #receive(): void {

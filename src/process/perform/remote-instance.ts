@@ -9,6 +9,8 @@ import { kill } from "../../../ffi/process.ts";
 import type { EventLoop, Readiness, Watch } from "../../event-loop/event-loop.ts";
 import type { Ending } from "../../units/ending.ts";
 
+import type { CarriedInstance } from "../protocol-state.ts";
+import type { Luggage } from "./luggage.ts";
 import { describeRefusedSignal } from "./partition.ts";
 
 const SIGKILL = 9;
@@ -49,6 +51,8 @@ export class RemoteInstance {
       readonly process: OwnedDescriptor;
       /** The agent that is its parent is connected, and will tell how it ended. */
       readonly parentTells: boolean;
+      /** What the program before this one knew of it. */
+      readonly past?: { readonly dead: boolean; readonly notice: Ending | undefined };
     },
     handlers: RemoteInstanceHandlers,
   ) {
@@ -58,7 +62,22 @@ export class RemoteInstance {
     this.#parentTells = identity.parentTells;
     this.#handlers = handlers;
     this.#kernelTells = processInformation(this.#process) !== "unsupported";
-    this.#watch = loop.watch(this.#process, "readable", (ready) => this.#onReady(ready));
+    this.#dead = identity.past?.dead ?? false;
+    this.#notice = identity.past?.notice;
+    const interest = this.#dead ? "hangup" : "readable";
+    this.#watch = loop.watch(this.#process, interest, (ready) => this.#onReady(ready));
+  }
+
+  /** For another program to go on with it. */
+  pack(luggage: Luggage): Omit<CarriedInstance, "name"> {
+    return {
+      invocation: this.invocation,
+      processId: this.processId,
+      process: luggage.pack(this.#process),
+      parentTells: this.#parentTells,
+      dead: this.#dead,
+      notice: this.#notice,
+    };
   }
 
   get isDead(): boolean {

@@ -6,7 +6,7 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { SaidOnce } from "../../logging/said-once.ts";
 import { Dialler } from "../../messaging/dialler.ts";
 import { FrameConnection } from "../../messaging/frame-connection.ts";
-import { KeptListener } from "../../messaging/kept-listener.ts";
+import { type InheritedListener, KeptListener } from "../../messaging/kept-listener.ts";
 import { makeSocketFolder } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
@@ -16,10 +16,12 @@ import { decodeEnding } from "../ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
 import type { AgentIdentity } from "../partition-book.ts";
-import { type Hello, limits, type Refused } from "../protocol.ts";
+import { type Hello, limits, PROTOCOL_VERSION, type Refused } from "../protocol.ts";
+import type { CarriedPartition } from "../protocol-state.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.ts";
 import { clearInvocation, endUncertain } from "./leftovers.ts";
+import type { Luggage, Unpacking } from "./luggage.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -81,6 +83,16 @@ export class RemotePartition implements Partition {
   /** Why it is not connected, or another agent was refused; until one connects. */
   readonly #said = new SaidOnce(SAID_REASONS);
   readonly #untold: UntoldEndings;
+  /** Names of the processes whose instances these are; a check's has none. */
+  readonly #names = new Map<string, string>();
+  /** Nothing is prepared and armed by itself: another program is to go on with this. */
+  #isPaused = false;
+  /** What listened for the program before this one. */
+  #carriedListener: InheritedListener | undefined;
+  /** The version of the wire in which it has said hello. */
+  #carriedProtocol = PROTOCOL_VERSION;
+  /** Starts that the agent held prepared for it. */
+  #carriedStandby: CarriedPartition["standby"] = [];
   #link: AgentLink | undefined;
   #dialler: Dialler | undefined;
   #listener: KeptListener | undefined;
@@ -122,7 +134,8 @@ export class RemotePartition implements Partition {
           this.#sayOnce(`cannot reach the agent at ${endpoint.path}: ${reason}`);
         },
       });
-      this.#dialler.dial();
+      if (this.#link === undefined) this.#dialler.dial();
+      this.#goOnWithLink();
       return;
     }
     makeSocketFolder(endpoint.path);
@@ -133,7 +146,95 @@ export class RemotePartition implements Partition {
       onExhausted: (error) => this.#handlers.onTrouble(error.message),
       onRemoved: () => makeSocketFolder(endpoint.path),
       onTrouble: this.#handlers.onTrouble,
+      ...(this.#carriedListener !== undefined && { inherited: this.#carriedListener }),
     });
+    this.#goOnWithLink();
+  }
+
+  #goOnWithLink(): void {
+    const link = this.#link;
+    if (link === undefined) return;
+    if (this.#carriedProtocol !== PROTOCOL_VERSION) {
+      // Both sides would have to say hello once more.
+      link.close(`it was greeted in version ${this.#carriedProtocol} of the wire`);
+      return;
+    }
+    for (const { name, invocation, replaces } of this.#carriedStandby) {
+      const standby = new Standby(link, invocation, replaces);
+      this.#standby.set(name, standby);
+      this.#armWhenDecided(name, standby);
+    }
+    this.#carriedStandby = [];
+  }
+
+  /** Takes back what would happen by itself; what has begun comes to its end. */
+  pause(): void {
+    this.#isPaused = true;
+    for (const standby of this.#standby.values()) standby.rest();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    for (const [name, standby] of this.#standby) {
+      if (!standby.isArmed) this.#armWhenDecided(name, standby);
+    }
+  }
+
+  get underWay(): string | undefined {
+    if (this.#owing.size > 0) return "the answer to a start";
+    if (this.#withdrawals.size > 0) return "the answer to a start that is taken back";
+    if (this.#searches.size > 0) return "the end of a connection";
+    if (this.#commands.size > 0) return "a check of readiness";
+    const isMade = [...this.#standby.values()].some((standby) => standby.isAnswered);
+    if (isMade) return "a start that the agent has made";
+    if (this.#link?.isUp === true && !this.#link.isIdle) return "an answer of the agent";
+    return undefined;
+  }
+
+  /** Ends connections that do not come to rest: their agents are reached again. */
+  dropUnsettled(): void {
+    const reason = "it does not come to rest, and another program goes on";
+    if (this.#link?.isUp === true && !this.#link.isIdle) this.#link.close(reason);
+    for (const link of [...this.#searches.keys()]) link.close(reason);
+  }
+
+  pack(luggage: Luggage): CarriedPartition {
+    // One that has not said hello yet is made anew; so is one that was left.
+    const link = this.#link?.isUp === true ? this.#link : undefined;
+    const standby = [...this.#standby].filter(([, { link: other }]) => other === link);
+    const instances = [...this.#names].flatMap(([invocation, name]) => {
+      const instance = this.#instances.get(invocation);
+      return instance === undefined ? [] : [{ ...instance.pack(luggage), name }];
+    });
+    return {
+      name: this.#specification.name,
+      listener: luggage.packListener(this.#listener?.carried),
+      link: link?.pack(luggage),
+      instances,
+      startedOn: [...this.#startedOn].flatMap(([invocation, startedOn]) =>
+        startedOn === link ? [invocation] : [],
+      ),
+      standby: standby.map(([name, { invocation, replaces }]) => ({ name, invocation, replaces })),
+    };
+  }
+
+  /** Watches what the program before this one watched, before `open`. @throws WrongLuggage */
+  unpack(carried: CarriedPartition, unpacking: Unpacking): void {
+    const { listener, link } = carried;
+    if (listener !== undefined) {
+      this.#carriedListener = unpacking.takeListener(listener);
+    }
+    for (const { name, process, dead, notice, ...identity } of carried.instances) {
+      const taken = unpacking.takeProcess(process, identity.processId);
+      this.#watch(name, { ...identity, process: taken, past: { dead, notice } });
+    }
+    if (link === undefined) return;
+    const socket = unpacking.take(link.socket);
+    this.#link = this.#makeLink(socket, link.dialled);
+    this.#link.goOn(link);
+    for (const invocation of carried.startedOn) this.#startedOn.set(invocation, this.#link);
+    this.#carriedStandby = carried.standby;
+    this.#carriedProtocol = link.protocol;
   }
 
   #take(socket: OwnedDescriptor, dialled: boolean): void {
@@ -148,6 +249,11 @@ export class RemotePartition implements Partition {
       this.#dialler?.redial();
       return;
     }
+    this.#link = this.#makeLink(socket, dialled);
+    this.#link.begin();
+  }
+
+  #makeLink(socket: OwnedDescriptor, dialled: boolean): AgentLink {
     const link: AgentLink = new AgentLink(this.loop, socket, {
       hello: this.#hello,
       dialled,
@@ -164,8 +270,7 @@ export class RemotePartition implements Partition {
         onDown: (reason) => this.#onDown(link, reason),
       },
     });
-    this.#link = link;
-    link.begin();
+    return link;
   }
 
   #refuse(
@@ -292,7 +397,7 @@ export class RemotePartition implements Partition {
   #prepareNext(link: AgentLink, managed: ManagedProcess, current: string): void {
     const { name, restart } = managed.specification;
     const useful = restart !== "never" && managed.constraints === undefined;
-    if (!useful || !link.isUp || this.#standby.has(name)) return;
+    if (!useful || !link.isUp || this.#standby.has(name) || this.#isPaused) return;
     // An instance that is gone already is being restarted by now.
     if (this.#instances.get(current)?.isDead !== false) return;
     const invocation = newInvocation();
@@ -315,6 +420,7 @@ export class RemotePartition implements Partition {
     if (decidedFrom === undefined) return;
     const arm = () => {
       if (this.#standby.get(name) !== standby || !standby.link.isUp) return;
+      if (this.#isPaused || standby.isArmed) return;
       // What was decided may have changed; and after the end it is asked for by name.
       if (this.#restartsAtOnceFrom(name) !== decidedFrom) return;
       if (this.#instances.get(standby.replaces)?.isDead === false) standby.arm();
@@ -446,9 +552,11 @@ export class RemotePartition implements Partition {
       readonly processId: number;
       readonly process: OwnedDescriptor;
       readonly parentTells: boolean;
+      readonly past?: { readonly dead: boolean; readonly notice: Ending | undefined };
     },
   ): void {
     const { invocation } = identity;
+    this.#names.set(invocation, name);
     const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
       onDeath: (ending) => {
         this.#emit(name, { kind: "died", invocation, ending });
@@ -457,12 +565,14 @@ export class RemotePartition implements Partition {
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
       onDone: () => {
         this.#untold.delete(name, instance);
+        this.#names.delete(invocation);
         this.#instances.delete(invocation);
         this.#startedOn.delete(invocation);
       },
       onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
     });
     this.#instances.set(invocation, instance);
+    if (identity.past?.dead === true) this.#untold.add(name, instance);
   }
 
   find(managed: ManagedProcess, invocation: string): void {

@@ -37,11 +37,17 @@ export class Standby {
     this.link.arm(this, (answer) => this.#onArmAnswer(answer));
   }
 
+  /** Takes an armed one back for a while; one that was made already stays, and is asked for. */
+  rest(): void {
+    if (this.#armed && this.#answer === undefined) this.link.disarm(this.invocation);
+  }
+
   #onArmAnswer(answer: PreparedAnswer): void {
     this.#armed = answer.kind !== "disarmed";
     const take = this.#onWithdrawn ?? this.#onAnswer;
-    if (take === undefined) this.#answer = answer;
-    else take(answer);
+    if (take !== undefined) take(answer);
+    // One that was taken back for a while is prepared as before.
+    else if (answer.kind !== "disarmed") this.#answer = answer;
   }
 
   /** Has it made, or takes what came of it when it made itself. */

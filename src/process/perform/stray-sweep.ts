@@ -39,6 +39,11 @@ export class StraySweep {
     this.#timer ??= this.#loop.wakeAfter(SWEEP_AFTER, () => this.#sweep());
   }
 
+  /** What is still to be looked for, for another program to go on with. */
+  save(): { readonly invocation: string; readonly name: string; readonly rounds: number }[] {
+    return [...this.#ended].map(([invocation, ended]) => ({ invocation, ...ended }));
+  }
+
   #sweep(): void {
     const wanted = new Map(this.#ended);
     const counts = new Map<string, number>();

@@ -45,6 +45,11 @@ export const exceptions: readonly ImportException[] = [
     reason: "the launcher stands in the path of a start: nothing else may be loaded before it",
   },
   {
+    from: "src/main.ts",
+    to: "src/process/dry-run.ts",
+    reason: "it stands in the path of a re-execution, and loads what the orchestrator loads alone",
+  },
+  {
     from: "src/process/launcher.ts",
     to: "ffi/",
     reason: "it decides nothing: it is one effect, performed in a process of its own",

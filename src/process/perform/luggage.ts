@@ -1,0 +1,93 @@
+import { existsSync } from "node:fs";
+import { keepOnExec, linkTarget, setCloseOnExec } from "../../../ffi/descriptor.ts";
+import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
+import type { InheritedListener } from "../../messaging/kept-listener.ts";
+import { ExitCode } from "../../units/exit-code.ts";
+import type { CarriedDescriptor, CarriedListener } from "../protocol-state.ts";
+import { descriptorInformation } from "./process-table.ts";
+
+/** Descriptors on their way through an exec: what is packed stays open, and is found by number. */
+export class Luggage {
+  readonly #packed: OwnedDescriptor[] = [];
+
+  /** Notes a descriptor, and what it is. Closed ones are a bug. */
+  pack(descriptor: OwnedDescriptor): CarriedDescriptor {
+    this.#packed.push(descriptor);
+    return { number: descriptor.number, is: linkTarget(descriptor) };
+  }
+
+  packListener(listener: InheritedListener | undefined): CarriedListener | undefined {
+    if (listener === undefined) return undefined;
+    return { socket: this.pack(listener.socket), file: listener.file };
+  }
+
+  /** Has an exec leave them open. */
+  keep(): void {
+    for (const { number } of this.#packed) keepOnExec(number);
+  }
+
+  /** The exec was refused: nobody else may get them. */
+  keepNot(): void {
+    for (const { number } of this.#packed) setCloseOnExec(number);
+  }
+}
+
+/** A descriptor is not what the state says: nothing is done with any of them. */
+export class WrongLuggage extends Error {
+  override readonly name = "WrongLuggage";
+  readonly exitCode = ExitCode.refused;
+
+  constructor(refusal: { readonly expected: string; readonly received: string }) {
+    super(
+      `Cannot go on with what the program before this one had open: expected ` +
+        `${refusal.expected}, received ${refusal.received}. Start the orchestrator again: it ` +
+        "ends what was left running, and starts anew.",
+    );
+  }
+}
+
+/** Takes what was packed, each once, and only when it is what it should be. */
+export class Unpacking {
+  readonly #taken = new Set<number>();
+
+  /** @throws WrongLuggage when another file is open there, none, or it was taken already */
+  take({ number, is }: CarriedDescriptor): OwnedDescriptor {
+    const expected = `descriptor ${number} to be ${is}`;
+    if (this.#taken.has(number)) {
+      throw new WrongLuggage({ expected, received: "the same number twice" });
+    }
+    if (!existsSync(`/proc/self/fdinfo/${number}`)) {
+      throw new WrongLuggage({ expected, received: "none" });
+    }
+    const descriptor = new OwnedDescriptor(number);
+    const found = linkTarget(descriptor);
+    if (found !== is) {
+      descriptor.release();
+      throw new WrongLuggage({ expected, received: found });
+    }
+    setCloseOnExec(number);
+    this.#taken.add(number);
+    return descriptor;
+  }
+
+  /** @throws WrongLuggage */
+  takeListener({ socket, file }: CarriedListener): InheritedListener {
+    return { socket: this.take(socket), file };
+  }
+
+  /**
+   * Takes the pidfd of a process. What /proc/self/fd shows of one is the same for all below Linux
+   * 6.9; the number that the kernel says is its process's alone while it is not reaped.
+   * @throws WrongLuggage
+   */
+  takeProcess(carried: CarriedDescriptor, processId: number): OwnedDescriptor {
+    const process = this.take(carried);
+    const said = descriptorInformation(process.number).get("Pid");
+    // -1: it was reaped, by its parent or by the first process of its partition.
+    if (said === String(processId) || said === "-1") return process;
+    throw new WrongLuggage({
+      expected: `descriptor ${carried.number} to be a pidfd of process ${processId}`,
+      received: said === undefined ? "no pidfd" : `one of process ${said}`,
+    });
+  }
+}

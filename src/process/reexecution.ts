@@ -1,0 +1,176 @@
+import { monotonicNow } from "../event-loop/clock.ts";
+import type { EventLoop } from "../event-loop/event-loop.ts";
+import type { Logger } from "../logging/logger.ts";
+import type { CarriedCall, ControlCall } from "../messaging/control-server.ts";
+import { formatDuration, type Milliseconds } from "../units/units.ts";
+import { newInvocation } from "./invocation.ts";
+import { Luggage } from "./perform/luggage.ts";
+import {
+  become,
+  holdBackForNext,
+  type NextProgram,
+  openProgram,
+  ReexecutionRefused,
+  reexecutionKillPoint,
+  tryState,
+} from "./perform/next-program.ts";
+import { encodeState, type OrchestratorState } from "./protocol-state.ts";
+
+/** So long everything that has begun may take to come to its end. */
+export const QUIET_LIMIT: Milliseconds = 5_000;
+/** After so long of it, connections to agents that do not come to rest are ended. */
+export const CONNECTION_LIMIT: Milliseconds = 500;
+/** So long nothing is decided, at most; then what waits has its turn, and it is tried again. */
+export const HOLD_LIMIT: Milliseconds = 1_000;
+/** How often it is looked whether all has come to its end. */
+const LOOK_EVERY: Milliseconds = 1;
+
+/** What becomes another program: the driver, as it is asked for it. */
+export interface Handing {
+  /** It has been told to stop everything. */
+  readonly isStopping: boolean;
+  /** What has begun and has not come to its end, in words; undefined when all has. */
+  readonly underWay: string | undefined;
+  /** All that it knows, and what stays open for it. */
+  pack(luggage: Luggage, client: CarriedCall | undefined): OrchestratorState;
+  /** Decides nothing from now on, and begins nothing. */
+  hold(): void;
+  /** Goes on, with all that came meanwhile. */
+  release(): void;
+  /** Ends connections to agents that do not come to rest. */
+  dropUnsettled(): void;
+  /** Written down, so that nobody is left behind: a dry run begins, or is over. */
+  noteDryRun(invocation: string, standing: "begins" | "over"): void;
+  /** To the service manager: sd_notify(3). */
+  notify(...lines: readonly string[]): void;
+}
+
+export interface ReexecutionRequest {
+  readonly program?: string | undefined;
+  readonly digest?: string | undefined;
+}
+
+/**
+ * Has the orchestrator go on as another program: tried first, then everything that has begun comes
+ * to its end, then execve(2). What is refused leaves it as it was.
+ */
+export class Reexecution {
+  readonly #loop: EventLoop;
+  readonly #logger: Logger;
+  readonly #handing: Handing;
+  #isUnderWay = false;
+
+  constructor(loop: EventLoop, logger: Logger, handing: Handing) {
+    this.#loop = loop;
+    this.#logger = logger;
+    this.#handing = handing;
+  }
+
+  /** Answers only when it is refused; else the next program answers. */
+  async begin(request: ReexecutionRequest, call: ControlCall): Promise<void> {
+    if (this.#isUnderWay) {
+      const message = "Another re-execution is under way";
+      call.refuse({ kind: "busy", message, hint: "Wait until it is over" });
+      return;
+    }
+    this.#isUnderWay = true;
+    try {
+      await this.#run(request, call);
+    } catch (error) {
+      if (!(error instanceof ReexecutionRefused)) throw error;
+      const { kind, message, expected, received, hint } = error;
+      this.#logger.warn(message);
+      call.refuse({ kind, message, expected, received, hint });
+    } finally {
+      this.#isUnderWay = false;
+    }
+  }
+
+  async #run(request: ReexecutionRequest, call: ControlCall): Promise<void> {
+    using program = await openProgram(request);
+    const { version, commit } = await this.#try(program);
+    reexecutionKillPoint("reexecute:tried");
+    this.#logger.info(`going on as ${program.path}, version ${version} (${commit})`);
+    const microseconds = Math.round(monotonicNow() * 1_000);
+    this.#handing.notify("RELOADING=1", `MONOTONIC_USEC=${microseconds}`);
+    try {
+      await this.#comeToRest();
+      reexecutionKillPoint("reexecute:held");
+      this.#become(program, call);
+    } finally {
+      // It is still this program: it was refused.
+      this.#handing.release();
+      this.#handing.notify("READY=1");
+    }
+  }
+
+  /** With what it knows now, while it goes on: what changes meanwhile changes no form. */
+  async #try(program: NextProgram): Promise<{ readonly version: string; readonly commit: string }> {
+    this.#refuseStopping();
+    const encoded = encodeState(this.#handing.pack(new Luggage(), undefined));
+    const invocation = newInvocation();
+    this.#handing.noteDryRun(invocation, "begins");
+    try {
+      return await tryState(this.#loop, program, { encoded, invocation });
+    } finally {
+      this.#handing.noteDryRun(invocation, "over");
+    }
+  }
+
+  #refuseStopping(): void {
+    if (!this.#handing.isStopping) return;
+    throw new ReexecutionRefused("busy", {
+      expected: "an orchestrator that goes on",
+      received: "one that is stopping everything",
+      hint: "Start it again when it has ended",
+    });
+  }
+
+  /** Holds decisions until nothing is under way; those that it needs are let through in between. */
+  async #comeToRest(): Promise<void> {
+    const begun = monotonicNow();
+    for (;;) {
+      const held = monotonicNow();
+      this.#handing.hold();
+      do {
+        // All that this turn has brought is done then, signals as well.
+        await this.#loop.letOthers();
+        this.#refuseStopping();
+        if (this.#handing.underWay === undefined) return;
+        if (monotonicNow() - begun > CONNECTION_LIMIT) this.#handing.dropUnsettled();
+        await this.#pass(LOOK_EVERY);
+      } while (monotonicNow() - held < HOLD_LIMIT);
+      const what = this.#handing.underWay;
+      this.#handing.release();
+      if (monotonicNow() - begun >= QUIET_LIMIT && what !== undefined) {
+        throw new ReexecutionRefused("not-quiet", {
+          expected: `all that has begun to come to its end within ${formatDuration(QUIET_LIMIT)}`,
+          received: what,
+          hint: "Try it again; hostler process list shows who is starting",
+        });
+      }
+      await this.#pass(LOOK_EVERY);
+    }
+  }
+
+  #pass(wait: Milliseconds): Promise<void> {
+    return new Promise((resolve) => {
+      this.#loop.wakeAfter(wait, resolve);
+    });
+  }
+
+  /** From the first look to the exec in one go: nothing comes between. */
+  #become(program: NextProgram, call: ControlCall): never {
+    holdBackForNext();
+    const luggage = new Luggage();
+    const state = this.#handing.pack(luggage, call.carry());
+    const encoded = encodeState(state);
+    reexecutionKillPoint("reexecute:packed");
+    const reason = become(program, { encoded, luggage });
+    throw new ReexecutionRefused("execve", {
+      expected: `the kernel to run ${program.path}`,
+      received: reason,
+      hint: "The orchestrator goes on as it was. Look at the file",
+    });
+  }
+}
