@@ -45,6 +45,11 @@ export class Report {
     console.log(`     ${`+${formatMicroseconds(microseconds)}`.padStart(12)}  ${text}`);
   }
 
+  /** The same of what takes longer. @param milliseconds after the beginning of something */
+  moments(milliseconds: number, text: string): void {
+    console.log(`     ${`+${(milliseconds / 1000).toFixed(1)} s`.padStart(8)}  ${text}`);
+  }
+
   /** Notes whether something was as it must be, and what was seen. */
   check(what: string, holds: boolean, seen: string): void {
     this.#checks.push({ step: this.#step, what, seen, holds });

@@ -39,6 +39,21 @@ export function shareProcessNamespace(first: number, second: number): boolean {
   return readlinkSync(`/proc/${first}/ns/pid`) === readlinkSync(`/proc/${second}/ns/pid`);
 }
 
+/** All that are in the same namespace, as this one's /proc numbers them. */
+export function processesWith(namespace: (typeof namespaces)[number], processId: number): number[] {
+  const wanted = readlinkSync(`/proc/${processId}/ns/${namespace}`);
+  const numbers = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return numbers.map(Number).filter((one) => namespaceOf(one, namespace) === wanted);
+}
+
+function namespaceOf(processId: number, namespace: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${processId}/ns/${namespace}`);
+  } catch {
+    return undefined;
+  }
+}
+
 /** unshare and nsenter fork once into a PID namespace: that child is the one of interest. */
 export function onlyChildOf(parent: number): number {
   for (const name of readdirSync("/proc")) {
