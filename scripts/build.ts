@@ -36,11 +36,9 @@ export interface BuildRequest {
   readonly faults: boolean;
   /** Bun's name for the system it is for, and the runtime that goes into it. */
   readonly target?: { readonly name: string; readonly runtime: string };
-  /** Instead of the one that package.json says. */
-  readonly version?: string;
   /** Instead of src/main.ts, relative to the root: for entries that only tests have. */
   readonly entry?: string;
-  /** Another version than package.json says: a release to come, for tests. */
+  /** Another version than package.json says: a release to come, for tests and the demo. */
   readonly version?: string;
 }
 
