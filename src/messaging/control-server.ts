@@ -29,24 +29,25 @@ export interface ControlCall {
   /** The client has yet to take much of what it was sent: what can wait should. */
   readonly isBehind: boolean;
   /**
-   * Its connection and its number, for another program to answer it; undefined when something is
-   * half read or half sent there, or another request of it is open.
+   * How another program is asked for what is still to come, under the same number. Where nobody
+   * says that of a request, its client's connection ends with this program.
    */
-  carry(): CarriedCall | undefined;
+  resumeBy(ask: () => { readonly id: number }): void;
   /** Called each time when a client that was behind has taken all. */
   onDrained(call: () => void): void;
 }
 
-/** A request whose answer another program gives. */
-export interface CarriedCall {
+/** A client whom another program serves on, and what it has asked and was not answered. */
+export interface CarriedClient<Request> {
   readonly socket: OwnedDescriptor;
-  readonly id: number;
+  readonly requests: readonly Request[];
 }
 
 /** A request that is not answered yet, and what its handler wants to hear of. */
 interface OpenCall {
   onGone: () => void;
   onDrained: () => void;
+  resume: (() => { readonly id: number }) | undefined;
 }
 
 interface Client {
@@ -106,7 +107,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   readonly #loop: EventLoop;
   readonly #options: Options<Request>;
   readonly #listener: KeptListener;
-  readonly #clients = new Set<FrameConnection>();
+  readonly #clients = new Map<FrameConnection, Client>();
   /** Clients that were told why they may not stay, and have not left yet. */
   readonly #refused = new Map<FrameConnection, Disposable>();
   /** Whom anybody can have refused again and again: the log is no place for all of them. */
@@ -131,11 +132,22 @@ export class ControlServer<Request extends { readonly id: number }> implements D
     return this.#listener.carried;
   }
 
-  /** Goes on with a client of the program before this one, which let it in. */
-  goOn({ socket, id }: CarriedCall): ControlCall {
+  /** Clients of whom nothing is half read or half sent, for another program to serve on. */
+  get carried(): readonly CarriedClient<{ readonly id: number }>[] {
+    return [...this.#clients].flatMap(([frames, { open }]) => {
+      const requests = [...open.values()].flatMap((call) => call.resume?.() ?? []);
+      if (!frames.isIdle || requests.length < open.size) return [];
+      return [{ socket: frames.stream.socket, requests }];
+    });
+  }
+
+  /** Serves a client of the program before this one, which let it in. */
+  goOn({ socket, requests }: CarriedClient<Request>): void {
     const client = this.#serve(socket);
-    this.#clients.add(client.frames);
-    return this.#open(id, client);
+    this.#clients.set(client.frames, client);
+    for (const request of requests) {
+      this.#options.onRequest(request, this.#open(request.id, client));
+    }
   }
 
   /** A client's connection, whatever is to become of it. */
@@ -173,11 +185,12 @@ export class ControlServer<Request extends { readonly id: number }> implements D
 
   #take(socket: OwnedDescriptor): void {
     const { limits, policy, onTrouble } = this.#options;
-    const { frames, peer } = this.#serve(socket);
+    const client = this.#serve(socket);
+    const { frames, peer } = client;
     const refusal = refusePeer(peer, policy);
     const full = this.#clients.size >= limits.connections;
     if (refusal === undefined && !full) {
-      this.#clients.add(frames);
+      this.#clients.set(frames, client);
       return;
     }
     const reason = refusal ?? {
@@ -239,7 +252,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   }
 
   #open(id: number, { frames, open, peer }: Client): ControlCall {
-    const call: OpenCall = { onGone: () => {}, onDrained: () => {} };
+    const call: OpenCall = { onGone: () => {}, onDrained: () => {}, resume: undefined };
     open.set(id, call);
     return {
       peer,
@@ -264,9 +277,8 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       onDrained: (drained) => {
         call.onDrained = drained;
       },
-      carry: () => {
-        const isAlone = open.size === 1 && open.has(id);
-        return isAlone && frames.isIdle ? { socket: frames.stream.socket, id } : undefined;
+      resumeBy: (ask) => {
+        call.resume = ask;
       },
     };
   }
@@ -274,7 +286,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
   /** Lets every client go and removes the socket. */
   [Symbol.dispose](): void {
     this.#listener.close();
-    for (const frames of this.#clients) frames.finish();
+    for (const frames of this.#clients.keys()) frames.finish();
     this.#clients.clear();
     for (const [frames, wake] of this.#refused) {
       wake[Symbol.dispose]();

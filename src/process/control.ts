@@ -199,6 +199,7 @@ function subscribe(orchestrated: Orchestrated, request: Of<"subscribe">, call: C
       call.item(encodeEvent(event));
     }
   };
+  call.resumeBy(() => ({ ...request, after: last }));
   follow(orchestrated, call, { follow: request.follow === true, send });
 }
 
@@ -222,7 +223,11 @@ function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall
       return;
     }
   };
-  if (follows) subscription = orchestrated.onTurn(send);
+  if (follows) {
+    subscription = orchestrated.onTurn(send);
+    // Whoever is not behind has got all that is there.
+    call.resumeBy(() => ({ ...request, lines: 0 }));
+  }
   call.onGone(() => subscription?.[Symbol.dispose]());
   call.onDrained(send);
   send();
@@ -490,9 +495,12 @@ export function answerControl(
       call.done(orchestrated.partitions().map(summarizePartition));
       break;
     case "reexecute":
+      // The program that it becomes says what it is.
+      call.resumeBy(() => ({ id: request.id, verb: "about" }));
       orchestrated.reexecute(request, call);
       break;
     case "about":
+      call.resumeBy(() => request);
       about(orchestrated, call);
       break;
     case "show":
@@ -516,9 +524,12 @@ export function answerControl(
     case "subscribe":
       subscribe(orchestrated, request, call);
       break;
-    case "wait":
+    case "wait": {
+      const since = request.since ?? orchestrated.newestEvent;
+      call.resumeBy(() => ({ ...request, since }));
       if (request.until === "ready") waitUntilReady(orchestrated, request, call);
       else waitUntilStopped(orchestrated, request.name, call);
       break;
+    }
   }
 }

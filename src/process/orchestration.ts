@@ -317,6 +317,27 @@ export function step(
   return { state: turn.state, effects: turn.effects };
 }
 
+/**
+ * What the next program begins again, because nobody can hand it over while it is under way. Each
+ * may be done twice: looking for an uncertain start, clearing what a dead instance left, and
+ * watching for readiness.
+ */
+export function effectsToRepeat(state: OrchestrationState): AddressedEffect[] {
+  return [...state.processes].flatMap(([name, process]): AddressedEffect[] => {
+    switch (process.phase) {
+      case "uncertain":
+        return [{ name, effect: { kind: "find", invocation: process.invocation } }];
+      case "clearing":
+        if (process.endingBy !== undefined) return [];
+        return [{ name, effect: { kind: "clear", instance: process.instance } }];
+      case "running":
+        return [{ name, effect: { kind: "watch-readiness", instance: process.instance } }];
+      default:
+        return [];
+    }
+  });
+}
+
 /** The next moment that any process wants to hear of. */
 export function nextDeadline(state: OrchestrationState): MonotonicTime | undefined {
   let earliest: MonotonicTime | undefined;

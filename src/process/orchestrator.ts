@@ -6,11 +6,7 @@ import { readHolder } from "../journal/lock-holder.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
-import {
-  type CarriedCall,
-  ControlServer,
-  defaultControlLimits,
-} from "../messaging/control-server.ts";
+import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
 import {
   checkSocketPath,
   isListenedAt,
@@ -35,6 +31,7 @@ import {
 } from "./lifecycle.ts";
 import {
   type Chance,
+  effectsToRepeat,
   initialOrchestration,
   isDown,
   makePlan,
@@ -49,9 +46,9 @@ import {
   lockPath,
   noteMissingFiles,
 } from "./perform/crash-journal.ts";
-import { ownIdentity } from "./perform/inheritance.ts";
+import { ownIdentity, reexecutionKillPoint } from "./perform/inheritance.ts";
 import { type Luggage, Unpacking } from "./perform/luggage.ts";
-import { hearSignals, reexecutionKillPoint } from "./perform/next-program.ts";
+import { hearSignals } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
 import { type Inherited, Performer } from "./perform/performer.ts";
 import {
@@ -267,19 +264,22 @@ class Orchestrator {
 
   /** Goes on where the program before this one was, and answers whoever asked for it. */
   #goOn({ state, unpacking }: Inherited, control: ControlServer<ControlRequest>): void {
-    const { client } = state.control;
-    const call = client && control.goOn({ ...client, socket: unpacking.take(client.socket) });
+    const clients = state.control.clients.map(({ socket, requests }) => ({
+      socket: unpacking.take(socket),
+      requests,
+    }));
     this.#isOpen = true;
     this.#told = state.events.newest;
-    for (const name of state.reachable) this.#connected.add(name);
+    for (const { name, standing } of state.standings) {
+      if (standing.state === "connected") this.#connected.add(name);
+    }
     this.#performer.open();
-    this.#redo();
+    for (const { name, effect } of effectsToRepeat(this.#state)) this.#perform(name, effect);
     for (const event of state.held) this.#handle(event);
     this.#handle({ kind: "time" });
-    const entries = state.processes.map(
-      ({ name, state: { awaitedEndings } }) => [name, awaitedEndings] as const,
-    );
-    this.#performer.awaitEndings(new Map(entries));
+    for (const [name, { awaitedEndings }] of this.#state.processes) {
+      this.#performer.awaitEndings(name, awaitedEndings);
+    }
     this.#notifier.tell("READY=1", `MAINPID=${process.pid}`);
     this.#keepWatchdog();
     reexecutionKillPoint("reexecute:unpacked");
@@ -288,28 +288,8 @@ class Orchestrator {
       `version ${hostlerVersion} (${hostlerCommit}) goes on with what version ${version} ` +
         `(${commit}) did, ${state.children.length} children among it`,
     );
-    if (call !== undefined) answerControl(this.#view(), { id: 0, verb: "about" }, call);
+    for (const client of clients) control.goOn(client);
     reexecutionKillPoint("reexecute:told");
-  }
-
-  /** Begins again what no program can hand to another: looking, clearing, checks of readiness. */
-  #redo(): void {
-    for (const [name, state] of this.#state.processes) {
-      const { phase } = state;
-      if (phase === "uncertain") {
-        this.#perform(name, { kind: "find", invocation: state.invocation });
-      } else if (phase === "clearing" && state.endingBy === undefined) {
-        this.#perform(name, { kind: "clear", instance: state.instance });
-      }
-    }
-    this.#watchReadiness();
-  }
-
-  #watchReadiness(): void {
-    for (const [name, state] of this.#state.processes) {
-      if (state.phase !== "running") continue;
-      this.#perform(name, { kind: "watch-readiness", instance: state.instance });
-    }
   }
 
   #handing(): Handing {
@@ -324,7 +304,7 @@ class Orchestrator {
       get underWay() {
         return underWay();
       },
-      pack: (luggage, client) => this.#pack(luggage, client),
+      pack: (luggage) => this.#pack(luggage),
       hold: () => {
         this.#isHeld = true;
         this.#performer.pause();
@@ -335,7 +315,12 @@ class Orchestrator {
         if (standing === "begins") this.#journal.starting(invocation, "a dry run");
         else this.#journal.ended(invocation);
       },
-      notify: (...lines) => this.#notifier.tell(...lines),
+      tellManager: (standing) => {
+        if (!this.#isOpen || isStopping()) return;
+        const microseconds = Math.round(monotonicNow() * 1_000);
+        if (standing === "over") this.#notifier.tell("READY=1");
+        else this.#notifier.tell("RELOADING=1", `MONOTONIC_USEC=${microseconds}`);
+      },
     };
   }
 
@@ -344,24 +329,28 @@ class Orchestrator {
     if (!this.#isHeld) return;
     this.#isHeld = false;
     this.#performer.resume();
-    this.#watchReadiness();
+    for (const { name, effect } of effectsToRepeat(this.#state)) {
+      if (effect.kind === "watch-readiness") this.#perform(name, effect);
+    }
     this.#handle({ kind: "time" });
   }
 
-  #pack(luggage: Luggage, client: CarriedCall | undefined): OrchestratorState {
+  #pack(luggage: Luggage): OrchestratorState {
     const listener = this.#control?.listener;
-    const { configurationText, controlSocket } = this.#options;
+    const { configurationText } = this.#options;
     return {
       format: STATE_FORMAT,
       version: STATE_VERSION,
       owner: ownIdentity(),
       program: { version: hostlerVersion, commit: hostlerCommit },
-      controlSocket,
       configuration: configurationText && { ...configurationText },
       wallOffset: wallClockOffset(),
       control: {
         listener: luggage.packListener(listener),
-        client: client && { socket: luggage.pack(client.socket), id: client.id },
+        clients: (this.#control?.carried ?? []).map(({ socket, requests }) => ({
+          socket: luggage.pack(socket),
+          requests: requests as ControlRequest[],
+        })),
       },
       processes: [...this.#state.processes].map(([name, state]) => ({ name, state })),
       reachable: [...this.#state.reachable],

@@ -5,6 +5,7 @@ import type { HistoryEntry, ProcessEvent, ProcessState } from "./lifecycle.ts";
 import type { LogBookState } from "./log-book.ts";
 import type { OrchestrationEvent } from "./orchestration.ts";
 import type { PartitionStanding } from "./partition-book.ts";
+import { controlRequestSchema } from "./protocol.ts";
 
 /**
  * What an orchestrator hands to the program that it becomes: all that it knows, as JSON in a file
@@ -299,7 +300,6 @@ const stateSchema = v.strictObject({
   owner: ownerSchema,
   /** The program that wrote it, for people. */
   program: v.strictObject({ version: text, commit: text }),
-  controlSocket: text,
   /** The text that it runs by, whatever stands in the file by now; null: from the command line. */
   configuration: maybe(v.strictObject({ file: text, text })),
   /** Microseconds between the two clocks: what has happened keeps the time that was told. */
@@ -307,8 +307,10 @@ const stateSchema = v.strictObject({
   journal: journalSchema,
   control: v.strictObject({
     listener: maybe(listenerSchema),
-    /** Who asked for this, and under which number. */
-    client: maybe(v.strictObject({ socket: descriptorSchema, id: count })),
+    /** Who is connected, and what the next program is to answer there. */
+    clients: v.array(
+      v.strictObject({ socket: descriptorSchema, requests: v.array(controlRequestSchema) }),
+    ),
   }),
   processes: v.array(v.strictObject({ name: text, state: processStateSchema })),
   reachable: v.array(text),

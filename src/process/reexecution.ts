@@ -1,9 +1,11 @@
 import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
+import { refusalCode } from "../journal/file-refused.ts";
 import type { Logger } from "../logging/logger.ts";
-import type { CarriedCall, ControlCall } from "../messaging/control-server.ts";
+import type { ControlCall } from "../messaging/control-server.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { newInvocation } from "./invocation.ts";
+import { reexecutionKillPoint } from "./perform/inheritance.ts";
 import { Luggage } from "./perform/luggage.ts";
 import {
   become,
@@ -11,7 +13,6 @@ import {
   type NextProgram,
   openProgram,
   ReexecutionRefused,
-  reexecutionKillPoint,
   tryState,
 } from "./perform/next-program.ts";
 import { encodeState, type OrchestratorState } from "./protocol-state.ts";
@@ -32,7 +33,7 @@ export interface Handing {
   /** What has begun and has not come to its end, in words; undefined when all has. */
   readonly underWay: string | undefined;
   /** All that it knows, and what stays open for it. */
-  pack(luggage: Luggage, client: CarriedCall | undefined): OrchestratorState;
+  pack(luggage: Luggage): OrchestratorState;
   /** Decides nothing from now on, and begins nothing. */
   hold(): void;
   /** Goes on, with all that came meanwhile. */
@@ -41,8 +42,8 @@ export interface Handing {
   dropUnsettled(): void;
   /** Written down, so that nobody is left behind: a dry run begins, or is over. */
   noteDryRun(invocation: string, standing: "begins" | "over"): void;
-  /** To the service manager: sd_notify(3). */
-  notify(...lines: readonly string[]): void;
+  /** To the service manager: it is about to be another program, or is not after all. */
+  tellManager(standing: "begins" | "over"): void;
 }
 
 export interface ReexecutionRequest {
@@ -75,39 +76,49 @@ export class Reexecution {
     }
     this.#isUnderWay = true;
     try {
-      await this.#run(request, call);
+      await this.#run(request);
     } catch (error) {
-      if (!(error instanceof ReexecutionRefused)) throw error;
-      const { kind, message, expected, received, hint } = error;
-      this.#logger.warn(message);
-      call.refuse({ kind, message, expected, received, hint });
+      this.#refuse(error, call);
     } finally {
       this.#isUnderWay = false;
     }
   }
 
-  async #run(request: ReexecutionRequest, call: ControlCall): Promise<void> {
+  /** What the kernel refuses, such as one more descriptor, leaves all as it was as well. */
+  #refuse(error: unknown, call: ControlCall): void {
+    if (error instanceof ReexecutionRefused) {
+      const { kind, message, expected, received, hint } = error;
+      this.#logger.warn(message);
+      call.refuse({ kind, message, expected, received, hint });
+      return;
+    }
+    if (refusalCode(error) === undefined) throw error;
+    const message = `Cannot go on as another program: ${(error as Error).message}`;
+    this.#logger.warn(message);
+    call.refuse({ kind: "system", message, hint: "The orchestrator goes on as it was" });
+  }
+
+  async #run(request: ReexecutionRequest): Promise<void> {
     using program = await openProgram(request);
     const { version, commit } = await this.#try(program);
     reexecutionKillPoint("reexecute:tried");
     this.#logger.info(`going on as ${program.path}, version ${version} (${commit})`);
-    const microseconds = Math.round(monotonicNow() * 1_000);
-    this.#handing.notify("RELOADING=1", `MONOTONIC_USEC=${microseconds}`);
+    this.#handing.tellManager("begins");
     try {
       await this.#comeToRest();
       reexecutionKillPoint("reexecute:held");
-      this.#become(program, call);
+      this.#become(program);
     } finally {
       // It is still this program: it was refused.
       this.#handing.release();
-      this.#handing.notify("READY=1");
+      this.#handing.tellManager("over");
     }
   }
 
   /** With what it knows now, while it goes on: what changes meanwhile changes no form. */
   async #try(program: NextProgram): Promise<{ readonly version: string; readonly commit: string }> {
     this.#refuseStopping();
-    const encoded = encodeState(this.#handing.pack(new Luggage(), undefined));
+    const encoded = encodeState(this.#handing.pack(new Luggage()));
     const invocation = newInvocation();
     this.#handing.noteDryRun(invocation, "begins");
     try {
@@ -160,11 +171,10 @@ export class Reexecution {
   }
 
   /** From the first look to the exec in one go: nothing comes between. */
-  #become(program: NextProgram, call: ControlCall): never {
+  #become(program: NextProgram): never {
     holdBackForNext();
     const luggage = new Luggage();
-    const state = this.#handing.pack(luggage, call.carry());
-    const encoded = encodeState(state);
+    const encoded = encodeState(this.#handing.pack(luggage));
     reexecutionKillPoint("reexecute:packed");
     const reason = become(program, { encoded, luggage });
     throw new ReexecutionRefused("execve", {

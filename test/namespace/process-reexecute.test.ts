@@ -249,6 +249,37 @@ skipUnless("another program in the orchestrator's place", root, () => {
     next.client.close();
   });
 
+  test("who is connected goes on: followers miss nothing, and who waits is answered", async () => {
+    using folder = temporaryFolder();
+    const lines = `[process.it]\n${counter}\n[process.other]\n${sleeper}\n`;
+    const { running, gap } = await beginWithGap(localPlace, folder, lines);
+    await using _running = running;
+    const { orchestrator } = running;
+    const { client, events } = orchestrator;
+    const processId = await orchestrator.started("other");
+    const followed = orchestrator.followLogs({ name: "it" });
+    const stopped = client.request("wait", { name: "other", until: "stopped" });
+    const numbers = () =>
+      followed.items.flatMap(({ stream, line }) => (stream === "stdout" ? [Number(line)] : []));
+    for (let round = 1; round <= 2; round += 1) {
+      const seen = numbers().length;
+      await followed.until("more lines", () => numbers().length > seen + 20);
+      const next = await through(running, gap, async () => {
+        if (round === 1) process.kill(processId, "SIGKILL");
+      });
+      next.client.close();
+      const after = numbers().length;
+      await followed.until("lines of the next program", () => numbers().length > after + 20);
+    }
+    expect(numbers()).toEqual(numbers().map((_number, index) => index + 1));
+    await events.nth("other", "started", 2);
+    expect(events.items.map(({ sequence }) => sequence)).toEqual(
+      events.items.map((_event, index) => index + 1),
+    );
+    await client.request("stop", { name: "other" });
+    expect(await stopped).toMatchObject({ name: "other", phase: "idle" });
+  });
+
   test("SIGTERM in the gap is heard: everything is stopped", async () => {
     using folder = temporaryFolder();
     const { running, gap } = await beginWithGap(localPlace, folder, `[process.it]\n${sleeper}\n`);

@@ -30,6 +30,23 @@ describe("an orchestrator and its agents", () => {
   });
 });
 
+describe("an orchestrator that becomes another program, again and again", () => {
+  const fewer = seeds.filter((_seed, index) => index % 3 === 0);
+
+  test(`${fewer.length} seeds`, () => {
+    const total = { reexecutions: 0, held: 0, deaths: 0 };
+    for (const seed of fewer) {
+      const result = simulate({ seed, reexecutes: "well" });
+      for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += result[key];
+    }
+    console.log(`${fewer.length} seeds: ${JSON.stringify(total)}`);
+    if (chosen !== undefined) return;
+    // Much happens in the gaps.
+    expect(total.reexecutions).toBeGreaterThan(10 * fewer.length);
+    expect(total.held).toBeGreaterThan(total.reexecutions);
+  }, 280_000);
+});
+
 describe("a restart that is certain before the end", () => {
   const fewer = seeds.filter((_seed, index) => index % 5 === 0);
 
@@ -140,6 +157,11 @@ describe("the simulation notices", () => {
 
   test("a search while the request may still be read", () => {
     expect(findViolation({ faults: { findKeepsLink: true } })).toMatch(/live|answered twice/);
+  });
+
+  test("a program that goes on without what came before it", () => {
+    const lost = findViolation({ reexecutes: "loses what comes meanwhile" });
+    expect(lost).toMatch(/the shutdown does not end/);
   });
 
   test("each violation names the seed that replays it", () => {

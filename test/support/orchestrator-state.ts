@@ -38,7 +38,6 @@ export function makeState(
     version: STATE_VERSION,
     owner: { boot: "9a0c7f5e-6b5c-4b0e-9d8c-1f6f6f6f6f6f", processId: 7, startTicks: 11 },
     program: { version: "0.1.0", commit: "unknown" },
-    controlSocket: "/run/hostler/process.sock",
     configuration: undefined,
     wallOffset: undefined,
     journal: {
@@ -49,7 +48,7 @@ export function makeState(
       made: [],
       isDoubtful: false,
     },
-    control: { listener: undefined, client: undefined },
+    control: { listener: undefined, clients: [] },
     processes: names.map((name) => ({ name, state: processes[name] as ProcessState })),
     reachable: [],
     unsearched: [],

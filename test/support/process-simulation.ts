@@ -9,6 +9,7 @@ import type { ProcessEffect, Table } from "../../src/process/lifecycle.ts";
 import {
   type AddressedEffect,
   blockersOf,
+  effectsToRepeat,
   initialOrchestration,
   isActive,
   isDown,
@@ -20,9 +21,11 @@ import {
   step,
   type Wish,
 } from "../../src/process/orchestration.ts";
+import { decodeState, encodeState, type HeldEvent } from "../../src/process/protocol-state.ts";
 import type { Configuration } from "../../src/process/specification.ts";
 import type { MonotonicTime } from "../../src/units/units.ts";
 import { SeededChance } from "./chance.ts";
+import { makeState } from "./orchestrator-state.ts";
 import { Agenda } from "./simulation/agenda.ts";
 import type { Faults } from "./simulation/agent.ts";
 import { makeConfiguration, partitionNames } from "./simulation/configuration.ts";
@@ -35,6 +38,8 @@ export interface SimulationOptions {
   readonly faults?: Faults;
   /** Another table of decisions, to prove that the simulation notices. */
   readonly table?: Table;
+  /** The orchestrator becomes another program now and then, while the world goes on. */
+  readonly reexecutes?: "well" | "loses what comes meanwhile";
   /** Shown every state after the event that led to it. */
   readonly onState?: (moment: Moment) => void;
 }
@@ -52,9 +57,15 @@ export interface SimulationResult {
   readonly deaths: number;
   readonly searches: number;
   readonly adoptions: number;
+  /** How often it became another program, and how many events came in those gaps. */
+  readonly reexecutions: number;
+  readonly held: number;
 }
 
 const TROUBLE_TIME = 20_000;
+/** Milliseconds between two re-executions, and in one of them; at most. */
+const REEXECUTION_INTERVAL = 2_000;
+const LONGEST_GAP = 400;
 const AGENDA_LIMIT = 2_000;
 const EVENTS_LIMIT = 200_000;
 const TRACE_LENGTH = 80;
@@ -88,6 +99,10 @@ class Simulation {
   #invocations = 0;
   #events = 0;
   #plannedDeadline: number | undefined;
+  /** What came while no decision is made; undefined while they are. */
+  #held: HeldEvent[] | undefined;
+  #reexecutions = 0;
+  #heldEvents = 0;
 
   constructor(options: SimulationOptions) {
     this.#options = options;
@@ -113,12 +128,14 @@ class Simulation {
     this.#handle({ kind: "boot" });
     this.#driver.begin();
     this.#planTrouble();
-    this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME);
+    if (this.#options.reexecutes !== undefined) this.#planReexecution();
+    this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME && this.#held === undefined);
     this.#becomeKind();
     this.#runUntil(() => false);
     this.#requireAllRun();
     this.#shutDown();
-    return { ...this.#driver.counts, events: this.#events };
+    const reexecutions = { reexecutions: this.#reexecutions, held: this.#heldEvents };
+    return { ...this.#driver.counts, ...reexecutions, events: this.#events };
   }
 
   #note(line: string): void {
@@ -130,6 +147,8 @@ class Simulation {
     while (!isOver() && this.#agenda.advance()) {
       this.#events += 1;
       if (this.#events > EVENTS_LIMIT) throw new Error("it does not come to rest");
+      // In a gap the state is behind the world.
+      if (this.#held !== undefined) continue;
       requireInvariants(this.#invariants, this.#state);
       const now = this.#agenda.now;
       this.#options.onState?.({ plan: this.#plan, state: this.#state, now });
@@ -137,19 +156,28 @@ class Simulation {
   }
 
   #handle(event: OrchestrationEvent): void {
+    if (this.#held !== undefined) {
+      // Time comes by itself, and nobody stops a simulation in a gap.
+      if (event.kind !== "time") this.#held.push(event as HeldEvent);
+      return;
+    }
+    this.#decide(event);
+    this.#planDeadline();
+  }
+
+  #decide(event: OrchestrationEvent): void {
     const { table } = this.#options;
     const outcome = step(this.#plan, this.#state, event, {
       now: this.#agenda.now,
       chance: {
         random: () => this.#chance.random(),
-        invocation: () => `invocation-${++this.#invocations}`,
+        invocation: () => (++this.#invocations).toString(16).padStart(32, "0"),
       },
       ...(table === undefined ? {} : { table }),
     });
     this.#state = outcome.state;
     this.#note(describe(event, this.#state));
     for (const effect of outcome.effects) this.#perform(effect);
-    this.#planDeadline();
   }
 
   #perform({ name, effect }: AddressedEffect): void {
@@ -169,9 +197,46 @@ class Simulation {
       if (this.#plannedDeadline !== deadline) return;
       this.#plannedDeadline = undefined;
       this.#handle({ kind: "time" });
+      if (this.#held !== undefined) return;
       const next = nextDeadline(this.#state);
       if (next !== undefined && next <= this.#agenda.now) throw new Error("a deadline stays");
     });
+  }
+
+  #planReexecution(): void {
+    this.#agenda.after(this.#chance.below(REEXECUTION_INTERVAL) + 1, () => {
+      if (this.#agenda.now >= TROUBLE_TIME) return;
+      this.#note("holds");
+      this.#held = [];
+      this.#agenda.after(this.#chance.below(LONGEST_GAP), () => this.#goOn());
+    });
+  }
+
+  /** The next program: what it was handed, what it begins again, and what came meanwhile. */
+  #goOn(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    const { processes, reachable } = this.#state;
+    const encoded = encodeState(
+      makeState(Object.fromEntries(processes), { reachable: [...reachable], held }),
+    );
+    const decoded = decodeState(encoded);
+    if ("refusal" in decoded) throw new Error(JSON.stringify(decoded.refusal));
+    const { state } = decoded;
+    this.#note(`goes on with ${held.length} events`);
+    this.#reexecutions += 1;
+    this.#heldEvents += held.length;
+    this.#state = {
+      processes: new Map(state.processes.map(({ name, state: process }) => [name, process])),
+      reachable: new Set(state.reachable),
+      shutdown: "no",
+    };
+    for (const again of effectsToRepeat(this.#state)) this.#perform(again);
+    // What came before a deadline that has passed meanwhile is decided before it.
+    const came = this.#options.reexecutes === "loses what comes meanwhile" ? [] : state.held;
+    for (const event of came) this.#decide(event);
+    this.#handle({ kind: "time" });
+    this.#planReexecution();
   }
 
   #planTrouble(): void {

@@ -150,7 +150,7 @@ class Stage {
       },
       isBehind: false,
       onDrained: () => {},
-      carry: () => undefined,
+      resumeBy: () => {},
     };
     answerControl(this.#view(), request, call);
   }

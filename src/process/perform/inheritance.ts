@@ -1,10 +1,23 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { linkTarget } from "../../../ffi/descriptor.ts";
+import { killPoint } from "../../../ffi/fault-hooks.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { decodeState, type OrchestratorState, type StateOwner } from "../protocol-state.ts";
 import { bootId, statusOf } from "./process-table.ts";
+
+/** Where a fault test can kill the orchestrator while it becomes another program. */
+export const reexecutionSteps = [
+  "reexecute:tried",
+  "reexecute:held",
+  "reexecute:packed",
+  "reexecute:begun",
+  "reexecute:unpacked",
+  "reexecute:told",
+] as const;
+export type ReexecutionStep = (typeof reexecutionSteps)[number];
+export const reexecutionKillPoint = (step: ReexecutionStep): void => killPoint(step);
 
 /** The environment variable with the number of the descriptor that has the state. */
 export const STATE_VARIABLE = "HOSTLER_STATE";
@@ -41,6 +54,7 @@ export function inheritState(): OrchestratorState | undefined {
   const said = process.env[STATE_VARIABLE];
   if (said === undefined) return undefined;
   nameItself();
+  reexecutionKillPoint("reexecute:begun");
   delete process.env[STATE_VARIABLE];
   const decoded = decodeState(readInherited(said));
   if ("refusal" in decoded) throw new InheritanceRefused(decoded.refusal);

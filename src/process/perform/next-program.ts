@@ -17,7 +17,6 @@ import {
   readInto,
   setCloseOnExec,
 } from "../../../ffi/descriptor.ts";
-import { killPoint } from "../../../ffi/fault-hooks.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import { makeMemoryFile } from "../../../ffi/memory-file.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -39,18 +38,6 @@ export const DRY_RUN_LIMIT: Milliseconds = 5_000;
 
 /** Bytes of what a dry run writes that are looked at, of each of its two streams. */
 const OUTPUT_LIMIT = 16_384;
-
-/** Where a fault test can kill the orchestrator while it becomes another program. */
-export const reexecutionSteps = [
-  "reexecute:tried",
-  "reexecute:held",
-  "reexecute:packed",
-  "reexecute:begun",
-  "reexecute:unpacked",
-  "reexecute:told",
-] as const;
-export type ReexecutionStep = (typeof reexecutionSteps)[number];
-export const reexecutionKillPoint = (step: ReexecutionStep): void => killPoint(step);
 
 /** Signals that the next program is to hear: they are held back until it listens. */
 const heldBackSignals: readonly number[] = [
@@ -203,7 +190,7 @@ export async function tryState(
   if (answer?.answer === "refused") {
     throw refuse(`its refusal: it expects ${answer.expected}, and received ${answer.received}`);
   }
-  const words = complained.trim().split("\n").at(-1)?.slice(0, 300);
+  const words = complained.trim().split("\n")[0]?.slice(0, 300);
   const detail = words ? `; it said: ${words}` : "";
   throw refuse(`no such word before its end (${describeEnding(ending, signalName)})${detail}`);
 }
@@ -261,24 +248,22 @@ async function runDry(
 ): Promise<DryRun> {
   using state = writeState(options.encoded);
   const output = makePipe();
-  const errors = makePipe();
   using said = new Listening(loop, output.read);
+  using sayTo = output.write;
+  const errors = makePipe();
   using complained = new Listening(loop, errors.read);
+  using complainTo = errors.write;
   const environment = ownEnvironment().filter((variable) => !managerVariables.test(variable));
-  const sources = [state, output.write, errors.write];
-  let started: ReturnType<PreparedSpawn["spawn"]>;
-  try {
-    using prepared = new PreparedSpawn({
-      path: `/proc/self/fd/${file.number}`,
-      argv: [...callOf(ownWords()), DRY_RUN_WORD, options.nonce],
-      environment: [...environment, `INVOCATION_ID=${options.invocation}`],
-      descriptors: sources.map(({ number }, target) => ({ source: number, target })),
-    });
-    started = prepared.spawn();
-  } finally {
-    output.write.close();
-    errors.write.close();
-  }
+  using prepared = new PreparedSpawn({
+    path: `/proc/self/fd/${file.number}`,
+    argv: [...callOf(ownWords()), DRY_RUN_WORD, options.nonce],
+    environment: [...environment, `INVOCATION_ID=${options.invocation}`],
+    descriptors: [state, sayTo, complainTo].map(({ number }, target) => ({
+      source: number,
+      target,
+    })),
+  });
+  const started = prepared.spawn();
   if (started.kind === "refused") {
     const reason = `it cannot be run: ${errnoMessage(started.errno)}`;
     return { ending: { kind: "unknown", reason }, said: "", complained: "" };

@@ -291,17 +291,15 @@ export class Performer {
   }
 
   /** Endings that somebody was about to be told of are waited for as long as before. */
-  awaitEndings(awaited: ReadonlyMap<string, readonly string[]>): void {
-    for (const [name, invocations] of awaited) {
-      const history = this.events.historyOf(name);
-      for (const invocation of invocations) {
-        const of = history.filter(
-          ({ entry }) => "invocation" in entry && entry.invocation === invocation,
-        );
-        const death = of.find(({ entry }) => entry.what === "died");
-        if (death === undefined || of.some(({ entry }) => entry.what === "ended")) continue;
-        this.#awaitEnding(name, invocation, death.at + ENDING_LIMIT);
-      }
+  awaitEndings(name: string, invocations: readonly string[]): void {
+    const history = this.events.historyOf(name);
+    for (const invocation of invocations) {
+      const own = history.filter(
+        ({ entry }) => "invocation" in entry && entry.invocation === invocation,
+      );
+      const death = own.find(({ entry }) => entry.what === "died");
+      if (death === undefined || own.some(({ entry }) => entry.what === "ended")) continue;
+      this.#awaitEnding(name, invocation, death.at + ENDING_LIMIT);
     }
   }
 

@@ -187,15 +187,24 @@ export class RemotePartition implements Partition {
     if (this.#commands.size > 0) return "a check of readiness";
     const isMade = [...this.#standby.values()].some((standby) => standby.isAnswered);
     if (isMade) return "a start that the agent has made";
+    const isArmed = [...this.#standby.values()].some((standby) => standby.isArmed);
+    if (isArmed) return "the answer to a start that is taken back";
     if (this.#link?.isUp === true && !this.#link.isIdle) return "an answer of the agent";
     return undefined;
   }
 
-  /** Ends connections that do not come to rest: their agents are reached again. */
+  /**
+   * Ends a connection that does not come to rest, so that its agent is reached again; but not one
+   * by which a start may still be made: only its end on both sides proves that none will be.
+   */
   dropUnsettled(): void {
-    const reason = "it does not come to rest, and another program goes on";
-    if (this.#link?.isUp === true && !this.#link.isIdle) this.#link.close(reason);
-    for (const link of [...this.#searches.keys()]) link.close(reason);
+    const link = this.#link;
+    if (link?.isUp !== true || link.isIdle || this.#withdrawals.size > 0) return;
+    const owes = [...this.#owing.values()].includes(link);
+    const isArmed = [...this.#standby.values()].some(
+      (standby) => standby.link === link && standby.isArmed,
+    );
+    if (!owes && !isArmed) link.close("it does not come to rest, and another program goes on");
   }
 
   pack(luggage: Luggage): CarriedPartition {
