@@ -15,10 +15,6 @@ if (!Bun.isMainThread) {
 } else if (process.argv[2] === "--launch") {
   const { runLauncher } = await import("./process/launcher.ts");
   process.exit(runLauncher());
-} else if (process.argv[2] === "--try-state") {
-  // Nothing beside what the orchestrator itself would load.
-  const { runDryRun } = await import("./process/dry-run.ts");
-  process.exit(await runDryRun(process.argv[3] ?? ""));
 } else if (process.argv[2] === "--confine") {
   const { runConfiner } = await import("./vm/confiner.ts");
   process.exit(runConfiner());
@@ -31,5 +27,10 @@ if (!Bun.isMainThread) {
     process.exit(await runHolder(process.argv.slice(3)));
   }
   const { runCommandLine } = await import("./command-line/root.ts");
+  if (process.argv[2] === "--try-state") {
+    const { runDryRun } = await import("./process/dry-run.ts");
+    const run = (words: string[]) => runCommandLine(process.argv0, words);
+    process.exit(await runDryRun(process.argv.slice(3), run));
+  }
   process.exit(await runCommandLine(process.argv0, process.argv.slice(2)));
 }

@@ -187,7 +187,7 @@ const standingSchema: v.GenericSchema<unknown, PartitionStanding> = v.variant("s
   v.strictObject({ state: v.literal("away"), since: time, reason: text }),
 ]);
 
-/** A descriptor that stays open, and what /proc says that it is: proc_pid_fd(5). */
+/** A descriptor that stays open, and which file it is: as /proc shows it, or by its inode. */
 const descriptorSchema = v.strictObject({
   number: v.pipe(v.number(), v.safeInteger(), v.minValue(3), v.maxValue(2 ** 31 - 1)),
   is: text,

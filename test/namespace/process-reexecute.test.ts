@@ -1,6 +1,6 @@
 /** The orchestrator becomes another program: nobody is stopped, and nothing is missed. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, unlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "../../scripts/build.ts";
 import { monotonicNow } from "../../src/event-loop/clock.ts";
@@ -111,6 +111,42 @@ skipUnless("another program in the orchestrator's place", root, () => {
       expect(isAlive(still)).toBe(false);
     });
   }
+
+  test("the process is as it was called, and nothing leaks, ten times", async () => {
+    using folder = temporaryFolder();
+    const lines = `[process.it]\n${sleeper}\n[process.nobody]\n${sleeper}\nuser = "nobody"\n`;
+    await using running = await begin(localPlace, folder, lines, {
+      orchestrator: { environment: { SOME: "thing", EMPTY: "" } },
+    });
+    const { orchestrator } = running;
+    const { processId } = orchestrator.program;
+    for (const name of ["it", "nobody"]) await orchestrator.started(name);
+    const read = (name: string) => readFileSync(`/proc/${processId}/${name}`, "utf8");
+    const link = (name: string) => readlinkSync(`/proc/${processId}/${name}`);
+    /** What it is; of its descriptors those that are one certain file. */
+    const seen = () => ({
+      words: read("cmdline"),
+      variables: read("environ")
+        .split("\0")
+        .filter((variable) => !variable.startsWith("HOSTLER_STATE=")),
+      name: read("comm"),
+      limits: read("limits"),
+      signals: read("status").match(/^Sig(Blk|Ign):.*$/gm),
+      rights: read("status").match(/^(Umask|Uid|Gid|Groups|Cap\w+|NoNewPrivs):.*$/gm),
+      folder: link("cwd"),
+      files: readdirSync(`/proc/${processId}/fd`)
+        .map((number) => link(`fd/${number}`))
+        .filter((file) => /^(pipe|socket|pidfd|\/)/.test(file))
+        .toSorted(),
+    });
+    const count = () => readdirSync(`/proc/${processId}/fd`).length;
+    const before = seen();
+    await reexecute(orchestrator.controlSocket);
+    const descriptors = count();
+    for (let round = 2; round <= 10; round += 1) await reexecute(orchestrator.controlSocket);
+    await waitFor("the end of the last client's connection", () => count() === descriptors);
+    expect(seen()).toEqual(before);
+  });
 
   test("half a line before it and half a line after it are one line", async () => {
     using folder = temporaryFolder();

@@ -13,6 +13,7 @@ import {
   parseConfiguration,
 } from "../configuration.ts";
 import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
+import { finishTrial, stateOnTrial } from "../dry-run.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
 import { inheritState } from "../perform/inheritance.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
@@ -92,7 +93,7 @@ interface OrchestratorFlags extends LogFlags {
 }
 
 export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
-  const inherited = inheritState();
+  const inherited = stateOnTrial() ?? inheritState();
   const called = { ...flags, calledAs: "hostler process orchestrator" as const, inherited };
   const file = flags.config;
   const read =
@@ -119,7 +120,10 @@ export async function runHoldenOrchestratorCommand(
     agentCommand: flags["agent-command"],
     socket: checkSocketPath("HOLDEN_SOCKET_PATH", holdenSocketPath()),
   });
-  const called = { calledAs: "holden-orchestrator" as const, inherited: inheritState() };
+  const called = {
+    calledAs: "holden-orchestrator" as const,
+    inherited: stateOnTrial() ?? inheritState(),
+  };
   return await orchestrate(outcome, { ...flags, ...called });
 }
 
@@ -139,6 +143,7 @@ async function orchestrate(
   const { calledAs, configurationText, inherited } = flags;
   const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
   applyLogFlags(flags);
+  if (stateOnTrial() !== undefined) return await finishTrial(outcome.configuration);
   const { runOrchestrator } = await import("../orchestrator.ts");
   return await runOrchestrator({
     calledAs,

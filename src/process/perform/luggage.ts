@@ -1,10 +1,21 @@
-import { existsSync } from "node:fs";
+import { existsSync, fstatSync } from "node:fs";
 import { keepOnExec, linkTarget, setCloseOnExec } from "../../../ffi/descriptor.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { InheritedListener } from "../../messaging/kept-listener.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { CarriedDescriptor, CarriedListener } from "../protocol-state.ts";
 import { descriptorInformation } from "./process-table.ts";
+
+/**
+ * Which open file it is: pipes and sockets have a number of their own, and so have pidfds since
+ * Linux 6.9; of a file the path may change at any time, and its device and inode do not.
+ */
+function identityOf(descriptor: OwnedDescriptor): string {
+  const link = linkTarget(descriptor);
+  if (!link.startsWith("/")) return link;
+  const { dev, ino } = fstatSync(descriptor.number, { bigint: true });
+  return `file ${dev}:${ino}`;
+}
 
 /** Descriptors on their way through an exec: what is packed stays open, and is found by number. */
 export class Luggage {
@@ -13,7 +24,7 @@ export class Luggage {
   /** Notes a descriptor, and what it is. Closed ones are a bug. */
   pack(descriptor: OwnedDescriptor): CarriedDescriptor {
     this.#packed.push(descriptor);
-    return { number: descriptor.number, is: linkTarget(descriptor) };
+    return { number: descriptor.number, is: identityOf(descriptor) };
   }
 
   packListener(listener: InheritedListener | undefined): CarriedListener | undefined {
@@ -60,8 +71,8 @@ export class Unpacking {
       throw new WrongLuggage({ expected, received: "none" });
     }
     const descriptor = new OwnedDescriptor(number);
-    const found = linkTarget(descriptor);
-    if (found !== is) {
+    if (identityOf(descriptor) !== is) {
+      const found = linkTarget(descriptor);
       descriptor.release();
       throw new WrongLuggage({ expected, received: found });
     }

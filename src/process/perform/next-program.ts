@@ -247,6 +247,7 @@ async function runDry(
   options: { readonly encoded: string; readonly invocation: string; readonly nonce: string },
 ): Promise<DryRun> {
   using state = writeState(options.encoded);
+  const words = ownWords();
   const output = makePipe();
   using said = new Listening(loop, output.read);
   using sayTo = output.write;
@@ -256,7 +257,7 @@ async function runDry(
   const environment = ownEnvironment().filter((variable) => !managerVariables.test(variable));
   using prepared = new PreparedSpawn({
     path: `/proc/self/fd/${file.number}`,
-    argv: [...callOf(ownWords()), DRY_RUN_WORD, options.nonce],
+    argv: [...callOf(words), DRY_RUN_WORD, options.nonce, ...words.slice(callOf(words).length)],
     environment: [...environment, `INVOCATION_ID=${options.invocation}`],
     descriptors: [state, sayTo, complainTo].map(({ number }, target) => ({
       source: number,

@@ -47,7 +47,7 @@ export const exceptions: readonly ImportException[] = [
   {
     from: "src/main.ts",
     to: "src/process/dry-run.ts",
-    reason: "it stands in the path of a re-execution, and loads what the orchestrator loads alone",
+    reason: "it tries what the command line would run, before there is one",
   },
   {
     from: "src/process/launcher.ts",
