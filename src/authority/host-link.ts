@@ -1,14 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
-import { HttpClient } from "../http/client.ts";
-import type { PinnedTls } from "../http/pinned-connection.ts";
-import { type HostIdentity, type HostRefusalKind, HostRefused } from "../identity/host.ts";
+import type { HostIdentity } from "../identity/host.ts";
 import { StoreError } from "../store/store.ts";
-import { storePath } from "../store/wire/protocol.ts";
-import { RemoteStore } from "../store/wire/remote-store.ts";
+import type { RemoteStore } from "../store/wire/remote-store.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { HostStore, isLasting } from "./host-store.ts";
 import { presenceBucket } from "./options.ts";
 import { readBootId } from "./perform.ts";
 import type { Presence } from "./protocol.ts";
@@ -26,47 +24,44 @@ export type HostLinkEvent =
 
 /** How often a host says that it is there. */
 const WORD_EVERY: Milliseconds = 10_000;
-/** How often what the authority announces is asked for, while a session stays. */
-const REFRESH_EVERY: Milliseconds = 300_000;
 /** Events that wait for a reader; over it the oldest go. */
 const EVENTS_LIMIT = 1_000;
-
-/** What another attempt cannot mend: a person has to. */
-const final: readonly HostRefusalKind[] = [
-  "host-revoked",
-  "key-revoked",
-  "key-unknown",
-  "not-enrolled",
-  "other-authority",
-];
 
 /**
  * A host in its session: the store of its authority, as long as the authority lets it. A link that
  * is lost is made anew, with a session of its own; a refusal that lasts ends it.
  */
 export class HostLink implements AsyncDisposable {
-  readonly #identity: HostIdentity;
   readonly #loop = new EventLoop(startWorker);
+  readonly #sessions: HostStore;
   readonly #timers = new Map<string, Disposable>();
   readonly #events: HostLinkEvent[] = [];
   #wake = () => {};
   #failure: Error | undefined;
-  #bearer = "";
   #host = "";
-  #tls: PinnedTls | undefined;
-  #store: RemoteStore | undefined;
 
   constructor(identity: HostIdentity) {
-    this.#identity = identity;
     this.#loop.onFailure((failure) => this.#fail(failure as Error));
+    this.#sessions = new HostStore({
+      ...{ identity, loop: this.#loop, firstRefresh: 0 },
+      onOpen: ({ host, session, key }) => {
+        this.#host = host;
+        this.#tell({ event: "open", host, session, key });
+      },
+      onFailure: (reason) => this.#tell({ event: "trouble", reason }),
+      onRefused: (error) => {
+        if (isLasting(error)) this.#fail(error);
+        return undefined;
+      },
+    });
   }
 
   /** What happens, until the signal ends it. @throws HostRefused when the authority says no */
   async *run(signal: AbortSignal): AsyncGenerator<HostLinkEvent> {
     // The first attempt is the caller's: a host that is not enrolled has nothing to wait for.
-    const address = await this.#open();
+    const { address } = await this.#sessions.openAhead();
     if (signal.aborted) return;
-    const store = this.#connect(address);
+    const store = this.#sessions.connect(address);
     const onAbort = () => this.#wake();
     signal.addEventListener("abort", onAbort);
     void this.#followLink(store, signal);
@@ -80,51 +75,6 @@ export class HostLink implements AsyncDisposable {
       }
     } finally {
       signal.removeEventListener("abort", onAbort);
-    }
-  }
-
-  /** @returns the address. @throws HostRefused, FileRefused, HttpUnreachable */
-  async #open(): Promise<string> {
-    const session = await this.#identity.openSession();
-    const { address, host, key, pins } = session;
-    const client = new HttpClient({ url: address, pins });
-    await client.connect();
-    this.#tls = client.tls;
-    this.#bearer = session.bearer;
-    this.#host = host;
-    this.#tell({ event: "open", host, session: session.session, key });
-    this.#every("refresh", REFRESH_EVERY, () => this.#identity.refresh(session));
-    return address;
-  }
-
-  #connect(address: string): RemoteStore {
-    let isFirst = true;
-    const credentials = async () => {
-      if (!isFirst) await this.#openAgain();
-      isFirst = false;
-      return { authorization: `Bearer ${this.#bearer}` };
-    };
-    const tls = () => this.#tls;
-    const store = new RemoteStore(this.#loop, {
-      address: `${address.replace(/^https/, "wss")}${storePath}`,
-      program: `hostler ${hostlerVersion}`,
-      headers: credentials,
-      get tls() {
-        return tls();
-      },
-      onFailure: (reason) => this.#tell({ event: "trouble", reason }),
-    });
-    this.#store = store;
-    return store;
-  }
-
-  /** For another attempt of the link; what cannot be mended ends all of them. */
-  async #openAgain(): Promise<void> {
-    try {
-      await this.#open();
-    } catch (error) {
-      if (error instanceof HostRefused && final.includes(error.kind)) this.#fail(error);
-      throw error;
     }
   }
 
@@ -172,7 +122,7 @@ export class HostLink implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const timer of this.#timers.values()) timer[Symbol.dispose]();
-    await this.#store?.[Symbol.asyncDispose]();
+    await this.#sessions[Symbol.asyncDispose]();
     this.#loop[Symbol.dispose]();
   }
 }

@@ -8,7 +8,7 @@ import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
-import type { Milliseconds } from "../units/units.ts";
+import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { DeviceLink, type DeviceLinkParts, HeartbeatLink } from "./device-link.ts";
 import type { Executor } from "./executor.ts";
 import { artifactSeam, ownDevice } from "./perform/artifact-seam.ts";
@@ -79,11 +79,17 @@ export async function runAgent(options: AgentOptions): Promise<number> {
   await using session = new DeviceSession(loop, identity, {
     onOpen: (id) => {
       logger.info(`session ${id} is open`);
+      notifier.tell("STATUS=in a session with its operator");
       tried.resolve();
     },
     onFailure: (reason) => {
       limited.say("warn", "the operator", `the operator is not reached, ignoring: ${reason}`);
       tried.resolve();
+    },
+    onRefused: (reason, wait) => {
+      const again = `asked again in ${formatDuration(wait)}`;
+      limited.say("warn", "a refusal", `the operator refuses this host, ${again}: ${reason}`);
+      notifier.tell(`STATUS=refused by its operator, ${again}: ${reason}`);
     },
     onTrouble: (message) => limited.warn(message),
   });

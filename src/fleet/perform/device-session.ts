@@ -1,21 +1,20 @@
 import { openHost } from "../../authority/host-side.ts";
+import { HostStore, isLasting } from "../../authority/host-store.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { HttpClient } from "../../http/client.ts";
-import type { PinnedTls } from "../../http/pinned-connection.ts";
-import { type HostIdentity, HostRefused } from "../../identity/host.ts";
-import { storePath } from "../../store/wire/protocol.ts";
-import { RemoteStore } from "../../store/wire/remote-store.ts";
+import { HostRefused } from "../../identity/host.ts";
+import type { RemoteStore } from "../../store/wire/remote-store.ts";
 import type { Milliseconds } from "../../units/units.ts";
-import { hostlerVersion } from "../../units/version.ts";
 
-/** How often what the authority announces of its certificates is asked for. */
-const REFRESH_EVERY: Milliseconds = 300_000;
+/** Between two attempts of a host that is refused until a person mends it: doubled each time. */
+export const refusedWaits = { first: 30_000, longest: 600_000 } as const;
 
 export interface SessionHearer {
   /** A session was opened. */
   onOpen(session: string): void;
   /** An attempt has failed, and another one follows. */
   onFailure(reason: string): void;
+  /** The operator refuses this host, until somebody mends that; it is asked again all the same. */
+  onRefused?(reason: string, wait: Milliseconds): void;
   /** Survived, and should be mended. */
   onTrouble(message: string): void;
 }
@@ -23,18 +22,15 @@ export interface SessionHearer {
 /**
  * The store of the authority at which this host is enrolled, in sessions of the host. Unlike a
  * person's session it waits for an authority that is away, from the first attempt on: what an agent
- * has to do on its host it does without one.
+ * has to do on its host it does without one. One that refuses it is asked again, ever later.
  */
 export class DeviceSession implements AsyncDisposable {
   /** The name under which this host is enrolled. */
   readonly device: string;
   readonly store: RemoteStore;
-  readonly #identity: HostIdentity;
-  readonly #loop: EventLoop;
+  readonly #sessions: HostStore;
   readonly #hearer: SessionHearer;
-  #tls: PinnedTls | undefined;
-  #refresh: Disposable | undefined;
-  #isClosed = false;
+  #refusedWait: Milliseconds = refusedWaits.first;
 
   /**
    * @param folder of the identity
@@ -44,47 +40,31 @@ export class DeviceSession implements AsyncDisposable {
     const identity = openHost(folder, (message) => hearer.onTrouble(message));
     const journal = identity.journal();
     if (journal === undefined) throw notEnrolled(folder);
-    this.#identity = identity;
-    this.#loop = loop;
     this.#hearer = hearer;
     this.device = journal.host;
-    const tls = () => this.#tls;
-    this.store = new RemoteStore(loop, {
-      address: `${journal.address.replace(/^https/, "wss")}${storePath}`,
-      program: `hostler ${hostlerVersion}`,
-      headers: () => this.#open(),
-      get tls() {
-        return tls();
+    this.#sessions = new HostStore({
+      ...{ identity, loop },
+      onOpen: ({ session }) => {
+        this.#refusedWait = refusedWaits.first;
+        hearer.onOpen(session);
       },
       onFailure: (reason) => hearer.onFailure(reason),
+      onRefused: (error) => this.#refused(error),
     });
+    this.store = this.#sessions.connect(journal.address);
   }
 
-  /** For each attempt of the link a session of its own. */
-  async #open(): Promise<Readonly<Record<string, string>>> {
-    const session = await this.#identity.openSession();
-    const { address, pins, bearer } = session;
-    const client = new HttpClient({ url: address, pins });
-    await client.connect();
-    this.#tls = client.tls;
-    this.#hearer.onOpen(session.session);
-    this.#refreshLater(() => this.#identity.refresh(session));
-    return { authorization: `Bearer ${bearer}` };
-  }
-
-  #refreshLater(refresh: () => Promise<void>): void {
-    this.#refresh?.[Symbol.dispose]();
-    if (this.#isClosed) return;
-    this.#refresh = this.#loop.wakeAfter(REFRESH_EVERY, () => {
-      this.#refreshLater(refresh);
-      refresh().catch((error: unknown) => this.#hearer.onFailure((error as Error).message));
-    });
+  /** A person may let it in again under the same key, or put its files back. */
+  #refused(error: unknown): Milliseconds | undefined {
+    if (!isLasting(error)) return undefined;
+    const wait = this.#refusedWait;
+    this.#refusedWait = Math.min(2 * wait, refusedWaits.longest);
+    this.#hearer.onRefused?.(error.message, wait);
+    return wait;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#isClosed = true;
-    this.#refresh?.[Symbol.dispose]();
-    await this.store[Symbol.asyncDispose]();
+    await this.#sessions[Symbol.asyncDispose]();
   }
 }
 

@@ -20,6 +20,8 @@ export interface RemoteLinkOptions {
   readonly address: string;
   /** Credentials, asked for anew for each attempt. A rejection is a failed attempt. */
   readonly headers?: () => Promise<Readonly<Record<string, string>>>;
+  /** How long to wait at least after such a rejection; undefined: as after any failure. */
+  readonly waitAfter?: (error: unknown) => Milliseconds | undefined;
   /** The pins of a server: of what it shows, and what must be found in it. */
   readonly tls?:
     | {
@@ -87,7 +89,10 @@ export class RemoteLink {
     const headers = this.#options.headers?.() ?? Promise.resolve({});
     headers.then(
       (given) => this.#open(attempt, given),
-      (error: unknown) => this.#lose(attempt, `no credentials: ${reasonOf(error)}`),
+      (error: unknown) => {
+        const least = this.#options.waitAfter?.(error);
+        this.#lose(attempt, `no credentials: ${reasonOf(error)}`, least);
+      },
     );
   }
 
@@ -155,7 +160,7 @@ export class RemoteLink {
     });
   }
 
-  #lose(attempt: number, reason: string): void {
+  #lose(attempt: number, reason: string, least: Milliseconds = 0): void {
     const former = this.#state;
     if (attempt !== this.#attempts) return;
     if (former.phase !== "greeting" && former.phase !== "open") return;
@@ -163,7 +168,7 @@ export class RemoteLink {
     former.socket?.terminate();
     this.#handlers.onState("down");
     if (former.phase === "open") this.#handlers.onLost();
-    const wait = this.#nextWait();
+    const wait = Math.max(this.#nextWait(), least);
     this.#options.onFailure?.(reason, wait);
     this.#wake(wait, () => this.dial());
   }

@@ -169,11 +169,11 @@ export const exceptions: readonly ImportException[] = [
     to: `src/authority/${to}`,
     reason: "a fleet's operator is an authority, with routes and buckets of its own",
   })),
-  {
+  ...["host-side.ts", "host-store.ts"].map((to) => ({
     from: "src/fleet/perform/device-session.ts",
-    to: "src/authority/host-side.ts",
-    reason: "a device speaks to its operator as its host, by the same pinned caller",
-  },
+    to: `src/authority/${to}`,
+    reason: "a device speaks to its operator as its host, by the same pinned caller and sessions",
+  })),
   {
     from: "src/fleet/commands/operator.ts",
     to: "src/authority/commands/daemon.ts",

@@ -98,6 +98,15 @@ const ordinary: readonly Story[] = [
     },
   },
   {
+    name: "what runs already, under the name of another version, is done and keeps its name",
+    run: (step) => {
+      const life = new Life(step);
+      const renamed = { version: newBuild.version, digest: oldBuild.digest };
+      life.leads(life.marked({ build: renamed }), "done", "note", "collect");
+      life.has({ current: oldBuild });
+    },
+  },
+  {
     name: "a host whose programs cannot be changed says so",
     run: (step) => {
       const life = new Life(step);
