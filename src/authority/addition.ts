@@ -4,6 +4,7 @@ import type { Principal } from "../http/principal.ts";
 import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
+import type { Store } from "../store/store.ts";
 import type { StoreOperation } from "../store/wire/store-connection.ts";
 import type { Bytes } from "../units/units.ts";
 
@@ -16,6 +17,8 @@ export interface AuthorityAddition {
   readonly streams?: readonly StreamRoute[];
   /** What a host may do with the store beside what every host may: its own entries alone. */
   permits?(principal: Principal, asked: StoreRequest): boolean;
+  /** Where a bucket is that hosts ask for; undefined: in the authority's own store. */
+  storeOf?(bucket: string): Store | undefined;
   /** Of its largest request, as JSON. */
   readonly requestBytes: Bytes;
   measure(metrics: MetricsRegistry): void;

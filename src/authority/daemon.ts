@@ -318,6 +318,7 @@ async function openParts(
   const service = new StoreService(store, {
     ...{ loop, onFailure, onWord },
     permitsMore: (principal, asked) => addition?.permits?.(principal, asked) === true,
+    storeOf: (bucket) => addition?.storeOf?.(bucket),
   });
   const authority: Authority = owned.use(
     await Authority.open({

@@ -3,6 +3,8 @@ import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { Principal } from "../http/principal.ts";
 import { defineWebSocket, type WebSocketRoute } from "../http/web-socket.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
+import { RoutedStore } from "../store/routed-store.ts";
+import type { Store } from "../store/store.ts";
 import { storePath } from "../store/wire/protocol.ts";
 import { StoreConnection } from "../store/wire/store-connection.ts";
 import type { Milliseconds } from "../units/units.ts";
@@ -25,6 +27,8 @@ type Permits = (principal: Principal, asked: StoreRequest) => boolean;
 /** The store, as hosts reach it in their sessions. */
 export class StoreService {
   readonly #store: EmbeddedStore;
+  /** What hosts ask: some of its buckets may be in another one. */
+  readonly #served: Store;
   readonly #loop: EventLoop;
   readonly #onFailure: (failure: unknown) => void;
   readonly #onWord: (session: string) => void;
@@ -43,9 +47,11 @@ export class StoreService {
       readonly onWord: (session: string) => void;
       /** Beside what every host may. */
       readonly permitsMore?: Permits;
+      readonly storeOf?: (bucket: string) => Store | undefined;
     },
   ) {
     this.#store = store;
+    this.#served = new RoutedStore(store, parts.storeOf ?? (() => undefined));
     this.#loop = parts.loop;
     this.#onFailure = parts.onFailure;
     this.#onWord = parts.onWord;
@@ -81,7 +87,7 @@ export class StoreService {
         const session = principal.kind === "host" ? principal.session : "";
         this.#count(session, 1);
         const connection = new StoreConnection({
-          store: this.#store,
+          store: this.#served,
           loop: this.#loop,
           incarnation: this.#store.incarnation,
           signal: call.signal,

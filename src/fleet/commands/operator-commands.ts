@@ -55,10 +55,22 @@ const operatorCommand = defineCommand({
         "hostler fleet operator --listen 0.0.0.0:7443 --address https://fleet.example:7443",
         "For devices elsewhere, which are let in as hosts: hostler identity token create",
       ],
+      [
+        "hostler fleet operator --config /etc/hostler/fleet-operator.toml",
+        "One of several, which keep the fleet in NATS",
+      ],
     ],
     exitCodes: { 111: "another one runs here, or the system refused" },
   },
-  args: authorityFlags,
+  args: {
+    config: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "TOML: where in NATS the fleet is kept, for more than one machine",
+    },
+    ...authorityFlags,
+  },
   run: async (args) => await (await import("./operator.ts")).runOperatorCommand(args),
 });
 

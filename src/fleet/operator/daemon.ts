@@ -4,16 +4,18 @@ import { type AuthorityOptions, usualBuckets } from "../../authority/options.ts"
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { MetricsRegistry } from "../../http/metrics.ts";
 import type { Principal } from "../../http/principal.ts";
-import type { BucketDefinition } from "../../store/store.ts";
+import type { BucketDefinition, Store } from "../../store/store.ts";
 import { passOperatorWrite } from "../perform/operator-steps.ts";
 import { candidateKey, canonicalKey, fleetBuckets, SILENT_AFTER } from "../protocol.ts";
 import { operatorLimits } from "../protocol-operator.ts";
 import { usualPace } from "../protocol-pace.ts";
-import { gaugesOf } from "./gauges.ts";
+import type { OperatorConfiguration } from "./configuration.ts";
+import { gauges } from "./gauges.ts";
 import type { OperatorSettings } from "./lifecycle-state.ts";
 import { FleetOperator } from "./operator.ts";
 import { fleetStoreBuckets } from "./records.ts";
 import { operatorRoutes, operatorStreams } from "./routes.ts";
+import type { OperatorOpener } from "./shared-operator.ts";
 
 /** All that an operator of a fleet keeps: what an authority does, and the fleet. */
 export const operatorBuckets: readonly BucketDefinition[] = [...usualBuckets, ...fleetStoreBuckets];
@@ -33,28 +35,64 @@ export const operatorSettings: OperatorSettings = {
  * routes of a fleet.
  * @throws as runAuthority; RecordRefused, ValueUnreadable
  */
-export async function runOperator(options: AuthorityOptions): Promise<number> {
-  return await runAuthority(options, { open: openOperator });
+export async function runOperator(
+  options: AuthorityOptions,
+  configuration: OperatorConfiguration,
+): Promise<number> {
+  const names = fleetStoreBuckets.map(({ name }) => name);
+  const buckets = options.retention.buckets.filter(({ name }) => names.includes(name));
+  const open = (ground: AdditionGround) => openAddition(ground, configuration, buckets);
+  return await runAuthority(options, { open });
 }
 
-async function openOperator(ground: AdditionGround): Promise<AuthorityAddition> {
-  const { store, loop, logger, onFailure } = ground;
-  const operator = await FleetOperator.open({
-    ...{ store, logger, onFailure },
-    incarnation: store.incarnation,
-    settings: operatorSettings,
-    now: monotonicNow,
-    wall: () => Date.now(),
-    wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
-    onWrite: passOperatorWrite,
-  });
+async function openAddition(
+  ground: AdditionGround,
+  { shared }: OperatorConfiguration,
+  buckets: readonly BucketDefinition[],
+): Promise<AuthorityAddition> {
+  const open = openerOver(ground);
+  if (shared !== undefined) {
+    const { SharedOperator } = await import("./shared-operator.ts");
+    return additionOf(await SharedOperator.open({ ground, shared, buckets, openOperator: open }));
+  }
+  const { store } = ground;
+  const operator = await open({ store, incarnation: store.incarnation });
+  return additionOf({ operator, acting: () => operator, stop: () => operator.stop() });
+}
+
+function openerOver({ loop, logger, onFailure }: AdditionGround): OperatorOpener {
+  return async ({ store, incarnation }) =>
+    await FleetOperator.open({
+      ...{ store, logger, onFailure, incarnation },
+      settings: operatorSettings,
+      now: monotonicNow,
+      wall: () => Date.now(),
+      wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
+      onWrite: passOperatorWrite,
+    });
+}
+
+/** The only operator, or one of several. */
+interface OperatorStanding {
+  /** undefined while it stands by. */
+  readonly operator: FleetOperator | undefined;
+  /** @throws ProblemError while it stands by */
+  acting(): FleetOperator;
+  /** Where devices' buckets are; undefined: in the authority's own store. */
+  storeOf?(bucket: string): Store | undefined;
+  stop(): Promise<void>;
+}
+
+function additionOf(standing: OperatorStanding): AuthorityAddition {
+  const acting = () => standing.acting();
   return {
-    routes: operatorRoutes(operator),
-    streams: operatorStreams(operator),
+    routes: operatorRoutes(acting),
+    streams: operatorStreams(acting),
     requestBytes: operatorLimits.requestBytes,
     permits: permitsDevice,
-    measure: (metrics) => measure(metrics, operator),
-    stop: () => operator.stop(),
+    storeOf: (bucket) => standing.storeOf?.(bucket),
+    measure: (metrics) => measure(metrics, () => standing.operator),
+    stop: () => standing.stop(),
   };
 }
 
@@ -77,6 +115,14 @@ export function permitsDevice(
   }
 }
 
-function measure(metrics: MetricsRegistry, operator: FleetOperator): void {
-  for (const { name, help, read } of gaugesOf(operator)) metrics.gauge({ name, help }, read);
+/** One that stands by knows nothing, and says 0. */
+function measure(metrics: MetricsRegistry, acting: () => FleetOperator | undefined): void {
+  for (const { name, help, read } of gauges) {
+    metrics.gauge({ name, help }, () => {
+      const operator = acting();
+      return operator === undefined ? 0 : read(operator);
+    });
+  }
+  const help = "1: this operator acts; 0: it stands by";
+  metrics.gauge({ name: "hostler_fleet_operator_acting", help }, () => (acting() ? 1 : 0));
 }

@@ -5,10 +5,11 @@ import { newWriteId, type OneWrite, putOnce } from "../../store/put-once.ts";
 import { type Entry, type Store, StoreError, type WatchEvent } from "../../store/store.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { OperatorWrite } from "../perform/operator-steps.ts";
-import { candidateKey, canonicalKey, fleetBuckets, type Marker } from "../protocol.ts";
+import { candidateKey, canonicalKey, type DeviceStatus, fleetBuckets } from "../protocol.ts";
 import type { Labels } from "../protocol-operator.ts";
 import { HappeningBook } from "./event-book.ts";
 import { newFleet, step } from "./lifecycle.ts";
+import { isSettled, meant } from "./lifecycle-slot.ts";
 import type {
   DeviceEvent,
   FleetEffect,
@@ -226,7 +227,29 @@ export class FleetOperator {
     const read = decodeStatus(value);
     if (read.kind === "ok") {
       this.#postDevice(key, { kind: "status", status: read.value, revision, listed });
+      this.#lookForMarker(key, read.value);
     } else this.#postDevice(key, { kind: "unreadable", reason: read.reason });
+  }
+
+  /**
+   * Who follows a marker that is not known here was told by an operator before this one, whose last
+   * write came late: what the store has is taken up.
+   */
+  #lookForMarker(device: string, { transaction }: DeviceStatus): void {
+    const slot = this.#state.devices.get(device)?.marker;
+    if (slot === undefined || !isSettled(slot)) return;
+    if (transaction === null || transaction === meant(slot)?.transaction) return;
+    this.#task(this.#readMarker(device, slot.revision));
+  }
+
+  /** @param beyond a revision up to which nothing is news: a replica may be behind */
+  async #readMarker(device: string, beyond = -1): Promise<void> {
+    const entry = await this.#parts.store.get(fleetBuckets.markers, device);
+    const isThere = entry?.operation === "put";
+    const revision = isThere ? entry.revision : 0;
+    if (revision <= beyond) return;
+    const value = isThere ? decodeMarker(device, entry.value) : undefined;
+    this.#postDevice(device, { kind: "found", value, revision });
   }
 
   #hear({ key, value, revision }: Entry, listed: boolean): void {
@@ -318,13 +341,13 @@ export class FleetOperator {
     effect: WriteEffect,
     { bucket, key }: { readonly bucket: string; readonly key: string },
   ): Promise<void> {
-    const entry = await this.#parts.store.get(bucket, key);
-    const isThere = entry?.operation === "put";
-    const revision = isThere ? entry.revision : 0;
     if (effect.kind === "write-marker") {
-      const value: Marker | undefined = isThere ? decodeMarker(key, entry.value) : undefined;
-      this.#postDevice(key, { kind: "found", value, revision });
-    } else if (effect.kind === "write-labels") {
+      await this.#readMarker(key);
+      return;
+    }
+    const entry = await this.#parts.store.get(bucket, key);
+    const revision = entry?.operation === "put" ? entry.revision : 0;
+    if (effect.kind === "write-labels") {
       const value: Labels | undefined = (await this.#labels.get(key))?.value;
       this.post({ kind: "labels-found", device: key, value, revision });
     } else {

@@ -2,23 +2,26 @@ import { ProblemError } from "../../http/problem.ts";
 import { defineRoute, defineStream, type Route, type StreamRoute } from "../../http/route.ts";
 import type { Marker } from "../protocol.ts";
 import { fleetApi, fleetStreams, operatorLimits, type RolloutView } from "../protocol-operator.ts";
-import { gaugesOf } from "./gauges.ts";
+import { gauges } from "./gauges.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type { DeviceState, FleetEvent, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
 import { devicesInOrder, deviceView, rolloutsInOrder, rolloutView } from "./lifecycle-view.ts";
 import type { FleetOperator } from "./operator.ts";
 
+/** @throws ProblemError while another operator acts */
+type Acting = () => FleetOperator;
+
 /** What an operator of a fleet can be asked by people and programs. */
-export function operatorRoutes(operator: FleetOperator): readonly Route[] {
-  return [...readingRoutes(operator), ...deviceRoutes(operator), ...rolloutRoutes(operator)];
+export function operatorRoutes(acting: Acting): readonly Route[] {
+  return [...readingRoutes(acting), ...deviceRoutes(acting), ...rolloutRoutes(acting)];
 }
 
-export function operatorStreams(operator: FleetOperator): readonly StreamRoute[] {
+export function operatorStreams(acting: Acting): readonly StreamRoute[] {
   return [
     defineStream({
       ...fleetStreams.events,
       async *stream(call, _input, after) {
-        for await (const { id, data } of operator.book.follow(after, call.signal)) {
+        for await (const { id, data } of acting().book.follow(after, call.signal)) {
           yield { id, event: data.what, data };
         }
       },
@@ -26,11 +29,12 @@ export function operatorStreams(operator: FleetOperator): readonly StreamRoute[]
   ];
 }
 
-function readingRoutes(operator: FleetOperator): readonly Route[] {
+function readingRoutes(acting: Acting): readonly Route[] {
   return [
     defineRoute({
       ...fleetApi.devices,
       run(_call, { after = "" }) {
+        const operator = acting();
         const all = devicesInOrder(operator.state);
         const rest = all.filter(({ name }) => name > after);
         const page = rest.slice(0, operatorLimits.page);
@@ -45,6 +49,7 @@ function readingRoutes(operator: FleetOperator): readonly Route[] {
     defineRoute({
       ...fleetApi.device,
       run(_call, { device: name }) {
+        const operator = acting();
         const device = deviceOf(operator, name);
         return {
           device: deviceView(device, operator.context),
@@ -58,27 +63,36 @@ function readingRoutes(operator: FleetOperator): readonly Route[] {
     defineRoute({
       ...fleetApi.eventsKept,
       run: (_call, { after }) => ({
-        events: operator.book.after(after).map(({ id, data: event }) => ({ id, event })),
+        events: acting()
+          .book.after(after)
+          .map(({ id, data: event }) => ({ id, event })),
       }),
     }),
     defineRoute({
       ...fleetApi.metrics,
-      run: () => ({
-        metrics: gaugesOf(operator).map(({ name, help, read }) => ({ name, help, value: read() })),
-      }),
+      run: () => {
+        const operator = acting();
+        return {
+          metrics: gauges.map(({ name, help, read }) => ({ name, help, value: read(operator) })),
+        };
+      },
     }),
     defineRoute({
       ...fleetApi.rollouts,
-      run: () => ({
-        rollouts: rolloutsInOrder(operator.state).flatMap((rollout) => {
-          const view = rolloutView(operator.state, rollout, operator.context);
-          return view === undefined ? [] : [view];
-        }),
-      }),
+      run: () => {
+        const { state, context } = acting();
+        return {
+          rollouts: rolloutsInOrder(state).flatMap((rollout) => {
+            const view = rolloutView(state, rollout, context);
+            return view === undefined ? [] : [view];
+          }),
+        };
+      },
     }),
     defineRoute({
       ...fleetApi.rollout,
       run(_call, { rollout: name }) {
+        const operator = acting();
         const { record } = rolloutOf(operator, name);
         const { manifest: _manifest, ...spec } = record.spec;
         return { rollout: viewOf(operator, name), spec };
@@ -87,11 +101,12 @@ function readingRoutes(operator: FleetOperator): readonly Route[] {
   ];
 }
 
-function deviceRoutes(operator: FleetOperator): readonly Route[] {
+function deviceRoutes(acting: Acting): readonly Route[] {
   return [
     defineRoute({
       ...fleetApi.label,
       async run(call, { device, labels }) {
+        const operator = acting();
         const before = meant(deviceOf(operator, device).labels) ?? {};
         await post(operator, { kind: "label", device, labels });
         call.changed({ object: `device ${device}`, before: { labels: before }, after: { labels } });
@@ -101,7 +116,7 @@ function deviceRoutes(operator: FleetOperator): readonly Route[] {
     defineRoute({
       ...fleetApi.forget,
       async run(call, { device }) {
-        await post(operator, { kind: "forget", device });
+        await post(acting(), { kind: "forget", device });
         call.changed({ object: `device ${device}`, after: "forgotten" });
         return {};
       },
@@ -109,12 +124,13 @@ function deviceRoutes(operator: FleetOperator): readonly Route[] {
   ];
 }
 
-function rolloutRoutes(operator: FleetOperator): readonly Route[] {
+function rolloutRoutes(acting: Acting): readonly Route[] {
   const change = async (
     call: Parameters<Route["run"]>[0],
     name: string,
     event: FleetEvent,
   ): Promise<RolloutView> => {
+    const operator = acting();
     const before = rolloutOf(operator, name).record.phase;
     await post(operator, event);
     const after = rolloutOf(operator, name).record.phase;
@@ -125,6 +141,7 @@ function rolloutRoutes(operator: FleetOperator): readonly Route[] {
     defineRoute({
       ...fleetApi.create,
       async run(call, { name, spec }) {
+        const operator = acting();
         await post(operator, { kind: "create", name, spec });
         const { manifest: _manifest, ...after } = spec;
         call.changed({ object: `rollout ${name}`, after });

@@ -115,6 +115,11 @@ export class SharedSeat<Holder extends SeatHolder> {
     this.#keeper.start();
   }
 
+  /** It is there while this one stands by, too. */
+  get store(): NatsStore {
+    return this.#store;
+  }
+
   get isActing(): boolean {
     return this.#holder !== undefined && this.#keeper.isActing;
   }

@@ -169,6 +169,11 @@ export const exceptions: readonly ImportException[] = [
     to: `src/authority/${to}`,
     reason: "a fleet's operator is an authority, with routes and buckets of its own",
   })),
+  {
+    from: "src/fleet/operator/shared-operator.ts",
+    to: "src/authority/addition.ts",
+    reason: "types alone: what an authority takes from another system",
+  },
   ...["host-side.ts", "host-store.ts"].map((to) => ({
     from: "src/fleet/perform/device-session.ts",
     to: `src/authority/${to}`,

@@ -27,7 +27,7 @@ const manifest = {
 
 export class TestFleet implements AsyncDisposable {
   readonly authority = new TestAuthority();
-  readonly #devices: ScriptedDevice[] = [];
+  readonly devices: ScriptedDevice[] = [];
 
   static async start(): Promise<TestFleet> {
     const fleet = new TestFleet();
@@ -68,7 +68,7 @@ export class TestFleet implements AsyncDisposable {
     const host = new RawHost(await this.authority.token(name));
     await host.enrol();
     const device = new ScriptedDevice(name, host, this.authority);
-    this.#devices.push(device);
+    this.devices.push(device);
     await device.connect();
     return device;
   }
@@ -83,7 +83,7 @@ export class TestFleet implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const device of this.#devices) device.close();
+    for (const device of this.devices) device.close();
     await this.authority[Symbol.asyncDispose]();
   }
 }
@@ -130,16 +130,17 @@ export class ScriptedDevice {
     return (answer["problem"] as { readonly kind: string }).kind;
   }
 
-  async says(change: Parameters<typeof statusOf>[0] = {}): Promise<void> {
+  /** @returns as `put` */
+  async says(change: Parameters<typeof statusOf>[0] = {}): Promise<string> {
     this.#step += 1;
     const status = statusOf({ step: this.#step, ...change });
-    await this.put(fleetBuckets.statuses, this.name, status);
+    return await this.put(fleetBuckets.statuses, this.name, status);
   }
 
-  async beats(): Promise<void> {
+  async beats(): Promise<string> {
     this.#sequence += 1;
     const heartbeat = heartbeatOf({ sequence: this.#sequence });
-    await this.put(fleetBuckets.heartbeats, canonicalKey(this.name), heartbeat);
+    return await this.put(fleetBuckets.heartbeats, canonicalKey(this.name), heartbeat);
   }
 
   /** It is there, and runs the old version. */

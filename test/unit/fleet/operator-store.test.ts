@@ -3,12 +3,14 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { permitsDevice } from "../../../src/fleet/operator/daemon.ts";
 import { HappeningBook } from "../../../src/fleet/operator/event-book.ts";
 import { phaseOf } from "../../../src/fleet/operator/lifecycle-device.ts";
+import { emptySlot, meant } from "../../../src/fleet/operator/lifecycle-slot.ts";
 import { FleetOperator, type OperatorParts } from "../../../src/fleet/operator/operator.ts";
 import {
   fleetStoreBuckets,
   RecordRefused,
   readHeartbeatKey,
 } from "../../../src/fleet/operator/records.ts";
+import { whileActing } from "../../../src/fleet/operator/shared-operator.ts";
 import {
   candidateKey,
   canonicalKey,
@@ -205,6 +207,33 @@ describe("an operator over its store", () => {
     await world.candidateBeats(marker);
     await inPhase(operator, "withdrawn");
     expect(await world.marker()).toEqual(theirs);
+  });
+
+  test("another operator's late marker is taken up when its device tells it", async () => {
+    await using world = new World();
+    const operator = await world.open();
+    const marker = await world.ready(operator);
+    const theirs = { ...marker, transaction: hex("f", 32) };
+    await world.put(fleetBuckets.markers, "box", theirs);
+    expect(meant(operator.state.devices.get("box")?.marker ?? emptySlot)).toEqual(marker);
+    await world.says({ transaction: theirs.transaction, phase: "staging" });
+    await waitFor("it is taken up", () => {
+      const slot = operator.state.devices.get("box")?.marker;
+      return slot && meant(slot)?.transaction === theirs.transaction ? true : undefined;
+    });
+    expect(await world.marker()).toEqual(theirs);
+  });
+
+  test("one that acts no more writes nothing", async () => {
+    await using world = new World();
+    let isActing = true;
+    const store = whileActing(world.store, () => isActing);
+    const operator = await world.open({ store });
+    isActing = false;
+    const { written } = operator.post({ kind: "create", name: "spring", spec: specOf() });
+    await operator.stop();
+    expect((await rejectionOf(written)).message).toContain("this operator does not act");
+    expect(await world.memory.get(fleetBuckets.rollouts, "spring")).toBeUndefined();
   });
 
   test("a store without room: it is said, and tried again", async () => {
