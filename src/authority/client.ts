@@ -19,6 +19,13 @@ const LONGEST_RECEIVED = 200;
 export class AuthorityError extends Error {
   override readonly name = "AuthorityError";
   readonly exitCode = ExitCode.refused;
+  /** Of a refusal, such as "not-found"; undefined where nobody has answered. */
+  readonly kind: string | undefined;
+
+  constructor(message: string, kind?: string) {
+    super(message);
+    this.kind = kind;
+  }
 }
 
 /** What was typed is nothing that an authority could be asked: nobody was. */
@@ -152,7 +159,7 @@ function translate(error: unknown, place?: Extract<AuthorityPlace, { kind: "cont
     const hint = kind === "refused" && expected?.startsWith("user") ? otherUser : error.error.hint;
     // Some refusals are whole sentences, and some are the first half of one.
     const sentence = message.endsWith(".") ? message : `${message}.`;
-    return new AuthorityError(hint === undefined ? message : `${sentence} ${hint}`);
+    return new AuthorityError(hint === undefined ? message : `${sentence} ${hint}`, kind);
   }
   if (!(error instanceof ControlUnreachable)) return error;
   const { code } = error;

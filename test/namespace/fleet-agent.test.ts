@@ -5,7 +5,7 @@
  */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, readlinkSync } from "node:fs";
+import { mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NativeMemory } from "../../ffi/memory.ts";
 import { bindUnix, makeUnixSocket, receiveMessage } from "../../ffi/unix-socket.ts";
@@ -130,6 +130,11 @@ skipUnless("a host that an operator upgrades", root, () => {
     const forged = await release("7.1.0", "thief");
     await start();
     const before = current();
+    const checked = ["--root", join(site(), "root-1.json")];
+    const sent = await fleet.tries("rollout", forged, "--source", `file://${site()}`, ...checked);
+    expect(sent.exitCode).toBe(111);
+    expect(sent.stderr).toContain("expected a signature by one of 1 keys of the metadata");
+    expect(await fleet.ask("history")).toContain("nothing was rolled out yet");
     await fleet.ask("rollout", forged, "--source", `file://${site()}`);
     const refused = await device("refuses it", ({ upgrade }) => upgrade === "failed");
     expect(refused.reason).toContain("expected a signature by one of 1 keys of the metadata");
@@ -164,6 +169,36 @@ skipUnless("a host that an operator upgrades", root, () => {
     expect(await agent.ended()).toMatchObject({ exitCode: 0 });
   });
 
+  test("one that its operator has revoked asks ever later, and says so", async () => {
+    const host = await fleet.authority.enrolled("box");
+    const places = ["--folder", place(), "--prefix", file("usr"), "--without-units", "--volatile"];
+    await saysDone(["fleet", "install", ...places]);
+    const path = file("notify.sock");
+    using socket = makeUnixSocket("datagram");
+    expect(bindUnix(socket, path)).toBe(0);
+    const heard = listenTo(socket);
+    const environment = { NOTIFY_SOCKET: path, [SUPERVISOR_VARIABLE]: file("supervise.sock") };
+    const words = ["fleet", "agent", "--folder", place(), "--identity", host.directory];
+    const program = join(place(), "current/hostler");
+    await using agent = startProgram([program, ...words], { environment });
+    await heard(/^STATUS=in a session with its operator$/);
+    await saysDone(fleet.authority.local("host", "revoke", "box"));
+    await heard(/^STATUS=refused by its operator, asked again in 30\.00 s: .*revoked/);
+    await agent.said(/the operator refuses this host, asked again in 30\.00 s/);
+  });
+
+  test("is enrolled by one command, which says what is next", async () => {
+    const token = file("box.token");
+    writeFileSync(token, await fleet.authority.token("box"), { mode: 0o600 });
+    const places = ["--directory", file("identity"), "--folder", place()];
+    const said = await saysDone(["fleet", "enroll", "--token-file", token, ...places]);
+    expect(said).toContain("enrolled as box at https://");
+    expect(said).toContain("hostler fleet install --root FILE");
+    expect(said).toContain(`hostler fleet supervise -- --identity ${file("identity")}`);
+    // The token is its own: a second one changes nothing, and says the same.
+    expect(await saysDone(["fleet", "enroll", "--token-file", token, ...places])).toBe(said);
+  });
+
   test("what is missing is said, with what to do", async () => {
     const folder = file("fleet");
     const places = ["--folder", folder, "--prefix", file("usr"), "--without-units", "--volatile"];
@@ -174,7 +209,7 @@ skipUnless("a host that an operator upgrades", root, () => {
     const { exitCode, stderr } = await notEnrolled.ended();
     expect(exitCode).toBe(111);
     expect(stderr).toContain(`expected an enrolled host, received none in ${file("nobody")}`);
-    expect(stderr).toContain("hostler identity enrol");
+    expect(stderr).toContain("hostler fleet enroll");
     expect(await saysRefused(words)).toContain("expected a program of its versions");
     const half = await runHostler([...words, "--candidate", "1"]);
     expect([half.exitCode, half.stderr.includes("--transaction")]).toEqual([100, true]);

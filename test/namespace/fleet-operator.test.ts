@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { operatorWrites } from "../../src/fleet/perform/operator-steps.ts";
 import { fleetBuckets } from "../../src/fleet/protocol.ts";
 import { runHostler } from "../support/authority.ts";
-import { hostlerWithFaults } from "../support/binary.ts";
+import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { builds } from "../support/fleet-operator/device-life.ts";
 import {
   type ScriptedDevice,
@@ -11,6 +11,7 @@ import {
   type ShownMarker,
   TestFleet,
 } from "../support/fleet-operator/test-fleet.ts";
+import { startProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -102,6 +103,43 @@ describe("an operator", () => {
     await fleet.ask("label", "a", "--label", "site=lab");
     expect((await fleet.show("a")).device.labels).toEqual({ site: "lab" });
     expect((await fleet.tries("forget", "a")).stderr).toContain("it may be there");
+  });
+
+  test("a rollout is watched until it has ended, and how it ended is the exit code", async () => {
+    await using fleet = await TestFleet.start();
+    const a = await fleet.device("a");
+    await a.arrives();
+    const nobody = await fleet.tries("watch", "spring");
+    expect([nobody.exitCode, nobody.stderr.includes("no rollout spring")]).toEqual([111, true]);
+    const followed = startProgram([
+      hostler(),
+      ...fleet.words(...fleet.rollout("--name", "spring", "--follow")),
+    ]);
+    const marker = await toldBy(fleet, "a", "spring");
+    const late = await fleet.tries("watch", "spring", "--timeout", "10ms");
+    expect([late.exitCode, late.stderr.includes("has not ended within")]).toEqual([111, true]);
+    const told = startProgram([hostler(), ...fleet.words("watch", "spring", "--json")]);
+    await told.said(/"flight":1/);
+    // The operator is started anew, and the watch goes on.
+    await fleet.authority.stop();
+    await fleet.start();
+    await a.connect();
+    await a.beats();
+    await a.isReady(marker);
+    await committed(fleet, a, marker);
+    await a.says({ transaction: marker.transaction, phase: "done", current: builds.new });
+    const { exitCode, stdout } = await told.ended();
+    expect(exitCode).toBe(0);
+    const lines = stdout.trim().split("\n");
+    expect(JSON.parse(lines.at(-1) ?? "")).toMatchObject({ phase: "complete" });
+    expect(await followed.ended()).toMatchObject({
+      ...{ exitCode: 0, stderr: expect.stringContaining("Devices check") },
+      stdout: expect.stringContaining("complete"),
+    });
+    await fleet.ask(...fleet.rollout("--name", "summer", "--device", "nobody"));
+    await fleet.ask("pause", "summer", "--reason", "a look");
+    const paused = await fleet.tries("watch", "summer");
+    expect([paused.exitCode, paused.stdout.includes("summer: a look")]).toEqual([111, true]);
   });
 
   test("asks for a permission, and lets no device write what is not its own", async () => {

@@ -16,8 +16,10 @@ interface HostFlags {
 /** Characters of a token that are read from stdin. */
 const TOKEN_LIMIT = 4_096;
 
+/** @param next what is to be done then, for people */
 export async function runEnrol(
   flags: HostFlags & { readonly "token-file": string },
+  next = "",
 ): Promise<number> {
   const file = flags["token-file"];
   const token = file === "-" ? await readStandardInput() : readTokenFile(file);
@@ -26,7 +28,7 @@ export async function runEnrol(
   const key = identity.fingerprint() ?? "";
   const address = identity.journal()?.address ?? "";
   if (flags.json) await printJson({ host, key, address });
-  else await printText(`enrolled as ${host} at ${address}; key ${shortFingerprint(key)}\n`);
+  else await printText(`enrolled as ${host} at ${address}; key ${shortFingerprint(key)}\n${next}`);
   return ExitCode.done;
 }
 

@@ -35,23 +35,9 @@ export async function runArtifactVerify(flags: VerifyFlags): Promise<number> {
   const { signal } = new AbortController();
   const texts = textsOf(source, signal);
   const patience = tellingPatience(signal);
-  const pinned = readNamed(flags.root, "read the root set", artifactLimits.rootBytes);
-  const { refreshed, metadata } = await trustOf(pinned, texts, patience);
-  const name = publishedNames.manifest(version);
+  const { refreshed, metadata } = await trustOf(flags.root, [texts], patience);
   const text = await readPublishedManifest(version, [texts], patience);
-  const outcome = readManifest({ text, metadata, check: isSignedBy });
-  const manifest = believed(`use ${name}`, outcome);
-  const revoked = metadata.revoked.find((one) =>
-    manifest.builds.some(({ digest }) => digest === one.digest),
-  );
-  if (revoked !== undefined) {
-    throw new ArtifactRefused(`use ${name}`, {
-      refusal: "revoked-digest",
-      expected: "files that are not revoked",
-      received: `${revoked.digest.slice(0, 12)}…, revoked: ${revoked.reason}`,
-      mend: "Choose another version",
-    });
-  }
+  const manifest = believedManifest(publishedNames.manifest(version), text, metadata);
   if (!flags["signatures-only"]) {
     using line = new ProgressLine("verifying");
     const onProgress = (done: number, of: number) => line.show(done, of);
@@ -69,13 +55,56 @@ export async function runArtifactVerify(flags: VerifyFlags): Promise<number> {
   return ExitCode.done;
 }
 
-/** What is trusted from that root set on; nothing of it is kept. @throws ArtifactRefused */
-async function trustOf(pinned: string, texts: PublishedTexts, patience: Patience) {
+/**
+ * Checks what is about to be rolled out as a device would that has pinned this root set, with what
+ * the sources say of trust; the files themselves are not looked at.
+ * @throws ArtifactRefused, NamedFileRefused
+ */
+export async function checkManifest(release: {
+  readonly manifest: string;
+  readonly version: string;
+  readonly sources: readonly string[];
+  /** A file. */
+  readonly root: string;
+}): Promise<void> {
+  const { manifest, version, sources, root } = release;
+  const { signal } = new AbortController();
+  const texts = sources.map((source) => textsOf(openSource(source), signal));
+  const { metadata } = await trustOf(root, texts, tellingPatience(signal));
+  believedManifest(publishedNames.manifest(version), manifest, metadata);
+}
+
+/** @throws ArtifactRefused for one that is not signed, or of which a file is revoked */
+function believedManifest(
+  name: string,
+  text: string,
+  metadata: Parameters<typeof readManifest>[0]["metadata"],
+) {
+  const manifest = believed(`use ${name}`, readManifest({ text, metadata, check: isSignedBy }));
+  const revoked = metadata.revoked.find((one) =>
+    manifest.builds.some(({ digest }) => digest === one.digest),
+  );
+  if (revoked === undefined) return manifest;
+  throw new ArtifactRefused(`use ${name}`, {
+    refusal: "revoked-digest",
+    expected: "files that are not revoked",
+    received: `${revoked.digest.slice(0, 12)}…, revoked: ${revoked.reason}`,
+    mend: "Choose another version",
+  });
+}
+
+/**
+ * What is trusted from that root set on; nothing of it is kept.
+ * @param root a file
+ * @throws ArtifactRefused, NamedFileRefused
+ */
+async function trustOf(root: string, from: readonly PublishedTexts[], patience: Patience) {
+  const pinned = readNamed(root, "read the root set", artifactLimits.rootBytes);
   const folder = mkdtempSync(join(tmpdir(), "hostler-trust-"));
   try {
     const trust = TrustFolder.pin(folder, pinned);
     const refreshed = await trust.refresh({
-      ...{ from: [texts], patience },
+      ...{ from, patience },
       journaled: { version: 0, digest: null },
       now: timeText(Date.now()),
     });

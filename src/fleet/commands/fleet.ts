@@ -1,18 +1,22 @@
 import { AuthorityClient } from "../../authority/client.ts";
 import { type ClientFlags, placeOf, show } from "../../authority/commands/client-flags.ts";
-import { printJson, printJsonLine, printText } from "../../command-line/output.ts";
-import { renderTable } from "../../command-line/table.ts";
-import { escapeControls } from "../../logging/format.ts";
+import { printJson, printJsonLine, printText, tellText } from "../../command-line/output.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { formatDuration } from "../../units/units.ts";
-import type { DeviceStatus } from "../protocol.ts";
 import {
   type DeviceView,
   fleetApi,
   fleetStreams,
-  type RolloutView,
+  type RolloutSpec,
   type ToldHappening,
 } from "../protocol-operator.ts";
+import {
+  labelsText,
+  renderDevices,
+  renderEvent,
+  renderNamed,
+  renderRollouts,
+  renderStatus,
+} from "./fleet-words.ts";
 import { type ManifestFlags, type RolloutFlags, readLabels, readRollout } from "./rollout-words.ts";
 
 /** What a command asks a fleet's operator, and how it prints the answer. */
@@ -71,8 +75,32 @@ export async function runForget(flags: DeviceFlags): Promise<number> {
   );
 }
 
-export async function runRollout(flags: ClientFlags & RolloutFlags): Promise<number> {
+/** What both ways to begin a rollout have. */
+interface BeginFlags extends ClientFlags, ManifestFlags {
+  readonly root: string | undefined;
+  readonly follow: boolean;
+}
+
+export async function runRollout(flags: BeginFlags & RolloutFlags): Promise<number> {
   const { name, spec } = readRollout(flags);
+  return await begin(flags, name, spec);
+}
+
+/** Before anything is sent the release is checked, where a root set is at hand. */
+async function begin(flags: BeginFlags, name: string, spec: RolloutSpec): Promise<number> {
+  const { root, follow, json } = flags;
+  if (root !== undefined) {
+    const { checkManifest } = await import("./artifact-verify.ts");
+    await checkManifest({ ...spec, root });
+  } else if (!json) {
+    tellText("Devices check the release's signature; --root FILE has it checked here as well\n");
+  }
+  if (follow) {
+    using client = await AuthorityClient.connect(placeOf(flags));
+    await client.call(fleetApi.create, { name, spec });
+    const { runWatch } = await import("./watch.ts");
+    return await runWatch({ ...flags, rollout: name, timeout: undefined });
+  }
   return await show(
     flags,
     (client) => client.call(fleetApi.create, { name, spec }),
@@ -80,19 +108,14 @@ export async function runRollout(flags: ClientFlags & RolloutFlags): Promise<num
   );
 }
 
-export async function runUpgrade(flags: DeviceFlags & ManifestFlags): Promise<number> {
+export async function runUpgrade(flags: DeviceFlags & BeginFlags): Promise<number> {
   const { device, name } = flags;
   const read = readRollout({
     ...flags,
     ...{ canaries: undefined, wave: [], soak: "0s", "max-unavailable": "1" },
     ...{ failures: "0%", label: [], window: [], device: [device] },
   });
-  const called = name ?? `${device}.${read.name}`;
-  return await show(
-    flags,
-    (client) => client.call(fleetApi.create, { name: called, spec: read.spec }),
-    (view) => renderRollouts([view]),
-  );
+  return await begin(flags, name ?? `${device}.${read.name}`, read.spec);
 }
 
 export async function runPause(
@@ -181,73 +204,4 @@ export async function runMetrics(flags: ClientFlags): Promise<number> {
         )
         .join(""),
   );
-}
-
-function renderEvent(id: string, { what, message, time }: ToldHappening): string {
-  const when = new Date(time).toISOString().slice(0, 19).replace("T", " ");
-  return `${[when, id, what, message].map(escapeControls).join(" ")}\n`;
-}
-
-export function renderDevices(devices: readonly DeviceView[]): string {
-  if (devices.length === 0) return "no device was heard yet\n";
-  const columns = ["DEVICE", "STANDING", "HEARD", "RUNS", "TO BE", "UPGRADE", "ROLLOUT", "LABELS"];
-  const rows = devices.map((device) => [
-    device.name,
-    device.healthy === false ? `${device.standing}, unhealthy` : device.standing,
-    device.heard_ms === null ? "-" : `${formatDuration(device.heard_ms)} ago`,
-    device.current_version ?? "-",
-    device.target_version ?? "-",
-    upgradeText(device),
-    device.rollout ?? "-",
-    labelsText(device.labels),
-  ]);
-  return renderTable(columns, rows);
-}
-
-function upgradeText({ upgrade, progress_percent: percent, reason }: DeviceView): string {
-  const far = percent === null ? upgrade : `${upgrade} ${percent} %`;
-  return reason === null ? far : `${far}: ${escapeControls(reason)}`;
-}
-
-function labelsText(labels: Readonly<Record<string, string>>): string {
-  const words = Object.entries(labels).map(([key, value]) => escapeControls(`${key}=${value}`));
-  return words.length === 0 ? "-" : words.join(",");
-}
-
-/** Its last words, when there are any. */
-function renderStatus(status: DeviceStatus | null): string {
-  const words = status?.last_words ?? null;
-  if (words === null) return "";
-  const log = words.log.split("\n").map((line) => `    ${escapeControls(line)}\n`);
-  return `\nwhat the candidate left: ${escapeControls(words.ending)}\n${log.join("")}`;
-}
-
-export function renderRollouts(rollouts: readonly RolloutView[]): string {
-  if (rollouts.length === 0) return "nothing was rolled out yet\n";
-  const columns = ["ROLLOUT", "VERSION", "PHASE", "WAVE", "DONE", "UNDER WAY", "FAILED", "AWAY"];
-  const rows = rollouts.map(({ name, version, phase, wave, waves, counts }) => [
-    name,
-    version,
-    phase,
-    `${wave} of ${waves}`,
-    `${counts.done} of ${counts.members}`,
-    String(counts.flight),
-    String(counts.failed),
-    String(counts.away),
-  ]);
-  const why = rollouts.flatMap(({ name, reason, waits_for: waitsFor }) => [
-    ...(reason === null ? [] : [`${name}: ${escapeControls(reason)}\n`]),
-    ...(waitsFor === null ? [] : [`${name} waits for ${waitsFor}\n`]),
-  ]);
-  return renderTable(columns, rows) + why.join("");
-}
-
-function renderNamed({ named }: RolloutView): string {
-  if (named.length === 0) return "";
-  const rows = named.map(({ device, standing, reason }) => [
-    device,
-    standing,
-    escapeControls(reason),
-  ]);
-  return `\n${renderTable(["DEVICE", "STANDING", "WHY"], rows)}`;
 }

@@ -78,6 +78,36 @@ const installCommand = defineCommand({
   run: async (args) => await (await import("./install.ts")).runFleetInstall(args),
 });
 
+const enrollCommand = defineCommand({
+  meta: {
+    name: "enroll",
+    description: "Let this host into a fleet, by a token that is good once, and say what is next",
+    examples: [
+      ["hostler fleet enroll < box-1.token", "As hostler identity token create box-1 has made it"],
+    ],
+    exitCodes: { 111: "the operator refused, or cannot be reached; nothing is half-done" },
+  },
+  args: {
+    "token-file": {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      default: "-",
+      description: "The token that the operator made; - is stdin",
+    },
+    directory: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      default: defaultHostDirectory,
+      description: "Where this host's key and what it knows of the operator lie",
+    },
+    ...folderFlag,
+    json: { type: "boolean", description: "As JSON" },
+  },
+  run: async (args) => await (await import("./enroll.ts")).runEnroll(args),
+});
+
 const guardCommand = defineCommand({
   meta: {
     name: "guard",
@@ -176,6 +206,7 @@ const superviseCommand = defineCommand({
 /** What a host itself needs of `hostler fleet`. */
 export const hostCommands: readonly Command[] = [
   installCommand,
+  enrollCommand,
   agentCommand,
   superviseCommand,
   guardCommand,

@@ -43,6 +43,19 @@ const manifestFlags = {
     default: "10s",
     description: "Of devices that are being upgraded, 1s to 10s: each is proven as much sooner",
   },
+  root: {
+    type: "string",
+    valueHint: "file",
+    complete: "file",
+    description: "Check the release first, as devices do that have pinned this root set",
+  },
+  follow: { type: "boolean", description: "Show how far it is, until it has ended: as watch does" },
+} as const;
+
+/** Of what waits for the end of a rollout. */
+const ended = {
+  0: "it is complete",
+  111: "it was paused or aborted, or the operator is away, or refused",
 } as const;
 
 const operatorCommand = defineCommand({
@@ -144,8 +157,12 @@ const rolloutCommand = defineCommand({
         'hostler fleet rollout M --source S --label site=lab --window "sat,sun 22:00-04:00"',
         "Devices of one site, in nights of the weekend, UTC",
       ],
+      [
+        "hostler fleet rollout M --source S --root root-1.json --follow",
+        "Check what is signed first, then show how far it is until it has ended",
+      ],
     ],
-    exitCodes: refused,
+    exitCodes: { 0: "it is begun; with --follow, it is complete", 111: ended[111] },
   },
   args: {
     manifest: { type: "positional", description: "A signed manifest" },
@@ -206,8 +223,11 @@ const upgradeCommand = defineCommand({
   meta: {
     name: "upgrade",
     description: "Give a version to one device: a rollout to it alone",
-    examples: [["hostler fleet upgrade box-1 M --source S", "Now"]],
-    exitCodes: refused,
+    examples: [
+      ["hostler fleet upgrade box-1 M --source S", "Now"],
+      ["hostler fleet upgrade box-1 M --source S --follow", "And say how it ended"],
+    ],
+    exitCodes: { 0: "it is begun; with --follow, it is complete", 111: ended[111] },
   },
   args: {
     ...deviceArgument,
@@ -216,6 +236,30 @@ const upgradeCommand = defineCommand({
     ...askFlags,
   },
   run: async (args) => await (await import("./fleet.ts")).runUpgrade(args),
+});
+
+const watchCommand = defineCommand({
+  meta: {
+    name: "watch",
+    description: "Show how far a rollout is, until it has ended or waits for somebody",
+    examples: [
+      ["hostler fleet watch 1.5.0", "One line of a terminal; elsewhere nothing but how it ended"],
+      ["hostler fleet watch 1.5.0 --timeout 30min && notify", "For a script"],
+      ["hostler fleet watch 1.5.0 --json", "One JSON object a line, for each change"],
+    ],
+    exitCodes: { ...ended, 111: `${ended[111]}; or the time is over` },
+  },
+  args: {
+    ...rolloutArgument,
+    timeout: {
+      type: "string",
+      valueHint: "duration",
+      description: "Wait no longer; the rollout goes on",
+    },
+    ...askFlags,
+    json: { type: "boolean", description: "Print one JSON object a line" },
+  },
+  run: async (args) => await (await import("./watch.ts")).runWatch(args),
 });
 
 const pauseCommand = defineCommand({
@@ -310,6 +354,7 @@ export const operatorCommands: readonly Command[] = [
   forgetCommand,
   rolloutCommand,
   upgradeCommand,
+  watchCommand,
   pauseCommand,
   resumeCommand,
   abortCommand,

@@ -72,6 +72,6 @@ const notEnrolled = (folder: string) =>
   new HostRefused(
     "not-enrolled",
     `Cannot be an agent: expected an enrolled host, received none in ${folder}. Make a token ` +
-      "where the operator is (hostler identity token create HOST), and enrol this host with it: " +
-      "hostler identity enrol.",
+      "where the operator is (hostler identity token create HOST), and enroll this host with it: " +
+      "hostler fleet enroll.",
   );

@@ -189,10 +189,15 @@ export const exceptions: readonly ImportException[] = [
     to: "src/authority/flags.ts",
     reason: "whoever asks an operator says where it is as for any authority",
   },
-  {
-    from: "src/fleet/commands/fleet.ts",
+  ...["fleet.ts", "watch.ts"].map((from) => ({
+    from: `src/fleet/commands/${from}`,
     to: "src/authority/commands/client-flags.ts",
     reason: "the same flags, read and refused as the authority's own commands do",
+  })),
+  {
+    from: "src/fleet/commands/enroll.ts",
+    to: "src/authority/commands/enrol.ts",
+    reason: "a device is enrolled as any host is, by the same code",
   },
   {
     from: "src/image/copy.ts",
