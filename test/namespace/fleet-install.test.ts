@@ -22,7 +22,7 @@ import { programOf, readLayout } from "../../src/fleet/perform/layout-files.ts";
 import { Site } from "../support/artifact.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { storeScript } from "../support/fleet-installation.ts";
-import { type ProgramResult, runProgram } from "../support/program.ts";
+import { type ProgramResult, runProgram, startProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
@@ -145,6 +145,29 @@ describe("hostler fleet install", () => {
       ...["create", "create", "create"],
     ]);
     expect(readdirSync(folder.path)).toEqual([]);
+  });
+
+  test("makes an image, whose links lead into it", async () => {
+    const image = folder.file("image");
+    mkdirSync(`${image}/data/opt`, { recursive: true });
+    // As in an image: absolute, and nothing of this host.
+    symlinkSync("/data/opt", `${image}/opt`);
+    const words = ["--folder", "/opt/hostler", "--prefix", "/usr", "--image", image];
+    const run = async (...more: readonly string[]) =>
+      await runProgram([hostler(), "fleet", "install", ...words, ...more]);
+    const made = await run();
+    expect(made).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(made.stdout).toEndWith(`systemctl --root=${image} enable hostler-fleet-agent\n`);
+    const state = readLayout(`${image}/data/opt/hostler`);
+    expect(state.versions.map((version) => version.isProven)).toEqual([true]);
+    expect(readlinkSync(`${image}/usr/bin/hostler`)).toBe("/opt/hostler/current/hostler");
+    const unit = `${image}/etc/systemd/system/hostler-fleet-agent.service`;
+    expect(readFileSync(unit, "utf8")).toContain("ExecStart=/opt/hostler/current/hostler ");
+    expect((await run()).stdout).toStartWith("Nothing to do: everything is there.\n");
+    expect(await run("--remove")).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(existsSync(`${image}/data/opt/hostler`)).toBe(false);
+    expect([existsSync(unit), existsSync(`${image}/usr/bin/hostler`)]).toEqual([false, false]);
+    expect((await run("--remove")).stdout).toBe("Nothing to do: nothing of it is left.\n");
   });
 
   test("without units for a container", async () => {
@@ -346,4 +369,73 @@ skipUnless("an installation where nothing lasts", root, () => {
     expect(stderr).toContain("expected a file system that can be written");
     expect(stderr).toContain("Update the image: this host is replaced as a whole");
   });
+});
+
+describe("hostler fleet install --remove", () => {
+  /** Nothing is left but what a test has put there. */
+  const left = () => tree().map((line) => line.split(" ")[0]);
+
+  test("takes away all that was made, also called by its own name", async () => {
+    await install();
+    expect(await install(["--remove"], { program: name() })).toMatchObject({
+      ...{ exitCode: 0, stderr: "" },
+      stdout: expect.stringMatching(/^removed .*bin\/hostler$/m),
+    });
+    expect(left()).toEqual([]);
+    expect(existsSync(place())).toBe(false);
+    expect((await install(["--remove"])).stdout).toBe("Nothing to do: nothing of it is left.\n");
+  });
+
+  test("leaves what somebody has changed, or put there", async () => {
+    await install();
+    const unit = folder.file(`units/${units[0]}`);
+    appendFileSync(unit, "# mine\n");
+    rmSync(name());
+    symlinkSync("/bin/true", name());
+    put(`${place()}/notes`, "mine");
+    const { exitCode, stdout } = await install(["--remove"]);
+    expect(exitCode).toBe(111);
+    expect(stdout).toContain("somebody has changed it; --force removes it");
+    expect(stdout).toContain("hostler fleet install has not made it");
+    expect(left()).toEqual(["fleet/notes", `units/${units[0]}`, "usr/bin/hostler"]);
+    const forced = await install(["--remove", "--force"]);
+    expect(forced.exitCode).toBe(111);
+    expect(left()).toEqual(["fleet/notes", "usr/bin/hostler"]);
+  });
+
+  test("says what it would do with --dry-run, and does nothing while a version runs", async () => {
+    await install();
+    const before = tree();
+    const planned = await install(["--remove", "--dry-run"]);
+    expect(planned.stdout).toContain("would remove");
+    expect(tree()).toEqual(before);
+    const socket = folder.file("luod.sock");
+    await using running = startProgram([
+      name(),
+      "fleet",
+      "supervise",
+      "--folder",
+      place(),
+      "--volatile",
+      "--control-socket",
+      socket,
+    ]);
+    await running.said(/./);
+    const refused = await install(["--remove"]);
+    expect(refused.exitCode).toBe(111);
+    expect(refused.stdout).toContain("End it first: systemctl disable --now hostler-fleet-agent");
+    expect(existsSync(name())).toBe(true);
+  });
+
+  test.each(rotating("fleet uninstall kill points", hostSteps.uninstall, { outOf: 2 }))(
+    "goes on after one that was killed: %s",
+    async (step) => {
+      await install();
+      const killed = await install(["--remove"], { program: hostlerWithFaults(), killAt: step });
+      expect(killed.signal).toBe("SIGKILL");
+      await install(["--remove"]);
+      expect(left()).toEqual([]);
+      expect(existsSync(place())).toBe(false);
+    },
+  );
 });

@@ -38,6 +38,8 @@ const installCommand = defineCommand({
       ["hostler fleet install --root root-1.json", "And say whose releases it takes"],
       ["hostler fleet install --dry-run", "Say what would be done, and do nothing"],
       ["hostler fleet install --without-units --folder /data/hostler", "In a container's volume"],
+      ["hostler fleet install --image /mnt/image --prefix /usr --root root-1.json", "For an image"],
+      ["hostler fleet install --remove", "Take away what it, and upgrades, have made"],
     ],
     exitCodes: {
       0: "everything is as asked for, also when it was so before",
@@ -65,6 +67,16 @@ const installCommand = defineCommand({
       valueHint: "file",
       complete: "file",
       description: "Pin this root set: releases that it leads to, and no others, are taken",
+    },
+    image: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      description: "The folder of an image: everything goes below it",
+    },
+    remove: {
+      type: "boolean",
+      description: "Take away what was made, versions too; refused while one of them runs",
     },
     "without-units": { type: "boolean", description: "Write no units: hostler fleet supervise" },
     ...volatileFlag,

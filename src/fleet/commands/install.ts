@@ -6,6 +6,7 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { alignColumns } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { isSignedBy } from "../../identity/secrets.ts";
+import { readRoot as readImage } from "../../install/perform/rooted-path.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { hostlerVersion } from "../../units/version.ts";
 import {
@@ -15,6 +16,7 @@ import {
   type InstallWish,
   installFleet,
 } from "../perform/install.ts";
+import { removeFleet } from "../perform/uninstall.ts";
 import { readNamed } from "./artifact-words.ts";
 
 interface Flags {
@@ -22,6 +24,8 @@ interface Flags {
   readonly prefix: string;
   readonly "unit-directory": string;
   readonly root: string | undefined;
+  readonly image: string | undefined;
+  readonly remove: boolean;
   readonly "without-units": boolean;
   readonly volatile: boolean;
   readonly force: boolean;
@@ -31,14 +35,14 @@ interface Flags {
 
 export async function runFleetInstall(flags: Flags): Promise<number> {
   const wish = readWish(flags);
-  const steps = await installFleet(wish);
+  const steps = flags.remove ? removeFleet(wish) : await installFleet(wish);
   const isRefused = steps.some(({ action }) => action === "refuse");
   if (flags.json) {
     const { folder, dryRun } = wish;
     const items = steps.map((step) => ({ ...step, reason: step.reason ?? null }));
     await printJson({ folder, dry_run: dryRun, ok: !isRefused, steps: items });
   } else {
-    await printText(describe(steps, { wish, isRefused }));
+    await printText(describe(steps, { wish, isRefused, isRemoval: flags.remove }));
   }
   return steps.some(({ action }) => action === "refuse" || action === "leave")
     ? ExitCode.refused
@@ -53,6 +57,7 @@ function readWish(flags: Flags): InstallWish {
   }
   return {
     folder: readPath("--folder", flags.folder),
+    image: flags.image === undefined ? undefined : readImage(flags.image),
     prefix: readPath("--prefix", flags.prefix),
     unitDirectory: flags["without-units"]
       ? undefined
@@ -87,14 +92,28 @@ export function readPath(flag: string, path: string): string {
 const done: Readonly<Record<InstallAction, string>> = {
   create: "created",
   replace: "replaced",
+  remove: "removed",
   keep: "kept",
   leave: "left",
   refuse: "refused",
 };
 
+const startAdvice = ({ image }: InstallWish): string =>
+  image === undefined
+    ? "To start it now and at every boot: systemctl enable --now hostler-fleet-agent"
+    : `To start it at every boot: systemctl --root=${image} enable hostler-fleet-agent`;
+
 function describe(
   steps: readonly InstallStep[],
-  { wish, isRefused }: { readonly wish: InstallWish; readonly isRefused: boolean },
+  {
+    wish,
+    isRefused,
+    isRemoval,
+  }: {
+    readonly wish: InstallWish;
+    readonly isRefused: boolean;
+    readonly isRemoval: boolean;
+  },
 ): string {
   const isDone = !isRefused && !wish.dryRun;
   const rows = steps
@@ -106,10 +125,10 @@ function describe(
     ]);
   const lines = alignColumns(rows);
   if (isRefused) lines.push("Nothing was done: see what is refused.");
-  else if (rows.length === 0) lines.push("Nothing to do: everything is there.");
-  const hasUnits = steps.some(({ what }) => what === "unit");
-  if (isDone && hasUnits) {
-    lines.push("To start it now and at every boot: systemctl enable --now hostler-fleet-agent");
+  else if (rows.length === 0) {
+    lines.push(`Nothing to do: ${isRemoval ? "nothing of it is left" : "everything is there"}.`);
   }
+  const hasUnits = steps.some(({ what }) => what === "unit");
+  if (isDone && hasUnits && !isRemoval) lines.push(startAdvice(wish));
   return lines.map((line) => `${line}\n`).join("");
 }

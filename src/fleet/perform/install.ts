@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { TrustFolder } from "../../artifact/trust-folder.ts";
+import { placeInRoot, resolveInRoot } from "../../install/perform/rooted-path.ts";
 import { isUntouched, renderUnit } from "../../install/unit-text.ts";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
@@ -25,13 +26,19 @@ import { checkFormat, readLayout, setLink, syncFolder } from "./layout-files.ts"
 import { requireLasting } from "./persistence.ts";
 import { proveProgram } from "./prove.ts";
 
-export interface InstallWish {
-  /** Of the installation. */
+/** Where an installation lies. */
+export interface InstallPlaces {
+  /** As the host knows it that it is made for. */
   readonly folder: string;
+  /** The folder of an image: everything goes below it. undefined: this host. */
+  readonly image: string | undefined;
   /** The program's name goes to bin below it. */
   readonly prefix: string;
   /** undefined: without units, as in a container. */
   readonly unitDirectory: string | undefined;
+}
+
+export interface InstallWish extends InstallPlaces {
   readonly version: string;
   /** The root set that is to be pinned, if none is; undefined: nobody says one. */
   readonly root: string | undefined;
@@ -41,10 +48,10 @@ export interface InstallWish {
   readonly dryRun: boolean;
 }
 
-export type InstallAction = "create" | "replace" | "keep" | "leave" | "refuse";
+export type InstallAction = "create" | "replace" | "remove" | "keep" | "leave" | "refuse";
 
 export interface InstallStep {
-  readonly what: "version" | "current" | "trust" | "name" | "unit";
+  readonly what: "version" | "current" | "trust" | "name" | "unit" | "installation";
   readonly path: string;
   readonly action: InstallAction;
   readonly reason?: string;
@@ -62,8 +69,8 @@ const ELF = Buffer.from("\x7fELF");
  * @throws FileRefused for what the system refuses, and when this program does not prove itself here
  */
 export async function installFleet(wish: InstallWish): Promise<readonly InstallStep[]> {
-  requireLasting(wish.folder, wish.acceptVolatile);
-  checkFormat(wish.folder);
+  if (wish.image === undefined) requireLasting(wish.folder, wish.acceptVolatile);
+  checkFormat(placeOf(wish));
   const others = [...lookAtTrust(wish), lookAtName(wish), ...lookAtUnits(wish)];
   const { digest } = hashFile(ownProgram);
   const link = lookAtCurrent(wish, folderOf({ version: wish.version, digest }));
@@ -73,8 +80,7 @@ export async function installFleet(wish: InstallWish): Promise<readonly InstallS
   if (wish.root !== undefined) TrustFolder.pin(trustOf(wish), wish.root);
   makeName(wish, others);
   passStep("named");
-  for (const { name, text } of unitsOf(wish)) {
-    const path = join(wish.unitDirectory ?? "", name);
+  for (const { path, text } of unitsOf(wish)) {
     const step = others.find((other) => other.path === path);
     if (step === undefined || !changes(step.action)) continue;
     withFile({ what: "write", path, otherwise: "give another --unit-directory" }, () => {
@@ -88,11 +94,11 @@ export async function installFleet(wish: InstallWish): Promise<readonly InstallS
 }
 
 export const changes = (action: InstallAction): boolean =>
-  action === "create" || action === "replace";
+  action === "create" || action === "replace" || action === "remove";
 
 /** The program is stored, and has proven itself on this host, before any link leads to it. */
 async function makeCurrent(wish: InstallWish) {
-  const { folder } = wish;
+  const folder = placeOf(wish);
   using installation = Installation.open(folder, { make: true });
   const { name, isNew } = installation.store(ownProgram, wish.version);
   await proveProgram(folder, name);
@@ -120,7 +126,8 @@ async function makeCurrent(wish: InstallWish) {
 
 /** @param own the version of the running program */
 function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
-  const { folder, force } = wish;
+  const { force } = wish;
+  const folder = placeOf(wish);
   const path = join(folder, "current");
   const step = (action: InstallAction, reason?: string): InstallStep => ({
     ...{ what: "current" as const, path, action },
@@ -146,7 +153,15 @@ function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
   );
 }
 
-const trustOf = ({ folder }: InstallWish) => join(folder, layoutNames.trust);
+/** Where the installation's folder lies, now. */
+export const placeOf = ({ image, folder }: InstallPlaces): string =>
+  image === undefined ? folder : resolveInRoot(image, folder);
+
+/** Where a file that is made lies, now; its own links are not followed. */
+const inImage = ({ image }: InstallPlaces, path: string): string =>
+  image === undefined ? path : placeInRoot(image, path);
+
+const trustOf = (wish: InstallWish) => join(placeOf(wish), layoutNames.trust);
 
 /** What is pinned stays, and so do the root sets that have followed it. */
 function lookAtTrust(wish: InstallWish): InstallStep[] {
@@ -165,8 +180,12 @@ function lookAtTrust(wish: InstallWish): InstallStep[] {
   });
 }
 
-function lookAtName({ folder, prefix, force }: InstallWish): InstallStep {
-  const path = join(prefix, "bin/hostler");
+export const nameOf = (wish: InstallPlaces): string =>
+  inImage(wish, join(wish.prefix, "bin/hostler"));
+
+function lookAtName(wish: InstallWish): InstallStep {
+  const { folder, force } = wish;
+  const path = nameOf(wish);
   const step = (action: InstallAction, reason?: string): InstallStep => ({
     ...{ what: "name" as const, path, action },
     ...(reason === undefined ? {} : { reason }),
@@ -187,7 +206,8 @@ function lookAtName({ folder, prefix, force }: InstallWish): InstallStep {
   });
 }
 
-const programLink = (folder: string) => join(folder, "current", layoutNames.program);
+/** What the program's name is a link to. */
+export const programLink = (folder: string): string => join(folder, "current", layoutNames.program);
 
 function makeName({ folder }: InstallWish, steps: readonly InstallStep[]): void {
   const step = steps.find(({ what }) => what === "name");
@@ -203,17 +223,20 @@ function makeName({ folder }: InstallWish, steps: readonly InstallStep[]): void 
   });
 }
 
-function unitsOf({ folder, prefix, unitDirectory }: InstallWish) {
+/** The units that this installation has, and where they lie, now. */
+export function unitsOf(
+  places: InstallPlaces,
+): readonly { readonly path: string; readonly text: string }[] {
+  const { folder, prefix, unitDirectory } = places;
   if (unitDirectory === undefined) return [];
   return fleetUnits(folder).map(({ name, text }) => ({
-    name,
+    path: inImage(places, join(unitDirectory, name)),
     text: renderUnit(name, text, prefix),
   }));
 }
 
 function lookAtUnits(wish: InstallWish): InstallStep[] {
-  return unitsOf(wish).map(({ name, text }) => {
-    const path = join(wish.unitDirectory ?? "", name);
+  return unitsOf(wish).map(({ path, text }) => {
     const step = (action: InstallAction, reason?: string): InstallStep => ({
       ...{ what: "unit" as const, path, action },
       ...(reason === undefined ? {} : { reason }),

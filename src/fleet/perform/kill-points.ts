@@ -8,6 +8,7 @@ export const hostSteps = {
   collect: ["set-aside", "removed"],
   guard: ["noted", "guarded"],
   install: ["proved", "linked", "named", "units"],
+  uninstall: ["taken", "unlinked", "emptied", "removed-all"],
 } as const;
 
 export type HostStep = (typeof hostSteps)[keyof typeof hostSteps][number];

@@ -7,8 +7,13 @@ import { programOf } from "./layout-files.ts";
  * whatever mount namespace: proc_pid_exe(5). Where a process may not be looked into, the kernel is
  * asked in another way, and where that says nothing either the version counts as one that runs.
  */
-export function runningVersions(folder: string, names: readonly string[]): Set<string> {
-  const seen = lookAtProcesses();
+export function runningVersions(
+  folder: string,
+  names: readonly string[],
+  /** A process that does not count. */
+  { except }: { readonly except?: number } = {},
+): Set<string> {
+  const seen = lookAtProcesses(except);
   return new Set(names.filter((name) => isRunBy(seen, programOf(folder, name))));
 }
 
@@ -30,11 +35,11 @@ function isRunBy(seen: Seen, path: string): boolean {
   return seen.files.has(file) || (seen.hasHidden && !isProvenIdle(path));
 }
 
-function lookAtProcesses(): Seen {
+function lookAtProcesses(except?: number): Seen {
   const files = new Set<string>();
   let hasHidden = false;
   for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
+    if (!/^\d+$/.test(name) || Number(name) === except) continue;
     try {
       // A kernel thread has none, and neither has a process that has ended.
       files.add(identityOf(`/proc/${name}/exe`));

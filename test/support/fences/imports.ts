@@ -219,11 +219,16 @@ export const exceptions: readonly ImportException[] = [
     to,
     reason: "--self-test reads a role's configuration, and its journal, as the role does",
   })),
-  {
-    from: "src/fleet/perform/install.ts",
+  ...["install.ts", "uninstall.ts"].map((from) => ({
+    from: `src/fleet/perform/${from}`,
     to: "src/install/unit-text.ts",
     reason: "a unit is sealed in one way, whoever writes it: the other one knows it as ours",
-  },
+  })),
+  ...["perform/install.ts", "commands/install.ts"].map((from) => ({
+    from: `src/fleet/${from}`,
+    to: "src/install/perform/rooted-path.ts",
+    reason: "links of an image lead into the image, whoever installs there",
+  })),
 ];
 
 export interface Import {
