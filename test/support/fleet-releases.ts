@@ -1,0 +1,97 @@
+/** Releases of really built programs: signed, and published in folders of this machine. */
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { build } from "../../scripts/build.ts";
+import { saysDone } from "./authority.ts";
+import { repositoryRoot } from "./binary.ts";
+
+export interface BuiltVersion {
+  readonly version: string;
+  readonly program: string;
+}
+
+/** The version whose canonical agent ends as soon as it has begun. */
+export const badEntry = "scripts/demo/fleet/bad/main.ts";
+
+/** This source, which says another version. @param entry instead of src/main.ts */
+export async function buildVersion(version: string, entry?: string): Promise<BuiltVersion> {
+  const folder = join(repositoryRoot, "dist/fleet-versions");
+  const name = `hostler-${version}`;
+  const entries = entry === undefined ? {} : { entry };
+  const { path } = await build({ folder, name, faults: false, version, ...entries });
+  return { version, program: path };
+}
+
+/** Keys, a root set that devices pin, and what is published: root-1.json, metadata.json. */
+export class PublishedReleases {
+  readonly #folder: string;
+  readonly site: string;
+
+  /** @param folder an empty one */
+  constructor(folder: string) {
+    this.#folder = folder;
+    this.site = join(folder, "site");
+  }
+
+  #file(name: string): string {
+    return join(this.#folder, name);
+  }
+
+  async makeTrust(): Promise<void> {
+    mkdirSync(this.site, { recursive: true });
+    for (const name of ["root", "release"]) {
+      await saysDone(["fleet", "key", "generate", this.#file(name)]);
+    }
+    const [first, metadata] = [join(this.site, "root-1.json"), join(this.site, "metadata.json")];
+    await saysDone(["fleet", "root", "init", "--key", this.#file("root.pub"), "--out", first]);
+    await saysDone(["fleet", "root", "sign", first, "--key", this.#file("root")]);
+    const signer = ["--signer", this.#file("release.pub")];
+    await saysDone(["fleet", "root", "metadata", metadata, ...signer]);
+    await saysDone(["fleet", "root", "sign", metadata, "--key", this.#file("root")]);
+  }
+
+  async publish({ version, program }: BuiltVersion): Promise<void> {
+    const words = ["build", version, program, "--folder", this.site, "--level", "1"];
+    await saysDone(["fleet", "artifact", ...words]);
+    const manifest = join(this.site, manifestOf(version));
+    await saysDone(["fleet", "artifact", "sign", manifest, "--key", this.#file("release")]);
+  }
+
+  /** One version once more, with its signed manifest, where its packed blocks are damaged. */
+  damaged(name: string, version: string, damage: (path: string) => void): string {
+    const folder = this.#file(name);
+    mkdirSync(folder);
+    const envelope = JSON.parse(readFileSync(join(this.site, manifestOf(version)), "utf8"));
+    const { builds } = JSON.parse(envelope.signed) as { builds: readonly { digest: string }[] };
+    const digest = builds[0]?.digest ?? "";
+    const files = ["root-1.json", "metadata.json", manifestOf(version), `${digest}.blocks`];
+    for (const file of [...files, `${digest}.zst`]) {
+      copyFileSync(join(this.site, file), join(folder, file));
+    }
+    damage(join(folder, `${digest}.zst`));
+    return folder;
+  }
+}
+
+export const manifestOf = (version: string): string => `hostler-${version}.manifest.json`;
+
+/** Turns over some bits in each of many places. @param every bytes between two of them */
+export function flipBytes(path: string, every: number): void {
+  const { length } = readFileSync(path);
+  const file = openSync(path, "r+");
+  for (let at = every; at < length; at += every) writeSync(file, Buffer.from([0xa5]), 0, 1, at);
+  closeSync(file);
+}
+
+/** Leaves the first half. */
+export function cutInHalf(path: string): void {
+  truncateSync(path, Math.floor(readFileSync(path).length / 2));
+}
