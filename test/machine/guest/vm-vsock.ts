@@ -208,7 +208,10 @@ const cases: Readonly<Record<VsockCase, Case>> = {
     const told = "by virtio-serial and not by vsock: /dev/vhost-vsock does not open: ENOENT";
     requireEqual(warnings.filter((one) => one.includes(told)).length, 1);
     await stage.client.create({ name, imagePath, hash }, "running");
-    const seen = requireEqual(place(await running()), "virtserialport name=org.hostler.agent");
+    const seen = requireEqual(
+      place(await running()),
+      "virtserialport id=agent-port name=org.hostler.agent",
+    );
     await stage.client.change("delete", name, { now: true });
     await stage.client.wait(name, "removed");
     return seen;
