@@ -108,10 +108,18 @@ export class RelayStore implements Store {
     return this.#parts.store.link(signal);
   }
 
-  /** The store behind it stays open. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  /**
+   * Nothing is written any more, and watches tell nothing more: they wait for their own end, which
+   * comes with whoever watches. One that ended here would be taken for a store that refuses it.
+   */
+  retire(): void {
     this.#closed.abort();
     for (const { refuse } of this.#waiting.splice(0)) refuse(closedStore());
+  }
+
+  /** The store behind it stays open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.retire();
     for (const mirror of this.#mirrors.values()) mirror.end();
   }
 
@@ -120,8 +128,9 @@ export class RelayStore implements Store {
   }
 
   #lost(bucket: string, reason: unknown): void {
+    if (this.#closed.signal.aborted) return;
     this.#mirrors.get(bucket)?.end(reason instanceof StoreError ? reason : closedStore());
-    if (!this.#closed.signal.aborted) this.#parts.onLost(reason);
+    this.#parts.onLost(reason);
   }
 
   async #write(bucket: string, write: () => Promise<Revision>): Promise<Revision> {

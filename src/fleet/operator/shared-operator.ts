@@ -92,7 +92,7 @@ export class SharedOperator {
   }
 
   async stop(): Promise<void> {
-    await this.#relay[Symbol.asyncDispose]();
+    this.#relay.retire();
     await this.#seat.stop();
   }
 }

@@ -169,6 +169,27 @@ describe("watches of single keys", () => {
   });
 });
 
+test("one that retires writes nothing, and ends no watch but by its own signal", async () => {
+  const behind = new Behind();
+  const lost: unknown[] = [];
+  const relay = behind.relay({ onLost: (reason) => lost.push(reason) });
+  behind.queue.synced(1);
+  const end = new AbortController();
+  const events = relay.watch("facts", "a", { signal: end.signal });
+  expect((await events.next()).value).toEqual({ kind: "synced", revision: 1 });
+  let isOver = false;
+  const next = events.next().finally(() => {
+    isOver = true;
+  });
+  relay.retire();
+  expect(await problemOf(put(relay, "a"))).toEqual({ kind: "unavailable" });
+  // Its own watch of the bucket has ended by now, which an event later is seen.
+  await behind.memory.get("facts", "a");
+  expect([isOver, lost]).toEqual([false, []]);
+  end.abort();
+  expect((await next).done).toBe(true);
+});
+
 describe("writes", () => {
   const { writesAtOnce, waitingWrites, longestWait } = relayLimits;
 
