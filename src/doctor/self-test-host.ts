@@ -8,6 +8,7 @@ import {
   defaultStateDirectory,
 } from "../authority/protocol.ts";
 import { decodeJournal } from "../fleet/lifecycle-journal.ts";
+import { readOperatorConfiguration } from "../fleet/operator/configuration.ts";
 import { digestSchema } from "../fleet/protocol.ts";
 import { readAuthorityFile } from "../identity/authority-file.ts";
 import { readHostJournal } from "../identity/host-journal.ts";
@@ -53,6 +54,10 @@ export function hostChecks(
       readTomlFile(join(configurations, "vm.toml"), (path) => readWorkerConfiguration(path)),
     "master.toml": () =>
       readTomlFile(join(configurations, "master.toml"), (path) => readMasterConfiguration(path)),
+    "fleet-operator.toml": () =>
+      readTomlFile(join(configurations, "fleet-operator.toml"), (path) =>
+        readOperatorConfiguration(path),
+      ),
     "host's key": () => {
       const key = readKey(keyPaths(identity).present);
       return key === undefined ? undefined : `a key in ${identity}`;

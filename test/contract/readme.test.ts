@@ -111,6 +111,7 @@ describe("documents", () => {
     ["src/live-update", 30],
     ["src/vm", 30],
     ["src/artifact", 10],
+    ["src/fleet", 30],
   ] as const)("%s: every test that shows what follows a failure is there", (room, least) => {
     const cells = /\]\(([^)]+\.test\.ts)\) "([^"]+)"/g;
     const shown = [...readText(`${room}/README.md`).matchAll(cells)];

@@ -155,6 +155,7 @@ skipUnless("the self-test and what a host has", root, () => {
     ["process.toml", "etc/hostler/process.toml", "[[process]]\nnome = 1\n", "process.toml"],
     ["vm.toml", "etc/hostler/vm.toml", "unknown = true\n", "vm.toml"],
     ["master.toml", "etc/hostler/master.toml", "unknown = true\n", "master.toml"],
+    ["fleet-operator.toml", "etc/hostler/fleet-operator.toml", "unknown = true\n", "operator.toml"],
     ["host's key", "var/lib/hostler/identity/key.pem", "no key", "key.pem"],
     ["pinned certificates", "var/lib/hostler/identity/authority.json", "{}", "authority.json"],
     [
@@ -179,6 +180,7 @@ skipUnless("the self-test and what a host has", root, () => {
       "process.toml: passed",
       "vm.toml: absent",
       "master.toml: absent",
+      "fleet-operator.toml: absent",
       "host's key: absent",
       "pinned certificates: absent",
       "authority's certificates: absent",

@@ -213,6 +213,7 @@ export const exceptions: readonly ImportException[] = [
     "src/process/configuration.ts",
     "src/vm/master/configuration.ts",
     "src/vm/worker-configuration.ts",
+    "src/fleet/operator/configuration.ts",
     "src/fleet/lifecycle-journal.ts",
   ].map((to) => ({
     from: "src/doctor/self-test-host.ts",
