@@ -1,7 +1,11 @@
 /** Operators over one NATS: an upgrade goes on whatever becomes of servers, links and operators. */
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { type NatsRelease, natsReleases } from "../../scripts/nats-server.ts";
 import { fleetBuckets } from "../../src/fleet/protocol.ts";
+import { saysDone } from "../support/authority.ts";
+import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { type CuttingProxy, startCuttingProxy } from "../support/cutting-proxy.ts";
 import { builds } from "../support/fleet-operator/device-life.ts";
 import {
@@ -10,8 +14,9 @@ import {
   TestFleet,
 } from "../support/fleet-operator/test-fleet.ts";
 import { type NatsServer, natsServer, startNatsServer } from "../support/nats-server.ts";
+import { startProgram } from "../support/program.ts";
 import { onlyInAll } from "../support/rotation.ts";
-import { skipUnless } from "../support/skips.ts";
+import { root, skipUnless } from "../support/skips.ts";
 import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -185,7 +190,28 @@ skipUnless("operators over one NATS", [natsServer(middle)], () => {
   });
 
   onlyInAll(() => describe("in trouble", troubles));
+  onlyInAll(wholeDevices);
 });
+
+/** A release of the build with kill points, and a root set that leads to it. */
+async function publish(): Promise<{ readonly root: string; readonly words: readonly string[] }> {
+  const site = folder.file("site");
+  mkdirSync(site);
+  const file = (name: string) => folder.file(name);
+  for (const name of ["root", "release"]) {
+    await saysDone(["fleet", "key", "generate", file(name)]);
+  }
+  const [root, metadata] = [join(site, "root-1.json"), join(site, "metadata.json")];
+  await saysDone(["fleet", "root", "init", "--key", file("root.pub"), "--out", root]);
+  await saysDone(["fleet", "root", "sign", root, "--key", file("root")]);
+  await saysDone(["fleet", "root", "metadata", metadata, "--signer", file("release.pub")]);
+  await saysDone(["fleet", "root", "sign", metadata, "--key", file("root")]);
+  const build = ["fleet", "artifact", "build", "7.0.0", hostlerWithFaults(), "--folder", site];
+  await saysDone([...build, "--floor", "0.0.1", "--level", "1"]);
+  const manifest = join(site, "hostler-7.0.0.manifest.json");
+  await saysDone(["fleet", "artifact", "sign", manifest, "--key", file("release")]);
+  return { root, words: ["rollout", manifest, "--source", `file://${site}`, "--root", root] };
+}
 
 function troubles(): void {
   let nats: NatsServer;
@@ -252,6 +278,45 @@ function troubles(): void {
       const fleet = await startFleet({ ...over(old), proof });
       const { device, marker } = await begun(fleet);
       await finished(fleet, device, marker);
+    });
+  });
+}
+
+function wholeDevices(): void {
+  skipUnless("a whole device by way of NATS", root, () => {
+    test("is upgraded by an operator, though it speaks to one that stands by", async () => {
+      const nats = await serve(middle);
+      const fleet = await startFleet(over(nats));
+      await acts(fleet);
+      const second = await startFleet(over(nats, "host-2"));
+      const release = await publish();
+      const host = await second.authority.enrolled("box");
+      const places = ["--folder", folder.file("fleet"), "--volatile"];
+      const more = ["--prefix", folder.file("usr"), "--without-units", "--root", release.root];
+      await saysDone(["fleet", "install", ...places, ...more]);
+      const socket = ["--control-socket", folder.file("supervise.sock")];
+      const words = [
+        "fleet",
+        "supervise",
+        ...places,
+        ...socket,
+        "--",
+        "--identity",
+        host.directory,
+      ];
+      const supervisor = startProgram([hostler(), ...words]);
+      stack.defer(async () => {
+        supervisor.kill("SIGTERM");
+        await supervisor.ended();
+      });
+      await waitFor("box is there", async () => {
+        const { device } = await fleet.show("box");
+        return device.executor === "supervise" ? true : undefined;
+      });
+      const followed = startProgram([hostler(), ...fleet.words(...release.words, "--follow")]);
+      expect(await followed.ended(180_000)).toMatchObject({ exitCode: 0 });
+      const { device } = await fleet.show("box");
+      expect(device).toMatchObject({ upgrade: "done", current_version: "7.0.0", healthy: true });
     });
   });
 }
