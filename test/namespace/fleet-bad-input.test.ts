@@ -99,7 +99,7 @@ describe("an operator", () => {
 const [, middle] = natsReleases;
 skipUnless("an operator over a NATS that has nonsense", natsServer(middle), () => {
   test.each([
-    [fleetBuckets.operator, "acting", "agent"],
+    [fleetBuckets.operator, "acting", "fleet-operator/acting is a record of another version"],
     [fleetBuckets.markers, "box", "agent-upgrade/box is a marker of another version"],
   ])("in %s/%s ends, says which, and leaves it", async (bucket, key, said) => {
     const nats = stack.use(

@@ -7,14 +7,24 @@ import { programOf } from "./layout-files.ts";
  * whatever mount namespace: proc_pid_exe(5). Where a process may not be looked into, the kernel is
  * asked in another way, and where that says nothing either the version counts as one that runs.
  */
-export function runningVersions(
-  folder: string,
-  names: readonly string[],
-  /** A process that does not count. */
-  { except }: { readonly except?: number } = {},
-): Set<string> {
-  const seen = lookAtProcesses(except);
+export function runningVersions(folder: string, names: readonly string[]): Set<string> {
+  const seen = lookAtProcesses();
   return new Set(names.filter((name) => isRunBy(seen, programOf(folder, name))));
+}
+
+/**
+ * As `runningVersions`, without this very process. Of the file that it runs itself the kernel
+ * cannot be asked in the other way: there what may be looked into counts alone.
+ */
+export function runByOthers(folder: string, names: readonly string[]): Set<string> {
+  const seen = lookAtProcesses(process.pid);
+  const own = identityOf("/proc/self/exe");
+  return new Set(
+    names.filter((name) => {
+      const path = programOf(folder, name);
+      return identityOf(path) === own ? seen.files.has(own) : isRunBy(seen, path);
+    }),
+  );
 }
 
 /** Whether somebody runs this file now. */

@@ -23,7 +23,7 @@ import {
 import { Installation } from "./installation.ts";
 import { passStep } from "./kill-points.ts";
 import { checkFormat, readLayout, syncFolder } from "./layout-files.ts";
-import { runningVersions } from "./running-programs.ts";
+import { runByOthers } from "./running-programs.ts";
 
 export interface RemovalWish extends InstallPlaces {
   readonly force: boolean;
@@ -98,7 +98,7 @@ function lookAtInstallation(wish: RemovalWish): InstallStep[] {
     return [left(what, path, "there is no installation in it")];
   }
   const names = state.versions.map(({ name }) => name);
-  const [running] = runningVersions(path, names, { except: process.pid });
+  const [running] = runByOthers(path, names);
   if (running === undefined) return [{ what, path, action: "remove" }];
   const reason =
     `somebody runs its version ${running}. End it first: systemctl disable --now ` +
