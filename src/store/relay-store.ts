@@ -17,10 +17,10 @@ import {
 
 /** Going over one of the last three is `unavailable`, and nothing was written. */
 export const relayLimits = {
-  /** Writes that the store behind it is asked for at once; further ones wait. */
-  writesAtOnce: 512,
-  waitingWrites: 8_192,
-  /** Milliseconds until a write that waited is not sent any more: what it says may be old. */
+  /** Requests that the store behind it is asked at once; further ones wait. */
+  requestsAtOnce: 256,
+  waitingRequests: 16_384,
+  /** Milliseconds until one that waited is not sent any more: what it says may be old. */
   longestWait: 5_000,
   /** Of single keys, over all clients. */
   watchers: 65_536,
@@ -35,7 +35,7 @@ export interface RelayParts {
   readonly now?: () => MonotonicTime;
 }
 
-interface WaitingWrite {
+interface WaitingRequest {
   readonly since: MonotonicTime;
   readonly begin: () => void;
   readonly refuse: (error: StoreError) => void;
@@ -50,9 +50,9 @@ export class RelayStore implements Store {
   readonly #parts: RelayParts;
   readonly #now: () => MonotonicTime;
   readonly #mirrors: ReadonlyMap<string, MirroredBucket>;
-  readonly #waiting: WaitingWrite[] = [];
+  readonly #waiting: WaitingRequest[] = [];
   readonly #closed = new AbortController();
-  #writes = 0;
+  #requests = 0;
 
   constructor(parts: RelayParts) {
     this.#parts = parts;
@@ -74,8 +74,8 @@ export class RelayStore implements Store {
     return this.#parts.store.capabilities;
   }
 
-  get(bucket: string, key: string): Promise<Entry | undefined> {
-    return this.#parts.store.get(bucket, key);
+  async get(bucket: string, key: string): Promise<Entry | undefined> {
+    return await this.#inTurn(() => this.#parts.store.get(bucket, key));
   }
 
   async put(bucket: string, key: string, value: string, options: PutOptions): Promise<Revision> {
@@ -134,23 +134,27 @@ export class RelayStore implements Store {
   }
 
   async #write(bucket: string, write: () => Promise<Revision>): Promise<Revision> {
+    const revision = await this.#inTurn(write);
+    this.#mirrors.get(bucket)?.wrote(revision);
+    return revision;
+  }
+
+  async #inTurn<T>(ask: () => Promise<T>): Promise<T> {
     if (this.#closed.signal.aborted) throw closedStore();
-    if (this.#writes >= relayLimits.writesAtOnce) await this.#turn();
-    else this.#writes += 1;
+    if (this.#requests >= relayLimits.requestsAtOnce) await this.#turn();
+    else this.#requests += 1;
     try {
-      const revision = await write();
-      this.#mirrors.get(bucket)?.wrote(revision);
-      return revision;
+      return await ask();
     } finally {
-      this.#writes -= 1;
+      this.#requests -= 1;
       this.#next();
     }
   }
 
-  /** Waits until another write is over, whose place it takes. @throws StoreError unavailable */
+  /** Waits until another one is over, whose place it takes. @throws StoreError unavailable */
   async #turn(): Promise<void> {
-    if (this.#waiting.length >= relayLimits.waitingWrites) {
-      const message = `${relayLimits.waitingWrites} writes wait for the store already.`;
+    if (this.#waiting.length >= relayLimits.waitingRequests) {
+      const message = `${relayLimits.waitingRequests} requests wait for the store already.`;
       throw new StoreError(message, { kind: "unavailable" });
     }
     const { promise, resolve: begin, reject: refuse } = Promise.withResolvers<void>();
@@ -162,7 +166,7 @@ export class RelayStore implements Store {
     const oldest = this.#now() - relayLimits.longestWait;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       if (next.since >= oldest) {
-        this.#writes += 1;
+        this.#requests += 1;
         next.begin();
         return;
       }
@@ -172,6 +176,6 @@ export class RelayStore implements Store {
 }
 
 const tooLate = (time: Milliseconds) =>
-  new StoreError(`The write was not sent within ${time} ms: too many stand before it.`, {
+  new StoreError(`The request was not sent within ${time} ms: too many stand before it.`, {
     kind: "unavailable",
   });

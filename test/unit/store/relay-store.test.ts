@@ -190,18 +190,19 @@ test("one that retires writes nothing, and ends no watch but by its own signal",
   expect((await next).done).toBe(true);
 });
 
-describe("writes", () => {
-  const { writesAtOnce, waitingWrites, longestWait } = relayLimits;
+describe("requests", () => {
+  const { requestsAtOnce, waitingRequests, longestWait } = relayLimits;
 
   test("over so many at once wait, and over so many that wait are refused", async () => {
     const behind = new Behind();
     await using relay = behind.relay();
-    const writes = Array.from({ length: writesAtOnce + waitingWrites }, () => put(relay, "a"));
-    expect(behind.writes).toHaveLength(writesAtOnce);
+    const writes = Array.from({ length: requestsAtOnce + waitingRequests }, () => put(relay, "a"));
+    expect(behind.writes).toHaveLength(requestsAtOnce);
     expect(await problemOf(put(relay, "a"))).toEqual({ kind: "unavailable" });
+    expect(await problemOf(relay.get("facts", "a"))).toEqual({ kind: "unavailable" });
     behind.writes[0]?.resolve(1);
     expect(await writes[0]).toBe(1);
-    await waitFor("the next one", () => behind.writes.length === writesAtOnce + 1 || undefined);
+    await waitFor("the next one", () => behind.writes.length === requestsAtOnce + 1 || undefined);
     for (let done = 1; done < writes.length; done += 1) {
       const write = await waitFor(`write ${done}`, () => behind.writes[done]);
       write.resolve(done + 1);
@@ -213,7 +214,7 @@ describe("writes", () => {
     const behind = new Behind();
     const clock = { now: 1_000 };
     await using relay = behind.relay({ now: () => clock.now });
-    const first = Array.from({ length: writesAtOnce }, () => put(relay, "a"));
+    const first = Array.from({ length: requestsAtOnce }, () => put(relay, "a"));
     const old = put(relay, "b");
     clock.now += 1;
     const newer = put(relay, "c");
@@ -225,13 +226,13 @@ describe("writes", () => {
     expect(
       (await Promise.allSettled(first)).filter(({ status }) => status === "rejected"),
     ).toHaveLength(1);
-    expect(behind.writes).toHaveLength(writesAtOnce + 1);
+    expect(behind.writes).toHaveLength(requestsAtOnce + 1);
   });
 
   test("that wait when it is closed are refused", async () => {
     const behind = new Behind();
     const relay = behind.relay();
-    const first = Array.from({ length: writesAtOnce }, () => put(relay, "a"));
+    const first = Array.from({ length: requestsAtOnce }, () => put(relay, "a"));
     const waiting = put(relay, "b");
     const ended = problemOf(waiting);
     await relay[Symbol.asyncDispose]();
