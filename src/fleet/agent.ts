@@ -15,6 +15,7 @@ import { artifactSeam, ownDevice } from "./perform/artifact-seam.ts";
 import { chooseExecutor } from "./perform/choose-executor.ts";
 import { DeviceSession } from "./perform/device-session.ts";
 import { hostCandidates, hostInstallation, hostVersions } from "./perform/host-parts.ts";
+import { passAgentStep, passHandOver } from "./perform/kill-points.ts";
 import { ownBuild } from "./perform/own-build.ts";
 import { SuperviseExecutor } from "./perform/supervise-executor.ts";
 import type { Build, Heartbeat, Marker, RoleHealth, UpgradePhase } from "./protocol.ts";
@@ -141,7 +142,7 @@ function runCanonical(ground: Ground): Disposable {
     device: { ...device, executor: executor.kind },
     versions: hostVersions(folder, { executor, artifacts }),
     candidates: hostCandidates(folder, { executor, plan: candidatePlan(options) }),
-    roles: ownRoles(ground),
+    roles: passHandOver(ownRoles(ground)),
     now: () => Math.floor(bootClockNow()),
     wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
     nextInstance: newInstance,
@@ -152,17 +153,28 @@ function runCanonical(ground: Ground): Disposable {
       if (link === undefined) return;
       link.beatEvery(agent.pace.every);
       link.tellStatus(status);
+      passAgentStep("status-told");
     },
   });
+  passAgentStep("opened");
+  // The one before may have been killed between the end of the upgrade and this.
+  if (agent.status.phase === "done") renew(executor, onTrouble);
   const own = heartbeatOf(ground, { instance: newInstance(), transaction: null });
   link = new DeviceLink({
     ...linkParts(ground, own),
     onHeard: () => agent.tell({ kind: "heard", who: "canonical" }),
-    onMarker: (marker) => agent.tell({ kind: "marker", marker }),
-    onCandidateHeard: (instance) => agent.tell({ kind: "heard", who: "candidate", instance }),
+    onMarker: (marker) => {
+      passAgentStep("marker-heard");
+      agent.tell({ kind: "marker", marker });
+    },
+    onCandidateHeard: (instance) => {
+      passAgentStep("candidate-heard");
+      agent.tell({ kind: "heard", who: "candidate", instance });
+    },
   });
   link.beatEvery(agent.pace.every);
   link.tellStatus(agent.status);
+  passAgentStep("followed");
   const { [Symbol.dispose]: close } = link;
   return {
     [Symbol.dispose]: () => {
@@ -188,6 +200,7 @@ function candidatePlan({ folder, identity }: AgentOptions) {
 /** A supervisor goes on as the version that its agent has proven; what it runs is not touched. */
 function renew(executor: Executor, onTrouble: Ground["onTrouble"]): void {
   if (!(executor instanceof SuperviseExecutor)) return;
+  passAgentStep("renew");
   executor.renewSupervisor().catch((error: unknown) => {
     onTrouble("the supervisor stays what it is, ignoring", error);
   });

@@ -12,7 +12,12 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 const slowMilliseconds = 300_000;
 
 /** Variables that ffi/fault-hooks.ts reads; their names stand in a file that has the hooks. */
-const hookNames = ["HOSTLER_KILL_AT", "HOSTLER_ABSENT", "HOSTLER_LIVE_UPDATE_KERNEL"];
+const hookNames = [
+  "HOSTLER_KILL_AT",
+  "HOSTLER_KILL_ONCE",
+  "HOSTLER_ABSENT",
+  "HOSTLER_LIVE_UPDATE_KERNEL",
+];
 
 describe("fault hooks", () => {
   test("dist/hostler has none", () => {

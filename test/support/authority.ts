@@ -345,6 +345,20 @@ export function wallClockAt(time: string): Record<string, string> {
   };
 }
 
+/** A wall clock that a test sets while programs run: theirs are the machine's until then. */
+export function jumpingClock(path: string): {
+  readonly environment: Readonly<Record<string, string>>;
+  set(time: string): void;
+} {
+  const { FAKETIME: _time, ...base } = wallClockAt("");
+  writeFileSync(path, "+0");
+  return {
+    // Without it a file is read once in ten seconds: faketime(1).
+    environment: { ...base, FAKETIME_TIMESTAMP_FILE: path, FAKETIME_NO_CACHE: "1" },
+    set: (time) => writeFileSync(path, time),
+  };
+}
+
 /** Words that run a program in another boot, as far as it can see. */
 export function inBoot(folder: TemporaryFolder, boot: string): string[] {
   const file = folder.file(`boot-${boot}`);

@@ -1,4 +1,5 @@
 import { killPoint } from "../../../ffi/fault-hooks.ts";
+import type { AgentRoles } from "../upgrade-agent.ts";
 
 /** Every place between two steps at which a test kills us, in the order of the steps. */
 export const hostSteps = {
@@ -16,4 +17,36 @@ export type HostStep = (typeof hostSteps)[keyof typeof hostSteps][number];
 /** In the build for fault tests this ends the process when a test named the step. */
 export function passStep(step: HostStep): void {
   killPoint(`fleet:${step}`);
+}
+
+/** Where the canonical agent is joined with its host, its store and its supervisor. */
+export const agentSteps = [
+  /** The journal is read, and what follows from it is begun. */
+  "opened",
+  /** The store is followed, and told the status. */
+  "followed",
+  "marker-heard",
+  "candidate-heard",
+  "status-told",
+  "hand-over",
+  "handed-over",
+  "renew",
+] as const;
+export type AgentStep = (typeof agentSteps)[number];
+
+/** As passStep. */
+export function passAgentStep(step: AgentStep): void {
+  killPoint(`fleet-agent:${step}`);
+}
+
+/** Roles, between two of these steps. */
+export function passHandOver({ handOver }: AgentRoles): AgentRoles {
+  return {
+    handOver: (build, onLook) => {
+      passAgentStep("hand-over");
+      const handed = handOver(build, onLook);
+      passAgentStep("handed-over");
+      return handed;
+    },
+  };
 }
