@@ -46,6 +46,9 @@ import { translateRefusal } from "./translate.ts";
 /** How often what is too old or too much goes, and the growth is noted. */
 const TEND_EVERY: Milliseconds = 60_000;
 
+/** From what may have an end to the look at what ends. */
+const PASS_TIME_AFTER: Milliseconds = 100;
+
 /** Events that an operator should see without asking. */
 const loud = new Set<IdentityEvent["kind"]>(["host-clone", "token-stolen"]);
 
@@ -80,6 +83,7 @@ class AuthorityDaemon {
   readonly #admission: AuditAdmission;
   readonly #servers: HttpServer[] = [];
   readonly #timers = new Map<string, Disposable>();
+  #isTimeDue = false;
   #control: ControlServer<AuthorityRequest> | undefined;
   #controlRoutes: ControlRoutes | undefined;
   /** Control calls that are being answered. */
@@ -246,8 +250,7 @@ class AuthorityDaemon {
     if (loud.has(kind)) this.#logger.warn(line);
     else this.#logger.debug(line);
     if (endsPresence(event)) this.#presence.forget(event.host);
-    // What was just added may end before what was waited for.
-    this.#passTime();
+    this.#passTimeSoon();
   }
 
   #wake(name: string, wait: Milliseconds, call: () => void): void {
@@ -255,7 +258,18 @@ class AuthorityDaemon {
     this.#timers.set(name, this.#loop.wakeAfter(wait, call));
   }
 
+  /**
+   * What was just added may end before what was waited for. All of them are looked at, so those
+   * that come in one go are looked at together.
+   */
+  #passTimeSoon(): void {
+    if (this.#isTimeDue) return;
+    this.#isTimeDue = true;
+    this.#wake("time", PASS_TIME_AFTER, () => this.#passTime());
+  }
+
   #passTime(): void {
+    this.#isTimeDue = false;
     const next = this.#parts.authority.passTime();
     if (next === undefined) return;
     this.#wake("time", Math.max(0, next - monotonicNow()), () => this.#passTime());

@@ -1,6 +1,7 @@
 import { HttpClient } from "../http/client.ts";
 import { HttpPinRefused } from "../http/client-error.ts";
-import { HostIdentity } from "../identity/host.ts";
+import type { PinnedTls } from "../http/pinned-connection.ts";
+import { HostIdentity, type HostSession } from "../identity/host.ts";
 import {
   type HttpAnswer,
   type HttpCaller,
@@ -9,18 +10,32 @@ import {
 } from "../identity/http-caller.ts";
 import { passStep, readBootId } from "./perform.ts";
 
+/** A host, and how what else it opens is held to the certificates that it knows by now. */
+export interface HostSide {
+  readonly identity: HostIdentity;
+  /** For a connection in this session. @throws HttpPinRefused, HttpUnreachable */
+  tlsOf(session: Pick<HostSession, "address" | "pins">): Promise<PinnedTls | undefined>;
+}
+
 /**
  * A host's identity, whose authority is reached by the pinned client.
  * @param onTrouble told of what does not keep the host from speaking, and should be mended
  */
-export function openHost(folder: string, onTrouble: (message: string) => void): HostIdentity {
-  return new HostIdentity({
+export function openHostSide(folder: string, onTrouble: (message: string) => void): HostSide {
+  const caller = new PinnedCaller();
+  const identity = new HostIdentity({
     folder,
     boot: readBootId(),
-    caller: new PinnedCaller(),
+    caller,
     onStep: (step) => passStep("host", step),
     onTrouble,
   });
+  return { identity, tlsOf: (session) => caller.tlsOf(session) };
+}
+
+/** As openHostSide, for who opens nothing else. */
+export function openHost(folder: string, onTrouble: (message: string) => void): HostIdentity {
+  return openHostSide(folder, onTrouble).identity;
 }
 
 /** Clients that are kept, each with the certificate that it knows; a host has one authority. */
@@ -56,6 +71,13 @@ class PinnedCaller implements HttpCaller {
       if (!(error instanceof HttpPinRefused) || error.received === undefined) throw error;
       throw new WrongPin(error.received, { cause: error });
     }
+  }
+
+  /** A certificate that was seen is not looked at once more: that would be a handshake. */
+  async tlsOf({ address, pins }: Pick<HostSession, "address" | "pins">) {
+    const { client } = this.#clientOf(address, pins);
+    await client.connect();
+    return client.tls;
   }
 
   #clientOf(url: string, pins: readonly string[]): KeptClient {

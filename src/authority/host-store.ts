@@ -11,6 +11,7 @@ import { storePath } from "../store/wire/protocol.ts";
 import { RemoteStore } from "../store/wire/remote-store.ts";
 import type { Milliseconds } from "../units/units.ts";
 import { hostlerVersion } from "../units/version.ts";
+import type { HostSide } from "./host-side.ts";
 
 /** How often what the authority announces of its certificates is asked for. */
 const REFRESH_EVERY: Milliseconds = 300_000;
@@ -31,6 +32,8 @@ export function isLasting(error: unknown): error is HostRefused {
 export interface HostStoreParts {
   readonly identity: HostIdentity;
   readonly loop: EventLoop;
+  /** How a connection in a session is held to certificates that were seen; looked at without. */
+  readonly tlsOf?: HostSide["tlsOf"];
   /** Of the first time that announcements are asked for in a session; `REFRESH_EVERY` without. */
   readonly firstRefresh?: Milliseconds;
   /** A session was opened. */
@@ -39,6 +42,12 @@ export interface HostStoreParts {
   onFailure(reason: string): void;
   /** No session was opened for an attempt. @returns how long to wait, when longer than usual */
   onRefused?(error: unknown): Milliseconds | undefined;
+}
+
+async function lookAt({ address, pins }: Pick<HostSession, "address" | "pins">) {
+  const client = new HttpClient({ url: address, pins });
+  await client.connect();
+  return client.tls;
 }
 
 /** The store of a host's authority: for each attempt of its link a session of its own. */
@@ -87,9 +96,7 @@ export class HostStore implements AsyncDisposable {
   async #open(): Promise<HostSession> {
     const { identity, onOpen, firstRefresh = REFRESH_EVERY } = this.#parts;
     const session = await identity.openSession();
-    const client = new HttpClient({ url: session.address, pins: session.pins });
-    await client.connect();
-    this.#tls = client.tls;
+    this.#tls = await (this.#parts.tlsOf ?? lookAt)(session);
     onOpen.call(this.#parts, session);
     this.#refreshAfter(firstRefresh, session);
     return session;

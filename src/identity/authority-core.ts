@@ -87,7 +87,10 @@ export class AuthorityCore {
   readonly events: IdentityEventBook;
   readonly #nonces = new NonceBook();
   #isShown: (pin: string) => boolean = () => false;
+  /** The last of those that nothing else goes on beside. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** By host, the last of those that what is about other hosts goes on beside. */
+  readonly #turns = new Map<string, Promise<unknown>>();
   #waiting = 0;
 
   constructor(options: AuthorityOptions, key: IdentityKey) {
@@ -171,6 +174,34 @@ export class AuthorityCore {
    * Other processes are held to it by the store's revisions.
    */
   async inTurn<Result>(act: () => Promise<Result>): Promise<Result> {
+    const before = [this.#turn, ...this.#turns.values()];
+    return await this.#wait(before, act, (done) => {
+      this.#turn = done;
+    });
+  }
+
+  /**
+   * As `inTurn`, for what is decided by one host's record alone: of different hosts side by side,
+   * so that their writes share what makes them durable. With one for each, a fleet whose operator
+   * was started anew waited for as many of the disk's as it has hosts.
+   */
+  async inTurnOf<Result>(host: string, act: () => Promise<Result>): Promise<Result> {
+    const own = this.#turns.get(host);
+    const before = own === undefined ? [this.#turn] : [this.#turn, own];
+    return await this.#wait(before, act, (done) => {
+      this.#turns.set(host, done);
+      void done.then(() => {
+        if (this.#turns.get(host) === done) this.#turns.delete(host);
+      });
+    });
+  }
+
+  /** @throws IdentityRefusal too-many */
+  async #wait<Result>(
+    before: readonly Promise<unknown>[],
+    act: () => Promise<Result>,
+    enter: (done: Promise<void>) => void,
+  ): Promise<Result> {
     if (this.#waiting >= limits.changes) {
       throw new IdentityRefusal("too-many", {
         expected: `at most ${limits.changes} changes that wait`,
@@ -178,11 +209,10 @@ export class AuthorityCore {
       });
     }
     this.#waiting += 1;
-    const before = this.#turn;
     const done = Promise.withResolvers<void>();
-    this.#turn = done.promise;
+    enter(done.promise);
     try {
-      await before;
+      await Promise.all(before);
       return await act();
     } finally {
       this.#waiting -= 1;

@@ -157,7 +157,7 @@ export class Hosts {
     // Who answers says nothing of a boot that is known, and a ping can last ten seconds.
     const isKnown = this.#records.get(host)?.state.boots.includes(boot) === true;
     const answering = isKnown ? [] : await this.#sessions.answering(host, boot);
-    return this.#core.inTurn(async () => {
+    return this.#core.inTurnOf(host, async () => {
       const { key: by, pins } = request;
       await this.#step(host, { kind: "session", key: by, boot, pins, answering });
       const bearer = `hostler-session-${newSecret(this.#core.options.random)}`;
@@ -216,7 +216,7 @@ export class Hosts {
 
   /** The host says which certificates it trusts by now. @returns those of before */
   async confirm(host: string, pins: readonly string[]): Promise<readonly string[]> {
-    return this.#core.inTurn(async () => {
+    return this.#core.inTurnOf(host, async () => {
       const before = this.#records.get(host)?.state.pins ?? [];
       await this.#step(host, { kind: "confirm", pins });
       return before;
@@ -257,7 +257,8 @@ export class Hosts {
 
   /** A session of an older boot was used after a newer one had opened its own. */
   async spoke(facts: SessionFacts): Promise<void> {
-    await this.#core.inTurn(() => this.#step(facts.host, { kind: "spoke", boot: facts.boot }));
+    const { host, boot } = facts;
+    await this.#core.inTurnOf(host, () => this.#step(host, { kind: "spoke", boot }));
   }
 
   /** Decides, stores what was decided, and performs it. */

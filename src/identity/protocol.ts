@@ -17,7 +17,7 @@ export const limits = {
   /** Characters of an address that hosts are told. */
   addressCharacters: 255,
   /** Hosts, revoked ones included, that one authority knows. */
-  hosts: 16_384,
+  hosts: 65_536,
   operators: 1_024,
   /** Enrolment tokens that are kept, used and expired ones included. */
   tokens: 4_096,
@@ -29,7 +29,7 @@ export const limits = {
   /** Milliseconds in which a nonce is used. */
   nonceLifetime: 30_000,
   /** Sessions at once; over it a new one is refused. */
-  sessions: 32_768,
+  sessions: 131_072,
   /** Sessions of one host at once; over it the oldest ends. */
   sessionsOfHost: 8,
   /** Milliseconds after which a session ends, whatever happens in it, and when nothing does. */

@@ -10,7 +10,7 @@ import {
 
 export const watchLimits = {
   /** Watchers of one store in one process. */
-  watchers: 16_384,
+  watchers: 131_072,
   /** Keys with news that wait for a watcher's next look; with more it reads the table again. */
   waitingKeys: 64,
   /** Entries that a watcher takes from the table at once. */

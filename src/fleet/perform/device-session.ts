@@ -1,4 +1,4 @@
-import { openHost } from "../../authority/host-side.ts";
+import { openHostSide } from "../../authority/host-side.ts";
 import { HostStore, isLasting } from "../../authority/host-store.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { HostRefused } from "../../identity/host.ts";
@@ -37,13 +37,13 @@ export class DeviceSession implements AsyncDisposable {
    * @throws HostRefused where this host is not enrolled; FileRefused
    */
   constructor(loop: EventLoop, folder: string, hearer: SessionHearer) {
-    const identity = openHost(folder, (message) => hearer.onTrouble(message));
+    const { identity, tlsOf } = openHostSide(folder, (message) => hearer.onTrouble(message));
     const journal = identity.journal();
     if (journal === undefined) throw notEnrolled(folder);
     this.#hearer = hearer;
     this.device = journal.host;
     this.#sessions = new HostStore({
-      ...{ identity, loop },
+      ...{ identity, loop, tlsOf },
       onOpen: ({ session }) => {
         this.#refusedWait = refusedWaits.first;
         hearer.onOpen(session);
