@@ -1,4 +1,5 @@
 import type { EventLoop } from "../event-loop/event-loop.ts";
+import type { HttpLimits } from "../http/limits.ts";
 import type { MetricsRegistry } from "../http/metrics.ts";
 import type { Principal } from "../http/principal.ts";
 import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
@@ -21,6 +22,8 @@ export interface AuthorityAddition {
   storeOf?(bucket: string): Store | undefined;
   /** Of its largest request, as JSON. */
   readonly requestBytes: Bytes;
+  /** Where it expects more hosts than the usual limits are for. */
+  readonly limits?: Partial<HttpLimits>;
   measure(metrics: MetricsRegistry): void;
   /** Calls that wait for something are answered, and nothing is begun any more. */
   stop(): Promise<void>;

@@ -173,6 +173,7 @@ class AuthorityDaemon {
       translate: translateRefusal,
       // A message of the store can be longer than what a browser would send.
       limits: {
+        ...this.#parts.addition?.limits,
         webSocketMessageBytes: storeWireLimits.messageBytes,
         bodyBytes: Math.max(defaultHttpLimits.bodyBytes, this.#additionBytes),
       },

@@ -2,11 +2,18 @@ import type { AdditionGround, AuthorityAddition, StoreRequest } from "../../auth
 import { runAuthority } from "../../authority/daemon.ts";
 import { type AuthorityOptions, usualBuckets } from "../../authority/options.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
+import type { HttpLimits } from "../../http/limits.ts";
 import type { MetricsRegistry } from "../../http/metrics.ts";
 import type { Principal } from "../../http/principal.ts";
 import type { BucketDefinition, Store } from "../../store/store.ts";
 import { passOperatorWrite } from "../perform/operator-steps.ts";
-import { candidateKey, canonicalKey, fleetBuckets, SILENT_AFTER } from "../protocol.ts";
+import {
+  candidateKey,
+  canonicalKey,
+  fleetBuckets,
+  fleetLimits,
+  SILENT_AFTER,
+} from "../protocol.ts";
 import { operatorLimits } from "../protocol-operator.ts";
 import { usualPace } from "../protocol-pace.ts";
 import type { OperatorConfiguration } from "./configuration.ts";
@@ -28,6 +35,21 @@ export const operatorSettings: OperatorSettings = {
   settle: 2 * SILENT_AFTER,
   planDelay: 1_000,
   planEvery: 15_000,
+};
+
+/**
+ * For every device two connections, of its agent and of a candidate, and as many of one address as
+ * a large site has behind its router, where all come back at once. Where the operator may open
+ * fewer descriptors, that decides: three for each connection.
+ */
+export const operatorHttpLimits: Partial<HttpLimits> = {
+  webSockets: 2 * fleetLimits.devices,
+  connections: 2 * fleetLimits.devices,
+  connectionsPerAddress: 16_384,
+  unproven: 4_096,
+  unprovenPerAddress: 1_024,
+  addressRate: { burst: 4_000, perSecond: 1_000 },
+  rememberedCallers: 2 * fleetLimits.devices,
 };
 
 /**
@@ -89,6 +111,7 @@ function additionOf(standing: OperatorStanding): AuthorityAddition {
     routes: operatorRoutes(acting),
     streams: operatorStreams(acting),
     requestBytes: operatorLimits.requestBytes,
+    limits: operatorHttpLimits,
     permits: permitsDevice,
     storeOf: (bucket) => standing.storeOf?.(bucket),
     measure: (metrics) => measure(metrics, () => standing.operator),

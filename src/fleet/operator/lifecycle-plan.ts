@@ -38,6 +38,8 @@ interface Active {
   superseded: number;
   /** Of those, the ones that are still under way with what it gave: they hold its places. */
   held: number;
+  /** Devices with what it gave of which somebody should know. */
+  readonly troubled: Member[];
 }
 
 const openPhases: readonly DevicePhase[] = [
@@ -66,7 +68,7 @@ function activeRollouts(draft: Draft): Active[] {
       if (record === undefined || rollout.record.stored === undefined) return [];
       const { devices } = record.spec.select;
       const named = devices === null ? undefined : new Set(devices);
-      return [{ rollout, record, named, members: [], superseded: 0, held: 0 }];
+      return [{ rollout, record, named, members: [], superseded: 0, held: 0, troubled: [] }];
     })
     .sort((left, right) => right.record.number - left.record.number);
 }
@@ -87,8 +89,16 @@ function lookAt(draft: Draft, device: DeviceState, active: readonly Active[]): v
     } else one.superseded += 1;
   }
   if (owner !== undefined && owner !== holder && isUnderWay(device)) owner.held += 1;
+  if (owner !== undefined) noteTrouble(draft, owner, device);
   const why = whyTakenBack(draft, device, { owner, holder });
   if (why !== undefined) draft.tellDevice(device, { kind: "withdraw", reason: why });
+}
+
+function noteTrouble(draft: Draft, owner: Active, device: DeviceState): void {
+  if (owner.troubled.length >= operatorLimits.named) return;
+  const last = owner.members.at(-1);
+  const member = last?.device === device ? last : judgeMember(owner.record, device, draft);
+  if (member.reason !== "") owner.troubled.push(member);
 }
 
 function isUnderWay(device: DeviceState): boolean {
@@ -232,6 +242,9 @@ function planRollout(draft: Draft, active: Active): void {
   noteLook(draft, rollout.name, {
     counts: { ...counts, flight: counts.flight + begun, waiting: counts.waiting - begun },
     waitsFor,
+    troubled: active.troubled.map(({ device: { name: device }, standing, reason }) => {
+      return { device, standing, reason };
+    }),
     soaking: isSoaking ? (rollout.soaking ?? draft.now) : undefined,
   });
 }
@@ -367,6 +380,7 @@ function noteLook(
   look: {
     readonly counts: RolloutCounts;
     readonly waitsFor: string;
+    readonly troubled: RolloutState["troubled"];
     readonly soaking: number | undefined;
   },
 ): void {

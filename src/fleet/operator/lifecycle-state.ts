@@ -1,7 +1,7 @@
 import type { Revision } from "../../store/store.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
-import type { Labels, RolloutSpec } from "../protocol-operator.ts";
+import type { Labels, RolloutSpec, RolloutView } from "../protocol-operator.ts";
 import type { DeviceMap } from "./lifecycle-device-map.ts";
 import type { Slot, SlotWrite } from "./lifecycle-slot.ts";
 
@@ -106,6 +106,8 @@ export interface RolloutState {
   readonly soaking: MonotonicTime | undefined;
   /** As the last plan has counted. */
   readonly counts: RolloutCounts | undefined;
+  /** Its own devices that somebody should know of, as the last plan has seen them. */
+  readonly troubled: RolloutView["named"];
   /** Why nothing of it is begun now, or "". */
   readonly waitsFor: string;
 }

@@ -1,16 +1,14 @@
 import type { Heartbeat } from "../protocol.ts";
-import { type DeviceView, operatorLimits, type RolloutView } from "../protocol-operator.ts";
+import type { DeviceView, RolloutView } from "../protocol-operator.ts";
 import { noCounts } from "./lifecycle.ts";
 import { isHealthy, phaseOf, silence } from "./lifecycle-device.ts";
-import { Draft } from "./lifecycle-draft.ts";
-import { amountOf, judgeMember, type Member, wavesOf, waveTarget } from "./lifecycle-plan.ts";
+import { amountOf, wavesOf, waveTarget } from "./lifecycle-plan.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type {
   DeviceState,
   FleetState,
   OperatorContext,
   OperatorSettings,
-  RolloutRecord,
   RolloutState,
 } from "./lifecycle-state.ts";
 
@@ -67,11 +65,7 @@ export function devicesInOrder(state: FleetState): DeviceState[] {
 }
 
 /** @returns undefined for one that is being removed */
-export function rolloutView(
-  state: FleetState,
-  rollout: RolloutState,
-  context: OperatorContext,
-): RolloutView | undefined {
+export function rolloutView(rollout: RolloutState): RolloutView | undefined {
   const record = meant(rollout.record);
   if (record === undefined) return undefined;
   const counts = (record.phase === "aborted" ? record.result : rollout.counts) ?? noCounts;
@@ -87,25 +81,8 @@ export function rolloutView(
     max_unavailable: amountOf(record.spec.max_unavailable, counts.members),
     waits_for: rollout.waitsFor === "" ? null : rollout.waitsFor,
     counts,
-    named: namedOf(state, record, context),
+    named: [...rollout.troubled],
   };
-}
-
-/** Its own devices that somebody should know of. */
-function namedOf(
-  state: FleetState,
-  record: RolloutRecord,
-  context: OperatorContext,
-): RolloutView["named"] {
-  const draft = new Draft(state, context);
-  const named: Member[] = [];
-  for (const device of state.devices) {
-    if (named.length >= operatorLimits.named) break;
-    if (meant(device.marker)?.rollout?.name !== record.name) continue;
-    const member = judgeMember(record, device, draft);
-    if (member.reason !== "") named.push(member);
-  }
-  return named.map(({ device, standing, reason }) => ({ device: device.name, standing, reason }));
 }
 
 export function rolloutsInOrder(state: FleetState): RolloutState[] {

@@ -198,6 +198,7 @@ const newRollout = (name: string): RolloutState => ({
   record: emptySlot,
   soaking: undefined,
   counts: undefined,
+  troubled: [],
   waitsFor: "",
 });
 

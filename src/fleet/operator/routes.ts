@@ -79,15 +79,12 @@ function readingRoutes(acting: Acting): readonly Route[] {
     }),
     defineRoute({
       ...fleetApi.rollouts,
-      run: () => {
-        const { state, context } = acting();
-        return {
-          rollouts: rolloutsInOrder(state).flatMap((rollout) => {
-            const view = rolloutView(state, rollout, context);
-            return view === undefined ? [] : [view];
-          }),
-        };
-      },
+      run: () => ({
+        rollouts: rolloutsInOrder(acting().state).flatMap((rollout) => {
+          const view = rolloutView(rollout);
+          return view === undefined ? [] : [view];
+        }),
+      }),
     }),
     defineRoute({
       ...fleetApi.rollout,
@@ -208,7 +205,7 @@ function rolloutOf(
 
 function viewOf(operator: FleetOperator, name: string): RolloutView {
   const { rollout } = rolloutOf(operator, name);
-  const view = rolloutView(operator.state, rollout, operator.context);
+  const view = rolloutView(rollout);
   if (view === undefined) throw new Error(`Bug: rollout ${name} has no record`);
   return view;
 }

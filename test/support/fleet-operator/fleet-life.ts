@@ -224,11 +224,7 @@ export class FleetLife {
 
   view(name: string): RolloutView {
     const rollout = this.state.rollouts.get(name);
-    const context = {
-      ...{ now: this.now, wall: this.wall, settings: operatorSettings },
-      nextTransaction: hex("0", 32),
-    };
-    const view = rollout === undefined ? undefined : rolloutView(this.state, rollout, context);
+    const view = rollout === undefined ? undefined : rolloutView(rollout);
     if (view === undefined) throw new Error(`There is no rollout ${name}`);
     return view;
   }
