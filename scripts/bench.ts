@@ -15,6 +15,7 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
        run bench live-update [--quick] [--json] [--write-readme] [--seed N]
        run bench store [--quick] [--json] [--write-readme] [--seed N]
        run bench vm [--quick] [--json] [--write-readme] [--seed N]
+       run bench fleet [--quick] [--json] [--write-readme] [--only pairs|gap|crowd …]
 
   process       from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
   live-update   from the command to the call that enters the next kernel, and from CLAIM to the
@@ -22,12 +23,14 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
   store         puts, watches and 2,000 watchers: the embedded store beside NATS (5 minutes)
   vm            from create to a guest's first letter beside bare QEMU and libvirt, memory of 50
                 machines, their adoption, a VMM's replacement, 100 networks, hashing (5 minutes)
+  fleet         bytes over the wire of an upgrade beside zsync, casync, rsync and patches; the
+                silence of a commit; as many devices as one operator holds (25 minutes)
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
   --write-readme   also replace the tables in the system's README.md
   --seed N         the order of the rows
-  --only WORD      only rows with this in their names, and the floor
+  --only WORD      only rows with this in their names, and the floor; of a fleet, only this part
   --against FILE   another build of hostler beside it`;
 
 interface Options {
@@ -62,6 +65,13 @@ async function measure(name: string, options: Options): Promise<Report> {
     const result = await benchVm(options);
     return { place, markdown: formatMarkdown(result), json: formatJson(result) };
   }
+  if (name === "fleet") {
+    await ensureDependencies();
+    const { benchFleet } = await import("./bench/fleet.ts");
+    const { formatJson, formatMarkdown, place } = await import("./bench/fleet-report.ts");
+    const result = await benchFleet(options);
+    return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+  }
   const { formatJson, formatMarkdown, place } = processReport;
   const result = await benchProcess(options);
   return { place, markdown: formatMarkdown(result), json: formatJson(result) };
@@ -84,7 +94,7 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
-  const isKnown = ["process", "live-update", "store", "vm"].includes(name);
+  const isKnown = ["process", "live-update", "store", "vm", "fleet"].includes(name);
   if (!isKnown || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
   const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isSafeInteger(seed)) throw new ScriptError(usage, { exitCode: 100 });

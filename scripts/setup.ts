@@ -93,6 +93,15 @@ const systemPackages = {
     { name: "runit", shownBy: "/usr/bin/runsv" },
     { name: "supervisor", shownBy: "/usr/bin/supervisord" },
   ],
+  // Measured beside the delta of an upgrade; these packages start no service.
+  deltas: [
+    { name: "zsync", shownBy: "/usr/bin/zsync" },
+    { name: "casync", shownBy: "/usr/bin/casync" },
+    { name: "rsync", shownBy: "/usr/bin/rsync" },
+    { name: "zstd", shownBy: "/usr/bin/zstd" },
+    { name: "xdelta3", shownBy: "/usr/bin/xdelta3" },
+    { name: "bsdiff", shownBy: "/usr/bin/bsdiff" },
+  ],
   // Measured beside the worker of virtual machines; these packages start no service.
   libvirt: [
     { name: "libvirt-daemon", shownBy: "/usr/sbin/libvirtd" },

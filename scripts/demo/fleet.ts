@@ -56,7 +56,7 @@ function requireRoom(bytes: number): void {
 }
 
 /** Really built, from this source: the good one says another version, the bad one errs. */
-async function makeVersions(program: string): Promise<DemoVersions> {
+export async function makeVersions(program: string): Promise<DemoVersions> {
   const version = JSON.parse(await runCommand([program, "--version", "--json"])).version as string;
   const folder = join(repositoryRoot, "dist/demo-fleet");
   const next = (steps: number) => {

@@ -9,9 +9,9 @@ const LEVEL = "1";
 
 export class Releases {
   readonly #stage: FleetStage;
-  readonly #report: Report;
+  readonly #report: Pick<Report, "command">;
 
-  constructor(stage: FleetStage, report: Report) {
+  constructor(stage: FleetStage, report: Pick<Report, "command">) {
     this.#stage = stage;
     this.#report = report;
   }
