@@ -280,7 +280,10 @@ export class Performer {
     }));
     const { newest, older, all } = this.events.save();
     return {
-      journal: this.#journal.pack(luggage, this.#local.drawn),
+      journal: this.#journal.pack(luggage, [
+        ...this.#local.drawn,
+        ...[...this.#remote.values()].flatMap((partition) => partition.drawn),
+      ]),
       events: { newest, older: [...older], all: [...all] },
       managed,
       strays: this.#strays.save(),

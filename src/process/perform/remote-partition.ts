@@ -185,7 +185,9 @@ export class RemotePartition implements Partition {
     if (this.#withdrawals.size > 0) return "the answer to a start that is taken back";
     if (this.#searches.size > 0) return "the end of a connection";
     if (this.#commands.size > 0) return "a check of readiness";
-    const isMade = [...this.#standby.values()].some((standby) => standby.isAnswered);
+    const isMade = [...this.#standby.values()].some(
+      (standby) => standby.isAnswered && !standby.isVoid,
+    );
     if (isMade) return "a start that the agent has made";
     const isArmed = [...this.#standby.values()].some((standby) => standby.isArmed);
     if (isArmed) return "the answer to a start that is taken back";
@@ -207,10 +209,19 @@ export class RemotePartition implements Partition {
     if (!owes && !isArmed) link.close("it does not come to rest, and another program goes on");
   }
 
+  /** Invocations of starts that were prepared, and will not be made. */
+  get drawn(): readonly string[] {
+    return [...this.#standby.values()].flatMap(({ isVoid, invocation }) =>
+      isVoid ? [invocation] : [],
+    );
+  }
+
   pack(luggage: Luggage): CarriedPartition {
     // One that has not said hello yet is made anew; so is one that was left.
     const link = this.#link?.isUp === true ? this.#link : undefined;
-    const standby = [...this.#standby].filter(([, { link: other }]) => other === link);
+    const standby = [...this.#standby].filter(
+      ([, { link: other, isVoid }]) => other === link && !isVoid,
+    );
     const instances = [...this.#names].flatMap(([invocation, name]) => {
       const instance = this.#instances.get(invocation);
       return instance === undefined ? [] : [{ ...instance.pack(luggage), name }];

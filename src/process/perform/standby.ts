@@ -10,6 +10,8 @@ export class Standby {
   /** The instance that runs now. */
   readonly replaces: string;
   #armed = false;
+  /** It is being taken back for a while. */
+  #rests = false;
   /** What an armed start came to before it was asked for. */
   #answer: PreparedAnswer | undefined;
   #onAnswer: ((answer: PreparedAnswer) => void) | undefined;
@@ -32,6 +34,12 @@ export class Standby {
     return this.#answer !== undefined;
   }
 
+  /** It is known that it was not made, and that it is not prepared for sure. */
+  get isVoid(): boolean {
+    const kind = this.#answer?.kind;
+    return kind === "disarmed" || kind === "not-prepared";
+  }
+
   arm(): void {
     this.#armed = true;
     this.link.arm(this, (answer) => this.#onArmAnswer(answer));
@@ -39,15 +47,18 @@ export class Standby {
 
   /** Takes an armed one back for a while; one that was made already stays, and is asked for. */
   rest(): void {
-    if (this.#armed && this.#answer === undefined) this.link.disarm(this.invocation);
+    if (!this.#armed || this.#answer !== undefined) return;
+    this.#rests = true;
+    this.link.disarm(this.invocation);
   }
 
   #onArmAnswer(answer: PreparedAnswer): void {
     this.#armed = answer.kind !== "disarmed";
     const take = this.#onWithdrawn ?? this.#onAnswer;
     if (take !== undefined) take(answer);
-    // One that was taken back for a while is prepared as before.
-    else if (answer.kind !== "disarmed") this.#answer = answer;
+    // One that was taken back for a while is prepared as before; unasked it is an answer.
+    else if (answer.kind !== "disarmed" || !this.#rests) this.#answer = answer;
+    this.#rests = false;
   }
 
   /** Has it made, or takes what came of it when it made itself. */
