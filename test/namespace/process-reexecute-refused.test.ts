@@ -254,6 +254,28 @@ skipUnless("an agent that hangs", root, () => {
   });
 });
 
+skipUnless("an agent that says what nobody asked", root, () => {
+  test("that it takes an armed start back: it keeps nobody from going on", async () => {
+    using folder = temporaryFolder();
+    const listen = folder.file("qm.sock");
+    const lines = '[process.it]\npartition = "qm"\ncommand = ["it"]\nbackoff = "none"\n';
+    const configuration = `${lines}[partition.qm]\nlisten = "${listen}"\n`;
+    await using orchestrator = await startOrchestrator({ folder, configuration });
+    await waitFor("the socket for agents", () => existsSync(listen));
+    using agent = await HostileAgent.dial(listen);
+    using child = agent.startTruly(await agent.asked("start"));
+    const prepare = await agent.asked("prepare");
+    agent.answer({ kind: "prepared", id: prepare.id });
+    const { id } = await agent.asked("arm");
+    agent.answer({ kind: "error", id, error: { kind: "disarmed", message: "no" } });
+    await reexecute(orchestrator.controlSocket);
+    // By its connection, which stands, the whole of the next start is asked for.
+    process.kill(child.processId, "SIGKILL");
+    const { invocation } = await agent.asked("start");
+    expect(invocation).not.toBe(prepare.invocation);
+  });
+});
+
 skipUnless("the new program fails after the exec", root, () => {
   const pidfdOf = (processId: number) => {
     for (let number = 3; number < 200; number += 1) {
