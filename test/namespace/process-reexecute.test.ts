@@ -8,6 +8,7 @@ import { connectControl } from "../../src/messaging/control-client.ts";
 import { digestOf } from "../../src/process/perform/own-program.ts";
 import { findInvocation } from "../../src/process/perform/process-table.ts";
 import { hostler, repositoryRoot } from "../support/binary.ts";
+import { lonelyChild } from "../support/lonely-child.ts";
 import { journaled, startOrchestrator, type TestOrchestrator } from "../support/orchestrator.ts";
 import {
   allPlaces,
@@ -192,6 +193,44 @@ skipUnless("another program in the orchestrator's place", root, () => {
       await next.events.nth("on-failure", "started", 2);
       expect((await next.summary("never")).phase).toBe("finished");
       next.client.close();
+    });
+  }
+
+  for (const place of bothPlaces) {
+    test(`while everything dies and is restarted all the time: ${place.title}`, async () => {
+      using folder = temporaryFolder();
+      const names = Array.from({ length: 6 }, (_value, index) => `p${index}`);
+      const lives = "select(undef, undef, undef, 0.02 + rand(0.05)); exit 3;";
+      const children = names.map((name) => lonelyChild(folder, lives, name));
+      const lines = names.map(
+        (name, index) => `[process.${name}]\n@here\n${children[index]?.table}\nbackoff = "none"\n`,
+      );
+      await using running = await begin(place, folder, lines.join(""));
+      const { orchestrator } = running;
+      const { events } = orchestrator;
+      for (let round = 1; round <= 10; round += 1) {
+        await reexecute(orchestrator.controlSocket);
+        const starts = events.of("p0", "started").length;
+        await events.nth("p0", "started", starts + 3);
+      }
+      await orchestrator.client.request("change", { what: "stop", names });
+      for (const name of names) {
+        await orchestrator.client.request("wait", { name, until: "stopped" });
+      }
+      expect(children.map(({ metAnother }) => metAnother)).toEqual(names.map(() => false));
+      expect(children.flatMap(({ alive }) => alive)).toEqual([]);
+      for (const name of names) {
+        const ends = events.of(name, "ended").slice(0, -1);
+        expect(ends.map(({ ending }) => ending)).toEqual(
+          ends.map(() => ({ kind: "exited", status: 3 })),
+        );
+        const once = (what: string) => events.of(name, what).map(({ invocation }) => invocation);
+        const started = once("started");
+        expect(new Set(started).size).toBe(started.length);
+        expect(once("died")).toEqual(started);
+        expect(once("ended").toSorted()).toEqual(started.toSorted());
+        expect((await orchestrator.summary(name)).restarts).toBe(started.length - 1);
+      }
     });
   }
 
