@@ -1,7 +1,7 @@
 /** The state of an orchestrator as it is handed to another program, for tests without a kernel. */
 import { createHash } from "node:crypto";
 import { EventBook } from "../../src/process/event-book.ts";
-import type { ProcessState } from "../../src/process/lifecycle.ts";
+import type { HistoryEntry, ProcessState } from "../../src/process/lifecycle.ts";
 import { LogBook } from "../../src/process/log-book.ts";
 import {
   encodeState,
@@ -81,4 +81,119 @@ export function damaged(
   for (const key of path.slice(0, -1)) at = at[key] as Record<string | number, unknown>;
   at[path.at(-1) as string] = value;
   return JSON.stringify(copy);
+}
+
+const i = invocationOf;
+const descriptor = (number: number, is: string) => ({ number, is });
+
+/** A state in which everything is that a state can have, but the phases. */
+export function wholeState(processes: Readonly<Record<string, ProcessState>>): OrchestratorState {
+  const state = makeState(processes);
+  const [first = "it"] = Object.keys(processes);
+  const ending = { kind: "signalled", signal: 9, coreDumped: true } as const;
+  const instance = {
+    invocation: i("i5"),
+    name: first,
+    processId: 0,
+    process: descriptor(24, "pidfd:[7]"),
+    parentTells: true,
+    dead: true,
+    notice: ending,
+  };
+  const entries: readonly HistoryEntry[] = [
+    { what: "started", invocation: i("i1"), processId: 7 },
+    { what: "ended", invocation: i("i1"), ending },
+  ];
+  const all = entries.map((entry, index) => ({
+    sequence: index + 2,
+    at: index + 0.5,
+    name: first,
+    entry,
+  }));
+  const older = [
+    { sequence: 1, at: 0.25, name: first, entry: { what: "failed", reason: "x" } as const },
+  ];
+  return {
+    ...state,
+    configuration: { file: "/etc/hostler/process.toml", text: "[process.it]\n" },
+    wallOffset: 1_700_000_000_000_000.5,
+    journal: {
+      ...state.journal,
+      alive: [[i("i1"), first]],
+      left: [[i("i2"), "gone"]],
+      made: [["/sys/fs/cgroup/it", "77"]],
+      isDoubtful: true,
+    },
+    control: {
+      listener: { socket: descriptor(10, "socket:[1]"), file: "1:2" },
+      clients: [
+        {
+          socket: descriptor(11, "socket:[2]"),
+          requests: [{ id: 3, verb: "subscribe", after: 2, follow: true }],
+        },
+      ],
+    },
+    reachable: ["qm"],
+    unsearched: ["radio"],
+    held: [
+      { kind: "process", name: first, event: { kind: "died", invocation: i("i1"), ending } },
+      { kind: "wish", names: [first], event: { kind: "stop", hurry: false } },
+      { kind: "partition", name: "qm", reachable: false },
+    ],
+    standings: [
+      {
+        name: "qm",
+        standing: { state: "connected", since: 1, agent: { version: "0.1.0", processId: 9 } },
+      },
+      { name: "radio", standing: { state: "away", since: 2, reason: "it has not come yet" } },
+    ],
+    events: { newest: 3, older, all },
+    managed: state.managed.map((managed, index) => ({
+      ...managed,
+      pipes: [0, 2].map((offset) => ({
+        read: descriptor(100 + 4 * index + offset, `pipe:[${index}]`),
+        write: descriptor(101 + 4 * index + offset, `pipe:[${index}]`),
+      })),
+      book: {
+        lines: [[1.5, "stdout", "a line"] as const],
+        sequence: 4,
+        dropped: 3,
+        rest: { stdout: "aGFsZg==", stderr: "" },
+      },
+      notifyName: "@hostler-notify-0",
+      notify: {
+        socket: descriptor(30, "socket:[5]"),
+        early: [{ processId: 7, parentId: 1, group: 7, session: 7, state: "S", startTicks: 90 }],
+      },
+    })),
+    strays: [{ invocation: i("i3"), name: first, rounds: 10 }],
+    children: [
+      {
+        invocation: i("i1"),
+        name: first,
+        processId: 7,
+        process: descriptor(20, "pidfd:[5]"),
+        leftovers: "keep",
+        groupParent: "/sys/fs/cgroup/it",
+      },
+    ],
+    partitions: [
+      {
+        name: "qm",
+        listener: { socket: descriptor(12, "socket:[3]"), file: undefined },
+        link: {
+          socket: descriptor(13, "socket:[4]"),
+          protocol: 1,
+          dialled: false,
+          agentProcessId: 9,
+          nextId: 12,
+          running: [i("i5")],
+        },
+        instances: [instance],
+        startedOn: [i("i5")],
+        standby: [{ name: first, invocation: i("i6"), replaces: i("i5") }],
+      },
+    ],
+    holden: [{ name: "radio", reachable: true, instances: [] }],
+  };
 }

@@ -1,0 +1,40 @@
+/**
+ * What an orchestrator hands to the next program, in the bytes of each version: the release before
+ * may have written it. What is changed here is another version, with a file of its own beside the
+ * one before it, and a reader of both.
+ */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { step } from "../../src/process/lifecycle.ts";
+import {
+  decodeState,
+  encodeState,
+  readableVersions,
+  STATE_VERSION,
+} from "../../src/process/protocol-state.ts";
+import { lifeIn, phases } from "../support/lifecycle/phases.ts";
+import { wholeState, withInvocations } from "../support/orchestrator-state.ts";
+
+const textOf = (version: number) =>
+  readFileSync(join(import.meta.dirname, `process-state-${version}.json`), "utf8");
+
+const everyPhase = Object.fromEntries(
+  phases.map((phase) => [phase, withInvocations(lifeIn[phase](step).state)]),
+);
+
+test("this version is written as it always was", () => {
+  expect(JSON.parse(encodeState(wholeState(everyPhase)))).toEqual(
+    JSON.parse(textOf(STATE_VERSION)),
+  );
+});
+
+test.each(readableVersions)("version %d is read", (version) => {
+  const decoded = decodeState(textOf(version));
+  expect(decoded).toEqual({ state: wholeState(everyPhase) });
+});
+
+test("the version before is read, where there is one", () => {
+  const before = STATE_VERSION - 1;
+  expect(readableVersions).toEqual(before === 0 ? [STATE_VERSION] : [STATE_VERSION, before]);
+});
