@@ -59,6 +59,11 @@ export class MemoryTable {
 
   after(pattern: string, revision: Revision, limit: number): Entry[] {
     const found: Entry[] = [];
+    if (pattern !== "" && !pattern.endsWith(".")) {
+      // Of thousands of clients each watches a key of its own: none of them looks at all others.
+      const one = this.get(pattern);
+      return one !== undefined && one.revision > revision ? [one] : found;
+    }
     for (const { entry } of this.#kept.values()) {
       if (entry.revision <= revision || !matchesPattern(entry.key, pattern)) continue;
       found.push(entry);

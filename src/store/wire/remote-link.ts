@@ -4,7 +4,14 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { LinkState } from "../store.ts";
-import { limits, PROTOCOL_VERSION, type ServerMessage, serverMessageSchema } from "./protocol.ts";
+import {
+  limits,
+  PROTOCOL_VERSION,
+  pingText,
+  pongText,
+  type ServerMessage,
+  serverMessageSchema,
+} from "./protocol.ts";
 
 /** Waits between attempts: doubled each time up to the cap, each varied by a fifth. */
 const FIRST_WAIT: Milliseconds = 50;
@@ -155,7 +162,7 @@ export class RemoteLink {
         return;
       }
       if (quiet >= this.#staleAfter) this.#handlers.onState("stale");
-      this.send(JSON.stringify({ kind: "ping" }));
+      this.send(pingText);
       this.#watchWords();
     });
   }
@@ -194,6 +201,7 @@ export class RemoteLink {
 
 function parse(data: unknown): ServerMessage | { readonly refusal: string } {
   if (typeof data !== "string") return { refusal: "expected text, received bytes" };
+  if (data === pongText) return { kind: "pong" };
   if (data.length > limits.messageBytes) return { refusal: "expected a shorter message" };
   let body: unknown;
   try {

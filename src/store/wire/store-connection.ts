@@ -11,6 +11,8 @@ import {
   closeCodes,
   limits,
   PROTOCOL_VERSION,
+  pingText,
+  pongText,
   type ServerMessage,
   toWireEntry,
 } from "./protocol.ts";
@@ -100,6 +102,10 @@ export class StoreConnection implements Disposable {
       this.#violate(`at most ${limits.messageBytes} bytes`, `${message.length}`);
       return;
     }
+    if (message === pingText && this.#phase === "open") {
+      this.#sendText(pongText);
+      return;
+    }
     const parsed = parse(message);
     if ("refusal" in parsed) {
       this.end(closeCodes.violation, parsed.refusal);
@@ -118,7 +124,7 @@ export class StoreConnection implements Disposable {
         this.#violate("one hello", "another");
         return;
       case "ping":
-        this.#send({ kind: "pong" });
+        this.#sendText(pongText);
         return;
       case "unwatch":
         this.#watches.get(message.id)?.stop.abort();
