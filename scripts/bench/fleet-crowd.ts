@@ -14,8 +14,8 @@ export type { CrowdFindings, Passage } from "./fleet-crowd-stage.ts";
 export const wantedDevices = 10_000;
 /** The operator's front holds three descriptors for each connection: src/http/README.md. */
 const DESCRIPTORS_EACH = 3;
-/** What an operator needs beside, and connections that come and go while all are held. */
-const RESERVED = 1_000;
+/** Of the room for them: connections come and go while all are held. */
+const HELD = 0.85;
 
 export interface CrowdPlan {
   /** The compiled file. */
@@ -31,7 +31,7 @@ export interface CrowdPlan {
 export function possibleDevices(wanted: number): number {
   const line = /^Max open files +\d+ +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
   const descriptors = line === null ? Number.POSITIVE_INFINITY : Number(line[1]);
-  return Math.min(wanted, Math.floor((descriptors - RESERVED) / DESCRIPTORS_EACH));
+  return Math.min(wanted, Math.floor((HELD * descriptors) / DESCRIPTORS_EACH));
 }
 
 /** @throws ScriptError with what the stage said */

@@ -34,6 +34,8 @@ export interface HostStoreParts {
   readonly loop: EventLoop;
   /** How a connection in a session is held to certificates that were seen; looked at without. */
   readonly tlsOf?: HostSide["tlsOf"];
+  /** How long a session may take to be opened; see RemoteLinkOptions. */
+  readonly credentialsTime?: Milliseconds;
   /** Of the first time that announcements are asked for in a session; `REFRESH_EVERY` without. */
   readonly firstRefresh?: Milliseconds;
   /** A session was opened. */
@@ -73,7 +75,9 @@ export class HostStore implements AsyncDisposable {
   /** @param address "https://NAME:PORT"; it is tried for ever */
   connect(address: string): RemoteStore {
     const tls = () => this.#tls;
+    const { credentialsTime } = this.#parts;
     const store = new RemoteStore(this.#parts.loop, {
+      ...(credentialsTime !== undefined && { credentialsTime }),
       address: `${address.replace(/^https/, "wss")}${storePath}`,
       program: `hostler ${hostlerVersion}`,
       headers: () => this.#credentials(),

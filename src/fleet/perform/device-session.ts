@@ -8,6 +8,12 @@ import type { Milliseconds } from "../../units/units.ts";
 /** Between two attempts of a host that is refused until a person mends it: doubled each time. */
 export const refusedWaits = { first: 30_000, longest: 600_000 } as const;
 
+/**
+ * To open a session. When an operator comes back its whole fleet asks at once, and is answered
+ * together: were each given up after ten seconds, none of thousands would come to its end.
+ */
+const OPEN_TIME: Milliseconds = 60_000;
+
 export interface SessionHearer {
   /** A session was opened. */
   onOpen(session: string): void;
@@ -43,7 +49,7 @@ export class DeviceSession implements AsyncDisposable {
     this.#hearer = hearer;
     this.device = journal.host;
     this.#sessions = new HostStore({
-      ...{ identity, loop, tlsOf },
+      ...{ identity, loop, tlsOf, credentialsTime: OPEN_TIME },
       onOpen: ({ session }) => {
         this.#refusedWait = refusedWaits.first;
         hearer.onOpen(session);

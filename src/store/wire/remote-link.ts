@@ -2,7 +2,7 @@ import * as v from "valibot";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
-import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
+import { formatDuration, type Milliseconds, type MonotonicTime } from "../../units/units.ts";
 import type { LinkState } from "../store.ts";
 import {
   limits,
@@ -17,8 +17,10 @@ import {
 const FIRST_WAIT: Milliseconds = 50;
 const LONGEST_WAIT: Milliseconds = 5_000;
 const JITTER = 0.2;
-/** Until a welcome: the connection, the handshake, the credentials and the hello. */
+/** From the credentials to a welcome: the connection, the handshake and the hello. */
 const WELCOME_TIME: Milliseconds = 10_000;
+/** Until credentials are there, where nobody says how long. */
+const CREDENTIALS_TIME: Milliseconds = 10_000;
 /** A connection that is stale for so many times `staleAfter` is given up for a new one. */
 const GIVE_UP = 4;
 
@@ -29,6 +31,8 @@ export interface RemoteLinkOptions {
   readonly headers?: () => Promise<Readonly<Record<string, string>>>;
   /** How long to wait at least after such a rejection; undefined: as after any failure. */
   readonly waitAfter?: (error: unknown) => Milliseconds | undefined;
+  /** How long they may take: an attempt that is given up was work for nothing, on both sides. */
+  readonly credentialsTime?: Milliseconds;
   /** The pins of a server: of what it shows, and what must be found in it. */
   readonly tls?:
     | {
@@ -92,7 +96,9 @@ export class RemoteLink {
     if (this.#state.phase === "closed") return;
     const attempt = ++this.#attempts;
     this.#state = { phase: "greeting", attempt };
-    this.#wake(WELCOME_TIME, () => this.#lose(attempt, "no welcome within 10 s"));
+    const { credentialsTime = CREDENTIALS_TIME } = this.#options;
+    const late = `no credentials within ${formatDuration(credentialsTime)}`;
+    this.#wake(credentialsTime, () => this.#lose(attempt, late));
     const headers = this.#options.headers?.() ?? Promise.resolve({});
     headers.then(
       (given) => this.#open(attempt, given),
@@ -105,6 +111,7 @@ export class RemoteLink {
 
   #open(attempt: number, headers: Readonly<Record<string, string>>): void {
     if (this.#state.phase !== "greeting" || this.#state.attempt !== attempt) return;
+    this.#wake(WELCOME_TIME, () => this.#lose(attempt, "no welcome within 10 s"));
     const { address, tls, program } = this.#options;
     let socket: WebSocket;
     try {

@@ -308,6 +308,20 @@ describe("credentials", () => {
     expect(reasons[0]).toBe("no credentials: the key is locked");
   });
 
+  test("that take longer than they may are given up, and asked for anew", async () => {
+    stack.use(serve());
+    let attempts = 0;
+    const store = remote({
+      credentialsTime: 30,
+      headers: () => {
+        attempts += 1;
+        return attempts === 1 ? new Promise(() => {}) : Promise.resolve({});
+      },
+    });
+    await until(store, "up");
+    expect([attempts, reasons]).toEqual([2, ["no credentials within 30 ms"]]);
+  });
+
   test("that are revoked end the connection at once, and writes are ambiguous", async () => {
     const session = new AbortController();
     let isRevoked = false;
