@@ -10,16 +10,15 @@ import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { DeviceLink, type DeviceLinkParts, HeartbeatLink } from "./device-link.ts";
-import type { Executor } from "./executor.ts";
 import { artifactSeam, ownDevice } from "./perform/artifact-seam.ts";
 import { chooseExecutor } from "./perform/choose-executor.ts";
 import { DeviceSession } from "./perform/device-session.ts";
 import { hostCandidates, hostInstallation, hostVersions } from "./perform/host-parts.ts";
 import { passAgentStep, passHandOver } from "./perform/kill-points.ts";
 import { ownBuild } from "./perform/own-build.ts";
-import { SuperviseExecutor } from "./perform/supervise-executor.ts";
-import type { Build, Heartbeat, Marker, RoleHealth, UpgradePhase } from "./protocol.ts";
-import { type AgentRoles, UpgradeAgent } from "./upgrade-agent.ts";
+import { hostRoles } from "./perform/role-hands.ts";
+import type { Build, Heartbeat, Marker, UpgradePhase } from "./protocol.ts";
+import { UpgradeAgent } from "./upgrade-agent.ts";
 
 /** What a candidate is told by whoever has started it. */
 export interface CandidateTicket {
@@ -38,8 +37,6 @@ export interface AgentOptions {
   readonly candidate: CandidateTicket | undefined;
 }
 
-/** How often the roles of this host are looked at while an upgrade wants to know. */
-const LOOK_EVERY: Milliseconds = 5_000;
 /** Longest time until a candidate has hashed itself, and has tried to reach the operator. */
 const CANDIDATE_READY: Milliseconds = 60_000;
 
@@ -117,8 +114,10 @@ export async function runAgent(options: AgentOptions): Promise<number> {
 /** All that a candidate does is to be heard: nothing on this host is its own yet. */
 function runCandidate(ground: Ground, ticket: CandidateTicket): Disposable {
   const { instance, transaction, every } = ticket;
-  const own = heartbeatOf(ground, { instance, transaction });
-  return new HeartbeatLink({ ...linkParts(ground, own), onHeard: () => {} }, "candidate", every);
+  const roles = [{ role: "fleet agent", digest: ground.self.digest, healthy: true, reason: null }];
+  const own = { ...heartbeatOf(ground, { instance, transaction }), roles };
+  const parts = { ...linkParts(ground, () => own), onHeard: () => {} };
+  return new HeartbeatLink(parts, "candidate", every);
 }
 
 function runCanonical(ground: Ground): Disposable {
@@ -135,6 +134,7 @@ function runCanonical(ground: Ground): Disposable {
     },
     onNotice: (message) => onTrouble(message, undefined),
   });
+  const roles = hostRoles(loop, { self, folder, executor, onTrouble });
   let link: DeviceLink | undefined;
   let phase: UpgradePhase | undefined;
   const agent = UpgradeAgent.open({
@@ -142,13 +142,12 @@ function runCanonical(ground: Ground): Disposable {
     device: { ...device, executor: executor.kind },
     versions: hostVersions(folder, { executor, artifacts }),
     candidates: hostCandidates(folder, { executor, plan: candidatePlan(options) }),
-    roles: passHandOver(ownRoles(ground)),
+    roles: passHandOver(roles),
     now: () => Math.floor(bootClockNow()),
     wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
     nextInstance: newInstance,
     onStatus: (status) => {
       if (status.phase !== phase) logger.info(wordsOfPhase(status));
-      if (status.phase === "done" && phase === "canonical") renew(executor, onTrouble);
       phase = status.phase;
       if (link === undefined) return;
       link.beatEvery(agent.pace.every);
@@ -157,11 +156,9 @@ function runCanonical(ground: Ground): Disposable {
     },
   });
   passAgentStep("opened");
-  // The one before may have been killed between the end of the upgrade and this.
-  if (agent.status.phase === "done") renew(executor, onTrouble);
   const own = heartbeatOf(ground, { instance: newInstance(), transaction: null });
   link = new DeviceLink({
-    ...linkParts(ground, own),
+    ...linkParts(ground, () => ({ ...own, roles: roles.health })),
     onHeard: () => agent.tell({ kind: "heard", who: "canonical" }),
     onMarker: (marker) => {
       passAgentStep("marker-heard");
@@ -179,6 +176,7 @@ function runCanonical(ground: Ground): Disposable {
   return {
     [Symbol.dispose]: () => {
       agent[Symbol.dispose]();
+      roles[Symbol.dispose]();
       close.call(link);
     },
   };
@@ -197,48 +195,20 @@ function candidatePlan({ folder, identity }: AgentOptions) {
   });
 }
 
-/** A supervisor goes on as the version that its agent has proven; what it runs is not touched. */
-function renew(executor: Executor, onTrouble: Ground["onTrouble"]): void {
-  if (!(executor instanceof SuperviseExecutor)) return;
-  passAgentStep("renew");
-  executor.renewSupervisor().catch((error: unknown) => {
-    onTrouble("the supervisor stays what it is, ignoring", error);
-  });
-}
-
-/** This agent is the one role of its host that an upgrade asks for. */
-function ownRoles(ground: Ground): AgentRoles {
-  return {
-    handOver: (_build, onLook) => {
-      // The file that runs is what was started: it is looked at, and never handed over.
-      const look = () => {
-        wake = ground.loop.wakeAfter(LOOK_EVERY, look);
-        onLook([ownRole(ground)]);
-      };
-      let wake = ground.loop.wakeAfter(0, look);
-      return { [Symbol.dispose]: () => wake[Symbol.dispose]() };
-    },
-  };
-}
-
-const ownRole = ({ self }: Ground): RoleHealth => ({
-  ...{ role: "fleet agent", digest: self.digest, healthy: true, reason: null },
-});
-
 function heartbeatOf(
   ground: Ground,
   who: Pick<Heartbeat, "instance" | "transaction">,
-): Omit<Heartbeat, "protocol" | "sequence"> {
+): Omit<Heartbeat, "protocol" | "sequence" | "roles"> {
   const { self, boot } = ground;
-  return { ...who, ...self, boot, roles: [ownRole(ground)] };
+  return { ...who, ...self, boot };
 }
 
 function linkParts(
   { session, loop, onTrouble }: Ground,
-  heartbeat: Omit<Heartbeat, "protocol" | "sequence">,
+  heartbeat: DeviceLinkParts["heartbeat"],
 ): Omit<DeviceLinkParts, "onHeard"> {
   const { store, device } = session;
-  return { store, loop, device, onTrouble, heartbeat: () => heartbeat };
+  return { store, loop, device, onTrouble, heartbeat };
 }
 
 function keepWatchdog(loop: EventLoop, notifier: ServiceNotifier): Disposable {

@@ -11,6 +11,7 @@ import { type Build, digestSchema, releaseVersionSchema } from "./protocol.ts";
  *     versions/<…>/proven                   it has answered for every role of this host
  *     current, previous, candidate          links to folders of versions/
  *     journal.json                          the agent's
+ *     roles.json                            the roles that its host is expected to have
  *     trust/                                the root set that was pinned, and what it has signed
  *     lock                                  who changes links or removes versions holds it
  */
@@ -22,6 +23,7 @@ export const layoutNames = {
   verified: "verified",
   proven: "proven",
   journal: "journal.json",
+  roles: "roles.json",
   trust: "trust",
   lock: "lock",
 } as const;

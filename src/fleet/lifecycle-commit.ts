@@ -92,7 +92,9 @@ export function lookedAgain(state: In<"canonical">, { roles }: Of<"roles">, cont
   if (allAnswer(roles, life.marker.build)) return stays(looked);
   const { settledAt: _settledAt, ...rest } = life;
   const setbacks = life.setbacks + 1;
-  const reason = shortened(`${missingOf(roles, life.marker.build)} did, and does not any more`);
+  const { build } = life.marker;
+  const who = missingOf(roles, build);
+  const reason = shortened(`${who} did, and does not any more${becauseOf(roles, build)}`);
   if (setbacks > agentLimits.setbacks) {
     return revert({ ...looked, life }, context, { reason, lastWords: null });
   }
@@ -110,6 +112,14 @@ const answersFrom = ({ healthy, digest }: RoleHealth, build: Build) =>
 export function missingOf(roles: readonly RoleHealth[], build: Build): string {
   const missing = roles.filter((role) => !answersFrom(role, build)).map(({ role }) => role);
   return missing.length === 0 ? "no role" : missing.join(", ");
+}
+
+/** What they say themselves, as the end of a sentence. */
+export function becauseOf(roles: readonly RoleHealth[], build: Build): string {
+  const reasons = roles
+    .filter((role) => !answersFrom(role, build))
+    .flatMap(({ role, reason }) => (reason === null ? [] : [`${role}: ${reason}`]));
+  return reasons.length === 0 ? "" : ` (${reasons.join("; ")})`;
 }
 
 export function faulted(state: Committed, event: Of<"faulted">, context: Context): Outcome {
@@ -130,8 +140,9 @@ export function rolesOverdue(state: In<"swapped">, _event: Of<"time">, context: 
   if (now - life.until > agentTimes.late) {
     return stays({ ...state, life: { ...life, until: now + limit } });
   }
-  const who = missingOf(roles, life.marker.build);
-  const reason = `${who} did not answer from ${life.marker.build.version} within ${limit} ms`;
+  const { build } = life.marker;
+  const who = `${missingOf(roles, build)} did not answer from ${build.version} within ${limit} ms`;
+  const reason = `${who}${becauseOf(roles, build)}`;
   return revert(state, context, { reason, lastWords: null });
 }
 

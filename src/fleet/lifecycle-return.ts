@@ -1,4 +1,4 @@
-import { allAnswer, missingOf } from "./lifecycle-commit.ts";
+import { allAnswer, becauseOf, missingOf } from "./lifecycle-commit.ts";
 import { endedWith, forgotten, go, shortened, stays } from "./lifecycle-moves.ts";
 import { agentTimes, type Context, type In, type Of, type Outcome } from "./lifecycle-state.ts";
 
@@ -49,7 +49,8 @@ export function revertOverdue(state: In<"reverting">, _event: Of<"time">, contex
   if (now < life.until) return stays(state);
   if (life.stage === "proving") {
     const who = missingOf(state.roles, life.from);
-    return rolledBack(state, context, `${life.reason}; and ${who} has not answered since`);
+    const reason = `${life.reason}; and ${who} has not answered since`;
+    return rolledBack(state, context, `${reason}${becauseOf(state.roles, life.from)}`);
   }
   return go(state, { ...life, until: now + life.marker.limits.canonical_ms });
 }

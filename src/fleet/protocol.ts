@@ -240,7 +240,7 @@ export type DeviceStatus = v.InferOutput<typeof statusSchema>;
 
 export const roleHealthSchema = v.strictObject({
   role: v.pipe(v.string(), v.maxLength(fleetLimits.labelLength)),
-  /** Of the file that answers for it; null where nobody does. */
+  /** Of the file that answers for it; null where nobody does, or it is no version of the host's. */
   digest: v.nullable(digestSchema),
   healthy: v.boolean(),
   reason: v.nullable(text),

@@ -10,7 +10,6 @@ import type {
   BootTime,
   Context,
   Outcome,
-  Phase,
 } from "./lifecycle-state.ts";
 import { statusOf } from "./lifecycle-status.ts";
 import type {
@@ -134,7 +133,11 @@ export class AgentRefused extends Error {
   readonly exitCode = ExitCode.refused;
 }
 
-const rolesAreLookedAt: readonly Phase[] = ["swapped", "canonical", "reverting"];
+/** On the way back only the former version has roles go on: until then they stay as they are. */
+function areRolesLookedAt({ life }: AgentState): boolean {
+  if (life.phase === "reverting") return life.stage === "proving";
+  return life.phase === "swapped" || life.phase === "canonical";
+}
 
 /** Longest time between two looks at the clock: a timer may be late after a suspend. */
 const LONGEST_WAIT: Milliseconds = 60_000;
@@ -224,7 +227,7 @@ export class UpgradeAgent implements Disposable {
     } finally {
       this.#isBusy = false;
     }
-    if (!rolesAreLookedAt.includes(this.#state.life.phase)) this.#roles?.[Symbol.dispose]();
+    if (!areRolesLookedAt(this.#state)) this.#roles?.[Symbol.dispose]();
     this.#tellStatus();
     this.#watchTime();
   }

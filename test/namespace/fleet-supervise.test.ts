@@ -335,9 +335,10 @@ echo former >> ${folder.file("runs")}; ${lives}`;
         async () => (await status()).canonical ?? undefined,
       );
       const { instance } = await start(lives);
-      expect(await act("0".repeat(32), "renew")).toEqual({
-        refused: expect.stringContaining("expected no candidate, received one that runs"),
-      });
+      const client = await connectControl(socket);
+      const { message } = await rejectionOf(client.request("renew"));
+      client.close();
+      expect(message).toContain("expected no candidate, received one that runs");
       await act(instance, "stop");
       const next = await upgrade();
       writeFileSync(next, "damaged");
@@ -345,6 +346,18 @@ echo former >> ${folder.file("runs")}; ${lives}`;
         refused: expect.stringContaining("expected a current version that is whole"),
       });
       expect((await status()).canonical).toEqual(before);
+    });
+
+    test("does when its agent asks for it, which ends a candidate before", async () => {
+      leadTo(agent("1.0.0"));
+      await using program = await supervise();
+      await waitFor("the agent", async () => (await status()).canonical ?? undefined);
+      const { instance } = await start(lives);
+      await upgrade();
+      expect(await act("0".repeat(32), "renew")).toEqual({ done: null });
+      await program.said(/the candidate ended by SIGTERM/);
+      await program.said(/goes on with .*versions\/1\.0\.0-/);
+      expect(await act(instance, "find")).toEqual({ done: false });
     });
   });
 

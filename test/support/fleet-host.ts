@@ -39,16 +39,15 @@ export class FleetHost implements AsyncDisposable {
   readonly place: string;
   readonly store: string;
   readonly old: Build;
-  readonly #folder: TemporaryFolder;
+  protected readonly folder: TemporaryFolder = temporaryFolder();
   #systemd: IsolatedSystemd | undefined;
 
-  private constructor(agent: string) {
-    this.#folder = temporaryFolder();
-    this.place = this.#folder.file("fleet");
-    this.store = this.#folder.file("store");
+  protected constructor(agent: string) {
+    this.place = this.folder.file("fleet");
+    this.store = this.folder.file("store");
     mkdirSync(this.store);
-    writeFileSync(this.#folder.file("story.js"), agent);
-    this.old = this.version("1.0.0");
+    writeFileSync(this.folder.file("story.js"), agent);
+    this.old = this.storeOld();
     symlinkSync(`versions/${folderOf(this.old)}`, join(this.place, "current"));
   }
 
@@ -56,8 +55,15 @@ export class FleetHost implements AsyncDisposable {
   static async make(agent: string): Promise<FleetHost> {
     const host = new FleetHost(agent);
     await host.boot();
-    await waitFor("the first status", () => host.status());
     return host;
+  }
+
+  protected storeOld(): Build {
+    return this.version("1.0.0");
+  }
+
+  protected units(): readonly { readonly name: string; readonly text: string }[] {
+    return fleetUnits(this.place);
   }
 
   get systemd(): IsolatedSystemd {
@@ -66,10 +72,11 @@ export class FleetHost implements AsyncDisposable {
   }
 
   async boot(): Promise<void> {
-    const systemd = await startIsolatedSystemd(this.#folder);
+    const systemd = await startIsolatedSystemd(this.folder);
     this.#systemd = systemd;
-    for (const unit of fleetUnits(this.place)) await systemd.writeUnit(unit.name, unit.text);
+    for (const unit of this.units()) await systemd.writeUnit(unit.name, unit.text);
     await systemd.run(["systemctl", "--no-block", "start", agentUnit]);
+    await waitFor("a status", () => this.status());
   }
 
   /** All that runs is gone, and what is not on the disk. */
@@ -84,7 +91,7 @@ export class FleetHost implements AsyncDisposable {
    */
   version(name: string, does: { canonical?: string; candidate?: string } = {}): Build {
     const { canonical = "", candidate = "" } = does;
-    const run = `BUN_BE_BUN=1 exec ${hostler()} run ${this.#folder.file("story.js")}`;
+    const run = `BUN_BE_BUN=1 exec ${hostler()} run ${this.folder.file("story.js")}`;
     const words = `${this.place} ${this.store} ${name}`;
     const kill = `${this.store}/kill-${name}`;
     const text = `case "$1 $2 $3" in
@@ -99,7 +106,7 @@ fi
 ${run} ${words} ;;
 "--self-test "*) echo '{"ok":true,"checks":[]}' ;;
 esac`;
-    return buildOf(this.place, storeScript(this.#folder, name, text, this.place));
+    return buildOf(this.place, storeScript(this.folder, name, text, this.place));
   }
 
   /** Has the next agent of this version killed at a place. */
@@ -156,6 +163,6 @@ esac`;
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.cutPower();
-    this.#folder[Symbol.dispose]();
+    this.folder[Symbol.dispose]();
   }
 }

@@ -53,6 +53,21 @@ interface TestVmm {
   readonly state: string;
 }
 
+/** Makes an image with the guest that counts. @param padding bytes beside it */
+export async function makeTestImage(path: string, padding = 0): Promise<TestImage> {
+  mkdirSync(path);
+  writeFileSync(join(path, "vmlinux"), makeTestGuest({ pause: GUEST_PAUSE }));
+  const configuration = {
+    payload: { kernel: "vmlinux", cmdline: "" },
+    cpus: { boot_vcpus: 1 },
+    memory: { size: 32 * MEBIBYTE, shared: true },
+    serial: { mode: "Socket" },
+  };
+  writeFileSync(join(path, "vm-config.json"), JSON.stringify(configuration));
+  if (padding > 0) writeFileSync(join(path, "padding"), Buffer.alloc(padding, "padding"));
+  return { path, hash: await hashPath(path) };
+}
+
 export class VmHost implements AsyncDisposable {
   readonly folder: TemporaryFolder;
   readonly controlSocket: string;
@@ -192,18 +207,7 @@ export class VmHost implements AsyncDisposable {
     options: { readonly name?: string; readonly padding?: number } = {},
   ): Promise<TestImage> {
     const { name = "image", padding = 0 } = options;
-    const path = this.folder.file(name);
-    mkdirSync(path);
-    writeFileSync(join(path, "vmlinux"), makeTestGuest({ pause: GUEST_PAUSE }));
-    const configuration = {
-      payload: { kernel: "vmlinux", cmdline: "" },
-      cpus: { boot_vcpus: 1 },
-      memory: { size: 32 * MEBIBYTE, shared: true },
-      serial: { mode: "Socket" },
-    };
-    writeFileSync(join(path, "vm-config.json"), JSON.stringify(configuration));
-    if (padding > 0) writeFileSync(join(path, "padding"), Buffer.alloc(padding, "padding"));
-    return { path, hash: await hashPath(path) };
+    return await makeTestImage(this.folder.file(name), padding);
   }
 
   specOf(name: string, image: TestImage): VmSpec {

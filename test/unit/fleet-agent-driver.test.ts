@@ -69,6 +69,23 @@ test("an upgrade, by the old version and then by the new one", async () => {
   });
 });
 
+test("on the way back the former version alone has roles go on", async () => {
+  const device = new DrivenDevice();
+  (await swaps(device))[Symbol.dispose]();
+  const next = device.start();
+  expect(device.roles?.isOpen).toBe(true);
+  next.tell({ kind: "faulted", reason: "a self-check", lastWords: null });
+  expect(device.roles?.isOpen).toBe(false);
+  await device.order("find 1.1.0").answer();
+  expect(device.log.at(-1)).toBe("restart");
+  next[Symbol.dispose]();
+  device.log.length = 0;
+  using former = device.start();
+  expect(device.log).toContain("hand over 1.1.0");
+  device.roles?.look(rolesOf(oldBuild));
+  expect(former.state.life.phase).toBe("rolled-back");
+});
+
 test("a status is told once, after the journal has it", async () => {
   const device = new DrivenDevice();
   using agent = await becomesReady(device);

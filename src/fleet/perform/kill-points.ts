@@ -10,6 +10,7 @@ export const hostSteps = {
   guard: ["noted", "guarded"],
   install: ["proved", "linked", "named", "units"],
   uninstall: ["taken", "unlinked", "emptied", "removed-all"],
+  roles: ["role-noted", "role-asked"],
 } as const;
 
 export type HostStep = (typeof hostSteps)[keyof typeof hostSteps][number];
@@ -40,11 +41,11 @@ export function passAgentStep(step: AgentStep): void {
 }
 
 /** Roles, between two of these steps. */
-export function passHandOver({ handOver }: AgentRoles): AgentRoles {
+export function passHandOver(roles: AgentRoles): AgentRoles {
   return {
     handOver: (build, onLook) => {
       passAgentStep("hand-over");
-      const handed = handOver(build, onLook);
+      const handed = roles.handOver(build, onLook);
       passAgentStep("handed-over");
       return handed;
     },

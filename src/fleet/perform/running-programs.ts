@@ -61,7 +61,8 @@ function lookAtProcesses(except?: number): Seen {
   return { files, hasHidden };
 }
 
-function identityOf(path: string): string {
+/** Device and inode of a file, whatever it is called by now; "none" where there is none. */
+export function identityOf(path: string): string {
   try {
     const { dev, ino } = statSync(path, { bigint: true });
     return `${dev}:${ino}`;

@@ -19,16 +19,21 @@ const outcomeSchema = v.variant("kind", [
   v.strictObject({ kind: v.literal("ended"), lastWords: lastWordsSchema }),
 ]);
 
+/** Loose, because a later supervisor may say more. */
+const statusSchema = v.looseObject({
+  candidate: v.nullable(v.looseObject({ instance: v.string() })),
+});
+
 /** Candidates are children of the supervisor, whose child the agent is as well. */
 export class SuperviseExecutor implements Executor {
   readonly kind = "supervise";
   /** What a container lets its processes do cannot be taken from one of them alone. */
   readonly runConfined = runPlainly;
-  readonly #socket: string;
+  /** The supervisor's control socket. */
+  readonly socket: string;
 
-  /** @param socket the supervisor's control socket */
   constructor(socket: string) {
-    this.#socket = socket;
+    this.socket = socket;
   }
 
   async startCandidate(start: CandidateStart): Promise<CandidateOutcome> {
@@ -57,11 +62,13 @@ export class SuperviseExecutor implements Executor {
   }
 
   /**
-   * Has the supervisor itself go on as what `current` leads to: its children stay. When that is
-   * proven, and no candidate runs.
+   * Has the supervisor itself go on as what `current` leads to: the agent stays. A candidate would
+   * be nobody's then, and is ended before: from the swap on it is needed no more.
    * @throws ExecutorRefused
    */
   async renewSupervisor(): Promise<void> {
+    const { candidate } = await this.#ask(statusSchema, "status", {});
+    if (candidate !== null) await this.stopCandidate(candidate.instance);
     await this.#ask(v.null(), "renew", {});
   }
 
@@ -73,11 +80,11 @@ export class SuperviseExecutor implements Executor {
   ): Promise<v.InferOutput<Schema>> {
     let client: ControlClient | undefined;
     try {
-      client = await connectControl(this.#socket);
+      client = await connectControl(this.socket);
       const parsed = v.safeParse(schema, await client.request(verb, fields));
       if (parsed.success) return parsed.output;
       throw new ExecutorRefused(
-        `Cannot understand the supervisor at ${this.#socket}: expected the answer to ${verb}, ` +
+        `Cannot understand the supervisor at ${this.socket}: expected the answer to ${verb}, ` +
           "received something else. Restart it: it is of another version.",
       );
     } catch (error) {

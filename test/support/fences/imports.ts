@@ -174,6 +174,11 @@ export const exceptions: readonly ImportException[] = [
     to: "src/authority/addition.ts",
     reason: "types alone: what an authority takes from another system",
   },
+  {
+    from: "src/fleet/perform/find-roles.ts",
+    to: "src/vm/worker-configuration.ts",
+    reason: "a worker's control socket stands in its own file, read as the worker does",
+  },
   ...["host-side.ts", "host-store.ts"].map((to) => ({
     from: "src/fleet/perform/device-session.ts",
     to: `src/authority/${to}`,
