@@ -1,7 +1,7 @@
 import { renderTable } from "../../command-line/table.ts";
 import { escapeControls } from "../../logging/format.ts";
 import { formatDuration } from "../../units/units.ts";
-import type { DeviceStatus } from "../protocol.ts";
+import type { DeviceStatus, RoleHealth } from "../protocol.ts";
 import type { DeviceView, RolloutView, ToldHappening } from "../protocol-operator.ts";
 
 /** What an operator's answers look like to people. */
@@ -35,6 +35,18 @@ function upgradeText({ upgrade, progress_percent: percent, reason }: DeviceView)
 export function labelsText(labels: Readonly<Record<string, string>>): string {
   const words = Object.entries(labels).map(([key, value]) => escapeControls(`${key}=${value}`));
   return words.length === 0 ? "-" : words.join(",");
+}
+
+/** What runs on it, and from which file. */
+export function renderRoles(roles: readonly RoleHealth[]): string {
+  if (roles.length === 0) return "";
+  const rows = roles.map(({ role, digest, healthy, reason }) => [
+    escapeControls(role),
+    digest?.slice(0, 12) ?? "-",
+    healthy ? "yes" : "no",
+    reason === null ? "-" : escapeControls(reason),
+  ]);
+  return `\n${renderTable(["ROLE", "DIGEST", "HEALTHY", "WHY"], rows)}`;
 }
 
 /** Its last words, when there are any. */

@@ -14,6 +14,7 @@ import {
   renderDevices,
   renderEvent,
   renderNamed,
+  renderRoles,
   renderRollouts,
   renderStatus,
 } from "./fleet-words.ts";
@@ -50,7 +51,8 @@ export async function runShow(flags: DeviceFlags): Promise<number> {
   return await show(
     flags,
     (client) => client.call(fleetApi.device, { device }),
-    ({ device: view, status }) => renderDevices([view]) + renderStatus(status),
+    ({ device: view, status, canonical }) =>
+      renderDevices([view]) + renderRoles(canonical?.roles ?? []) + renderStatus(status),
   );
 }
 
