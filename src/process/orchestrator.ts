@@ -526,6 +526,7 @@ class Orchestrator {
     this.#watchdog?.[Symbol.dispose]();
     this.#lastWait?.[Symbol.dispose]();
     this.#control?.[Symbol.dispose]();
+    this.#reexecution.close();
     this.#performer.close();
     this.#limited[Symbol.dispose]();
     this.#journal.close();

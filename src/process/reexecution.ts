@@ -60,11 +60,17 @@ export class Reexecution {
   readonly #logger: Logger;
   readonly #handing: Handing;
   #isUnderWay = false;
+  #endDryRun: () => void = () => {};
 
   constructor(loop: EventLoop, logger: Logger, handing: Handing) {
     this.#loop = loop;
     this.#logger = logger;
     this.#handing = handing;
+  }
+
+  /** The orchestrator ends: nobody is left behind. */
+  close(): void {
+    this.#endDryRun();
   }
 
   /** Answers only when it is refused; else the next program answers. */
@@ -122,8 +128,12 @@ export class Reexecution {
     const invocation = newInvocation();
     this.#handing.noteDryRun(invocation, "begins");
     try {
-      return await tryState(this.#loop, program, { encoded, invocation });
+      const onStarted = (end: () => void) => {
+        this.#endDryRun = end;
+      };
+      return await tryState(this.#loop, program, { encoded, invocation, onStarted });
     } finally {
+      this.#endDryRun = () => {};
       this.#handing.noteDryRun(invocation, "over");
     }
   }

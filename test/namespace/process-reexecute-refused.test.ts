@@ -5,6 +5,7 @@ import {
   copyFileSync,
   existsSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   truncateSync,
   writeFileSync,
@@ -20,6 +21,7 @@ import {
   type TestOrchestrator,
 } from "../support/orchestrator.ts";
 import { begin, partitionPlace } from "../support/orchestrator-partition.ts";
+import { childrenOf, isAlive } from "../support/partition.ts";
 import { runProgram } from "../support/program.ts";
 import { aboutOf, again, Gap, reexecute } from "../support/reexecution.ts";
 import { root, skipUnless } from "../support/skips.ts";
@@ -153,6 +155,29 @@ skipUnless("another program is refused", root, () => {
     const [kind] = await refusalOf(controlSocket, { program: gap.program });
     expect(kind).toBe("busy");
     expect((await first)[0]).toBe("dry-run");
+  });
+
+  test("and is ended when the orchestrator ends meanwhile", async () => {
+    using folder = temporaryFolder();
+    const gap = new Gap(folder, hostler());
+    gap.set("try", "hang");
+    const { environment } = gap;
+    await using orchestrator = await startOrchestrator({
+      folder,
+      configuration: sleeper,
+      environment,
+    });
+    const { program, controlSocket } = orchestrator;
+    await orchestrator.started("it");
+    const answer = rejectionOf(reexecute(controlSocket, { program: gap.program }));
+    const tried = await waitFor("the dry run", () =>
+      childrenOf(program.processId).find((child) =>
+        readFileSync(`/proc/${child}/cmdline`, "utf8").includes("--try-state"),
+      ),
+    );
+    expect(await orchestrator.stop()).toBe(0);
+    await answer;
+    await waitFor("its end", () => !isAlive(tried));
   });
 
   test("for want of descriptors, which end nothing", async () => {

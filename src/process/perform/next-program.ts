@@ -157,6 +157,12 @@ function callOf(words: readonly string[]): readonly string[] {
   return Bun.main.startsWith("/$bunfs/") ? words.slice(0, 1) : words.slice(0, 2);
 }
 
+interface Trial {
+  readonly encoded: string;
+  readonly invocation: string;
+  readonly onStarted: (end: () => void) => void;
+}
+
 /** What a dry run came to. */
 interface DryRun {
   readonly ending: Ending | "late";
@@ -166,16 +172,17 @@ interface DryRun {
 
 /**
  * Starts the program with the state, and has it say that it can go on with it.
- * @param invocation by which a dry run is found that outlives this process
+ * @param trial with an invocation, by which a dry run is found that outlives this process;
+ * `onStarted` is told how to end it before its time
  * @throws ReexecutionRefused when it cannot, or does not say so in time
  */
 export async function tryState(
   loop: EventLoop,
   program: NextProgram,
-  { encoded, invocation }: { readonly encoded: string; readonly invocation: string },
+  trial: Trial,
 ): Promise<{ readonly version: string; readonly commit: string }> {
   const nonce = randomBytes(16).toString("hex");
-  const run = await runDry(loop, program, { encoded, invocation, nonce });
+  const run = await runDry(loop, program, { ...trial, nonce });
   const expected = `${program.path} to say that it can go on with the state`;
   const refuse = (received: string) =>
     new ReexecutionRefused("dry-run", {
@@ -244,7 +251,7 @@ const managerVariables = /^(NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|INVOCATION_
 async function runDry(
   loop: EventLoop,
   { file }: NextProgram,
-  options: { readonly encoded: string; readonly invocation: string; readonly nonce: string },
+  options: Trial & { readonly nonce: string },
 ): Promise<DryRun> {
   using state = writeState(options.encoded);
   const words = ownWords();
@@ -269,6 +276,9 @@ async function runDry(
     const reason = `it cannot be run: ${errnoMessage(started.errno)}`;
     return { ending: { kind: "unknown", reason }, said: "", complained: "" };
   }
+  options.onStarted(() => {
+    if (started.process.isOpen) signalProcess(started.process, Signal.SIGKILL);
+  });
   const ending = await awaitEnd(loop, started);
   said.take();
   complained.take();
