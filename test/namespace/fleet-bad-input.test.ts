@@ -2,15 +2,9 @@
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { connect } from "@nats-io/transport-node";
-import { natsReleases } from "../../scripts/nats-server.ts";
-import { fleetBuckets } from "../../src/fleet/protocol.ts";
 import { runHostler, saysDone, saysRefused } from "../support/authority.ts";
 import { TestFleet } from "../support/fleet-operator/test-fleet.ts";
-import { natsServer, startNatsServer } from "../support/nats-server.ts";
-import { skipUnless } from "../support/skips.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
-import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(120_000);
 
@@ -93,42 +87,5 @@ describe("an operator", () => {
     for (const word of ["servers", "credentials", "replicas", "more", "key_file"]) {
       expect(stderr).toContain(word);
     }
-  });
-});
-
-const [, middle] = natsReleases;
-skipUnless("an operator over a NATS that has nonsense", natsServer(middle), () => {
-  test.each([
-    [fleetBuckets.operator, "acting", "fleet-operator/acting is a record of another version"],
-    [fleetBuckets.markers, "box", "agent-upgrade/box is a marker of another version"],
-  ])("in %s/%s ends, says which, and leaves it", async (bucket, key, said) => {
-    const nats = stack.use(
-      await startNatsServer({ release: middle, folder: folder.path, syncs: true }),
-    );
-    const file = folder.file("operator.toml");
-    const proof = `monitoring = "${nats.monitoring}"`;
-    writeFileSync(file, `[store]\nservers = ["${nats.address}"]\n${proof}\n`);
-    const sizes = [...Object.values(fleetBuckets), "meta"].flatMap((name) => {
-      const age = name === fleetBuckets.heartbeats ? "24h" : "forever";
-      return ["--retain", `${name}=${age},1MiB`];
-    });
-    const fleet = stack.use(new TestFleet());
-    const flags = ["--config", file, ...sizes];
-    await fleet.start({ flags });
-    await waitFor("an operator to act", async () => {
-      const { exitCode } = await fleet.tries("devices");
-      return exitCode === 0 ? true : undefined;
-    });
-    await fleet.authority.stop();
-    const connection = await connect({ servers: nats.address, tls: null });
-    await connection.request(`$KV.${bucket}.${key}`, '{"protocol":99,"from":"the future"}');
-    await fleet.start({ flags });
-    const { exitCode, stderr } = await fleet.authority.daemon.ended(60_000);
-    expect(exitCode).toBe(111);
-    expect(stderr).toContain(said);
-    expect(stderr).toContain("It is left as it is");
-    const subject = `$JS.API.DIRECT.GET.KV_${bucket}.$KV.${bucket}.${key}`;
-    expect((await connection.request(subject, "")).string()).toContain("the future");
-    await connection.close();
   });
 });

@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { connect } from "@nats-io/transport-node";
 import { type NatsRelease, natsReleases } from "../../scripts/nats-server.ts";
 import { fleetBuckets } from "../../src/fleet/protocol.ts";
 import { saysDone } from "../support/authority.ts";
@@ -194,6 +195,30 @@ skipUnless("operators over one NATS", [natsServer(middle)], () => {
 });
 
 onlyInAll(otherServers);
+
+skipUnless("an operator over a NATS that has nonsense", natsServer(middle), () => {
+  test.each([
+    [fleetBuckets.operator, "acting", "fleet-operator/acting is a record of another version"],
+    [fleetBuckets.markers, "box", "agent-upgrade/box is a marker of another version"],
+  ])("in %s/%s ends, says which, and leaves it", async (bucket, key, said) => {
+    const nats = await serve(middle);
+    const flags = await flagsOf(over(nats));
+    const fleet = stack.use(new TestFleet());
+    await fleet.start({ flags });
+    await acts(fleet);
+    await fleet.authority.stop();
+    const connection = await connect({ servers: nats.address, tls: null });
+    await connection.request(`$KV.${bucket}.${key}`, '{"protocol":99,"from":"the future"}');
+    await fleet.start({ flags });
+    const { exitCode, stderr } = await fleet.authority.daemon.ended(60_000);
+    expect(exitCode).toBe(111);
+    expect(stderr).toContain(said);
+    expect(stderr).toContain("It is left as it is");
+    const subject = `$JS.API.DIRECT.GET.KV_${bucket}.$KV.${bucket}.${key}`;
+    expect((await connection.request(subject, "")).string()).toContain("the future");
+    await connection.close();
+  });
+});
 
 /** A release of the build with kill points, and a root set that leads to it. */
 async function publish(): Promise<{ readonly root: string; readonly words: readonly string[] }> {
