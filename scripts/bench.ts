@@ -24,7 +24,7 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
   vm            from create to a guest's first letter beside bare QEMU and libvirt, memory of 50
                 machines, their adoption, a VMM's replacement, 100 networks, hashing (5 minutes)
   fleet         bytes over the wire of an upgrade beside zsync, casync, rsync and patches; the
-                silence of a commit; as many devices as one operator holds (25 minutes)
+                silence of a commit; as many devices as one operator holds (15 minutes)
 
   --quick          fewer samples: 2 minutes
   --json           print JSON

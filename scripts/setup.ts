@@ -100,7 +100,6 @@ const systemPackages = {
     { name: "rsync", shownBy: "/usr/bin/rsync" },
     { name: "zstd", shownBy: "/usr/bin/zstd" },
     { name: "xdelta3", shownBy: "/usr/bin/xdelta3" },
-    { name: "bsdiff", shownBy: "/usr/bin/bsdiff" },
   ],
   // Measured beside the worker of virtual machines; these packages start no service.
   libvirt: [

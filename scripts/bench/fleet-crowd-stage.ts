@@ -1,7 +1,7 @@
 /**
- * An operator and its devices, in a network namespace of their own: FOLDER HOSTLER DEVICES
- * PROCESSES SECONDS HEARTBEAT, that of a device in the rollout, in milliseconds; says what it
- * found as the last line, in JSON.
+ * An operator and its devices, in a network namespace of their own: FOLDER HOSTLER NATS-SERVER
+ * DEVICES PROCESSES SECONDS HEARTBEAT, that of a device in the rollout, in milliseconds; says what
+ * it found as the last line, in JSON.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { HEARTBEAT_EVERY } from "../../src/fleet/protocol.ts";
 import { fleetApi, type RolloutSpec } from "../../src/fleet/protocol-operator.ts";
 import { identityApi } from "../../src/identity/api.ts";
 import { formatToken, parseToken } from "../../src/identity/protocol-token.ts";
-import { bunExecutable, runCommand } from "../command.ts";
+import { bunExecutable, runCommand, tryCommand } from "../command.ts";
 import { repositoryRoot } from "../setup.ts";
 import type { AgentCounts } from "./fleet-agents.ts";
 import { type Memory, memoryOf } from "./process-status.ts";
@@ -19,7 +19,9 @@ import { quantile } from "./statistics.ts";
 
 /** Devices that stand behind one address, as behind the router of a site. */
 const devicesOfSite = 100;
-const port = 7_443;
+const firstPort = 7_443;
+/** Of one passage: whoever is not there by then does not come. */
+const longest = 300_000;
 /** How often the operator is asked who is there. */
 const lookEvery = 2_000;
 
@@ -35,7 +37,7 @@ export interface Passage {
   /** Fewest devices that the operator called alive at one look, and most that it called lost. */
   readonly leastAlive: number;
   readonly mostLost: number;
-  /** Of one processor, in percent: of the operator, and of all devices together. */
+  /** Of one processor, in percent: of operators and NATS, and of all devices together. */
   readonly operatorLoad: number;
   readonly devicesLoad: number;
   readonly failures: Readonly<Record<string, number>>;
@@ -44,6 +46,9 @@ export interface Passage {
 export interface CrowdFindings {
   readonly devices: number;
   readonly processes: number;
+  readonly operators: number;
+  /** The operators' store is in NATS, one server that writes through; else it is embedded. */
+  readonly isOverNats: boolean;
   /** Seconds until all were enrolled. */
   readonly enrolled: number;
   readonly connected: Passage;
@@ -66,9 +71,22 @@ interface Daemon {
   end(signal: "SIGTERM" | "SIGKILL"): Promise<void>;
 }
 
-const [folder = "", hostler = "", ...numbers] = process.argv.slice(2);
+const [folder = "", hostler = "", nats = "", ...numbers] = process.argv.slice(2);
 const [devices = 0, processes = 1, seconds = 10, heartbeat = HEARTBEAT_EVERY] = numbers.map(Number);
-const controlSocket = join(folder, "control.sock");
+
+/** Of one operator; over NATS there is one for each process of devices. */
+interface Place {
+  readonly index: number;
+  readonly port: number;
+  readonly controlSocket: string;
+}
+const places: readonly Place[] = Array.from(
+  { length: nats === "" ? 1 : processes },
+  (_value, index) => ({
+    ...{ index, port: firstPort + index },
+    controlSocket: join(folder, `control-${index}.sock`),
+  }),
+);
 const loop = new EventLoop(() => new Worker(join(repositoryRoot, "src/main.ts")));
 
 function pass(time: number): Promise<void> {
@@ -88,13 +106,42 @@ async function makeAddresses(): Promise<string[]> {
   return addresses;
 }
 
-async function startOperator(): Promise<Daemon> {
+const natsPorts = { clients: 4_222, monitoring: 8_222 } as const;
+
+/** One server, which writes through before it acknowledges. */
+async function startNats(): Promise<Daemon> {
+  const configuration = join(folder, "nats-server.conf");
+  const kept = `store_dir: "${join(folder, "nats")}", max_mem: 2G, max_file: 8G`;
+  const lines = [
+    ...[`listen: 127.0.0.1:${natsPorts.clients}`, `http: 127.0.0.1:${natsPorts.monitoring}`],
+    ...["max_payload: 4MB", `jetstream { ${kept}, sync_interval: always }`],
+  ];
+  writeFileSync(configuration, `${lines.join("\n")}\n`);
+  return await startDaemon([nats, "--config", configuration], /Server is ready/);
+}
+
+function startOperators(): Promise<Daemon[]> {
+  return Promise.all(places.map(startOperator));
+}
+
+async function startOperator({ index, port, controlSocket }: Place): Promise<Daemon> {
   const words = [
     ...[hostler, "fleet", "operator", "--listen", `0.0.0.0:${port}`],
     ...["--address", `https://10.77.0.1:${port}`, "--control-socket", controlSocket],
-    ...["--state-directory", join(folder, "operator")],
+    ...["--state-directory", join(folder, `operator-${index}`)],
   ];
-  const child = Bun.spawn(words, { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+  if (nats === "") return await startDaemon(words, /listening at/);
+  const file = join(folder, `operator-${index}.toml`);
+  const lines = [
+    ...["[store]", `servers = ["nats://127.0.0.1:${natsPorts.clients}"]`],
+    ...[`name = "host-${index}"`, `monitoring = "http://127.0.0.1:${natsPorts.monitoring}"`],
+  ];
+  writeFileSync(file, `${lines.join("\n")}\n`);
+  return await startDaemon([...words, "--config", file], /listening at/);
+}
+
+async function startDaemon(words: readonly string[], isReady: RegExp): Promise<Daemon> {
+  const child = Bun.spawn([...words], { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
   const ready = Promise.withResolvers<void>();
   const read = async () => {
     const decoder = new TextDecoder();
@@ -102,9 +149,9 @@ async function startOperator(): Promise<Daemon> {
     for await (const bytes of child.stderr) {
       const text = decoder.decode(bytes, { stream: true });
       said = (said + text).slice(-4_096);
-      if (/listening at/.test(said)) ready.resolve();
+      if (isReady.test(said)) ready.resolve();
     }
-    ready.reject(new Error(`The operator ended: ${said}`));
+    ready.reject(new Error(`${words.join(" ")} ended: ${said}`));
   };
   read().catch((error: unknown) => ready.reject(error));
   await ready.promise;
@@ -145,6 +192,9 @@ function startLoad(place: string): Load {
       waiting.set(word, answer);
       child.stdin.write(`${word}\n`);
       await child.stdin.flush();
+      using _late = loop.wakeAfter(longest, () =>
+        answer.reject(new Error(`${word} takes too long`)),
+      );
       return await answer.promise;
     },
     end: async () => {
@@ -155,24 +205,45 @@ function startLoad(place: string): Load {
 }
 
 /** A folder with a token for each device, at its site's address, shared out to processes. */
-async function makeDevices(client: AuthorityClient, addresses: readonly string[]) {
-  const places = Array.from({ length: processes }, (_value, index) => join(folder, `${index}`));
+async function makeDevices(addresses: readonly string[]): Promise<string[]> {
+  const folders = Array.from({ length: processes }, (_value, index) => join(folder, `${index}`));
+  const clients = await Promise.all(places.map(({ controlSocket }) => connect(controlSocket)));
   const waiting = Array.from({ length: devices }, (_value, index) => index);
   const work = async () => {
     for (let index = waiting.pop(); index !== undefined; index = waiting.pop()) {
       const host = `device-${index}`;
+      const process = index % processes;
+      const { port } = places[process % places.length] as Place;
+      const client = clients[process % places.length] as AuthorityClient;
       const { text } = await client.call(identityApi.tokensCreate, { host });
       const parsed = parseToken(text);
       if (parsed.kind !== "token") throw new Error("No token came");
       const address = addresses[Math.floor(index / devicesOfSite)];
-      const place = join(places[index % processes] as string, host);
+      const place = join(folders[process] as string, host);
       mkdirSync(place, { recursive: true, mode: 0o700 });
       const token = formatToken({ ...parsed.token, address: `https://${address}:${port}` });
       writeFileSync(join(place, "token"), token);
     }
   };
   await Promise.all(Array.from({ length: 64 }, work));
-  return places;
+  for (const client of clients) client[Symbol.dispose]();
+  return folders;
+}
+
+const connect = (path: string) => AuthorityClient.connect({ kind: "control", path });
+
+/** What the operator that acts says of its fleet, and where it is asked. */
+async function askActing(): Promise<{ readonly gauges: string; readonly controlSocket: string }> {
+  const late = performance.now() + longest;
+  for (;;) {
+    for (const { controlSocket } of places) {
+      const words = [hostler, "fleet", "metrics", "--control-socket", controlSocket];
+      const { exitCode, output } = await tryCommand(words);
+      if (exitCode === 0) return { gauges: output, controlSocket };
+      if (performance.now() > late) throw new Error(`No operator acts: ${output}`);
+    }
+    await pass(100);
+  }
 }
 
 /** Clock ticks of a process, of all its threads: proc_pid_stat(5), utime and stime. */
@@ -186,11 +257,25 @@ const ticksPerSecond = 100;
 
 class Crowd {
   readonly loads: readonly Load[];
-  operator: Daemon;
+  operators: readonly Daemon[];
+  /** What the operators stand on. */
+  readonly base: readonly Daemon[];
 
-  constructor(loads: readonly Load[], operator: Daemon) {
+  constructor(
+    loads: readonly Load[],
+    {
+      operators,
+      base,
+    }: { readonly operators: readonly Daemon[]; readonly base: readonly Daemon[] },
+  ) {
     this.loads = loads;
-    this.operator = operator;
+    this.operators = operators;
+    this.base = base;
+  }
+
+  /** Of the operators, and of what they stand on. */
+  get processIds(): number[] {
+    return [...this.operators, ...this.base].map(({ processId }) => processId);
   }
 
   async ask(word: string): Promise<unknown[]> {
@@ -200,14 +285,13 @@ class Crowd {
   /** @param isLooking false while nobody has connected yet */
   async pass(work: () => Promise<void>, isLooking = true): Promise<Passage> {
     await this.ask("forget");
-    const processIds = this.loads.map(({ processId }) => processId);
-    const before = { devices: processIds.map(ticksOf), begun: performance.now() };
-    const operatorBefore = ticksOf(this.operator.processId);
-    const former = this.operator;
+    const loads = this.loads.map(({ processId }) => processId);
+    const before = new Map([...loads, ...this.processIds].map((one) => [one, ticksOf(one)]));
+    const begun = performance.now();
     const seen = { leastAlive: devices, mostLost: 0, isOver: false };
     const looking = isLooking ? this.#look(seen) : Promise.resolve();
     await work();
-    const taken = (performance.now() - before.begun) / 1_000;
+    const taken = (performance.now() - begun) / 1_000;
     seen.isOver = true;
     await looking;
     const told = (await this.ask("tell")) as AgentCounts[];
@@ -216,30 +300,26 @@ class Crowd {
     for (const [words, count] of told.flatMap((one) => Object.entries(one.failures))) {
       failures[words] = (failures[words] ?? 0) + count;
     }
-    const spent = processIds.reduce(
-      (sum, one, index) => sum + ticksOf(one) - (before.devices[index] ?? 0),
-      0,
-    );
-    const base = former === this.operator ? operatorBefore : 0;
-    const load = (ticks: number) => Math.round((100 * ticks) / ticksPerSecond / taken);
+    // A process that was started meanwhile has begun at nothing.
+    const spent = (processIds: readonly number[]) =>
+      processIds.reduce((sum, one) => sum + ticksOf(one) - (before.get(one) ?? 0), 0);
+    const load = (processIds: readonly number[]) =>
+      Math.round((100 * spent(processIds)) / ticksPerSecond / taken);
     return {
       ...{ seconds: taken, beats: beats.length, median: quantile(beats, 0.5) },
-      ...{ p99: quantile(beats, 0.99), longest: Math.max(...beats) },
+      ...{
+        p99: quantile(beats, 0.99),
+        longest: beats.reduce((most, one) => Math.max(most, one), 0),
+      },
       ...{ leastAlive: isLooking ? seen.leastAlive : Number.NaN, mostLost: seen.mostLost },
-      ...{ operatorLoad: load(ticksOf(this.operator.processId) - base), devicesLoad: load(spent) },
+      ...{ operatorLoad: load(this.processIds), devicesLoad: load(loads) },
       failures,
     };
   }
 
   async #look(seen: { leastAlive: number; mostLost: number; isOver: boolean }): Promise<void> {
     while (!seen.isOver) {
-      const gauges = await runCommand([
-        hostler,
-        "fleet",
-        "metrics",
-        "--control-socket",
-        controlSocket,
-      ]);
+      const { gauges } = await askActing();
       const gaugeOf = (name: string) =>
         Number(new RegExp(`^${name} (\\d+)`, "m").exec(gauges)?.[1]);
       seen.leastAlive = Math.min(seen.leastAlive, gaugeOf("hostler_fleet_devices_alive"));
@@ -269,46 +349,47 @@ const spec: RolloutSpec = {
 };
 
 async function rollOut(client: AuthorityClient): Promise<void> {
+  const late = performance.now() + longest;
   await client.call(fleetApi.create, { name: "bench", spec });
   for (;;) {
     const { rollout } = await client.call(fleetApi.rollout, { rollout: "bench" });
     if (rollout.counts.failed > 0) throw new Error(`It failed: ${JSON.stringify(rollout)}`);
     if (rollout.phase === "complete") return;
+    if (performance.now() > late) throw new Error(`It takes too long: ${JSON.stringify(rollout)}`);
     await pass(1_000);
   }
 }
 
 async function main(): Promise<CrowdFindings> {
   const addresses = await makeAddresses();
-  const operator = await startOperator();
-  const place = { kind: "control", path: controlSocket } as const;
-  let client = await AuthorityClient.connect(place);
-  const places = await makeDevices(client, addresses);
-  const operatorIdle = memoryOf([operator.processId]);
-  const crowd = new Crowd(places.map(startLoad), operator);
+  const base = nats === "" ? [] : [await startNats()];
+  const operators = await startOperators();
+  await askActing();
+  const folders = await makeDevices(addresses);
+  const crowd = new Crowd(folders.map(startLoad), { operators, base });
+  const operatorIdle = memoryOf(crowd.processIds);
   const begun = performance.now();
   await crowd.ask("enrol");
   const enrolled = (performance.now() - begun) / 1_000;
   const connected = await crowd.pass(async () => void (await crowd.ask("go")), false);
   const steady = await crowd.pass(() => pass(seconds * 1_000));
   const memory = {
-    operator: memoryOf([crowd.operator.processId]),
+    operator: memoryOf(crowd.processIds),
     devicesMemory: memoryOf(crowd.loads.map(({ processId }) => processId)),
   };
   const restarted = await crowd.pass(async () => {
-    client[Symbol.dispose]();
-    await crowd.operator.end("SIGKILL");
+    await Promise.all(crowd.operators.map((one) => one.end("SIGKILL")));
     await crowd.ask("forget");
-    crowd.operator = await startOperator();
+    crowd.operators = await startOperators();
     await crowd.ask("heard");
   }, false);
-  client = await AuthorityClient.connect(place);
+  const client = await connect((await askActing()).controlSocket);
   const rollout = await crowd.pass(() => rollOut(client));
   client[Symbol.dispose]();
   await Promise.all(crowd.loads.map((load) => load.end()));
-  await crowd.operator.end("SIGTERM");
-  const found = { devices, processes, enrolled, connected, steady, restarted, rollout };
-  return { ...found, operatorIdle, ...memory };
+  for (const one of [...crowd.operators, ...base]) await one.end("SIGTERM");
+  const found = { devices, processes, operators: operators.length, isOverNats: nats !== "" };
+  return { ...found, enrolled, connected, steady, restarted, rollout, operatorIdle, ...memory };
 }
 
 if (import.meta.main) {

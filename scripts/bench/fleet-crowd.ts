@@ -20,6 +20,8 @@ const HELD = 0.85;
 export interface CrowdPlan {
   /** The compiled file. */
   readonly hostler: string;
+  /** The program of a NATS server that the operators keep the fleet in; embedded without it. */
+  readonly nats?: string;
   readonly devices: number;
   /** Seconds in which nothing happens but heartbeats. */
   readonly seconds: number;
@@ -27,16 +29,20 @@ export interface CrowdPlan {
   readonly heartbeat?: Milliseconds;
 }
 
+/** Files that a process may hold open at most: proc_pid_limits(5). */
+export function descriptorLimit(): number {
+  const line = /^Max open files +\d+ +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+  return line === null ? Number.POSITIVE_INFINITY : Number(line[1]);
+}
+
 /** Whatever is wanted, or as many as one process may hold here. */
 export function possibleDevices(wanted: number): number {
-  const line = /^Max open files +\d+ +(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"));
-  const descriptors = line === null ? Number.POSITIVE_INFINITY : Number(line[1]);
-  return Math.min(wanted, Math.floor((HELD * descriptors) / DESCRIPTORS_EACH));
+  return Math.min(wanted, Math.floor((HELD * descriptorLimit()) / DESCRIPTORS_EACH));
 }
 
 /** @throws ScriptError with what the stage said */
 export async function measureCrowd(plan: CrowdPlan, step: Step): Promise<CrowdFindings> {
-  const { hostler, devices, seconds, heartbeat = HEARTBEAT_EVERY } = plan;
+  const { hostler, nats = "", devices, seconds, heartbeat = HEARTBEAT_EVERY } = plan;
   // Where the repository is: /tmp may be memory, and fsync(2) nothing then.
   const folder = mkdtempSync(join(cacheFolder("bench"), "fleet-"));
   const stage = join(repositoryRoot, "scripts", "bench", "fleet-crowd-stage.ts");
@@ -44,7 +50,7 @@ export async function measureCrowd(plan: CrowdPlan, step: Step): Promise<CrowdFi
   const numbers = [devices, processes, seconds, heartbeat].map(String);
   try {
     step.say(`${devices} devices`);
-    const words = ["unshare", "--net", bunExecutable, stage, folder, hostler, ...numbers];
+    const words = ["unshare", "--net", bunExecutable, stage, folder, hostler, nats, ...numbers];
     const { exitCode, output } = await tryCommand(words);
     const last = output.trimEnd().split("\n").at(-1) ?? "";
     if (exitCode === 0) return JSON.parse(last) as CrowdFindings;

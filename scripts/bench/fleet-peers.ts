@@ -18,11 +18,6 @@ export interface PeerFinding {
 /** A program that is away, or takes longer, has an empty row. */
 const longest = 600;
 
-interface Place {
-  readonly folder: string;
-  readonly quick: boolean;
-}
-
 type Peer = (pair: BuildPair, folder: string) => Promise<Omit<PeerFinding, "name">>;
 
 const limited = async (...words: readonly string[]): Promise<CommandResult> =>
@@ -96,9 +91,9 @@ const peers: Readonly<Record<string, Peer>> = {
   zsync,
   casync,
   "rsync -z, both ways": rsync,
-  "zstd -19 --patch-from": patches(
+  "zstd -12 --patch-from": patches(
     ({ from, to }, patch) => [
-      ...["zstd", "-q", "-f", "-19", "--long=27", `--patch-from=${from}`, to, "-o", patch],
+      ...["zstd", "-q", "-f", "-12", "--long=27", `--patch-from=${from}`, to, "-o", patch],
     ],
     ({ from }, patch) => [
       ...["zstd", "-q", "-f", "-d", "--long=27", `--patch-from=${from}`, patch],
@@ -132,22 +127,14 @@ const peers: Readonly<Record<string, Peer>> = {
       `${patch}.out`,
     ],
   ),
-  bsdiff: patches(
-    ({ from, to }, patch) => ["bsdiff", from, to, patch],
-    ({ from }, patch) => ["bspatch", from, `${patch}.out`, patch],
-  ),
 };
-
-/** Those that take minutes for one pair. */
-const slow = ["bsdiff", "zstd -19 --patch-from"];
 
 export async function measurePeers(
   pair: BuildPair,
-  { folder, quick }: Place,
+  { folder }: { readonly folder: string },
 ): Promise<PeerFinding[]> {
   const found: PeerFinding[] = [];
   for (const [name, peer] of Object.entries(peers)) {
-    if (quick && slow.includes(name)) continue;
     const place = join(folder, "peer");
     mkdirSync(place);
     try {
@@ -161,7 +148,7 @@ export async function measurePeers(
 
 /** What the peers are, in the words of their own packages. */
 export async function peerVersions(): Promise<Readonly<Record<string, string>>> {
-  const names = ["zsync", "casync", "rsync", "zstd", "xdelta3", "bsdiff"];
+  const names = ["zsync", "casync", "rsync", "zstd", "xdelta3"];
   const found = names.map(async (name) => {
     const { exitCode, output } = await tryCommand(["dpkg-query", "--show", name]);
     return [name, exitCode === 0 ? (output.trim().split("\t")[1] ?? "?") : "not there"] as const;

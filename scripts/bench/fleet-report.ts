@@ -14,6 +14,7 @@ export function formatMarkdown(result: FleetBenchResult): string {
     ...result.pairs.map(formatPair),
     formatGap(result),
     formatCrowds(result),
+    ...result.troubles,
     published,
     legend(result),
   ]
@@ -46,37 +47,44 @@ export function aimsOf({ gap, crowds }: FleetBenchResult): Aim[] {
       isMet: silence <= median(gap.pace) / 10,
     });
   }
-  const largest = crowds.at(-1);
-  if (largest !== undefined) aims.push(...crowdAims(largest));
-  return aims;
+  return [...aims, ...crowds.flatMap(crowdAims)];
 }
 
-function crowdAims({ devices, connected, steady, restarted, rollout }: CrowdFindings): Aim[] {
-  const all = [connected, steady, restarted, rollout];
-  const lost = Math.max(...all.map(({ mostLost }) => mostLost));
+/** "5,600, one operator". */
+function nameOf({ devices, operators, isOverNats }: CrowdFindings): string {
+  const many = operators === 1 ? "one operator" : `${words[operators] ?? operators} operators`;
+  return `${count(devices)}, ${many}${isOverNats ? " over NATS" : ""}`;
+}
+
+const words: Readonly<Record<number, string>> = { 2: "two", 3: "three", 4: "four" };
+
+function crowdAims(crowd: CrowdFindings): Aim[] {
+  const { devices, connected, steady, restarted, rollout } = crowd;
+  const name = nameOf(crowd);
+  const lost = Math.max(...[connected, steady, restarted, rollout].map((one) => one.mostLost));
   const slowest = Math.max(connected.seconds, restarted.seconds);
   const p99 = Math.max(steady.p99, rollout.p99);
   return [
     {
-      measure: "devices with one operator, both ends on one machine",
+      measure: `${name}: devices, all on one machine`,
       wanted: count(wantedDevices),
       found: count(devices),
       isMet: devices >= wantedDevices,
     },
     {
-      measure: "all of them connected, also after the operator was killed",
+      measure: `${name}: all of them connected, also after a kill`,
       wanted: "≤ 60 s",
       found: seconds(slowest),
       isMet: slowest <= 60,
     },
     {
-      measure: "a heartbeat acknowledged, p99, in a rollout to all at once too",
+      measure: `${name}: a heartbeat acknowledged, p99, in a rollout to all at once too`,
       wanted: "≤ 1,000 ms",
       found: `${count(p99)} ms`,
       isMet: p99 <= 1_000,
     },
     {
-      measure: "devices that were called lost, and were there",
+      measure: `${name}: devices that were called lost, and were there`,
       wanted: "0",
       found: `${lost}`,
       isMet: lost === 0,
@@ -130,14 +138,14 @@ function formatGap({ gap }: FleetBenchResult): string {
 const passages = {
   connected: "all connect at once",
   steady: "a heartbeat every 10 s",
-  restarted: "the operator is killed, and started again",
+  restarted: "every operator is killed, and started again",
   rollout: "one rollout to all at once",
 } as const;
 
 function formatCrowds({ crowds }: FleetBenchResult): string {
   if (crowds.length === 0) return "";
-  const rowOf = (devices: number, name: string, passage: Passage) => [
-    `${count(devices)} devices: ${name}`,
+  const rowOf = (crowd: CrowdFindings, name: string, passage: Passage) => [
+    `${nameOf(crowd)}: ${name}`,
     passage.seconds.toFixed(1),
     ...[passage.median, passage.p99, passage.longest].map(count),
     `${passage.operatorLoad} %`,
@@ -146,17 +154,17 @@ function formatCrowds({ crowds }: FleetBenchResult): string {
   ];
   const rows = crowds.flatMap((crowd) =>
     Object.entries(passages).map(([key, name]) =>
-      rowOf(crowd.devices, name, crowd[key as keyof typeof passages]),
+      rowOf(crowd, name, crowd[key as keyof typeof passages]),
     ),
   );
   const heading = ["", "s", "heartbeat acknowledged, ms: median", "p99", "longest"];
-  const times = table([...heading, "operator", "all devices", "called lost"], rows);
+  const times = table([...heading, "operators", "all devices", "called lost"], rows);
   const memory = table(
-    ["MiB", "the operator: RSS", "PSS", "anonymous", "all devices: RSS", "PSS", "an."],
-    crowds.map(({ devices, operator, devicesMemory }) => [
-      `${count(devices)} devices`,
-      ...describeMemory(operator),
-      ...describeMemory(devicesMemory),
+    ["MiB", "operators, NATS: RSS", "PSS", "anonymous", "all devices: RSS", "PSS", "an."],
+    crowds.map((crowd) => [
+      nameOf(crowd),
+      ...describeMemory(crowd.operator),
+      ...describeMemory(crowd.devicesMemory),
     ]),
   );
   return [times, memory].join("\n\n");
@@ -169,24 +177,25 @@ const published = [
   "128 GB and 32 vCPU for the Elasticsearch behind it.",
 ].join("\n");
 
-function legend({ host, peers, load, crowds }: FleetBenchResult): string {
+function legend({ host, peers, load, crowds, descriptors }: FleetBenchResult): string {
   const { processor, cores, kernel, hostler } = host;
   const beside = Object.entries(peers).map(([name, version]) => `${name} ${version}`);
-  const enrolled = crowds.map(
-    ({ devices, enrolled: taken }) =>
-      `${count(devices)} devices were enrolled in ${seconds(taken)}`,
-  );
+  const enrolled = crowds.map((crowd) => `${nameOf(crowd)} in ${seconds(crowd.enrolled)}`);
   return [
     "**Median** (10th–90th percentile), number of samples; one run of `run bench fleet`. *Over",
     "the wire*: bodies that a static server with Range sent, block map included, to the fetcher",
-    "of a device, which verifies what it has; packed by `zstd -19`. The files are built from trees",
-    "of their own. Of a patch its size counts, and the seconds of who applies it. *A commit*:",
+    "of a device, which verifies what it has; packed by `zstd -3`, which is a tenth larger than",
+    "the usual `-19`. The files are built from trees of their own. Of a patch its size counts, and",
+    "the seconds of who applies it. *A commit*:",
     "compiled versions, an operator, a supervisor and its agent in namespaces, heard by a second",
     "session of the device. *Devices*: sessions, links and agents are the product's own, in one",
     "process for each processor, with disks in memory and versions that are there at once; a",
     "hundred share an address; TLS 1.3 over loopback; the operator is the compiled one, its store",
     "on a disk. All share the processors; a load is of one of them. A rollout takes what",
-    `heartbeats and proofs of 10 s and 30 s take. ${enrolled.join("; ")}.`,
+    "heartbeats and proofs of 10 s and 30 s take. Over NATS, of one server that writes through,",
+    "each operator has the devices of one process. An operator holds three descriptors for each",
+    `connection, and a process here may hold ${count(descriptors)}.`,
+    ...(enrolled.length === 0 ? [] : [`The devices were enrolled: ${enrolled.join("; ")}.`]),
     `Measured on ${processor}, ${cores} cores, Linux ${kernel},`,
     `at a load of ${load.toFixed(1)} before it;`,
     `hostler ${hostler["hostler"]} (${hostler["commit"]?.slice(0, 12)}), Bun ${hostler["Bun"]},`,
@@ -195,11 +204,20 @@ function legend({ host, peers, load, crowds }: FleetBenchResult): string {
 }
 
 export function formatJson(result: FleetBenchResult): string {
-  const { host, peers, load, pairs, gap, crowds } = result;
+  const { host, peers, load, pairs, gap, crowds, troubles } = result;
   const gaps =
     gap === undefined
       ? null
       : Object.fromEntries(Object.entries(gap).map(([name, one]) => [name, summarize(one)]));
-  const report = { machine: host, peers, load, aims: aimsOf(result), pairs, gap: gaps, crowds };
+  const report = {
+    machine: host,
+    peers,
+    load,
+    aims: aimsOf(result),
+    pairs,
+    gap: gaps,
+    crowds,
+    troubles,
+  };
   return JSON.stringify(report, undefined, 2);
 }
