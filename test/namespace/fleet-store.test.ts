@@ -87,7 +87,7 @@ test("a store that lost what it had acknowledged: the device's journal is right"
   const backup = authority.folder.file("backup");
   const socket = ["--control-socket", authority.controlSocket];
   await saysDone(["store", "backup", backup, ...socket]);
-  await fleet.ask(...fleet.rollout("--name", "spring"));
+  await fleet.ask(...fleet.rollout("--name", "spring", "--heartbeat", "1s"));
   const marker = await waitFor(
     "its marker",
     async () => (await fleet.show("box")).marker ?? undefined,
