@@ -11,8 +11,8 @@ import { bindUnix, makeUnixSocket, receiveMessage } from "../../ffi/unix-socket.
 import { readLayout } from "../../src/fleet/perform/layout-files.ts";
 import { SUPERVISOR_VARIABLE } from "../../src/fleet/protocol-supervise.ts";
 import { runHostler, saysDone, saysRefused } from "../support/authority.ts";
-import { hostlerWithFaults } from "../support/binary.ts";
 import { digestOf, UPGRADE_TIME, UpgradedHost } from "../support/fleet-operator/upgraded-host.ts";
+import { buildVersion } from "../support/fleet-releases.ts";
 import { startProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
@@ -41,11 +41,11 @@ skipUnless("a host that an operator upgrades", root, () => {
 
   test("becomes what is rolled out, and proves it", async () => {
     await host.trust();
-    const good = await host.release("7.0.0", { program: hostlerWithFaults() });
+    const good = await host.release("7.0.0");
     await host.startDevice();
     const before = host.current;
     await host.fleet.ask("rollout", good, ...host.source);
-    const digest = digestOf(hostlerWithFaults());
+    const digest = digestOf((await buildVersion("7.0.0", { faults: true })).program);
     const done = await host.device("is done", ({ upgrade }) => upgrade === "done", UPGRADE_TIME);
     expect(done).toMatchObject({ current_version: "7.0.0", current_digest: digest, healthy: true });
     expect(done).toMatchObject({ architecture: expect.any(String), executor: "supervise" });
@@ -63,7 +63,7 @@ skipUnless("a host that an operator upgrades", root, () => {
 
   test("refuses a release that no key of its root set's metadata has signed", async () => {
     await host.trust();
-    const forged = await host.release("7.1.0", { program: hostlerWithFaults(), key: "thief" });
+    const forged = await host.release("7.1.0", { key: "thief" });
     await host.startDevice();
     const before = host.current;
     const { fleet, source } = host;

@@ -6,7 +6,6 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { faketime, jumpingClock, saysDone, wallClockAt } from "../support/authority.ts";
-import { hostlerWithFaults } from "../support/binary.ts";
 import { UPGRADE_TIME, UpgradedHost } from "../support/fleet-operator/upgraded-host.ts";
 import { runProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
@@ -43,7 +42,7 @@ skipUnless("clocks of a fleet", [root, faketime], () => {
       await host.fleet.start({ environment: clockOf(operator) });
       await host.trust();
       await host.startDevice({ environment: clockOf(device) });
-      const good = await host.release("7.0.0", { program: hostlerWithFaults() });
+      const good = await host.release("7.0.0");
       await host.fleet.ask("rollout", good, ...host.source, "--heartbeat", "1s");
       const isTried = (upgrade: string) => ["ready", "observed", "committed"].includes(upgrade);
       await host.device("is ready", ({ upgrade }) => isTried(upgrade), UPGRADE_TIME);
@@ -72,7 +71,7 @@ skipUnless("clocks of a fleet", [root, faketime], () => {
     copyFileSync(metadata, host.file("first.json"));
     await host.metadata();
     await host.startDevice({ environment: wallClockAt(clocks.early) });
-    const good = await host.release("7.0.0", { program: hostlerWithFaults() });
+    const good = await host.release("7.0.0");
     // It is believed, and fetched slowly: the journal has seen the second metadata.
     await host.fleet.ask("rollout", good, ...host.source, "--rate", "1KiB", "--name", "slow");
     await host.device("fetches", (box) => box.progress_percent !== null);
@@ -89,7 +88,7 @@ skipUnless("clocks of a fleet", [root, faketime], () => {
   test("a release is verified and fetched, and what is stale is said", async () => {
     await using host = await UpgradedHost.start();
     await host.trust();
-    await host.release("7.0.0", { program: hostlerWithFaults() });
+    await host.release("7.0.0");
     const trusted = ["--root", join(host.site, "root-1.json")];
     for (const [name, time] of Object.entries(clocks)) {
       const options = { environment: wallClockAt(time) };

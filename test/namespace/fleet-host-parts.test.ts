@@ -35,7 +35,7 @@ import { rejectionOf } from "../support/wait-for.ts";
 setDefaultTimeout(30_000);
 
 const words: LastWords = { ...unknownEnding, ending: "exited with 3", log: "why\n" };
-const passes = '{"ok":true,"checks":[]}';
+const passes = '{"version":"1.2.0","ok":true,"checks":[]}';
 
 /** One that does what the test says, and notes what it is asked. */
 class StoodInExecutor implements Executor {
@@ -136,14 +136,22 @@ describe("versions", () => {
     await versions.prove(marker(), signal);
     expect(executor.asked).toEqual(["--self-test --json"]);
     const checks = [{ check: "process agent", status: "failed", found: "no such function" }];
-    executor.proof = { code: 111, output: JSON.stringify({ ok: false, checks }), said: "" };
+    executor.proof = {
+      code: 111,
+      output: JSON.stringify({ version: "1.2.0", ok: false, checks }),
+      said: "",
+    };
     const failed = await refusalOf(versions.prove(marker(), signal));
     expect(failed.message).toContain("received process agent: no such function");
     expect(failed.endingCause).toBe("artifact");
+    executor.proof = { code: 0, output: passes.replace("1.2.0", "1.1.0"), said: "" };
+    const other = await refusalOf(versions.prove(marker(), signal));
+    expect(other.message).toContain("a file of version 1.2.0, received one that says 1.1.0");
+    expect(other.endingCause).toBe("artifact");
     writeFileSync(program(next), "damaged");
     const damaged = await refusalOf(versions.prove(marker(), signal));
     expect(damaged.message).toContain("expected SHA-256");
-    expect(executor.asked).toHaveLength(2);
+    expect(executor.asked).toHaveLength(3);
   });
 
   test("are hashed, and a way back that is damaged is fetched again, or refused", async () => {

@@ -45,12 +45,10 @@ skipUnless("an agent that is killed", root, () => {
     "$version at $place: the upgrade is done all the same",
     async ({ version, place }) => {
       const isFormer = version === "the former version";
-      const [program, better] = isFormer
-        ? [hostlerWithFaults(), hostler()]
-        : [hostler(), hostlerWithFaults()];
+      const program = isFormer ? hostlerWithFaults() : hostler();
       await using host = await UpgradedHost.start();
       await host.trust();
-      const good = await host.release("7.0.0", { program: better });
+      const good = await host.release("7.0.0", { faults: !isFormer });
       const once = host.file("once");
       const environment = { HOSTLER_KILL_AT: place, HOSTLER_KILL_ONCE: once };
       writeFileSync(once, "");

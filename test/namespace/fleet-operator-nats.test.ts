@@ -6,7 +6,7 @@ import { connect } from "@nats-io/transport-node";
 import { type NatsRelease, natsReleases } from "../../scripts/nats-server.ts";
 import { fleetBuckets } from "../../src/fleet/protocol.ts";
 import { saysDone } from "../support/authority.ts";
-import { hostler, hostlerWithFaults } from "../support/binary.ts";
+import { hostler } from "../support/binary.ts";
 import { type CuttingProxy, startCuttingProxy } from "../support/cutting-proxy.ts";
 import { builds } from "../support/fleet-operator/device-life.ts";
 import {
@@ -14,6 +14,7 @@ import {
   type ShownMarker,
   TestFleet,
 } from "../support/fleet-operator/test-fleet.ts";
+import { buildVersion } from "../support/fleet-releases.ts";
 import { type NatsServer, natsServer, startNatsServer } from "../support/nats-server.ts";
 import { startProgram } from "../support/program.ts";
 import { onlyInAll } from "../support/rotation.ts";
@@ -233,7 +234,8 @@ async function publish(): Promise<{ readonly root: string; readonly words: reado
   await saysDone(["fleet", "root", "sign", root, "--key", file("root")]);
   await saysDone(["fleet", "root", "metadata", metadata, "--signer", file("release.pub")]);
   await saysDone(["fleet", "root", "sign", metadata, "--key", file("root")]);
-  const build = ["fleet", "artifact", "build", "7.0.0", hostlerWithFaults(), "--folder", site];
+  const { program } = await buildVersion("7.0.0", { faults: true });
+  const build = ["fleet", "artifact", "build", "7.0.0", program, "--folder", site];
   await saysDone([...build, "--floor", "0.0.1", "--level", "1"]);
   const manifest = join(site, "hostler-7.0.0.manifest.json");
   await saysDone(["fleet", "artifact", "sign", manifest, "--key", file("release")]);

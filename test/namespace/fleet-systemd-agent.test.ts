@@ -126,7 +126,7 @@ async function withHost(story: (host: Host) => Promise<void>): Promise<void> {
 skipUnless("a device of systemd, all compiled", isolatedSystemdFeatures, () => {
   test("becomes a good version, and goes back from one that fails after its commit", async () => {
     const good = await buildVersion("0.2.0");
-    const bad = await buildVersion("0.4.0", badEntry);
+    const bad = await buildVersion("0.4.0", { entry: badEntry });
     await withHost(async (host) => {
       for (const one of [good, bad]) await host.releases.publish(one);
       await host.rollOut(good);

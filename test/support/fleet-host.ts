@@ -104,7 +104,7 @@ if test -e ${kill}; then
   mv ${kill} ${this.store}/armed
 fi
 ${run} ${words} ;;
-"--self-test "*) echo '{"ok":true,"checks":[]}' ;;
+"--self-test "*) echo '{"version":"${name}","ok":true,"checks":[]}' ;;
 esac`;
     return buildOf(this.place, storeScript(this.folder, name, text, this.place));
   }

@@ -21,12 +21,15 @@ export interface BuiltVersion {
 /** The version whose canonical agent ends as soon as it has begun. */
 export const badEntry = "scripts/demo/fleet/bad/main.ts";
 
-/** This source, which says another version. @param entry instead of src/main.ts */
-export async function buildVersion(version: string, entry?: string): Promise<BuiltVersion> {
+/** This source, which says another version. @param options.entry instead of src/main.ts */
+export async function buildVersion(
+  version: string,
+  options: { readonly entry?: string; readonly faults?: boolean } = {},
+): Promise<BuiltVersion> {
   const folder = join(repositoryRoot, "dist/fleet-versions");
-  const name = `hostler-${version}`;
-  const entries = entry === undefined ? {} : { entry };
-  const { path } = await build({ folder, name, faults: false, version, ...entries });
+  const { faults = false, ...entries } = options;
+  const name = `hostler-${version}${faults ? "-faults" : ""}`;
+  const { path } = await build({ folder, name, faults, version, ...entries });
   return { version, program: path };
 }
 

@@ -6,6 +6,7 @@ import { ProgressLine } from "../../command-line/progress.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { formatBytes, parseBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
+import { askVersions } from "../perform/ask-version.ts";
 import { pairOf, timeText, versionOf } from "./artifact-words.ts";
 
 interface BuildFlags {
@@ -18,6 +19,7 @@ interface BuildFlags {
   readonly issued: string | undefined;
   readonly "block-size": string;
   readonly level: string;
+  readonly "skip-version-check": boolean;
   readonly json: boolean;
 }
 
@@ -33,6 +35,15 @@ export async function runArtifactBuild(flags: BuildFlags): Promise<number> {
   if (compareVersions(floor, version) > 0) {
     throw new UsageError(`--floor ${floor}: expected ${version} or below, which is this release`);
   }
+  const unasked = flags["skip-version-check"]
+    ? flags.files
+    : await askVersions(flags.files, version);
+  if (unasked.length === flags.files.length && !flags["skip-version-check"]) {
+    throw new UsageError(
+      `Expected a file that can run here and say that it is ${version}, received ` +
+        "files for other machines alone. Build it on one of them, or give --skip-version-check",
+    );
+  }
   using line = new ProgressLine("packing");
   const { path, manifest } = await makeRelease({
     files: flags.files,
@@ -46,13 +57,14 @@ export async function runArtifactBuild(flags: BuildFlags): Promise<number> {
     },
     onProgress: (done, of) => line.show(done, of),
   });
-  if (flags.json) await printJson({ manifest: path, ...manifest });
+  if (flags.json) await printJson({ manifest: path, ...manifest, unchecked_files: unasked });
   else {
     const lines = manifest.builds.map(
       ({ architecture, libc, digest, size }) =>
         `${architecture} with ${libc}: ${formatBytes(size)}, SHA-256 ${digest}\n`,
     );
-    await printText(`${lines.join("")}${path}: nobody has signed it\n`);
+    const notes = unasked.map((file) => `${file}: not asked which version it is\n`);
+    await printText(`${[...lines, ...notes].join("")}${path}: nobody has signed it\n`);
   }
   return ExitCode.done;
 }

@@ -117,6 +117,10 @@ const buildCommand = defineCommand({
       default: "19",
       description: "Of zstd: larger is smaller and slower",
     },
+    "skip-version-check": {
+      type: "boolean",
+      description: "Ask no file which version it is; those for other machines are never asked",
+    },
     ...jsonFlag,
   },
   run: async (args) => await (await import("./artifact-build.ts")).runArtifactBuild(args),

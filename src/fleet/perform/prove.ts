@@ -9,6 +9,7 @@ import { runCommand } from "./run-command.ts";
 const PROOF_LIMIT: Milliseconds = 60_000;
 
 const reportSchema = v.looseObject({
+  version: v.string(),
   ok: v.boolean(),
   checks: v.array(v.looseObject({ check: v.string(), status: v.string(), found: v.string() })),
 });
@@ -18,7 +19,8 @@ export class ProofRefused extends FileRefused {}
 
 /**
  * Has a stored version say whether it can do its work on this host: its file is hashed by itself
- * against what was verified.
+ * against what was verified, and says itself which version it is, because a manifest says that of
+ * any file.
  * @param run how it is run; without it, by nobody's leave but ours
  * @throws ProofRefused
  */
@@ -27,7 +29,7 @@ export async function proveProgram(
   name: string,
   run: Executor["runConfined"] = runPlainly,
 ): Promise<void> {
-  const digest = readVerified(folder, name)?.digest ?? "none";
+  const { version, digest } = readVerified(folder, name) ?? { version: "none", digest: "none" };
   const program = programOf(folder, name);
   const { code, output, said } = await run(
     [program, "--self-test", "--json", "--digest", digest],
@@ -36,7 +38,14 @@ export async function proveProgram(
   const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), reportSchema), output);
   const checks = parsed.success ? parsed.output.checks : [];
   const failed = checks.find(({ status }) => status === "failed");
-  if (code === 0 && parsed.success && parsed.output.ok && failed === undefined) return;
+  const isProven = code === 0 && parsed.success && parsed.output.ok && failed === undefined;
+  if (isProven && parsed.output.version === version) return;
+  if (isProven) {
+    throw new ProofRefused(
+      `Cannot use ${name}: expected a file of version ${version}, received one that says ` +
+        `${parsed.output.version} of itself. Build the release anew: hostler fleet artifact build.`,
+    );
+  }
   const received =
     failed === undefined
       ? `exit ${code}, saying ${JSON.stringify(said)}`

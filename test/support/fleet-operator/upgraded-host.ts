@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { DeviceView } from "../../../src/fleet/protocol-operator.ts";
 import { type AuthorityStart, saysDone } from "../authority.ts";
 import { hostler } from "../binary.ts";
+import { buildVersion } from "../fleet-releases.ts";
 import { type Program, runProgram, startProgram } from "../program.ts";
 import { waitFor } from "../wait-for.ts";
 import { TestFleet } from "./test-fleet.ts";
@@ -78,11 +79,16 @@ export class UpgradedHost implements AsyncDisposable {
     await saysDone(["fleet", "root", "sign", metadata, "--key", this.file("root")]);
   }
 
-  /** Makes a release of a program. @param key its name @returns the path of its manifest */
+  /**
+   * Makes a release of this source, which says that version.
+   * @param faults whether with kill points; with them without it @param key its name
+   * @returns the path of its manifest
+   */
   async release(
     version: string,
-    { program, key = "release" }: { readonly program: string; readonly key?: string },
+    { faults = true, key = "release" }: { readonly faults?: boolean; readonly key?: string } = {},
   ): Promise<string> {
+    const { program } = await buildVersion(version, { faults });
     const build = ["fleet", "artifact", "build", version, program, "--folder", this.site];
     await saysDone([...build, "--floor", "0.0.1", "--level", "1"]);
     const manifest = join(this.site, `hostler-${version}.manifest.json`);
