@@ -85,7 +85,7 @@ export function readRoot(text: string, check: CheckSignature): Believed<Root> {
   const count = countSigners(envelope, { kind: "root", keys: root.keys, check });
   if (count >= root.threshold) return { kind: "ok", value: root };
   return refuse("root-below-own-threshold", {
-    expected: `${root.threshold} signatures by its own ${root.keys.length} keys`,
+    expected: `${signatures(root.threshold)} by its own ${keys(root.keys.length)}`,
     received: `${count}`,
     mend: "Sign it: hostler fleet root sign FILE --key KEY",
   });
@@ -110,7 +110,7 @@ export function followRoot(current: Root, text: string, check: CheckSignature): 
   const old = countSigners(envelope, { kind: "root", keys: current.keys, check });
   if (old < current.threshold) {
     return refuse("root-below-old-threshold", {
-      expected: `${current.threshold} signatures by keys of root set ${current.version}`,
+      expected: `${signatures(current.threshold)} by keys of root set ${current.version}`,
       received: `${old}`,
       mend: "Sign it with the old keys too: hostler fleet root sign FILE --key KEY",
     });
@@ -140,7 +140,7 @@ export function believeMetadata(options: {
   const count = countSigners(envelope, { kind: "metadata", keys: root.keys, check });
   if (count < root.threshold) {
     return refuse("metadata-below-threshold", {
-      expected: `${root.threshold} signatures by keys of root set ${root.version}`,
+      expected: `${signatures(root.threshold)} by keys of root set ${root.version}`,
       received: `${count}`,
       mend: "Sign it with keys of the present root set: hostler fleet root sign FILE --key KEY",
     });
@@ -373,7 +373,8 @@ function readSigned<T>(
   if (length > mostBytes) return malformed(`at most ${mostBytes} bytes`, `${length} bytes`);
   const envelope = v.safeParse(envelopeSchema, parseJson(text));
   if (!envelope.success) {
-    return malformed(`${what} in its envelope`, describe(envelope.issues[0]));
+    const received = foundInstead(text) ?? describe(envelope.issues[0]);
+    return malformed(`${what} in its envelope`, received);
   }
   const inner = parseJson(envelope.output.signed);
   const parsed = v.safeParse(schema, inner);
@@ -388,7 +389,22 @@ function readSigned<T>(
       "Publish it in format 1 as well, or bring this device to a newer version by hand",
     );
   }
-  return malformed(what, describe(parsed.issues[0]));
+  return malformed(what, foundInstead(text) ?? describe(parsed.issues[0]));
+}
+
+const signatures = (count: number): string => (count === 1 ? "1 signature" : `${count} signatures`);
+const keys = (count: number): string => (count === 1 ? "key" : `${count} keys`);
+
+/** What a file is that was named in the place of another one. */
+function foundInstead(text: string): string | undefined {
+  if (text.startsWith("hostler-artifact-public-1 ")) return "a public key";
+  if (text.startsWith("-----BEGIN ")) return "a key or a certificate in PEM";
+  const parsed = parseJson(text);
+  if (parsed === undefined) return "a text that is no JSON";
+  const envelope = v.safeParse(envelopeSchema, parsed);
+  if (!envelope.success) return undefined;
+  const inner = parseJson(envelope.output.signed);
+  return Object.values(kinds).find(({ schema }) => v.is(schema, inner))?.what;
 }
 
 function describe(issue: v.BaseIssue<unknown>): string {

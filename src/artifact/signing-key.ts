@@ -3,6 +3,7 @@ import {
   closeSync,
   constants,
   fsyncSync,
+  lstatSync,
   openSync,
   readFileSync,
   statSync,
@@ -11,7 +12,7 @@ import {
 import { dirname } from "node:path";
 import * as v from "valibot";
 import { type IdentityKey, readKey } from "../identity/host-key.ts";
-import { NamedFileRefused, withFile, withNamedFile } from "../journal/file-refused.ts";
+import { FileRefused, NamedFileRefused, withFile, withNamedFile } from "../journal/file-refused.ts";
 import { type SignedKind, signedText } from "./lifecycle-verify.ts";
 import { type Envelope, publicKeySchema } from "./protocol.ts";
 
@@ -36,10 +37,20 @@ export function makeSigningKey(file: string): {
   const { privateKey } = generateKeyPairSync("ed25519");
   const key = publicTextOf(privateKey);
   const publicFile = `${file}.pub`;
+  for (const path of [publicFile, file]) requireNone(path);
   // The public one first: a secret key without it could not be told from one that is used.
   writeNew(publicFile, `${publicWord} ${key}\n`, 0o644);
   writeNew(file, privateKey.export({ format: "pem", type: "pkcs8" }).toString(), 0o600);
   return { publicFile, key };
+}
+
+/** No advice to remove it: it may be half of a key that is used. */
+function requireNone(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return;
+  throw new FileRefused(
+    `Cannot make the key ${path}: expected no file there, received one, which may be of a key ` +
+      "that is used. Name another file.",
+  );
 }
 
 const publicTextOf = (key: KeyObject): string =>
@@ -66,11 +77,25 @@ function writeNew(path: string, text: string, mode: number): void {
 
 /** @throws FileRefused, NamedFileRefused for one that is none, or that others may read */
 export function readSigningKey(path: string): IdentityKey {
+  refusePublicHalf(path);
   const key = readKey(path, "hostler fleet key generate FILE makes one");
   if (key !== undefined) return key;
   throw new NamedFileRefused(
     `Cannot use the key ${path}: expected a file there, received nothing. ` +
       "hostler fleet key generate FILE makes one.",
+  );
+}
+
+function refusePublicHalf(path: string): void {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats?.isFile() !== true || stats.size > mostPublicBytes) return;
+  const text = withNamedFile({ what: "read the key", path, otherwise: "name another" }, () =>
+    readFileSync(path, "utf8"),
+  );
+  if (!text.startsWith(publicWord)) return;
+  throw new NamedFileRefused(
+    `Cannot sign with ${path}: expected a secret key, received its public half. ` +
+      "Name the file without .pub.",
   );
 }
 

@@ -154,11 +154,11 @@ class WordReader {
     const entries = Object.entries(this.#definitions).map(([name, definition]) => {
       const values = this.#values.get(name);
       if (definition.type === "boolean") return [name, values !== undefined] as const;
-      if (definition.repeatable === true) return [name, values ?? []] as const;
       const value = values?.[0] ?? definition.default;
       if (value === undefined && definition.type !== "positional" && definition.required === true) {
         throw new UsageError(`Expected the flag --${name}, which is required`);
       }
+      if (definition.repeatable === true) return [name, values ?? []] as const;
       return [name, value] as const;
     });
     return Object.fromEntries(entries);

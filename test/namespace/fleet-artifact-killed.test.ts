@@ -1,5 +1,5 @@
 /** Whoever fetches or publishes is killed between any two steps, and whoever comes next goes on. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   copyFileSync,
@@ -7,7 +7,10 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
+  rmSync,
   statSync,
+  writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { fetchVersion } from "../../src/artifact/fetch.ts";
@@ -20,6 +23,8 @@ import { runProgram } from "../support/program.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { SmallDisk } from "../support/small-disk.ts";
 import { rejectionOf } from "../support/wait-for.ts";
+
+setDefaultTimeout(30_000);
 
 const size = 3 * 1024 * 1024;
 const bytes = executable({ size, seed: 21 });
@@ -155,7 +160,14 @@ describe("by its commands", () => {
       await done(folder, `key generate ${name}`);
     }
     expect(statSync(join(folder, "release")).mode & 0o777).toBe(0o600);
-    expect(await refused(folder, "key generate release", 111)).toContain("release");
+    const secret = readFileSync(join(folder, "release"), "utf8");
+    const again = await refused(folder, "key generate release", 111);
+    expect(again).toContain("release.pub: expected no file there, received one");
+    expect(again).not.toMatch(/remove/i);
+    renameSync(join(folder, "release.pub"), join(folder, "aside"));
+    expect(await refused(folder, "key generate release", 111)).toContain("release: expected no");
+    renameSync(join(folder, "aside"), join(folder, "release.pub"));
+    expect(readFileSync(join(folder, "release"), "utf8")).toBe(secret);
     const keys = "--key root-1.pub --key root-2.pub";
     await done(folder, `root init ${keys} --out site/root-1.json`);
     expect(await refused(folder, `root init ${keys} --out site/root-1.json`, 100)).toContain(
@@ -164,7 +176,11 @@ describe("by its commands", () => {
     await done(folder, "root sign site/root-1.json --key root-2");
     await done(folder, "root metadata site/metadata.json --signer release.pub");
     await done(folder, "root sign site/metadata.json --key root-1");
-    await done(folder, "artifact build 2.0.0 program --folder site --level 1 --label commit=abc");
+    await expectDoubts(folder);
+    const build = "artifact build 2.0.0 program --folder site --level 1 --label commit=abc";
+    expect(await done(folder, `${build} --skip-version-check`)).toContain(
+      "program: not asked which version it is",
+    );
     const manifest = "site/hostler-2.0.0.manifest.json";
     expect(await refused(folder, "artifact push 2.0.0 --folder site --to pub", 111)).toContain(
       "hostler fleet artifact sign",
@@ -179,11 +195,27 @@ describe("by its commands", () => {
     await revoke(folder);
     expect(await refused(folder, verify, 111)).toContain("which is revoked: stolen");
     expect(await refused(folder, fetch, 111)).toContain("which is revoked: stolen");
+    const stolen = await run(folder, `artifact sign ${manifest} --key release`);
+    expect(stolen.stderr).toContain("release is revoked (stolen): no device takes");
     await done(folder, `artifact sign ${manifest} --key release-2`);
     await done(folder, "artifact push 2.0.0 --folder site --to pub");
     expect(await done(folder, verify)).toContain("root set 2 and metadata 2");
     await done(folder, fetch);
   });
+
+  /** Keys that sign what they do not count for. */
+  async function expectDoubts(folder: string): Promise<void> {
+    expect(await refused(folder, "root sign site/root-1.json --key release", 100)).toContain(
+      "expected a key of root set 1, received another",
+    );
+    copyFileSync(join(folder, "site/metadata.json"), join(folder, "site/copy.json"));
+    const signed = await run(folder, "root sign site/copy.json --key release");
+    expect(signed).toMatchObject({
+      exitCode: 0,
+      stderr: "hostler: release is no key of root set 1: its signature does not count there\n",
+    });
+    rmSync(join(folder, "site/copy.json"));
+  }
 
   /** With a new root set, which who has pinned the first one follows. */
   async function revoke(folder: string): Promise<void> {
@@ -204,18 +236,26 @@ describe("by its commands", () => {
     await done(folder, "key generate mine");
     chmodSync(join(folder, "mine"), 0o644);
     copyFileSync(join(site.path, "metadata.json"), join(folder, "metadata.json"));
+    const machine = process.arch === "x64" ? 183 : 62;
+    writeFileSync(join(folder, "other"), executable({ size: 4_096, seed: 1, machine }));
     const lines: [string, number, string][] = [
       ["root sign metadata.json --key mine", 111, "expected mode 0600"],
+      ["root sign metadata.json", 100, "Expected the flag --key"],
+      ["artifact sign metadata.json", 100, "Expected the flag --key"],
+      ["root sign metadata.json --key mine.pub", 100, "received its public half"],
       ["root sign metadata.json --key none", 100, "hostler fleet key generate"],
       ["root sign mine.pub --key mine", 111, "expected a root set in its envelope"],
       ["artifact sign metadata.json --key mine", 111, "expected a manifest"],
       ["root init --key mine --out x.json", 100, "FILE.pub"],
-      ["root init --key mine.pub --threshold 2 --out x.json", 100, "expected 1 to 1"],
+      ["root init --key mine.pub --threshold 2 --out x.json", 100, "expected 1, as there is 1 key"],
       ["root init --key mine.pub --key mine.pub --out x.json", 100, "each key once"],
       ["root metadata metadata.json --revoke abc=def", 100, "64 hexadecimal digits"],
       ["root metadata metadata.json --valid never", 100, "a duration"],
       ["artifact build 1.0 mine --folder x", 100, "a version such as"],
       ["artifact build 1.0.0 mine.pub --folder x", 100, "received no ELF file"],
+      ["artifact build 1.0.0 /bin/ls --folder x", 100, "expected a hostler of version 1.0.0"],
+      [`artifact build 1.0.0 ${hostler()} --folder x`, 100, "received one of version 0."],
+      ["artifact build 1.0.0 other --folder x", 100, "files for other machines alone"],
       ["artifact build 1.0.0 mine --floor 1.0.1 --folder x", 100, "1.0.0 or below"],
       ["artifact build 1.0.0 mine --block-size 1B --folder x", 100, "4KiB to 4MiB"],
       ["artifact build 1.0.0 mine --level 22 --folder x", 100, "1 to 19"],

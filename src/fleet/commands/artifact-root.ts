@@ -39,7 +39,9 @@ async function writeRoot(flags: RootFlags, version: number): Promise<number> {
   const keys = flags.key.map(readPublicKey);
   const threshold = Number(flags.threshold);
   if (!/^\d{1,3}$/.test(flags.threshold) || threshold < 1 || threshold > keys.length) {
-    const expected = `1 to ${keys.length}, of which there are keys`;
+    const most = keys.length;
+    const expected =
+      most === 1 ? "1, as there is 1 key" : `1 to ${most}, as there are ${most} keys`;
     throw new UsageError(`--threshold ${flags.threshold}: expected ${expected}`);
   }
   if (new Set(keys).size !== keys.length) throw new UsageError("--key: expected each key once");

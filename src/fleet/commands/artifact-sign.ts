@@ -2,11 +2,12 @@ import { ArtifactRefused } from "../../artifact/artifact-refused.ts";
 import { readUnverified, type SignedKind } from "../../artifact/lifecycle-verify.ts";
 import { artifactLimits, type Envelope } from "../../artifact/protocol.ts";
 import { addSignature, readSigningKey, writeEnvelope } from "../../artifact/signing-key.ts";
-import { printJson, printText } from "../../command-line/output.ts";
+import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { readNamed } from "./artifact-words.ts";
+import { doubtAbout } from "./signing-doubts.ts";
 
 interface SignFlags {
   readonly file: string;
@@ -21,8 +22,12 @@ export async function runSign({ file, of, key: paths, json }: SignFlags): Promis
   const text = readNamed(file, "sign", artifactLimits.metadataBytes);
   const kinds: readonly SignedKind[] = of === "manifest" ? ["manifest"] : ["root", "metadata"];
   const { kind, envelope, value } = readOne(file, text, kinds);
-  const signed = paths.reduce<Envelope>(
-    (before, path) => addSignature(kind, before, readSigningKey(path)),
+  const keys = paths.map((path) => ({ path, key: readSigningKey(path) }));
+  const doubts = keys
+    .map(({ path, key }) => doubtAbout({ file, kind, value, path, key: key.publicKey }))
+    .filter((doubt) => doubt !== undefined);
+  const signed = keys.reduce<Envelope>(
+    (before, { key }) => addSignature(kind, before, key),
     envelope,
   );
   if (signed.signatures.length > artifactLimits.signatures) {
@@ -42,6 +47,7 @@ export async function runSign({ file, of, key: paths, json }: SignFlags): Promis
     const says = JSON.stringify(value, null, 2);
     await printText(`${says}\n${file}: signed by ${signatures.join(", ")}\n`);
   }
+  for (const doubt of doubts) tellText(`hostler: ${doubt}\n`);
   return ExitCode.done;
 }
 

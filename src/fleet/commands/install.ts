@@ -74,7 +74,7 @@ function readWish(flags: Flags): InstallWish {
 function readRootSet(path: string | undefined): string | undefined {
   if (path === undefined) return undefined;
   const text = readNamed(path, "read the root set", artifactLimits.rootBytes);
-  believed(`pin the root set ${path}`, readRoot(text, isSignedBy));
+  believed(`use the root set ${path}`, readRoot(text, isSignedBy));
   return text;
 }
 

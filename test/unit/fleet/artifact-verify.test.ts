@@ -87,7 +87,9 @@ describe("a root set", () => {
     return keys.sign("root", newEnvelope(all), ["a"]);
   };
   test.each<[string, string, string]>([
-    ["no JSON", "hello", "undefined"],
+    ["no JSON", "hello", "a text that is no JSON"],
+    ["a public key", "hostler-artifact-public-1 x", "a public key"],
+    ["metadata", keys.metadata({ by: ["a"] }), "metadata"],
     ["another envelope", '{"format":2}', "format: 2"],
     ["a text that is no JSON", writeEnvelope({ format: 1, signed: "x", signatures: [] }), ""],
     ["a threshold of 0", of({ threshold: 0 }), "threshold: 0"],
