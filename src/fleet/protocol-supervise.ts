@@ -7,6 +7,8 @@ export const defaultSuperviseSocket = "/run/hostler/fleet-supervise.sock";
 
 /** Names the control socket to an agent that runs under a supervisor. */
 export const SUPERVISOR_VARIABLE = "HOSTLER_FLEET_SUPERVISOR";
+/** Names the installation to whatever a supervisor has started: who follows it knows them by it. */
+export const FOLDER_VARIABLE = "HOSTLER_FLEET_FOLDER";
 
 export const superviseLimits = {
   words: 64,

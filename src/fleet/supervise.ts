@@ -27,6 +27,7 @@ import { lockSupervision } from "./perform/supervise-lock.ts";
 import { type ChildEnding, type ChildPlan, SupervisedChild } from "./perform/supervised-child.ts";
 import {
   type Adoption,
+  FOLDER_VARIABLE,
   SUPERVISOR_VARIABLE,
   type SuperviseRequest,
   type SuperviseStatus,
@@ -75,6 +76,8 @@ class Supervisor {
   readonly #loop: EventLoop;
   readonly #notifier = new ServiceNotifier();
   readonly #control: ControlServer<SuperviseRequest>;
+  /** What is asked before is answered then: until then somebody else's agent may be asking. */
+  readonly #started = Promise.withResolvers<void>();
   readonly #stopped = Promise.withResolvers<void>();
   readonly #environment: Readonly<Record<string, string>>;
   readonly #candidate: SupervisedCandidate;
@@ -88,7 +91,7 @@ class Supervisor {
     this.#options = options;
     this.#logger = logger;
     this.#loop = loop;
-    this.#environment = ownEnvironment();
+    this.#environment = ownEnvironment(options.folder);
     this.#candidate = new SupervisedCandidate(loop, {
       environment: this.#environment,
       notifySocket: `${options.controlSocket}.candidate`,
@@ -107,10 +110,14 @@ class Supervisor {
     });
   }
 
-  start(): void {
-    this.#logger.info(`supervises ${this.#options.folder}`);
+  async start(): Promise<void> {
+    const { folder, adoption } = this.#options;
+    const left = adoption === undefined ? await endLeftovers(this.#loop, folder) : 0;
+    if (left > 0) this.#logger.warn(`ended ${left} processes of a supervisor that was killed`);
+    this.#logger.info(`supervises ${folder}`);
     this.#reap();
     if (!this.#adopt()) this.#guard();
+    this.#started.resolve();
   }
 
   /** Goes on with the agent that it has started as another version. */
@@ -269,6 +276,7 @@ class Supervisor {
   }
 
   async #answer(request: SuperviseRequest, call: ControlCall): Promise<void> {
+    await this.#started.promise;
     switch (request.verb) {
       case "start-candidate":
         call.done(await this.#candidate.start(request));
@@ -369,11 +377,12 @@ function resolveProgram(path: string): string | undefined {
 }
 
 /** What children get: with some of ours the compiled file is another program. */
-function ownEnvironment(): Record<string, string> {
+function ownEnvironment(folder: string): Record<string, string> {
   const entries = Object.entries(process.env).filter(
     ([name, value]) => value !== undefined && name !== "BUN_BE_BUN" && name !== "BUN_OPTIONS",
   );
-  return Object.fromEntries(entries) as Record<string, string>;
+  const own = Object.fromEntries(entries) as Record<string, string>;
+  return { ...own, [FOLDER_VARIABLE]: realpathSync(folder) };
 }
 
 /** Runs until SIGTERM or SIGINT. @throws FileRefused, SocketPathError */
@@ -389,15 +398,13 @@ export async function runSupervise(options: SuperviseOptions): Promise<number> {
     logger.error("stopped by a bug", { failure });
     ended.resolve(ExitCode.bug);
   });
-  const isNew = options.adoption === undefined;
-  const left = isNew ? await endLeftovers(loop, options.controlSocket) : 0;
-  if (left > 0) logger.warn(`ended ${left} processes of a supervisor that was killed`);
+  // It has the control socket, or is refused here, before anybody is ended.
   const supervisor = new Supervisor(options, logger, loop);
   ignoreSignals((message) => logger.warn(message));
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => ended.resolve(ExitCode.done));
   }
-  supervisor.start();
+  await supervisor.start();
   const code = await ended.promise;
   if (code === ExitCode.done) await supervisor.stop();
   return code;

@@ -387,6 +387,48 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       expect(isLivingProcess(before.process)).toBe(false);
     });
 
+    test("with a control socket that another one has is refused, and ends nobody", async () => {
+      leadTo(agent("1.0.0"));
+      await using _program = await supervise([]);
+      const before = await waitFor(
+        "the agent",
+        async () => (await status()).canonical ?? undefined,
+      );
+      const other = folder.file("other");
+      Installation.open(other, { make: true })[Symbol.dispose]();
+      const argv = words().map((word) => (word === place ? other : word));
+      const { exitCode, stderr } = await runProgram([hostler(), ...argv]);
+      expect(exitCode).toBe(111);
+      expect(stderr).toContain("somebody listens there already");
+      expect(stderr).not.toContain("ended");
+      expect((await status()).canonical).toEqual(before);
+      expect(isLivingProcess(before.process)).toBe(true);
+    });
+
+    test("that has another agent's control socket after it leaves that agent alone", async () => {
+      leadTo(agent("1.0.0"));
+      await using first = await supervise([]);
+      const before = await waitFor(
+        "the agent",
+        async () => (await status()).canonical ?? undefined,
+      );
+      const { instance } = await start(lives);
+      first.kill("SIGKILL");
+      await waitFor("its end", () => !existsSync(`/proc/${first.processId}`));
+      const other = folder.file("other");
+      Installation.open(other, { make: true })[Symbol.dispose]();
+      const argv = words().map((word) => (word === place ? other : word));
+      const second = startProgram([hostler(), ...argv]);
+      await second.said(/supervises/);
+      expect(isLivingProcess(before.process)).toBe(true);
+      await second[Symbol.asyncDispose]();
+      // Its own supervisor ends it, and the candidate as well, which had nobody's clock any more.
+      await using third = await supervise([]);
+      expect(third.output.stderr).toContain("ended 2 processes of a supervisor that was killed");
+      expect(isLivingProcess(before.process)).toBe(false);
+      expect(await act(instance, "find")).toEqual({ done: false });
+    });
+
     test("that is gone with the container is not supervised: update the image", async () => {
       const mount = `mount -t tmpfs none ${place} && exec "$@"`;
       agent("1.0.0");

@@ -1,9 +1,9 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Signal } from "../../units/signals.ts";
-import { SUPERVISOR_VARIABLE } from "../protocol-supervise.ts";
+import { FOLDER_VARIABLE, SUPERVISOR_VARIABLE } from "../protocol-supervise.ts";
 
 /**
  * Reaps what has become our child because its parent ended: the duty of a first process. Our own
@@ -35,22 +35,51 @@ function isDeadChild(name: string): boolean {
 }
 
 /**
- * Ends what a supervisor that was killed has left: there would be two agents. Known by the variable
- * that its children have, which names its control socket.
+ * Ends what a supervisor that was killed has left of this installation: there would be two agents.
+ * Whoever calls has the installation's lock of supervision, so that no other supervisor lives. A
+ * child of one has a variable that names its folder; it is ours where that leads to this very
+ * folder, by device and inode: a container that is seen from outside has its own by the same name.
+ * @param folder of the installation
  * @returns how many, when they are gone
  */
-export async function endLeftovers(loop: EventLoop, controlSocket: string): Promise<number> {
-  const mark = `${SUPERVISOR_VARIABLE}=${controlSocket}`;
+export async function endLeftovers(loop: EventLoop, folder: string): Promise<number> {
+  const own = identityOf(folder);
   const ends: Promise<void>[] = [];
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
     // Opened first: what is said of the number is then said of this process, or of a dead one.
     const left = openProcess(Number(name));
-    if (left !== undefined && variablesOf(name).includes(mark)) ends.push(end(loop, left));
+    const theirs = left === undefined ? undefined : supervisedFolder(name);
+    const isOurs = theirs !== undefined && identityOf(`/proc/${name}/root${theirs}`) === own;
+    if (left !== undefined && isOurs) ends.push(end(loop, left));
     else left?.close();
   }
   await Promise.all(ends);
   return ends.length;
+}
+
+/** The folder of the installation whose supervisor has started it; undefined: none has. */
+function supervisedFolder(name: string): string | undefined {
+  const said = (variable: string) =>
+    partsOf(name, "environ")
+      .find((part) => part.startsWith(`${variable}=`))
+      ?.slice(variable.length + 1);
+  const folder = said(FOLDER_VARIABLE);
+  if (folder !== undefined || said(SUPERVISOR_VARIABLE) === undefined) return folder;
+  // A former version's supervisor tells its children the folder in words alone.
+  const words = partsOf(name, "cmdline");
+  const at = words.indexOf("--folder");
+  return at === -1 ? undefined : words[at + 1];
+}
+
+/** Device and inode; undefined where it is not there, or may not be looked at. */
+function identityOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined;
+  }
 }
 
 function end(loop: EventLoop, left: OwnedDescriptor): Promise<void> {
@@ -64,10 +93,10 @@ function end(loop: EventLoop, left: OwnedDescriptor): Promise<void> {
   return promise;
 }
 
-/** Those that it was started with: proc_pid_environ(5). */
-function variablesOf(name: string): string[] {
+/** What it was started with: proc_pid_environ(5), proc_pid_cmdline(5). */
+function partsOf(name: string, file: "environ" | "cmdline"): string[] {
   try {
-    return readFileSync(`/proc/${name}/environ`, "latin1").split("\0");
+    return readFileSync(`/proc/${name}/${file}`, "latin1").split("\0");
   } catch {
     return [];
   }
