@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { runEnrol } from "../../authority/commands/enrol.ts";
 import { defaultHostDirectory } from "../../authority/protocol.ts";
+import { layoutNames } from "../layout.ts";
 import { agentUnit } from "../units.ts";
 import { readPath } from "./install.ts";
 
@@ -25,8 +26,10 @@ export function nextSteps(folder: string, directory: string): string {
   const start = isUsual
     ? `systemctl enable --now ${agentUnit}\n  or, without systemd: hostler fleet supervise`
     : `hostler fleet supervise${identity}`;
-  const install = existsSync(join(folder, "current"))
-    ? ""
-    : "  hostler fleet install --root FILE   (the root set that releases have to lead to)\n";
+  const isPinned = existsSync(join(folder, layoutNames.trust, "root.json"));
+  const install =
+    existsSync(join(folder, "current")) && isPinned
+      ? ""
+      : "  hostler fleet install --root FILE   (the root set that releases have to lead to)\n";
   return `next:\n${install}  ${start}\n`;
 }

@@ -30,6 +30,9 @@ test("what is next on a host that was let in: what it has not got yet", () => {
   expect(fresh).toContain("systemctl enable --now hostler-fleet-agent.service");
   mkdirSync(folder.file("version"));
   writeFileSync(folder.file("current"), "");
+  expect(nextSteps(folder.path, defaultHostDirectory)).toContain("install --root FILE");
+  mkdirSync(folder.file("trust"));
+  writeFileSync(folder.file("trust/root.json"), "");
   const elsewhere = nextSteps(folder.path, "/data/identity");
   expect(elsewhere).not.toContain("install");
   expect(elsewhere).toContain("hostler fleet supervise -- --identity /data/identity");
