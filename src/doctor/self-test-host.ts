@@ -115,5 +115,9 @@ function checkJournal(path: string): string | undefined {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
   const decoded = decodeJournal(readFileSync(path, "utf8"));
   if (decoded.kind === "ok") return `${path}, step ${decoded.journal.step}`;
-  throw new Error(`${path}: ${decoded.kind === "refused" ? decoded.reason : "there is none"}`);
+  const reason = decoded.kind === "refused" ? decoded.reason : "there is none";
+  throw new Error(
+    `${path}: ${reason}; where no version can read it, move it away: only an upgrade that is ` +
+      "under way is lost",
+  );
 }
