@@ -30,6 +30,12 @@ export const operatorLimits = {
   page: 1_000,
   /** Devices that are named as a reason. */
   named: 10,
+  /** Devices of a rollout that others have taken since, and that it remembers by name. */
+  past: 500,
+  /** Characters of what it remembers of one. */
+  pastReason: 160,
+  /** Characters of a rollout as it is asked for: with all that is remembered, one stored value. */
+  specCharacters: 300 * 1024,
   /** Bytes of a request. */
   requestBytes: 2 * 1024 * 1024,
 } as const;
@@ -116,6 +122,38 @@ export const rolloutCountsSchema = v.strictObject({
   unfit: count,
 });
 
+/** superseded: another rollout took them before they were done. */
+export const shownCountsSchema = v.strictObject({
+  ...rolloutCountsSchema.entries,
+  superseded: count,
+});
+
+export const memberStandings = [
+  "done",
+  "failed",
+  /** Being upgraded. */
+  "flight",
+  /** Taken back, and not ended. */
+  "returning",
+  "waiting",
+  /** It is not heard. */
+  "away",
+  /** It can not have it. */
+  "unfit",
+  /** Another rollout has it now. */
+  "superseded",
+] as const;
+
+/** A device of a rollout, and what became of it there. */
+export const rolloutMemberSchema = v.strictObject({
+  device: nameSchema,
+  standing: v.picklist(memberStandings),
+  reason: v.nullable(v.string()),
+  /** The rollout that has it now. */
+  superseded_by: v.nullable(nameSchema),
+});
+export type RolloutMember = v.InferOutput<typeof rolloutMemberSchema>;
+
 export const rolloutViewSchema = v.strictObject({
   name: nameSchema,
   number: positive,
@@ -130,7 +168,7 @@ export const rolloutViewSchema = v.strictObject({
   max_unavailable: count,
   /** Why nothing of it is begun just now. */
   waits_for: v.nullable(v.string()),
-  counts: rolloutCountsSchema,
+  counts: shownCountsSchema,
   /** Some of those that failed, are silent in the middle of it, or can not have it, and why. */
   named: v.array(v.strictObject({ device: nameSchema, standing: v.string(), reason: v.string() })),
 });
@@ -274,6 +312,21 @@ export const fleetApi = {
     output: v.strictObject({
       rollout: rolloutViewSchema,
       spec: v.omit(rolloutSpecSchema, ["manifest"]),
+    }),
+  },
+  members: {
+    name: "fleet.rollout.members",
+    method: "GET",
+    path: "/v1/fleet/rollouts/:rollout/members",
+    summary: "The devices of a rollout, by name, a page at a time, and what became of each",
+    permission: "view",
+    mutates: false,
+    input: v.strictObject({ rollout: nameSchema, after: v.optional(nameSchema) }),
+    output: v.strictObject({
+      members: v.array(rolloutMemberSchema),
+      total: count,
+      /** The name to ask on with; null where this was the last page. */
+      next: v.nullable(nameSchema),
     }),
   },
   create: {

@@ -1,4 +1,4 @@
-/** A fleet from a seed: no unheard commit, never too many at once, and everything ends. */
+/** A fleet from a seed: no unheard commit, nothing forgotten, never too many at once, an end. */
 import { describe, expect, test } from "bun:test";
 import type { OperatorFaults } from "../support/fleet-operator/simulation/operator.ts";
 import { InvariantBroken, simulateFleet } from "../support/fleet-operator/simulation/simulation.ts";
@@ -25,6 +25,7 @@ test(`twelve devices under trouble, ${seeds.length} seeds`, () => {
     forgotten: total(({ forgotten }) => forgotten),
     done: total(({ done }) => done),
     commits: total(({ commits }) => commits),
+    remembered: total(({ remembered }) => remembered),
   };
   const seldom = {
     rewinds: total(({ rewinds }) => rewinds),
@@ -67,7 +68,7 @@ function isNoticed(fault: keyof OperatorFaults, most: number): boolean {
 }
 
 describe("what is broken on purpose is noticed", () => {
-  test.each(["mistakesCanonical", "forgetsLost", "givesMorePlaces"] as const)(
+  test.each(["mistakesCanonical", "forgetsLost", "givesMorePlaces", "forgetsPast"] as const)(
     "%s",
     (fault) => {
       expect(isNoticed(fault, 20)).toBe(true);

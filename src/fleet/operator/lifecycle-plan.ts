@@ -1,39 +1,37 @@
-import type { DeviceStatus, Marker } from "../protocol.ts";
+import type { Marker } from "../protocol.ts";
 import type { DevicePhase } from "../protocol-operator.ts";
 import { type Amount, operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
-import { isAlive, phaseOf, silence } from "./lifecycle-device.ts";
+import { phaseOf, silence } from "./lifecycle-device.ts";
 import { hashOf } from "./lifecycle-device-map.ts";
 import type { Draft } from "./lifecycle-draft.ts";
+import {
+  type ActiveRollout,
+  activeRollouts,
+  buildFor,
+  claimsOn,
+  countsOf,
+  judgeMember,
+  type Member,
+} from "./lifecycle-member.ts";
+import { isKept, keepAll, whatIsKept } from "./lifecycle-past.ts";
 import { type RolloutEvent, stepRollout } from "./lifecycle-rollout.ts";
 import { isSettled, meant, put } from "./lifecycle-slot.ts";
-import type { DeviceState, RolloutCounts, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
+import type {
+  DeviceState,
+  PastStanding,
+  RolloutCounts,
+  RolloutRecord,
+  RolloutState,
+  ShownCounts,
+} from "./lifecycle-state.ts";
 
 /** All rollouts looked at: whose a device is, what is begun, taken back, paused, ended. Pure. */
 
-export type MemberStanding =
-  | "done"
-  | "failed"
-  /** It holds one of the places that `max_unavailable` gives. */
-  | "flight"
-  /** Taken back, and not ended: nothing can come of it, and its place is free. */
-  | "returning"
-  | "waiting"
-  | "away"
-  | "unfit";
-
-export interface Member {
-  readonly device: DeviceState;
-  readonly standing: MemberStanding;
-  /** Of those that somebody may ask about; "" for the others. */
-  readonly reason: string;
-}
-
-/** A rollout that was written down, and what counts of it. */
-interface Active {
-  readonly rollout: RolloutState;
-  readonly record: RolloutRecord;
-  readonly named: ReadonlySet<string> | undefined;
+/** A rollout, and what counts of it. */
+interface Active extends ActiveRollout {
   readonly members: Member[];
+  /** With its marker, and not its own any more: others have them, or it was aborted. */
+  readonly left: Member[];
   /** Devices that it selects, and that later ones have. */
   superseded: number;
   /** Of those, the ones that are still under way with what it gave: they hold its places. */
@@ -54,41 +52,23 @@ const openPhases: readonly DevicePhase[] = [
 export function plan(draft: Draft): void {
   draft.planned();
   const { settings } = draft.context;
-  // The newest first: of several that want a device it has it.
-  const active = activeRollouts(draft);
+  const active = activeRollouts(draft.state.rollouts).map((one): Active => {
+    return { ...one, members: [], left: [], superseded: 0, held: 0, troubled: [] };
+  });
   for (const device of draft.devices) lookAt(draft, device, active);
-  for (const one of active) planRollout(draft, one);
+  for (const one of active) planRollout(draft, one, active);
   if (draft.state.rollouts.size > 0) draft.planAt(draft.now + settings.planEvery);
-}
-
-function activeRollouts(draft: Draft): Active[] {
-  return [...draft.state.rollouts.values()]
-    .flatMap((rollout): Active[] => {
-      const record = meant(rollout.record);
-      if (record === undefined || rollout.record.stored === undefined) return [];
-      const { devices } = record.spec.select;
-      const named = devices === null ? undefined : new Set(devices);
-      return [{ rollout, record, named, members: [], superseded: 0, held: 0, troubled: [] }];
-    })
-    .sort((left, right) => right.record.number - left.record.number);
 }
 
 /** Takes back what should not go on, and finds whose it is. */
 function lookAt(draft: Draft, device: DeviceState, active: readonly Active[]): void {
-  const marker = meant(device.marker);
-  const last = marker?.rollout?.name;
-  const owner = active.find(({ record }) => record.name === last);
-  let holder: Active | undefined;
-  for (const one of active) {
-    if (one.record.phase === "aborted" || !isSelected(one, device)) continue;
-    // A later one has had it, and was aborted: an earlier one does not take it back.
-    const isLater = owner === undefined || one.record.number >= owner.record.number;
-    if (holder === undefined && isLater) {
-      holder = one;
-      one.members.push(judgeMember(one.record, device, draft));
-    } else one.superseded += 1;
+  const { owner, holder, others } = claimsOn(device, active);
+  holder?.members.push(judgeMember(holder.record, device, draft));
+  for (const one of others) one.superseded += 1;
+  if (owner !== undefined && owner !== holder) {
+    owner.left.push(judgeMember(owner.record, device, draft));
+    if (isUnderWay(device)) owner.held += 1;
   }
-  if (owner !== undefined && owner !== holder && isUnderWay(device)) owner.held += 1;
   if (owner !== undefined) noteTrouble(draft, owner, device);
   const why = whyTakenBack(draft, device, { owner, holder });
   if (why !== undefined) draft.tellDevice(device, { kind: "withdraw", reason: why });
@@ -96,8 +76,8 @@ function lookAt(draft: Draft, device: DeviceState, active: readonly Active[]): v
 
 function noteTrouble(draft: Draft, owner: Active, device: DeviceState): void {
   if (owner.troubled.length >= operatorLimits.named) return;
-  const last = owner.members.at(-1);
-  const member = last?.device === device ? last : judgeMember(owner.record, device, draft);
+  const last = [owner.members.at(-1), owner.left.at(-1)].find((one) => one?.device === device);
+  const member = last ?? judgeMember(owner.record, device, draft);
   if (member.reason !== "") owner.troubled.push(member);
 }
 
@@ -105,12 +85,6 @@ function isUnderWay(device: DeviceState): boolean {
   const phase = phaseOf(device);
   const isTaken = phase === "withdrawn" && isSettled(device.marker);
   return !isTaken && !["free", "returned", "failed", "done"].includes(phase);
-}
-
-function isSelected({ record, named }: Active, device: DeviceState): boolean {
-  if (named !== undefined && !named.has(device.name)) return false;
-  const labels = meant(device.labels) ?? {};
-  return Object.entries(record.spec.select.labels).every(([name, value]) => labels[name] === value);
 }
 
 function whyTakenBack(
@@ -146,78 +120,6 @@ function whyStuck(draft: Draft, device: DeviceState): string | undefined {
   return `not heard for ${Math.round(silent / 1_000)} s`;
 }
 
-/** Where a device stands in the rollout that has it. */
-export function judgeMember(record: RolloutRecord, device: DeviceState, draft: Draft): Member {
-  const phase = phaseOf(device);
-  const marker = meant(device.marker);
-  const isOwn = marker?.rollout?.name === record.name;
-  const of = (standing: MemberStanding, reason = ""): Member => ({ device, standing, reason });
-  switch (phase) {
-    case "withdrawn":
-      return isSettled(device.marker) ? of("returning") : of("flight");
-    case "done":
-      if (isOwn) return of("done");
-      break;
-    case "failed":
-      if (isOwn && marker.rollout?.round === record.round) return of("failed", reasonOf(device));
-      break;
-    case "returned":
-      if (isOwn && marker.rollout?.round === record.round && isWornOut(marker)) {
-        return of("failed", `it came back ${operatorLimits.attempts} times: ${reasonOf(device)}`);
-      }
-      break;
-    case "free":
-      break;
-    default:
-      return of("flight", isAlive(device, draft.context) ? "" : `silent, and ${phase}`);
-  }
-  return judgeResting(record, device, draft);
-}
-
-function judgeResting(record: RolloutRecord, device: DeviceState, draft: Draft): Member {
-  const of = (standing: MemberStanding, reason = ""): Member => ({ device, standing, reason });
-  if (device.trouble !== undefined) return of("unfit", device.trouble);
-  const status = device.status?.value;
-  if (status === undefined) return of("away", "it has told no status");
-  const target = buildFor(record.spec, status);
-  if (status.executor === "immutable") return of("unfit", "immutable: update its image");
-  if (target === undefined) {
-    return of("unfit", `there is no build for ${status.architecture} with ${status.libc}`);
-  }
-  if (status.current.digest === target) return of("done");
-  return isAlive(device, draft.context) ? of("waiting") : of("away");
-}
-
-function isWornOut({ rollout }: Marker): boolean {
-  return (rollout?.attempt ?? 0) >= operatorLimits.attempts;
-}
-
-function reasonOf(device: DeviceState): string {
-  const { reason = null, last_words: words = null } = device.status?.value ?? {};
-  return reason ?? words?.ending ?? "it said no reason";
-}
-
-/** The digest that a device is to become. */
-export function buildFor(spec: RolloutSpec, status: DeviceStatus): string | undefined {
-  const { architecture, libc } = status;
-  return spec.builds.find((build) => build.architecture === architecture && build.libc === libc)
-    ?.digest;
-}
-
-export function countsOf(members: readonly Member[]): RolloutCounts {
-  const count = (...standings: readonly MemberStanding[]) =>
-    members.filter(({ standing }) => standings.includes(standing)).length;
-  return {
-    members: members.length - count("unfit"),
-    done: count("done"),
-    failed: count("failed"),
-    flight: count("flight"),
-    waiting: count("waiting", "returning"),
-    away: count("away"),
-    unfit: count("unfit"),
-  };
-}
-
 /** At least one, so that a small part of few devices is somebody. */
 export function amountOf(amount: Amount, members: number): number {
   if (amount.by === "count") return Math.min(amount.count, members);
@@ -232,15 +134,17 @@ export function waveTarget({ spec, wave }: RolloutRecord, members: number): numb
   return amount === undefined ? members : amountOf(amount, members);
 }
 
-function planRollout(draft: Draft, active: Active): void {
+function planRollout(draft: Draft, active: Active, all: readonly Active[]): void {
   const { rollout, record, members } = active;
   const counts = countsOf(members);
   const target = waveTarget(record, counts.members);
-  const looked = { ...active, counts, target };
+  const looked = { ...active, counts, target, all };
   const { waitsFor, begun = 0 } = whatFollows(draft, looked);
   const isSoaking = waitsFor === soaking;
+  const now = { ...counts, flight: counts.flight + begun, waiting: counts.waiting - begun };
   noteLook(draft, rollout.name, {
-    counts: { ...counts, flight: counts.flight + begun, waiting: counts.waiting - begun },
+    counts: now,
+    shown: shownCounts(active, now),
     waitsFor,
     troubled: active.troubled.map(({ device: { name: device }, standing, reason }) => {
       return { device, standing, reason };
@@ -252,6 +156,7 @@ function planRollout(draft: Draft, active: Active): void {
 interface Looked extends Active {
   readonly counts: RolloutCounts;
   readonly target: number;
+  readonly all: readonly Active[];
 }
 
 const soaking = "the next wave: this one has ended, and soaks";
@@ -303,7 +208,8 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
 }
 
 /** Begins as many as may be. */
-function begin(draft: Draft, { record, members, counts, target, held }: Looked): Followed {
+function begin(draft: Draft, looked: Looked): Followed {
+  const { record, members, counts, target, held } = looked;
   const waiting = members.filter(({ standing }) => standing === "waiting");
   if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   const { settlesAt } = draft.state;
@@ -317,16 +223,68 @@ function begin(draft: Draft, { record, members, counts, target, held }: Looked):
   if (places <= 0) return { waitsFor: whoHolds(members) };
   const left = target - counts.done - counts.failed - counts.flight - returning;
   if (left <= 0) return { waitsFor: endOfWave };
-  const begun = Math.min(places, left, waiting.length);
-  for (const { device } of inTurn(record.name, waiting).slice(0, begun)) {
+  const chosen = inTurn(record.name, waiting).slice(0, Math.min(places, left, waiting.length));
+  const ready = remembered(draft, looked, chosen);
+  for (const { device } of ready) {
     const marker = markerFor(record, device, draft.context.nextTransaction);
     if (marker !== undefined) draft.tellDevice(device, { kind: "assign", marker });
   }
-  if (waiting.length === begun) return { waitsFor: "", begun };
+  const begun = ready.length;
+  if (waiting.length === chosen.length) return { waitsFor: "", begun };
   return { waitsFor: places <= left ? whoHolds(members) : endOfWave, begun };
 }
 
 const endOfWave = "the end of this wave";
+
+/**
+ * What others did to them is kept before it is written over; a moment later it is there.
+ * @returns those of which all is kept
+ */
+function remembered(
+  draft: Draft,
+  { record, all }: Looked,
+  chosen: readonly Member[],
+): readonly Member[] {
+  const missing = new Map(
+    chosen.map((member) => {
+      const claims = claimsOn(member.device, all);
+      const kept = whatIsKept(member.device, claims, { by: record.name, look: draft });
+      return [member, kept.filter((one) => !isKept(draft, one))];
+    }),
+  );
+  const counted = keepAll(draft, [...missing.values()].flat());
+  return chosen.filter((member) => missing.get(member)?.every((one) => counted.has(one)) === true);
+}
+
+/** With what became of devices that it has no more. */
+function shownCounts(
+  { record, members, left, superseded }: Active,
+  counts: RolloutCounts,
+): ShownCounts {
+  const present = new Set<string>();
+  if (record.past.named.length > 0) {
+    for (const { device } of [...members, ...left]) present.add(device.name);
+  }
+  const past = record.past.named.filter(({ device }) => !present.has(device));
+  const { unnamed } = record.past;
+  const count = (standing: PastStanding) =>
+    past.filter((one) => one.standing === standing).length + unnamed[standing];
+  const of = countsOf(left);
+  const [done, failed] = [of.done + count("done"), of.failed + count("failed")];
+  const { flight } = of;
+  const isOpen = record.phase === "running" || record.phase === "paused";
+  const away = isOpen
+    ? superseded - of.done - of.failed - flight - count("done") - count("failed")
+    : of.waiting + of.away + of.unfit + count("superseded");
+  return {
+    ...counts,
+    members: counts.members + done + failed + flight,
+    done: counts.done + done,
+    failed: counts.failed + failed,
+    flight: counts.flight + flight,
+    superseded: Math.max(0, away),
+  };
+}
 
 function whoHolds(members: readonly Member[]): string {
   const silent = members.filter(({ standing, reason }) => standing === "flight" && reason !== "");
@@ -379,6 +337,7 @@ function noteLook(
   name: string,
   look: {
     readonly counts: RolloutCounts;
+    readonly shown: ShownCounts;
     readonly waitsFor: string;
     readonly troubled: RolloutState["troubled"];
     readonly soaking: number | undefined;
@@ -403,11 +362,13 @@ export function tellRollout(
   rollout: RolloutState,
   event: RolloutEvent,
 ): string | undefined {
-  const record = meant(rollout.record);
+  // This very plan may have kept something of it.
+  const fresh = draft.state.rollouts.get(rollout.name) ?? rollout;
+  const record = meant(fresh.record);
   if (record === undefined) return "it is being removed";
   const next = stepRollout(record, event);
   if (typeof next === "string") return next;
-  draft.writeRollout(rollout, put(rollout.record, next));
+  draft.writeRollout(fresh, put(fresh.record, next));
   const wave = event.kind === "advance" ? `, wave ${next.wave + 1} of ${wavesOf(next.spec)}` : "";
   const why = next.reason === null ? "" : `: ${next.reason}`;
   draft.tell({

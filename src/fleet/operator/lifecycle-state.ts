@@ -80,6 +80,32 @@ export interface RolloutCounts {
   readonly unfit: number;
 }
 
+/** superseded: it was begun or waited, and another rollout took it. */
+export type PastStanding = "done" | "failed" | "superseded";
+
+/** A device that another rollout has now, or that was forgotten. */
+export interface PastMember {
+  readonly device: string;
+  readonly standing: PastStanding;
+  /** Why it failed, or where it was; "" for one that is done. */
+  readonly reason: string;
+  /** The rollout that took it; null where it was forgotten. */
+  readonly by: string | null;
+}
+
+/** What became of a rollout's devices before others took them. */
+export interface RolloutPast {
+  /** At most `operatorLimits.past`. */
+  readonly named: readonly PastMember[];
+  /** Those that there was no room for. */
+  readonly unnamed: { readonly [Standing in PastStanding]: number };
+}
+
+/** How many of a rollout's devices are where, with those that others have taken since. */
+export interface ShownCounts extends RolloutCounts {
+  readonly superseded: number;
+}
+
 /** What is kept of a rollout. */
 export interface RolloutRecord {
   readonly name: string;
@@ -97,6 +123,7 @@ export interface RolloutRecord {
   readonly round: number;
   /** When it ended or was paused, for its history. */
   readonly result: RolloutCounts | null;
+  readonly past: RolloutPast;
 }
 
 export interface RolloutState {
@@ -104,8 +131,10 @@ export interface RolloutState {
   readonly record: Slot<RolloutRecord>;
   /** Since when the open wave is over; not kept: after a restart it is soaked anew. */
   readonly soaking: MonotonicTime | undefined;
-  /** As the last plan has counted. */
+  /** As the last plan has counted those that it has: by these it is decided. */
   readonly counts: RolloutCounts | undefined;
+  /** The same for people, with what became of those that others have taken. */
+  readonly shown: ShownCounts | undefined;
   /** Its own devices that somebody should know of, as the last plan has seen them. */
   readonly troubled: RolloutView["named"];
   /** Why nothing of it is begun now, or "". */

@@ -1,7 +1,14 @@
 import type { Heartbeat } from "../protocol.ts";
-import type { DeviceView, RolloutView } from "../protocol-operator.ts";
+import type { DeviceView, RolloutMember, RolloutView } from "../protocol-operator.ts";
 import { noCounts } from "./lifecycle.ts";
 import { isHealthy, phaseOf, silence } from "./lifecycle-device.ts";
+import {
+  type ActiveRollout,
+  activeRollouts,
+  type Claims,
+  claimsOn,
+  judgeMember,
+} from "./lifecycle-member.ts";
 import { amountOf, wavesOf, waveTarget } from "./lifecycle-plan.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type {
@@ -9,7 +16,10 @@ import type {
   FleetState,
   OperatorContext,
   OperatorSettings,
+  PastMember,
+  RolloutRecord,
   RolloutState,
+  ShownCounts,
 } from "./lifecycle-state.ts";
 
 /** What people and programs see of a fleet. Pure. */
@@ -68,7 +78,7 @@ export function devicesInOrder(state: FleetState): DeviceState[] {
 export function rolloutView(rollout: RolloutState): RolloutView | undefined {
   const record = meant(rollout.record);
   if (record === undefined) return undefined;
-  const counts = (record.phase === "aborted" ? record.result : rollout.counts) ?? noCounts;
+  const counts = countsFor(record, rollout);
   return {
     name: record.name,
     number: record.number,
@@ -82,6 +92,68 @@ export function rolloutView(rollout: RolloutState): RolloutView | undefined {
     waits_for: rollout.waitsFor === "" ? null : rollout.waitsFor,
     counts,
     named: [...rollout.troubled],
+  };
+}
+
+/** All that a rollout has had or is to have, by name, and what became of each. */
+export function membersOf(
+  state: FleetState,
+  context: Pick<OperatorContext, "now" | "settings">,
+  name: string,
+): RolloutMember[] {
+  const active = activeRollouts(state.rollouts);
+  const own = active.find(({ record }) => record.name === name);
+  if (own === undefined) return [];
+  const members = new Map(own.record.past.named.map((one) => [one.device, pastView(one)]));
+  for (const device of state.devices) {
+    const claims = claimsOn(device, active);
+    const { owner, holder } = claims;
+    if (owner !== own && holder !== own) {
+      const isOpen = own.record.phase === "running" || own.record.phase === "paused";
+      // One that is complete did not wait for those that came later.
+      if (!isOpen || !claims.others.includes(own) || members.has(device.name)) continue;
+    }
+    members.set(device.name, memberView(own, claims, device, context));
+  }
+  return [...members.values()].sort((left, right) => (left.device < right.device ? -1 : 1));
+}
+
+const pastView = ({ device, standing, reason, by }: PastMember): RolloutMember => ({
+  device,
+  standing,
+  reason: reason === "" ? null : reason,
+  superseded_by: by,
+});
+
+function memberView(
+  own: ActiveRollout,
+  { owner, holder }: Claims<ActiveRollout>,
+  device: DeviceState,
+  context: Pick<OperatorContext, "now" | "settings">,
+): RolloutMember {
+  const { standing, reason } = judgeMember(own.record, device, { context });
+  const phase = phaseOf(device);
+  const isOver = standing === "done" || standing === "failed";
+  // What it gave goes on there, whoever has the device next.
+  const isOwn = holder === own || isOver || (owner === own && standing === "flight");
+  const why = reason === "" && standing === "flight" ? phase : reason;
+  return {
+    device: device.name,
+    standing: isOwn ? standing : "superseded",
+    reason: why === "" ? null : why,
+    superseded_by: holder === own ? null : (holder?.record.name ?? null),
+  };
+}
+
+/** Of one that was aborted: what it had then, and what has become of that since. */
+function countsFor({ phase, result }: RolloutRecord, { shown }: RolloutState): ShownCounts {
+  const now = shown ?? { ...noCounts, superseded: 0 };
+  if (phase !== "aborted" || result === null) return now;
+  return {
+    ...now,
+    members: Math.max(result.members, now.members),
+    done: Math.max(result.done, now.done),
+    failed: Math.max(result.failed, now.failed),
   };
 }
 

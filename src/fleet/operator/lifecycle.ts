@@ -1,8 +1,10 @@
 import { fleetLimits } from "../protocol.ts";
-import { operatorLimits } from "../protocol-operator.ts";
+import { operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
 import { isAlive, silence } from "./lifecycle-device.ts";
 import { DeviceMap } from "./lifecycle-device-map.ts";
 import { Draft } from "./lifecycle-draft.ts";
+import { activeRollouts, claimsOn } from "./lifecycle-member.ts";
+import { keepAll, noPast, whatIsKept } from "./lifecycle-past.ts";
 import { plan, tellRollout } from "./lifecycle-plan.ts";
 import { emptySlot, found, landed, meant, put } from "./lifecycle-slot.ts";
 import type {
@@ -154,6 +156,8 @@ function forget(draft: Draft, name: string): Refusal | undefined {
       hint: "Revoke its host first: hostler identity host revoke",
     };
   }
+  const claims = claimsOn(device, activeRollouts(draft.state.rollouts));
+  keepAll(draft, whatIsKept(device, claims, { by: null, look: draft }));
   draft.forget(name);
   const message = `${name} is forgotten`;
   draft.tell({ what: "device-forgotten", device: name, rollout: null, message });
@@ -168,10 +172,10 @@ function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined
       message: `There is a rollout ${name} already`,
       expected: "a name that no rollout has",
       received: name,
-      hint: "hostler fleet rollout show says what it is; another one takes another name",
+      hint: `hostler fleet history ${name} says what it is; another one takes another --name`,
     };
   }
-  const refusal = makeRoom(draft);
+  const refusal = tooLong(spec) ?? makeRoom(draft);
   if (refusal !== undefined) return refusal;
   const numbers = [...draft.state.rollouts.values()].map(
     ({ record }) => meant(record)?.number ?? 0,
@@ -186,6 +190,7 @@ function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined
     forgiven: 0,
     round: 1,
     result: null,
+    past: noPast,
   };
   draft.writeRollout(newRollout(name), put(emptySlot, record));
   const message = `rollout ${name} of ${spec.version} is running`;
@@ -193,11 +198,24 @@ function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined
   return undefined;
 }
 
+function tooLong(spec: RolloutSpec): Refusal | undefined {
+  const { length } = JSON.stringify(spec);
+  if (length <= operatorLimits.specCharacters) return undefined;
+  return {
+    kind: "request",
+    message: "The rollout is not created",
+    expected: `at most ${operatorLimits.specCharacters} characters, with its manifest and names`,
+    received: `${length}`,
+    hint: "Name fewer devices, or give them a label and say --label",
+  };
+}
+
 const newRollout = (name: string): RolloutState => ({
   name,
   record: emptySlot,
   soaking: undefined,
   counts: undefined,
+  shown: undefined,
   troubled: [],
   waitsFor: "",
 });

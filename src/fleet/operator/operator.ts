@@ -34,6 +34,11 @@ import {
 
 /** Before a write that the store had no room for is tried again. */
 const STORE_RETRY: Milliseconds = 5_000;
+/**
+ * For so long after it has opened a store it writes as the version before it did: whoever goes back
+ * to that one finds what it can read.
+ */
+export const FORMAT_AFTER: Milliseconds = 600_000;
 
 export interface OperatorParts {
   readonly store: Store;
@@ -50,7 +55,10 @@ export interface OperatorParts {
   onFailure(failure: unknown): void;
 }
 
-type Rollouts = Collection<typeof rolloutCollection.schema, never>;
+type Rollouts = Collection<
+  typeof rolloutCollection.schema,
+  NonNullable<typeof rolloutCollection.former>["schema"]
+>;
 type LabelsOfDevices = Collection<typeof labelsCollection.schema, never>;
 type WriteEffect = Extract<FleetEffect, { readonly write: unknown }>;
 
@@ -275,6 +283,7 @@ export class FleetOperator {
     const { bucket, write } = wordsOf[effect.kind];
     const key = effect.kind === "write-rollout" ? effect.rollout : effect.device;
     try {
+      if (effect.kind === "write-rollout") await this.#commitFormat();
       onWrite(write, "before");
       const revision = await this.#putOnce({ bucket, key, ...this.#encoded(effect) });
       onWrite(write, "after");
@@ -291,6 +300,13 @@ export class FleetOperator {
       });
       throw error;
     }
+  }
+
+  /** Records of the version before go on being read; from now on none is written. */
+  async #commitFormat(): Promise<void> {
+    if (this.#rollouts.committed === rolloutCollection.version) return;
+    if (this.#parts.now() - this.#state.started < FORMAT_AFTER) return;
+    await this.#rollouts.commit();
   }
 
   #encoded(effect: WriteEffect): Pick<OneWrite, "value" | "operation" | "expect"> {

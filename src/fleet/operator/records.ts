@@ -12,7 +12,13 @@ import {
   markerSchema,
   statusSchema,
 } from "../protocol.ts";
-import { labelsSchema, rolloutCountsSchema, rolloutSpecSchema } from "../protocol-operator.ts";
+import {
+  labelsSchema,
+  operatorLimits,
+  rolloutCountsSchema,
+  rolloutSpecSchema,
+} from "../protocol-operator.ts";
+import { noPast } from "./lifecycle-past.ts";
 import { type RolloutRecord, rolloutPhases } from "./lifecycle-state.ts";
 
 /** What an operator remembers, and where; and what devices tell it there. */
@@ -38,7 +44,7 @@ export const fleetStoreBuckets: readonly BucketDefinition[] = [
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const positive = v.pipe(count, v.minValue(1));
 
-const rolloutRecordSchema: v.GenericSchema<unknown, RolloutRecord> = v.strictObject({
+const rolloutEntries = {
   name: v.string(),
   number: positive,
   phase: v.picklist(rolloutPhases),
@@ -48,12 +54,40 @@ const rolloutRecordSchema: v.GenericSchema<unknown, RolloutRecord> = v.strictObj
   forgiven: count,
   round: positive,
   result: v.nullable(rolloutCountsSchema),
+};
+
+/** Before what became of devices was kept. */
+const formerRolloutSchema: v.GenericSchema<unknown, Omit<RolloutRecord, "past">> = v.strictObject(
+  rolloutEntries,
+);
+
+const rolloutRecordSchema: v.GenericSchema<unknown, RolloutRecord> = v.strictObject({
+  ...rolloutEntries,
+  past: v.strictObject({
+    named: v.pipe(
+      v.array(
+        v.strictObject({
+          device: v.string(),
+          standing: v.picklist(["done", "failed", "superseded"]),
+          reason: v.string(),
+          by: v.nullable(v.string()),
+        }),
+      ),
+      v.maxLength(operatorLimits.past),
+    ),
+    unnamed: v.strictObject({ done: count, failed: count, superseded: count }),
+  }),
 });
 
 export const rolloutCollection = defineCollection({
   bucket: fleetBuckets.rollouts,
-  version: 1,
+  version: 2,
   schema: rolloutRecordSchema,
+  former: {
+    schema: formerRolloutSchema,
+    up: (record) => ({ ...record, past: noPast }),
+    down: ({ past: _past, ...record }) => record,
+  },
 });
 
 export const labelsCollection = defineCollection({

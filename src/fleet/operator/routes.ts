@@ -5,7 +5,13 @@ import { fleetApi, fleetStreams, operatorLimits, type RolloutView } from "../pro
 import { gauges } from "./gauges.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type { DeviceState, FleetEvent, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
-import { devicesInOrder, deviceView, rolloutsInOrder, rolloutView } from "./lifecycle-view.ts";
+import {
+  devicesInOrder,
+  deviceView,
+  membersOf,
+  rolloutsInOrder,
+  rolloutView,
+} from "./lifecycle-view.ts";
 import type { FleetOperator } from "./operator.ts";
 
 /** @throws ProblemError while another operator acts */
@@ -85,6 +91,18 @@ function readingRoutes(acting: Acting): readonly Route[] {
           return view === undefined ? [] : [view];
         }),
       }),
+    }),
+    defineRoute({
+      ...fleetApi.members,
+      run(_call, { rollout: name, after = "" }) {
+        const operator = acting();
+        rolloutOf(operator, name);
+        const all = membersOf(operator.state, operator.context, name);
+        const rest = all.filter(({ device }) => device > after);
+        const members = rest.slice(0, operatorLimits.page);
+        const next = rest.length > members.length ? (members.at(-1)?.device ?? null) : null;
+        return { members, total: all.length, next };
+      },
     }),
     defineRoute({
       ...fleetApi.rollout,

@@ -322,6 +322,7 @@ describe("pause, abort, supersede", () => {
       max_unavailable: { by: "count", count: 1 },
     });
     fleet.tell({ kind: "create", name: "summer", spec: next }).pass(2_000, ...boxes);
+    fleet.pass(2_000, ...boxes);
     const [first = ""] = told(fleet);
     fleet.completes(first);
     fleet.tell({ kind: "abort", rollout: "summer", reason: "no" }).pass(60_000, ...boxes);
@@ -336,7 +337,7 @@ describe("pause, abort, supersede", () => {
     }
     fleet.begin("lab", { select: { devices: null, labels: { site: "lab" } } });
     fleet.begin("named", { select: { devices: ["box-0", "box-1", "gone"], labels: {} } });
-    fleet.pass(2_000, ...boxes);
+    fleet.pass(2_000, ...boxes).pass(2_000, ...boxes);
     // box-1 is the later one's.
     expect(fleet.in("told")).toEqual(["box-0", "box-1", "box-3"]);
     expect(fleet.marker("box-1").rollout?.name).toBe("named");

@@ -3,8 +3,13 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { permitsDevice } from "../../../src/fleet/operator/daemon.ts";
 import { HappeningBook } from "../../../src/fleet/operator/event-book.ts";
 import { phaseOf } from "../../../src/fleet/operator/lifecycle-device.ts";
+import { noPast } from "../../../src/fleet/operator/lifecycle-past.ts";
 import { emptySlot, meant } from "../../../src/fleet/operator/lifecycle-slot.ts";
-import { FleetOperator, type OperatorParts } from "../../../src/fleet/operator/operator.ts";
+import {
+  FleetOperator,
+  FORMAT_AFTER,
+  type OperatorParts,
+} from "../../../src/fleet/operator/operator.ts";
 import {
   fleetStoreBuckets,
   RecordRefused,
@@ -21,7 +26,7 @@ import {
 import { MemoryStore } from "../../../src/store/memory-store.ts";
 import { type PutOptions, type Store, StoreError } from "../../../src/store/store.ts";
 import { builds, heartbeatOf, hex, statusOf } from "../../support/fleet-operator/device-life.ts";
-import { operatorSettings, specOf } from "../../support/fleet-operator/fleet-life.ts";
+import { FleetLife, operatorSettings, specOf } from "../../support/fleet-operator/fleet-life.ts";
 import { rejectionOf, waitFor } from "../../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
@@ -234,6 +239,27 @@ describe("an operator over its store", () => {
     await operator.stop();
     expect((await rejectionOf(written)).message).toContain("this operator does not act");
     expect(await world.memory.get(fleetBuckets.rollouts, "spring")).toBeUndefined();
+  });
+
+  test("rollouts of the version before are read, and written so for a while", async () => {
+    await using world = new World();
+    const { past: _past, ...before } = new FleetLife().begin("spring").record("spring");
+    await world.put(fleetBuckets.rollouts, "spring", { version: 1, value: before });
+    const operator = await world.open();
+    const versionOf = async () => {
+      const { value = "{}" } = (await world.memory.get(fleetBuckets.rollouts, "spring")) ?? {};
+      return (JSON.parse(value) as { readonly version: number }).version;
+    };
+    world.pass(FORMAT_AFTER - 1);
+    await operator.post({ kind: "pause", rollout: "spring", reason: "a look" }).written;
+    expect(await versionOf()).toBe(1);
+    world.pass(1);
+    await operator.post({ kind: "resume", rollout: "spring", retry: false }).written;
+    expect(await versionOf()).toBe(2);
+    await operator.stop();
+    const next = await world.open();
+    const spring = next.state.rollouts.get("spring");
+    expect(spring && meant(spring.record)).toMatchObject({ phase: "running", past: noPast });
   });
 
   test("a store without room: it is said, and tried again", async () => {

@@ -10,7 +10,16 @@ import { temporaryFolder } from "../../support/temporary-folder.ts";
 const view: RolloutView = {
   ...{ name: "spring", number: 1, phase: "running", reason: null, version: "1.1.0" },
   ...{ wave: 1, waves: 3, wave_devices: 5, max_unavailable: 4, waits_for: null, named: [] },
-  counts: { members: 40, done: 3, failed: 0, flight: 2, waiting: 35, away: 0, unfit: 0 },
+  counts: {
+    members: 40,
+    done: 3,
+    failed: 0,
+    flight: 2,
+    waiting: 35,
+    away: 0,
+    unfit: 0,
+    superseded: 0,
+  },
 };
 
 test("a rollout in one line: how far, and what it waits for", () => {

@@ -1,5 +1,6 @@
 /** An operator's process over a simulated store: it reads back what it does not know, and dies. */
 import { newFleet, step } from "../../../../src/fleet/operator/lifecycle.ts";
+import { noPast } from "../../../../src/fleet/operator/lifecycle-past.ts";
 import type {
   DeviceEvent,
   FleetEffect,
@@ -15,7 +16,7 @@ import {
   type Heartbeat,
   type Marker,
 } from "../../../../src/fleet/protocol.ts";
-import type { Labels } from "../../../../src/fleet/protocol-operator.ts";
+import { type Labels, operatorLimits } from "../../../../src/fleet/protocol-operator.ts";
 import type { SeededChance } from "../../chance.ts";
 import type { SimulatedEntry, SimulatedStore } from "./store.ts";
 
@@ -26,6 +27,8 @@ export interface OperatorFaults {
   readonly forgetsLost?: boolean;
   /** A rollout has more places than it should. */
   readonly givesMorePlaces?: boolean;
+  /** What becomes of a device is not kept for the rollout that gave it. */
+  readonly forgetsPast?: boolean;
 }
 
 export interface OperatorWorld {
@@ -49,6 +52,11 @@ const buckets = {
   "write-labels": fleetBuckets.labels,
   "write-rollout": fleetBuckets.rollouts,
 } as const;
+
+/** Nobody else has room in it. */
+const fullPast = Array.from({ length: operatorLimits.past }, (_value, index) => ({
+  ...{ device: `ghost-${index}`, standing: "failed", reason: "", by: null },
+}));
 
 const RETRY = 2_000;
 const INCARNATION = "incarnation";
@@ -181,9 +189,18 @@ export class SimulatedOperator {
       },
     });
     this.state = outcome.state;
+    if (world.faults.forgetsPast === true) this.#forgetPast();
     for (const effect of outcome.effects) this.#perform(effect);
     this.#wake(outcome.wakeAt);
     return outcome;
+  }
+
+  /** As though all of them had been counted, and none named. */
+  #forgetPast(): void {
+    for (const { record } of this.state?.rollouts.values() ?? []) {
+      const { stored } = record;
+      if (stored !== undefined) Object.assign(stored, { past: { ...noPast, named: fullPast } });
+    }
   }
 
   #perform(effect: FleetEffect): void {

@@ -5,6 +5,7 @@
  * two writes. The same seed gives the same run.
  *
  * No commit is written without the candidate's own heartbeat, heard by the process that writes it.
+ * No marker is written over another rollout's before what that one led to is durable.
  * No version runs as the canonical one that nobody committed. No rollout has more devices at once
  * on their way from the commit to the end than may be unavailable. After some time of trouble the
  * world becomes kind: then every rollout ends, and every device runs what it is to run.
@@ -13,7 +14,11 @@ import { phaseOf } from "../../../../src/fleet/operator/lifecycle-device.ts";
 import { meant } from "../../../../src/fleet/operator/lifecycle-slot.ts";
 import type { OperatorSettings } from "../../../../src/fleet/operator/lifecycle-state.ts";
 import { type Build, fleetBuckets, type Marker } from "../../../../src/fleet/protocol.ts";
-import type { Amount, RolloutSpec } from "../../../../src/fleet/protocol-operator.ts";
+import {
+  type Amount,
+  operatorLimits,
+  type RolloutSpec,
+} from "../../../../src/fleet/protocol-operator.ts";
 import { SeededChance } from "../../chance.ts";
 import { Agenda } from "../../simulation/agenda.ts";
 import { type DeviceWorld, SimulatedDevice } from "./device.ts";
@@ -43,6 +48,8 @@ export interface FleetSimulationResult {
   readonly commits: number;
   readonly paused: number;
   readonly mostUnavailable: number;
+  /** Markers that were written over another rollout's. */
+  readonly remembered: number;
 }
 
 const TRACE_LENGTH = 200;
@@ -102,7 +109,7 @@ class Simulation implements DeviceWorld, OperatorWorld {
   readonly #most = new Map<string, number>();
   #rollouts = 0;
   #drawn = 0;
-  #counts = { events: 0, commits: 0, paused: 0, mostUnavailable: 0 };
+  #counts = { events: 0, commits: 0, paused: 0, mostUnavailable: 0, remembered: 0 };
 
   constructor(options: FleetSimulationOptions) {
     this.chance = new SeededChance(options.seed);
@@ -348,8 +355,11 @@ class Simulation implements DeviceWorld, OperatorWorld {
 
   onMarker(device: string, marker: Marker, operator: SimulatedOperator): void {
     const { commit, build, transaction, rollout } = marker;
-    if (commit === null) return;
     const present = this.store.get(fleetBuckets.markers, device)?.value as Marker | undefined;
+    if (commit === null) {
+      this.#checkRemembered(device, { present, next: marker }, operator);
+      return;
+    }
     const isAgain = present?.transaction === transaction && present.commit !== null;
     const isNew = !this.#committed.has(`${device} ${transaction}`);
     if (isNew && !isAgain) {
@@ -365,6 +375,34 @@ class Simulation implements DeviceWorld, OperatorWorld {
     this.#committed.add(`${device} ${transaction}`);
     this.#committed.add(`${device} ${build.digest}`);
     this.#checkUnavailable(rollout?.name);
+  }
+
+  /** What the rollout before it did with this device, in what the store has acknowledged. */
+  #checkRemembered(
+    device: string,
+    { present, next }: { readonly present: Marker | undefined; readonly next: Marker },
+    { state }: SimulatedOperator,
+  ): void {
+    const before = present?.rollout?.name;
+    if (before === undefined || before === next.rollout?.name) return;
+    const record = state?.rollouts.get(before)?.record;
+    const known = state?.devices.get(device);
+    // Of one that the store has forgotten, or brought back, nobody knows.
+    if (record?.stored === undefined || known?.marker.stored?.transaction !== present?.transaction)
+      return;
+    const end = known?.status?.value;
+    if (end?.transaction !== present?.transaction) return;
+    const kept = record.stored.past.named.find((one) => one.device === device);
+    const isCrowded = this.#names.length > operatorLimits.past;
+    if (kept === undefined && isCrowded && record.stored.past.named.length >= operatorLimits.past)
+      return;
+    if (kept === undefined) {
+      throw new InvariantBroken(`${before} has forgotten what it did with ${device}`);
+    }
+    if ((end?.phase === "done") !== (kept.standing === "done")) {
+      throw new InvariantBroken(`${before} has ${device} as ${kept.standing}, it is ${end?.phase}`);
+    }
+    this.#counts.remembered += 1;
   }
 
   /** By what devices and the store have, whatever the operator believes. */
