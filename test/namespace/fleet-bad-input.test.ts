@@ -87,5 +87,9 @@ describe("an operator", () => {
     for (const word of ["servers", "credentials", "replicas", "more", "key_file"]) {
       expect(stderr).toContain(word);
     }
+    writeFileSync(file, '[store]\nservers = ["nats://10.0.0.1:4222"]\n');
+    const plain = await runHostler(["fleet", "operator", "--config", file]);
+    expect(plain.exitCode).toBe(100);
+    expect(plain.stderr).toContain("store.servers[0]");
   });
 });

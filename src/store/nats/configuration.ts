@@ -4,6 +4,7 @@ import { list, type Report, table, value } from "../../toml/configuration-reader
 import type { TomlTable } from "../../toml/toml-tree.ts";
 import type { Credentials } from "./credentials.ts";
 import { type DurabilityProof, isMonitoringAddress } from "./durability.ts";
+import { isServerAddress } from "./server-address.ts";
 
 /** `[store]` of a role that keeps what it knows in NATS, as TOML says it. Pure. */
 
@@ -26,8 +27,11 @@ export interface SharedStoreConfiguration extends NatsPlace {
 /** Going over it is a refusal that a test shows. */
 export const mostNatsServers = 16;
 
+const serverWords =
+  '"tls://HOST:PORT", without a user; on loopback "nats://127.0.0.1:PORT" as well';
+
 const placeReaders = {
-  servers: list(value('"tls://HOST:PORT"', nonEmptyText), {
+  servers: list(value(serverWords, v.pipe(v.string(), v.check(isServerAddress))), {
     expected: `an array of 1 to ${mostNatsServers} addresses such as "tls://nats.example:4222"`,
     least: 1,
     most: mostNatsServers,

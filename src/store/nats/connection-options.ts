@@ -2,6 +2,7 @@ import type { NodeConnectionOptions } from "@nats-io/transport-node";
 import type { Milliseconds } from "../../units/units.ts";
 import { refused } from "../store.ts";
 import { authenticatorOf, type Credentials } from "./credentials.ts";
+import { isLoopbackServer } from "./server-address.ts";
 
 /** Where NATS is, and who we are to it. */
 export interface NatsAddress {
@@ -65,8 +66,10 @@ export function optionsOf(
 ): NodeConnectionOptions {
   const { servers, credentials, tls, inboxPrefix, program } = address;
   if (servers.length === 0) throw refused("an address of a NATS server", "none");
-  const isPlain = servers.every(isLoopback) && tls === undefined;
-  const remote = servers.find((server) => !isLoopback(server) && !server.startsWith("tls://"));
+  const isPlain = servers.every(isLoopbackServer) && tls === undefined;
+  const remote = servers.find(
+    (server) => !isLoopbackServer(server) && !server.startsWith("tls://"),
+  );
   if (remote !== undefined) throw refused("tls:// off loopback", remote.slice(0, 200));
   const authenticator = authenticatorOf(credentials, onTrouble);
   return {
@@ -95,8 +98,4 @@ export function optionsOf(
     // What a server says of its fellows has no TLS address that was checked.
     ignoreClusterUpdates: true,
   };
-}
-
-function isLoopback(server: string): boolean {
-  return /^([a-z]+:\/\/)?(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?\/?$/.test(server);
 }

@@ -14,6 +14,7 @@ import {
   type StreamFacts,
 } from "../../../src/store/nats/durability.ts";
 import { deliveryOf } from "../../../src/store/nats/nats-watch.ts";
+import { isServerAddress } from "../../../src/store/nats/server-address.ts";
 import { bucket } from "../../support/embedded-store.ts";
 
 describe("the stream of a bucket", () => {
@@ -102,6 +103,15 @@ describe("what an acknowledgement is worth", () => {
     expect(good.filter(isMonitoringAddress)).toEqual(good);
     expect(bad.filter(isMonitoringAddress)).toEqual([]);
   });
+});
+
+test("a server is spoken to over TLS, or on loopback", () => {
+  const good = ["tls://a.example:4222", "tls://10.0.0.1", "tls://[fe80::1]:4222", "localhost"];
+  good.push("nats://127.0.0.1:4222", "tls://127.0.0.1:4222", "[::1]:4222", "nats://localhost/");
+  const bad = ["nats://10.0.0.1:4222", "10.0.0.1:4222", "tls://", "tls://a b", "http://localhost"];
+  bad.push("tls://a:70000", "nats://127.0.0.1:70000", "tls://user:word@a:4222", "tls://a/b", "");
+  expect(good.filter(isServerAddress)).toEqual(good);
+  expect(bad.filter(isServerAddress)).toEqual([]);
 });
 
 describe("a delivery", () => {

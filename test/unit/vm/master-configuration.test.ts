@@ -71,6 +71,18 @@ test("all mistakes, each in its place", () => {
   );
 });
 
+test("a server that would be spoken to without TLS", () => {
+  const outcome = parse('[store]\nservers = ["tls://a.example:4222", "nats://10.0.0.1:4222"]');
+  if (outcome.kind !== "refused") throw new Error("It was taken");
+  expect(outcome.errors).toEqual([
+    expect.objectContaining({
+      key_path: "store.servers[1]",
+      expected: expect.stringContaining('"tls://HOST:PORT"'),
+      received: expect.stringContaining("nats://10.0.0.1:4222"),
+    }),
+  ]);
+});
+
 test("what means something together alone", () => {
   const outcome = parse(`
     [store]
