@@ -60,6 +60,32 @@ export function systemdGuest(scenario: LiveUpdateScenario): Promise<LiveUpdateRu
 }
 
 async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskContent> {
+  const content = await systemdContent(folder);
+  return {
+    ...content,
+    trees: {
+      ...content.trees,
+      "/boot/vmlinuz": kernel.path,
+      "/usr/bin/hostler-faults": hostlerWithFaults(),
+    },
+    files: {
+      ...content.files,
+      "/etc/systemd/system/hostler-stage.service": ownFile("hostler-stage.service"),
+    },
+    links: { ...content.links, ...startedAtBoot("hostler-stage.service") },
+  };
+}
+
+/** That the unit is started with the guest. */
+export function startedAtBoot(unit: string): Record<string, string> {
+  return { [`/etc/systemd/system/multi-user.target.wants/${unit}`]: `../${unit}` };
+}
+
+/**
+ * A root whose first process is systemd, with our program in it, and nothing of a test's.
+ * @param folder for files that are made for it; gone when the disk is written
+ */
+export async function systemdContent(folder: string): Promise<DiskContent> {
   const tree = await fetchDebianTree(release);
   const links = Object.entries(busyboxLinks("/usr/bin"));
   const masks = maskedUnits.map((name) => [`/etc/systemd/system/${name}`, "/dev/null"]);
@@ -67,15 +93,12 @@ async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskCon
     folders: ["dev", "proc", "sys", "run", "tmp", "root", "var/log/journal", "scenario"],
     trees: {
       "/": tree,
-      "/boot/vmlinuz": kernel.path,
       // Without the libraries of this machine: those of that release serve an older program.
       "/usr/bin/hostler": hostler(),
-      "/usr/bin/hostler-faults": hostlerWithFaults(),
       "/usr/bin/busybox": "/bin/busybox",
     },
     files: {
       ...(await commonFiles(folder)),
-      "/etc/systemd/system/hostler-stage.service": ownFile("hostler-stage.service"),
       "/etc/systemd/journald.conf": journalConfiguration,
       "/etc/machine-id": `${"5".repeat(32)}\n`,
       "/etc/os-release": "ID=guest\nNAME=guest\n",
@@ -87,8 +110,6 @@ async function rootContent(kernel: GuestKernel, folder: string): Promise<DiskCon
       "/lib": "usr/lib",
       "/lib64": "usr/lib64",
       "/etc/systemd/system/default.target": "/usr/lib/systemd/system/multi-user.target",
-      "/etc/systemd/system/multi-user.target.wants/hostler-stage.service":
-        "../hostler-stage.service",
       ...Object.fromEntries(masks),
       ...commonLinks,
       ...Object.fromEntries(links.filter(([place]) => !shutdownPrograms.test(place))),
