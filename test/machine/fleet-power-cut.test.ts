@@ -46,7 +46,7 @@ async function makeVersions() {
     first: { version: JSON.parse(stdout).version as string },
     second: await buildVersion("0.2.0"),
     third: await buildVersion("0.3.0"),
-    bad: await buildVersion("0.4.0", badEntry),
+    bad: await buildVersion("0.4.0", { entry: badEntry }),
   };
 }
 type Versions = Awaited<ReturnType<typeof makeVersions>>;
