@@ -15,7 +15,7 @@ export function statusOf(
     ...("endingCause" in life && life.phase !== "reverting" && { cause: life.endingCause }),
     ...{ current, previous, step, boot, floor },
     candidate: candidateOf(state),
-    progress: life.phase === "staging" ? state.progress : null,
+    progress: "marker" in life ? state.progress : null,
     last_words: "lastWords" in life ? life.lastWords : null,
     architecture: device.architecture,
     libc: device.libc,

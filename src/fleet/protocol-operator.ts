@@ -36,6 +36,8 @@ export const operatorLimits = {
   pastReason: 160,
   /** Characters of a rollout as it is asked for: with all that is remembered, one stored value. */
   specCharacters: 300 * 1024,
+  /** Rollouts that have numbers of their own in /metrics. */
+  measured: 100,
   /** Bytes of a request. */
   requestBytes: 2 * 1024 * 1024,
 } as const;
@@ -65,6 +67,22 @@ export const amountSchema = v.variant("by", [
   }),
 ]);
 export type Amount = v.InferOutput<typeof amountSchema>;
+
+/**
+ * Waves say how many devices in all, so they rise; a number and a part are not compared.
+ * @returns the one that does not, beside the one before it, for people
+ */
+export function fallingWave(waves: readonly Amount[]): string | undefined {
+  const last: { count?: number; percent?: number } = {};
+  for (const wave of waves) {
+    const size = wave.by === "count" ? wave.count : wave.percent;
+    const before = last[wave.by];
+    const sign = wave.by === "percent" ? "%" : "";
+    if (before !== undefined && size <= before) return `${size}${sign} after ${before}${sign}`;
+    last[wave.by] = size;
+  }
+  return undefined;
+}
 
 const minuteOfDay = v.pipe(count, v.maxValue(1_440));
 
@@ -235,6 +253,16 @@ export const happeningSchema = v.strictObject({
 });
 export type ToldHappening = v.InferOutput<typeof happeningSchema>;
 
+/** A number as Prometheus knows it; those of one name follow each other. */
+export const fleetSampleSchema = v.strictObject({
+  name: v.string(),
+  help: v.string(),
+  type: v.picklist(["gauge", "counter"]),
+  labels: v.record(v.string(), v.string()),
+  value: v.number(),
+});
+export type FleetSampleView = v.InferOutput<typeof fleetSampleSchema>;
+
 const named = v.strictObject({ rollout: nameSchema });
 const nothing = v.object({});
 
@@ -336,7 +364,12 @@ export const fleetApi = {
     summary: "Begins to give a version to devices",
     permission: "rollout",
     mutates: true,
-    input: v.strictObject({ name: nameSchema, spec: rolloutSpecSchema }),
+    input: v.strictObject({
+      name: nameSchema,
+      spec: rolloutSpecSchema,
+      /** Devices that it names may be such as were never heard. */
+      allow_unknown: v.optional(v.boolean()),
+    }),
     output: rolloutViewSchema,
   },
   eventsKept: {
@@ -359,9 +392,7 @@ export const fleetApi = {
     permission: "view",
     mutates: false,
     input: nothing,
-    output: v.strictObject({
-      metrics: v.array(v.strictObject({ name: v.string(), help: v.string(), value: v.number() })),
-    }),
+    output: v.strictObject({ metrics: v.array(fleetSampleSchema) }),
   },
   pause: {
     name: "fleet.rollout.pause",

@@ -69,6 +69,27 @@ export class MetricsRegistry {
     };
   }
 
+  /** What is read anew each time that it is told: what has gone since is not told any more. */
+  collect(
+    description: Pick<Describe, "name" | "help">,
+    type: "gauge" | "counter",
+    read: () => readonly { readonly labels: Labels; readonly value: number }[],
+  ): void {
+    this.#add(description.name, {
+      write: () => [
+        ...head(description, type),
+        ...read()
+          .slice(0, SERIES_LIMIT)
+          .map(({ labels, value }) => {
+            const words = Object.entries(labels).map(
+              ([name, text]) => `${name}="${escapeLabel(text)}"`,
+            );
+            return `${description.name}${inBraces(words.join(","))} ${value}`;
+          }),
+      ],
+    });
+  }
+
   histogram(description: Describe, bounds: readonly number[] = LATENCY_BUCKETS): Histogram {
     const series = new Series(description, () => ({
       counts: Array<number>(bounds.length + 1).fill(0),

@@ -136,7 +136,7 @@ describe("an operator", () => {
       ...{ exitCode: 0, stderr: expect.stringContaining("Devices check") },
       stdout: expect.stringContaining("complete"),
     });
-    await fleet.ask(...fleet.rollout("--name", "summer", "--device", "nobody"));
+    await fleet.ask(...fleet.rollout("--name", "summer", "--device", "nobody", "--allow-unknown"));
     await fleet.ask("pause", "summer", "--reason", "a look");
     const paused = await fleet.tries("watch", "summer");
     expect([paused.exitCode, paused.stdout.includes("summer: a look")]).toEqual([111, true]);

@@ -1,8 +1,15 @@
-import { renderTable } from "../../command-line/table.ts";
+import { renderFacts, renderTable, renderTableWithin } from "../../command-line/table.ts";
 import { escapeControls } from "../../logging/format.ts";
+import { formatBytes } from "../../units/bytes.ts";
 import { formatDuration } from "../../units/units.ts";
-import type { DeviceStatus, RoleHealth } from "../protocol.ts";
-import type { DeviceView, RolloutView, ToldHappening } from "../protocol-operator.ts";
+import type { Build, DeviceStatus, Heartbeat, RoleHealth } from "../protocol.ts";
+import type {
+  DeviceView,
+  FleetSampleView,
+  RolloutMember,
+  RolloutView,
+  ToldHappening,
+} from "../protocol-operator.ts";
 
 /** What an operator's answers look like to people. */
 
@@ -11,7 +18,8 @@ export function renderEvent(id: string, { what, message, time }: ToldHappening):
   return `${[when, id, what, message].map(escapeControls).join(" ")}\n`;
 }
 
-export function renderDevices(devices: readonly DeviceView[]): string {
+/** @param width of the terminal; undefined where it is none */
+export function renderDevices(devices: readonly DeviceView[], width?: number): string {
   if (devices.length === 0) return "no device was heard yet\n";
   const columns = ["DEVICE", "STANDING", "HEARD", "RUNS", "TO BE", "UPGRADE", "ROLLOUT", "LABELS"];
   const rows = devices.map((device) => [
@@ -24,12 +32,52 @@ export function renderDevices(devices: readonly DeviceView[]): string {
     device.rollout ?? "-",
     labelsText(device.labels),
   ]);
-  return renderTable(columns, rows);
+  return renderTableWithin(columns, rows, width);
+}
+
+/** One device, with all that it says of itself. */
+export function renderDevice(
+  view: DeviceView,
+  told: {
+    readonly status: DeviceStatus | null;
+    readonly heartbeat: Heartbeat | null;
+    readonly width: number | undefined;
+  },
+): string {
+  const { status, heartbeat, width } = told;
+  const build = (one: Build | null) => (one === null ? "-" : `${one.version} ${one.digest}`);
+  const { current_version: version, current_digest: digest, target_version: target } = view;
+  const heard = view.heard_ms === null ? "" : `, heard ${formatDuration(view.heard_ms)} ago`;
+  const facts: (readonly [string, string])[] = [
+    ["DEVICE", view.name],
+    ["STANDING", `${view.standing}${heard}${view.healthy === false ? ", unhealthy" : ""}`],
+    ["RUNS", version === null || digest === null ? "-" : build({ version, digest })],
+    ["PREVIOUS", build(status?.previous ?? null)],
+    ["FLOOR", status?.floor ?? "-"],
+    ["TO BE", target ?? "-"],
+    ["ROLLOUT", view.rollout ?? "-"],
+    ["UPGRADE", upgradeText(view)],
+    ["FETCHED", fetchedText(status)],
+    ["MACHINE", status === null ? "-" : `${status.architecture}, ${status.libc}`],
+    ["EXECUTOR", status?.executor ?? "-"],
+    ["BOOT", heartbeat?.boot ?? status?.boot ?? "-"],
+    ["LABELS", labelsText(view.labels)],
+  ];
+  return renderFacts(facts, width);
+}
+
+/** "2.1 MiB for 45 MiB": the less, the more of it was here already. */
+function fetchedText(status: DeviceStatus | null): string {
+  const progress = status?.progress ?? null;
+  if (progress === null) return "-";
+  const { fetched_bytes: fetched, of_bytes: all, again_bytes: again } = progress;
+  const twice = again === 0 ? "" : `, ${formatBytes(again)} of them again`;
+  return `${formatBytes(fetched)} for ${formatBytes(all)}${twice}`;
 }
 
 function upgradeText({ upgrade, progress_percent: percent, reason }: DeviceView): string {
   const far = percent === null ? upgrade : `${upgrade} ${percent} %`;
-  return reason === null ? far : `${far}: ${escapeControls(reason)}`;
+  return reason === null ? far : `${far}: ${reason}`;
 }
 
 export function labelsText(labels: Readonly<Record<string, string>>): string {
@@ -38,15 +86,15 @@ export function labelsText(labels: Readonly<Record<string, string>>): string {
 }
 
 /** What runs on it, and from which file. */
-export function renderRoles(roles: readonly RoleHealth[]): string {
+export function renderRoles(roles: readonly RoleHealth[], width?: number): string {
   if (roles.length === 0) return "";
   const rows = roles.map(({ role, digest, healthy, reason }) => [
-    escapeControls(role),
+    role,
     digest?.slice(0, 12) ?? "-",
     healthy ? "yes" : "no",
-    reason === null ? "-" : escapeControls(reason),
+    reason ?? "-",
   ]);
-  return `\n${renderTable(["ROLE", "DIGEST", "HEALTHY", "WHY"], rows)}`;
+  return `\n${renderTableWithin(["ROLE", "DIGEST", "HEALTHY", "WHY"], rows, width)}`;
 }
 
 /** Its last words, when there are any. */
@@ -59,7 +107,17 @@ export function renderStatus(status: DeviceStatus | null): string {
 
 export function renderRollouts(rollouts: readonly RolloutView[]): string {
   if (rollouts.length === 0) return "nothing was rolled out yet\n";
-  const columns = ["ROLLOUT", "VERSION", "PHASE", "WAVE", "DONE", "UNDER WAY", "FAILED", "AWAY"];
+  const columns = [
+    "ROLLOUT",
+    "VERSION",
+    "PHASE",
+    "WAVE",
+    "DONE",
+    "UNDER WAY",
+    "FAILED",
+    "AWAY",
+    "SUPERSEDED",
+  ];
   const rows = rollouts.map(({ name, version, phase, wave, waves, counts }) => [
     name,
     version,
@@ -69,12 +127,49 @@ export function renderRollouts(rollouts: readonly RolloutView[]): string {
     String(counts.flight),
     String(counts.failed),
     String(counts.away),
+    String(counts.superseded),
   ]);
   const why = rollouts.flatMap(({ name, reason, waits_for: waitsFor }) => [
     ...(reason === null ? [] : [`${name}: ${escapeControls(reason)}\n`]),
-    ...(waitsFor === null ? [] : [`${name} waits for ${waitsFor}\n`]),
+    ...(waitsFor === null ? [] : [`${name} waits for ${escapeControls(waitsFor)}\n`]),
   ]);
   return renderTable(columns, rows) + why.join("");
+}
+
+const standingWords = {
+  done: "done",
+  failed: "failed",
+  flight: "under way",
+  returning: "taken back",
+  waiting: "waiting",
+  away: "away",
+  unfit: "can not have it",
+  superseded: "superseded",
+} satisfies Record<RolloutMember["standing"], string>;
+
+/** Those that somebody looks for come first. */
+const order: readonly RolloutMember["standing"][] = [
+  ...(["failed", "flight", "returning", "waiting", "away", "unfit"] as const),
+  ...(["done", "superseded"] as const),
+];
+/** Devices of one standing that people are told; `--json` has all. */
+export const SHOWN_MEMBERS = 50;
+
+/** A rollout's devices, and what became of each. */
+export function renderMembers(members: readonly RolloutMember[], width?: number): string {
+  if (members.length === 0) return "";
+  const groups = Map.groupBy(members, ({ standing }) => standing);
+  const shown = order.flatMap((standing) => (groups.get(standing) ?? []).slice(0, SHOWN_MEMBERS));
+  const rows = shown.map(({ device, standing, reason, superseded_by: by }) => {
+    const now = by === null ? [] : [`rollout ${by} has it now`];
+    const why = [...(reason === null ? [] : [reason]), ...now].join("; ");
+    return [device, standingWords[standing], why === "" ? "-" : why];
+  });
+  const left = order.flatMap((standing) => {
+    const more = (groups.get(standing)?.length ?? 0) - SHOWN_MEMBERS;
+    return more > 0 ? [`${more} more ${standingWords[standing]}: --json has all\n`] : [];
+  });
+  return `\n${renderTableWithin(["DEVICE", "STANDING", "WHY"], rows, width)}${left.join("")}`;
 }
 
 export function renderNamed({ named }: RolloutView): string {
@@ -85,4 +180,23 @@ export function renderNamed({ named }: RolloutView): string {
     escapeControls(reason),
   ]);
   return `\n${renderTable(["DEVICE", "STANDING", "WHY"], rows)}`;
+}
+
+/** As Prometheus reads them: https://prometheus.io/docs/instrumenting/exposition_formats/ */
+export function renderMetrics(samples: readonly FleetSampleView[]): string {
+  return [...Map.groupBy(samples, ({ name }) => name)]
+    .flatMap(([name, all]) => {
+      const { help = "", type = "gauge" } = all[0] ?? {};
+      const lines = all.map(({ labels, value }) => `${name}${labelsInBraces(labels)} ${value}`);
+      return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines];
+    })
+    .map((line) => `${line}\n`)
+    .join("");
+}
+
+function labelsInBraces(labels: Readonly<Record<string, string>>): string {
+  const words = Object.entries(labels).map(
+    ([name, value]) => `${name}="${value.replace(/["\\]/g, "\\$&").replaceAll("\n", "\\n")}"`,
+  );
+  return words.length === 0 ? "" : `{${words.join(",")}}`;
 }

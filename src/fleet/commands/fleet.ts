@@ -1,19 +1,27 @@
 import { AuthorityClient } from "../../authority/client.ts";
-import { type ClientFlags, placeOf, show } from "../../authority/commands/client-flags.ts";
+import {
+  type ClientFlags,
+  placeOf,
+  show as showAnswer,
+} from "../../authority/commands/client-flags.ts";
 import { printJson, printJsonLine, printText, tellText } from "../../command-line/output.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import {
   type DeviceView,
   fleetApi,
   fleetStreams,
+  type RolloutMember,
   type RolloutSpec,
   type ToldHappening,
 } from "../protocol-operator.ts";
+import { expectedOperator } from "./expected-operator.ts";
 import {
   labelsText,
+  renderDevice,
   renderDevices,
   renderEvent,
-  renderNamed,
+  renderMembers,
+  renderMetrics,
   renderRoles,
   renderRollouts,
   renderStatus,
@@ -21,6 +29,9 @@ import {
 import { type ManifestFlags, type RolloutFlags, readLabels, readRollout } from "./rollout-words.ts";
 
 /** What a command asks a fleet's operator, and how it prints the answer. */
+
+const show: typeof showAnswer = (flags, ask, render) =>
+  showAnswer({ daemon: expectedOperator, ...flags }, ask, render);
 
 interface DeviceFlags extends ClientFlags {
   readonly device: string;
@@ -30,7 +41,7 @@ interface OneRolloutFlags extends ClientFlags {
 }
 
 export async function runDevices(flags: ClientFlags): Promise<number> {
-  using client = await AuthorityClient.connect(placeOf(flags));
+  using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
   const devices: DeviceView[] = [];
   for (let after: string | null = ""; after !== null; ) {
     const input: { after?: string } = after === "" ? {} : { after };
@@ -42,7 +53,7 @@ export async function runDevices(flags: ClientFlags): Promise<number> {
     after = page.next;
   }
   if (flags.json) await printJson({ devices });
-  else await printText(renderDevices(devices));
+  else await printText(renderDevices(devices, process.stdout.columns));
   return ExitCode.done;
 }
 
@@ -52,7 +63,9 @@ export async function runShow(flags: DeviceFlags): Promise<number> {
     flags,
     (client) => client.call(fleetApi.device, { device }),
     ({ device: view, status, canonical }) =>
-      renderDevices([view]) + renderRoles(canonical?.roles ?? []) + renderStatus(status),
+      renderDevice(view, { status, heartbeat: canonical, width: process.stdout.columns }) +
+      renderRoles(canonical?.roles ?? [], process.stdout.columns) +
+      renderStatus(status),
   );
 }
 
@@ -81,6 +94,7 @@ export async function runForget(flags: DeviceFlags): Promise<number> {
 interface BeginFlags extends ClientFlags, ManifestFlags {
   readonly root: string | undefined;
   readonly follow: boolean;
+  readonly "allow-unknown": boolean;
 }
 
 export async function runRollout(flags: BeginFlags & RolloutFlags): Promise<number> {
@@ -90,7 +104,8 @@ export async function runRollout(flags: BeginFlags & RolloutFlags): Promise<numb
 
 /** Before anything is sent the release is checked, where a root set is at hand. */
 async function begin(flags: BeginFlags, name: string, spec: RolloutSpec): Promise<number> {
-  const { root, follow, json } = flags;
+  const { root, follow, json, "allow-unknown": allowed } = flags;
+  const input = { name, spec, ...(allowed && { allow_unknown: true }) };
   if (root !== undefined) {
     const { checkManifest } = await import("./artifact-verify.ts");
     await checkManifest({ ...spec, root });
@@ -98,14 +113,14 @@ async function begin(flags: BeginFlags, name: string, spec: RolloutSpec): Promis
     tellText("Devices check the release's signature; --root FILE has it checked here as well\n");
   }
   if (follow) {
-    using client = await AuthorityClient.connect(placeOf(flags));
-    await client.call(fleetApi.create, { name, spec });
+    using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
+    await client.call(fleetApi.create, input);
     const { runWatch } = await import("./watch.ts");
     return await runWatch({ ...flags, rollout: name, timeout: undefined });
   }
   return await show(
     flags,
-    (client) => client.call(fleetApi.create, { name, spec }),
+    (client) => client.call(fleetApi.create, input),
     (view) => renderRollouts([view]),
   );
 }
@@ -166,15 +181,34 @@ export async function runHistory(
   }
   return await show(
     flags,
-    (client) => client.call(fleetApi.rollout, { rollout }),
-    ({ rollout: view }) => renderRollouts([view]) + renderNamed(view),
+    async (client) => {
+      const answer = await client.call(fleetApi.rollout, { rollout });
+      return { ...answer, members: await allMembers(client, rollout) };
+    },
+    ({ rollout: view, members }) =>
+      renderRollouts([view]) + renderMembers(members, process.stdout.columns),
   );
+}
+
+async function allMembers(client: AuthorityClient, rollout: string): Promise<RolloutMember[]> {
+  const members: RolloutMember[] = [];
+  for (let after: string | null = ""; after !== null; ) {
+    const input: { rollout: string; after?: string } =
+      after === "" ? { rollout } : { rollout, after };
+    const page: { members: RolloutMember[]; next: string | null } = await client.call(
+      fleetApi.members,
+      input,
+    );
+    members.push(...page.members);
+    after = page.next;
+  }
+  return members;
 }
 
 export async function runEvents(
   flags: ClientFlags & { readonly follow: boolean; readonly after: string | undefined },
 ): Promise<number> {
-  using client = await AuthorityClient.connect(placeOf(flags));
+  using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
   const { after, follow, json } = flags;
   const tell = async (id: string, event: ToldHappening) => {
     if (json) await printJsonLine({ id, ...event });
@@ -198,12 +232,6 @@ export async function runMetrics(flags: ClientFlags): Promise<number> {
   return await show(
     flags,
     (client) => client.call(fleetApi.metrics, {}),
-    ({ metrics }) =>
-      metrics
-        .map(
-          ({ name, help, value }) =>
-            `# HELP ${name} ${help}\n# TYPE ${name} gauge\n${name} ${value}\n`,
-        )
-        .join(""),
+    ({ metrics }) => renderMetrics(metrics),
   );
 }

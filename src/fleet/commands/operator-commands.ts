@@ -49,6 +49,10 @@ const manifestFlags = {
     complete: "file",
     description: "Check the release first, as devices do that have pinned this root set",
   },
+  "allow-unknown": {
+    type: "boolean",
+    description: "A device that is named may be one that was never heard: it will come",
+  },
   follow: { type: "boolean", description: "Show how far it is, until it has ended: as watch does" },
 } as const;
 
@@ -176,13 +180,13 @@ const rolloutCommand = defineCommand({
       type: "string",
       repeatable: true,
       valueHint: "10%",
-      description: "So many devices in all, or such a part, before the next wave; then all",
+      description: "So many devices in all, or such a part, more with each; then all",
     },
     soak: {
       type: "string",
       valueHint: "duration",
       default: "0s",
-      description: "Between the end of a wave and the next one",
+      description: "Between the end of a wave and the next one, at most 168h",
     },
     "max-unavailable": {
       type: "string",
@@ -308,7 +312,7 @@ const historyCommand = defineCommand({
     description: "List rollouts, the newest first, or show one",
     examples: [
       ["hostler fleet history", "All of them, and how they ended"],
-      ["hostler fleet history 1.5.0", "How far it is, what it waits for, and who failed"],
+      ["hostler fleet history 1.5.0", "How far it is, and what became of each of its devices"],
     ],
     exitCodes: refused,
   },

@@ -14,8 +14,10 @@ import {
 import {
   type Amount,
   amountSchema,
+  fallingWave,
   labelsSchema,
   type MaintenanceWindow,
+  operatorLimits,
   type RolloutSpec,
   rolloutBuildSchema,
 } from "../protocol-operator.ts";
@@ -53,6 +55,14 @@ export function readRollout(flags: RolloutFlags): {
   const first = canaries === undefined ? [] : [readCount(canaries, "--canaries")];
   const { version, builds, text } = readManifest(flags.manifest);
   const heartbeat = readHeartbeat(flags.heartbeat);
+  const waves = [...first, ...wave.map((text) => readAmount(text, "--wave"))];
+  const fallen = fallingWave(waves);
+  if (fallen !== undefined) {
+    throw new UsageError(
+      "Expected waves that rise, because each says how many devices in all, and after the last " +
+        `all follow; received ${fallen}`,
+    );
+  }
   return {
     name: flags.name ?? version.toLowerCase(),
     spec: {
@@ -65,7 +75,7 @@ export function readRollout(flags: RolloutFlags): {
         devices: device.length === 0 ? null : [...device],
         labels: readLabels(flags.label),
       },
-      waves: [...first, ...wave.map((text) => readAmount(text, "--wave"))],
+      waves,
       soak_ms: readSoak(flags.soak),
       max_unavailable: readAmount(flags["max-unavailable"], "--max-unavailable"),
       failures_percent: readPercent(flags.failures, "--failures"),
@@ -172,8 +182,12 @@ function readPercent(text: string, flag: string): number {
 
 function readSoak(text: string): number {
   const duration = parseDuration(text);
-  if (duration !== undefined && Number.isSafeInteger(duration)) return duration;
-  throw new UsageError(`Expected such as 30min or 2h after --soak, received ${text}`);
+  const isWhole = duration !== undefined && Number.isSafeInteger(duration);
+  if (isWhole && duration <= operatorLimits.soak) return duration;
+  const most = operatorLimits.soak / 3_600_000;
+  throw new UsageError(
+    `Expected such as 30min or 2h, at most ${most}h, after --soak, received ${text}`,
+  );
 }
 
 /** Milliseconds. @throws UsageError */

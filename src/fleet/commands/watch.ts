@@ -7,6 +7,7 @@ import { escapeControls } from "../../logging/format.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import { fleetApi, type RolloutView } from "../protocol-operator.ts";
+import { expectedOperator } from "./expected-operator.ts";
 import { renderNamed, renderRollouts } from "./fleet-words.ts";
 
 /** A rollout, until it has ended or waits for a person. */
@@ -31,15 +32,21 @@ export async function runWatch(flags: WatchFlags): Promise<number> {
   const { rollout, json } = flags;
   const timeout = flags.timeout && durationArgument("--timeout", flags.timeout);
   const end = timeout ? monotonicNow() + timeout : Number.POSITIVE_INFINITY;
-  using looks = new Looks(placeOf(flags), rollout);
+  using looks = new Looks(placeOf({ daemon: expectedOperator, ...flags }), rollout);
   using line = new RolloutLine(process.stderr.isTTY === true && !json);
   let told = "";
+  let isSaid = false;
   for (;;) {
     const view = await looks.take();
     const text = JSON.stringify(view);
     if (json && text !== told) await printJsonLine(view);
     told = text;
     line.show(view);
+    // Elsewhere than at a terminal nothing is said until it ends, and this may never.
+    if (view.counts.members === 0 && view.waits_for !== null && !isSaid && !json) {
+      isSaid = true;
+      if (!line.isTerminal) tellText(`${progressText(view)}\n`);
+    }
     const isOver = monotonicNow() >= end;
     if (isOver || view.phase !== "running") {
       line[Symbol.dispose]();
@@ -98,15 +105,15 @@ function isForGood(error: unknown): boolean {
 
 /** One line of a terminal, drawn anew; nothing of it is left at the end. */
 class RolloutLine implements Disposable {
-  readonly #isTerminal: boolean;
+  readonly isTerminal: boolean;
   #isShown = false;
 
   constructor(isTerminal: boolean) {
-    this.#isTerminal = isTerminal;
+    this.isTerminal = isTerminal;
   }
 
   show(view: RolloutView): void {
-    if (!this.#isTerminal) return;
+    if (!this.isTerminal) return;
     this.#isShown = true;
     const width = process.stderr.columns || 80;
     tellText(`\r\u001b[K${progressText(view).slice(0, width - 1)}`);

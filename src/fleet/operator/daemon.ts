@@ -17,7 +17,7 @@ import {
 import { operatorLimits } from "../protocol-operator.ts";
 import { usualPace } from "../protocol-pace.ts";
 import type { OperatorConfiguration } from "./configuration.ts";
-import { gauges } from "./gauges.ts";
+import { fleetMetrics } from "./gauges.ts";
 import type { OperatorSettings } from "./lifecycle-state.ts";
 import { FleetOperator } from "./operator.ts";
 import { fleetStoreBuckets } from "./records.ts";
@@ -138,12 +138,12 @@ export function permitsDevice(
   }
 }
 
-/** One that stands by knows nothing, and says 0. */
+/** One that stands by knows nothing, and says nothing. */
 function measure(metrics: MetricsRegistry, acting: () => FleetOperator | undefined): void {
-  for (const { name, help, read } of gauges) {
-    metrics.gauge({ name, help }, () => {
+  for (const { name, help, type, read } of fleetMetrics) {
+    metrics.collect({ name, help }, type, () => {
       const operator = acting();
-      return operator === undefined ? 0 : read(operator);
+      return operator === undefined ? [] : read(operator);
     });
   }
   const help = "1: this operator acts; 0: it stands by";

@@ -1,3 +1,4 @@
+import { formatBytes } from "../../units/bytes.ts";
 import type { Marker } from "../protocol.ts";
 import type { Labels } from "../protocol-operator.ts";
 import { type DeviceContext, newDevice, phaseOf, stepDevice } from "./lifecycle-device.ts";
@@ -179,7 +180,16 @@ function messageOf(device: DeviceState): string {
   const version = versionOf(marker);
   const why = reason ?? marker?.withdrawn?.reason ?? null;
   const told = why === null ? phase : `${phase}: ${why}`;
-  return `${device.name}: ${version}${phaseOf(device)}, it says ${told}`;
+  return `${device.name}: ${version}${phaseOf(device)}, it says ${told}${fetchedText(device)}`;
+}
+
+/** Once it has all of it: so many bytes came over the wire for so many. */
+function fetchedText(device: DeviceState): string {
+  const progress = device.status?.value.progress ?? null;
+  if (phaseOf(device) !== "ready" || progress === null) return "";
+  const { of_bytes: all, fetched_bytes: fetched, again_bytes: again } = progress;
+  const twice = again === 0 ? "" : `, ${formatBytes(again)} of them again`;
+  return `; ${formatBytes(fetched)} fetched for ${formatBytes(all)}${twice}`;
 }
 
 const versionOf = (marker: Marker | undefined): string =>

@@ -211,6 +211,7 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
 function begin(draft: Draft, looked: Looked): Followed {
   const { record, members, counts, target, held } = looked;
   const waiting = members.filter(({ standing }) => standing === "waiting");
+  if (counts.members === 0) return { waitsFor: nobody(record, counts.unfit) };
   if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   const { settlesAt } = draft.state;
   if (settlesAt !== undefined && draft.now < settlesAt) {
@@ -235,6 +236,18 @@ function begin(draft: Draft, looked: Looked): Followed {
 }
 
 const endOfWave = "the end of this wave";
+
+/** Late devices count: it goes on when one comes. */
+function nobody({ spec: { select } }: RolloutRecord, unfit: number): string {
+  const labels = Object.entries(select.labels).map(([key, value]) => `${key}=${value}`);
+  const wanted = [
+    ...(select.devices ?? []).slice(0, operatorLimits.named),
+    ...(labels.length === 0 ? [] : [`labels ${labels.join(",")}`]),
+  ];
+  const which = wanted.length === 0 ? "there is none" : `none matches ${wanted.join(" ")}`;
+  const others = unfit === 0 ? which : `${unfit} match, and can not have it`;
+  return `a device: ${others}; it goes on when one comes`;
+}
 
 /**
  * What others did to them is kept before it is written over; a moment later it is there.

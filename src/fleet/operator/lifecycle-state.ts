@@ -187,7 +187,13 @@ export type FleetEvent =
     }
   /** It never comes back, or begins anew. */
   | { readonly kind: "forget"; readonly device: string }
-  | { readonly kind: "create"; readonly name: string; readonly spec: RolloutSpec }
+  | {
+      readonly kind: "create";
+      readonly name: string;
+      readonly spec: RolloutSpec;
+      /** false: a device that it names and that was never heard is a mistake. */
+      readonly mayBeUnknown?: boolean;
+    }
   | { readonly kind: "pause"; readonly rollout: string; readonly reason: string }
   | { readonly kind: "resume"; readonly rollout: string; readonly retry: boolean }
   | { readonly kind: "abort"; readonly rollout: string; readonly reason: string }

@@ -53,9 +53,9 @@ export function deviceView(
 const healthOf = (heartbeat: Heartbeat | undefined): boolean | null =>
   heartbeat === undefined ? null : isHealthy(heartbeat);
 
-function progressOf({ status }: DeviceState): number | null {
-  const progress = status?.value.progress ?? null;
-  if (progress === null || progress.of_bytes === 0) return null;
+function progressOf(device: DeviceState): number | null {
+  const progress = device.status?.value.progress ?? null;
+  if (phaseOf(device) !== "preparing" || progress === null || progress.of_bytes === 0) return null;
   return Math.min(100, Math.round((1_000 * progress.bytes) / progress.of_bytes) / 10);
 }
 

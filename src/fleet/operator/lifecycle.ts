@@ -1,5 +1,5 @@
 import { fleetLimits } from "../protocol.ts";
-import { operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
+import { fallingWave, operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
 import { isAlive, silence } from "./lifecycle-device.ts";
 import { DeviceMap } from "./lifecycle-device-map.ts";
 import { Draft } from "./lifecycle-draft.ts";
@@ -165,7 +165,8 @@ function forget(draft: Draft, name: string): Refusal | undefined {
   return undefined;
 }
 
-function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined {
+function create(draft: Draft, event: Of<"create">): Refusal | undefined {
+  const { name, spec } = event;
   if (draft.state.rollouts.has(name)) {
     return {
       kind: "conflict",
@@ -175,7 +176,7 @@ function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined
       hint: `hostler fleet history ${name} says what it is; another one takes another --name`,
     };
   }
-  const refusal = tooLong(spec) ?? makeRoom(draft);
+  const refusal = badSpec(draft, event) ?? makeRoom(draft);
   if (refusal !== undefined) return refusal;
   const numbers = [...draft.state.rollouts.values()].map(
     ({ record }) => meant(record)?.number ?? 0,
@@ -196,6 +197,27 @@ function create(draft: Draft, { name, spec }: Of<"create">): Refusal | undefined
   const message = `rollout ${name} of ${spec.version} is running`;
   draft.tell({ what: "rollout-created", device: null, rollout: name, message });
   return undefined;
+}
+
+function badSpec(draft: Draft, { spec, mayBeUnknown }: Of<"create">): Refusal | undefined {
+  const fallen = fallingWave(spec.waves);
+  if (fallen !== undefined) {
+    return {
+      kind: "request",
+      message: "The rollout is not created",
+      expected: "waves that rise: each one says how many devices in all",
+      received: fallen,
+    };
+  }
+  const { devices } = spec.select;
+  const unknown = devices?.find((device) => draft.devices.get(device) === undefined);
+  if (unknown !== undefined && mayBeUnknown === false) {
+    return {
+      ...noDevice(unknown),
+      hint: "hostler fleet devices lists them; --allow-unknown is for one that will come",
+    };
+  }
+  return tooLong(spec);
 }
 
 function tooLong(spec: RolloutSpec): Refusal | undefined {

@@ -8,6 +8,7 @@ import type { OperatorWrite } from "../perform/operator-steps.ts";
 import { candidateKey, canonicalKey, type DeviceStatus, fleetBuckets } from "../protocol.ts";
 import type { Labels } from "../protocol-operator.ts";
 import { HappeningBook } from "./event-book.ts";
+import { OperatorCounts } from "./gauges.ts";
 import { newFleet, step } from "./lifecycle.ts";
 import { isSettled, meant } from "./lifecycle-slot.ts";
 import type {
@@ -80,6 +81,8 @@ export interface Posted {
  * each one after the other. What became of a write whose answer was lost is read back.
  */
 export class FleetOperator {
+  /** From this process's start. */
+  readonly counts = new OperatorCounts();
   readonly book = new HappeningBook(randomBytes(4).toString("hex"));
   readonly #parts: OperatorParts;
   readonly #rollouts: Rollouts;
@@ -143,9 +146,12 @@ export class FleetOperator {
   post(event: FleetEvent): Posted {
     const { state, effects, refusal, wakeAt } = step(this.#state, event, this.context);
     this.#state = state;
+    // What a first list tells ended before this process was there.
+    const isNews = event.kind === "device" && event.event.kind === "status" && !event.event.listed;
     const writes = effects.flatMap((effect) => ("write" in effect ? [this.#write(effect)] : []));
     for (const effect of effects) {
       if (effect.kind === "tell") this.#tell(effect.happening);
+      if (isNews && effect.kind === "tell") this.#count(effect.happening);
       if (effect.kind === "delete-device") writes.push(this.#deleteDevice(effect.device));
     }
     for (const write of writes) this.#task(write);
@@ -175,6 +181,11 @@ export class FleetOperator {
     if (loud.has(what)) logger.warn(message);
     else if (rollout !== null && device === null) logger.info(message);
     else logger.debug(message);
+  }
+
+  #count({ what, device }: Extract<FleetEffect, { kind: "tell" }>["happening"]): void {
+    if (device === null || !["done", "failed", "returned"].includes(what)) return;
+    this.counts.ended(this.#state.devices.get(device));
   }
 
   #wakeFor(time: MonotonicTime | undefined): void {
@@ -285,7 +296,9 @@ export class FleetOperator {
     try {
       if (effect.kind === "write-rollout") await this.#commitFormat();
       onWrite(write, "before");
-      const revision = await this.#putOnce({ bucket, key, ...this.#encoded(effect) });
+      const revision = await this.#timed(write, () =>
+        this.#putOnce({ bucket, key, ...this.#encoded(effect) }),
+      );
       onWrite(write, "after");
       this.#landed(effect, revision);
     } catch (error) {
@@ -294,6 +307,7 @@ export class FleetOperator {
         await this.#readBack(effect, { bucket, key });
         return;
       }
+      this.counts.refusals += 1;
       logger.warn(`${bucket}/${key} is not written: ${error.message}; it is tried again`);
       wakeAfter(STORE_RETRY, () => {
         if (!this.#stopping.signal.aborted) this.#task(this.#write(effect));
@@ -324,6 +338,19 @@ export class FleetOperator {
         return effect.write.value && this.#labels.encode(effect.write.value);
       case "write-rollout":
         return effect.write.value && this.#rollouts.encode(effect.write.value);
+    }
+  }
+
+  async #timed<T>(write: OperatorWrite, act: () => Promise<T>): Promise<T> {
+    const { counts } = this;
+    const since = this.#parts.now();
+    counts.waiting += 1;
+    try {
+      const answer = await act();
+      counts.wrote(write, (this.#parts.now() - since) / 1_000);
+      return answer;
+    } finally {
+      counts.waiting -= 1;
     }
   }
 

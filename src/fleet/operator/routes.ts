@@ -2,7 +2,7 @@ import { ProblemError } from "../../http/problem.ts";
 import { defineRoute, defineStream, type Route, type StreamRoute } from "../../http/route.ts";
 import type { Marker } from "../protocol.ts";
 import { fleetApi, fleetStreams, operatorLimits, type RolloutView } from "../protocol-operator.ts";
-import { gauges } from "./gauges.ts";
+import { fleetMetrics } from "./gauges.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type { DeviceState, FleetEvent, RolloutRecord, RolloutState } from "./lifecycle-state.ts";
 import {
@@ -79,7 +79,9 @@ function readingRoutes(acting: Acting): readonly Route[] {
       run: () => {
         const operator = acting();
         return {
-          metrics: gauges.map(({ name, help, read }) => ({ name, help, value: read(operator) })),
+          metrics: fleetMetrics.flatMap(({ name, help, type, read }) =>
+            read(operator).map((sample) => ({ name, help, type, ...sample })),
+          ),
         };
       },
     }),
@@ -155,9 +157,9 @@ function rolloutRoutes(acting: Acting): readonly Route[] {
   return [
     defineRoute({
       ...fleetApi.create,
-      async run(call, { name, spec }) {
+      async run(call, { name, spec, allow_unknown: mayBeUnknown = false }) {
         const operator = acting();
-        await post(operator, { kind: "create", name, spec });
+        await post(operator, { kind: "create", name, spec, mayBeUnknown });
         const { manifest: _manifest, ...after } = spec;
         call.changed({ object: `rollout ${name}`, after });
         return viewOf(operator, name);

@@ -143,7 +143,7 @@ async function bring(
   const { marker, manifest, signal, onProgress } = what;
   const { build, manifest: said } = what.believed;
   let toldAt = Number.NEGATIVE_INFINITY;
-  await fetchVersion({
+  const { progress: last } = await fetchVersion({
     ...{ version: said.version, build, manifest, signal, rate: marker.rate },
     sources: sourcesOf(marker),
     versions: versionsOf(place),
@@ -156,6 +156,7 @@ async function bring(
     },
     onWait: patienceOf(place, signal).onWait,
   });
+  onProgress(told(last));
 }
 
 /** By the manifest that lies beside it; what was installed by hand has none, and is published. */

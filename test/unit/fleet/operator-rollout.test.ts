@@ -330,6 +330,43 @@ describe("pause, abort, supersede", () => {
     expect(told(fleet)).toEqual([]);
   });
 
+  test("a device that nobody has heard is refused, unless it is to come", () => {
+    const { fleet } = fleetOf(1);
+    const spec = specOf({ select: { devices: ["box-0", "bxo-1"], labels: {} } });
+    const create = { kind: "create", name: "spring", spec } as const;
+    fleet.tell({ ...create, mayBeUnknown: false });
+    expect(fleet.refusal).toBe("There is no device bxo-1");
+    fleet.tell({ ...create, mayBeUnknown: true });
+    expect([fleet.refusal, fleet.record("spring").phase]).toEqual(["", "running"]);
+  });
+
+  test("one that selects nobody says so, and goes on when somebody comes", () => {
+    const { fleet, boxes } = fleetOf(1);
+    const select = { devices: null, labels: { site: "lab" } };
+    fleet.begin("spring", { select }).pass(20_000, ...boxes);
+    expect(fleet.waits("spring")).toBe(
+      "a device: none matches labels site=lab; it goes on when one comes",
+    );
+    expect(fleet.record("spring").phase).toBe("running");
+    fleet.tell({ kind: "label", device: "box-0", labels: { site: "lab" } }).pass(2_000, ...boxes);
+    expect([fleet.waits("spring"), fleet.phase("box-0")]).toEqual(["", "told"]);
+  });
+
+  test("one whose devices can not have it says so", () => {
+    const fleet = new FleetLife().says("arm", { architecture: "arm64" }).heard("arm");
+    fleet.begin("spring").pass(2_000, "arm");
+    expect(fleet.waits("spring")).toContain("1 match, and can not have it");
+  });
+
+  test("waves that fall are refused", () => {
+    const { fleet } = fleetOf(1);
+    const part = (percent: number) => ({ by: "percent", percent }) as const;
+    expect(fleet.begin("spring", { waves: [part(50), part(10)] }).refusal).not.toBe("");
+    expect(fleet.begin("spring", { waves: [part(50), part(50)] }).refusal).not.toBe("");
+    const canaries = { by: "count", count: 60 } as const;
+    expect(fleet.begin("spring", { waves: [canaries, part(10), part(50)] }).refusal).toBe("");
+  });
+
   test("labels and names say whose it is", () => {
     const { fleet, boxes } = fleetOf(6);
     for (const device of ["box-1", "box-3"]) {
@@ -596,6 +633,9 @@ describe("what people see", () => {
     fleet.at("box-0", "staging", { progress });
     const { now } = fleet;
     const view = deviceView(fleet.device("box-0"), { now, settings: operatorSettings });
+    const ready = { bytes: 1_000, of_bytes: 1_000, fetched_bytes: 2_048, again_bytes: 512 };
+    fleet.at("box-0", "cutover-ready", { progress: ready });
+    expect(fleet.told.at(-1)?.message).toContain("; 2 KiB fetched for 1000 B, 512 B of them again");
     expect(view).toMatchObject({
       ...{ current_version: "1.0.0", target_version: "1.1.0", rollout: "spring" },
       ...{ upgrade: "preparing", progress_percent: 25, healthy: true, reason: null },

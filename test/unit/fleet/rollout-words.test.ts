@@ -10,7 +10,7 @@ import {
   readWindow,
 } from "../../../src/fleet/commands/rollout-words.ts";
 import { fleetLimits } from "../../../src/fleet/protocol.ts";
-import { rolloutSpecSchema } from "../../../src/fleet/protocol-operator.ts";
+import { operatorLimits, rolloutSpecSchema } from "../../../src/fleet/protocol-operator.ts";
 import { hex } from "../../support/fleet-operator/device-life.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
@@ -87,7 +87,11 @@ describe("a rollout", () => {
     [{ rate: "10" }, "after --rate"],
     [{ canaries: "10%" }, "a number of devices after --canaries"],
     [{ wave: ["0"] }, "after --wave"],
+    [{ wave: ["50%", "10%"] }, "waves that rise"],
+    [{ wave: ["10%", "10%"] }, "received 10% after 10%"],
+    [{ canaries: "5", wave: ["10%", "4"] }, "received 4 after 5"],
     [{ soak: "soon" }, "after --soak"],
+    [{ soak: "169h" }, "at most 168h, after --soak, received 169h"],
     [{ heartbeat: "999ms" }, "Expected 1s to 10s after --heartbeat, received 999ms"],
     [{ heartbeat: "11s" }, "after --heartbeat"],
     [{ heartbeat: "often" }, "after --heartbeat"],
@@ -97,6 +101,12 @@ describe("a rollout", () => {
   ] as const)("%j is refused", (change, message) => {
     expect(() => readRollout(flagsFor(signed, change as Partial<RolloutFlags>))).toThrow(message);
   });
+});
+
+test.each(["0s", "168h"])("a soak of %s is one", (soak) => {
+  expect(readRollout(flagsFor(signed, { soak })).spec.soak_ms).toBeLessThanOrEqual(
+    operatorLimits.soak,
+  );
 });
 
 test.each([

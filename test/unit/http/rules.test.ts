@@ -129,6 +129,20 @@ describe("rates", () => {
 });
 
 describe("metrics", () => {
+  test("what is read anew is told as it is then, and within the limit", () => {
+    const registry = new MetricsRegistry();
+    let samples = [{ labels: { x: 'q"' }, value: 1 }];
+    registry.collect({ name: "a_total", help: "A" }, "counter", () => samples);
+    const head = "# HELP a_total A\n# TYPE a_total counter\n";
+    expect(registry.toText()).toBe(`${head}a_total{x="q\\""} 1\n`);
+    samples = [];
+    expect(registry.toText()).toBe(head);
+    samples = Array.from({ length: SERIES_LIMIT + 1 }, (_value, index) => {
+      return { labels: { x: String(index) }, value: index };
+    });
+    expect(registry.toText().match(/a_total\{/g)).toHaveLength(SERIES_LIMIT);
+  });
+
   test("are told as Prometheus takes them", () => {
     const registry = new MetricsRegistry();
     const counter = registry.counter({ name: "a_total", help: "A\nb", labels: ["x"] });
