@@ -59,7 +59,7 @@ const manifestFlags = {
 /** Of what waits for the end of a rollout. */
 const ended = {
   0: "it is complete",
-  111: "it was paused or aborted, or the operator is away, or refused",
+  111: "it was paused or aborted, others took its devices, or the operator is away, or refused",
 } as const;
 
 const operatorCommand = defineCommand({

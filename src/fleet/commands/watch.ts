@@ -25,7 +25,8 @@ const AWAY_TIME: Milliseconds = 60_000;
 /**
  * Shows how far it is: one line of a terminal, a JSON line for each change, or nothing; then how it
  * ended.
- * @returns done when it is complete; refused when it is paused or aborted, or the time is over
+ * @returns done when it is complete; refused when it is paused or aborted, others took its devices,
+ *   or the time is over
  * @throws as AuthorityClient
  */
 export async function runWatch(flags: WatchFlags): Promise<number> {
@@ -51,12 +52,16 @@ export async function runWatch(flags: WatchFlags): Promise<number> {
     if (isOver || view.phase !== "running") {
       line[Symbol.dispose]();
       if (!json) await printText(renderRollouts([view]) + renderNamed(view));
-      if (view.phase === "complete") return ExitCode.done;
       if (isOver && view.phase === "running") tellText(tooLong(rollout, timeout || 0));
-      return ExitCode.refused;
+      return endOf(view);
     }
     await pause(Math.min(LOOK_AGAIN_AFTER, end - monotonicNow()));
   }
+}
+
+/** One that is complete without its devices, because later ones took them, has not done it. */
+export function endOf({ phase, reason }: RolloutView): number {
+  return phase === "complete" && reason === null ? ExitCode.done : ExitCode.refused;
 }
 
 const tooLong = (rollout: string, time: Milliseconds) =>

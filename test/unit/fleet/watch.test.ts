@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { defaultHostDirectory } from "../../../src/authority/protocol.ts";
 import { nextSteps } from "../../../src/fleet/commands/enroll.ts";
-import { progressText } from "../../../src/fleet/commands/watch.ts";
+import { endOf, progressText } from "../../../src/fleet/commands/watch.ts";
 import type { RolloutView } from "../../../src/fleet/protocol-operator.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
@@ -30,6 +30,15 @@ test("a rollout in one line: how far, and what it waits for", () => {
     "spring: wave 1 of 3, 3 of 40 done, 2 under way, 0 failed, 7 away; " +
       "waits for its window\\u001b[2J",
   );
+});
+
+test("how it ended is the exit code: complete, and by itself", () => {
+  expect(endOf({ ...view, phase: "complete" })).toBe(0);
+  for (const phase of ["paused", "aborted", "running"] as const) {
+    expect(endOf({ ...view, phase, reason: "why" })).toBe(111);
+  }
+  const reason = "later rollouts have all its devices";
+  expect(endOf({ ...view, phase: "complete", reason })).toBe(111);
 });
 
 test("what is next on a host that was let in: what it has not got yet", () => {
