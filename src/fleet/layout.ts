@@ -11,6 +11,7 @@ import { type Build, digestSchema, releaseVersionSchema } from "./protocol.ts";
  *     versions/<…>/proven                   it has answered for every role of this host
  *     current, previous, candidate          links to folders of versions/
  *     journal.json                          the agent's
+ *     journal.json.damaged                  one that could not be read, when it was set aside
  *     roles.json                            the roles that its host is expected to have
  *     trust/                                the root set that was pinned, and what it has signed
  *     lock                                  who changes links or removes versions holds it
@@ -23,6 +24,8 @@ export const layoutNames = {
   verified: "verified",
   proven: "proven",
   journal: "journal.json",
+  /** A journal that could not be read, set aside by an installation. */
+  damagedJournal: "journal.json.damaged",
   roles: "roles.json",
   trust: "trust",
   lock: "lock",

@@ -2,6 +2,7 @@ import type { DecodedJournal, Journal, Life } from "./lifecycle-journal.ts";
 import type { Links } from "./lifecycle-recovery.ts";
 import { agentLimits, type BootTime } from "./lifecycle-state.ts";
 import type { Build, EndingCause } from "./protocol.ts";
+import { compareVersions } from "./protocol-version.ts";
 
 /**
  * The boot guard: before each start of the canonical agent it decides which version may run. It
@@ -15,12 +16,14 @@ export interface GuardGround {
   readonly links: { readonly current: Build | null; readonly previous: Build | null };
   /** Digests of the versions on this disk whose file was just hashed, and is as its digest says. */
   readonly intact: ReadonlySet<string>;
+  /** Versions from which every role of this host has answered once, linked or not. */
+  readonly proven: readonly Build[];
   readonly boot: string;
   readonly now: BootTime;
 }
 
 export interface GuardDecision {
-  /** null: nothing on this disk is intact. */
+  /** null: nothing on this disk is intact, and may run. */
   readonly run: Build | null;
   /** Written before the links are changed; undefined: it is as it is to be. */
   readonly journal: Journal | undefined;
@@ -58,20 +61,56 @@ export function guard(ground: GuardGround): GuardDecision {
   }
 }
 
-/** What `current` leads to; where that is damaged, the first of all that is known and intact. */
+/**
+ * What `current` leads to; where that is damaged, the first of all that is known and intact, and
+ * where none of those is, the latest that was proven on this host.
+ */
 function runIntact(ground: GuardGround, journal?: Journal | undefined): GuardDecision {
   const { links, intact } = ground;
   const { current, previous } = links;
-  const known = [current, ...knownOf(ground.journal), previous];
-  const run = known.find((one) => one !== null && intact.has(one.digest)) ?? null;
+  const known = [current, ...knownOf(ground.journal), previous, ...provenOf(ground)];
+  const usable = known.filter((one) => one !== null && intact.has(one.digest)) as Build[];
+  const [run = null] = usable;
   if (run === null) {
-    const reason = "no version on this disk is intact: install one by hostler fleet install";
+    const reason =
+      "no version on this disk is intact and was proven: install one by hostler fleet install";
     return { run, journal, links: undefined, reason };
   }
   if (run.digest === current?.digest) return { run, journal, links: undefined, reason: null };
   const reason = current === null ? "current leads nowhere" : `${current.version} is damaged`;
-  return { run, journal, links: { current: run, previous: otherThan(run, previous) }, reason };
+  // Who asks before the next start is the former version: a link to it is made where none leads.
+  const other = usable.find(({ digest }) => digest !== run.digest) ?? null;
+  const former = previous === null ? other : otherThan(run, previous);
+  return { run, journal, links: { current: run, previous: former }, reason };
 }
+
+/**
+ * Proven versions that may run without a link or a note that names them: the latest first, what
+ * failed when it was last tried after all others. None below the floor, and none that is a
+ * candidate: nobody has committed that one.
+ */
+function provenOf({ journal, proven }: GuardGround): readonly Build[] {
+  if (journal.kind !== "ok") return proven.toSorted(laterFirst);
+  const { floor, life } = journal.journal;
+  const candidate = "marker" in life && !("from" in life) ? life.marker.build.digest : undefined;
+  const failed = failedOf(life);
+  return proven
+    .filter(({ digest }) => digest !== candidate)
+    .filter(({ version }) => floor === null || compareVersions(version, floor) >= 0)
+    .toSorted(
+      (one, other) =>
+        Number(one.digest === failed) - Number(other.digest === failed) || laterFirst(one, other),
+    );
+}
+
+function failedOf(life: Life): string | undefined {
+  if (life.phase === "aborted" || life.phase === "rolled-back") return life.build.digest;
+  return life.phase === "reverting" ? life.marker.build.digest : undefined;
+}
+
+/** Two files of one version are told apart by their digests, so that each start takes the same. */
+const laterFirst = (one: Build, other: Build) =>
+  compareVersions(other.version, one.version) || (one.digest < other.digest ? -1 : 1);
 
 /** Versions that were canonical once, or are committed, in the order in which they are trusted. */
 function knownOf(decoded: DecodedJournal): readonly (Build | null)[] {
@@ -86,11 +125,14 @@ const otherThan = (run: Build, build: Build | null) =>
 
 /** What nobody has committed does not run as long as there is another, whatever the link says. */
 function runUncommitted(ground: GuardGround, candidate: Build): GuardDecision {
-  const { links } = ground;
-  if (links.current?.digest !== candidate.digest) return runIntact(ground);
-  const without = { current: null, previous: otherThan(candidate, links.previous) };
-  const decision = runIntact({ ...ground, links: without });
+  const { current, previous } = ground.links;
+  const links = {
+    current: otherThan(candidate, current),
+    previous: otherThan(candidate, previous),
+  };
+  const decision = runIntact({ ...ground, links });
   if (decision.run === null) return runIntact(ground);
+  if (current?.digest !== candidate.digest) return decision;
   return { ...decision, reason: `${candidate.version} was not committed` };
 }
 

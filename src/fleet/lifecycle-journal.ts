@@ -178,8 +178,7 @@ export function decodeJournal(bytes: string): DecodedJournal {
   } catch {
     return refused("a line of JSON", "something else");
   }
-  const form = v.safeParse(v.looseObject({ format: count }), value);
-  const format = form.success ? form.output.format : undefined;
+  const format = formatOf(value);
   const reader = format === undefined ? undefined : readers[format];
   if (reader === undefined) {
     const known = Object.keys(readers).join(" or ");
@@ -193,6 +192,20 @@ export function decodeJournal(bytes: string): DecodedJournal {
     `${issue.expected ?? "another value"}${place === null ? "" : ` at ${place}`}`,
     issue.received,
   );
+}
+
+/** Which form the bytes say that they have; undefined: none, so that nobody has written them so. */
+export function journalFormat(bytes: string): number | undefined {
+  try {
+    return formatOf(JSON.parse(bytes));
+  } catch {
+    return undefined;
+  }
+}
+
+function formatOf(value: unknown): number | undefined {
+  const form = v.safeParse(v.looseObject({ format: count }), value);
+  return form.success ? form.output.format : undefined;
 }
 
 function refused(expected: string, received: string): DecodedJournal {

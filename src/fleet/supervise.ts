@@ -162,8 +162,8 @@ class Supervisor {
       return;
     }
     const { folder } = this.#options;
-    const program = join(folder, "previous", layoutNames.program);
-    if (!existsSync(program)) {
+    const program = guardOf(folder);
+    if (program === undefined) {
       this.#canonical = { kind: "guarding", child: undefined };
       this.#run();
       return;
@@ -365,6 +365,16 @@ class Supervisor {
         instance === undefined || processId === undefined ? null : { instance, process: processId },
     };
   }
+}
+
+/**
+ * Who says which version may run: the former one. Where no link leads to a program there is none,
+ * and this one does, so that a version that was proven is linked again. undefined: nobody.
+ */
+function guardOf(folder: string): string | undefined {
+  const former = join(folder, "previous", layoutNames.program);
+  if (existsSync(former)) return former;
+  return existsSync(join(folder, "current", layoutNames.program)) ? undefined : "/proc/self/exe";
 }
 
 /** Its own file, not the link: what runs goes on to be it when the link is changed. */

@@ -101,6 +101,22 @@ describe("the guard", () => {
     expect(current()).toBe(former);
   });
 
+  test.each([
+    ["without a journal", undefined],
+    ["with one that is damaged", "{broken"],
+  ])("links what was proven where both links are gone, %s", async (_, journal) => {
+    const { former, failing } = swapped();
+    {
+      using installation = Installation.open(place, { make: false });
+      installation.prove(former);
+    }
+    for (const gone of ["journal.json", "current", "previous"]) rmSync(join(place, gone));
+    if (journal !== undefined) writeFileSync(join(place, "journal.json"), journal);
+    expect((await guard()).stdout).toContain("1.0.0 is to run: current leads nowhere");
+    expect(current()).toBe(former);
+    expect(linked(readLayout(place), "previous")).not.toBe(failing);
+  });
+
   test("does not follow a journal that says nothing", async () => {
     const { failing } = swapped();
     writeFileSync(join(place, "journal.json"), '{"format":99}');

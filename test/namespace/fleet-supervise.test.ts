@@ -163,6 +163,17 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       });
     });
 
+    test("that no link leads to any more is linked again where it was proven", async () => {
+      const name = agent("1.0.0");
+      {
+        using installation = Installation.open(place, { make: false });
+        installation.prove(name);
+      }
+      await using _program = await supervise();
+      await waitFor("the start", async () => (await status()).canonical !== null);
+      expect(linked(readLayout(place), "current")).toBe(name);
+    });
+
     test("where current leads nowhere there is none until it leads somewhere", async () => {
       const name = agent("1.0.0");
       await using program = await supervise();

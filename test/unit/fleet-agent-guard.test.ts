@@ -4,6 +4,7 @@ import { step } from "../../src/fleet/lifecycle.ts";
 import { type GuardGround, guard } from "../../src/fleet/lifecycle-guard.ts";
 import type { Journal } from "../../src/fleet/lifecycle-journal.ts";
 import { agentLimits } from "../../src/fleet/lifecycle-state.ts";
+import { compareVersions } from "../../src/fleet/protocol-version.ts";
 import {
   bootOne,
   bootTwo,
@@ -13,6 +14,8 @@ import {
   oldBuild,
   older,
   rolesOf,
+  thirdBuild,
+  transactionOf,
 } from "../support/fleet-agent/life.ts";
 import { makeLives } from "../support/fleet-agent/lives.ts";
 
@@ -27,7 +30,7 @@ function decide(life: Life | undefined, changes: Partial<GuardGround>) {
   return guard({
     journal: journal === undefined ? { kind: "absent" } : { kind: "ok", journal },
     links: life?.links ?? oldLinks,
-    ...{ intact: all, boot: bootOne, now: 5_000 },
+    ...{ intact: all, proven: [], boot: bootOne, now: 5_000 },
     ...changes,
   });
 }
@@ -61,6 +64,72 @@ describe("at rest", () => {
     expect(decision.reason).toBe("1.1.0 is damaged");
   });
 
+  test("both links are gone: what the journal says is current, and was before", () => {
+    const links = { current: null, previous: null };
+    const decision = decide(idle, { links, proven: [newBuild, thirdBuild] });
+    expect(decision).toMatchObject({ run: oldBuild, links: oldLinks });
+  });
+
+  describe("nothing that is linked or noted is intact", () => {
+    const links = { current: null, previous: null };
+    const damaged = { journal: { kind: "refused", reason: "x" } } as const;
+    const noted = (journal: Partial<Journal>) =>
+      ({ journal: { kind: "ok", journal: { ...(idle.journal as Journal), ...journal } } }) as const;
+    const both = intact(newBuild, thirdBuild);
+
+    test("the latest that was proven runs, and the one before it is the way back", () => {
+      for (const proven of [
+        [newBuild, thirdBuild],
+        [thirdBuild, newBuild],
+      ]) {
+        for (const change of [damaged, noted({})]) {
+          const decision = decide(undefined, { ...change, links, intact: both, proven });
+          expect(decision.run).toEqual(thirdBuild);
+          expect(decision.links).toEqual({ current: thirdBuild, previous: newBuild });
+          expect(decision.reason).toBe("current leads nowhere");
+        }
+      }
+    });
+
+    test("what was proven and is damaged does not, nor what is intact and was not proven", () => {
+      const proven = [newBuild, thirdBuild];
+      const one = decide(undefined, { links, proven, intact: intact(newBuild) });
+      expect(one).toMatchObject({ run: newBuild, links: { previous: null } });
+      expect(decide(undefined, { links, proven: [], intact: both }).run).toBe(null);
+    });
+
+    test("nothing below the floor does", () => {
+      const proven = [newBuild, thirdBuild];
+      const at = (floor: string) =>
+        decide(undefined, { ...noted({ floor }), links, proven, intact: both });
+      expect(at("1.3.0").links).toEqual({ current: thirdBuild, previous: null });
+      expect(at("1.3.1").run).toBe(null);
+    });
+
+    test("what failed when it was last tried comes after all others", () => {
+      const ended = { transaction: transactionOf(1), build: thirdBuild, lastWords: null };
+      const why = { reason: "it hangs", endingCause: "canonical", ending: null } as const;
+      const failed = noted({ life: { phase: "rolled-back", ...ended, ...why } });
+      const decision = decide(undefined, {
+        ...{ ...failed, links, intact: both },
+        proven: [newBuild, thirdBuild],
+      });
+      expect(decision.links).toEqual({ current: newBuild, previous: thirdBuild });
+    });
+
+    test("two files of one version: always the same one", () => {
+      const twin = { ...thirdBuild, digest: "d".repeat(64) };
+      for (const proven of [
+        [twin, thirdBuild],
+        [thirdBuild, twin],
+      ]) {
+        expect(decide(undefined, { links, proven, intact: intact(twin, thirdBuild) }).run).toEqual(
+          thirdBuild,
+        );
+      }
+    });
+  });
+
   test("nothing is intact", () => {
     const decision = decide(idle, { intact: intact() });
     expect(decision).toMatchObject({ run: null, links: undefined });
@@ -79,6 +148,15 @@ describe("before the commit", () => {
     expect(decision.reason).toBe("1.2.0 was not committed");
     const damaged = decide(ready(), { links: newLinks, intact: intact(older, newBuild) });
     expect(damaged.run).toEqual(older);
+  });
+
+  test("not as the latest that was proven either, where no link leads anywhere", () => {
+    const links = { current: null, previous: null };
+    const rest = { links, intact: intact(newBuild), proven: [newBuild] };
+    expect(decide(ready(), rest).run).toBe(null);
+    const previous = { ...rest, links: { current: null, previous: newBuild } };
+    const other = { intact: intact(newBuild, thirdBuild), proven: [newBuild, thirdBuild] };
+    expect(decide(ready(), { ...previous, ...other }).run).toEqual(thirdBuild);
   });
 
   test("unless nothing else is there", () => {
@@ -167,8 +245,9 @@ describe("from the commit on", () => {
 
 describe("every journal × every link × every damage", () => {
   const places = [null, ...builds];
+  const proofs = [[], builds, [thirdBuild]];
   const damages = [0, 1, 2, 3, 4, 5, 6, 7].map((bits) =>
-    intact(...builds.filter((_build, index) => (bits & (1 << index)) === 0)),
+    intact(thirdBuild, ...builds.filter((_build, index) => (bits & (1 << index)) === 0)),
   );
 
   test("what runs is intact, and is what current leads to then", () => {
@@ -177,8 +256,10 @@ describe("every journal × every link × every damage", () => {
         for (const previous of places) {
           for (const damage of damages) {
             for (const boot of [bootOne, bootTwo]) {
-              const links = { current, previous };
-              expectRight(life.journal as Journal, links, { intact: damage, boot });
+              for (const proven of proofs) {
+                const links = { current, previous };
+                expectRight(life.journal as Journal, links, { intact: damage, boot, proven });
+              }
             }
           }
         }
@@ -189,18 +270,28 @@ describe("every journal × every link × every damage", () => {
   function expectRight(
     journal: Journal,
     links: GuardGround["links"],
-    rest: Pick<GuardGround, "intact" | "boot">,
+    rest: Pick<GuardGround, "intact" | "boot" | "proven">,
   ): void {
     const ground = { journal: { kind: "ok", journal }, links, now: 5_000, ...rest } as const;
     const { run, links: put, journal: written } = guard(ground);
     const named = [links.current, links.previous, journal.current, ...ways(journal)];
-    const isThere = named.some((one) => one !== null && rest.intact.has(one.digest));
+    const { floor } = journal;
+    const fallen = rest.proven
+      .filter(({ digest }) => !isCandidate(journal, digest))
+      .filter(({ version }) => floor === null || compareVersions(version, floor) >= 0);
+    const mayRun = [...named, ...fallen];
+    const isThere = mayRun.some((one) => one !== null && rest.intact.has(one.digest));
     expect(run !== null).toBe(isThere);
     if (run === null) return;
     expect(rest.intact.has(run.digest)).toBe(true);
     expect((put?.current ?? links.current)?.digest).toBe(run.digest);
     if (written !== undefined) expect(written.step).toBe(journal.step + 1);
-    expectCommitted(journal, run.digest, rest.intact);
+    if (isCandidate(journal, run.digest)) {
+      const other = mayRun.find(
+        (one) => one !== null && rest.intact.has(one.digest) && one.digest !== run.digest,
+      );
+      expect(other).toBeUndefined();
+    }
   }
 
   /** Of an upgrade that is committed, both of its versions. */
@@ -208,10 +299,8 @@ describe("every journal × every link × every damage", () => {
     return "from" in life ? [previous, life.from, life.marker.build] : [previous];
   }
 
-  function expectCommitted(journal: Journal, run: string, there: ReadonlySet<string>): void {
-    const { life } = journal;
-    const isBefore = "marker" in life && !("from" in life);
-    if (!isBefore || run !== life.marker.build.digest) return;
-    expect(there.has(journal.current.digest)).toBe(false);
+  /** Nobody has committed it. */
+  function isCandidate({ life }: Journal, digest: string): boolean {
+    return "marker" in life && !("from" in life) && life.marker.build.digest === digest;
   }
 });

@@ -3,7 +3,7 @@ import { printText, tellText } from "../../command-line/output.ts";
 import { bootClockNow } from "../../event-loop/clock.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { guard } from "../lifecycle-guard.ts";
-import { type DecodedJournal, decodeJournal, encodeJournal } from "../lifecycle-journal.ts";
+import { encodeJournal } from "../lifecycle-journal.ts";
 import { performGuard } from "../perform/boot-guard.ts";
 import { readPath } from "./install.ts";
 
@@ -11,10 +11,7 @@ import { readPath } from "./install.ts";
 export async function runGuard(flags: { readonly folder: string }): Promise<number> {
   const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
   const decision = performGuard(readPath("--folder", flags.folder), (ground) => {
-    const journal: DecodedJournal =
-      ground.journal === undefined ? { kind: "absent" } : decodeJournal(ground.journal);
-    const { links, intact } = ground;
-    const decided = guard({ journal, links, intact, boot, now: Math.floor(bootClockNow()) });
+    const decided = guard({ ...ground, boot, now: Math.floor(bootClockNow()) });
     const next = decided.journal;
     return { ...decided, journal: next === undefined ? undefined : encodeJournal(next) };
   });

@@ -1,21 +1,23 @@
-import { lstatSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { folderOf, layoutNames, linked } from "../layout.ts";
+import type { DecodedJournal } from "../lifecycle-journal.ts";
 import type { Build } from "../protocol.ts";
 import { checkVersion, Installation } from "./installation.ts";
 import { passStep } from "./kill-points.ts";
 import { removeLink, setLink } from "./layout-files.ts";
+import { readJournalIn } from "./read-journal.ts";
 
 /** What is on the disk when a start is about to be made. */
 export interface GuardedGround {
-  /** What the journal says, word for word; undefined: there is none. */
-  readonly journal: string | undefined;
+  readonly journal: DecodedJournal;
   /** null where a link is not there, or leads to no version that was verified. */
   readonly links: { readonly current: Build | null; readonly previous: Build | null };
   /** Digests of the versions that were just hashed, and are what was verified. */
   readonly intact: ReadonlySet<string>;
+  /** Versions from which every role of this host has answered once, whatever they are by now. */
+  readonly proven: readonly Build[];
 }
 
 /** What is to be so before the start. */
@@ -46,9 +48,12 @@ export function performGuard<Start extends GuardedStart>(
     build !== undefined && checkVersion(folder, name).kind === "whole" ? [build.digest] : [],
   );
   const start = decide({
-    journal: readJournal(path),
+    journal: readJournalIn(folder),
     links: { current: buildOf("current"), previous: buildOf("previous") },
     intact: new Set(intact),
+    proven: state.versions.flatMap(({ build, isProven }) =>
+      build !== undefined && isProven ? [build] : [],
+    ),
   });
   const { journal, links } = start;
   if (journal !== undefined) {
@@ -63,13 +68,4 @@ export function performGuard<Start extends GuardedStart>(
     else setLink(folder, "previous", folderOf(links.previous));
   }
   return start;
-}
-
-/** Its bytes for whoever knows what they mean. @throws FileRefused */
-export function readJournal(path: string): string | undefined {
-  const place = { what: "read the journal", path, otherwise: "give another --folder" };
-  return withFile(place, () => {
-    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
-    return readFileSync(path, "utf8");
-  });
 }

@@ -4,7 +4,7 @@ import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { type CandidateStart, type Executor, ExecutorRefused, unknownEnding } from "../executor.ts";
 import { folderOf, layoutLimits, layoutNames, linked } from "../layout.ts";
-import { decodeJournal, encodeJournal, type Journal } from "../lifecycle-journal.ts";
+import { encodeJournal, type Journal } from "../lifecycle-journal.ts";
 import type { EffectKind } from "../lifecycle-state.ts";
 import type { Build, LastWords, Marker } from "../protocol.ts";
 import {
@@ -13,10 +13,10 @@ import {
   type AgentVersions,
   OrderRefused,
 } from "../upgrade-agent.ts";
-import { readJournal } from "./boot-guard.ts";
 import { checkVersion, Installation, VersionRefused } from "./installation.ts";
 import { programOf, readLayout, readVerified } from "./layout-files.ts";
 import { ProofRefused, proveProgram } from "./prove.ts";
+import { readJournalIn } from "./read-journal.ts";
 
 /** What an upgrade orders, as it is done on this host; between kill points of its effect's name. */
 
@@ -31,10 +31,7 @@ export function hostInstallation(
     act(installation);
   };
   return {
-    readJournal: () => {
-      const text = readJournal(path);
-      return text === undefined ? { kind: "absent" } : decodeJournal(text);
-    },
+    readJournal: () => readJournalIn(folder),
     writeJournal: (journal) =>
       between("note", () => {
         withFile({ what: "write the journal", path, otherwise: "give another --folder" }, () =>

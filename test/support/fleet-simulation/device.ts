@@ -255,7 +255,8 @@ export class Device {
       digest !== null && disk.versions.has(digest) ? releaseOf(digest).build : null;
     const decision = guard({
       links: { current: place(disk.current), previous: place(disk.previous) },
-      ...{ journal: this.#readJournal(), intact, boot: this.boot, now: this.#clock },
+      ...{ journal: this.#readJournal(), intact, proven: [] },
+      ...{ boot: this.boot, now: this.#clock },
     });
     const { journal, links } = decision;
     if (journal !== undefined) this.#write(() => this.#writeJournal(journal));
