@@ -7,7 +7,7 @@ import {
   defaultHostDirectory,
   defaultStateDirectory,
 } from "../authority/protocol.ts";
-import { decodeJournal } from "../fleet/lifecycle-journal.ts";
+import { decodeJournal, journalFormat } from "../fleet/lifecycle-journal.ts";
 import { readOperatorConfiguration } from "../fleet/operator/configuration.ts";
 import { digestSchema } from "../fleet/protocol.ts";
 import { readAuthorityFile } from "../identity/authority-file.ts";
@@ -36,7 +36,13 @@ export const usualPlaces: HostPlaces = {
 };
 
 /** undefined: there is nothing of it on this host. */
-export type HostCheck = () => string | undefined | Promise<string | undefined>;
+export type HostCheck = () => Found | Promise<Found>;
+type Found = string | undefined | Warning;
+
+/** What is wrong on this host, and is no reason against this file. */
+export interface Warning {
+  readonly warning: string;
+}
 
 /** What this host has for us, read as the roles read it; nothing is written. */
 export function hostChecks(
@@ -110,14 +116,18 @@ function readTomlFile(path: string, read: (path: string) => Outcome): string | u
   return path;
 }
 
-/** Read as the agent reads it, and never written: the version that wrote it goes on with it. */
-function checkJournal(path: string): string | undefined {
+/**
+ * Read as the agent reads it, and never written: the version that wrote it goes on with it. One of
+ * a form that this file does not know is against it. What is no journal at all is damaged.
+ */
+function checkJournal(path: string): string | undefined | Warning {
   if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
-  const decoded = decodeJournal(readFileSync(path, "utf8"));
+  const text = readFileSync(path, "utf8");
+  const decoded = decodeJournal(text);
   if (decoded.kind === "ok") return `${path}, step ${decoded.journal.step}`;
-  const reason = decoded.kind === "refused" ? decoded.reason : "there is none";
+  const found = `${path}: ${decoded.kind === "refused" ? decoded.reason : "there is none"}`;
+  if (journalFormat(text) === undefined) return { warning: `${found}. The agent does without` };
   throw new Error(
-    `${path}: ${reason}; where no version can read it, move it away: only an upgrade that is ` +
-      "under way is lost",
+    `${found}; where no version can read it, move it away: only an upgrade that is under way is lost`,
   );
 }

@@ -4,15 +4,15 @@ import { UsageError } from "../command-line/usage-error.ts";
 import { describeError } from "../logging/format.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { hostlerCommit, hostlerVersion } from "../units/version.ts";
-import { type HostPlaces, hostChecks, usualPlaces } from "./self-test-host.ts";
+import { type HostCheck, type HostPlaces, hostChecks, usualPlaces } from "./self-test-host.ts";
 import { roles } from "./self-test-roles.ts";
 
 /** One thing that was tried, and what came of it. */
 export interface SelfTestResult {
   readonly subject: "code" | "libc" | "host";
   readonly check: string;
-  /** absent: this host has nothing of the kind. */
-  readonly status: "passed" | "absent" | "failed";
+  /** absent: this host has nothing of the kind; warned: it is wrong, and not by this file. */
+  readonly status: "passed" | "absent" | "warned" | "failed";
   readonly found: string;
 }
 
@@ -83,12 +83,13 @@ async function loadContract(): Promise<string> {
 async function attempt(
   subject: SelfTestResult["subject"],
   check: string,
-  run: () => string | undefined | Promise<string | undefined>,
+  run: HostCheck,
 ): Promise<SelfTestResult> {
   try {
     const found = await run();
     if (found === undefined) return { subject, check, status: "absent", found: "none here" };
-    return { subject, check, status: "passed", found };
+    if (typeof found === "string") return { subject, check, status: "passed", found };
+    return { subject, check, status: "warned", found: found.warning };
   } catch (error) {
     return { subject, check, status: "failed", found: describeError(error) };
   }

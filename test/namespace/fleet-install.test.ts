@@ -16,9 +16,12 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { linked } from "../../src/fleet/layout.ts";
+import { encodeJournal, type Journal } from "../../src/fleet/lifecycle-journal.ts";
 import { checkVersion, Installation } from "../../src/fleet/perform/installation.ts";
 import { hostSteps } from "../../src/fleet/perform/kill-points.ts";
 import { programOf, readLayout } from "../../src/fleet/perform/layout-files.ts";
+import { readJournalIn } from "../../src/fleet/perform/read-journal.ts";
+import type { Build } from "../../src/fleet/protocol.ts";
 import { Site } from "../support/artifact.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { storeScript } from "../support/fleet-installation.ts";
@@ -83,6 +86,11 @@ function put(path: string, content: string): string {
   writeFileSync(path, content);
   return path;
 }
+
+const idleJournal = (current: Build, floor: string): Journal => ({
+  ...{ format: 1, step: 3, boot: "11111111-1111-1111-1111-111111111111", floor },
+  ...{ metadataVersion: 0, current, previous: null, seen: [], life: { phase: "idle" } },
+});
 
 describe("hostler fleet install", () => {
   test("makes all, and a second time finds nothing to do", async () => {
@@ -246,6 +254,69 @@ describe("from what stands there", () => {
     expect(linked(readLayout(place()), "previous")).toBe(other);
   });
 
+  test.each([
+    ["no journal at all", "{broken"],
+    ["one that says nothing", ""],
+    ["one that is wrong", '{"format":1}'],
+  ])("a damaged journal, %s: it is set aside, and the floor is not forgotten", async (_, text) => {
+    await install();
+    rmSync(`${place()}/current`);
+    put(`${place()}/journal.json`, text);
+    const dry = await install(["--dry-run"]);
+    expect(dry.stdout).toMatch(/^would replace .*journal\.json +it is damaged: expected/m);
+    expect(existsSync(`${place()}/journal.json`)).toBe(true);
+    const { exitCode, stdout, stderr } = await install();
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    expect(stdout).toMatch(/^replaced .*journal\.json +it is damaged: expected/m);
+    await expectInstalled();
+    expect(existsSync(`${place()}/journal.json`)).toBe(false);
+    expect(readFileSync(`${place()}/journal.json.damaged`, "utf8")).toBe(text);
+    expect(readJournalIn(place())).toMatchObject({ kind: "refused" });
+    expect((await install()).stdout).toStartWith("Nothing to do");
+    expect((await install(["--remove"])).exitCode).toBe(0);
+    expect(existsSync(place())).toBe(false);
+  });
+
+  describe("a later version", () => {
+    let later: string;
+    beforeEach(() => {
+      later = storeScript(folder, "9.0.0", "echo other", place());
+      using installation = Installation.open(place(), { make: false });
+      installation.prove(later);
+    });
+
+    test("that no link leads to: it is refused, and told what links it again", async () => {
+      const plain = await install();
+      expect(plain.exitCode).toBe(111);
+      expect(plain.stdout).toContain("9.0.0 is there, and was proven. hostler fleet guard");
+      expect(plain.stdout).toContain("--force installs");
+      expect(readLayout(place()).links.current).toEqual({ kind: "absent" });
+      const guard = await runProgram([hostler(), "fleet", "guard", "--folder", place()]);
+      expect(guard).toMatchObject({ exitCode: 0 });
+      expect(linked(readLayout(place()), "current")).toBe(later);
+      expect((await install()).stdout).toMatch(/^kept .*current +it leads to 9\.0\.0-/m);
+    });
+
+    test("that no link leads to, and --force: it is installed", async () => {
+      expect((await install(["--force"])).exitCode).toBe(0);
+      await expectInstalled();
+    });
+
+    test.each([
+      ["where no link leads to it", false],
+      ["where current leads to it", true],
+    ])("a floor above this program, %s: refused, with --force as well", async (_, isLinked) => {
+      const [current] = readLayout(place()).versions;
+      put(`${place()}/journal.json`, encodeJournal(idleJournal(current?.build as Build, "8.0.0")));
+      if (isLinked) symlinkSync(`versions/${later}`, `${place()}/current`);
+      const before = tree();
+      const { exitCode, stdout } = await install(["--force"]);
+      expect(exitCode).toBe(111);
+      expect(stdout).toContain("below the floor 8.0.0 of this host. 9.0.0 is there, and was");
+      expect(tree()).toEqual(before);
+    });
+  });
+
   test("a unit that somebody changed is left, and named", async () => {
     await install();
     const path = folder.file(`units/${units[0]}`);
@@ -317,12 +388,12 @@ describe("a program that does not prove itself", () => {
     await install([], { program: copy });
     const current = linked(readLayout(place()), "current") ?? "";
     rmSync(`${place()}/current`);
-    put(`${place()}/journal.json`, "{broken");
+    put(`${place()}/journal.json`, '{"format":99}');
     const { exitCode, stderr } = await install([], { program: copy });
     expect(exitCode).toBe(111);
     expect(stderr).toContain(`Cannot use ${current}: expected that`);
     expect(stderr).toContain("received upgrade journal: ");
-    expect(stderr).toContain("expected a line of JSON");
+    expect(stderr).toContain("expected format 1, received format 99");
     expect(readLayout(place()).links.current).toEqual({ kind: "absent" });
   });
 });

@@ -122,8 +122,18 @@ describe("the self-test of the compiled file", () => {
       ...{ subject: "host", check: "upgrade journal", status: "passed" },
       found: `${journal}, step 7`,
     });
+    for (const text of ['{"format":1', "", "{}", "\0\0"]) {
+      writeFileSync(journal, text);
+      const report = await selfTest([], own);
+      expect(report).toMatchObject({ exitCode: 0, ok: true });
+      expect(report.checks).toContainEqual({
+        ...{ subject: "host", check: "upgrade journal", status: "warned" },
+        found: expect.stringContaining(`${journal}: expected`),
+      });
+      expect(readFileSync(journal, "utf8")).toBe(text);
+    }
     for (const [text, found] of [
-      ['{"format":1', "expected a line of JSON"],
+      ['{"format":1}', "expected"],
       ['{"format":99}', "expected format 1, received format 99"],
     ] as const) {
       writeFileSync(journal, text);

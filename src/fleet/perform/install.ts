@@ -17,7 +17,8 @@ import { placeInRoot, resolveInRoot } from "../../install/perform/rooted-path.ts
 import { isUntouched, renderUnit } from "../../install/unit-text.ts";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
-import { folderOf, layoutNames, linked, linkNames } from "../layout.ts";
+import { folderOf, type LayoutState, layoutNames, linked, linkNames } from "../layout.ts";
+import { compareVersions, laterVersion } from "../protocol-version.ts";
 import { fleetUnits } from "../units.ts";
 import { hashFile } from "./hashing.ts";
 import { Installation } from "./installation.ts";
@@ -25,6 +26,7 @@ import { passStep } from "./kill-points.ts";
 import { checkFormat, readLayout, setLink, syncFolder } from "./layout-files.ts";
 import { requireLasting } from "./persistence.ts";
 import { proveProgram } from "./prove.ts";
+import { journalDamage, readJournalIn, setJournalAside } from "./read-journal.ts";
 
 /** Where an installation lies. */
 export interface InstallPlaces {
@@ -51,7 +53,7 @@ export interface InstallWish extends InstallPlaces {
 export type InstallAction = "create" | "replace" | "remove" | "keep" | "leave" | "refuse";
 
 export interface InstallStep {
-  readonly what: "version" | "current" | "trust" | "name" | "unit" | "installation";
+  readonly what: "version" | "current" | "journal" | "trust" | "name" | "unit" | "installation";
   readonly path: string;
   readonly action: InstallAction;
   readonly reason?: string;
@@ -71,7 +73,8 @@ const ELF = Buffer.from("\x7fELF");
 export async function installFleet(wish: InstallWish): Promise<readonly InstallStep[]> {
   if (wish.image === undefined) requireLasting(wish.folder, wish.acceptVolatile);
   checkFormat(placeOf(wish));
-  const others = [...lookAtTrust(wish), lookAtName(wish), ...lookAtUnits(wish)];
+  const journal = lookAtJournal(wish);
+  const others = [...journal, ...lookAtTrust(wish), lookAtName(wish), ...lookAtUnits(wish)];
   const { digest } = hashFile(ownProgram);
   const link = lookAtCurrent(wish, folderOf({ version: wish.version, digest }));
   const isRefused = [link, ...others].some(({ action }) => action === "refuse");
@@ -100,6 +103,8 @@ export const changes = (action: InstallAction): boolean =>
 async function makeCurrent(wish: InstallWish) {
   const folder = placeOf(wish);
   using installation = Installation.open(folder, { make: true });
+  // Looked at once more: nobody else changes it now. No program can prove itself beside it.
+  if (journalDamage(folder) !== undefined) setJournalAside(folder);
   const { name, isNew } = installation.store(ownProgram, wish.version);
   await proveProgram(folder, name);
   installation.prove(name);
@@ -140,10 +145,14 @@ function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
     }
   }
   const state = readLayout(folder);
-  if (state.links.current.kind === "absent") return step("create");
   const name = linked(state, "current");
   if (name === own) return step("keep");
   const isThere = state.versions.some((one) => one.name === name && one.state === "verified");
+  if (!isThere || force) {
+    const later = laterThan(wish, state, { isLinked: isThere });
+    if (later !== undefined) return step("refuse", later);
+  }
+  if (state.links.current.kind === "absent") return step("create");
   if (!isThere) return step("replace", "it led to no version that is whole");
   if (force) return step("replace", `in place of ${name}, which is previous now`);
   // An image's own program says this at each start, once its host was upgraded.
@@ -151,6 +160,45 @@ function lookAtCurrent(wish: InstallWish, own: string): InstallStep {
     "keep",
     `it leads to ${name}: the operator upgrades it; --force would make it ${own}`,
   );
+}
+
+/**
+ * Why the program is too old to be current here; undefined: it is not. The floor binds whoever
+ * installs as well: below it a host has known holes.
+ */
+function laterThan(
+  wish: InstallWish,
+  { versions }: LayoutState,
+  { isLinked }: { readonly isLinked: boolean },
+): string | undefined {
+  const { version, force } = wish;
+  const isOlder = (other: string) => compareVersions(version, other) < 0;
+  const read = readJournalIn(placeOf(wish));
+  const floor = read.kind === "ok" ? read.journal.floor : null;
+  const proven = versions
+    .filter(({ isProven, state }) => isProven && state === "verified")
+    .flatMap(({ build }) => (build === undefined ? [] : [build.version]))
+    .filter(isOlder)
+    .reduce<string | null>((one, other) => laterVersion(one, other), null);
+  const known = proven === null ? "" : ` ${proven} is there, and was proven.`;
+  const guard = `hostler fleet guard --folder ${wish.folder} links it again`;
+  const mend = proven === null || isLinked ? "" : ` ${guard}.`;
+  if (floor !== null && isOlder(floor)) {
+    const below = `this program is ${version}, below the floor ${floor} of this host.`;
+    return `${below}${known}${mend} Install ${floor} or a later one`;
+  }
+  if (proven === null || force) return undefined;
+  return `this program is ${version}.${known}${mend} --force installs ${version} all the same`;
+}
+
+/** One that nobody can read would keep every program from proving itself; it is kept for people. */
+function lookAtJournal(wish: InstallWish): InstallStep[] {
+  const folder = placeOf(wish);
+  const damage = journalDamage(folder);
+  if (damage === undefined) return [];
+  const path = join(folder, layoutNames.journal);
+  const reason = `it is damaged: ${damage}. It is kept as ${layoutNames.damagedJournal}`;
+  return [{ what: "journal", path, action: "replace", reason }];
 }
 
 /** Where the installation's folder lies, now. */

@@ -33,7 +33,14 @@ export interface RemovalWish extends InstallPlaces {
 const otherwise = "give another --folder";
 
 /** What hostler made in an installation's folder; by its format one that is half gone is known. */
-const records = [layoutNames.journal, layoutNames.trust, layoutNames.format, layoutNames.lock];
+const records = [
+  layoutNames.journal,
+  layoutNames.damagedJournal,
+  layoutNames.roles,
+  layoutNames.trust,
+  layoutNames.format,
+  layoutNames.lock,
+];
 
 /**
  * Takes away what `installFleet` has made, and what upgrades have; whatever stands there, however
