@@ -127,7 +127,6 @@ function checkJournal(path: string): string | undefined | Warning {
   if (decoded.kind === "ok") return `${path}, step ${decoded.journal.step}`;
   const found = `${path}: ${decoded.kind === "refused" ? decoded.reason : "there is none"}`;
   if (journalFormat(text) === undefined) return { warning: `${found}. The agent does without` };
-  throw new Error(
-    `${found}; where no version can read it, move it away: only an upgrade that is under way is lost`,
-  );
+  const mend = "where no version can read it, move it away: only an upgrade under way is lost";
+  throw new Error(`${found}; ${mend}`);
 }
