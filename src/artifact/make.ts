@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { constants, mkdirSync } from "node:fs";
+import { constants, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
@@ -63,6 +63,7 @@ export async function makeRelease(request: MakeRequest): Promise<Made> {
   withFile({ what: "make the release in", path: folder, otherwise: "name another" }, () =>
     mkdirSync(folder, { recursive: true, mode: 0o755 }),
   );
+  removeLeftovers(folder);
   const builds: ArtifactBuild[] = [];
   for (const { path, architecture, libc } of looked) {
     const { digest, size, blocks } = await makeBlocks(path, request);
@@ -74,6 +75,15 @@ export async function makeRelease(request: MakeRequest): Promise<Made> {
   const path = join(folder, publishedNames.manifest(release.version));
   writeDurably(path, writeEnvelope(newEnvelope(manifest)), 0o644);
   return { path, manifest };
+}
+
+/** What was ended in the middle has left its frames: they are large, and are not published. */
+function removeLeftovers(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const maker = /^(\d+)\.making$/.exec(name)?.[1];
+    if (maker === undefined || existsSync(`/proc/${maker}`)) continue;
+    rmSync(join(folder, name), { force: true });
+  }
 }
 
 function lookAt(path: string) {

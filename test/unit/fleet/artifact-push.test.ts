@@ -1,6 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import { ArtifactRefused } from "../../../src/artifact/artifact-refused.ts";
 import { makeRelease } from "../../../src/artifact/make.ts";
@@ -36,6 +44,14 @@ const names = () => [
   "root-1.json",
   "metadata.json",
 ];
+
+test("what a build that was ended has left goes with the next one, and no other's", async () => {
+  const left = join(site.path, "1073741823.making");
+  const own = join(site.path, "1.making");
+  for (const path of [left, own]) writeFileSync(path, "frames");
+  await site.release("1.6.0", executable({ size: 100_000, seed: 10 }));
+  expect([existsSync(left), existsSync(own)]).toEqual([false, true]);
+});
 
 describe("a release is published in a folder", () => {
   test("with all that a device needs, metadata last", async () => {
