@@ -382,6 +382,8 @@ export const fleetApi = {
     input: v.strictObject({ after: v.optional(v.string()) }),
     output: v.strictObject({
       events: v.array(v.strictObject({ id: v.string(), event: happeningSchema })),
+      /** The last one that happened: ids begin anew, with another word, in each process. */
+      last: v.string(),
     }),
   },
   metrics: {

@@ -18,6 +18,29 @@ export function renderEvent(id: string, { what, message, time }: ToldHappening):
   return `${[when, id, what, message].map(escapeControls).join(" ")}\n`;
 }
 
+/**
+ * @param last the id of the last event that happened
+ * @param first the id of the first that follows
+ * @returns undefined where what follows is all that came after that id
+ */
+export function whyNotAfter(after: string, last: string, first?: string): string | undefined {
+  const [asked, newest, next] = [eventOf(after), eventOf(last), eventOf(first ?? "")];
+  const all = "all that is kept follows";
+  const id = JSON.stringify(after);
+  if (asked === undefined) return `${id} is no id of an event, such as ${last}: ${all}`;
+  if (asked.run !== newest?.run) {
+    return `${id} is of another run of the operator, and its ids began anew: ${all}`;
+  }
+  if (asked.sequence > newest.sequence) return `${id} is after the last one, ${last}: ${all}`;
+  const missing = next === undefined ? 0 : next.sequence - asked.sequence - 1;
+  return missing > 0 ? `${missing} events after ${id} are not kept any more` : undefined;
+}
+
+function eventOf(id: string): { readonly run: string; readonly sequence: number } | undefined {
+  const [, run, sequence] = /^(.+)-(\d{1,15})$/.exec(id) ?? [];
+  return run === undefined ? undefined : { run, sequence: Number(sequence) };
+}
+
 /** @param width of the terminal; undefined where it is none */
 export function renderDevices(devices: readonly DeviceView[], width?: number): string {
   if (devices.length === 0) return "no device was heard yet\n";

@@ -25,6 +25,7 @@ import {
   renderRoles,
   renderRollouts,
   renderStatus,
+  whyNotAfter,
 } from "./fleet-words.ts";
 import { type ManifestFlags, type RolloutFlags, readLabels, readRollout } from "./rollout-words.ts";
 
@@ -214,12 +215,16 @@ export async function runEvents(
     if (json) await printJsonLine({ id, ...event });
     else await printText(renderEvent(id, event));
   };
-  if (!follow) {
-    const { events } = await client.call(fleetApi.eventsKept, {
+  if (!follow || after !== undefined) {
+    const { events, last } = await client.call(fleetApi.eventsKept, {
       ...(after !== undefined && { after }),
     });
-    for (const { id, event } of events) await tell(id, event);
-    return ExitCode.done;
+    const why = after === undefined ? undefined : whyNotAfter(after, last, events[0]?.id);
+    if (why !== undefined) tellText(`${why}\n`);
+    if (!follow) {
+      for (const { id, event } of events) await tell(id, event);
+      return ExitCode.done;
+    }
   }
   const { signal } = new AbortController();
   for await (const { id, data } of client.stream(fleetStreams.events, {}, { after, signal })) {

@@ -332,7 +332,11 @@ const eventsCommand = defineCommand({
   },
   args: {
     follow: { type: "boolean", description: "Go on as it happens" },
-    after: { type: "string", valueHint: "id", description: "Only what came after this one" },
+    after: {
+      type: "string",
+      valueHint: "id",
+      description: "Only what came after this one; ids begin anew with each run of the operator",
+    },
     ...askFlags,
     json: { type: "boolean", description: "Print one JSON object a line" },
   },

@@ -14,6 +14,11 @@ export class HappeningBook {
     this.#limit = limit;
   }
 
+  /** The id of the last that happened; of none before the first. */
+  get last(): string {
+    return `${this.#run}-${this.#sequence}`;
+  }
+
   add(happening: ToldHappening): void {
     this.#sequence += 1;
     if (this.#kept.length >= 2 * this.#limit) this.#kept = this.#kept.slice(-this.#limit);
@@ -21,7 +26,7 @@ export class HappeningBook {
     for (const wake of [...this.#wakers]) wake();
   }
 
-  /** Kept ones after an id; all of them for none, or for one of another process. */
+  /** Kept ones after an id; all of them for none, or for one that is none of its own. */
   after(id: string | undefined): readonly { readonly id: string; readonly data: ToldHappening }[] {
     return this.#from(this.#sequenceOf(id)).map(({ sequence, happening }) => ({
       id: `${this.#run}-${sequence}`,
@@ -59,7 +64,8 @@ export class HappeningBook {
 
   #sequenceOf(id: string | undefined): number {
     const [, run, sequence] = /^(.+)-(\d{1,15})$/.exec(id ?? "") ?? [];
-    return run === this.#run ? Number(sequence) : 0;
+    const isOwn = run === this.#run && Number(sequence) <= this.#sequence;
+    return isOwn ? Number(sequence) : 0;
   }
 
   #from(last: number) {

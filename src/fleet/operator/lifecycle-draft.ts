@@ -21,6 +21,7 @@ export class Draft {
   readonly context: OperatorContext;
   #state: FleetState;
   readonly #effects: FleetEffect[] = [];
+  #isTold = true;
 
   constructor(state: FleetState, context: OperatorContext) {
     this.#state = state;
@@ -124,8 +125,16 @@ export class Draft {
     this.planSoon();
   }
 
+  /** What is read from the store for the first time is no news, whenever it happened. */
   tell(happening: Happening): void {
-    this.#effects.push({ kind: "tell", happening });
+    if (this.#isTold && this.#state.isOpen) this.#effects.push({ kind: "tell", happening });
+  }
+
+  /** Takes note of what was so before this process looked. */
+  quietly(change: () => void): void {
+    this.#isTold = false;
+    change();
+    this.#isTold = true;
   }
 
   lost(what: string, rollout: string): void {

@@ -176,7 +176,13 @@ export interface OperatorContext {
 }
 
 export type FleetEvent =
-  | { readonly kind: "device"; readonly device: string; readonly event: DeviceEvent }
+  | {
+      readonly kind: "device";
+      readonly device: string;
+      readonly event: DeviceEvent;
+      /** It was so before this process looked: that is no news, and nobody is told of it. */
+      readonly isOfBefore?: boolean;
+    }
   | { readonly kind: "label"; readonly device: string; readonly labels: Labels }
   | { readonly kind: "labels-written"; readonly device: string; readonly revision: Revision }
   | {

@@ -89,7 +89,10 @@ function decide(draft: Draft, event: FleetEvent): Refusal | undefined {
 
 type Of<Kind extends FleetEvent["kind"]> = Extract<FleetEvent, { readonly kind: Kind }>;
 
-function deviceEvent(draft: Draft, { device: name, event }: Of<"device">): Refusal | undefined {
+function deviceEvent(
+  draft: Draft,
+  { device: name, event, isOfBefore = false }: Of<"device">,
+): Refusal | undefined {
   const known = draft.devices.get(name);
   if (known === undefined) {
     // Nothing is there of one that was forgotten meanwhile, and no write of its is waited for.
@@ -99,7 +102,9 @@ function deviceEvent(draft: Draft, { device: name, event }: Of<"device">): Refus
     if (event.kind === "found" && event.value === undefined) return undefined;
     if (draft.devices.size >= fleetLimits.devices) return tooManyDevices(name);
   }
-  draft.tellDevice(known ?? draft.meet(name), event);
+  const take = () => draft.tellDevice(known ?? draft.meet(name), event);
+  if (isOfBefore) draft.quietly(take);
+  else take();
   return undefined;
 }
 

@@ -90,6 +90,8 @@ export class FleetOperator {
   #state: FleetState;
   #wake: Disposable | undefined;
   #wakeAt: MonotonicTime | undefined;
+  /** What devices had said before this process looked was taken. */
+  #hasStatuses = false;
   readonly #stopping = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
 
@@ -236,6 +238,7 @@ export class FleetOperator {
       for await (const event of store.watch(bucket, "", { signal })) {
         listed = isListed(event, listed);
         if (event.kind === "entry" && event.entry.operation === "put") take(event.entry, listed);
+        if (event.kind === "synced" && bucket === fleetBuckets.statuses) this.#hasStatuses = true;
       }
     };
     this.#task(watch(fleetBuckets.statuses, (entry, listed) => this.#takeStatus(entry, listed)));
@@ -282,7 +285,9 @@ export class FleetOperator {
   }
 
   #postDevice(device: string, event: DeviceEvent): void {
-    const { refusal } = this.post({ kind: "device", device, event });
+    const isListedBeat = event.kind !== "status" && "listed" in event && event.listed;
+    const isOfBefore = event.kind !== "written" && (!this.#hasStatuses || isListedBeat);
+    const { refusal } = this.post({ kind: "device", device, event, isOfBefore });
     if (refusal !== undefined) this.#parts.logger.warn(refusal.message);
   }
 

@@ -68,11 +68,11 @@ function readingRoutes(acting: Acting): readonly Route[] {
     }),
     defineRoute({
       ...fleetApi.eventsKept,
-      run: (_call, { after }) => ({
-        events: acting()
-          .book.after(after)
-          .map(({ id, data: event }) => ({ id, event })),
-      }),
+      run(_call, { after }) {
+        const { book } = acting();
+        const events = book.after(after).map(({ id, data: event }) => ({ id, event }));
+        return { events, last: book.last };
+      },
     }),
     defineRoute({
       ...fleetApi.metrics,

@@ -348,6 +348,27 @@ describe("an operator over its store", () => {
   });
 });
 
+describe("after a restart", () => {
+  test("what was so before is no event, and what comes then is one", async () => {
+    await using world = new World();
+    const first = await world.open();
+    const { transaction, build } = await world.ready(first);
+    await first.stop();
+    await world.says({ transaction, phase: "done", current: build });
+    const second = await world.open();
+    await inPhase(second, "done");
+    await world.beats();
+    await heard(second);
+    expect(second.book.after(undefined)).toEqual([]);
+    await world.says({ transaction, phase: "rolled-back", reason: "exited with 1" });
+    await inPhase(second, "failed");
+    await world.put(fleetBuckets.statuses, "other", statusOf());
+    await waitFor("it is known", () => second.state.devices.get("other"));
+    expect(second.book.after(undefined).map(({ data: { what } }) => what)).toContain("failed");
+    expect(second.book.after(undefined).map(({ data: { what } }) => what)).toContain("device-new");
+  });
+});
+
 describe("what happened is kept", () => {
   const happening = (message: string) => ({
     ...{ what: "done", device: "box", rollout: null, message, time: 0 },
@@ -360,7 +381,10 @@ describe("what happened is kept", () => {
     expect(told()).toEqual(["6", "7", "8"]);
     expect(told("run-7")).toEqual(["8"]);
     expect(told("run-8")).toEqual([]);
-    expect(told("other-7")).toEqual(["6", "7", "8"]);
+    for (const id of ["other-7", "run-9", "run", "7", ""]) {
+      expect(told(id)).toEqual(["6", "7", "8"]);
+    }
+    expect([book.last, new HappeningBook("new").last]).toEqual(["run-8", "new-0"]);
   });
 
   test("whoever follows hears what was kept, then what comes, until it ends", async () => {

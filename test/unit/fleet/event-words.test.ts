@@ -1,0 +1,17 @@
+/** What people are told where events do not go on after the one that they name. */
+import { expect, test } from "bun:test";
+import { whyNotAfter } from "../../../src/fleet/commands/fleet-words.ts";
+
+test.each([
+  ["b-3", "b-5", "b-4", undefined],
+  ["b-5", "b-5", undefined, undefined],
+  ["garbage", "b-5", "b-1", "is no id of an event, such as b-5"],
+  ["a-3", "b-5", "b-1", "is of another run of the operator"],
+  ["a-3", "b-0", undefined, "is of another run of the operator"],
+  ["b-6", "b-5", "b-1", "is after the last one, b-5"],
+  ["b-3", "b-50", "b-9", '5 events after "b-3" are not kept any more'],
+])("after %s, where %s was the last and %s follows", (after, last, first, why) => {
+  const said = whyNotAfter(after, last, first);
+  if (why === undefined) expect(said).toBeUndefined();
+  else expect(said).toContain(why);
+});
