@@ -175,7 +175,8 @@ export type RolloutMember = v.InferOutput<typeof rolloutMemberSchema>;
 export const rolloutViewSchema = v.strictObject({
   name: nameSchema,
   number: positive,
-  phase: v.picklist(["running", "paused", "complete", "aborted"]),
+  /** superseded: later rollouts took all its devices, and none of them got it. */
+  phase: v.picklist(["running", "paused", "complete", "aborted", "superseded"]),
   reason: v.nullable(v.string()),
   version: releaseVersionSchema,
   /** From 1, and how many there are. */

@@ -161,6 +161,9 @@ interface Looked extends Active {
 
 const soaking = "the next wave: this one has ended, and soaks";
 
+/** Why one has ended without a device of its own. */
+export const laterHaveAll = "later rollouts have all its devices";
+
 interface Followed {
   /** Why nothing more is begun, or "". */
   readonly waitsFor: string;
@@ -180,7 +183,7 @@ function whatFollows(draft: Draft, looked: Looked): Followed {
   }
   if (record.phase === "paused") return nothingToSay;
   if (isFinished(record, counts, superseded)) {
-    const reason = counts.members === 0 ? "later rollouts have all its devices" : null;
+    const reason = counts.members === 0 ? laterHaveAll : null;
     tellRollout(draft, rollout, { kind: "finish", reason, counts });
     return nothingToSay;
   }

@@ -9,7 +9,7 @@ import {
   claimsOn,
   judgeMember,
 } from "./lifecycle-member.ts";
-import { amountOf, wavesOf, waveTarget } from "./lifecycle-plan.ts";
+import { amountOf, laterHaveAll, wavesOf, waveTarget } from "./lifecycle-plan.ts";
 import { meant } from "./lifecycle-slot.ts";
 import type {
   DeviceState,
@@ -82,7 +82,7 @@ export function rolloutView(rollout: RolloutState): RolloutView | undefined {
   return {
     name: record.name,
     number: record.number,
-    phase: record.phase,
+    phase: shownPhase(record, counts),
     reason: record.reason,
     version: record.spec.version,
     wave: Math.min(record.wave + 1, wavesOf(record.spec)),
@@ -93,6 +93,12 @@ export function rolloutView(rollout: RolloutState): RolloutView | undefined {
     counts,
     named: [...rollout.troubled],
   };
+}
+
+/** Complete, and nobody has got it: that is told apart. */
+function shownPhase({ phase, reason }: RolloutRecord, counts: ShownCounts): RolloutView["phase"] {
+  const isTaken = phase === "complete" && reason === laterHaveAll && counts.done === 0;
+  return isTaken ? "superseded" : phase;
 }
 
 /** All that a rollout has had or is to have, by name, and what became of each. */

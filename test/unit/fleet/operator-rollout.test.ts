@@ -291,6 +291,21 @@ describe("pause, abort, supersede", () => {
     ]);
     expect(fleet.record("spring")).toMatchObject({ phase: "complete" });
     expect(fleet.record("spring").reason).toBe("later rollouts have all its devices");
+    expect(fleet.view("spring")).toMatchObject({ phase: "complete", counts: { done: 1 } });
+  });
+
+  test("one whose devices all went to a later one before it gave them anything", () => {
+    const { fleet, boxes } = fleetOf(2);
+    const builds = [{ architecture: "x64", libc: "glibc", digest: hex("d", 64) } as const];
+    fleet.begin("spring");
+    fleet.tell({ kind: "create", name: "summer", spec: specOf({ version: "1.2.0", builds }) });
+    for (let time = 0; time < 10; time += 1) fleet.pass(2_000, ...boxes);
+    expect(fleet.view("spring").phase).toBe("superseded");
+    const current = { version: "1.2.0", digest: hex("d", 64) };
+    for (const name of boxes) fleet.at(name, "done", { current });
+    fleet.pass(20_000, ...boxes);
+    expect(fleet.view("spring").phase).toBe("superseded");
+    expect(fleet.view("summer").phase).toBe("complete");
   });
 
   test("what a later one has is still under way for the one that gave it", () => {
