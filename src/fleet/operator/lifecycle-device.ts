@@ -1,5 +1,5 @@
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
-import type { DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
+import type { Build, DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
 import type { DevicePhase } from "../protocol-operator.ts";
 import { paceOf, usualPace } from "../protocol-pace.ts";
 import {
@@ -70,6 +70,7 @@ export function newDevice(name: string, now: MonotonicTime): DeviceState {
     canonical: undefined,
     candidate: undefined,
     marker: emptySlot,
+    drifted: undefined,
     trouble: undefined,
   };
 }
@@ -140,15 +141,37 @@ export function phaseOf(device: DeviceState): DevicePhase {
   const status = device.status?.value;
   if (marker === undefined) return isBusy(status) ? "foreign" : "free";
   if (status?.transaction === marker.transaction) {
-    return phaseOfOwn(marker, status);
+    const phase = phaseOfOwn(marker, status);
+    return phase === "done" && driftOf(device) !== undefined ? "failed" : phase;
   }
   if (isBusy(status)) return "foreign";
-  if (status?.current.digest === marker.build.digest) return "done";
+  const isThere = status?.current.digest === marker.build.digest;
+  if (isThere && driftOf(device) === undefined) return "done";
   if (isSettled(device.marker) && isForgotten(device, marker)) return "returned";
   if (marker.commit !== null) return "committed";
   if (marker.withdrawn === null) return "told";
   // It was taken back before the device had heard of it, as far as it has said.
   return isSettled(device.marker) ? "returned" : "withdrawn";
+}
+
+/** What it runs in place of what it says that it is done with: somebody put it there. */
+export function driftOf(device: DeviceState): Build | undefined {
+  const marker = meant(device.marker);
+  const status = device.status?.value;
+  if (marker === undefined || status === undefined) return undefined;
+  const { transaction, build } = marker;
+  const isOwn = status.transaction === transaction;
+  const isThere = status.current.digest === build.digest;
+  if (isOwn ? status.phase !== "done" : !isThere || isBusy(status)) return undefined;
+  if (!isThere) return status.current;
+  return device.drifted?.transaction === transaction ? device.drifted.build : undefined;
+}
+
+/** For people; null where it runs what it says. */
+export function driftWords(device: DeviceState): string | null {
+  const drift = driftOf(device);
+  if (drift === undefined) return null;
+  return `it was done, and runs ${drift.version} (${drift.digest.slice(0, 12)}) now`;
 }
 
 /**
@@ -248,7 +271,22 @@ function hearCanonical(
   const { heartbeat, revision, listed } = event;
   // What was there before this process looked may be of long ago: it is no sign of life.
   if (listed || !isNews(device.canonical, event)) return { device };
-  return { device: { ...device, canonical: { heartbeat, revision, at: context.now } } };
+  const canonical = { heartbeat, revision, at: context.now };
+  return { device: { ...device, canonical, drifted: driftHeard(device, heartbeat, context) } };
+}
+
+/** Not at once: what ran before may have been heard last, with its word on the way. */
+function driftHeard(
+  device: DeviceState,
+  { version, digest }: Heartbeat,
+  { now, settings }: DeviceContext,
+): DeviceState["drifted"] {
+  const marker = meant(device.marker);
+  if (marker === undefined || digest === marker.build.digest) return undefined;
+  const { transaction } = marker;
+  const isKnown = device.drifted?.transaction === transaction;
+  const isLong = phaseOf(device) === "done" && now - device.since >= settings.silentAfter;
+  return isKnown || isLong ? { transaction, build: { version, digest } } : undefined;
 }
 
 function isNews(
@@ -357,9 +395,11 @@ function markerFound(device: DeviceState, { value, revision }: Of<"found">): Dev
 
 function assign(device: DeviceState, { marker }: Of<"assign">): DeviceOutcome {
   // What it had before is not to be taken for what it is told now.
-  return isSettled(device.marker)
-    ? writeMarker({ ...device, candidate: undefined }, marker)
-    : { device };
+  if (!isSettled(device.marker)) return { device };
+  const drift = driftOf(device);
+  // It has not run that since: what it says that it has is no reason to leave it so.
+  const drifted = drift && { transaction: marker.transaction, build: drift };
+  return writeMarker({ ...device, candidate: undefined, drifted }, marker);
 }
 
 function withdraw(device: DeviceState, { reason }: Of<"withdraw">): DeviceOutcome {

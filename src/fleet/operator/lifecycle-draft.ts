@@ -1,7 +1,13 @@
 import { formatBytes } from "../../units/bytes.ts";
 import type { Marker } from "../protocol.ts";
 import type { Labels } from "../protocol-operator.ts";
-import { type DeviceContext, newDevice, phaseOf, stepDevice } from "./lifecycle-device.ts";
+import {
+  type DeviceContext,
+  driftWords,
+  newDevice,
+  phaseOf,
+  stepDevice,
+} from "./lifecycle-device.ts";
 import type { DeviceMap } from "./lifecycle-device-map.ts";
 import { meant, type Written } from "./lifecycle-slot.ts";
 import type {
@@ -187,7 +193,7 @@ function messageOf(device: DeviceState): string {
   const marker = meant(device.marker);
   const { reason = null, phase = "idle" } = device.status?.value ?? {};
   const version = versionOf(marker);
-  const why = reason ?? marker?.withdrawn?.reason ?? null;
+  const why = driftWords(device) ?? reason ?? marker?.withdrawn?.reason ?? null;
   const told = why === null ? phase : `${phase}: ${why}`;
   return `${device.name}: ${version}${phaseOf(device)}, it says ${told}${fetchedText(device)}`;
 }

@@ -1,6 +1,6 @@
 import type { DeviceStatus, Marker } from "../protocol.ts";
 import { operatorLimits, type RolloutSpec } from "../protocol-operator.ts";
-import { isAlive, phaseOf } from "./lifecycle-device.ts";
+import { driftOf, driftWords, isAlive, phaseOf } from "./lifecycle-device.ts";
 import { isSettled, meant } from "./lifecycle-slot.ts";
 import type {
   DeviceState,
@@ -127,7 +127,7 @@ function judgeResting(record: RolloutRecord, device: DeviceState, look: Look): M
   if (target === undefined) {
     return of("unfit", `there is no build for ${status.architecture} with ${status.libc}`);
   }
-  if (status.current.digest === target) return of("done");
+  if ((driftOf(device) ?? status.current).digest === target) return of("done");
   return isAlive(device, look.context) ? of("waiting") : of("away");
 }
 
@@ -136,6 +136,8 @@ function isWornOut({ rollout }: Marker): boolean {
 }
 
 function reasonOf(device: DeviceState): string {
+  const drift = driftWords(device);
+  if (drift !== null) return drift;
   const { reason = null, last_words: words = null } = device.status?.value ?? {};
   return reason ?? words?.ending ?? "it said no reason";
 }

@@ -1,6 +1,6 @@
 import type { Revision } from "../../store/store.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
-import type { DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
+import type { Build, DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
 import type { Labels, RolloutSpec, RolloutView } from "../protocol-operator.ts";
 import type { DeviceMap } from "./lifecycle-device-map.ts";
 import type { Slot, SlotWrite } from "./lifecycle-slot.ts";
@@ -32,6 +32,8 @@ export interface DeviceState {
   readonly canonical: Heard | undefined;
   readonly candidate: CandidateHeard | undefined;
   readonly marker: Slot<Marker>;
+  /** Heard to run this long after it was done with that transaction: its word is not true. */
+  readonly drifted: { readonly transaction: string; readonly build: Build } | undefined;
   /** Why what it says is not understood; it is given nothing until it is. */
   readonly trouble: string | undefined;
 }

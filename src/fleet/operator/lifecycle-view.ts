@@ -1,7 +1,7 @@
 import type { Heartbeat } from "../protocol.ts";
 import type { DeviceView, RolloutMember, RolloutView } from "../protocol-operator.ts";
 import { noCounts } from "./lifecycle.ts";
-import { isHealthy, phaseOf, silence } from "./lifecycle-device.ts";
+import { driftWords, isHealthy, phaseOf, silence } from "./lifecycle-device.ts";
 import {
   type ActiveRollout,
   activeRollouts,
@@ -42,7 +42,8 @@ export function deviceView(
     target_version: marker?.build.version ?? null,
     rollout: marker?.rollout?.name ?? null,
     upgrade: phaseOf(device),
-    reason: device.trouble ?? status?.reason ?? marker?.withdrawn?.reason ?? null,
+    reason:
+      device.trouble ?? driftWords(device) ?? status?.reason ?? marker?.withdrawn?.reason ?? null,
     progress_percent: progressOf(device),
     healthy: healthOf(heartbeat),
     architecture: status?.architecture ?? null,

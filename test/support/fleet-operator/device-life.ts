@@ -255,6 +255,8 @@ export function makeDeviceLives(
     ["failed", ended(life().observed(), { cause: "candidate" })],
     ["failed after the commit", rolledBack(life())],
     ["done", done(life())],
+    ["done, long ago", done(life()).pass(settings.silentAfter)],
+    ["failed, drifted since it was done", drifted(life())],
   ];
   const again = lives
     .filter(([, one]) => one.device.marker.revision > 0 && one.device.marker.pending === undefined)
@@ -292,6 +294,9 @@ const rolledBack = (life: DeviceLife) =>
 const done = (life: DeviceLife) =>
   life.swapping().tell(life.says("canonical")).tell(life.says("done"));
 
+const drifted = (life: DeviceLife) =>
+  done(life).pass(settings.silentAfter).tell(life.canonical()).pass(1_000);
+
 /** All shapes of all events, as they may come in this life. */
 export function makeDeviceEvents(
   life: DeviceLife,
@@ -322,7 +327,12 @@ export function makeDeviceEvents(
             } as const,
           ]),
     ],
-    canonical: [next.canonical(), next.canonical({}, true), next.canonical({ sequence: 1 })],
+    canonical: [
+      next.canonical(),
+      next.canonical({}, true),
+      next.canonical({ sequence: 1 }),
+      next.canonical(builds.new),
+    ],
     candidate: [
       next.candidate(),
       next.candidate({}, true),

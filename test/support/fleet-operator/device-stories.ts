@@ -45,6 +45,17 @@ const upgrades: readonly Story[] = [
     life.tell(life.says("commit-seen")).is("swapping").tell(life.says("canonical")).is("swapping");
     life.tell(life.says("done")).is("done").wroteNothing();
   }),
+  story("who runs something else long after it was done has failed, until it runs it", (life) => {
+    life.swapping().tell(life.says("canonical")).tell(life.says("done"));
+    life.pass(life.device.since + settings.silentAfter - 1 - life.now);
+    life.tell(life.canonical()).is("done");
+    life.pass(1).tell(life.canonical()).is("failed");
+    life.tell(life.canonical(builds.new)).is("done");
+    life
+      .tell(life.says("done", { current: builds.old }))
+      .is("failed")
+      .wroteNothing();
+  }),
   story("the candidate is heard before the device says that it runs", (life) => {
     life.told().tell(life.candidate()).is("told").wroteNothing();
     life.tell(life.says("staging")).wroteNothing();

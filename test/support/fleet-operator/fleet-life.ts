@@ -13,7 +13,7 @@ import type {
   RolloutRecord,
 } from "../../../src/fleet/operator/lifecycle-state.ts";
 import { rolloutView } from "../../../src/fleet/operator/lifecycle-view.ts";
-import type { DeviceStatus, Marker } from "../../../src/fleet/protocol.ts";
+import type { Build, DeviceStatus, Marker } from "../../../src/fleet/protocol.ts";
 import type {
   DevicePhase,
   RolloutSpec,
@@ -131,7 +131,13 @@ export class FleetLife {
   }
 
   heard(name: string): this {
-    const heartbeat = heartbeatOf({ sequence: this.#sequence(name) });
+    const current = this.state.devices.get(name)?.status?.value.current;
+    return this.runs(name, current ?? builds.old);
+  }
+
+  /** It is heard, as this build. */
+  runs(name: string, build: Build): this {
+    const heartbeat = heartbeatOf({ sequence: this.#sequence(name), ...build });
     const event = { kind: "canonical", heartbeat, revision: this.#next(), listed: false } as const;
     return this.tell({ kind: "device", device: name, event });
   }

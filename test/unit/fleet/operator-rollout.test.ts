@@ -155,6 +155,27 @@ describe("failures", () => {
     expect(fleet.record("spring").phase).toBe("paused");
   });
 
+  test("one that runs something else long after it was done counts, whatever it says", () => {
+    const { fleet, boxes } = fleetOf(2);
+    fleet
+      .begin("spring")
+      .pass(2_000, ...boxes)
+      .completes(...boxes)
+      .pass(60_000, ...boxes);
+    expect(fleet.view("spring")).toMatchObject({ phase: "complete", counts: { failed: 0 } });
+    fleet.runs("box-0", builds.old).pass(2_000);
+    const why = `it was done, and runs 1.0.0 (${builds.old.digest.slice(0, 12)}) now`;
+    expect(fleet.view("spring")).toMatchObject({ phase: "paused", counts: { failed: 1 } });
+    expect(fleet.view("spring").named[0]).toMatchObject({ device: "box-0", reason: why });
+    expect(fleet.told.find(({ what }) => what === "failed")?.message).toContain(why);
+    const { now } = fleet;
+    const view = deviceView(fleet.device("box-0"), { now, settings: operatorSettings });
+    expect([view.upgrade, view.reason]).toEqual(["failed", why]);
+    fleet.tell({ kind: "resume", rollout: "spring", retry: true });
+    fleet.runs("box-0", builds.old).pass(2_000);
+    expect(fleet.phase("box-0")).toBe("told");
+  });
+
   test("no commit in time says nothing against it, and is tried again, but not for ever", () => {
     const { fleet } = fleetOf(1);
     fleet.begin("spring").pass(2_000, "box-0");
