@@ -305,7 +305,8 @@ export const fleetApi = {
     method: "POST",
     path: "/v1/fleet/devices/:device/labels",
     summary: "Says which labels a device has; these replace the ones before",
-    permission: "operate",
+    // Labels move a device into rollouts that are in force, which upgrade it.
+    permission: "rollout",
     mutates: true,
     input: v.strictObject({ device: nameSchema, labels: labelsSchema }),
     output: nothing,

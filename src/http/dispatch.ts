@@ -228,7 +228,19 @@ export function refuseCaller(
       hint,
     });
   }
-  return new ProblemError("forbidden", `${received} lacks ${expected}`, { expected, received });
+  const hint = principal.kind === "operator" ? { hint: whoMay(permission) } : {};
+  const message = `${received} lacks ${expected}`;
+  return new ProblemError("forbidden", message, { expected, received, ...hint });
+}
+
+/** What an operator may is said when it is made, and a name is given once. */
+function whoMay(permission: Permission): string {
+  const isRole = permission === "view" || permission === "operate" || permission === "admin";
+  const may = isRole ? `--role ${permission}` : `--permit ${permission}`;
+  return (
+    "One who has it, or root beside the authority, adds an operator under a new name: " +
+    `hostler identity operator add NAME ${may}; and revokes this one`
+  );
 }
 
 /** What a refusal tells over the wire. */

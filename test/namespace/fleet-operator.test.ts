@@ -158,7 +158,10 @@ describe("an operator", () => {
     expect((await may("devices")).exitCode).toBe(0);
     const refused = await may(...fleet.rollout("--name", "spring"));
     expect(refused.exitCode).toBe(111);
-    expect(refused.stderr).toContain("rollout");
+    expect(refused.stderr).toContain("hostler identity operator add NAME --permit rollout");
+    const label = await may("label", "b", "--label", "site=lab");
+    expect([label.exitCode, label.stderr.includes("the permission rollout")]).toEqual([111, true]);
+    expect((await fleet.show("b")).device.labels).toEqual({});
   });
 
   test("what a device says and is not understood is told, and given nothing", async () => {

@@ -116,7 +116,7 @@ const showCommand = defineCommand({
 const labelCommand = defineCommand({
   meta: {
     name: "label",
-    description: "Say which labels a device has; these replace the ones before",
+    description: "Say a device's labels in place of the old; asks for the permission rollout",
     examples: [["hostler fleet label box-1 --label site=lab", "It has this one alone"]],
     exitCodes: refused,
   },

@@ -72,6 +72,7 @@ describe("a refusal", () => {
     const viewer = (await rejectionOf(call("view-token"))) as HttpRefusal;
     expect(viewer.kind).toBe("forbidden");
     expect(viewer.problem.expected).toBe("the permission operate");
+    expect(viewer.problem.hint).toContain("operator add NAME --role operate");
     const unknown = (await rejectionOf(call("stolen"))) as HttpRefusal;
     expect(unknown.kind).toBe("unauthenticated");
     expect(given.records.map(({ who, object, result }) => [who, object, result])).toEqual([
