@@ -52,6 +52,10 @@ export function readRollout(flags: RolloutFlags): {
   readonly spec: RolloutSpec;
 } {
   const { canaries, wave, device } = flags;
+  const twice = device.find((name, index) => device.indexOf(name) !== index);
+  if (twice !== undefined) {
+    throw new UsageError(`Expected each device once after --device, received ${twice} twice`);
+  }
   const first = canaries === undefined ? [] : [readCount(canaries, "--canaries")];
   const { version, builds, text } = readManifest(flags.manifest);
   const heartbeat = readHeartbeat(flags.heartbeat);
@@ -129,9 +133,22 @@ function readSources(given: readonly string[]): string[] {
       `Expected 1 to ${fleetLimits.sources} times --source, received ${given.length}`,
     );
   }
-  const wrong = given.find((source) => !/^(https?|file):\/\/./.test(source));
-  if (wrong === undefined) return [...given];
-  throw new UsageError(`Expected https:, http: or file: after --source, received ${wrong}`);
+  for (const source of given) checkSource(source);
+  return [...given];
+}
+
+/** Devices would refuse it, each by itself, and whoever looks at the rollout sees it. */
+function checkSource(source: string): void {
+  const expected = (what: string, received = source) =>
+    new UsageError(`Expected ${what} after --source, received ${received}`);
+  if (!/^(https?|file):\/\/./.test(source)) throw expected("https:, http: or file:");
+  const place = URL.parse(source);
+  if (place === null) throw expected("an address");
+  if (place.username !== "" || place.password !== "") {
+    const why = "an address without a user and password, which every viewer would see,";
+    throw expected(why, `one with them, on ${place.host}`);
+  }
+  if (/[?#]/.test(source)) throw expected("the address of a folder, without ? and #");
 }
 
 function readRate(text: string): number {
@@ -209,6 +226,13 @@ export function readWindow(text: string): MaintenanceWindow {
   const days = words === "daily" ? [0, 1, 2, 3, 4, 5, 6] : words.split(",").flatMap(readDays);
   const [begin, end] = [readTime(from), readTime(to)];
   const isRight = days.length > 0 && !days.includes(-1);
+  const isEmpty = begin !== undefined && end !== undefined && (end - begin) % DAY_MINUTES === 0;
+  if (isRight && isEmpty && begin >= end) {
+    throw new UsageError(
+      `Expected an end that is not the begin after --window, received ${text}; a whole day is ` +
+        `"${words} 00:00-24:00", and at any time is no --window at all`,
+    );
+  }
   if (isRight && begin !== undefined && end !== undefined) {
     return { days: [...new Set(days)].sort(), from: begin, to: end };
   }
@@ -216,6 +240,8 @@ export function readWindow(text: string): MaintenanceWindow {
     `Expected "sat,sun 22:00-04:00" or "daily 01:00-05:00" after --window, received ${text}`,
   );
 }
+
+const DAY_MINUTES = 1_440;
 
 /** @returns -1 among them for a word that is no day */
 function readDays(word: string): number[] {

@@ -84,6 +84,13 @@ describe("a rollout", () => {
     [{ source: [] }, "1 to 8 times --source"],
     [{ source: Array.from({ length: 9 }, () => "https://a.example") }, "received 9"],
     [{ source: ["ftp://a.example"] }, "after --source"],
+    [{ source: ["https://"] }, "after --source"],
+    [{ source: ["https://a.example/x?y=1"] }, "without ? and #"],
+    [{ source: ["https://a.example/#x"] }, "without ? and #"],
+    [{ source: ["https://a.example/?"] }, "without ? and #"],
+    [{ source: ["https://bob:secret@a.example/"] }, "received one with them, on a.example"],
+    [{ source: ["https://token@a.example/"] }, "without a user and password"],
+    [{ device: ["box-1", "box-2", "box-1"] }, "received box-1 twice"],
     [{ rate: "10" }, "after --rate"],
     [{ canaries: "10%" }, "a number of devices after --canaries"],
     [{ wave: ["0"] }, "after --wave"],
@@ -123,7 +130,8 @@ test.each(["0%", "101%", "1.5", "-1", "", "%"])("%j is no amount", (text) => {
 test.each([
   ["daily 01:00-05:00", [0, 1, 2, 3, 4, 5, 6], 60, 300],
   ["mon-fri 22:30-24:00", [1, 2, 3, 4, 5], 1_350, 1_440],
-  ["fri-mon 00:00-00:00", [0, 1, 5, 6], 0, 0],
+  ["fri-mon 00:00-24:00", [0, 1, 5, 6], 0, 1_440],
+  ["sun 22:00-00:00", [0], 1_320, 0],
 ] as const)("%s is a window", (text, days, from, to) => {
   expect(readWindow(text)).toEqual({ days: [...days], from, to });
 });
@@ -132,6 +140,13 @@ test.each(["mon 25:00-26:00", "mon 10:60-11:00", "mon 10:00", "10:00-11:00", "mo
   "%j is no window",
   (text) => {
     expect(() => readWindow(text)).toThrow("after --window");
+  },
+);
+
+test.each(["daily 01:00-01:00", "daily 00:00-00:00", "mon 24:00-00:00", "mon 24:00-24:00"])(
+  "%j is no time, and no whole day either",
+  (text) => {
+    expect(() => readWindow(text)).toThrow("an end that is not the begin after --window");
   },
 );
 
