@@ -11,7 +11,7 @@ export interface UsageSample {
 /** How something grows. */
 export interface Growth {
   readonly bytesPerDay: number;
-  /** Until it is full; undefined when it does not grow, or too little is known. */
+  /** Until it is full, 0 where it is; undefined when it does not grow, or too little is known. */
   readonly fullAfter: Milliseconds | undefined;
 }
 
@@ -20,9 +20,14 @@ const shortestSpan: Milliseconds = 3_600_000;
 
 /**
  * The line through the samples by least squares, and when it meets the limit; pure.
- * @param room what is left now
+ * @param room what is left now; without any it is full now, however it grows
  */
 export function foretell(samples: readonly UsageSample[], room: Bytes): Growth {
+  const growth = lineThrough(samples, room);
+  return room > 0 ? growth : { ...growth, fullAfter: 0 };
+}
+
+function lineThrough(samples: readonly UsageSample[], room: Bytes): Growth {
   const first = samples[0];
   const last = samples.at(-1);
   if (first === undefined || last === undefined || last.clock - first.clock < shortestSpan) {
@@ -39,7 +44,7 @@ export function foretell(samples: readonly UsageSample[], room: Bytes): Growth {
   const slope = covariance / variance;
   const bytesPerDay = slope * day;
   if (bytesPerDay < 1) return { bytesPerDay, fullAfter: undefined };
-  return { bytesPerDay, fullAfter: Math.max(0, room) / slope };
+  return { bytesPerDay, fullAfter: room / slope };
 }
 
 function mean(values: readonly number[]): number {

@@ -93,6 +93,7 @@ export function renderUsage(usage: Usage): string {
 /** The day on which it fills, at the pace of late. */
 function fullText(after: number | null, now: number): string {
   if (after === null) return "never, as it grows now";
+  if (after === 0) return "now";
   if (after > 3_650 * DAY) return "in more than ten years";
   return `on ${new Date(now + after).toISOString().slice(0, 10)}`;
 }

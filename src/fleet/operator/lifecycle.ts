@@ -152,13 +152,17 @@ function forget(draft: Draft, name: string): Refusal | undefined {
   const device = draft.devices.get(name);
   if (device === undefined) return noDevice(name);
   const { lostAfter } = draft.context.settings;
-  if (isAlive(device, draft.context) || silence(device, draft.now) <= lostAfter) {
+  const silent = silence(device, draft.now);
+  if (isAlive(device, draft.context) || silent <= lostAfter) {
+    const left = Math.floor((lostAfter - silent) / 1_000) + 1;
     return {
       kind: "conflict",
       message: `${name} is not forgotten: it may be there`,
       expected: `a device that was not heard for ${lostAfter / 1_000} s`,
-      received: `one that was heard ${Math.round(silence(device, draft.now) / 1_000)} s ago`,
-      hint: "Revoke its host first: hostler identity host revoke",
+      received: `one that was heard ${Math.round(silent / 1_000)} s ago`,
+      hint:
+        `Revoke its host first, unless it was: hostler identity host revoke ${name}; and forget ` +
+        `it when it was silent for ${left} s more`,
     };
   }
   const claims = claimsOn(device, activeRollouts(draft.state.rollouts));

@@ -58,6 +58,7 @@ export class FleetLife {
   readonly told: Happening[] = [];
   /** Of the last call that was refused. */
   refusal = "";
+  hint = "";
   /** While it is false, writes wait in `waiting`. */
   lands = true;
   readonly waiting: FleetEffect[] = [];
@@ -82,6 +83,7 @@ export class FleetLife {
       },
     });
     this.refusal = outcome.refusal?.message ?? "";
+    this.hint = outcome.refusal?.hint ?? "";
     this.state = outcome.state;
     for (const effect of outcome.effects) this.#perform(effect);
     return this;

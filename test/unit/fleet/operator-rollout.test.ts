@@ -240,6 +240,7 @@ describe("devices that fall silent", () => {
     fleet.proves(lost);
     expect(fleet.phase(lost)).toBe("committed");
     expect(fleet.tell({ kind: "forget", device: lost }).refusal).toContain("it may be there");
+    expect(fleet.hint).toContain("silent for 121 s more");
     fleet.pass(3_600_000, other);
     expect([fleet.phase(lost), fleet.phase(other)]).toEqual(["committed", "free"]);
     expect(fleet.waits("spring")).toContain(`silent: ${lost}`);

@@ -23,6 +23,16 @@ test("a steady growth meets the limit", () => {
   expect(foretell(samples, -5).fullAfter).toBe(0);
 });
 
+test("where there is no room it is full now, also when nothing is known, or it shrinks", () => {
+  expect(foretell([], 0).fullAfter).toBe(0);
+  const falling = [
+    { clock: 0, bytes: 100 },
+    { clock: day, bytes: 50 },
+  ];
+  expect(foretell(falling, 0)).toEqual({ bytesPerDay: -50, fullAfter: 0 });
+  expect(foretell(falling, 1).fullAfter).toBeUndefined();
+});
+
 test("a growth with noise is told within a tenth", () => {
   const samples = Array.from({ length: 200 }, (_, at) => ({
     clock: at * hour,
