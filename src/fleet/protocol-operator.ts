@@ -268,6 +268,9 @@ const named = v.strictObject({ rollout: nameSchema });
 const nothing = v.object({});
 
 /** Names, paths and schemas; what is done, operator/routes.ts says. */
+/** Until something is begun or committed again; null where no older store was put back. */
+const settlesSchema = v.nullable(positive);
+
 export const fleetApi = {
   devices: {
     name: "fleet.device.list",
@@ -282,6 +285,7 @@ export const fleetApi = {
       total: count,
       /** The name to ask on with; null where this was the last page. */
       next: v.nullable(nameSchema),
+      settles_ms: settlesSchema,
     }),
   },
   device: {
@@ -329,7 +333,10 @@ export const fleetApi = {
     permission: "view",
     mutates: false,
     input: nothing,
-    output: v.strictObject({ rollouts: v.array(rolloutViewSchema) }),
+    output: v.strictObject({
+      rollouts: v.array(rolloutViewSchema),
+      settles_ms: settlesSchema,
+    }),
   },
   rollout: {
     name: "fleet.rollout.show",
@@ -342,6 +349,7 @@ export const fleetApi = {
     output: v.strictObject({
       rollout: rolloutViewSchema,
       spec: v.omit(rolloutSpecSchema, ["manifest"]),
+      settles_ms: settlesSchema,
     }),
   },
   members: {

@@ -98,6 +98,16 @@ function fetchedText(status: DeviceStatus | null): string {
   return `${formatBytes(fetched)} for ${formatBytes(all)}${twice}`;
 }
 
+/** Why nothing is begun just now; nothing where no older store was put back. */
+export function settlingText(settles: number | null): string {
+  if (settles === null) return "";
+  const left = Math.ceil(settles / 1_000);
+  return (
+    `an older store was put back: for ${left} s more devices tell anew what they do, and nothing ` +
+    "is begun or committed\n"
+  );
+}
+
 function upgradeText({ upgrade, progress_percent: percent, reason }: DeviceView): string {
   const far = percent === null ? upgrade : `${upgrade} ${percent} %`;
   return reason === null ? far : `${far}: ${reason}`;

@@ -25,6 +25,7 @@ import {
   renderRoles,
   renderRollouts,
   renderStatus,
+  settlingText,
   whyNotAfter,
 } from "./fleet-words.ts";
 import { type ManifestFlags, type RolloutFlags, readLabels, readRollout } from "./rollout-words.ts";
@@ -41,20 +42,22 @@ interface OneRolloutFlags extends ClientFlags {
   readonly rollout: string;
 }
 
+const askDevices = (client: AuthorityClient, input: { readonly after?: string }) =>
+  client.call(fleetApi.devices, input);
+
 export async function runDevices(flags: ClientFlags): Promise<number> {
   using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
   const devices: DeviceView[] = [];
+  let settles: number | null = null;
   for (let after: string | null = ""; after !== null; ) {
     const input: { after?: string } = after === "" ? {} : { after };
-    const page: { devices: DeviceView[]; next: string | null } = await client.call(
-      fleetApi.devices,
-      input,
-    );
+    const page: Awaited<ReturnType<typeof askDevices>> = await askDevices(client, input);
     devices.push(...page.devices);
     after = page.next;
+    settles = page.settles_ms;
   }
-  if (flags.json) await printJson({ devices });
-  else await printText(renderDevices(devices, process.stdout.columns));
+  if (flags.json) await printJson({ devices, settles_ms: settles });
+  else await printText(renderDevices(devices, process.stdout.columns) + settlingText(settles));
   return ExitCode.done;
 }
 
@@ -177,7 +180,7 @@ export async function runHistory(
     return await show(
       flags,
       (client) => client.call(fleetApi.rollouts, {}),
-      ({ rollouts }) => renderRollouts(rollouts),
+      ({ rollouts, settles_ms }) => renderRollouts(rollouts) + settlingText(settles_ms),
     );
   }
   return await show(
@@ -186,8 +189,10 @@ export async function runHistory(
       const answer = await client.call(fleetApi.rollout, { rollout });
       return { ...answer, members: await allMembers(client, rollout) };
     },
-    ({ rollout: view, members }) =>
-      renderRollouts([view]) + renderMembers(members, process.stdout.columns),
+    ({ rollout: view, members, settles_ms }) =>
+      renderRollouts([view]) +
+      settlingText(settles_ms) +
+      renderMembers(members, process.stdout.columns),
   );
 }
 

@@ -38,13 +38,14 @@ export async function runWatch(flags: WatchFlags): Promise<number> {
   let told = "";
   let isSaid = false;
   for (;;) {
-    const view = await looks.take();
+    const { view, isSettling } = await looks.take();
     const text = JSON.stringify(view);
     if (json && text !== told) await printJsonLine(view);
     told = text;
     line.show(view);
     // Elsewhere than at a terminal nothing is said until it ends, and this may never.
-    if (view.counts.members === 0 && view.waits_for !== null && !isSaid && !json) {
+    const isStill = view.waits_for !== null && (isSettling || view.counts.members === 0);
+    if (isStill && !isSaid && !json) {
       isSaid = true;
       if (!line.isTerminal) tellText(`${progressText(view)}\n`);
     }
@@ -67,6 +68,12 @@ export function endOf({ phase, reason }: RolloutView): number {
 const tooLong = (rollout: string, time: Milliseconds) =>
   `${rollout} has not ended within ${formatDuration(time)}; it goes on\n`;
 
+interface Look {
+  readonly view: RolloutView;
+  /** An older store was put back: for a while nothing is begun. */
+  readonly isSettling: boolean;
+}
+
 /** Asks the operator, and connects anew where it was restarted meanwhile. */
 class Looks implements Disposable {
   readonly #place: AuthorityPlace;
@@ -80,13 +87,13 @@ class Looks implements Disposable {
     this.#rollout = rollout;
   }
 
-  async take(): Promise<RolloutView> {
+  async take(): Promise<Look> {
     for (;;) {
       try {
         this.#client ??= await AuthorityClient.connect(this.#place);
-        const { rollout } = await this.#client.call(fleetApi.rollout, { rollout: this.#rollout });
+        const answer = await this.#client.call(fleetApi.rollout, { rollout: this.#rollout });
         this.#answeredAt = monotonicNow();
-        return rollout;
+        return { view: answer.rollout, isSettling: answer.settles_ms !== null };
       } catch (error) {
         this[Symbol.dispose]();
         const at = this.#answeredAt;

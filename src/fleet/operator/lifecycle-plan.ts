@@ -213,14 +213,14 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
 /** Begins as many as may be. */
 function begin(draft: Draft, looked: Looked): Followed {
   const { record, members, counts, target, held } = looked;
-  const waiting = members.filter(({ standing }) => standing === "waiting");
-  if (counts.members === 0) return { waitsFor: nobody(record, counts.unfit) };
-  if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   const { settlesAt } = draft.state;
   if (settlesAt !== undefined && draft.now < settlesAt) {
     draft.planAt(settlesAt);
     return { waitsFor: "devices to tell anew what they do: an older store was put back" };
   }
+  const waiting = members.filter(({ standing }) => standing === "waiting");
+  if (counts.members === 0) return { waitsFor: nobody(record, counts.unfit) };
+  if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   if (!draft.mayGoOn(record.name)) return { waitsFor: "its maintenance window" };
   const returning = members.filter(({ standing }) => standing === "returning").length;
   const places = amountOf(record.spec.max_unavailable, counts.members) - counts.flight - held;

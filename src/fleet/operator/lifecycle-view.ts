@@ -75,6 +75,11 @@ export function devicesInOrder(state: FleetState): DeviceState[] {
   return [...state.devices].sort((left, right) => (left.name < right.name ? -1 : 1));
 }
 
+/** Milliseconds until something is begun again; null where no older store was put back. */
+export function settlesFor({ settlesAt = 0 }: FleetState, now: number): number | null {
+  return settlesAt > now ? Math.ceil(settlesAt - now) : null;
+}
+
 /** @returns undefined for one that is being removed */
 export function rolloutView(rollout: RolloutState): RolloutView | undefined {
   const record = meant(rollout.record);

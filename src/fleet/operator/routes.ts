@@ -11,6 +11,7 @@ import {
   membersOf,
   rolloutsInOrder,
   rolloutView,
+  settlesFor,
 } from "./lifecycle-view.ts";
 import type { FleetOperator } from "./operator.ts";
 
@@ -49,6 +50,7 @@ function readingRoutes(acting: Acting): readonly Route[] {
           devices: page.map((device) => deviceView(device, context)),
           total: all.length,
           next: rest.length > page.length ? (page.at(-1)?.name ?? null) : null,
+          settles_ms: settlesFor(operator.state, context.now),
         };
       },
     }),
@@ -87,12 +89,14 @@ function readingRoutes(acting: Acting): readonly Route[] {
     }),
     defineRoute({
       ...fleetApi.rollouts,
-      run: () => ({
-        rollouts: rolloutsInOrder(acting().state).flatMap((rollout) => {
+      run() {
+        const { state, context } = acting();
+        const rollouts = rolloutsInOrder(state).flatMap((rollout) => {
           const view = rolloutView(rollout);
           return view === undefined ? [] : [view];
-        }),
-      }),
+        });
+        return { rollouts, settles_ms: settlesFor(state, context.now) };
+      },
     }),
     defineRoute({
       ...fleetApi.members,
@@ -112,7 +116,8 @@ function readingRoutes(acting: Acting): readonly Route[] {
         const operator = acting();
         const { record } = rolloutOf(operator, name);
         const { manifest: _manifest, ...spec } = record.spec;
-        return { rollout: viewOf(operator, name), spec };
+        const settles_ms = settlesFor(operator.state, operator.context.now);
+        return { rollout: viewOf(operator, name), spec, settles_ms };
       },
     }),
   ];

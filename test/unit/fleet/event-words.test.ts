@@ -1,6 +1,11 @@
-/** What people are told where events do not go on after the one that they name. */
+/** What people are told of events that do not go on, and of a store that was put back. */
 import { expect, test } from "bun:test";
-import { whyNotAfter } from "../../../src/fleet/commands/fleet-words.ts";
+import { settlingText, whyNotAfter } from "../../../src/fleet/commands/fleet-words.ts";
+
+test("after an older store was put back, for how long nothing is begun", () => {
+  expect(settlingText(null)).toBe("");
+  expect(settlingText(41_001)).toContain("for 42 s more devices tell anew what they do");
+});
 
 test.each([
   ["b-3", "b-5", "b-4", undefined],
