@@ -1,5 +1,6 @@
 import { existsSync, realpathSync } from "node:fs";
 import { join } from "node:path";
+import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
@@ -18,6 +19,7 @@ import { Signal } from "../units/signals.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { ExecutorRefused } from "./executor.ts";
 import { layoutNames, linked } from "./layout.ts";
+import { nextStart, restartLimits } from "./lifecycle-restart.ts";
 import { followSelf } from "./perform/follow-self.ts";
 import { checkVersion } from "./perform/installation.ts";
 import { programOf, readLayout } from "./perform/layout-files.ts";
@@ -50,8 +52,6 @@ export interface SuperviseOptions {
   readonly notifySocket: string | undefined;
 }
 
-/** From the end of a canonical agent to its next start; one that was asked for comes at once. */
-const RESTART_AFTER: Milliseconds = 1_000;
 /** From SIGTERM to SIGKILL. */
 const STOP_TIME: Milliseconds = 10_000;
 /** Longest time of the former version to say which one may run. */
@@ -83,6 +83,9 @@ class Supervisor {
   readonly #candidate: SupervisedCandidate;
   #canonical: Canonical = { kind: "waiting" };
   #watchdog: Disposable | undefined;
+  /** Ends of the canonical agent, in a row, that came before it had run for long. */
+  #setbacks = 0;
+  #startedAt = monotonicNow();
   #isStopping = false;
   /** The end of the canonical agent that comes was asked for. */
   #isRestarting = false;
@@ -138,6 +141,7 @@ class Supervisor {
 
   #watch(child: SupervisedChild, program: string): void {
     this.#canonical = { kind: "running", child, program };
+    this.#startedAt = monotonicNow();
     void child.ended.then((ended) => this.#onEnd(ended));
   }
 
@@ -198,7 +202,7 @@ class Supervisor {
           );
     if (child === undefined || program === undefined) {
       if (program === undefined) this.#logger.error(`${folder}/current leads to no program`);
-      this.#wait(RESTART_AFTER);
+      this.#waitAfter({ ran: 0, isWanted: false });
       return;
     }
     this.#logger.info(`runs ${program}`, { process: child.processId });
@@ -254,7 +258,16 @@ class Supervisor {
     this.#logger.warn(`the agent ${describeChild(ending)}`);
     const isWanted = this.#isRestarting;
     this.#isRestarting = false;
-    this.#wait(isWanted ? 0 : RESTART_AFTER);
+    this.#waitAfter({ ran: monotonicNow() - this.#startedAt, isWanted });
+  }
+
+  #waitAfter(ended: { readonly ran: Milliseconds; readonly isWanted: boolean }): void {
+    const { setbacks, wait } = nextStart(this.#setbacks, ended);
+    this.#setbacks = setbacks;
+    if (wait > restartLimits.first) {
+      this.#logger.info(`waits ${formatDuration(wait)} before the next start`);
+    }
+    this.#wait(wait);
   }
 
   #wait(time: Milliseconds): void {

@@ -119,6 +119,14 @@ skipUnless("a supervisor", [root, file("/usr/bin/systemd-notify", "systemd")], (
       expect(program.output.stderr).toContain("the agent exited with 3");
     });
 
+    test("that ends at once again and again is started ever later", async () => {
+      leadTo(agent("1.0.0", "exit 100"));
+      await using program = await supervise();
+      await program.said(/waits 2\.00 s before the next start/);
+      expect(runs()).toHaveLength(4);
+      expect(program.output.stderr).not.toContain("waits 1.00 s");
+    });
+
     test("starts from where current leads by then when a restart is asked for", async () => {
       const [first, second] = [agent("1.0.0"), agent("1.1.0")];
       leadTo(first);
