@@ -43,19 +43,22 @@ export function planCollection(state: LayoutState, wish: CollectionWish): Collec
   };
 }
 
-/** The latest ones; a proven one takes the place of the oldest of them where none would stay. */
+/** Proven ones first, the latest of them first: what never was may have failed its self-test. */
 function chooseSpares(
   all: readonly StoredVersion[],
   spares: readonly StoredVersion[],
   { kept, most }: { readonly kept: ReadonlyMap<string, string>; readonly most: number },
 ): StoredVersion[] {
-  const latest = spares.toSorted(
-    (one, other) => other.storedAt - one.storedAt || (one.name < other.name ? 1 : -1),
-  );
-  const chosen = latest.slice(0, most);
   const isProof = ({ isProven, state }: StoredVersion) => isProven && state === "verified";
+  const wanted = spares.toSorted(
+    (one, other) =>
+      Number(isProof(other)) - Number(isProof(one)) ||
+      other.storedAt - one.storedAt ||
+      (one.name < other.name ? 1 : -1),
+  );
   const hasProof = all.some((version) => kept.has(version.name) && isProof(version));
-  if (hasProof || chosen.some(isProof)) return chosen;
-  const proof = latest.find(isProof);
-  return proof === undefined ? chosen : [...chosen.slice(0, Math.max(0, most - 1)), proof];
+  const [first] = wanted;
+  // The last proof stays, also where none is to be kept.
+  const isLast = !hasProof && first !== undefined && isProof(first);
+  return wanted.slice(0, isLast ? Math.max(1, most) : most);
 }

@@ -1,6 +1,7 @@
 import {
   abort,
   type Committed,
+  candidateEnd,
   endedWith,
   forgotten,
   go,
@@ -54,9 +55,9 @@ export function candidateEndedAtCommit(
 ): Outcome {
   // The links may lead to it already; then what the new canonical agent does decides.
   if (state.life.stage === "swapping") {
-    return stays({ ...state, life: { ...state.life, instance: null, lastWords } });
+    return stays({ ...state, life: { ...state.life, instance: null } });
   }
-  const reason = `the candidate ended: ${lastWords?.ending ?? "nobody knows how"}`;
+  const reason = candidateEnd(lastWords);
   return abort(state, context, { reason, cause: "candidate", lastWords, isGone: true });
 }
 
@@ -67,15 +68,9 @@ export function commitOverdue(state: In<"commit-seen">, _event: Of<"time">, cont
   return abort(state, context, { reason, cause: "host" });
 }
 
-export function overlapEnded(
-  state: In<"swapped" | "canonical" | "reverting">,
-  { lastWords }: Of<"candidate-ended">,
-): Outcome {
-  const { life } = state;
-  return stays({
-    ...state,
-    life: { ...life, instance: null, lastWords: lastWords ?? life.lastWords },
-  });
+/** It ends because it has done its work: what it left says nothing of the canonical agent. */
+export function overlapEnded(state: In<"swapped" | "canonical" | "reverting">): Outcome {
+  return stays({ ...state, life: { ...state.life, instance: null } });
 }
 
 export function answered(state: In<"swapped">, { roles }: Of<"roles">, { now }: Context): Outcome {

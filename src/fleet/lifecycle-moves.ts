@@ -20,6 +20,13 @@ import { paceOf } from "./protocol-pace.ts";
 
 /** Ways from one phase to another that several cells go. */
 
+/** In words: "ended by SIGKILL" is said once, and what it was ended for goes before it. */
+export function candidateEnd(lastWords: LastWords | null): string {
+  const ending = lastWords?.ending ?? "nobody knows how";
+  const isPlain = /^(exited with|ended) /.test(ending);
+  return isPlain ? `the candidate ${ending}` : `the candidate ended: ${ending}`;
+}
+
 export type Committed = In<"swapped" | "canonical">;
 export type Ended = Extract<Life, { phase: "done" | "aborted" | "rolled-back" }>;
 

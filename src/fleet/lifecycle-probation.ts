@@ -1,5 +1,5 @@
 import { considered } from "./lifecycle-markers.ts";
-import { abort, go, listening, stays } from "./lifecycle-moves.ts";
+import { abort, candidateEnd, go, listening, stays } from "./lifecycle-moves.ts";
 import type { BootTime, Context, In, Link, Of, Outcome } from "./lifecycle-state.ts";
 import { type Pace, paceOf } from "./protocol-pace.ts";
 import { laterVersion } from "./protocol-version.ts";
@@ -68,7 +68,7 @@ export function candidateEnded(
   { lastWords }: Of<"candidate-ended">,
   context: Context,
 ): Outcome {
-  const reason = `the candidate ended: ${lastWords?.ending ?? "nobody knows how"}`;
+  const reason = candidateEnd(lastWords);
   return abort(state, context, { reason, cause: "candidate", lastWords, isGone: true });
 }
 

@@ -66,7 +66,9 @@ export function goneAtLast(
   { lastWords }: Of<"candidate-ended">,
 ): Outcome {
   const { life } = state;
-  return go(state, { ...life, ending: null, lastWords: lastWords ?? life.lastWords });
+  // After a way back it was the canonical agent that failed: the candidate's words are not its own.
+  const words = life.phase === "rolled-back" ? life.lastWords : (lastWords ?? life.lastWords);
+  return go(state, { ...life, ending: null, lastWords: words });
 }
 
 export function stopAgain(

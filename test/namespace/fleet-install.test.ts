@@ -178,6 +178,14 @@ describe("hostler fleet install", () => {
     expect((await run("--remove")).stdout).toBe("Nothing to do: nothing of it is left.\n");
   });
 
+  test("an image that is not there is named as its flag is", async () => {
+    const { exitCode, stderr } = await install(["--image", folder.file("none")]);
+    expect(exitCode).toBe(111);
+    expect(stderr).toContain("Cannot use the image");
+    expect(stderr).toContain("give another --image");
+    expect(stderr).not.toContain("--root");
+  });
+
   test("without units for a container", async () => {
     const { exitCode, stdout } = await install(["--without-units"]);
     expect(exitCode).toBe(0);

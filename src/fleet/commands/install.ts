@@ -57,7 +57,7 @@ function readWish(flags: Flags): InstallWish {
   }
   return {
     folder: readPath("--folder", flags.folder),
-    image: flags.image === undefined ? undefined : readImage(flags.image),
+    image: flags.image === undefined ? undefined : readImage(flags.image, "--image"),
     prefix: readPath("--prefix", flags.prefix),
     unitDirectory: flags["without-units"]
       ? undefined

@@ -5,12 +5,17 @@ import { FileRefused, withFile } from "../../journal/file-refused.ts";
 /** The kernel's own limit: path_resolution(7). */
 const MOST_LINKS = 40;
 
-/** The folder of an image, by its one name. @throws FileRefused when there is no such folder */
-export function readRoot(root: string): string {
-  return withFile({ what: "use the root", path: root, otherwise: "give another --root" }, () => {
+/**
+ * The folder of an image, by its one name.
+ * @param flag that named it
+ * @throws FileRefused when there is no such folder
+ */
+export function readRoot(root: string, flag = "--root"): string {
+  const what = flag === "--root" ? "use the root" : "use the image";
+  return withFile({ what, path: root, otherwise: `give another ${flag}` }, () => {
     const path = realpathSync(root);
     if (statSync(path).isDirectory()) return path;
-    throw new FileRefused(`Cannot use the root ${root}: expected a folder, received a file.`);
+    throw new FileRefused(`Cannot ${what} ${root}: expected a folder, received a file.`);
   });
 }
 

@@ -502,9 +502,9 @@ const commits: readonly Story[] = [
     run: (step) => {
       const life = inProbation(step).tell(inProbation(step).committed());
       life.tell(life.answer("intact")).leads(life.candidateEnded(), "commit-seen", "note");
-      life.is({ instance: null, lastWords: words });
+      life.is({ instance: null, lastWords: null });
       life.leads(life.answer("swapped"), "swapped", "note", "restart-canonical");
-      life.is({ instance: null, lastWords: words });
+      life.is({ instance: null, lastWords: null });
       life.restart().leads(life.roles(rolesOf(newBuild)), "canonical", "note");
     },
   },
@@ -512,7 +512,7 @@ const commits: readonly Story[] = [
     name: "the candidate ends before the new canonical agent answers",
     run: (step) => {
       const life = isNew(step).leads(isNew(step).candidateEnded(), "swapped", "note");
-      life.is({ instance: null, lastWords: words });
+      life.is({ instance: null, lastWords: null });
       life.leads(life.roles(rolesOf(newBuild)), "canonical", "note").overdue();
       life.comes("done", "note", "collect");
     },
@@ -616,7 +616,8 @@ const ways: readonly Story[] = [
       const other = life.fork().leads(next, "rolled-back").overdue();
       other.comes("rolled-back", "stop-candidate", "note");
       other.leads(other.candidateEnded(), "staging", "note", "collect", "check");
-      life.leads(life.candidateEnded(null), "rolled-back", "note", "collect").is({ ending: null });
+      const ended = { ...words, ending: "ended by SIGTERM" };
+      life.leads(life.candidateEnded(ended), "rolled-back", "note", "collect").is({ ending: null });
       life.is({ lastWords: words }).ignores({ kind: "marker", marker: makeMarker() });
       life.leads(next, "staging", "note", "check").has({ next: undefined });
     },
@@ -625,7 +626,9 @@ const ways: readonly Story[] = [
     name: "the candidate ends on the way back",
     run: (step) => {
       const life = goesBack(step);
-      life.leads(life.candidateEnded(null), "reverting", "note").is({ lastWords: words });
+      const other = { ...words, ending: "ended by SIGTERM" };
+      // What the canonical agent left stays: the candidate has not failed.
+      life.leads(life.candidateEnded(other), "reverting", "note").is({ lastWords: words });
       life.tell(life.answer("way-back")).tell(life.answer("swapped")).restart();
       life.leads(life.roles(rolesOf(oldBuild)), "rolled-back", "note", "collect");
     },

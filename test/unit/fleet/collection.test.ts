@@ -84,6 +84,20 @@ describe("a collection", () => {
     ]);
   });
 
+  test("what was never proven goes before what was, however late it came", () => {
+    const versions = [
+      version(1, { isProven: true }),
+      version(2, { isProven: true }),
+      version(3),
+      version(4, { isProven: true }),
+      version(5, { isProven: true }),
+    ];
+    const state = layout(versions, { current: 5, previous: 4 });
+    expect(planCollection(state, { keep: 2, running: nobody }).remove).toEqual(names(3));
+    expect(planCollection(state, { keep: 1, running: nobody }).remove).toEqual(names(1, 3));
+    expect(planCollection(state, { keep: 3, running: nobody }).remove).toEqual([]);
+  });
+
   test("keeps a proven one in place of the oldest of those, where no other is proven", () => {
     const versions = [version(1, { isProven: true }), version(2), version(3), version(4)];
     const state = layout(versions, { current: 4 });
@@ -99,7 +113,7 @@ describe("a collection", () => {
       version(4),
     ];
     const state = layout(versions, { current: 4, previous: 3 });
-    expect(planCollection(state, { keep: 1, running: nobody }).remove).toEqual(names(1));
+    expect(planCollection(state, { keep: 0, running: nobody }).remove).toEqual(names(1, 2));
   });
 
   test("a damaged proof is none", () => {
