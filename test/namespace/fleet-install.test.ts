@@ -342,7 +342,7 @@ describe("from what stands there", () => {
     const none = put(folder.file("none.json"), "{}");
     const refused = await install(["--root", none]);
     expect([refused.exitCode, existsSync(place())]).toEqual([111, false]);
-    expect(refused.stderr).toContain(`Cannot pin the root set ${none}: expected`);
+    expect(refused.stderr).toContain(`Cannot use the root set ${none}: expected`);
     const path = `${place()}/trust/root.json`;
     const first = await install(["--root", `${site.path}/root-1.json`]);
     expect(first.stdout).toMatch(new RegExp(`^created +${path}`, "m"));
