@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { FileRefused } from "../journal/file-refused.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
 import {
@@ -201,7 +202,10 @@ class Supervisor {
             this.#hear(lines),
           );
     if (child === undefined || program === undefined) {
-      if (program === undefined) this.#logger.error(`${folder}/current leads to no program`);
+      if (program === undefined)
+        this.#logger.error(
+          `${folder}/current leads to no program: hostler fleet install makes one`,
+        );
       this.#waitAfter({ ran: 0, isWanted: false });
       return;
     }
@@ -408,9 +412,21 @@ function ownEnvironment(folder: string): Record<string, string> {
   return { ...own, [FOLDER_VARIABLE]: realpathSync(folder) };
 }
 
+/** One that was there once is waited for: it may be mended beside us. @throws FileRefused */
+function requireInstallation(folder: string): void {
+  const { links, versions } = readLayout(folder);
+  if (versions.length > 0 || Object.values(links).some(({ kind }) => kind !== "absent")) return;
+  if (existsSync(join(folder, layoutNames.journal))) return;
+  throw new FileRefused(
+    `Cannot supervise ${folder}: expected an installation, received none. ` +
+      "Make it: hostler fleet install.",
+  );
+}
+
 /** Runs until SIGTERM or SIGINT. @throws FileRefused, SocketPathError */
 export async function runSupervise(options: SuperviseOptions): Promise<number> {
   requireLasting(options.folder, options.acceptVolatile);
+  requireInstallation(options.folder);
   const logger = createLogger("hostler fleet supervise");
   using loop = new EventLoop(startWorker);
   using _lock = lockSupervision(options.folder);

@@ -11,6 +11,7 @@ import {
 } from "bun:test";
 import {
   existsSync,
+  mkdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
@@ -180,6 +181,15 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       await using _program = await supervise();
       await waitFor("the start", async () => (await status()).canonical !== null);
       expect(linked(readLayout(place), "current")).toBe(name);
+    });
+
+    test("is not there where nothing was installed: that ends it", async () => {
+      mkdirSync(place);
+      const { exitCode, stderr } = await runProgram([...asFirst, hostler(), ...words()]);
+      expect({ exitCode, stderr }).toMatchObject({
+        exitCode: 111,
+        stderr: expect.stringContaining("Make it: hostler fleet install."),
+      });
     });
 
     test("where current leads nowhere there is none until it leads somewhere", async () => {
@@ -414,7 +424,7 @@ echo former >> ${folder.file("runs")}; ${lives}`;
         async () => (await status()).canonical ?? undefined,
       );
       const other = folder.file("other");
-      Installation.open(other, { make: true })[Symbol.dispose]();
+      storeScript(folder, "1.0.0", lives, other);
       const argv = words().map((word) => (word === place ? other : word));
       const { exitCode, stderr } = await runProgram([hostler(), ...argv]);
       expect(exitCode).toBe(111);
@@ -435,7 +445,7 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       first.kill("SIGKILL");
       await waitFor("its end", () => !existsSync(`/proc/${first.processId}`));
       const other = folder.file("other");
-      Installation.open(other, { make: true })[Symbol.dispose]();
+      storeScript(folder, "1.0.0", lives, other);
       const argv = words().map((word) => (word === place ? other : word));
       const second = startProgram([hostler(), ...argv]);
       await second.said(/supervises/);
