@@ -228,6 +228,17 @@ echo former >> ${folder.file("runs")}; ${lives}`;
       });
     });
 
+    test("waits for a supervisor that was killed, and is started again", async () => {
+      program.kill("SIGKILL");
+      await waitFor("its end", async () => (await program.ended()) !== undefined);
+      rmSync(socket, { force: true });
+      const started = start(lives);
+      program = await supervise();
+      const { instance, said } = await started;
+      expect(said).toEqual({ done: { kind: "ready" } });
+      await act(instance, "stop");
+    });
+
     test.each([
       ["crashes", "echo no configuration >&2; exit 3", "exited with 3", "no configuration\n"],
       ["is ended by a signal", "kill -SEGV $$", /^ended by SIGSEGV/, ""],

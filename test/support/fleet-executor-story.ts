@@ -39,7 +39,7 @@ async function act(loop: EventLoop, executor: Executor): Promise<unknown> {
     case "kind":
       return chooseExecutor(loop, program).kind;
     case "renew":
-      return await new SuperviseExecutor(socket).renewSupervisor();
+      return await new SuperviseExecutor(socket, loop).renewSupervisor();
     case "restart":
       return await executor.restartCanonical();
     default:
@@ -49,7 +49,7 @@ async function act(loop: EventLoop, executor: Executor): Promise<unknown> {
 
 {
   using loop = new EventLoop(noWorker);
-  const executor = socket === "" ? new SystemdExecutor(loop) : new SuperviseExecutor(socket);
+  const executor = socket === "" ? new SystemdExecutor(loop) : new SuperviseExecutor(socket, loop);
   let said: unknown;
   try {
     said = { done: (await act(loop, executor)) ?? null };

@@ -19,7 +19,7 @@ export function chooseExecutor(
   const { kind, mount } = persistenceOf(folder);
   if (kind === "immutable") return new ImmutableExecutor(folder, mount.type);
   const socket = environment[SUPERVISOR_VARIABLE];
-  if (socket !== undefined) return new SuperviseExecutor(socket);
+  if (socket !== undefined) return new SuperviseExecutor(socket, loop);
   if (isSystemdBooted()) return new SystemdExecutor(loop);
   throw new ExecutorRefused(
     "Cannot upgrade this host: expected systemd, or an agent below hostler fleet supervise, " +

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import type { EventLoop } from "../../event-loop/event-loop.ts";
 import {
   type ControlClient,
   ControlRefusal,
@@ -24,6 +25,13 @@ const statusSchema = v.looseObject({
   candidate: v.nullable(v.looseObject({ instance: v.string() })),
 });
 
+/**
+ * How often, and how many times, a supervisor that is not there is looked for before a candidate is
+ * asked for. One that is started again ends this agent, and the next one goes on with the upgrade:
+ * that a supervisor was killed says nothing against a version.
+ */
+export const supervisorLooks = { every: 1_000, most: 60 } as const;
+
 /** Candidates are children of the supervisor, whose child the agent is as well. */
 export class SuperviseExecutor implements Executor {
   readonly kind = "supervise";
@@ -32,12 +40,16 @@ export class SuperviseExecutor implements Executor {
   /** The supervisor's control socket. */
   readonly socket: string;
 
-  constructor(socket: string) {
+  readonly #loop: Pick<EventLoop, "wakeAfter">;
+
+  constructor(socket: string, loop: Pick<EventLoop, "wakeAfter">) {
     this.socket = socket;
+    this.#loop = loop;
   }
 
   async startCandidate(start: CandidateStart): Promise<CandidateOutcome> {
     const { instance, program, words, environment } = start;
+    await this.#awaitSupervisor();
     return await this.#ask(outcomeSchema, "start-candidate", {
       ...{ instance, program, words, environment },
       ends_after_ms: Math.ceil(start.endsAfter),
@@ -70,6 +82,21 @@ export class SuperviseExecutor implements Executor {
     const { candidate } = await this.#ask(statusSchema, "status", {});
     if (candidate !== null) await this.stopCandidate(candidate.instance);
     await this.#ask(v.null(), "renew", {});
+  }
+
+  /** Until it listens; what is asked after the last look is refused. */
+  async #awaitSupervisor(): Promise<void> {
+    for (let look = 0; look < supervisorLooks.most; look += 1) {
+      try {
+        (await connectControl(this.socket)).close();
+        return;
+      } catch (error) {
+        if (!(error instanceof ControlUnreachable)) throw error;
+      }
+      await new Promise<void>((resolve) => {
+        this.#loop.wakeAfter(supervisorLooks.every, resolve);
+      });
+    }
   }
 
   /** A connection for each question: an agent that is ended leaves nothing open. */
