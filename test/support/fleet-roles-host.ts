@@ -10,10 +10,11 @@ import { agentUnit, fleetUnits } from "../../src/fleet/units.ts";
 import { unitTexts } from "../../src/install/roles.ts";
 import { consoleLogOf } from "../../src/vm/console-log.ts";
 import { readScrollback } from "../../src/vm/perform/console-scrollback.ts";
-import { hostler, hostlerWithFaults } from "./binary.ts";
+import { hostler } from "./binary.ts";
 import { transactionOf } from "./fleet-agent/life.ts";
 import { FleetHost, type HostStatus } from "./fleet-host.ts";
 import { writeScript } from "./fleet-installation.ts";
+import { buildVersion } from "./fleet-releases.ts";
 import { buildOf } from "./fleet-swapped.ts";
 import { numbersIn } from "./guest-numbers.ts";
 import { makeTestImage } from "./vm-worker.ts";
@@ -35,18 +36,23 @@ export interface RoleUnit {
   readonly lines?: readonly string[];
 }
 
+/** The version that an upgrade leads to: its own file says so. */
+const NEXT = "1.1.0";
+
 export class FleetRolesHost extends FleetHost {
+  #nextProgram = "";
   #next: Build | undefined;
 
   static async withRoles(agent: string): Promise<FleetRolesHost> {
     const host = new FleetRolesHost(agent);
+    host.#nextProgram = (await buildVersion(NEXT, { faults: true })).program;
     await host.boot();
     return host;
   }
 
   /** The version that an upgrade leads to. */
   get next(): Build {
-    this.#next ??= storeVersion(this.place, "1.1.0", hostlerWithFaults());
+    this.#next ??= storeVersion(this.place, NEXT, this.#nextProgram);
     return this.#next;
   }
 
