@@ -11,11 +11,12 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { readPackage } from "../../scripts/setup.ts";
 import { Installation } from "../../src/fleet/perform/installation.ts";
 import { programOf } from "../../src/fleet/perform/layout-files.ts";
 import type { LastWords } from "../../src/fleet/protocol.ts";
 import { agentUnit } from "../../src/fleet/units.ts";
-import { hostler } from "../support/binary.ts";
+import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { storeScript, writeScript } from "../support/fleet-installation.ts";
 import {
   type IsolatedSystemd,
@@ -184,21 +185,26 @@ skipUnless("the executor of systemd", isolatedSystemdFeatures, () => {
   test("a version proves itself in a sandbox, and one that is damaged does not", async () => {
     const place = folder.file("proven");
     using installation = Installation.open(place, { make: true });
-    const { name } = installation.store(hostler(), "1.0.0");
+    const { version } = readPackage();
+    const { name } = installation.store(hostler(), version);
     expect(await act("0", "prove", place, name)).toEqual({ done: null });
+    const renamed = installation.store(hostlerWithFaults(), "1.0.0");
+    expect(await act("0", "prove", place, renamed.name)).toEqual({
+      refused: expect.stringContaining(`received one that says ${version} of itself`),
+    });
     // The header's padding: nothing but its hash tells.
     const file = openSync(programOf(place, name), "r+");
     writeSync(file, Buffer.from([1, 2, 3, 4]), 0, 4, 12);
     closeSync(file);
     expect(await act("0", "prove", place, name)).toEqual({
-      refused: expect.stringMatching(/Cannot use 1\.0\.0-.* this file: Expected SHA-256/s),
+      refused: expect.stringMatching(/Cannot use \S+ .* this file: Expected SHA-256/s),
     });
   });
 
   test("the sandbox has neither network nor place to write; nonsense proves nothing", async () => {
     const place = folder.file("sandboxed");
     const script = `grep -q eth0 /proc/net/dev && exit 1; touch ${place}/x 2>/dev/null && exit 2
-echo '{"ok":true,"checks":[]}'`;
+echo '{"version":"1.0.0","ok":true,"checks":[]}'`;
     const name = storeScript(folder, "1.0.0", script, place);
     expect(await act("0", "prove", place, name)).toEqual({ done: null });
     expect(existsSync(join(place, "x"))).toBe(false);

@@ -142,11 +142,14 @@ skipUnless("another program in the orchestrator's place", root, () => {
     });
     const count = () => readdirSync(`/proc/${processId}/fd`).length;
     const before = seen();
+    const clientHasGone = () => seen().files.length === before.files.length;
     await reexecute(orchestrator.controlSocket);
+    await waitFor("the end of the first client's connection", clientHasGone);
     const descriptors = count();
     for (let round = 2; round <= 10; round += 1) await reexecute(orchestrator.controlSocket);
-    await waitFor("the end of the last client's connection", () => count() === descriptors);
+    await waitFor("the end of the last client's connection", clientHasGone);
     expect(seen()).toEqual(before);
+    expect(count()).toBe(descriptors);
   });
 
   test("half a line before it and half a line after it are one line", async () => {
