@@ -65,10 +65,10 @@ function quick(name: string, place: string): Suite {
  */
 export const budgetSeconds = {
   house: 600,
-  process: 900,
+  process: 600,
   "live-update": 300,
   vm: 300,
-  fleet: 300,
+  fleet: 600,
   vetting: 300,
 } as const;
 
