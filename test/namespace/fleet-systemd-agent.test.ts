@@ -139,8 +139,11 @@ skipUnless("a device of systemd, all compiled", isolatedSystemdFeatures, () => {
       expect(failed).toContain("0.4.0 was started 3 times, and was not proven");
       expect(host.current).toStartWith("0.2.0-");
       expect(await host.does("systemctl", "is-active", agentUnit)).toBe("active\n");
-      const units = await host.does("systemctl", "list-units", "--plain", "hostler-fleet-*");
-      expect(units).not.toContain("candidate");
+      // Its end is ordered when the way back is noted, and comes after that is told.
+      await waitFor("the candidate's unit to be gone", async () => {
+        const units = await host.does("systemctl", "list-units", "--plain", "hostler-fleet-*");
+        return !units.includes("candidate");
+      });
     });
   });
 });
