@@ -17,6 +17,7 @@ import { ScriptError, withStep } from "../terminal.ts";
 import { startHarness, timeStart } from "./harness.ts";
 import { describeMachine, type Machine } from "./machine.ts";
 import { type Findings, measureLongGaps, measureShortGaps, warmUp } from "./measure.ts";
+import { measureReexecutions, type ReexecutionFindings } from "./process-reexecution.ts";
 import { fileOf, type Memory, memoryOf, workingThreadsOf } from "./process-status.ts";
 import { chanceFrom, shuffle } from "./statistics.ts";
 import {
@@ -53,6 +54,7 @@ export interface ProcessBenchResult {
   readonly seed: number;
   readonly rows: readonly Findings[];
   readonly daemons: readonly DaemonFindings[];
+  readonly reexecutions: readonly ReexecutionFindings[];
 }
 
 /** Measures everything; at most ten minutes, with `quick` two. */
@@ -127,6 +129,9 @@ async function measureAll(
   const ready = await withStep("starts", () =>
     measureStarts(files, rows, { findings, count: quick ? 3 : 10, chance }),
   );
+  const reexecutions = await withStep("re-executions", (step) =>
+    measureReexecutions(files, { count: quick ? 3 : 10, step }),
+  );
   await using stack = new AsyncDisposableStack();
   const sockets = rows.map(({ socket }) => socket);
   const harness = stack.use(await startHarness(join(files.folder, "harness"), sockets));
@@ -153,6 +158,7 @@ async function measureAll(
     machine: await describeMachine(files.hostler, pm2Version),
     seed,
     rows: findings,
+    reexecutions,
     daemons: own.map(({ daemon, processIds }) => {
       const name = daemon.argv.includes("agent") ? "agent" : "orchestrator";
       const memory = memoryOf(processIds().filter(isHostler(files)));

@@ -63,7 +63,16 @@ export function formatMarkdown(result: ProcessBenchResult): string {
       ...describeMemory(memory),
     ]),
   );
-  return [restarts, legend(result), daemons, own, describeMachine(result)].join("\n\n");
+  const reexecutions = table(
+    ["`process reexecute`", "lines of logs", "the control socket does not answer, ms"],
+    result.reexecutions.map(({ processes, lines, silences }) => [
+      processes === 1 ? "1 process" : `${processes} processes`,
+      lines.toLocaleString("en"),
+      describe(summarize(silences)),
+    ]),
+  );
+  const tables = [restarts, legend(result), daemons, own, reexecutions];
+  return [...tables, describeMachine(result)].join("\n\n");
 }
 
 function legend({ seed }: ProcessBenchResult): string {
@@ -92,7 +101,7 @@ function describeMachine({ machine }: ProcessBenchResult): string {
 }
 
 export function formatJson(result: ProcessBenchResult): string {
-  const { machine, seed, daemons } = result;
-  const report = { machine, seed, rows: reportRows(result), daemons };
+  const { machine, seed, daemons, reexecutions } = result;
+  const report = { machine, seed, rows: reportRows(result), daemons, reexecutions };
   return JSON.stringify(report, undefined, 2);
 }
