@@ -24,9 +24,8 @@ import type {
   Partition,
 } from "./partition.ts";
 import { policyOf } from "./partition.ts";
-import { RemoteInstance } from "./remote-instance.ts";
+import { RemoteInstances } from "./remote-instances.ts";
 import type { RemoteHandlers } from "./remote-partition.ts";
-import { UntoldEndings } from "./untold-endings.ts";
 import { verifyChild } from "./verify-process.ts";
 
 /** How often an agent that does not answer is asked whether it is there. */
@@ -47,10 +46,7 @@ export class HoldenPartition implements Partition {
   readonly #specification: PartitionSpecification;
   readonly #emit: Emit;
   readonly #handlers: RemoteHandlers;
-  readonly #instances = new Map<string, RemoteInstance>();
-  readonly #untold: UntoldEndings;
-  /** Names of the processes whose instances these are. */
-  readonly #names = new Map<string, string>();
+  readonly #instances: RemoteInstances;
   /** Starts that are not answered yet. */
   #starting = 0;
   #timer: Disposable | undefined;
@@ -66,7 +62,10 @@ export class HoldenPartition implements Partition {
     this.#specification = specification;
     this.#emit = options.emit;
     this.#handlers = options.handlers;
-    this.#untold = new UntoldEndings((message) => options.handlers.onTrouble(message));
+    this.#instances = new RemoteInstances(loop, {
+      emit: options.emit,
+      onTrouble: (message) => options.handlers.onTrouble(message),
+    });
   }
 
   get underWay(): string | undefined {
@@ -74,20 +73,14 @@ export class HoldenPartition implements Partition {
   }
 
   pack(luggage: Luggage): CarriedHoldenPartition {
-    const instances = [...this.#names].flatMap(([invocation, name]) => {
-      const instance = this.#instances.get(invocation);
-      return instance === undefined ? [] : [{ ...instance.pack(luggage), name }];
-    });
+    const instances = this.#instances.pack(luggage);
     return { name: this.#specification.name, reachable: this.#reachable, instances };
   }
 
   /** Watches what the program before this one watched, before `open`. @throws WrongLuggage */
   unpack(carried: CarriedHoldenPartition, unpacking: Unpacking): void {
     this.#reachable = carried.reachable;
-    for (const { name, process, dead, notice, ...identity } of carried.instances) {
-      const taken = unpacking.takeProcess(process, identity.processId);
-      this.#watch(name, { ...identity, process: taken, past: { dead, notice } });
-    }
+    this.#instances.unpack(carried.instances, unpacking);
   }
 
   /** Asks for a PONG until one comes. */
@@ -182,28 +175,8 @@ export class HoldenPartition implements Partition {
     }
     // Its agent reaps at once: a child that is gone already has no number any more.
     const processId = verified.kind === "process" ? verified.processId : 0;
-    this.#watch(name, { invocation, processId, process, parentTells: false });
+    this.#instances.watch(name, { invocation, processId, process, parentTells: false });
     this.#emit(name, { kind: "started", invocation, processId });
-  }
-
-  #watch(name: string, identity: ConstructorParameters<typeof RemoteInstance>[1]): void {
-    const { invocation } = identity;
-    this.#names.set(invocation, name);
-    const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
-      onDeath: (ending) => {
-        this.#emit(name, { kind: "died", invocation, ending });
-        if (ending === undefined) this.#untold.add(name, instance);
-      },
-      onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
-      onDone: () => {
-        this.#untold.delete(name, instance);
-        this.#names.delete(invocation);
-        this.#instances.delete(invocation);
-      },
-      onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
-    });
-    this.#instances.set(invocation, instance);
-    if (identity.past?.dead === true) this.#untold.add(name, instance);
   }
 
   /** Holden carries no invocation: a start that was not answered cannot be looked for. */
@@ -258,8 +231,7 @@ export class HoldenPartition implements Partition {
   close(): void {
     this.#closed = true;
     this.#timer?.[Symbol.dispose]();
-    for (const instance of this.#instances.values()) instance.close();
-    this.#instances.clear();
+    this.#instances.close();
   }
 }
 

@@ -8,7 +8,6 @@ import {
 import { kill } from "../../../ffi/process.ts";
 import type { EventLoop, Readiness, Watch } from "../../event-loop/event-loop.ts";
 import type { Ending } from "../../units/ending.ts";
-
 import type { CarriedInstance } from "../protocol-state.ts";
 import type { Luggage } from "./luggage.ts";
 import { describeRefusedSignal } from "./partition.ts";
@@ -52,7 +51,7 @@ export class RemoteInstance {
       /** The agent that is its parent is connected, and will tell how it ended. */
       readonly parentTells: boolean;
       /** What the program before this one knew of it. */
-      readonly past?: { readonly dead: boolean; readonly notice: Ending | undefined };
+      readonly past?: Pick<CarriedInstance, "dead" | "notice">;
     },
     handlers: RemoteInstanceHandlers,
   ) {

@@ -10,7 +10,6 @@ import { type InheritedListener, KeptListener } from "../../messaging/kept-liste
 import { makeSocketFolder } from "../../messaging/listener.ts";
 import { identifyPeer, refusePeer } from "../../messaging/peer.ts";
 import { StreamConnection } from "../../messaging/stream-connection.ts";
-import type { Ending } from "../../units/ending.ts";
 import type { MonotonicTime } from "../../units/units.ts";
 import { decodeEnding } from "../ending.ts";
 import { newInvocation } from "../invocation.ts";
@@ -32,9 +31,8 @@ import {
   policyOf,
 } from "./partition.ts";
 import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
-import { RemoteInstance } from "./remote-instance.ts";
+import { RemoteInstances } from "./remote-instances.ts";
 import { Standby } from "./standby.ts";
-import { UntoldEndings } from "./untold-endings.ts";
 
 const SIGKILL = 9;
 
@@ -67,7 +65,7 @@ export class RemotePartition implements Partition {
   readonly #onForgotten: (invocation: string) => void;
   readonly #handlers: RemoteHandlers;
   readonly #restartsAtOnceFrom: (name: string) => MonotonicTime | undefined;
-  readonly #instances = new Map<string, RemoteInstance>();
+  readonly #instances: RemoteInstances;
   /** The link on which an instance was started, for as long as that link stands. */
   readonly #startedOn = new Map<string, AgentLink>();
   /** The link on which a start was asked for, until it is answered. */
@@ -82,9 +80,6 @@ export class RemotePartition implements Partition {
   readonly #commands = new Map<string, { ended: boolean }>();
   /** Why it is not connected, or another agent was refused; until one connects. */
   readonly #said = new SaidOnce(SAID_REASONS);
-  readonly #untold: UntoldEndings;
-  /** Names of the processes whose instances these are; a check's has none. */
-  readonly #names = new Map<string, string>();
   /** Nothing is prepared and armed by itself: another program is to go on with this. */
   #isPaused = false;
   /** What listened for the program before this one. */
@@ -120,7 +115,11 @@ export class RemotePartition implements Partition {
     this.#hello = options.hello;
     this.#emit = options.emit;
     this.#handlers = options.handlers;
-    this.#untold = new UntoldEndings((message) => options.handlers.onTrouble(message));
+    this.#instances = new RemoteInstances(loop, {
+      emit: options.emit,
+      onTrouble: (message) => options.handlers.onTrouble(message),
+      onGone: (invocation) => this.#startedOn.delete(invocation),
+    });
   }
 
   /** Begins to dial, or to listen. @throws SocketPathError when it cannot listen. */
@@ -222,15 +221,11 @@ export class RemotePartition implements Partition {
     const standby = [...this.#standby].filter(
       ([, { link: other, isVoid }]) => other === link && !isVoid,
     );
-    const instances = [...this.#names].flatMap(([invocation, name]) => {
-      const instance = this.#instances.get(invocation);
-      return instance === undefined ? [] : [{ ...instance.pack(luggage), name }];
-    });
     return {
       name: this.#specification.name,
       listener: luggage.packListener(this.#listener?.carried),
       link: link?.pack(luggage),
-      instances,
+      instances: this.#instances.pack(luggage),
       startedOn: [...this.#startedOn].flatMap(([invocation, startedOn]) =>
         startedOn === link ? [invocation] : [],
       ),
@@ -244,10 +239,7 @@ export class RemotePartition implements Partition {
     if (listener !== undefined) {
       this.#carriedListener = unpacking.takeListener(listener);
     }
-    for (const { name, process, dead, notice, ...identity } of carried.instances) {
-      const taken = unpacking.takeProcess(process, identity.processId);
-      this.#watch(name, { ...identity, process: taken, past: { dead, notice } });
-    }
+    this.#instances.unpack(carried.instances, unpacking);
     if (link === undefined) return;
     const socket = unpacking.take(link.socket);
     this.#link = this.#makeLink(socket, link.dialled);
@@ -559,40 +551,10 @@ export class RemotePartition implements Partition {
       this.#emit(name, { kind: "answer-lost", invocation });
     } else {
       this.#startedOn.set(invocation, link);
-      this.#watch(name, { invocation, parentTells: true, ...answer });
+      this.#instances.watch(name, { invocation, parentTells: true, ...answer });
       this.#emit(name, { kind: "started", invocation, processId: answer.processId });
       this.loop.wakeAfter(PREPARE_AFTER, () => this.#prepareNext(link, managed, invocation));
     }
-  }
-
-  #watch(
-    name: string,
-    identity: {
-      readonly invocation: string;
-      readonly processId: number;
-      readonly process: OwnedDescriptor;
-      readonly parentTells: boolean;
-      readonly past?: { readonly dead: boolean; readonly notice: Ending | undefined };
-    },
-  ): void {
-    const { invocation } = identity;
-    this.#names.set(invocation, name);
-    const instance: RemoteInstance = new RemoteInstance(this.loop, identity, {
-      onDeath: (ending) => {
-        this.#emit(name, { kind: "died", invocation, ending });
-        if (ending === undefined) this.#untold.add(name, instance);
-      },
-      onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
-      onDone: () => {
-        this.#untold.delete(name, instance);
-        this.#names.delete(invocation);
-        this.#instances.delete(invocation);
-        this.#startedOn.delete(invocation);
-      },
-      onRefused: (message) => this.#handlers.onTrouble(`${name}: ${message}`),
-    });
-    this.#instances.set(invocation, instance);
-    if (identity.past?.dead === true) this.#untold.add(name, instance);
   }
 
   find(managed: ManagedProcess, invocation: string): void {
@@ -614,7 +576,7 @@ export class RemotePartition implements Partition {
    */
   #search(name: string, invocation: string, left: number): void {
     // Its answer came after all, while its link was being left.
-    if (this.#instances.has(invocation)) return;
+    if (this.#instances.get(invocation) !== undefined) return;
     const { found, unreadable } = findInvocation(invocation);
     // Every instance leads a session of its own; others that carry its id are what it left behind.
     const main = found.find((status) => status.session === status.processId);
@@ -638,7 +600,7 @@ export class RemotePartition implements Partition {
       process.close();
       return false;
     }
-    this.#watch(name, { invocation, processId, process, parentTells: false });
+    this.#instances.watch(name, { invocation, processId, process, parentTells: false });
     this.#emit(name, { kind: "found", invocation, processId });
     return true;
   }
@@ -737,36 +699,16 @@ export class RemotePartition implements Partition {
     check: { name: string; invocation: string; processId: number; process: OwnedDescriptor },
     onResult: (result: CommandResult) => void,
   ): void {
-    const { invocation, name } = check;
-    // Its checks are counted apart from the process itself, whose name has no space.
-    const counted = `${name} check`;
-    const finish = (ending: Ending) => {
+    const { name, ...identity } = check;
+    this.#startedOn.set(identity.invocation, link);
+    this.#instances.watchCheck(name, { ...identity, parentTells: true }, (ending) => {
       const exited = ending.kind === "exited";
       onResult(
         exited
           ? { kind: "exited", status: ending.status }
           : { kind: "failed", reason: `its end: ${ending.kind}` },
       );
-    };
-    this.#startedOn.set(invocation, link);
-    const instance: RemoteInstance = new RemoteInstance(
-      this.loop,
-      { ...check, parentTells: true },
-      {
-        onDeath: (ending) => {
-          if (ending === undefined) this.#untold.add(counted, instance);
-          else finish(ending);
-        },
-        onEnding: finish,
-        onDone: () => {
-          this.#untold.delete(counted, instance);
-          this.#instances.delete(invocation);
-          this.#startedOn.delete(invocation);
-        },
-        onRefused: (message) => this.#handlers.onTrouble(`a check: ${message}`),
-      },
-    );
-    this.#instances.set(invocation, instance);
+    });
   }
 
   close(): void {
@@ -774,7 +716,6 @@ export class RemotePartition implements Partition {
     this.#listener?.close();
     this.#link?.close("the orchestrator stops");
     for (const link of this.#searches.keys()) link.close("the orchestrator stops");
-    for (const instance of this.#instances.values()) instance.close();
-    this.#instances.clear();
+    this.#instances.close();
   }
 }
