@@ -294,15 +294,11 @@ class Orchestrator {
 
   #handing(): Handing {
     const isStopping = () => this.#state.shutdown !== "no";
-    const isSearching = () => !this.#isOpen || this.#searching > 0;
-    const underWay = () =>
-      isSearching() ? "the search for what was left running" : this.#performer.underWay;
     return {
-      get isStopping() {
-        return isStopping();
-      },
-      get underWay() {
-        return underWay();
+      isStopping,
+      underWay: () => {
+        const isSearching = !this.#isOpen || this.#searching > 0;
+        return isSearching ? "the search for what was left running" : this.#performer.underWay;
       },
       pack: (luggage) => this.#pack(luggage),
       hold: () => {
@@ -337,13 +333,12 @@ class Orchestrator {
 
   #pack(luggage: Luggage): OrchestratorState {
     const listener = this.#control?.listener;
-    const { configurationText } = this.#options;
     return {
       format: STATE_FORMAT,
       version: STATE_VERSION,
       owner: ownIdentity(),
       program: { version: hostlerVersion, commit: hostlerCommit },
-      configuration: configurationText && { ...configurationText },
+      configuration: this.#options.configurationText,
       wallOffset: wallClockOffset(),
       control: {
         listener: luggage.packListener(listener),
@@ -574,8 +569,9 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
   ignoreSignals((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
   const { controlSocket, inherited } = options;
-  const holder = inherited === undefined ? readHolder(lockPath(controlSocket)) : undefined;
-  if (inherited === undefined) await outwaitPredecessor(loop, controlSocket, holder);
+  if (inherited === undefined) {
+    await outwaitPredecessor(loop, controlSocket, readHolder(lockPath(controlSocket)));
+  }
   const files = noteMissingFiles(controlSocket);
   const orchestrator = makeOrLeaveNothing(files, () => new Orchestrator(options, logger, loop));
   const failed = Promise.withResolvers<number>();

@@ -278,7 +278,6 @@ const managedSchema = v.strictObject({
   notifyName: maybe(text),
   notify: maybe(v.strictObject({ socket: descriptorSchema, early: v.array(sender) })),
 });
-export type CarriedProcess = v.InferOutput<typeof managedSchema>;
 
 const journalSchema = v.strictObject({
   lock: descriptorSchema,

@@ -18,20 +18,20 @@ import {
 import { encodeState, type OrchestratorState } from "./protocol-state.ts";
 
 /** So long everything that has begun may take to come to its end. */
-export const QUIET_LIMIT: Milliseconds = 5_000;
+const QUIET_LIMIT: Milliseconds = 5_000;
 /** After so long of it, connections to agents that do not come to rest are ended. */
-export const CONNECTION_LIMIT: Milliseconds = 500;
+const CONNECTION_LIMIT: Milliseconds = 500;
 /** So long nothing is decided, at most; then what waits has its turn, and it is tried again. */
-export const HOLD_LIMIT: Milliseconds = 1_000;
+const HOLD_LIMIT: Milliseconds = 1_000;
 /** How often it is looked whether all has come to its end. */
 const LOOK_EVERY: Milliseconds = 1;
 
 /** What becomes another program: the driver, as it is asked for it. */
 export interface Handing {
   /** It has been told to stop everything. */
-  readonly isStopping: boolean;
+  isStopping(): boolean;
   /** What has begun and has not come to its end, in words; undefined when all has. */
-  readonly underWay: string | undefined;
+  underWay(): string | undefined;
   /** All that it knows, and what stays open for it. */
   pack(luggage: Luggage): OrchestratorState;
   /** Decides nothing from now on, and begins nothing. */
@@ -139,7 +139,7 @@ export class Reexecution {
   }
 
   #refuseStopping(): void {
-    if (!this.#handing.isStopping) return;
+    if (!this.#handing.isStopping()) return;
     throw new ReexecutionRefused("busy", {
       expected: "an orchestrator that goes on",
       received: "one that is stopping everything",
@@ -157,11 +157,11 @@ export class Reexecution {
         // All that this turn has brought is done then, signals as well.
         await this.#loop.letOthers();
         this.#refuseStopping();
-        if (this.#handing.underWay === undefined) return;
+        if (this.#handing.underWay() === undefined) return;
         if (monotonicNow() - begun > CONNECTION_LIMIT) this.#handing.dropUnsettled();
         await this.#pass(LOOK_EVERY);
       } while (monotonicNow() - held < HOLD_LIMIT);
-      const what = this.#handing.underWay;
+      const what = this.#handing.underWay();
       this.#handing.release();
       if (monotonicNow() - begun >= QUIET_LIMIT && what !== undefined) {
         throw new ReexecutionRefused("not-quiet", {

@@ -44,7 +44,7 @@ export async function runReexecute(options: ReexecuteOptions): Promise<number> {
   return ExitCode.done;
 }
 
-export function renderAbout(about: About): string {
+function renderAbout(about: About): string {
   const rows = [
     ["version", `${about.version} (${about.commit})`],
     ["program", about.program],

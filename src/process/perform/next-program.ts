@@ -34,7 +34,7 @@ import type { Luggage } from "./luggage.ts";
 import { digestOf } from "./own-program.ts";
 
 /** So long a program may take to say that it can go on. */
-export const DRY_RUN_LIMIT: Milliseconds = 5_000;
+const DRY_RUN_LIMIT: Milliseconds = 5_000;
 
 /** Bytes of what a dry run writes that are looked at, of each of its two streams. */
 const OUTPUT_LIMIT = 16_384;
@@ -59,7 +59,7 @@ export function hearSignals(): void {
   holdBackSignals([]);
 }
 
-export type ReexecutionRefusalKind = "program" | "dry-run" | "busy" | "not-quiet" | "execve";
+type ReexecutionRefusalKind = "program" | "dry-run" | "busy" | "not-quiet" | "execve";
 
 /** The orchestrator stays what it is; nothing has changed. */
 export class ReexecutionRefused extends Error {
@@ -82,7 +82,7 @@ export class ReexecutionRefused extends Error {
 }
 
 /** The words of this process, as it was called: proc_pid_cmdline(5). */
-export function ownWords(): readonly [string, ...string[]] {
+function ownWords(): readonly [string, ...string[]] {
   const [first = "hostler", ...rest] = readFileSync("/proc/self/cmdline", "utf8")
     .split("\0")
     .slice(0, -1);

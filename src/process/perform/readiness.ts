@@ -215,7 +215,7 @@ export class NotifySocket implements Disposable {
   /** One of them is about to be told; others that come meanwhile are not. */
   #foreign: Disposable | undefined;
   /** Who said READY=1 and was not the instance: an armed start may be made before we know it. */
-  #early: ProcessStatus[] = [];
+  #early: ProcessStatus[];
 
   /** @param early whom the program before this one had heard too early */
   constructor(
