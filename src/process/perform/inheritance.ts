@@ -4,7 +4,12 @@ import { linkTarget } from "../../../ffi/descriptor.ts";
 import { killPoint } from "../../../ffi/fault-hooks.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import { decodeState, type OrchestratorState, type StateOwner } from "../protocol-state.ts";
+import {
+  decodeState,
+  type OrchestratorState,
+  type StateOwner,
+  type StateRefusal,
+} from "../protocol-state.ts";
 import { bootId, statusOf } from "./process-table.ts";
 
 /** Where a fault test can kill the orchestrator while it becomes another program. */
@@ -27,14 +32,14 @@ export const STATE_FILE = "hostler-state";
 
 /** The state of the program before this one cannot be gone on with. */
 export class InheritanceRefused extends Error {
-  override readonly name = "InheritanceRefused";
+  override readonly name: string = "InheritanceRefused";
   readonly exitCode = ExitCode.refused;
 
-  constructor(refusal: { readonly expected: string; readonly received: string }) {
+  constructor({ expected, received }: StateRefusal, what: "did" | "had open" = "did") {
     super(
-      "Cannot go on with what the program before this one did: expected " +
-        `${refusal.expected}, received ${refusal.received}. Start the orchestrator again: it ` +
-        "ends what was left running, and starts anew.",
+      `Cannot go on with what the program before this one ${what}: expected ${expected}, ` +
+        `received ${received}. Start the orchestrator again: it ends what was left running, ` +
+        "and starts anew.",
     );
   }
 }
@@ -67,8 +72,7 @@ export function inheritState(): OrchestratorState | undefined {
 
 /** It was run by the number of a descriptor: ps(1) is to show its name. prctl(2), PR_SET_NAME. */
 function nameItself(): void {
-  const [first = ""] = readFileSync("/proc/self/cmdline", "utf8").split("\0");
-  writeFileSync("/proc/self/comm", basename(first));
+  writeFileSync("/proc/self/comm", basename(process.argv0));
 }
 
 function readInherited(said: string): string {

@@ -2,8 +2,8 @@ import { existsSync, fstatSync } from "node:fs";
 import { keepOnExec, linkTarget, setCloseOnExec } from "../../../ffi/descriptor.ts";
 import { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { InheritedListener } from "../../messaging/kept-listener.ts";
-import { ExitCode } from "../../units/exit-code.ts";
-import type { CarriedDescriptor, CarriedListener } from "../protocol-state.ts";
+import type { CarriedDescriptor, CarriedListener, StateRefusal } from "../protocol-state.ts";
+import { InheritanceRefused } from "./inheritance.ts";
 import { descriptorInformation } from "./process-table.ts";
 
 /**
@@ -44,16 +44,11 @@ export class Luggage {
 }
 
 /** A descriptor is not what the state says: nothing is done with any of them. */
-export class WrongLuggage extends Error {
+export class WrongLuggage extends InheritanceRefused {
   override readonly name = "WrongLuggage";
-  readonly exitCode = ExitCode.refused;
 
-  constructor(refusal: { readonly expected: string; readonly received: string }) {
-    super(
-      `Cannot go on with what the program before this one had open: expected ` +
-        `${refusal.expected}, received ${refusal.received}. Start the orchestrator again: it ` +
-        "ends what was left running, and starts anew.",
-    );
+  constructor(refusal: StateRefusal) {
+    super(refusal, "had open");
   }
 }
 
