@@ -13,9 +13,7 @@ import {
   parseConfiguration,
 } from "../configuration.ts";
 import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
-import { finishTrial, stateOnTrial } from "../dry-run.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
-import { inheritState } from "../perform/inheritance.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
 
 interface LogFlags {
@@ -93,7 +91,7 @@ interface OrchestratorFlags extends LogFlags {
 }
 
 export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
-  const inherited = stateOnTrial() ?? inheritState();
+  const inherited = await stateToGoOnWith();
   const called = { ...flags, calledAs: "hostler process orchestrator" as const, inherited };
   const file = flags.config;
   const read =
@@ -122,9 +120,16 @@ export async function runHoldenOrchestratorCommand(
   });
   const called = {
     calledAs: "holden-orchestrator" as const,
-    inherited: stateOnTrial() ?? inheritState(),
+    inherited: await stateToGoOnWith(),
   };
   return await orchestrate(outcome, { ...flags, ...called });
+}
+
+/** The state that is tried, or that of the program before this one; an agent loads none of it. */
+async function stateToGoOnWith(): Promise<OrchestratorOptions["inherited"]> {
+  const { stateOnTrial } = await import("../dry-run.ts");
+  const { inheritState } = await import("../perform/inheritance.ts");
+  return stateOnTrial() ?? inheritState();
 }
 
 async function orchestrate(
@@ -143,6 +148,7 @@ async function orchestrate(
   const { calledAs, configurationText, inherited } = flags;
   const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
   applyLogFlags(flags);
+  const { finishTrial, stateOnTrial } = await import("../dry-run.ts");
   if (stateOnTrial() !== undefined) return await finishTrial(outcome.configuration);
   const { runOrchestrator } = await import("../orchestrator.ts");
   return await runOrchestrator({
