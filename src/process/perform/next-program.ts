@@ -142,14 +142,19 @@ export async function openProgram(asked: {
   return { path, file, [Symbol.dispose]: () => file.close() };
 }
 
-/** A file in memory with this text, to be read from its beginning. */
+/** A file in memory with this text, to be read from its beginning. @throws Error (ENOSPC …) */
 function writeState(encoded: string): OwnedDescriptor {
   const file = makeMemoryFile(STATE_FILE);
-  const bytes = new TextEncoder().encode(encoded);
-  for (let offset = 0; offset < bytes.length; ) {
-    offset += writeSync(file.number, bytes, offset, bytes.length - offset, offset);
+  try {
+    const bytes = new TextEncoder().encode(encoded);
+    for (let offset = 0; offset < bytes.length; ) {
+      offset += writeSync(file.number, bytes, offset, bytes.length - offset, offset);
+    }
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
   }
-  return file;
 }
 
 /** How our own binary is called: when run from source, Bun and the entry file. */
