@@ -123,7 +123,7 @@ export class ControlServer<Request extends { readonly id: number }> implements D
       onExhausted: (error) => options.onTrouble(`cannot take a client: ${error.message}`),
       onRemoved: () => options.onRemoved?.(),
       onTrouble: options.onTrouble,
-      ...(options.inherited !== undefined && { inherited: options.inherited }),
+      inherited: options.inherited,
     });
   }
 

@@ -22,7 +22,7 @@ interface Options {
   /** Called for each socket that listens, before anybody connects to be taken. */
   readonly prepare?: (socket: OwnedDescriptor) => void;
   /** Listens already: the program before this one made it. */
-  readonly inherited?: InheritedListener;
+  readonly inherited?: InheritedListener | undefined;
 }
 
 /** A socket that listens, and the file that was made at its path: device and inode. */

@@ -145,7 +145,7 @@ export class RemotePartition implements Partition {
       onExhausted: (error) => this.#handlers.onTrouble(error.message),
       onRemoved: () => makeSocketFolder(endpoint.path),
       onTrouble: this.#handlers.onTrouble,
-      ...(this.#carriedListener !== undefined && { inherited: this.#carriedListener }),
+      inherited: this.#carriedListener,
     });
     this.#goOnWithLink();
   }
@@ -236,9 +236,7 @@ export class RemotePartition implements Partition {
   /** Watches what the program before this one watched, before `open`. @throws WrongLuggage */
   unpack(carried: CarriedPartition, unpacking: Unpacking): void {
     const { listener, link } = carried;
-    if (listener !== undefined) {
-      this.#carriedListener = unpacking.takeListener(listener);
-    }
+    this.#carriedListener = listener && unpacking.takeListener(listener);
     this.#instances.unpack(carried.instances, unpacking);
     if (link === undefined) return;
     const socket = unpacking.take(link.socket);
