@@ -95,11 +95,16 @@ export const processStateSchema: v.GenericSchema<unknown, ProcessState> = v.vari
   v.strictObject({ ...common, phase: v.literal("failed"), reason: text }),
 ]);
 
-/** Everything that can happen to a process, as it waits for its turn. */
-export const processEventSchema: v.GenericSchema<unknown, ProcessEvent> = v.variant("kind", [
+/** What somebody asks for, of one process or of several. */
+const wishSchema = v.variant("kind", [
   v.strictObject({ kind: v.literal("start") }),
   v.strictObject({ kind: v.literal("stop"), hurry: v.boolean() }),
   v.strictObject({ kind: v.literal("restart") }),
+]);
+
+/** Everything that can happen to a process, as it waits for its turn. */
+export const processEventSchema: v.GenericSchema<unknown, ProcessEvent> = v.variant("kind", [
+  wishSchema,
   v.strictObject({ kind: v.literal("unblocked") }),
   v.strictObject({ kind: v.literal("started"), invocation, processId: count }),
   v.strictObject({ kind: v.literal("start-refused"), invocation, refusal }),
@@ -111,12 +116,6 @@ export const processEventSchema: v.GenericSchema<unknown, ProcessEvent> = v.vari
   v.strictObject({ kind: v.literal("ending-known"), invocation, ending: endingSchema }),
   v.strictObject({ kind: v.literal("cleared"), invocation }),
   v.strictObject({ kind: v.literal("deadline") }),
-]);
-
-const wishSchema = v.variant("kind", [
-  v.strictObject({ kind: v.literal("start") }),
-  v.strictObject({ kind: v.literal("stop"), hurry: v.boolean() }),
-  v.strictObject({ kind: v.literal("restart") }),
 ]);
 
 /** Events that came while no turn was begun any more; a shutdown is none, it takes all back. */
