@@ -14,10 +14,7 @@ interface AboutOptions {
 /** Prints which program the orchestrator runs. */
 export async function runAbout(options: AboutOptions): Promise<number> {
   using client = await OrchestratorClient.connect(options["control-socket"]);
-  const about = await client.about();
-  if (options.json) await printJson(about);
-  else await printText(renderAbout(about));
-  return ExitCode.done;
+  return await tell(await client.about(), options);
 }
 
 interface ReexecuteOptions extends AboutOptions {
@@ -39,12 +36,14 @@ export async function runReexecute(options: ReexecuteOptions): Promise<number> {
     ...(file !== undefined && { program: file }),
     ...(digest !== undefined && { digest }),
   });
-  if (options.json) await printJson(about);
-  else await printText(renderAbout(about));
-  return ExitCode.done;
+  return await tell(about, options);
 }
 
-function renderAbout(about: About): string {
+async function tell(about: About, { json }: AboutOptions): Promise<number> {
+  if (json) {
+    await printJson(about);
+    return ExitCode.done;
+  }
   const rows = [
     ["version", `${about.version} (${about.commit})`],
     ["program", about.program],
@@ -53,5 +52,6 @@ function renderAbout(about: About): string {
     ["instance", about.instance],
     ["since", about.started_at],
   ];
-  return `${alignColumns(rows).join("\n")}\n`;
+  await printText(`${alignColumns(rows).join("\n")}\n`);
+  return ExitCode.done;
 }
