@@ -2,28 +2,21 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import * as v from "valibot";
-import { connectControl } from "../../src/messaging/control-client.ts";
 import { processSummarySchema } from "../../src/process/protocol.ts";
 import { hostler } from "../support/binary.ts";
 import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { isAlive } from "../support/partition.ts";
 import { startProgram } from "../support/program.ts";
-import { aboutOf, reexecute } from "../support/reexecution.ts";
+import { aboutOf, askOnce, reexecute } from "../support/reexecution.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { temporaryFolder } from "../support/temporary-folder.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
-const listOf = async (controlSocket: string) => {
-  const client = await connectControl(controlSocket);
-  try {
-    return v.parse(v.array(processSummarySchema), await client.request("list"));
-  } finally {
-    client.close();
-  }
-};
+const listOf = async (controlSocket: string) =>
+  v.parse(v.array(processSummarySchema), await askOnce(controlSocket, "list"));
 
 skipUnless("cgroups through a re-execution", [root, writableCgroup], () => {
   test("all of an instance is ended with it, and what was made is taken down", async () => {

@@ -9,28 +9,29 @@ import { TestOrchestrator } from "./orchestrator.ts";
 import type { TemporaryFolder } from "./temporary-folder.ts";
 import { waitFor } from "./wait-for.ts";
 
-/** Asks for it on a connection of its own, and gives what the new program says of itself. */
-export async function reexecute(
+/** Asks one thing on a connection of its own. */
+export async function askOnce(
   controlSocket: string,
-  fields: { readonly program?: string; readonly digest?: string } = {},
-): Promise<About> {
+  verb: string,
+  fields: Readonly<Record<string, unknown>> = {},
+): Promise<unknown> {
   const client = await connectControl(controlSocket);
   try {
-    return v.parse(aboutSchema, await client.request("reexecute", fields));
+    return await client.request(verb, fields);
   } finally {
     client.close();
   }
 }
 
-/** What runs now, on a connection of its own. */
-export async function aboutOf(controlSocket: string): Promise<About> {
-  const client = await connectControl(controlSocket);
-  try {
-    return v.parse(aboutSchema, await client.request("about"));
-  } finally {
-    client.close();
-  }
-}
+/** Asks for it, and gives what the new program says of itself. */
+export const reexecute = async (
+  controlSocket: string,
+  fields: { readonly program?: string; readonly digest?: string } = {},
+): Promise<About> => v.parse(aboutSchema, await askOnce(controlSocket, "reexecute", fields));
+
+/** What runs now. */
+export const aboutOf = async (controlSocket: string): Promise<About> =>
+  v.parse(aboutSchema, await askOnce(controlSocket, "about"));
 
 /**
  * The same orchestrator after it has become another program, whose events are heard from the first;
