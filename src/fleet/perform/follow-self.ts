@@ -13,9 +13,10 @@ export function followSelf(
   environment: Readonly<Record<string, string>>,
 ): never {
   closeOnExecFrom(3);
-  resetSignals();
+  const restoreSignals = resetSignals();
   const variables = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
   const errno = execute(argv[0], argv, variables);
+  restoreSignals();
   throw new ExecutorRefused(
     `Cannot go on as ${argv[0]}: expected a program that can be run, received ` +
       `${errnoMessage(errno)}. Look at the file.`,
