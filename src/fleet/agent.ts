@@ -10,6 +10,7 @@ import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { DeviceLink, type DeviceLinkParts, HeartbeatLink } from "./device-link.ts";
+import { agentRole } from "./lifecycle-roles.ts";
 import { artifactSeam, ownDevice } from "./perform/artifact-seam.ts";
 import { chooseExecutor } from "./perform/choose-executor.ts";
 import { DeviceSession } from "./perform/device-session.ts";
@@ -114,7 +115,7 @@ export async function runAgent(options: AgentOptions): Promise<number> {
 /** All that a candidate does is to be heard: nothing on this host is its own yet. */
 function runCandidate(ground: Ground, ticket: CandidateTicket): Disposable {
   const { instance, transaction, every } = ticket;
-  const roles = [{ role: "fleet agent", digest: ground.self.digest, healthy: true, reason: null }];
+  const roles = [agentRole(ground.self)];
   const own = { ...heartbeatOf(ground, { instance, transaction }), roles };
   const parts = { ...linkParts(ground, () => own), onHeard: () => {} };
   return new HeartbeatLink(parts, "candidate", every);

@@ -1,6 +1,7 @@
 import type { Milliseconds } from "../units/units.ts";
 import {
   type Asked,
+  agentRole,
   type ExpectedRole,
   type FoundRole,
   goneRoles,
@@ -69,8 +70,7 @@ export class HostRoles implements AgentRoles, Disposable {
   }
 
   get #own(): RoleHealth {
-    const { digest } = this.#parts.self;
-    return { role: "fleet agent", digest, healthy: true, reason: null };
+    return agentRole(this.#parts.self);
   }
 
   handOver(build: Build, onLook: HandOver["onLook"]): Disposable {

@@ -100,7 +100,7 @@ export function lookedAgain(state: In<"canonical">, { roles }: Of<"roles">, cont
 export const allAnswer = (roles: readonly RoleHealth[], build: Build): boolean =>
   roles.length > 0 && roles.every((role) => answersFrom(role, build));
 
-const answersFrom = ({ healthy, digest }: RoleHealth, build: Build) =>
+export const answersFrom = ({ healthy, digest }: RoleHealth, build: Build): boolean =>
   healthy && digest === build.digest;
 
 /** Who does not, for people. */

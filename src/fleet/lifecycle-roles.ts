@@ -2,6 +2,8 @@ import { defaultControlSocket as authoritySocket } from "../authority/protocol.t
 import { defaultControlSocket as luodSocket } from "../live-update/protocol.ts";
 import { defaultControlSocket as processSocket } from "../process/protocol.ts";
 import { defaultControlSocket as vmSocket } from "../vm/protocol.ts";
+import { answersFrom } from "./lifecycle-commit.ts";
+import { shortened } from "./lifecycle-moves.ts";
 import { type Build, fleetLimits, type RoleHealth } from "./protocol.ts";
 import { defaultSuperviseSocket } from "./protocol-supervise.ts";
 
@@ -261,6 +263,7 @@ function judgeFound(found: FoundRole, known: ExpectedRole | undefined, sight: Si
   const way = tried?.kind === "unsupported" ? null : wayOf(found, sight);
   const asked = known?.asked ?? null;
   const isThere = build !== null && build.digest === asked && silence === null;
+  const reason = silence ?? remarkOn(found, { sight, tried, way });
   return {
     ...{ kind, unit, socket, process, way },
     asked: isThere ? null : asked,
@@ -269,7 +272,7 @@ function judgeFound(found: FoundRole, known: ExpectedRole | undefined, sight: Si
       role: kind,
       digest: build?.digest ?? null,
       healthy: silence === null,
-      reason: shortened(silence ?? remarkOn(found, { sight, tried, way })),
+      reason: reason === null ? null : shortened(reason),
     },
   };
 }
@@ -394,14 +397,13 @@ export function nextHandOver(
   return tried.kind === "refused" && now - tried.at >= ASK_AGAIN ? next : undefined;
 }
 
-const answersFrom = ({ healthy, digest }: RoleHealth, build: Build) =>
-  healthy && digest === build.digest;
+/** The agent itself, of which the file that it runs is known: who tells this is well. */
+export const agentRole = ({ digest }: Build): RoleHealth => ({
+  ...{ role: "fleet agent", digest, healthy: true, reason: null },
+});
 
 /** What a heartbeat has room for: those that an upgrade waits for come first. */
 export function toldRoles(own: RoleHealth, roles: readonly JudgedRole[]): RoleHealth[] {
   const first = [...roles.filter(({ counts }) => counts), ...roles.filter(({ counts }) => !counts)];
   return [own, ...first.map(({ health }) => health)].slice(0, fleetLimits.roles);
 }
-
-const shortened = (reason: string | null): string | null =>
-  reason === null ? null : reason.slice(0, fleetLimits.textLength);
