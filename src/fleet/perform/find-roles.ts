@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { refusalCode } from "../../journal/file-refused.ts";
 import { readWorkerConfiguration } from "../../vm/worker-configuration.ts";
 import {
   type FoundRole,
@@ -12,6 +11,7 @@ import {
 } from "../lifecycle-roles.ts";
 import type { Build } from "../protocol.ts";
 import { programOf, readLayout } from "./layout-files.ts";
+import { statOf, whereItIsThere } from "./process-files.ts";
 import { identityOf } from "./running-programs.ts";
 
 /** __SO_ACCEPTCON in /proc/net/unix: it listens. include/uapi/linux/net.h. */
@@ -70,7 +70,7 @@ function lookAt(
   const isListening = socket === null || listeningAt(at).includes(socket);
   return {
     ...{ kind: read.kind, process, program, build },
-    parent: parentOf(readFileSync(join(at, "stat"), "latin1")),
+    parent: Number(statOf(process)[1]),
     unit: unitOfCgroup(readFileSync(join(at, "cgroup"), "utf8")),
     socket,
     silence: isListening ? null : `process ${process} does not listen at ${socket}`,
@@ -91,12 +91,6 @@ function socketOf({ socket, configuration }: RoleWords, at: string): string | nu
   return isAbstract(said) ? said : resolve(folder, said);
 }
 
-/** proc_pid_stat(5): what stands behind the name, which may hold whatever it likes. */
-function parentOf(stat: string): number {
-  const [, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return Number(parent);
-}
-
 /** The Unix sockets that a process listens at, by their paths. */
 function listeningAt(at: string): string[] {
   const own = new Set(
@@ -110,14 +104,4 @@ function listeningAt(at: string): string[] {
     const isListening = (Number.parseInt(flags, 16) & LISTENS) !== 0;
     return isListening && path !== "" && own.has(`socket:[${inode}]`) ? [path] : [];
   });
-}
-
-/** Undefined for what has ended meanwhile, and for what may not be looked into. */
-function whereItIsThere<T>(look: () => T): T | undefined {
-  try {
-    return look();
-  } catch (error) {
-    if (refusalCode(error) === undefined) throw error;
-    return undefined;
-  }
 }

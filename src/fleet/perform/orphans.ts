@@ -1,9 +1,11 @@
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { openProcess, signalProcess, waitForChild } from "../../../ffi/pidfd.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { Signal } from "../../units/signals.ts";
 import { FOLDER_VARIABLE, SUPERVISOR_VARIABLE } from "../protocol-supervise.ts";
+import { statOf, whereItIsThere } from "./process-files.ts";
+import { identityOf } from "./running-programs.ts";
 
 /**
  * Reaps what has become our child because its parent ended: the duty of a first process. Our own
@@ -25,13 +27,8 @@ export function reapOrphans(own: ReadonlySet<number>): number {
 
 /** State Z, and we are its parent: proc_pid_stat(5). */
 function isDeadChild(name: string): boolean {
-  try {
-    const text = readFileSync(`/proc/${name}/stat`, "latin1");
-    const [state, parent] = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return state === "Z" && Number(parent) === process.pid;
-  } catch {
-    return false;
-  }
+  const [state, parent] = whereItIsThere(() => statOf(name)) ?? [];
+  return state === "Z" && Number(parent) === process.pid;
 }
 
 /**
@@ -50,7 +47,8 @@ export async function endLeftovers(loop: EventLoop, folder: string): Promise<num
     // Opened first: what is said of the number is then said of this process, or of a dead one.
     const left = openProcess(Number(name));
     const theirs = left === undefined ? undefined : supervisedFolder(name);
-    const isOurs = theirs !== undefined && identityOf(`/proc/${name}/root${theirs}`) === own;
+    const place = `/proc/${name}/root${theirs}`;
+    const isOurs = theirs !== undefined && whereItIsThere(() => identityOf(place)) === own;
     if (left !== undefined && isOurs) ends.push(end(loop, left));
     else left?.close();
   }
@@ -72,16 +70,6 @@ function supervisedFolder(name: string): string | undefined {
   return at === -1 ? undefined : words[at + 1];
 }
 
-/** Device and inode; undefined where it is not there, or may not be looked at. */
-function identityOf(path: string): string | undefined {
-  try {
-    const { dev, ino } = statSync(path, { bigint: true });
-    return `${dev}:${ino}`;
-  } catch {
-    return undefined;
-  }
-}
-
 function end(loop: EventLoop, left: OwnedDescriptor): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const watch = loop.watch(left, "readable", () => {
@@ -95,9 +83,6 @@ function end(loop: EventLoop, left: OwnedDescriptor): Promise<void> {
 
 /** What it was started with: proc_pid_environ(5), proc_pid_cmdline(5). */
 function partsOf(name: string, file: "environ" | "cmdline"): string[] {
-  try {
-    return readFileSync(`/proc/${name}/${file}`, "latin1").split("\0");
-  } catch {
-    return [];
-  }
+  const read = () => readFileSync(`/proc/${name}/${file}`, "latin1").split("\0");
+  return whereItIsThere(read) ?? [];
 }

@@ -1,4 +1,4 @@
-import { readFileSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { makePipe, readInto } from "../../../ffi/descriptor.ts";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
@@ -12,6 +12,7 @@ import type { Ending } from "../../units/ending.ts";
 import { Signal } from "../../units/signals.ts";
 import { ExecutorRefused } from "../executor.ts";
 import { MOST_LOG } from "../protocol-supervise.ts";
+import { statOf, whereItIsThere } from "./process-files.ts";
 
 export interface ChildPlan {
   readonly program: string;
@@ -207,12 +208,7 @@ function listenFor({ notifySocket }: ChildPlan): OwnedDescriptor {
 
 /** Of a process that is not reaped yet; null where /proc does not say. */
 function processorTimeOf(processId: number): number | null {
-  try {
-    const text = readFileSync(`/proc/${processId}/stat`, "latin1");
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    const ticks = Number(fields[11]) + Number(fields[12]);
-    return Number.isFinite(ticks) ? ticks / TICKS : null;
-  } catch {
-    return null;
-  }
+  const fields = whereItIsThere(() => statOf(processId)) ?? [];
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  return Number.isFinite(ticks) ? ticks / TICKS : null;
 }
