@@ -35,15 +35,7 @@ export async function runArtifactBuild(flags: BuildFlags): Promise<number> {
   if (compareVersions(floor, version) > 0) {
     throw new UsageError(`--floor ${floor}: expected ${version} or below, which is this release`);
   }
-  const unasked = flags["skip-version-check"]
-    ? flags.files
-    : await askVersions(flags.files, version);
-  if (unasked.length === flags.files.length && !flags["skip-version-check"]) {
-    throw new UsageError(
-      `Expected a file that can run here and say that it is ${version}, received ` +
-        "files for other machines alone. Build it on one of them, or give --skip-version-check",
-    );
-  }
+  const unasked = await uncheckedOf(flags, version);
   using line = new ProgressLine("packing");
   const { path, manifest } = await makeRelease({
     files: flags.files,
@@ -67,6 +59,17 @@ export async function runArtifactBuild(flags: BuildFlags): Promise<number> {
     await printText(`${[...lines, ...notes].join("")}${path}: nobody has signed it\n`);
   }
   return ExitCode.done;
+}
+
+/** @returns the files that were not asked which version they are; all of them when nobody asks */
+async function uncheckedOf(flags: BuildFlags, version: string): Promise<readonly string[]> {
+  if (flags["skip-version-check"]) return flags.files;
+  const unasked = await askVersions(flags.files, version);
+  if (unasked.length < flags.files.length) return unasked;
+  throw new UsageError(
+    `Expected a file that can run here and say that it is ${version}, received ` +
+      "files for other machines alone. Build it on one of them, or give --skip-version-check",
+  );
 }
 
 function blockBytesOf(text: string): number {
