@@ -184,6 +184,14 @@ async function checkWritten(
   });
 }
 
+/** What this program was built for, which is what this machine can run. */
+export function ownTarget(): Pick<ArtifactBuild, "architecture" | "libc"> {
+  const found = lookAtExecutable(headOf("/proc/self/exe"));
+  if (found.kind !== "executable") throw new Error(`Bug: this program is ${found.received}`);
+  const { architecture, libc } = found;
+  return { architecture, libc };
+}
+
 /** The begin of a file, as `lookAtExecutable` takes it. */
 export function headOf(path: string): Uint8Array {
   const descriptor = openSync(path, constants.O_RDONLY);

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
+import { ownTarget } from "../artifact/installed.ts";
 import { bootClockNow, monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
@@ -11,7 +12,7 @@ import { ExitCode } from "../units/exit-code.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { DeviceLink, type DeviceLinkParts, HeartbeatLink } from "./device-link.ts";
 import { agentRole } from "./lifecycle-roles.ts";
-import { artifactSeam, ownDevice } from "./perform/artifact-seam.ts";
+import { artifactSeam } from "./perform/artifact-seam.ts";
 import { chooseExecutor } from "./perform/choose-executor.ts";
 import { DeviceSession } from "./perform/device-session.ts";
 import { hostCandidates, hostInstallation, hostVersions } from "./perform/host-parts.ts";
@@ -126,7 +127,7 @@ function runCanonical(ground: Ground): Disposable {
   const { folder } = options;
   const executor = chooseExecutor(loop, folder);
   const installation = hostInstallation(folder, { onTrouble });
-  const device = ownDevice();
+  const device = ownTarget();
   const artifacts = artifactSeam({
     ...{ folder, device },
     metadataVersion: () => {

@@ -1,6 +1,5 @@
-import { headOf } from "../../artifact/installed.ts";
+import { ownTarget } from "../../artifact/installed.ts";
 import type { DeviceFacts } from "../../artifact/lifecycle-verify.ts";
-import { lookAtExecutable } from "../../artifact/protocol-executable.ts";
 import type { Patience } from "../../artifact/published.ts";
 import { tellText } from "../../command-line/output.ts";
 import { escapeControls } from "../../logging/format.ts";
@@ -16,8 +15,5 @@ export const tellingPatience = (
 
 /** What this program was built for, and no floor: this is no device. */
 export function ownFacts(): DeviceFacts {
-  const found = lookAtExecutable(headOf("/proc/self/exe"));
-  if (found.kind !== "executable") throw new Error(`Bug: this program is ${found.received}`);
-  const { architecture, libc } = found;
-  return { architecture, libc, floor: null, channels: null };
+  return { ...ownTarget(), floor: null, channels: null };
 }

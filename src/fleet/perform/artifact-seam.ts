@@ -6,10 +6,9 @@ import {
   believed,
 } from "../../artifact/artifact-refused.ts";
 import { type FetchProgress, fetchVersion } from "../../artifact/fetch.ts";
-import { findVersion, headOf, versionFolder } from "../../artifact/installed.ts";
+import { findVersion, versionFolder } from "../../artifact/installed.ts";
 import type { BelievedManifest, DeviceFacts } from "../../artifact/lifecycle-verify.ts";
 import { checkRoom } from "../../artifact/partial-file.ts";
-import { lookAtExecutable } from "../../artifact/protocol-executable.ts";
 import { type Patience, readPublishedManifest, textsOf } from "../../artifact/published.ts";
 import { openSource, type Source } from "../../artifact/source.ts";
 import { metadataOf, type Refreshed, TrustFolder } from "../../artifact/trust-folder.ts";
@@ -40,14 +39,6 @@ export interface ArtifactPlace {
   metadataVersion(): number;
   /** What is waited for, and what is stale: worth a line, and no refusal. */
   onNotice(message: string): void;
-}
-
-/** What this program was built for, which is what this host can run. */
-export function ownDevice(): ArtifactPlace["device"] {
-  const found = lookAtExecutable(headOf(ownProgram));
-  if (found.kind !== "executable") throw new Error(`Bug: this program is ${found.received}`);
-  const { architecture, libc } = found;
-  return { architecture, libc };
 }
 
 /** Releases as a device believes and fetches them: only what its pinned root set leads to. */

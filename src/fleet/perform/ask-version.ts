@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import * as v from "valibot";
-import { headOf } from "../../artifact/installed.ts";
+import { headOf, ownTarget } from "../../artifact/installed.ts";
 import { lookAtExecutable } from "../../artifact/protocol-executable.ts";
 import { NamedFileRefused, withNamedFile } from "../../journal/file-refused.ts";
 import type { Milliseconds } from "../../units/units.ts";
@@ -10,14 +10,6 @@ import { runPlainly } from "./prove.ts";
 const ANSWER_LIMIT: Milliseconds = 30_000;
 
 const answerSchema = v.looseObject({ version: v.string(), commit: v.string(), bun: v.string() });
-
-/** The target that this program was built for, such as "x64 with glibc". */
-const ownTarget = (): string | undefined => targetOf("/proc/self/exe");
-
-function targetOf(path: string): string | undefined {
-  const found = lookAtExecutable(headOf(path));
-  return found.kind === "executable" ? `${found.architecture} with ${found.libc}` : undefined;
-}
 
 /**
  * Has each file that can run here say its version, because a manifest would say it of any file.
@@ -32,10 +24,11 @@ export async function askVersions(
   const own = ownTarget();
   for (const file of files) {
     const reading = { what: "read the executable", path: file, otherwise: "name another" };
-    const target = withNamedFile(reading, () => targetOf(file));
+    const found = withNamedFile(reading, () => lookAtExecutable(headOf(file)));
     // What is no executable at all is refused by its reason where the release is made.
-    if (target === undefined) continue;
-    if (target === own) await askOne(file, version);
+    if (found.kind !== "executable") continue;
+    const isForHere = found.architecture === own.architecture && found.libc === own.libc;
+    if (isForHere) await askOne(file, version);
     else unasked.push(file);
   }
   return unasked;
