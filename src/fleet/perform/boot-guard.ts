@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { writeDurably } from "../../journal/append-journal.ts";
 import { withFile } from "../../journal/file-refused.ts";
 import { folderOf, layoutNames, linked } from "../layout.ts";
-import type { DecodedJournal } from "../lifecycle-journal.ts";
+import type { GuardGround } from "../lifecycle-guard.ts";
 import type { Build } from "../protocol.ts";
 import { checkVersion, Installation } from "./installation.ts";
 import { passStep } from "./kill-points.ts";
@@ -10,15 +10,7 @@ import { removeLink, setLink } from "./layout-files.ts";
 import { readJournalIn } from "./read-journal.ts";
 
 /** What is on the disk when a start is about to be made. */
-export interface GuardedGround {
-  readonly journal: DecodedJournal;
-  /** null where a link is not there, or leads to no version that was verified. */
-  readonly links: { readonly current: Build | null; readonly previous: Build | null };
-  /** Digests of the versions that were just hashed, and are what was verified. */
-  readonly intact: ReadonlySet<string>;
-  /** Versions from which every role of this host has answered once, whatever they are by now. */
-  readonly proven: readonly Build[];
-}
+export type GuardedGround = Omit<GuardGround, "boot" | "now">;
 
 /** What is to be so before the start. */
 export interface GuardedStart {
