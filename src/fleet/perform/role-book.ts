@@ -37,7 +37,8 @@ const bookSchema = v.looseObject({
 export class RoleBook {
   readonly #path: string;
   readonly #onTrouble: (message: string, cause: unknown) => void;
-  #written = "";
+  /** What the file says. */
+  #written: string | undefined;
 
   constructor(folder: string, onTrouble: (message: string, cause: unknown) => void) {
     this.#path = join(folder, layoutNames.roles);
@@ -48,13 +49,12 @@ export class RoleBook {
   read(): ExpectedRole[] {
     const stats = statSync(this.#path, { throwIfNoEntry: false });
     if (stats === undefined) return [];
+    const said = stats.size > MOST_BYTES ? undefined : readFileSync(this.#path, "utf8");
+    this.#written = said;
     const parsed =
-      stats.size > MOST_BYTES
+      said === undefined
         ? undefined
-        : v.safeParse(
-            v.pipe(v.string(), v.parseJson(), bookSchema),
-            readFileSync(this.#path, "utf8"),
-          );
+        : v.safeParse(v.pipe(v.string(), v.parseJson(), bookSchema), said);
     if (parsed?.success !== true) {
       const why = `${this.#path} is not understood, and is begun anew, ignoring`;
       this.#onTrouble(why, parsed?.issues[0].message);
