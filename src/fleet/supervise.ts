@@ -271,12 +271,8 @@ class Supervisor {
     if (wait > restartLimits.first) {
       this.#logger.info(`waits ${formatDuration(wait)} before the next start`);
     }
-    this.#wait(wait);
-  }
-
-  #wait(time: Milliseconds): void {
     this.#canonical = { kind: "waiting" };
-    this.#loop.wakeAfter(time, () => this.#guard());
+    this.#loop.wakeAfter(wait, () => this.#guard());
   }
 
   #terminate(child: SupervisedChild): void {
