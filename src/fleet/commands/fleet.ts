@@ -7,10 +7,8 @@ import {
 import { printJson, printJsonLine, printText, tellText } from "../../command-line/output.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import {
-  type DeviceView,
   fleetApi,
   fleetStreams,
-  type RolloutMember,
   type RolloutSpec,
   type ToldHappening,
 } from "../protocol-operator.ts";
@@ -42,20 +40,27 @@ interface OneRolloutFlags extends ClientFlags {
   readonly rollout: string;
 }
 
-const askDevices = (client: AuthorityClient, input: { readonly after?: string }) =>
-  client.call(fleetApi.devices, input);
+const connect = (flags: ClientFlags): Promise<AuthorityClient> =>
+  AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
+
+/** All pages of a list. */
+async function pagesOf<Page extends { readonly next: string | null }>(
+  ask: (place: { readonly after?: string }) => Promise<Page>,
+): Promise<Page[]> {
+  const pages: Page[] = [];
+  for (let place: { readonly after?: string } | undefined = {}; place !== undefined; ) {
+    const page: Page = await ask(place);
+    pages.push(page);
+    place = page.next === null ? undefined : { after: page.next };
+  }
+  return pages;
+}
 
 export async function runDevices(flags: ClientFlags): Promise<number> {
-  using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
-  const devices: DeviceView[] = [];
-  let settles: number | null = null;
-  for (let after: string | null = ""; after !== null; ) {
-    const input: { after?: string } = after === "" ? {} : { after };
-    const page: Awaited<ReturnType<typeof askDevices>> = await askDevices(client, input);
-    devices.push(...page.devices);
-    after = page.next;
-    settles = page.settles_ms;
-  }
+  using client = await connect(flags);
+  const pages = await pagesOf((place) => client.call(fleetApi.devices, place));
+  const devices = pages.flatMap((page) => page.devices);
+  const settles = pages.at(-1)?.settles_ms ?? null;
   if (flags.json) await printJson({ devices, settles_ms: settles });
   else await printText(renderDevices(devices, process.stdout.columns) + settlingText(settles));
   return ExitCode.done;
@@ -117,7 +122,7 @@ async function begin(flags: BeginFlags, name: string, spec: RolloutSpec): Promis
     tellText("Devices check the release's signature; --root FILE has it checked here as well\n");
   }
   if (follow) {
-    using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
+    using client = await connect(flags);
     await client.call(fleetApi.create, input);
     const { runWatch } = await import("./watch.ts");
     return await runWatch({ ...flags, rollout: name, timeout: undefined });
@@ -187,7 +192,8 @@ export async function runHistory(
     flags,
     async (client) => {
       const answer = await client.call(fleetApi.rollout, { rollout });
-      return { ...answer, members: await allMembers(client, rollout) };
+      const pages = await pagesOf((place) => client.call(fleetApi.members, { rollout, ...place }));
+      return { ...answer, members: pages.flatMap(({ members }) => members) };
     },
     ({ rollout: view, members, settles_ms }) =>
       renderRollouts([view]) +
@@ -196,25 +202,10 @@ export async function runHistory(
   );
 }
 
-async function allMembers(client: AuthorityClient, rollout: string): Promise<RolloutMember[]> {
-  const members: RolloutMember[] = [];
-  for (let after: string | null = ""; after !== null; ) {
-    const input: { rollout: string; after?: string } =
-      after === "" ? { rollout } : { rollout, after };
-    const page: { members: RolloutMember[]; next: string | null } = await client.call(
-      fleetApi.members,
-      input,
-    );
-    members.push(...page.members);
-    after = page.next;
-  }
-  return members;
-}
-
 export async function runEvents(
   flags: ClientFlags & { readonly follow: boolean; readonly after: string | undefined },
 ): Promise<number> {
-  using client = await AuthorityClient.connect(placeOf({ daemon: expectedOperator, ...flags }));
+  using client = await connect(flags);
   const { after, follow, json } = flags;
   const tell = async (id: string, event: ToldHappening) => {
     if (json) await printJsonLine({ id, ...event });
