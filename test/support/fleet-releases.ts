@@ -48,24 +48,36 @@ export class PublishedReleases {
     return join(this.#folder, name);
   }
 
-  async makeTrust(): Promise<void> {
+  /** @param strangers names of keys that are made as well, and named nowhere */
+  async makeTrust(...strangers: readonly string[]): Promise<void> {
     mkdirSync(this.site, { recursive: true });
-    for (const name of ["root", "release"]) {
+    for (const name of ["root", "release", ...strangers]) {
       await saysDone(["fleet", "key", "generate", this.#file(name)]);
     }
-    const [first, metadata] = [join(this.site, "root-1.json"), join(this.site, "metadata.json")];
+    const first = join(this.site, "root-1.json");
     await saysDone(["fleet", "root", "init", "--key", this.#file("root.pub"), "--out", first]);
     await saysDone(["fleet", "root", "sign", first, "--key", this.#file("root")]);
-    const signer = ["--signer", this.#file("release.pub")];
-    await saysDone(["fleet", "root", "metadata", metadata, ...signer]);
+    await this.metadata("--signer", this.#file("release.pub"));
+  }
+
+  /** The next metadata. */
+  async metadata(...flags: readonly string[]): Promise<void> {
+    const metadata = join(this.site, "metadata.json");
+    await saysDone(["fleet", "root", "metadata", metadata, ...flags]);
     await saysDone(["fleet", "root", "sign", metadata, "--key", this.#file("root")]);
   }
 
-  async publish({ version, program }: BuiltVersion): Promise<void> {
+  /** @param options.key its name @returns the path of its manifest */
+  async publish(
+    { version, program }: BuiltVersion,
+    options: { readonly floor?: string; readonly key?: string } = {},
+  ): Promise<string> {
+    const { floor = "0.0.0", key = "release" } = options;
     const words = ["build", version, program, "--folder", this.site, "--level", "1"];
-    await saysDone(["fleet", "artifact", ...words]);
+    await saysDone(["fleet", "artifact", ...words, "--floor", floor]);
     const manifest = join(this.site, manifestOf(version));
-    await saysDone(["fleet", "artifact", "sign", manifest, "--key", this.#file("release")]);
+    await saysDone(["fleet", "artifact", "sign", manifest, "--key", this.#file(key)]);
+    return manifest;
   }
 
   /** One version once more, with its signed manifest, where its packed blocks are damaged. */

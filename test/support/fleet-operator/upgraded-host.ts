@@ -3,12 +3,12 @@
  * made, and one device, "box", that a supervisor runs.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { DeviceView } from "../../../src/fleet/protocol-operator.ts";
-import { type AuthorityStart, saysDone } from "../authority.ts";
+import type { AuthorityStart } from "../authority.ts";
 import { hostler } from "../binary.ts";
-import { buildVersion } from "../fleet-releases.ts";
+import { buildVersion, PublishedReleases } from "../fleet-releases.ts";
 import { type Program, runProgram, startProgram } from "../program.ts";
 import { waitFor } from "../wait-for.ts";
 import { TestFleet } from "./test-fleet.ts";
@@ -23,6 +23,7 @@ export const digestOf = (path: string): string =>
 
 export class UpgradedHost implements AsyncDisposable {
   readonly fleet = new TestFleet();
+  readonly #releases = new PublishedReleases(this.fleet.authority.folder.path);
   /** What runs the device, when it was started. */
   supervisor: Program | undefined;
 
@@ -43,7 +44,7 @@ export class UpgradedHost implements AsyncDisposable {
 
   /** Where releases are published. */
   get site(): string {
-    return this.file("site");
+    return this.#releases.site;
   }
 
   /** The device's installation. */
@@ -62,21 +63,12 @@ export class UpgradedHost implements AsyncDisposable {
 
   /** Keys, a root set that devices pin, and metadata that names one key for releases. */
   async trust(): Promise<void> {
-    mkdirSync(this.site);
-    for (const name of ["root", "release", "thief"]) {
-      await saysDone(["fleet", "key", "generate", this.file(name)]);
-    }
-    const first = join(this.site, "root-1.json");
-    await saysDone(["fleet", "root", "init", "--key", this.file("root.pub"), "--out", first]);
-    await saysDone(["fleet", "root", "sign", first, "--key", this.file("root")]);
-    await this.metadata("--signer", this.file("release.pub"));
+    await this.#releases.makeTrust("thief");
   }
 
   /** The next metadata. */
   async metadata(...flags: readonly string[]): Promise<void> {
-    const metadata = join(this.site, "metadata.json");
-    await saysDone(["fleet", "root", "metadata", metadata, ...flags]);
-    await saysDone(["fleet", "root", "sign", metadata, "--key", this.file("root")]);
+    await this.#releases.metadata(...flags);
   }
 
   /**
@@ -88,12 +80,8 @@ export class UpgradedHost implements AsyncDisposable {
     version: string,
     { faults = true, key = "release" }: { readonly faults?: boolean; readonly key?: string } = {},
   ): Promise<string> {
-    const { program } = await buildVersion(version, { faults });
-    const build = ["fleet", "artifact", "build", version, program, "--folder", this.site];
-    await saysDone([...build, "--floor", "0.0.1", "--level", "1"]);
-    const manifest = join(this.site, `hostler-${version}.manifest.json`);
-    await saysDone(["fleet", "artifact", "sign", manifest, "--key", this.file(key)]);
-    return manifest;
+    const built = await buildVersion(version, { faults });
+    return await this.#releases.publish(built, { floor: "0.0.1", key });
   }
 
   /** Installs and enrols it, and has a supervisor run it. @param options.program which it runs */
