@@ -6,7 +6,6 @@ import {
   type RoleWords,
   readRole,
   roleKey,
-  roleKinds,
   unitOfCgroup,
 } from "../lifecycle-roles.ts";
 import type { Build } from "../protocol.ts";
@@ -39,9 +38,7 @@ export function findRoles(folder: string): FoundRole[] {
   // A child that was made, and has not become another program yet, looks like its parent.
   const roles = [...found.values()].filter(({ kind, parent }) => found.get(parent)?.kind !== kind);
   const byKey = new Map(roles.map((one) => [roleKey(one), one]));
-  return [...byKey.values()]
-    .map(({ parent: _parent, ...role }) => role)
-    .sort((one, other) => roleKinds.indexOf(one.kind) - roleKinds.indexOf(other.kind));
+  return [...byKey.values()].map(({ parent: _parent, ...role }) => role);
 }
 
 /** Stored programs by device and inode. */
