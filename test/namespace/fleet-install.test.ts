@@ -506,6 +506,14 @@ describe("hostler fleet install --remove", () => {
     expect(existsSync(name())).toBe(true);
   });
 
+  test.each([true, false])("goes on where all but the folder is gone, a lock: %p", async (has) => {
+    mkdirSync(place());
+    if (has) writeFileSync(`${place()}/lock`, "");
+    const { exitCode, stderr } = await install(["--remove"]);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    expect(existsSync(place())).toBe(false);
+  });
+
   test.each(rotating("fleet uninstall kill points", hostSteps.uninstall, { outOf: 2 }))(
     "goes on after one that was killed: %s",
     async (step) => {

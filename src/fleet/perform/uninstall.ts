@@ -121,7 +121,8 @@ const left = (what: InstallStep["what"], path: string, reason: string): InstallS
 /** Links first, so that nobody starts what is about to go; what somebody else put there stays. */
 function removeInstallation(folder: string): void {
   withFile({ what: "remove the installation in", path: folder, otherwise }, () => {
-    using _lock = Installation.open(folder, { make: false });
+    // Whose format is gone already is made once more: nobody has the lock of what is none.
+    using _lock = Installation.open(folder, { make: true });
     for (const link of linkNames) rmSync(join(folder, link), { force: true });
     syncFolder(folder);
     passStep("unlinked");
