@@ -11,7 +11,7 @@ const MOST_LINKS = 40;
  * @throws FileRefused when there is no such folder
  */
 export function readRoot(root: string, flag = "--root"): string {
-  const what = flag === "--root" ? "use the root" : "use the image";
+  const what = `use the ${flag.slice("--".length)}`;
   return withFile({ what, path: root, otherwise: `give another ${flag}` }, () => {
     const path = realpathSync(root);
     if (statSync(path).isDirectory()) return path;
