@@ -4,7 +4,7 @@ import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
 import type { CandidateTicket } from "../agent.ts";
 import { instanceSchema, transactionSchema } from "../protocol.ts";
-import { readPath } from "./install.ts";
+import { readPath } from "./read-path.ts";
 import { readHeartbeat } from "./rollout-words.ts";
 
 interface Flags {

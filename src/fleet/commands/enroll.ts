@@ -4,7 +4,7 @@ import { runEnrol } from "../../authority/commands/enrol.ts";
 import { defaultHostDirectory } from "../../authority/protocol.ts";
 import { layoutNames } from "../layout.ts";
 import { agentUnit } from "../units.ts";
-import { readPath } from "./install.ts";
+import { readPath } from "./read-path.ts";
 
 interface Flags {
   readonly folder: string;

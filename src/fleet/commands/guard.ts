@@ -5,7 +5,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { guard } from "../lifecycle-guard.ts";
 import { encodeJournal } from "../lifecycle-journal.ts";
 import { performGuard } from "../perform/boot-guard.ts";
-import { readPath } from "./install.ts";
+import { readPath } from "./read-path.ts";
 
 /** Says nothing where the current version simply runs: it stands in every start of the agent. */
 export async function runGuard(flags: { readonly folder: string }): Promise<number> {

@@ -1,4 +1,3 @@
-import { normalize } from "node:path";
 import { believed } from "../../artifact/artifact-refused.ts";
 import { readRoot } from "../../artifact/lifecycle-verify.ts";
 import { artifactLimits } from "../../artifact/protocol.ts";
@@ -18,6 +17,7 @@ import {
 } from "../perform/install.ts";
 import { removeFleet } from "../perform/uninstall.ts";
 import { readNamed } from "./artifact-words.ts";
+import { readPath } from "./read-path.ts";
 
 interface Flags {
   readonly folder: string;
@@ -76,17 +76,6 @@ function readRootSet(path: string | undefined): string | undefined {
   const text = readNamed(path, "read the root set", artifactLimits.rootBytes);
   believed(`use the root set ${path}`, readRoot(text, isSignedBy));
   return text;
-}
-
-/** What a unit can name without quoting, and without a specifier: systemd.unit(5). */
-export function readPath(flag: string, path: string): string {
-  if (/^\/[\w.+@/-]*$/.test(path) && path !== "/") {
-    return normalize(path).replace(/(?<=.)\/$/, "");
-  }
-  throw new UsageError(
-    `Expected an absolute path of letters, digits and . _ + @ - /, not / itself, after ${flag}, ` +
-      `received ${JSON.stringify(path)}`,
-  );
 }
 
 const done: Readonly<Record<InstallAction, string>> = {

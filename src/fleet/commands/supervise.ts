@@ -4,7 +4,7 @@ import { UsageError } from "../../command-line/usage-error.ts";
 import { configureLogging } from "../../logging/logger.ts";
 import { type Milliseconds, parseDuration } from "../../units/units.ts";
 import { type Adoption, adoptionSchema } from "../protocol-supervise.ts";
-import { readPath } from "./install.ts";
+import { readPath } from "./read-path.ts";
 
 const MOST_WATCHDOG: Milliseconds = 3_600_000;
 
