@@ -6,7 +6,7 @@ import type { RemoteStore } from "../../store/wire/remote-store.ts";
 import type { Milliseconds } from "../../units/units.ts";
 
 /** Between two attempts of a host that is refused until a person mends it: doubled each time. */
-export const refusedWaits = { first: 30_000, longest: 600_000 } as const;
+const refusedWaits = { first: 30_000, longest: 600_000 } as const;
 
 /**
  * To open a session. When an operator comes back its whole fleet asks at once, and is answered
