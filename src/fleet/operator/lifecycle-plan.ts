@@ -15,7 +15,7 @@ import {
 } from "./lifecycle-member.ts";
 import { isKept, keepAll, whatIsKept } from "./lifecycle-past.ts";
 import { type RolloutEvent, stepRollout } from "./lifecycle-rollout.ts";
-import { isSettled, meant, put } from "./lifecycle-slot.ts";
+import { meant, put } from "./lifecycle-slot.ts";
 import type {
   DeviceState,
   PastStanding,
@@ -34,8 +34,6 @@ interface Active extends ActiveRollout {
   readonly left: Member[];
   /** Devices that it selects, and that later ones have. */
   superseded: number;
-  /** Of those, the ones that are still under way with what it gave: they hold its places. */
-  held: number;
   /** Devices with what it gave of which somebody should know. */
   readonly troubled: Member[];
 }
@@ -53,7 +51,7 @@ export function plan(draft: Draft): void {
   draft.planned();
   const { settings } = draft.context;
   const active = activeRollouts(draft.state.rollouts).map((one): Active => {
-    return { ...one, members: [], left: [], superseded: 0, held: 0, troubled: [] };
+    return { ...one, members: [], left: [], superseded: 0, troubled: [] };
   });
   for (const device of draft.devices) lookAt(draft, device, active);
   for (const one of active) planRollout(draft, one, active);
@@ -63,28 +61,18 @@ export function plan(draft: Draft): void {
 /** Takes back what should not go on, and finds whose it is. */
 function lookAt(draft: Draft, device: DeviceState, active: readonly Active[]): void {
   const { owner, holder, others } = claimsOn(device, active);
-  holder?.members.push(judgeMember(holder.record, device, draft));
   for (const one of others) one.superseded += 1;
-  if (owner !== undefined && owner !== holder) {
-    owner.left.push(judgeMember(owner.record, device, draft));
-    if (isUnderWay(device)) owner.held += 1;
+  if (holder !== undefined && holder !== owner) {
+    holder.members.push(judgeMember(holder.record, device, draft));
   }
-  if (owner !== undefined) noteTrouble(draft, owner, device);
+  if (owner !== undefined) {
+    const member = judgeMember(owner.record, device, draft);
+    (owner === holder ? owner.members : owner.left).push(member);
+    const { troubled } = owner;
+    if (member.reason !== "" && troubled.length < operatorLimits.named) troubled.push(member);
+  }
   const why = whyTakenBack(draft, device, { owner, holder });
   if (why !== undefined) draft.tellDevice(device, { kind: "withdraw", reason: why });
-}
-
-function noteTrouble(draft: Draft, owner: Active, device: DeviceState): void {
-  if (owner.troubled.length >= operatorLimits.named) return;
-  const last = [owner.members.at(-1), owner.left.at(-1)].find((one) => one?.device === device);
-  const member = last ?? judgeMember(owner.record, device, draft);
-  if (member.reason !== "") owner.troubled.push(member);
-}
-
-function isUnderWay(device: DeviceState): boolean {
-  const phase = phaseOf(device);
-  const isTaken = phase === "withdrawn" && isSettled(device.marker);
-  return !isTaken && !["free", "returned", "failed", "done"].includes(phase);
 }
 
 function whyTakenBack(
@@ -212,7 +200,7 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
 
 /** Begins as many as may be. */
 function begin(draft: Draft, looked: Looked): Followed {
-  const { record, members, counts, target, held } = looked;
+  const { record, members, left: gone, counts, target } = looked;
   const { settlesAt } = draft.state;
   if (settlesAt !== undefined && draft.now < settlesAt) {
     draft.planAt(settlesAt);
@@ -223,7 +211,9 @@ function begin(draft: Draft, looked: Looked): Followed {
   if (waiting.length === 0) return { waitsFor: counts.away > 0 ? "devices that are away" : "" };
   if (!draft.mayGoOn(record.name)) return { waitsFor: "its maintenance window" };
   const returning = members.filter(({ standing }) => standing === "returning").length;
-  const places = amountOf(record.spec.max_unavailable, counts.members) - counts.flight - held;
+  // What it gave and is still under way holds its places, whoever has the device next.
+  const held = counts.flight + countsOf(gone).flight;
+  const places = amountOf(record.spec.max_unavailable, counts.members) - held;
   if (places <= 0) return { waitsFor: whoHolds(members) };
   const left = target - counts.done - counts.failed - counts.flight - returning;
   if (left <= 0) return { waitsFor: endOfWave };
