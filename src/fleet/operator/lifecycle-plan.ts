@@ -161,18 +161,18 @@ interface Followed {
 const nothingToSay: Followed = { waitsFor: "" };
 
 function whatFollows(draft: Draft, looked: Looked): Followed {
-  const { rollout, record, counts, target, superseded } = looked;
+  const { record, counts, target, superseded } = looked;
   if (record.phase === "aborted") return nothingToSay;
   const allowed = record.forgiven + Math.floor((record.spec.failures_percent * target) / 100);
   if (counts.failed > allowed) {
     const reason = `${counts.failed} of ${target} have failed; ${allowed} may`;
-    tellRollout(draft, rollout, { kind: "failing", reason, counts });
+    tellRollout(draft, record.name, { kind: "failing", reason, counts });
     return nothingToSay;
   }
   if (record.phase === "paused") return nothingToSay;
   if (isFinished(record, counts, superseded)) {
     const reason = counts.members === 0 ? laterHaveAll : null;
-    tellRollout(draft, rollout, { kind: "finish", reason, counts });
+    tellRollout(draft, record.name, { kind: "finish", reason, counts });
     return nothingToSay;
   }
   const isLast = record.wave >= wavesOf(record.spec) - 1;
@@ -186,7 +186,7 @@ function soak(draft: Draft, { rollout, record }: Looked): Followed {
     draft.planAt(until);
     return { waitsFor: soaking };
   }
-  tellRollout(draft, rollout, { kind: "advance" });
+  tellRollout(draft, record.name, { kind: "advance" });
   return nothingToSay;
 }
 
@@ -363,25 +363,20 @@ const whats = {
 } as const;
 
 /** @returns why the event does nothing; undefined when it did something */
-export function tellRollout(
-  draft: Draft,
-  rollout: RolloutState,
-  event: RolloutEvent,
-): string | undefined {
-  // This very plan may have kept something of it.
-  const fresh = draft.state.rollouts.get(rollout.name) ?? rollout;
-  const record = meant(fresh.record);
-  if (record === undefined) return "it is being removed";
+export function tellRollout(draft: Draft, name: string, event: RolloutEvent): string | undefined {
+  const rollout = draft.state.rollouts.get(name);
+  const record = rollout && meant(rollout.record);
+  if (rollout === undefined || record === undefined) return "it is being removed";
   const next = stepRollout(record, event);
   if (typeof next === "string") return next;
-  draft.writeRollout(fresh, put(fresh.record, next));
+  draft.writeRollout(rollout, put(rollout.record, next));
   const wave = event.kind === "advance" ? `, wave ${next.wave + 1} of ${wavesOf(next.spec)}` : "";
   const why = next.reason === null ? "" : `: ${next.reason}`;
   draft.tell({
     what: whats[event.kind],
     device: null,
-    rollout: rollout.name,
-    message: `rollout ${rollout.name} is ${next.phase}${wave}${why}`,
+    rollout: name,
+    message: `rollout ${name} is ${next.phase}${wave}${why}`,
   });
   return undefined;
 }

@@ -286,7 +286,7 @@ function change(draft: Draft, event: Of<"pause" | "resume" | "abort">): Refusal 
     };
   }
   const counts = rollout.counts ?? noCounts;
-  const why = tellRollout(draft, rollout, { ...event, counts });
+  const why = tellRollout(draft, event.rollout, { ...event, counts });
   if (why === undefined) return undefined;
   const phase = meant(rollout.record)?.phase ?? "about to be removed";
   return {
