@@ -1,9 +1,9 @@
 import { type OperatorWrite, operatorWrites } from "../perform/operator-steps.ts";
-import { type EndingCause, endingCauses } from "../protocol.ts";
-import { deviceStandings, operatorLimits } from "../protocol-operator.ts";
+import { endingCauses } from "../protocol.ts";
+import { deviceStandings, operatorLimits, type RolloutView } from "../protocol-operator.ts";
 import { phaseOf, silence } from "./lifecycle-device.ts";
 import { meant } from "./lifecycle-slot.ts";
-import { type DeviceState, type FleetState, rolloutPhases } from "./lifecycle-state.ts";
+import { type DeviceState, type FleetState, isOpen, rolloutPhases } from "./lifecycle-state.ts";
 import { rolloutsInOrder, rolloutView, standingOf } from "./lifecycle-view.ts";
 import type { FleetOperator } from "./operator.ts";
 
@@ -21,11 +21,11 @@ export interface FleetMetric {
   readonly read: (operator: FleetOperator) => readonly FleetSample[];
 }
 
-/** What an operator counts of itself, from its start. */
 /** How an upgrade ended: done, or where the reason lies that it did not. */
 export const upgradeEnds = ["done", ...endingCauses, "unknown"] as const;
-export type UpgradeEnd = "done" | EndingCause | "unknown";
+type UpgradeEnd = (typeof upgradeEnds)[number];
 
+/** What an operator counts of itself, from its start. */
 export class OperatorCounts {
   readonly ends = new Map<UpgradeEnd, number>(upgradeEnds.map((end) => [end, 0]));
   readonly writes = new Map(operatorWrites.map((write) => [write, { count: 0, seconds: 0 }]));
@@ -83,26 +83,23 @@ const phases = (state: FleetState) =>
   [...state.rollouts.values()].flatMap(({ record }) => meant(record)?.phase ?? []);
 
 /** Those that may still need somebody, the newest first. */
-function openRollouts({ state }: FleetOperator): readonly FleetSample[] {
-  const open = rolloutsInOrder(state).flatMap((rollout) => rolloutView(rollout) ?? []);
-  return open
-    .filter(({ phase }) => phase === "running" || phase === "paused")
-    .slice(0, operatorLimits.measured)
-    .flatMap(({ name: rollout, counts: { members: _members, ...counts } }) =>
-      Object.entries(counts).map(([of, value]) => ({ labels: { rollout, standing: of }, value })),
-    );
-}
-
-function pausedRollouts({ state }: FleetOperator): readonly FleetSample[] {
+function openRollouts({ state }: FleetOperator): readonly RolloutView[] {
   return rolloutsInOrder(state)
     .flatMap((rollout) => rolloutView(rollout) ?? [])
-    .filter(({ phase }) => phase === "running" || phase === "paused")
-    .slice(0, operatorLimits.measured)
-    .map(({ name: rollout, phase }) => ({
-      labels: { rollout },
-      value: phase === "paused" ? 1 : 0,
-    }));
+    .filter(({ phase }) => isOpen(phase))
+    .slice(0, operatorLimits.measured);
 }
+
+const devicesOfRollouts = (operator: FleetOperator): readonly FleetSample[] =>
+  openRollouts(operator).flatMap(({ name: rollout, counts: { members: _members, ...counts } }) =>
+    Object.entries(counts).map(([of, value]) => ({ labels: { rollout, standing: of }, value })),
+  );
+
+const pausedRollouts = (operator: FleetOperator): readonly FleetSample[] =>
+  openRollouts(operator).map(({ name: rollout, phase }) => ({
+    labels: { rollout },
+    value: phase === "paused" ? 1 : 0,
+  }));
 
 type Numbers = Record<string, readonly [help: string, read: FleetMetric["read"]]>;
 
@@ -140,7 +137,10 @@ const gaugeNumbers: Numbers = {
     ({ state }) => tally("phase", rolloutPhases, phases(state)),
   ],
   rollout_paused: ["1: this rollout waits for somebody; 0: it runs", pausedRollouts],
-  rollout_devices: ["Devices of a rollout that has not ended, by where they stand", openRollouts],
+  rollout_devices: [
+    "Devices of a rollout that has not ended, by where they stand",
+    devicesOfRollouts,
+  ],
   store_writes_waiting: [
     "Writes of the operator that are not answered yet",
     ({ counts }) => one(counts.waiting),

@@ -3,12 +3,13 @@ import { phaseOf } from "./lifecycle-device.ts";
 import type { Draft } from "./lifecycle-draft.ts";
 import { type ActiveRollout, type Claims, judgeMember, type Look } from "./lifecycle-member.ts";
 import { meant, put } from "./lifecycle-slot.ts";
-import type {
-  DeviceState,
-  PastMember,
-  PastStanding,
-  RolloutPast,
-  RolloutRecord,
+import {
+  type DeviceState,
+  isOpen,
+  type PastMember,
+  type PastStanding,
+  type RolloutPast,
+  type RolloutRecord,
 } from "./lifecycle-state.ts";
 
 /**
@@ -38,9 +39,9 @@ export function whatIsKept(
   }
   if (before !== undefined && before !== owner && before.record.name !== by) {
     const one = outcomeOf(before.record, device, { by, look });
-    const isOpen = ["running", "paused"].includes(before.record.phase);
     // One that was complete did not wait for it.
-    if (one.member.standing === "done" || (isOpen && by !== null)) kept.push(one);
+    const isTaken = isOpen(before.record.phase) && by !== null;
+    if (one.member.standing === "done" || isTaken) kept.push(one);
   }
   return kept;
 }

@@ -16,13 +16,14 @@ import {
 import { isKept, keepAll, whatIsKept } from "./lifecycle-past.ts";
 import { type RolloutEvent, stepRollout } from "./lifecycle-rollout.ts";
 import { meant, put } from "./lifecycle-slot.ts";
-import type {
-  DeviceState,
-  PastStanding,
-  RolloutCounts,
-  RolloutRecord,
-  RolloutState,
-  ShownCounts,
+import {
+  type DeviceState,
+  isOpen,
+  type PastStanding,
+  type RolloutCounts,
+  type RolloutRecord,
+  type RolloutState,
+  type ShownCounts,
 } from "./lifecycle-state.ts";
 
 /** All rollouts looked at: whose a device is, what is begun, taken back, paused, ended. Pure. */
@@ -278,8 +279,7 @@ function shownCounts(
   const of = countsOf(left);
   const [done, failed] = [of.done + count("done"), of.failed + count("failed")];
   const { flight } = of;
-  const isOpen = record.phase === "running" || record.phase === "paused";
-  const away = isOpen
+  const away = isOpen(record.phase)
     ? superseded - of.done - of.failed - flight - count("done") - count("failed")
     : of.waiting + of.away + of.unfit + count("superseded");
   return {

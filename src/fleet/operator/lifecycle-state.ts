@@ -70,6 +70,10 @@ export type DeviceEventKind = DeviceEvent["kind"];
 export const rolloutPhases = ["running", "paused", "complete", "aborted"] as const;
 export type RolloutPhase = (typeof rolloutPhases)[number];
 
+/** It runs or waits for somebody: it has not ended. */
+export const isOpen = (phase: RolloutView["phase"]): boolean =>
+  phase === "running" || phase === "paused";
+
 /** How many of a rollout's devices are where; those of later rollouts are none of it. */
 export interface RolloutCounts {
   readonly members: number;

@@ -11,15 +11,16 @@ import {
 } from "./lifecycle-member.ts";
 import { amountOf, laterHaveAll, wavesOf, waveTarget } from "./lifecycle-plan.ts";
 import { meant } from "./lifecycle-slot.ts";
-import type {
-  DeviceState,
-  FleetState,
-  OperatorContext,
-  OperatorSettings,
-  PastMember,
-  RolloutRecord,
-  RolloutState,
-  ShownCounts,
+import {
+  type DeviceState,
+  type FleetState,
+  isOpen,
+  type OperatorContext,
+  type OperatorSettings,
+  type PastMember,
+  type RolloutRecord,
+  type RolloutState,
+  type ShownCounts,
 } from "./lifecycle-state.ts";
 
 /** What people and programs see of a fleet. Pure. */
@@ -121,9 +122,9 @@ export function membersOf(
     const claims = claimsOn(device, active);
     const { owner, holder } = claims;
     if (owner !== own && holder !== own) {
-      const isOpen = own.record.phase === "running" || own.record.phase === "paused";
       // One that is complete did not wait for those that came later.
-      if (!isOpen || !claims.others.includes(own) || members.has(device.name)) continue;
+      if (!isOpen(own.record.phase) || !claims.others.includes(own) || members.has(device.name))
+        continue;
     }
     members.set(device.name, memberView(own, claims, device, context));
   }

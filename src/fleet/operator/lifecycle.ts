@@ -7,15 +7,16 @@ import { activeRollouts, claimsOn } from "./lifecycle-member.ts";
 import { keepAll, noPast, whatIsKept } from "./lifecycle-past.ts";
 import { plan, tellRollout } from "./lifecycle-plan.ts";
 import { emptySlot, found, landed, meant, put } from "./lifecycle-slot.ts";
-import type {
-  FleetEvent,
-  FleetState,
-  OperatorContext,
-  Refusal,
-  RolloutCounts,
-  RolloutRecord,
-  RolloutState,
-  Step,
+import {
+  type FleetEvent,
+  type FleetState,
+  isOpen,
+  type OperatorContext,
+  type Refusal,
+  type RolloutCounts,
+  type RolloutRecord,
+  type RolloutState,
+  type Step,
 } from "./lifecycle-state.ts";
 
 /**
@@ -257,7 +258,7 @@ function makeRoom(draft: Draft): Refusal | undefined {
   if (rollouts.size < operatorLimits.rollouts) return undefined;
   const ended = [...rollouts.values()].flatMap((rollout) => {
     const record = meant(rollout.record);
-    const isEnded = record !== undefined && ["complete", "aborted"].includes(record.phase);
+    const isEnded = record !== undefined && !isOpen(record.phase);
     return isEnded && (rollout.counts?.flight ?? 0) === 0 ? [{ rollout, record }] : [];
   });
   const [oldest] = ended.sort((left, right) => left.record.number - right.record.number);
