@@ -3,6 +3,7 @@ import {
   type BucketDefinition,
   type Entry,
   entryBytes,
+  isOneKey,
   matchesPattern,
   type Revision,
   StoreError,
@@ -59,7 +60,7 @@ export class MemoryTable {
 
   after(pattern: string, revision: Revision, limit: number): Entry[] {
     const found: Entry[] = [];
-    if (pattern !== "" && !pattern.endsWith(".")) {
+    if (isOneKey(pattern)) {
       // Of thousands of clients each watches a key of its own: none of them looks at all others.
       const one = this.get(pattern);
       return one !== undefined && one.revision > revision ? [one] : found;

@@ -6,6 +6,7 @@ import {
   type Capabilities,
   checkPattern,
   type Entry,
+  isOneKey,
   type LinkState,
   type PutOptions,
   type Revision,
@@ -92,7 +93,7 @@ export class RelayStore implements Store {
     options: WatchOptions = {},
   ): AsyncGenerator<WatchEvent, void> {
     const mirror = this.#mirrors.get(bucket);
-    if (mirror === undefined || pattern === "" || pattern.endsWith(".")) {
+    if (mirror === undefined || !isOneKey(pattern)) {
       yield* this.#parts.store.watch(bucket, pattern, options);
       return;
     }

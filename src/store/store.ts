@@ -168,8 +168,12 @@ export function isWriteId(text: string): boolean {
 
 /** @returns whether a key matches a pattern of `watch` */
 export function matchesPattern(key: string, pattern: string): boolean {
-  if (pattern === "") return true;
-  return pattern.endsWith(".") ? key.startsWith(pattern) : key === pattern;
+  return isOneKey(pattern) ? key === pattern : key.startsWith(pattern);
+}
+
+/** Whether a pattern is a key, and nothing but that key matches it. */
+export function isOneKey(pattern: string): boolean {
+  return pattern !== "" && !pattern.endsWith(".");
 }
 
 /** UTF-8 of key and value: what a bucket's size counts. */

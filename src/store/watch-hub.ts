@@ -1,6 +1,7 @@
 import {
   checkPattern,
   type Entry,
+  isOneKey,
   matchesPattern,
   type Revision,
   StoreError,
@@ -205,8 +206,7 @@ export class WatchHub {
   }
 
   #shelf({ bucket, pattern }: Watcher): [Map<string, Set<Watcher>>, string] {
-    const isExact = pattern !== "" && !pattern.endsWith(".");
-    return isExact ? [this.#exact, place(bucket, pattern)] : [this.#wide, bucket];
+    return isOneKey(pattern) ? [this.#exact, place(bucket, pattern)] : [this.#wide, bucket];
   }
 }
 
