@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { nonEmptyText, path } from "../../toml/common-readers.ts";
-import { list, type Report, table, value } from "../../toml/configuration-reader.ts";
+import { list, type Read, type Report, table, value } from "../../toml/configuration-reader.ts";
 import type { TomlTable } from "../../toml/toml-tree.ts";
 import type { Credentials } from "./credentials.ts";
 import { type DurabilityProof, isMonitoringAddress } from "./durability.ts";
@@ -30,60 +30,37 @@ export const mostNatsServers = 16;
 const serverWords =
   '"tls://HOST:PORT", without a user; on loopback "nats://127.0.0.1:PORT" as well';
 
-const placeReaders = {
-  servers: list(value(serverWords, v.pipe(v.string(), v.check(isServerAddress))), {
-    expected: `an array of 1 to ${mostNatsServers} addresses such as "tls://nats.example:4222"`,
-    least: 1,
-    most: mostNatsServers,
-  }),
-  credentials: value('"nkey", "jwt" or "token"', v.picklist(["nkey", "jwt", "token"])),
-  credentials_file: path,
-  ca_file: path,
-  certificate_file: path,
-  key_file: path,
-  monitoring: value(
-    'the address of its monitoring, such as "http://127.0.0.1:8222"',
-    v.pipe(nonEmptyText, v.check(isMonitoringAddress)),
-  ),
-  durable_acknowledgements: value('"checked"', v.literal("checked")),
-};
-
-/** Of whoever takes the buckets as they are. */
-export const readNatsUser = table(placeReaders, {
-  expected: "servers, and who this host is to them",
-  required: ["servers"],
-});
-
-/** Of whoever makes them, and may be one of several. */
+/** Of whoever makes its buckets, and may be one of several. */
 export const readNatsOwner = table(
   {
-    ...placeReaders,
+    servers: list(value(serverWords, v.pipe(v.string(), v.check(isServerAddress))), {
+      expected: `an array of 1 to ${mostNatsServers} addresses such as "tls://nats.example:4222"`,
+      least: 1,
+      most: mostNatsServers,
+    }),
+    credentials: value('"nkey", "jwt" or "token"', v.picklist(["nkey", "jwt", "token"])),
+    credentials_file: path,
+    ca_file: path,
+    certificate_file: path,
+    key_file: path,
+    monitoring: value(
+      'the address of its monitoring, such as "http://127.0.0.1:8222"',
+      v.pipe(nonEmptyText, v.check(isMonitoringAddress)),
+    ),
+    durable_acknowledgements: value('"checked"', v.literal("checked")),
     name: value("a name of 1 to 64 letters", v.pipe(v.string(), v.nonEmpty(), v.maxLength(64))),
     replicas: value("1, 3 or 5", v.picklist([1, 3, 5])),
   },
   { expected: "servers, and who this one is to them", required: ["servers"] },
 );
 
-interface ReadPlace {
-  readonly servers?: readonly string[] | undefined;
-  readonly credentials?: "nkey" | "jwt" | "token" | undefined;
-  readonly credentials_file?: string | undefined;
-  readonly ca_file?: string | undefined;
-  readonly certificate_file?: string | undefined;
-  readonly key_file?: string | undefined;
-  readonly monitoring?: string | undefined;
-  readonly durable_acknowledgements?: "checked" | undefined;
-}
+type ReadOwner = Read<typeof readNatsOwner>;
 
-interface ReadOwner extends ReadPlace {
-  readonly name?: string | undefined;
-  readonly replicas?: 1 | 3 | 5 | undefined;
-}
-
-export function makePlace(read: ReadPlace): NatsPlace {
+export function makeShared(read: ReadOwner): SharedStoreConfiguration {
   const { ca_file: ca, certificate_file: certificate, key_file: key, monitoring } = read;
   const { credentials: kind, credentials_file: file } = read;
   return {
+    name: read.name,
     servers: read.servers ?? [],
     credentials: kind === undefined || file === undefined ? { kind: "none" } : { kind, file },
     tls: {
@@ -91,12 +68,9 @@ export function makePlace(read: ReadPlace): NatsPlace {
       ...(certificate !== undefined && { certificate }),
       ...(key !== undefined && { key }),
     },
+    replicas: read.replicas ?? 1,
     proof: proofOf(monitoring, read.durable_acknowledgements === "checked"),
   };
-}
-
-export function makeShared(read: ReadOwner): SharedStoreConfiguration {
-  return { ...makePlace(read), name: read.name, replicas: read.replicas ?? 1 };
 }
 
 function proofOf(monitoring: string | undefined, isChecked: boolean): DurabilityProof {
@@ -107,7 +81,7 @@ function proofOf(monitoring: string | undefined, isChecked: boolean): Durability
 /** Of two keys of `[store]` that mean something together alone. */
 export function checkNatsPairs(
   root: TomlTable,
-  store: ReadPlace | undefined,
+  store: ReadOwner | undefined,
   report: Report,
 ): void {
   if (store === undefined) return;
