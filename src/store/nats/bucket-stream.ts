@@ -69,12 +69,11 @@ export function differencesOf(
   found: Readonly<Record<string, unknown>>,
 ): Difference[] {
   const names = ["storage", "discard", "max_age", "max_bytes", "max_msgs_per_subject"] as const;
-  const flags: readonly string[] = ["allow_direct", "allow_rollup_hdrs"];
   const others = ["num_replicas", "allow_direct", "allow_rollup_hdrs"] as const;
   return [...names, ...others].flatMap((name) => {
-    // The server leaves out what is zero or false.
-    const received = found[name] ?? (flags.includes(name) ? false : 0);
     const expected = wanted[name];
+    // The server leaves out what is zero or false.
+    const received = found[name] ?? (typeof expected === "boolean" ? false : 0);
     if (received === expected) return [];
     return [{ name, expected: String(expected), received: String(received) }];
   });
