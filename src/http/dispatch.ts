@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { LimiterClock } from "../logging/limited-logger.ts";
-import { describePrincipal, mayCall, type Permission, type Principal } from "./principal.ts";
+import { describePrincipal, mayCall, type Permission, type Principal, roles } from "./principal.ts";
 import { outputMismatch, type Problem, ProblemError, refuseIssues } from "./problem.ts";
 import { RefusalWindows } from "./refusal-window.ts";
 import type { Call, CallRecord, Route, StreamEvent, StreamRoute } from "./route.ts";
@@ -235,7 +235,7 @@ export function refuseCaller(
 
 /** What an operator may is said when it is made, and a name is given once. */
 function whoMay(permission: Permission): string {
-  const isRole = permission === "view" || permission === "operate" || permission === "admin";
+  const isRole = roles.some((role) => role === permission);
   const may = isRole ? `--role ${permission}` : `--permit ${permission}`;
   return (
     "One who has it, or root beside the authority, adds an operator under a new name: " +
