@@ -83,10 +83,6 @@ export class SharedOperator {
     return this.#seat.acting();
   }
 
-  get isActing(): boolean {
-    return this.#seat.isActing;
-  }
-
   storeOf(bucket: string): Store | undefined {
     return devicesBuckets.includes(bucket) ? this.#relay : undefined;
   }
