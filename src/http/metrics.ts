@@ -33,6 +33,12 @@ interface Describe {
   readonly labels?: readonly string[];
 }
 
+/** A value, as it is told. */
+export interface Sample {
+  readonly labels: Labels;
+  readonly value: number;
+}
+
 interface Metric {
   write(): string[];
 }
@@ -73,20 +79,10 @@ export class MetricsRegistry {
   collect(
     description: Pick<Describe, "name" | "help">,
     type: "gauge" | "counter",
-    read: () => readonly { readonly labels: Labels; readonly value: number }[],
+    read: () => readonly Sample[],
   ): void {
     this.#add(description.name, {
-      write: () => [
-        ...head(description, type),
-        ...read()
-          .slice(0, SERIES_LIMIT)
-          .map(({ labels, value }) => {
-            const words = Object.entries(labels).map(
-              ([name, text]) => `${name}="${escapeLabel(text)}"`,
-            );
-            return `${description.name}${inBraces(words.join(","))} ${value}`;
-          }),
-      ],
+      write: () => sampleLines(description, type, read().slice(0, SERIES_LIMIT)),
     });
   }
 
@@ -155,7 +151,7 @@ class Series<Value> {
   }
 
   #text(textOf: (name: string) => string): string {
-    return this.#names.map((name) => `${name}="${escapeLabel(textOf(name))}"`).join(",");
+    return labelWords(this.#names.map((name) => [name, textOf(name)]));
   }
 
   [Symbol.iterator](): IterableIterator<[string, Value]> {
@@ -163,9 +159,21 @@ class Series<Value> {
   }
 }
 
-function head({ name, help }: Describe, type: string): string[] {
+function head({ name, help }: Pick<Describe, "name" | "help">, type: string): string[] {
   const escaped = help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
   return [`# HELP ${name} ${escaped}`, `# TYPE ${name} ${type}`];
+}
+
+/** One metric as a scraper takes it, a line each. */
+export function sampleLines(
+  description: Pick<Describe, "name" | "help">,
+  type: "gauge" | "counter",
+  samples: readonly Sample[],
+): string[] {
+  const lines = samples.map(({ labels, value }) => {
+    return `${description.name}${inBraces(labelWords(Object.entries(labels)))} ${value}`;
+  });
+  return [...head(description, type), ...lines];
 }
 
 function valueLines(name: string, series: Series<{ value: number }>): string[] {
@@ -194,6 +202,10 @@ function histogramLines(
 
 function inBraces(labels: string): string {
   return labels === "" ? "" : `{${labels}}`;
+}
+
+function labelWords(labels: readonly (readonly [name: string, text: string])[]): string {
+  return labels.map(([name, text]) => `${name}="${escapeLabel(text)}"`).join(",");
 }
 
 function escapeLabel(value: string): string {

@@ -1,4 +1,5 @@
 import { renderFacts, renderTable, renderTableWithin } from "../../command-line/table.ts";
+import { sampleLines } from "../../http/metrics.ts";
 import { escapeControls } from "../../logging/format.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { formatDuration } from "../../units/units.ts";
@@ -220,16 +221,8 @@ export function renderMetrics(samples: readonly FleetSampleView[]): string {
   return [...Map.groupBy(samples, ({ name }) => name)]
     .flatMap(([name, all]) => {
       const { help = "", type = "gauge" } = all[0] ?? {};
-      const lines = all.map(({ labels, value }) => `${name}${labelsInBraces(labels)} ${value}`);
-      return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines];
+      return sampleLines({ name, help }, type, all);
     })
     .map((line) => `${line}\n`)
     .join("");
-}
-
-function labelsInBraces(labels: Readonly<Record<string, string>>): string {
-  const words = Object.entries(labels).map(
-    ([name, value]) => `${name}="${value.replace(/["\\]/g, "\\$&").replaceAll("\n", "\\n")}"`,
-  );
-  return words.length === 0 ? "" : `{${words.join(",")}}`;
 }

@@ -1,3 +1,4 @@
+import type { Sample } from "../../http/metrics.ts";
 import { type OperatorWrite, operatorWrites } from "../perform/operator-steps.ts";
 import { endingCauses } from "../protocol.ts";
 import { deviceStandings, operatorLimits, type RolloutView } from "../protocol-operator.ts";
@@ -9,16 +10,11 @@ import type { FleetOperator } from "./operator.ts";
 
 /** Numbers of a fleet, for /metrics and for people: what somebody would be woken for. */
 
-export interface FleetSample {
-  readonly labels: Readonly<Record<string, string>>;
-  readonly value: number;
-}
-
 export interface FleetMetric {
   readonly name: string;
   readonly help: string;
   readonly type: "gauge" | "counter";
-  readonly read: (operator: FleetOperator) => readonly FleetSample[];
+  readonly read: (operator: FleetOperator) => readonly Sample[];
 }
 
 /** How an upgrade ended: done, or where the reason lies that it did not. */
@@ -45,14 +41,14 @@ export class OperatorCounts {
   }
 }
 
-const one = (value: number): readonly FleetSample[] => [{ labels: {}, value }];
+const one = (value: number): readonly Sample[] => [{ labels: {}, value }];
 
 /** Each of these words with how many there are, zeros too. */
 function tally(
   label: string,
   words: readonly string[],
   found: Iterable<string>,
-): readonly FleetSample[] {
+): readonly Sample[] {
   const counts = new Map(words.map((word) => [word, 0]));
   for (const word of found) counts.set(word, (counts.get(word) ?? 0) + 1);
   return [...counts].map(([word, value]) => ({ labels: { [label]: word }, value }));
@@ -90,12 +86,12 @@ function openRollouts({ state }: FleetOperator): readonly RolloutView[] {
     .slice(0, operatorLimits.measured);
 }
 
-const devicesOfRollouts = (operator: FleetOperator): readonly FleetSample[] =>
+const devicesOfRollouts = (operator: FleetOperator): readonly Sample[] =>
   openRollouts(operator).flatMap(({ name: rollout, counts: { members: _members, ...counts } }) =>
     Object.entries(counts).map(([of, value]) => ({ labels: { rollout, standing: of }, value })),
   );
 
-const pausedRollouts = (operator: FleetOperator): readonly FleetSample[] =>
+const pausedRollouts = (operator: FleetOperator): readonly Sample[] =>
   openRollouts(operator).map(({ name: rollout, phase }) => ({
     labels: { rollout },
     value: phase === "paused" ? 1 : 0,
