@@ -1,6 +1,9 @@
 /** A daemon that the demo runs: its lines are kept, and can be waited for. */
 import { Tidings } from "./deadline.ts";
 
+/** Time that somebody has to end before it is killed, in the taking down. */
+const endMilliseconds = 5_000;
+
 export class Program {
   readonly name: string;
   readonly lines: string[] = [];
@@ -87,5 +90,16 @@ export class Program {
   ended(milliseconds?: number): Promise<number> {
     const description = `${this.name} to end`;
     return this.#tidings.until(description, () => this.#exitCode, milliseconds);
+  }
+
+  /** In the taking down. @returns false when it had to be killed */
+  async endsInTime(): Promise<boolean> {
+    try {
+      await this.ended(endMilliseconds);
+      return true;
+    } catch {
+      this.kill("SIGKILL");
+      return false;
+    }
   }
 }

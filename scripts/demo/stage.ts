@@ -7,17 +7,8 @@ import { tryCommand } from "../command.ts";
 import { NotSeen } from "./deadline.ts";
 import { EventWatch } from "./event-watch.ts";
 import { onlyChildOf } from "./kernel.ts";
+import { Namespaces, reaper } from "./namespaces.ts";
 import { Program } from "./program.ts";
-
-/** Time that a daemon has to end before it is killed, in the taking down. */
-const endMilliseconds = 5_000;
-
-/**
- * The partition's first process. dash's `wait` reaps every child, also those that only became its
- * own when their parent died, and it sleeps meanwhile. `cat` reads our pipe: when the demo ends in
- * whatever way, cat ends, the shell ends, and the kernel ends the rest of the partition.
- */
-export const reaper = "exec 3<&0; cat <&3 & wait";
 
 export interface StageOptions {
   /** The compiled file. */
@@ -33,7 +24,7 @@ export class Stage {
   readonly controlSocket: string = join(this.folder, "control.sock");
   readonly configuration: string = join(this.folder, "process.toml");
   readonly #options: StageOptions;
-  #partition: Program | undefined;
+  readonly #partition: Namespaces;
   #agent: { readonly program: Program; readonly processId: number } | undefined;
   #orchestrator: Program | undefined;
   #events: EventWatch | undefined;
@@ -41,6 +32,7 @@ export class Stage {
 
   constructor(options: StageOptions) {
     this.#options = options;
+    this.#partition = new Namespaces(options.namespaceFlags);
   }
 
   /** The program as a user would type it here. */
@@ -52,18 +44,7 @@ export class Stage {
   /** Makes the partition. @returns its first process, as the host numbers it */
   async makePartition(): Promise<number> {
     this.#refuseClosed();
-    const { namespaceFlags } = this.#options;
-    const announced = `echo made; ${reaper}`;
-    this.#partition = new Program("unshare", [
-      "unshare",
-      ...namespaceFlags,
-      "--kill-child",
-      "sh",
-      "-c",
-      announced,
-    ]);
-    await this.#partition.said(/^made$/);
-    return onlyChildOf(this.#partition.processId);
+    return await this.#partition.make();
   }
 
   /** How the partition is made and entered, as a user would type it. */
@@ -71,16 +52,16 @@ export class Stage {
     return `unshare ${this.#options.namespaceFlags.join(" ")} sh -c '${reaper}'`;
   }
 
-  agentCommand(firstProcess: number): string {
-    const enter = `nsenter --target ${firstProcess} --pid --mount --net --ipc`;
+  get agentCommand(): string {
+    const enter = this.#partition.enter.join(" ");
     return `${enter} \\\n       ${this.programName} process agent --socket ${this.agentSocket}`;
   }
 
   /** Starts the agent in the partition. @returns the agent, as the host numbers it */
-  async startAgent(firstProcess: number): Promise<number> {
+  async startAgent(): Promise<number> {
     this.#refuseClosed();
     const { program, environment } = this.#options;
-    const enter = ["nsenter", "--target", `${firstProcess}`, "--pid", "--mount", "--net", "--ipc"];
+    const { enter } = this.#partition;
     const argv = [...enter, program, "process", "agent", "--socket", this.agentSocket];
     const agent = new Program("the agent", argv, environment);
     await agent.said(/listening at/);
@@ -150,13 +131,12 @@ export class Stage {
 
   /** Ends the partition by ending what its first process reads. @returns unshare's exit code */
   async endPartition(): Promise<number> {
-    this.#partition?.endInput();
-    return (await this.#partition?.ended()) ?? -1;
+    return await this.#partition.end();
   }
 
   /** What the daemons have said, for somebody who has to find out what went wrong. */
   get diaries(): string[] {
-    return [this.#orchestrator, this.#agent?.program, this.#partition].flatMap((program) =>
+    return [this.#orchestrator, this.#agent?.program, this.#partition.program].flatMap((program) =>
       program === undefined ? [] : program.lines.map((line) => `${program.name}: ${line}`),
     );
   }
@@ -167,12 +147,11 @@ export class Stage {
     // The second signal hurries: no grace for anybody.
     this.#orchestrator?.kill("SIGTERM");
     this.#orchestrator?.kill("SIGTERM");
-    if (!(await endsInTime(this.#orchestrator))) this.#killInstances();
+    if ((await this.#orchestrator?.endsInTime()) === false) this.#killInstances();
     this.#events?.close();
     this.#signalAgent("SIGTERM");
-    await endsInTime(this.#agent?.program);
-    this.#partition?.endInput();
-    await endsInTime(this.#partition);
+    await this.#agent?.program.endsInTime();
+    await this.#partition.close();
     rmSync(this.folder, { recursive: true, force: true });
   }
 
@@ -186,17 +165,6 @@ export class Stage {
 
   #refuseClosed(): void {
     if (this.#closed) throw new NotSeen("The demo was interrupted");
-  }
-}
-
-async function endsInTime(program: Program | undefined): Promise<boolean> {
-  if (program === undefined) return true;
-  try {
-    await program.ended(endMilliseconds);
-    return true;
-  } catch {
-    program.kill("SIGKILL");
-    return false;
   }
 }
 

@@ -2,10 +2,8 @@
 import { release } from "node:os";
 import { monotonicNow } from "../../src/event-loop/clock.ts";
 import { Signal } from "../../src/units/signals.ts";
-import { formatSeconds } from "../terminal.ts";
 import { formatMicroseconds, Report } from "./checks.ts";
 import { configurationText, Orders, processNames } from "./configuration.ts";
-import { NotSeen } from "./deadline.ts";
 import type { EventWatch } from "./event-watch.ts";
 import {
   foreignNamespaces,
@@ -16,6 +14,7 @@ import {
 } from "./kernel.ts";
 import { type ExpectedEnding, Scene } from "./scene.ts";
 import { Stage } from "./stage.ts";
+import { tell } from "./telling.ts";
 
 export interface StoryOptions {
   readonly program: string;
@@ -30,41 +29,22 @@ const checkCount = 32;
 const byKill: ExpectedEnding = { kind: "signalled", signal: Signal.SIGKILL };
 const kill = (processId: number) => void process.kill(processId, "SIGKILL");
 
-class Interrupted extends Error {
-  override readonly name = "Interrupted";
-}
-
 /** Tells the story. @returns 0 when all of it was seen, 1 when not, 130 after Ctrl-C */
 export async function tellStory(options: StoryOptions): Promise<number> {
-  const begin = performance.now();
   const report = new Report();
   const { oldKernel } = options;
   const absent = { HOSTLER_ABSENT: "pidfd_get_info,so_peerpidfd,pidfs" };
   const stage = new Stage({ ...options, environment: oldKernel ? absent : {} });
-  const interruption = Promise.withResolvers<never>();
-  for (const signal of ["SIGINT", "SIGTERM"]) {
-    process.on(signal, () => interruption.reject(new Interrupted(`Interrupted by ${signal}`)));
-  }
-  let code = 1;
-  try {
-    const tellsEndings = !oldKernel && (await kernelTellsEndings());
-    const story = new Story(report, stage, { ...options, tellsEndings }).tell();
-    await Promise.race([story, interruption.promise]);
-    code = 0;
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    const expected = error instanceof NotSeen || error instanceof Interrupted;
-    console.error(`\n${expected ? error.message : error.stack}`);
-    if (error instanceof Interrupted) code = 130;
-    else for (const line of stage.diaries) console.error(`   ${line}`);
-  } finally {
-    await stage.close();
-  }
-  if (code === 130) return code;
-  const seen = report.summary(checkCount);
-  console.log(`Took ${formatSeconds(performance.now() - begin)}; nothing is left behind.`);
-  console.log("Times are of single restarts by daemons that began just now: run bench measures.");
-  return seen ? code : 1;
+  return await tell(report, {
+    show: async () => {
+      const tellsEndings = !oldKernel && (await kernelTellsEndings());
+      await new Story(report, stage, { ...options, tellsEndings }).tell();
+    },
+    checkCount: () => checkCount,
+    diaries: () => stage.diaries,
+    close: () => stage.close(),
+    lastWords: "Times are of single restarts by daemons that began just now: run bench measures.",
+  });
 }
 
 class Story {
@@ -93,7 +73,7 @@ class Story {
     await this.#endByItself(scene, orders);
     await this.#killAgent(scene, events, agent);
     await this.#killWithoutAgent(scene, events);
-    await this.#bringAgentBack(scene, events, first);
+    await this.#bringAgentBack(scene, events);
     await this.#killWhatTheFormerAgentStarted(scene);
     await this.#readLogs();
     await this.#stopAll(events);
@@ -116,8 +96,8 @@ class Story {
   async #startAgent(first: number): Promise<number> {
     const report = this.#report;
     report.step("The agent, in the partition");
-    report.command(this.#stage.agentCommand(first));
-    const agent = await this.#stage.startAgent(first);
+    report.command(this.#stage.agentCommand);
+    const agent = await this.#stage.startAgent();
     const inside = shareProcessNamespace(first, agent) && innerNumber(agent) > 1;
     const seen = `process ${agent}, which is ${innerNumber(agent)} in there`;
     report.check("the agent runs in the partition and is not its first process", inside, seen);
@@ -239,15 +219,15 @@ class Story {
     await scene.expectUndisturbed(before, ["media"]);
   }
 
-  async #bringAgentBack(scene: Scene, events: EventWatch, first: number): Promise<void> {
+  async #bringAgentBack(scene: Scene, events: EventWatch): Promise<void> {
     const report = this.#report;
     report.step("The agent comes back");
     report.say("Here the demo starts it again; on a system its unit does (Restart=always).");
-    report.command(this.#stage.agentCommand(first));
+    report.command(this.#stage.agentCommand);
     const before = await events.list();
     const position = events.position;
     const startedAt = monotonicNow() * 1_000;
-    const agent = await this.#stage.startAgent(first);
+    const agent = await this.#stage.startAgent();
     const started = await events.next({ name: "media", what: "started" }, position);
     const took = formatMicroseconds(started.monotonic_us - startedAt);
     const seen = `process ${started.pid}, ${took} after agent ${agent} was asked for`;

@@ -10,13 +10,14 @@ import { linked } from "../../../src/fleet/layout.ts";
 import { readLayout } from "../../../src/fleet/perform/layout-files.ts";
 import { NotSeen } from "../deadline.ts";
 import { onlyChildOf, processesWith } from "../kernel.ts";
+import type { Namespaces } from "../namespaces.ts";
 import { Program } from "../program.ts";
 
 export interface DevicePlace {
   /** Of all devices; each has its own in it. */
   readonly folder: string;
-  /** Words that enter the demo's namespaces. */
-  readonly enter: readonly string[];
+  /** The demo's. */
+  readonly namespaces: Namespaces;
   /** The version that it was delivered with. */
   readonly program: string;
 }
@@ -53,12 +54,12 @@ export class Device {
 
   /** In a boot with an id of its own. */
   boot(): void {
-    const { enter, program } = this.#place;
+    const { namespaces, program } = this.#place;
     const file = join(this.folder, "boot-id");
     writeFileSync(file, `${randomUUID()}\n`);
-    const namespaces = ["--pid", "--fork", "--mount", "--mount-proc", "--ipc", "--kill-child"];
-    const argv = ["unshare", ...namespaces, "sh", "-c", script, file, program, ...this.words];
-    this.#boots.push(new Program(this.name, [...enter, ...argv]));
+    const own = ["--pid", "--fork", "--mount", "--mount-proc", "--ipc", "--kill-child"];
+    const argv = ["unshare", ...own, "sh", "-c", script, file, program, ...this.words];
+    this.#boots.push(new Program(this.name, [...namespaces.enter, ...argv]));
   }
 
   get #running(): Program {

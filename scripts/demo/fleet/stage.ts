@@ -12,52 +12,30 @@ import {
 import { type CommandResult, tryCommand } from "../../command.ts";
 import { NotSeen } from "../deadline.ts";
 import type { DemoVersions } from "../fleet.ts";
-import { onlyChildOf } from "../kernel.ts";
+import { Namespaces } from "../namespaces.ts";
 import { Program } from "../program.ts";
-import { reaper } from "../stage.ts";
 import { Device } from "./device.ts";
 import { Happenings } from "./happenings.ts";
-
-/** Time that somebody has to end before the namespaces are taken down around it. */
-const endMilliseconds = 5_000;
 
 export class FleetStage {
   readonly folder: string = mkdtempSync(join(tmpdir(), "hostler-demo-"));
   readonly #versions: DemoVersions;
-  readonly #namespaceFlags: readonly string[];
+  readonly #namespaces: Namespaces;
   readonly devices: Device[] = [];
   readonly #programs: Program[] = [];
-  #namespaces: Program | undefined;
-  #first: number | undefined;
   #happenings: Happenings | undefined;
-  #isClosed = false;
 
   constructor(options: {
     readonly versions: DemoVersions;
     readonly namespaceFlags: readonly string[];
   }) {
     this.#versions = options.versions;
-    this.#namespaceFlags = options.namespaceFlags;
+    this.#namespaces = new Namespaces(options.namespaceFlags);
   }
 
-  /**
-   * Their first process reads our pipe: when the demo ends in whatever way, it ends, and the kernel
-   * ends everybody else in there.
-   * @returns that process, as the host numbers it
-   */
+  /** @returns their first process, as the host numbers it */
   async makeNamespaces(): Promise<number> {
-    this.#refuseClosed();
-    const script = `ip link set lo up && echo made; ${reaper}`;
-    const words = [...this.#namespaceFlags, "--kill-child", "sh", "-c", script];
-    const namespaces = new Program("unshare", ["unshare", ...words]);
-    this.#namespaces = namespaces;
-    await namespaces.said(/^made$/);
-    this.#first = onlyChildOf(namespaces.processId);
-    return this.#first;
-  }
-
-  get #enter(): readonly string[] {
-    return ["nsenter", "--target", `${this.#first}`, "--pid", "--mount", "--net", "--ipc"];
+    return await this.#namespaces.make("ip link set lo up");
   }
 
   file(...names: readonly string[]): string {
@@ -68,10 +46,13 @@ export class FleetStage {
     return ["--control-socket", this.file("operator.sock")];
   }
 
+  #inside(words: readonly string[]): string[] {
+    return [...this.#namespaces.enter, this.#versions.installed.program, ...words];
+  }
+
   /** Runs `hostler …` in there to its end. */
   async run(...words: readonly string[]): Promise<CommandResult> {
-    this.#refuseClosed();
-    return await tryCommand([...this.#enter, this.#versions.installed.program, ...words]);
+    return await tryCommand(this.#inside(words));
   }
 
   /** Asks the operator. @throws NotSeen when it refuses */
@@ -105,9 +86,7 @@ export class FleetStage {
   }
 
   #start(name: string, words: readonly string[], onLine?: (line: string) => void): Program {
-    this.#refuseClosed();
-    const argv = [...this.#enter, this.#versions.installed.program, ...words];
-    const program = new Program(name, argv, {}, onLine);
+    const program = new Program(name, this.#inside(words), {}, onLine);
     this.#programs.push(program);
     return program;
   }
@@ -116,7 +95,7 @@ export class FleetStage {
   async makeDevice(name: string, root: string): Promise<Device> {
     mkdirSync(this.file("devices"), { recursive: true });
     const { program } = this.#versions.installed;
-    const place = { folder: this.file("devices"), enter: this.#enter, program };
+    const place = { folder: this.file("devices"), namespaces: this.#namespaces, program };
     const device = new Device(name, place);
     const places = ["--folder", device.installation, "--prefix", join(device.folder, "usr")];
     await this.does("fleet", "install", ...places, "--without-units", "--volatile", "--root", root);
@@ -125,7 +104,6 @@ export class FleetStage {
     writeFileSync(file, token, { mode: 0o600 });
     const where = ["--directory", device.identity, "--token-file", file];
     await this.does("identity", "enrol", ...where);
-    this.#refuseClosed();
     device.boot();
     this.devices.push(device);
     return device;
@@ -143,8 +121,7 @@ export class FleetStage {
 
   /** Ends the namespaces by ending what their first process reads. @returns unshare's exit code */
   async endNamespaces(): Promise<number> {
-    this.#namespaces?.endInput();
-    return (await this.#namespaces?.ended()) ?? -1;
+    return await this.#namespaces.end();
   }
 
   /** What was said in there, for somebody who has to find out what went wrong. */
@@ -157,22 +134,8 @@ export class FleetStage {
 
   /** Ends whatever still runs, and removes the folder. */
   async close(): Promise<void> {
-    this.#isClosed = true;
     this.#happenings?.end("the demo has ended");
-    this.#namespaces?.endInput();
-    if (this.#namespaces !== undefined) {
-      try {
-        await this.#namespaces.ended(endMilliseconds);
-      } catch {
-        // --kill-child: with unshare its first process ends, and with that everybody in there.
-        this.#namespaces.kill("SIGKILL");
-        await this.#namespaces.ended(endMilliseconds).catch(() => {});
-      }
-    }
+    await this.#namespaces.close();
     rmSync(this.folder, { recursive: true, force: true });
-  }
-
-  #refuseClosed(): void {
-    if (this.#isClosed) throw new NotSeen("The demo was interrupted");
   }
 }

@@ -1,10 +1,10 @@
 /** The steps of the demo of a fleet, in order, and the summary. */
 import type { DeviceView } from "../../../src/fleet/protocol-operator.ts";
-import { formatSeconds } from "../../terminal.ts";
 import { Report } from "../checks.ts";
 import { NotSeen } from "../deadline.ts";
 import type { DemoVersion, DemoVersions } from "../fleet.ts";
-import { foreignNamespaces } from "../kernel.ts";
+import { showNamespaces } from "../namespaces.ts";
+import { tell } from "../telling.ts";
 import type { Device } from "./device.ts";
 import type { Happenings } from "./happenings.ts";
 import { Releases } from "./release.ts";
@@ -28,40 +28,19 @@ const isTried = ["ready", "observed"];
 /** What a device takes, and as long again where the machine is busy. */
 const swapMilliseconds = 60_000;
 
-class Interrupted extends Error {
-  override readonly name = "Interrupted";
-}
-
 /** Tells the story. @returns 0 when all of it was seen, 1 when not, 130 after Ctrl-C */
 export async function tellStory(options: StoryOptions): Promise<number> {
-  const begin = performance.now();
   const report = new Report();
   const stage = new FleetStage(options);
-  const interruption = Promise.withResolvers<never>();
-  for (const signal of ["SIGINT", "SIGTERM"]) {
-    process.on(signal, () => interruption.reject(new Interrupted(`Interrupted by ${signal}`)));
-  }
-  const deadline = setTimeout(() => {
-    interruption.reject(new NotSeen(`Not done in ${formatSeconds(mostMilliseconds)}`));
-  }, mostMilliseconds);
-  let code = 1;
-  try {
-    await Promise.race([new Story(report, stage, options).tell(), interruption.promise]);
-    code = 0;
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    const expected = error instanceof NotSeen || error instanceof Interrupted;
-    console.error(`\n${expected ? error.message : error.stack}`);
-    if (error instanceof Interrupted) code = 130;
-    else for (const line of stage.diaries) console.error(`   ${line}`);
-  } finally {
-    clearTimeout(deadline);
-    await stage.close();
-  }
-  if (code === 130) return code;
-  const seen = report.summary(checkCount);
-  console.log(`Took ${formatSeconds(performance.now() - begin)}; nothing is left behind.`);
-  return seen ? code : 1;
+  return await tell(report, {
+    show: async (within) => {
+      within(mostMilliseconds);
+      await new Story(report, stage, options).tell();
+    },
+    checkCount: () => checkCount,
+    diaries: () => stage.diaries,
+    close: () => stage.close(),
+  });
 }
 
 class Story {
@@ -80,7 +59,7 @@ class Story {
   }
 
   async tell(): Promise<void> {
-    await this.#makeNamespaces();
+    await showNamespaces(this.#report, this.#stage);
     await this.#publish();
     await this.#startOperator();
     const happenings = this.#stage.follow((text) => {
@@ -97,17 +76,6 @@ class Story {
 
   get #good(): string {
     return this.#versions.good.version;
-  }
-
-  async #makeNamespaces(): Promise<void> {
-    const report = this.#report;
-    report.step("A place of its own");
-    report.say("Namespaces: nothing of this machine's network, processes and files is touched,");
-    report.say("and whatever is in there ends with this demo.");
-    const first = await this.#stage.makeNamespaces();
-    const foreign = foreignNamespaces(first);
-    const seen = `process ${first} has its own ${foreign.join(", ")}`;
-    report.check("it is there", foreign.length === 4, seen);
   }
 
   async #publish(): Promise<void> {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { GuestKernel } from "../../guest-kernel/kernel-image.ts";
 import { formatMebibytes, formatSeconds, withStep } from "../../terminal.ts";
 import { Report } from "../checks.ts";
-import { NotSeen } from "../deadline.ts";
+import { tell } from "../telling.ts";
 import { type CommandOutcome, GuestConsole } from "./console.ts";
 import { type DiskLook, lookAtDisk, makeDisk } from "./disk.ts";
 
@@ -21,46 +21,27 @@ const checkCount = 27;
 const rowCount = 200_000;
 const askedRows = [1, 123_456, rowCount] as const;
 
-class Interrupted extends Error {
-  override readonly name = "Interrupted";
-}
-
 /** Tells the story. @returns 0 when all of it was seen, 1 when not, 130 after Ctrl-C */
 export async function tellStory(options: StoryOptions): Promise<number> {
-  const begin = performance.now();
   const report = new Report();
   const folder = mkdtempSync(join(tmpdir(), "hostler-demo-"));
-  const interruption = Promise.withResolvers<never>();
-  for (const signal of ["SIGINT", "SIGTERM"]) {
-    process.on(signal, () => interruption.reject(new Interrupted(`Interrupted by ${signal}`)));
-  }
   let guest: GuestConsole | undefined;
-  const show = async () => {
-    const disk = await withStep("the guest's disk", () => makeDisk(folder, options));
-    // It is in every row, and nobody can know it beforehand.
-    const word = randomBytes(12).toString("hex");
-    const before = lookAtDisk(disk, word);
-    guest = new GuestConsole(options.kernel, disk);
-    await new Story(report, guest, { disk, word, before }).tell();
-  };
-  let code = 1;
-  try {
-    await Promise.race([show(), interruption.promise]);
-    code = 0;
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    const expected = error instanceof NotSeen || error instanceof Interrupted;
-    console.error(`\n${expected ? error.message : error.stack}`);
-    if (error instanceof Interrupted) code = 130;
-    else for (const line of guest?.lastLines ?? []) console.error(`   the guest: ${line}`);
-  } finally {
-    await guest?.close();
-    rmSync(folder, { recursive: true, force: true });
-  }
-  if (code === 130) return code;
-  const seen = report.summary(checkCount);
-  console.log(`Took ${formatSeconds(performance.now() - begin)}; nothing is left behind.`);
-  return seen ? code : 1;
+  return await tell(report, {
+    show: async () => {
+      const disk = await withStep("the guest's disk", () => makeDisk(folder, options));
+      // It is in every row, and nobody can know it beforehand.
+      const word = randomBytes(12).toString("hex");
+      const before = lookAtDisk(disk, word);
+      guest = new GuestConsole(options.kernel, disk);
+      await new Story(report, guest, { disk, word, before }).tell();
+    },
+    checkCount: () => checkCount,
+    diaries: () => (guest?.lastLines ?? []).map((line) => `the guest: ${line}`),
+    close: async () => {
+      await guest?.close();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  });
 }
 
 /** The disk, and what must not be on it. */

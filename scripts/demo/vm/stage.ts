@@ -7,11 +7,8 @@ import { type VmSummary, vmSummarySchema } from "../../../src/vm/protocol.ts";
 import { type CommandResult, tryCommand } from "../../command.ts";
 import { NotSeen } from "../deadline.ts";
 import { onlyChildOf } from "../kernel.ts";
+import { Namespaces } from "../namespaces.ts";
 import { Program } from "../program.ts";
-import { reaper } from "../stage.ts";
-
-/** Time that somebody has to end before the namespaces are taken down around it. */
-const endMilliseconds = 5_000;
 
 /** Below /run, which is the demo's own there: images, disks and sockets are in memory. */
 const artifactsFolder = "/run/vms";
@@ -24,42 +21,23 @@ auto_restart = true
 export class VmStage {
   readonly folder: string = mkdtempSync(join(tmpdir(), "hostler-demo-"));
   readonly #program: string;
-  readonly #namespaceFlags: readonly string[];
+  readonly #namespaces: Namespaces;
   readonly #consoles: Program[] = [];
-  #namespaces: Program | undefined;
-  #first: number | undefined;
   #worker: { readonly program: Program; readonly processId: number } | undefined;
-  #isClosed = false;
 
   constructor(options: { readonly program: string; readonly namespaceFlags: readonly string[] }) {
     this.#program = options.program;
-    this.#namespaceFlags = options.namespaceFlags;
+    this.#namespaces = new Namespaces(options.namespaceFlags);
   }
 
-  /**
-   * Makes the namespaces. Their first process reads our pipe: when the demo ends in whatever way,
-   * it ends, and the kernel ends everybody else in there.
-   * @returns that process, as the host numbers it
-   */
+  /** @returns their first process, as the host numbers it */
   async makeNamespaces(): Promise<number> {
-    this.#refuseClosed();
-    const script = `mount -t tmpfs tmpfs /run && echo made; ${reaper}`;
-    const words = [...this.#namespaceFlags, "--kill-child", "sh", "-c", script];
-    const namespaces = new Program("unshare", ["unshare", ...words]);
-    this.#namespaces = namespaces;
-    await namespaces.said(/^made$/);
-    this.#first = onlyChildOf(namespaces.processId);
-    return this.#first;
-  }
-
-  get #enter(): readonly string[] {
-    return ["nsenter", "--target", `${this.#first}`, "--pid", "--mount", "--net", "--ipc"];
+    return await this.#namespaces.make("mount -t tmpfs tmpfs /run");
   }
 
   /** Runs `hostler vm …` in there to its end. */
   async run(...words: readonly string[]): Promise<CommandResult> {
-    this.#refuseClosed();
-    return await tryCommand([...this.#enter, this.#program, "vm", ...words]);
+    return await tryCommand([...this.#namespaces.enter, this.#program, "vm", ...words]);
   }
 
   async list(): Promise<ReadonlyMap<string, VmSummary>> {
@@ -97,8 +75,8 @@ export class VmStage {
 
   /** @returns the worker, as the host numbers it */
   async startWorker(configuration: string): Promise<number> {
-    this.#refuseClosed();
-    const argv = [...this.#enter, this.#program, "vm", "worker", "--config", configuration];
+    const words = ["vm", "worker", "--config", configuration];
+    const argv = [...this.#namespaces.enter, this.#program, ...words];
     const worker = new Program("the worker", argv);
     await worker.said(/takes requests at/);
     const processId = onlyChildOf(worker.processId);
@@ -119,8 +97,7 @@ export class VmStage {
 
   /** `hostler vm console NAME`, with a pipe in place of a terminal. */
   openConsole(name: string): Program {
-    this.#refuseClosed();
-    const argv = [...this.#enter, this.#program, "vm", "console", name];
+    const argv = [...this.#namespaces.enter, this.#program, "vm", "console", name];
     const console = new Program(`the console of ${name}`, argv);
     this.#consoles.push(console);
     return console;
@@ -132,7 +109,7 @@ export class VmStage {
    * @returns undefined when there is no such process, or it is dead
    */
   lifeOf(processId: number): { readonly startTicks: string; readonly user: string } | undefined {
-    const folder = `/proc/${this.#first}/root/proc/${processId}`;
+    const folder = `/proc/${this.#namespaces.first}/root/proc/${processId}`;
     try {
       const status = readFileSync(`${folder}/status`, "latin1");
       if (/^State:\s*[ZX]/m.test(status)) return undefined;
@@ -147,25 +124,24 @@ export class VmStage {
 
   /** The network interfaces in there, but for loopback. */
   interfaces(): string[] {
-    const text = readFileSync(`/proc/${this.#first}/net/dev`, "latin1");
+    const text = readFileSync(`/proc/${this.#namespaces.first}/net/dev`, "latin1");
     const names = text.split("\n").flatMap((line) => /^\s*([^\s:]+):/.exec(line)?.[1] ?? []);
     return names.filter((name) => name !== "lo").toSorted();
   }
 
   /** What is in a folder of the worker's: "images", "machines". */
   kept(name: "images" | "machines"): string[] {
-    return readdirSync(`/proc/${this.#first}/root${artifactsFolder}/${name}`);
+    return readdirSync(`/proc/${this.#namespaces.first}/root${artifactsFolder}/${name}`);
   }
 
   /** Ends the namespaces by ending what their first process reads. @returns unshare's exit code */
   async endNamespaces(): Promise<number> {
-    this.#namespaces?.endInput();
-    return (await this.#namespaces?.ended()) ?? -1;
+    return await this.#namespaces.end();
   }
 
   /** What was said in there, for somebody who has to find out what went wrong. */
   get diaries(): string[] {
-    const programs = [this.#worker?.program, this.#namespaces, ...this.#consoles];
+    const programs = [this.#worker?.program, this.#namespaces.program, ...this.#consoles];
     return programs.flatMap((program) =>
       program === undefined
         ? []
@@ -175,20 +151,7 @@ export class VmStage {
 
   /** Ends whatever still runs, and removes the folder. */
   async close(): Promise<void> {
-    this.#isClosed = true;
-    this.#namespaces?.endInput();
-    if (this.#namespaces !== undefined) {
-      try {
-        await this.#namespaces.ended(endMilliseconds);
-      } catch {
-        // --kill-child: with unshare its first process ends, and with that everybody in there.
-        this.#namespaces.kill("SIGKILL");
-      }
-    }
+    await this.#namespaces.close();
     rmSync(this.folder, { recursive: true, force: true });
-  }
-
-  #refuseClosed(): void {
-    if (this.#isClosed) throw new NotSeen("The demo was interrupted");
   }
 }

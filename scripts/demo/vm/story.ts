@@ -1,9 +1,10 @@
 /** The steps of the demo of virtual machines, in order, and the summary. */
 import type { VmSummary } from "../../../src/vm/protocol.ts";
-import { formatSeconds, withStep } from "../../terminal.ts";
+import { withStep } from "../../terminal.ts";
 import { Report } from "../checks.ts";
 import { NotSeen } from "../deadline.ts";
-import { foreignNamespaces } from "../kernel.ts";
+import { showNamespaces } from "../namespaces.ts";
+import { tell } from "../telling.ts";
 import { Guest, type Pulse } from "./guest.ts";
 import { type GuestImage, makeGuestImage } from "./image.ts";
 import { VmStage, workerConfiguration } from "./stage.ts";
@@ -21,50 +22,24 @@ const checkCounts: Readonly<Record<GuestImage["kind"], number>> = { linux: 31, c
 /** Of the story; fetching a kernel and building come before it. */
 const mostMilliseconds = 90_000;
 
-class Interrupted extends Error {
-  override readonly name = "Interrupted";
-}
-
 /** Tells the story. @returns 0 when all of it was seen, 1 when not, 130 after Ctrl-C */
 export async function tellStory(options: StoryOptions): Promise<number> {
   const report = new Report();
   const stage = new VmStage(options);
-  const interruption = Promise.withResolvers<never>();
-  for (const signal of ["SIGINT", "SIGTERM"]) {
-    process.on(signal, () => interruption.reject(new Interrupted(`Interrupted by ${signal}`)));
-  }
-  let code = 1;
   let kind: GuestImage["kind"] = "linux";
-  let begin = performance.now();
-  let deadline: Timer | undefined;
-  const show = async () => {
-    const image = await withStep("the image", () =>
-      makeGuestImage({ folder: stage.folder, ...options }),
-    );
-    kind = image.kind;
-    begin = performance.now();
-    deadline = setTimeout(() => {
-      interruption.reject(new NotSeen(`Not done in ${formatSeconds(mostMilliseconds)}`));
-    }, mostMilliseconds);
-    await new Story(report, stage, image).tell();
-  };
-  try {
-    await Promise.race([show(), interruption.promise]);
-    code = 0;
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    const expected = error instanceof NotSeen || error instanceof Interrupted;
-    console.error(`\n${expected ? error.message : error.stack}`);
-    if (error instanceof Interrupted) code = 130;
-    else for (const line of stage.diaries) console.error(`   ${line}`);
-  } finally {
-    clearTimeout(deadline);
-    await stage.close();
-  }
-  if (code === 130) return code;
-  const seen = report.summary(checkCounts[kind]);
-  console.log(`Took ${formatSeconds(performance.now() - begin)}; nothing is left behind.`);
-  return seen ? code : 1;
+  return await tell(report, {
+    show: async (within) => {
+      const image = await withStep("the image", () =>
+        makeGuestImage({ folder: stage.folder, ...options }),
+      );
+      kind = image.kind;
+      within(mostMilliseconds);
+      await new Story(report, stage, image).tell();
+    },
+    checkCount: () => checkCounts[kind],
+    diaries: () => stage.diaries,
+    close: () => stage.close(),
+  });
 }
 
 const names = ["web", "db"] as const;
@@ -96,7 +71,7 @@ class Story {
   }
 
   async tell(): Promise<void> {
-    await this.#makeNamespaces();
+    await showNamespaces(this.#report, this.#stage);
     this.#hash = await this.#hashImage();
     await this.#startWorker();
     await this.#createMachines();
@@ -110,17 +85,6 @@ class Story {
     await this.#replaceVmm();
     await this.#deleteOne();
     await this.#deleteAll();
-  }
-
-  async #makeNamespaces(): Promise<void> {
-    const report = this.#report;
-    report.step("A place of its own");
-    report.say("Namespaces: nothing of this machine's network, processes and files is touched,");
-    report.say("and whatever is in there ends with this demo.");
-    const first = await this.#stage.makeNamespaces();
-    const foreign = foreignNamespaces(first);
-    const seen = `process ${first} has its own ${foreign.join(", ")}`;
-    report.check("it is there", foreign.length === 4, seen);
   }
 
   /** Runs a command, shows it and what it printed, and goes on only when it was obeyed. */
