@@ -20,6 +20,7 @@ const roomHeights: Readonly<Record<string, number>> = {
   store: 4,
   audit: 4,
   holding: 4,
+  hardware: 3,
   network: 4,
   hypervisor: 4,
   image: 4,
@@ -28,7 +29,15 @@ const roomHeights: Readonly<Record<string, number>> = {
 };
 
 /** Beside perform.ts and perform/ of each system, the rooms that may call libc. */
-const roomsWithFfi = ["holding", "messaging", "event-loop", "network", "hypervisor", "doctor"];
+const roomsWithFfi = [
+  "holding",
+  "messaging",
+  "event-loop",
+  "network",
+  "hypervisor",
+  "hardware",
+  "doctor",
+];
 
 export interface ImportException {
   readonly from: string;

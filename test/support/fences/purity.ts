@@ -1,5 +1,5 @@
 /**
- * Files that are pure: lifecycle*.ts, protocol*.ts and units/, and whatever of src/ they import.
+ * Files that are pure: lifecycle*.ts, protocol*.ts, units/, stages/, and what of src/ they import.
  * Time and chance are arguments there, and so is everything else that the world may answer.
  */
 import { importsOf } from "./imports.ts";
@@ -23,7 +23,8 @@ const impure = new RegExp(
 );
 
 export function isPureByName(path: string): boolean {
-  return /^src\/([^/]+\/([^/]+\/)?(lifecycle|protocol)[^/]*\.ts$|units\/)/.test(path);
+  if (path.startsWith("src/units/") || path.startsWith("src/vetting/stages/")) return true;
+  return /^src\/[^/]+\/([^/]+\/)?(lifecycle|protocol)[^/]*\.ts$/.test(path);
 }
 
 /** @param files all files: a pure one makes pure what it imports */
