@@ -83,6 +83,8 @@ afterEach(() => {
 interface Looker {
   readonly seen: string;
   readonly isOpen: boolean;
+  /** Bytes typed that its socket has not taken yet. */
+  readonly queuedBytes: number;
   type(text: string): void;
   leave(): void;
 }
@@ -108,6 +110,9 @@ function look(chosen: Partial<AttachOptions> = {}) {
     },
     get isOpen() {
       return stream.isOpen;
+    },
+    get queuedBytes() {
+      return stream.queuedBytes;
     },
     type: (text) => stream.send(new TextEncoder().encode(text)),
     leave: () => stream.close(),
@@ -260,10 +265,19 @@ describe("who looks", () => {
     const { looker } = look();
     const flood = 64;
     for (let count = 0; count < flood; count++) looker.type("z".repeat(INPUT_BYTES / 4));
+    await waitFor("all of it to be sent", () => looker.queuedBytes === 0);
+    looker.leave();
+    // The end of a socket is told after all that was sent over it.
+    await waitFor("all of it to be taken", () => keeper.viewerCount === 0);
+    const { looker: other } = look();
     serial?.write("said meanwhile");
-    await waitFor("the answer", () => looker.seen.endsWith("said meanwhile"));
+    await waitFor("the answer", () => other.seen.endsWith("said meanwhile"));
     serial?.resume();
-    await waitFor("some of it", () => typed.length > 0);
+    // What is typed after it comes after it, once the queue takes something again.
+    await waitFor("what is typed later", () => {
+      other.type("!");
+      return typed.endsWith("!");
+    });
     expect(typed.length).toBeLessThan((flood * INPUT_BYTES) / 4);
     expect(keeper.isConnected).toBe(true);
   });
