@@ -132,6 +132,8 @@ const pciDeviceSchema = v.strictObject({
   subsystem_device: told,
   driver: told,
   link: linkSchema,
+  /** As it is printed beside the slot, or on the board: SMBIOS types 9 and 41. */
+  slot: told,
 });
 
 const powerSupplySchema = v.strictObject({
