@@ -134,7 +134,14 @@ export const claimAnswerSchema = v.strictObject({
   non_destructive: v.boolean(),
   expected_disks: v.array(expectedDiskSchema),
   /** Of the throughput test; null: there is none. */
-  network_test: v.nullable(v.strictObject({ host: v.string(), port: positive, key: drawnSchema })),
+  network_test: v.nullable(
+    v.strictObject({
+      host: v.pipe(v.string(), v.maxLength(255)),
+      port: positive,
+      run: positive,
+      key: drawnSchema,
+    }),
+  ),
   heartbeat_ms: positive,
   log_ms: positive,
   sensor_ms: positive,

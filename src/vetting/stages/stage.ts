@@ -48,5 +48,7 @@ export interface StageDone {
   readonly deltas: readonly Delta[];
   /** The highest that each temperature came to while it ran. */
   readonly peaks: readonly Sensor[];
+  /** Sensors and counters that had told something before, and told nothing while it ran. */
+  readonly missing: readonly { readonly key: string; readonly reason: string }[];
   readonly duration: Milliseconds;
 }
