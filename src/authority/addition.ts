@@ -2,6 +2,7 @@ import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { HttpLimits } from "../http/limits.ts";
 import type { MetricsRegistry } from "../http/metrics.ts";
 import type { Principal } from "../http/principal.ts";
+import type { Authenticated } from "../http/request-handler.ts";
 import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
@@ -16,6 +17,12 @@ import type { Bytes } from "../units/units.ts";
 export interface AuthorityAddition {
   readonly routes: readonly Route[];
   readonly streams?: readonly StreamRoute[];
+  /**
+   * Lets somebody in by a token of its own making; undefined: it is none of its own. Asked before
+   * identity is, and of programs' tokens alone.
+   * @throws ProblemError for a token of its own that does not count, or no more
+   */
+  authenticate?(token: string): Authenticated | undefined;
   /** What a host may do with the store beside what every host may: its own entries alone. */
   permits?(principal: Principal, asked: StoreRequest): boolean;
   /** Where a bucket is that hosts ask for; undefined: in the authority's own store. */

@@ -210,7 +210,9 @@ class AuthorityDaemon {
   #authenticate(credentials: { readonly kind: string; readonly token?: string }): Authenticated {
     const { kind, token = "" } = credentials;
     if (kind === "none") return { principal: { kind: "anonymous" } };
-    const { authority } = this.#parts;
+    const { authority, addition } = this.#parts;
+    const added = kind === "bearer" ? addition?.authenticate?.(token) : undefined;
+    if (added !== undefined) return added;
     const admitted = kind === "cookie" ? this.#cookies.find(token) : authority.admit(token);
     if (admitted !== undefined) return admitted;
     throw new ProblemError("unauthenticated", "This token counts for nobody, or no more", {

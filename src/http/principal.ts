@@ -20,15 +20,17 @@ export type SpecialPermission = (typeof specialPermissions)[number];
 
 /**
  * What a route asks for. `anyone` needs no credentials at all; `host` is any enrolled host, about
- * itself alone.
+ * itself alone; `run` is a host that is being vetted, about its own run alone.
  */
-export type Permission = "anyone" | "host" | Role | SpecialPermission;
+export type Permission = "anyone" | "host" | "run" | Role | SpecialPermission;
 
 /** Who calls, after the credentials were checked. */
 export type Principal =
   | { readonly kind: "anonymous" }
   /** An enrolled host, by the name that its token was made for; `session` is that of its key. */
   | { readonly kind: "host"; readonly name: string; readonly session: string }
+  /** A host that is being vetted; `session` null: by a token that is good for one claim alone. */
+  | { readonly kind: "run"; readonly run: number; readonly session: string | null }
   | {
       readonly kind: "operator";
       readonly name: string;
@@ -46,23 +48,27 @@ export function mayCall(principal: Principal, permission: Permission): boolean {
       return false;
     case "host":
       return permission === "host";
+    case "run":
+      return permission === "run";
     case "local":
       // Who is root here could read the key and the database as well.
-      return permission !== "host";
+      return permission !== "host" && permission !== "run";
     case "operator":
-      if (permission === "host") return false;
+      if (permission === "host" || permission === "run") return false;
       if (isRole(permission)) return roles.indexOf(principal.role) >= roles.indexOf(permission);
       return principal.special.includes(permission);
   }
 }
 
-/** "host web-1", "operator alice", "local uid 0", "anonymous": for logs and the audit log. */
+/** "host web-1", "run 12", "operator alice", "local uid 0": for logs and the audit log. */
 export function describePrincipal(principal: Principal): string {
   switch (principal.kind) {
     case "anonymous":
       return "anonymous";
     case "host":
       return `host ${principal.name}`;
+    case "run":
+      return `run ${principal.run}`;
     case "operator":
       return `operator ${principal.name}`;
     case "local":

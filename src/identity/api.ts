@@ -163,7 +163,7 @@ export const identityApi = {
     mutates: false,
     input: nothing,
     output: v.strictObject({
-      kind: v.picklist(["anonymous", "host", "operator", "local"]),
+      kind: v.picklist(["anonymous", "host", "run", "operator", "local"]),
       who: v.string(),
       role: v.nullable(v.picklist(roles)),
       special: v.array(v.picklist(specialPermissions)),
