@@ -28,6 +28,8 @@ export const hostViewSchema = v.strictObject({
   identity: v.nullable(hardwareIdentitySchema),
   /** false: it asked for a boot script, and nobody has taken it in. */
   enrolled: v.boolean(),
+  /** Until when it may boot into its open run; null: it may not. */
+  window_until: v.nullable(time),
   spec: v.nullable(specNameSchema),
   /** The last run that ended; it stays while the next one goes on. */
   verdict: v.nullable(
