@@ -34,7 +34,8 @@ export const resultLimits = {
   engines: 64,
   measurements: 4_096,
   deltas: 4_096,
-  /** Bytes of evidence: a kernel's log, a stack. */
+  /** Pieces of evidence, and bytes of each: a kernel's log, a stack. */
+  pieces: 64,
   evidence: 64 * 1024,
   /** Bytes of a result as JSON, its inventory and evidence with it. */
   bytes: 8 * 1024 ** 2,
@@ -107,7 +108,7 @@ export const stageReportSchema = v.strictObject({
   engines: most(engineSchema, resultLimits.engines),
   measurements: most(measurementSchema, resultLimits.measurements),
   deltas: most(deltaSchema, resultLimits.deltas),
-  evidence: most(evidenceSchema, 64),
+  evidence: most(evidenceSchema, resultLimits.pieces),
   inventory: v.optional(inventorySchema),
 });
 export type StageReport = v.InferOutput<typeof stageReportSchema>;

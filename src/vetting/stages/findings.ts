@@ -1,8 +1,37 @@
-import type { Coverage, Finding, Outcome, StageReport } from "../protocol-result.ts";
-import { resultLimits, worstOf } from "../protocol-result.ts";
+import * as v from "valibot";
+import {
+  type Coverage,
+  type Delta,
+  type Engine,
+  type Evidence,
+  type Finding,
+  type Measurement,
+  type Outcome,
+  resultLimits,
+  type StageReport,
+  worstOf,
+} from "../protocol-result.ts";
 import type { TaskEnding } from "../protocol-task.ts";
+import type { StageDone } from "./stage.ts";
 
 /** What the judges of all stages say in the same words. */
+
+/** What a judge has told so far. */
+export interface Told {
+  readonly findings: Finding[];
+  readonly coverage: Coverage[];
+  readonly engines: Engine[];
+  readonly measurements: Measurement[];
+  readonly evidence: Evidence[];
+}
+
+export const emptyTold = (): Told => ({
+  findings: [],
+  coverage: [],
+  engines: [],
+  measurements: [],
+  evidence: [],
+});
 
 /** The text, or its beginning where it is longer than a result may carry. */
 export function shortened(text: string, most: number = resultLimits.text): string {
@@ -78,6 +107,30 @@ export function unreported(
   }
 }
 
+/** A task's report; or undefined, with a finding and evidence of why there is none. */
+export function reportOf<Schema extends v.GenericSchema>(
+  schema: Schema,
+  { plan, ending }: StageDone["tasks"][number],
+  what: string,
+  told: Told,
+): v.InferOutput<Schema> | undefined {
+  const { component } = plan;
+  if (ending.kind !== "report") {
+    told.findings.push(unreported(what, component, ending));
+    if (ending.kind === "stuck") {
+      told.evidence.push({ name: "stack", component, text: ending.stack });
+    } else if (ending.kind === "died" && ending.lastWords !== "") {
+      told.evidence.push({ name: "last-output", component, text: ending.lastWords });
+    }
+    return undefined;
+  }
+  const parsed = v.safeParse(schema, ending.report);
+  if (parsed.success) return parsed.output;
+  const message = `${what} reported what is none: ${parsed.issues[0].message}`;
+  told.findings.push(finding("ERROR", "malformed-report", component, message));
+  return undefined;
+}
+
 /** A part of something in percent, never rounded up to what it is not. */
 export function percent(covered: number, total: number): string {
   return total === 0 ? "0 %" : `${Math.floor((covered / total) * 1_000) / 10} %`;
@@ -100,11 +153,55 @@ export function tooLittle(coverage: Coverage, what: string): Finding | undefined
   });
 }
 
+type Source = Delta["source"];
+
+/** What no stage may cause, and what is worth a look wherever it happens. */
+const common: Partial<Record<Source, readonly ["FAIL" | "WARN", string]>> = {
+  "machine-check": ["FAIL", "Machine checks"],
+  "memory-uncorrected": ["FAIL", "Errors of memory that nothing corrected"],
+  "memory-corrected": ["WARN", "Errors of memory that were corrected"],
+  "pcie-fatal": ["FAIL", "Fatal errors of PCI Express"],
+  "pcie-nonfatal": ["FAIL", "Errors of PCI Express that nothing corrected"],
+  "pcie-correctable": ["WARN", "Errors of PCI Express that were corrected"],
+  "kernel-log": ["WARN", "Faults of hardware that the kernel's log names"],
+};
+
+/**
+ * Counters that rose, or went back, while a stage ran.
+ * @param judgedElsewhere of these, by limits of the stage, only that one went back is said here
+ */
+export function* commonDeltas(
+  { deltas }: StageDone,
+  judgedElsewhere: readonly Source[],
+): Generator<Finding> {
+  for (const { source, component, before, after } of deltas) {
+    if (after < before) {
+      const message = `The counter ${source} went back: this host has forgotten what it counted`;
+      const details = { expected: `at least ${before}`, found: `${after}` };
+      yield finding("WARN", "counter-reset", component, message, details);
+      continue;
+    }
+    const [outcome, what] = common[source] ?? [];
+    if (outcome === undefined || after === before || judgedElsewhere.includes(source)) continue;
+    const message = `${what} while this stage ran`;
+    const details = { expected: "0", found: `${after - before}` };
+    yield finding(outcome, source, component, message, details);
+  }
+}
+
+/** Sensors and counters that fell silent: nothing of them is taken for well. */
+export function* missingSensors({ missing }: StageDone): Generator<Finding> {
+  for (const { key, reason } of missing) {
+    const message = `${key} told something before, and nothing while this stage ran: ${reason}`;
+    yield finding("WARN", "sensor-missing", key, message);
+  }
+}
+
 /** A report whose outcome is the worst of its findings, within what a result may carry. */
 export function stageReport(
   found: Omit<StageReport, "outcome" | "deltas"> & Pick<StageReport, "deltas">,
 ): StageReport {
-  const { findings, coverage, engines, measurements, deltas } = found;
+  const { findings, coverage, engines, measurements, deltas, evidence } = found;
   const outcome = worstOf(findings.map((one) => one.outcome));
   const kept = [...findings].sort((one, other) => weight(other) - weight(one));
   return {
@@ -116,6 +213,9 @@ export function stageReport(
     engines: engines.slice(0, resultLimits.engines),
     measurements: measurements.slice(0, resultLimits.measurements),
     deltas: deltas.slice(0, resultLimits.deltas),
+    evidence: evidence
+      .slice(0, resultLimits.pieces)
+      .map((piece) => ({ ...piece, text: shortened(piece.text, resultLimits.evidence) })),
   };
 }
 
