@@ -15,8 +15,8 @@ import { resultLimits } from "./protocol-result.ts";
 export const taskLimits = {
   /** Bytes of one line, in either direction. */
   lineBytes: resultLimits.bytes,
-  /** Children at the same time. */
-  children: 64,
+  /** Children at the same time: one for each processor; each has 3 MB of its own, 6 MB in all. */
+  children: 512,
   /** Bytes of standard error that are kept, the last ones. */
   errorBytes: 16 * 1024,
 } as const;
