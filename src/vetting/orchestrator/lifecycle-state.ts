@@ -95,7 +95,13 @@ export type Failure =
   | { readonly kind: "stage"; readonly stage: Stage }
   | { readonly kind: "rules" }
   /** Another machine, or another part of it, came with a token of this run. */
-  | { readonly kind: "identity"; readonly claimed: HardwareIdentity; readonly from: RunState };
+  | {
+      readonly kind: "identity";
+      readonly claimed: HardwareIdentity;
+      /** Where the run was, and why it held there already. */
+      readonly from: RunState;
+      readonly before: Failure | null;
+    };
 
 /** All of a run that is decided by; it is kept as it stands. */
 export interface Run {
@@ -108,6 +114,7 @@ export interface Run {
   readonly state: RunState;
   /** Of a lost one: where it goes on when it speaks. */
   readonly lostIn: RunState | null;
+  /** Why it holds; of one that is tried again, until the agent has begun to. */
   readonly failure: Failure | null;
   readonly reason: string;
   readonly verdict: Verdict | null;
