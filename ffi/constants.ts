@@ -276,6 +276,7 @@ export const LINUX_REBOOT_CMD_POWER_OFF = 0x4321_fedc;
 export const LINUX_REBOOT_CMD_KEXEC = 0x4558_4543;
 
 // <linux/prctl.h>
+export const PR_SET_PDEATHSIG = 1;
 export const PR_SET_KEEPCAPS = 8;
 export const PR_CAPBSET_DROP = 24;
 export const PR_SET_NO_NEW_PRIVS = 38;

@@ -9,6 +9,7 @@ import {
   PR_CAPBSET_DROP,
   PR_SET_KEEPCAPS,
   PR_SET_NO_NEW_PRIVS,
+  PR_SET_PDEATHSIG,
   PRIO_PROCESS,
   RLIMIT_NOFILE,
   SCHED_OTHER,
@@ -183,6 +184,14 @@ export function becomeUser(identity: { user: number; group: number; groups: read
   check("setgroups", libc.syscall(SYS_setgroups, groups.length, list.address, 0, 0, 0, 0));
   check("setresgid", three(SYS_setresgid, group));
   check("setresuid", three(SYS_setresuid, user));
+}
+
+/**
+ * The kernel sends this process the signal when the thread that started it ends; kept over an exec,
+ * and not inherited: prctl(2), PR_SET_PDEATHSIG. A parent that is gone already sends none.
+ */
+export function endWithParent(signal: number): void {
+  check("prctl", libc.prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0), "PR_SET_PDEATHSIG");
 }
 
 /** No exec may give this process more than it has: prctl(2), PR_SET_NO_NEW_PRIVS. */

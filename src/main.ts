@@ -18,6 +18,11 @@ if (!Bun.isMainThread) {
 } else if (process.argv[2] === "--confine") {
   const { runConfiner } = await import("./vm/confiner.ts");
   process.exit(runConfiner());
+} else if (process.argv[2] === "--vetting-task") {
+  // It blocks in what it does to the hardware, and dies without a word where it must.
+  const { runTaskChild } = await import("./vetting/perform/task-child.ts");
+  const { tasks } = await import("./vetting/perform/tasks/index.ts");
+  process.exit(await runTaskChild(tasks));
 } else {
   const { provideWorkerFactory } = await import("./event-loop/worker-factory.ts");
   provideWorkerFactory(() => new Worker(Bun.main));

@@ -68,6 +68,11 @@ export const exceptions: readonly ImportException[] = [
     to: "src/vm/confiner.ts",
     reason: "it stands in the path of every start of a VMM, as the launcher does",
   },
+  ...["task-child.ts", "tasks/index.ts"].map((to) => ({
+    from: "src/main.ts",
+    to: `src/vetting/perform/${to}`,
+    reason: "a child that tests hardware is one effect: no command line is loaded for it",
+  })),
   {
     from: "src/vm/confiner.ts",
     to: "ffi/",
