@@ -1,5 +1,5 @@
 import { formatMacAddress, parseMacAddress } from "../subnet.ts";
-import { addressBytes, formatAddress, MAC_SIZE } from "./address.ts";
+import { addressBytes, formatAddress, MAC_SIZE, NO_ADDRESS } from "./address.ts";
 import { LONGEST_PACKET } from "./limits.ts";
 import { optionCodes, type Parsed, readOptions, refuse, writeOptions } from "./options.ts";
 
@@ -34,6 +34,10 @@ export interface DhcpMessage {
   readonly clientAddress: string;
   /** yiaddr */
   readonly yourAddress: string;
+  /** siaddr: where the boot file is. Written, and not read: no client says it. */
+  readonly nextServer?: string;
+  /** The field `file`, as ASCII of at most 127 bytes; written, and not read. */
+  readonly bootFile?: string;
   /** giaddr: of a relay, which there is none of on a bridge. */
   readonly relayAddress: string;
   /** chaddr: "52:54:00:…" */
@@ -51,6 +55,7 @@ const layout = {
   flags: 10,
   clientAddress: 12,
   yourAddress: 16,
+  nextServer: 20,
   relayAddress: 24,
   hardwareAddress: 28,
   serverName: 44,
@@ -130,6 +135,8 @@ export function encodeMessage(
   bytes.set(addressBytes(message.clientAddress), layout.clientAddress);
   bytes.set(addressBytes(message.yourAddress), layout.yourAddress);
   bytes.set(addressBytes(message.relayAddress), layout.relayAddress);
+  bytes.set(addressBytes(message.nextServer ?? NO_ADDRESS), layout.nextServer);
+  bytes.set(bootFileBytes(message.bootFile ?? ""), layout.file);
   bytes.set(card, layout.hardwareAddress);
   view.setUint32(layout.magic, MAGIC, false);
   const type = Uint8Array.of(messageTypes[message.type]);
@@ -138,4 +145,11 @@ export function encodeMessage(
     ...[...message.options].filter(([code]) => code !== optionCodes.messageType),
   ]);
   return bytes.slice(0, Math.max(size.least, layout.options + used));
+}
+
+/** @throws RangeError when it does not fit before the field's ending zero */
+function bootFileBytes(name: string): Uint8Array {
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length < layout.magic - layout.file) return bytes;
+  throw new RangeError(`No room for the boot file ${name}`);
 }

@@ -25,6 +25,7 @@ const roomHeights: Readonly<Record<string, number>> = {
   hypervisor: 4,
   image: 4,
   identity: 5,
+  "network-boot": 5,
   artifact: 6,
 };
 
@@ -36,6 +37,7 @@ const roomsWithFfi = [
   "network",
   "hypervisor",
   "hardware",
+  "network-boot",
   "doctor",
 ];
 
