@@ -107,14 +107,16 @@ export interface SocketRecord {
   readonly cores: number | null;
   readonly threads: number | null;
   readonly mostMhz: number | null;
-  /** "disabled by the user", "disabled by the firmware: POST error"; null: it is in use. */
+  /** One of those below; null: it is in use. */
   readonly disabled: string | null;
 }
 
 const CENTRAL_PROCESSOR = 3;
+export const DISABLED_BY_SETUP = "disabled in the firmware's setup";
+export const DISABLED_BY_SELF_TEST = "disabled by the firmware after an error of its self-test";
 const disabledStates: Readonly<Record<number, string>> = {
-  2: "disabled by the user in the firmware's setup",
-  3: "disabled by the firmware after an error of its self-test",
+  2: DISABLED_BY_SETUP,
+  3: DISABLED_BY_SELF_TEST,
 };
 
 export function readSockets(table: SmbiosTable): SocketRecord[] {

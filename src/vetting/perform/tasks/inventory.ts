@@ -1,13 +1,16 @@
-import * as v from "valibot";
 import { HostTree } from "../../../hardware/host-tree.ts";
-import { inventorySchema } from "../../../hardware/inventory.ts";
 import { readInventory } from "../../../hardware/read-inventory.ts";
+import {
+  INVENTORY_TASK,
+  inventoryInputSchema,
+  inventoryReportSchema,
+} from "../../tasks/inventory.ts";
 import { defineTask } from "../task.ts";
 
-/** What the host is made of. `root` is another folder than `/` in tests alone. */
+/** What the host is made of. */
 export const inventoryTask = defineTask({
-  name: "inventory",
-  input: v.strictObject({ root: v.optional(v.string(), "/") }),
-  report: inventorySchema,
+  name: INVENTORY_TASK,
+  input: inventoryInputSchema,
+  report: inventoryReportSchema,
   run: ({ root }) => readInventory(new HostTree(root)),
 });
