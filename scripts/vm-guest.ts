@@ -5,23 +5,17 @@
  *
  *   bun scripts/vm-guest.ts FOLDER      writes FOLDER/vmlinuz and FOLDER/initramfs
  */
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  writeFileSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { writeImage } from "../test/support/guest/image.ts";
-import { runCommand } from "./command.ts";
-import { openDebianArchive } from "./guest-kernel/debian-archive.ts";
-import { cacheFolder, repositoryRoot } from "./setup.ts";
-import { readWords, runScript, ScriptError, withStep } from "./terminal.ts";
-
-const suite = "bookworm";
+import {
+  dependenciesOf,
+  fetchKernelWithModules,
+  findModules,
+  readModule,
+} from "./guest-kernel/debian-modules.ts";
+import { repositoryRoot } from "./setup.ts";
+import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 /** What the guest is about; a kernel may have some of them built in. */
 const wantedModules = ["virtio_pci", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk"];
@@ -54,11 +48,11 @@ export async function makeVmGuest(options: {
     });
   }
   const { folder, program } = options;
-  const fetched = await fetchCloudKernel();
-  const modules = await readModules(fetched, folder);
+  const fetched = await fetchKernelWithModules({ suite: "bookworm", flavour: "cloud-amd64" });
+  const modules = readModules(fetched.modules, folder);
   const kernel = join(folder, "vmlinuz");
   const initramfs = join(folder, "initramfs");
-  copyFileSync(join(fetched, "vmlinuz"), kernel);
+  copyFileSync(fetched.kernel, kernel);
   const places = modules.map((path) => [`/modules/${basename(path)}`, path] as const);
   writeImage(initramfs, {
     programs: {
@@ -73,8 +67,7 @@ export async function makeVmGuest(options: {
     },
     init,
   });
-  const release = readFileSync(join(fetched, "release"), "utf8");
-  return { kernel, initramfs, release };
+  return { kernel, initramfs, release: fetched.release };
 }
 
 /** The first process. The shell at its end is the console's; with it the guest would end. */
@@ -118,72 +111,25 @@ esac
 `;
 
 /**
- * Debian's cloud kernel of the newest point release with all its modules, unpacked and not
- * installed. Fetched once into .cache/; delete the folder there to fetch a newer one.
- * @returns the folder with vmlinuz, release and modules
- */
-async function fetchCloudKernel(): Promise<string> {
-  const folder = cacheFolder(`vm-guest-kernel-${suite}`);
-  const stamp = join(folder, "release");
-  if (existsSync(stamp)) return folder;
-  await withStep(`cloud kernel of Debian ${suite}`, async ({ say }) => {
-    say("lists of packages");
-    const archive = await openDebianArchive(suite, join(folder, "apt"));
-    const shown = await archive.query(["show", "linux-image-cloud-amd64"]);
-    const [, release] = /^Depends:.*\blinux-image-(\d[^\s,]*-cloud-amd64)/m.exec(shown) ?? [];
-    if (release === undefined) {
-      throw new ScriptError(`linux-image-cloud-amd64 of ${suite} names no kernel:\n${shown}`, {
-        exitCode: 1,
-      });
-    }
-    say(`linux-image-${release}`);
-    const [file = ""] = await archive.download([`linux-image-${release}`], folder);
-    await runCommand(["dpkg-deb", "-x", file, join(folder, "tree")]);
-    renameSync(join(folder, "tree", "boot", `vmlinuz-${release}`), join(folder, "vmlinuz"));
-    renameSync(join(folder, "tree", "lib", "modules", release), join(folder, "modules"));
-    await runCommand(["rm", "-r", "apt", "tree", file], { workingDirectory: folder });
-    writeFileSync(`${stamp}.new`, release);
-    renameSync(`${stamp}.new`, stamp);
-  });
-  return folder;
-}
-
-/**
  * The modules that the guest is about, with what they depend on before them, unpacked.
  * @returns paths, in the order in which they go in; without what is built in
  */
-async function readModules(fetched: string, folder: string): Promise<string[]> {
-  const found = new Map<string, string>();
-  const root = join(fetched, "modules", "kernel");
-  for (const name of readdirSync(root, { recursive: true, encoding: "utf8" })) {
-    const [, module] = /([^/]+)\.ko(?:\.xz)?$/.exec(name) ?? [];
-    if (module !== undefined) found.set(module.replaceAll("-", "_"), join(root, name));
-  }
+function readModules(modules: string, folder: string): string[] {
+  const found = findModules(modules);
   const unpacked = join(folder, "modules");
   mkdirSync(unpacked, { recursive: true });
   const ordered = new Map<string, string>();
-  const add = async (module: string): Promise<void> => {
+  const add = (module: string): void => {
     const source = found.get(module);
     if (source === undefined || ordered.has(module)) return;
     const path = join(unpacked, `${module}.ko`);
-    if (source.endsWith(".xz")) {
-      await runCommand(["sh", "-c", 'xz -dc "$1" > "$2"', "unpack", source, path]);
-    } else copyFileSync(source, path);
-    for (const needed of dependenciesOf(readFileSync(path))) await add(needed);
+    const bytes = readModule(source);
+    writeFileSync(path, bytes);
+    for (const needed of dependenciesOf(bytes)) add(needed);
     ordered.set(module, path);
   };
-  for (const module of wantedModules) await add(module);
+  for (const module of wantedModules) add(module);
   return [...ordered.values()];
-}
-
-/** The names in "depends=" of the section .modinfo, which ends with a zero byte: modinfo(8). */
-export function dependenciesOf(module: Uint8Array): string[] {
-  const text = Buffer.from(module).toString("latin1");
-  const start = text.indexOf("\0depends=");
-  if (start < 0) return [];
-  const begin = start + "\0depends=".length;
-  const names = text.slice(begin, text.indexOf("\0", begin)).split(",");
-  return names.filter((name) => name !== "").map((name) => name.replaceAll("-", "_"));
 }
 
 async function main(): Promise<number> {

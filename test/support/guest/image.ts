@@ -1,8 +1,8 @@
 /** What a guest boots into: programs of this machine with their libraries, and files of a test. */
 import { closeSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
+import { type ArchiveEntry, packArchive } from "../../../scripts/guest/initramfs.ts";
 import { librariesOf } from "../../../scripts/guest/programs.ts";
-import { type ArchiveEntry, packArchive } from "./archive.ts";
 
 export interface ImageContent {
   /** Paths in the guest → files of this machine; the libraries they are linked with come along. */

@@ -1,9 +1,9 @@
 /** What guests are made of: the archive of their files, and where their kernels come from. */
 import { describe, expect, test } from "bun:test";
+import { type ArchiveEntry, packArchive } from "../../../scripts/guest/initramfs.ts";
 import { findDebianMirror } from "../../../scripts/guest-kernel/debian-archive.ts";
 import { parseOptions, readNamedKernel } from "../../../scripts/guest-kernel/kernel-image.ts";
 import { type CaseResult, readCases, writeCase } from "../../machine/guest/story.ts";
-import { type ArchiveEntry, packArchive } from "../../support/guest/archive.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 
 const text = (content: string) => new TextEncoder().encode(content);
