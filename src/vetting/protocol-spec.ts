@@ -32,7 +32,8 @@ export const specNameSchema = v.pipe(
 /**
  * A place of the inventory: words with dots, `[KEY]` for the element of a list that has this key
  * (disks: serial; memory.slots, power_supplies: locator; network: mac; processors: socket;
- * graphics: pci; pci: address), `[*]` for each of them, `.count` for how many there are.
+ * graphics: pci; pci: address), `[*]` for each of them, `[WORD="TEXT"]` for each that has this,
+ * `.count` for how many there are. The grammar stands in spec/path.ts.
  */
 const pathSchema = v.pipe(v.string(), v.minLength(1), v.maxLength(specLimits.path));
 const scalar = v.union([text, v.number(), v.boolean()]);

@@ -1,5 +1,5 @@
 /**
- * Files that are pure: lifecycle*.ts, protocol*.ts, units/, stages/, and what of src/ they import.
+ * Files that are pure: lifecycle*.ts, protocol*.ts, the folders below, and what they import.
  * Time and chance are arguments there, and so is everything else that the world may answer.
  */
 import { importsOf } from "./imports.ts";
@@ -22,8 +22,15 @@ const impure = new RegExp(
   "g",
 );
 
+const pureFolders = [
+  "src/units/",
+  "src/vetting/stages/",
+  "src/vetting/spec/",
+  "src/vetting/report/",
+];
+
 export function isPureByName(path: string): boolean {
-  if (path.startsWith("src/units/") || path.startsWith("src/vetting/stages/")) return true;
+  if (pureFolders.some((folder) => path.startsWith(folder))) return true;
   return /^src\/[^/]+\/([^/]+\/)?(lifecycle|protocol)[^/]*\.ts$/.test(path);
 }
 
