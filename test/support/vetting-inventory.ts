@@ -112,6 +112,7 @@ export function exampleInventory(): Inventory {
         subsystem_device: null,
         driver: null,
         link: noLink,
+        slot: null,
       },
       {
         address: "0000:01:00.0",
@@ -122,6 +123,7 @@ export function exampleInventory(): Inventory {
         subsystem_device: "aa8b",
         driver: "nvme",
         link: { width: 4, width_most: 4, speed: 16, speed_most: 16 },
+        slot: "M.2 1",
       },
     ],
     power_supplies: [1, 2].map((index) => ({

@@ -94,7 +94,7 @@ describe("a spec learned from a host", () => {
 
 /** Facts that a spec is not about: they differ from one boot, or from one machine, to the next. */
 const ofThisBoot =
-  /^(kernel|unseen)|usable_bytes$|\.(name|carrier|duplex|source|bank|class|driver|pci)$/;
+  /^(kernel|unseen)|usable_bytes$|\.(name|carrier|duplex|source|bank|class|driver|pci|slot)$/;
 const ofThisMachine = /\.(serial|uuid|asset_tag|wwn|mac)$/;
 /** A speed that rises is as good. */
 const mayRise = /\.link\.speed$/;
