@@ -38,6 +38,16 @@ const signatures = {
   ioctl: { args: [int, long, address], returns: int },
   eventfd: { args: [int, int], returns: int },
 
+  mmap: { args: [address, long, int, int, int, long], returns: long },
+  munmap: { args: [address, long], returns: int },
+  madvise: { args: [address, long, int], returns: int },
+  mlock: { args: [address, long], returns: int },
+  memcpy: { args: [address, address, long], returns: address },
+  memcmp: { args: [address, address, long], returns: int },
+  memset: { args: [address, int, long], returns: address },
+  sched_getcpu: { args: [], returns: int },
+  sched_setaffinity: { args: [int, long, address], returns: int },
+
   epoll_create1: { args: [int], returns: int },
   epoll_ctl: { args: [int, int, int, address], returns: int },
   epoll_wait: { args: [int, address, int, int], returns: int },

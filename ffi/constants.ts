@@ -29,6 +29,7 @@ const differing = {
     SYS_io_getevents: 208,
     SYS_io_submit: 209,
     SYS_reboot: 169,
+    SYS_mbind: 237,
     SYS_sync: 162,
     SYS_kexec_file_load: 320,
   },
@@ -50,6 +51,7 @@ const differing = {
     SYS_io_submit: 2,
     SYS_io_getevents: 4,
     SYS_reboot: 142,
+    SYS_mbind: 235,
     SYS_sync: 81,
     SYS_kexec_file_load: 294,
   },
@@ -155,6 +157,7 @@ export const SYS_io_destroy = differing[architecture].SYS_io_destroy;
 export const SYS_io_submit = differing[architecture].SYS_io_submit;
 export const SYS_io_getevents = differing[architecture].SYS_io_getevents;
 export const SYS_reboot = differing[architecture].SYS_reboot;
+export const SYS_mbind = differing[architecture].SYS_mbind;
 export const SYS_sync = differing[architecture].SYS_sync;
 export const SYS_kexec_file_load = differing[architecture].SYS_kexec_file_load;
 // <linux/aio_abi.h>
@@ -220,6 +223,12 @@ export const TP_STATUS_CSUMNOTREADY = 8;
 export const ETH_P_IP = 0x0800;
 export const ETH_P_ALL = 0x0003;
 export const SIOCGIFINDEX = 0x8933;
+export const SIOCETHTOOL = 0x8946;
+
+// <linux/ethtool.h>
+export const ETHTOOL_GSET = 1;
+export const DUPLEX_HALF = 0;
+export const DUPLEX_FULL = 1;
 
 // <spawn.h>, equal in glibc and musl
 export const POSIX_SPAWN_SETSIGDEF = 0x04;
@@ -235,7 +244,20 @@ export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;
 export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
+export const CLOCK_THREAD_CPUTIME_ID = 3;
 export const CLOCK_BOOTTIME = 7;
+
+// <sys/mman.h>
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_PRIVATE = 2;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_NORESERVE = 0x4000;
+export const MADV_HUGEPAGE = 14;
+export const MADV_DONTDUMP = 16;
+
+// <linux/mempolicy.h>
+export const MPOL_BIND = 2;
 
 // <linux/mount.h>: the attributes are of Linux 5.12.
 export const MS_NOSUID = 2;
@@ -320,6 +342,7 @@ export const NLA_F_NET_BYTEORDER = 0x4000;
 // <linux/rtnetlink.h>
 export const RTNLGRP_LINK = 1;
 export const RTNLGRP_IPV4_IFADDR = 5;
+export const RTNLGRP_IPV6_IFADDR = 9;
 export const RTM_NEWLINK = 16;
 export const RTM_DELLINK = 17;
 export const RTM_GETLINK = 18;
@@ -351,6 +374,8 @@ export const IFLA_IFALIAS = 20;
 export const IFLA_STATS64 = 23;
 export const IFLA_AF_SPEC = 26;
 export const IFLA_EXT_MASK = 29;
+export const IFLA_CARRIER = 33;
+export const IFLA_CARRIER_CHANGES = 35;
 export const IFLA_INFO_KIND = 1;
 export const IFLA_INFO_DATA = 2;
 export const IFLA_INFO_SLAVE_KIND = 4;
@@ -381,6 +406,8 @@ export const BRIDGE_VLAN_INFO_UNTAGGED = 4;
 export const IFA_ADDRESS = 1;
 export const IFA_LOCAL = 2;
 export const IFA_BROADCAST = 4;
+export const IFA_FLAGS = 8;
+export const IFA_F_TENTATIVE = 0x40;
 
 // <linux/if_tun.h>
 export const TUNSETIFF = 0x4004_54ca;

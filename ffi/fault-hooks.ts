@@ -28,6 +28,29 @@ export function faultKernelSocket(): string | undefined {
   return undefined;
 }
 
+/** How many bits a test of memory is to flip, and where. */
+export interface MemoryFlips {
+  readonly count: number;
+  readonly seed: number;
+}
+
+/** What a fault test asked for (HOSTLER_MEMORY_FLIPS=COUNT@SEED); undefined: none. */
+export function memoryFlips(): MemoryFlips | undefined {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    const [count, seed] = (process.env["HOSTLER_MEMORY_FLIPS"] ?? "").split("@").map(Number);
+    return count && seed !== undefined ? { count, seed } : undefined;
+  }
+  return undefined;
+}
+
+/** The kind of work whose answer a fault test wants wrong, once (HOSTLER_WRONG_ANSWER). */
+export function wrongAnswer(): string | undefined {
+  if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
+    return process.env["HOSTLER_WRONG_ANSWER"];
+  }
+  return undefined;
+}
+
 /** NAME=value of these, for a process that is started without an environment; no kill point. */
 export function faultVariables(): string[] {
   if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {

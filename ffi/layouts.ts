@@ -28,7 +28,7 @@ export function layoutsOf(of: Architecture) {
     /** ip(7) */
     sockaddr_in: { size: 16, sin_family: 0, sin_port: 2, sin_addr: 4 },
     /** ipv6(7) */
-    sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_addr: 8 },
+    sockaddr_in6: { size: 28, sin6_family: 0, sin6_port: 2, sin6_addr: 8, sin6_scope_id: 24 },
     /** vsock(7) */
     sockaddr_vm: { size: 16, svm_family: 0, svm_port: 4, svm_cid: 8 },
     /** sendmsg(2) */
@@ -59,7 +59,9 @@ export function layoutsOf(of: Architecture) {
     /** What comes beside a packet where PACKET_AUXDATA is on: packet(7). */
     tpacket_auxdata: { size: 20, tp_status: 0 },
     /** netdevice(7) */
-    ifreq: { size: 40, ifr_name: 0, ifr_ifindex: 16, ifr_flags: 16 },
+    ifreq: { size: 40, ifr_name: 0, ifr_ifindex: 16, ifr_flags: 16, ifr_data: 16 },
+    /** include/uapi/linux/ethtool.h: what ETHTOOL_GSET fills; the speed is in two parts. */
+    ethtool_cmd: { size: 44, cmd: 0, speed: 12, duplex: 14, speed_hi: 28 },
     /** include/uapi/linux/filter.h: one instruction, and a program. */
     sock_filter: { size: 8, code: 0, jt: 2, jf: 3, k: 4 },
     sock_fprog: { size: 16, len: 0, filter: 8 },
@@ -113,8 +115,22 @@ export function layoutsOf(of: Architecture) {
       tx_packets: 8,
       rx_bytes: 16,
       tx_bytes: 24,
+      rx_errors: 32,
+      tx_errors: 40,
       rx_dropped: 48,
       tx_dropped: 56,
+      collisions: 72,
+      rx_length_errors: 80,
+      rx_over_errors: 88,
+      rx_crc_errors: 96,
+      rx_frame_errors: 104,
+      rx_fifo_errors: 112,
+      rx_missed_errors: 120,
+      tx_aborted_errors: 128,
+      tx_carrier_errors: 136,
+      tx_fifo_errors: 144,
+      tx_heartbeat_errors: 152,
+      tx_window_errors: 160,
     },
     /** include/uapi/linux/if_bridge.h */
     bridge_vlan_info: { size: 4, flags: 0, vid: 2 },

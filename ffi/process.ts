@@ -3,6 +3,7 @@ import {
   CLOCK_BOOTTIME,
   CLOCK_MONOTONIC,
   CLOCK_REALTIME,
+  CLOCK_THREAD_CPUTIME_ID,
   PR_CAP_AMBIENT,
   PR_CAP_AMBIENT_CLEAR_ALL,
   PR_CAP_AMBIENT_RAISE,
@@ -104,6 +105,11 @@ const timespec = new NativeMemory(layouts.timespec.size);
 /** CLOCK_MONOTONIC in nanoseconds: clock_gettime(2). Exact for 104 days of uptime. */
 export function monotonicNanoseconds(): number {
   return nanosecondsOf(CLOCK_MONOTONIC);
+}
+
+/** What this thread has had of a processor, in nanoseconds: clock_gettime(2). */
+export function threadNanoseconds(): number {
+  return nanosecondsOf(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /** CLOCK_BOOTTIME in nanoseconds: it goes on while the host is suspended. */

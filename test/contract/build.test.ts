@@ -17,6 +17,8 @@ const hookNames = [
   "HOSTLER_KILL_ONCE",
   "HOSTLER_ABSENT",
   "HOSTLER_LIVE_UPDATE_KERNEL",
+  "HOSTLER_MEMORY_FLIPS",
+  "HOSTLER_WRONG_ANSWER",
 ];
 
 describe("fault hooks", () => {

@@ -9,6 +9,7 @@
 #include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/ethtool.h>
 #include <linux/fs.h>
 #include <linux/filter.h>
 #include <linux/if_ether.h>
@@ -16,6 +17,7 @@
 #include <linux/kexec.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
+#include <linux/mempolicy.h>
 #include <linux/mount.h>
 #include <linux/nsfs.h>
 #include <linux/reboot.h>
@@ -34,6 +36,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -208,6 +211,20 @@ static void network_structures(void) {
   FIELD(struct rtnl_link_stats64, tx_bytes);
   FIELD(struct rtnl_link_stats64, rx_dropped);
   FIELD(struct rtnl_link_stats64, tx_dropped);
+  FIELD(struct rtnl_link_stats64, collisions);
+  FIELD(struct rtnl_link_stats64, rx_errors);
+  FIELD(struct rtnl_link_stats64, tx_errors);
+  FIELD(struct rtnl_link_stats64, rx_length_errors);
+  FIELD(struct rtnl_link_stats64, rx_over_errors);
+  FIELD(struct rtnl_link_stats64, rx_crc_errors);
+  FIELD(struct rtnl_link_stats64, rx_frame_errors);
+  FIELD(struct rtnl_link_stats64, rx_fifo_errors);
+  FIELD(struct rtnl_link_stats64, rx_missed_errors);
+  FIELD(struct rtnl_link_stats64, tx_aborted_errors);
+  FIELD(struct rtnl_link_stats64, tx_carrier_errors);
+  FIELD(struct rtnl_link_stats64, tx_fifo_errors);
+  FIELD(struct rtnl_link_stats64, tx_heartbeat_errors);
+  FIELD(struct rtnl_link_stats64, tx_window_errors);
   CLOSE();
   STRUCTURE(bridge_vlan_info, struct bridge_vlan_info);
   FIELD(struct bridge_vlan_info, flags);
@@ -260,6 +277,7 @@ static void structures(void) {
   FIELD(struct sockaddr_in6, sin6_family);
   FIELD(struct sockaddr_in6, sin6_port);
   FIELD(struct sockaddr_in6, sin6_addr);
+  FIELD(struct sockaddr_in6, sin6_scope_id);
   CLOSE();
   STRUCTURE(sockaddr_vm, struct sockaddr_vm);
   FIELD(struct sockaddr_vm, svm_family);
@@ -304,6 +322,13 @@ static void structures(void) {
   FIELD(struct ifreq, ifr_name);
   FIELD(struct ifreq, ifr_ifindex);
   FIELD(struct ifreq, ifr_flags);
+  FIELD(struct ifreq, ifr_data);
+  CLOSE();
+  STRUCTURE(ethtool_cmd, struct ethtool_cmd);
+  FIELD(struct ethtool_cmd, cmd);
+  FIELD(struct ethtool_cmd, speed);
+  FIELD(struct ethtool_cmd, duplex);
+  FIELD(struct ethtool_cmd, speed_hi);
   CLOSE();
   STRUCTURE(sock_filter, struct sock_filter);
   FIELD(struct sock_filter, code);
@@ -417,6 +442,7 @@ static void network_numbers(void) {
   NUMBER(NLA_F_NET_BYTEORDER);
   NUMBER(RTNLGRP_LINK);
   NUMBER(RTNLGRP_IPV4_IFADDR);
+  NUMBER(RTNLGRP_IPV6_IFADDR);
   NUMBER(RTM_NEWLINK);
   NUMBER(RTM_DELLINK);
   NUMBER(RTM_GETLINK);
@@ -444,6 +470,8 @@ static void network_numbers(void) {
   NUMBER(IFLA_STATS64);
   NUMBER(IFLA_AF_SPEC);
   NUMBER(IFLA_EXT_MASK);
+  NUMBER(IFLA_CARRIER);
+  NUMBER(IFLA_CARRIER_CHANGES);
   NUMBER(IFLA_INFO_KIND);
   NUMBER(IFLA_INFO_DATA);
   NUMBER(IFLA_INFO_SLAVE_KIND);
@@ -470,6 +498,8 @@ static void network_numbers(void) {
   NUMBER(IFA_ADDRESS);
   NUMBER(IFA_LOCAL);
   NUMBER(IFA_BROADCAST);
+  NUMBER(IFA_FLAGS);
+  NUMBER(IFA_F_TENTATIVE);
   NUMBER(TUNSETIFF);
   NUMBER(TUNSETPERSIST);
   NUMBER(TUNSETOWNER);
@@ -671,6 +701,7 @@ static void numbers(void) {
   NUMBER(SYS_io_getevents);
   NUMBER(SYS_reboot);
   NUMBER(SYS_sync);
+  NUMBER(SYS_mbind);
   NUMBER(SYS_kexec_file_load);
   NUMBER(IOCB_CMD_POLL);
   NUMBER(IOCB_FLAG_RESFD);
@@ -720,6 +751,10 @@ static void numbers(void) {
   NUMBER(ETH_P_IP);
   NUMBER(ETH_P_ALL);
   NUMBER(SIOCGIFINDEX);
+  NUMBER(SIOCETHTOOL);
+  NUMBER(ETHTOOL_GSET);
+  NUMBER(DUPLEX_HALF);
+  NUMBER(DUPLEX_FULL);
   NUMBER(POSIX_SPAWN_SETSIGDEF);
   NUMBER(POSIX_SPAWN_SETSIGMASK);
   NUMBER(POSIX_SPAWN_SETSCHEDULER);
@@ -733,6 +768,15 @@ static void numbers(void) {
   NUMBER(CLOCK_MONOTONIC);
   NUMBER(CLOCK_BOOTTIME);
   NUMBER(PR_SET_PDEATHSIG);
+  NUMBER(CLOCK_THREAD_CPUTIME_ID);
+  NUMBER(PROT_READ);
+  NUMBER(PROT_WRITE);
+  NUMBER(MAP_PRIVATE);
+  NUMBER(MAP_ANONYMOUS);
+  NUMBER(MAP_NORESERVE);
+  NUMBER(MADV_HUGEPAGE);
+  NUMBER(MADV_DONTDUMP);
+  NUMBER(MPOL_BIND);
   NUMBER(PR_SET_KEEPCAPS);
   NUMBER(PR_CAPBSET_DROP);
   NUMBER(PR_SET_NO_NEW_PRIVS);

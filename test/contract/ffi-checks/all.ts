@@ -4,6 +4,7 @@ import { descriptorChecks } from "./descriptors.ts";
 import { errorChecks } from "./errors.ts";
 import { layoutChecks } from "./layouts.ts";
 import { liveUpdateChecks } from "./live-update.ts";
+import { mappedMemoryChecks } from "./mapped-memory.ts";
 import { processChecks } from "./processes.ts";
 import { socketChecks } from "./sockets.ts";
 import { spawnChecks } from "./spawning.ts";
@@ -16,6 +17,7 @@ export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
   sockets: socketChecks,
   datagrams: datagramChecks,
   spawning: spawnChecks,
+  mappedMemory: mappedMemoryChecks,
   processes: processChecks,
   liveUpdates: liveUpdateChecks,
 };
