@@ -274,7 +274,7 @@ function judge(draft: RunDraft, { stage, cancelled, report }: Input<"result">): 
     return;
   }
   if (stage === "Inventory") validate(draft, report);
-  else draft.advance(draft.run.state);
+  else draft.advance(stateOf(stage));
 }
 
 /** SpecValidate resolves inside of the answer to Inventory's result. */

@@ -1,7 +1,7 @@
 import type { Directive, RunState } from "../protocol.ts";
 import type { RunEvent, Verdict } from "../protocol-operator.ts";
 import { type Stage, type StageReport, stages } from "../protocol-result.ts";
-import { isFailure, isSettled, path, stageOf } from "./lifecycle-path.ts";
+import { isFailure, isSettled, type PathState, path, stageOf } from "./lifecycle-path.ts";
 import {
   type Failure,
   type Run,
@@ -131,8 +131,8 @@ export class RunDraft {
   }
 
   /** Goes on after a state of the path; stages that the spec leaves out are skipped by name. */
-  advance(after: RunState): void {
-    const rest = path.slice(path.findIndex((state) => state === after) + 1);
+  advance(after: PathState): void {
+    const rest = path.slice(path.indexOf(after) + 1);
     for (const state of rest) {
       const stage = stageOf(state);
       if (stage === undefined || this.context.spec.stages[stage].enabled) {
