@@ -68,6 +68,10 @@ export const root: Command = defineCommand({
       description: "Replace this program on many hosts, without stranding one",
       load: async () => (await import("../fleet/command.ts")).fleetCommand,
     },
+    vetting: {
+      description: "Have a host prove its hardware before it serves",
+      load: async () => (await import("../vetting/command.ts")).vettingCommand,
+    },
     completions: {
       description: "Print what a shell needs to complete commands, flags and names of processes",
       load: async () => (await import("./completions.ts")).completionsCommand(root),

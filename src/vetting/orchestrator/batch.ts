@@ -28,12 +28,18 @@ export interface BatchOptions {
  */
 export class BatchWriter {
   readonly #options: BatchOptions;
+  readonly #commits = { done: 0, failed: 0 };
   #changes: Change[] = [];
   #waiting = Promise.withResolvers<void>();
   #timer: Disposable | undefined;
 
   constructor(options: BatchOptions) {
     this.#options = options;
+  }
+
+  /** How often, since it began. */
+  get commits(): { readonly done: number; readonly failed: number } {
+    return this.#commits;
   }
 
   /** @returns when it is durable; rejected with a ProblemError when it could not be written */
@@ -59,12 +65,14 @@ export class BatchWriter {
         for (const { write } of changes) write();
       });
     } catch (error) {
+      this.#commits.failed += 1;
       for (const { undo } of changes.toReversed()) undo();
       const problem = refusalOf(error);
       this.#options.onTrouble(problem.message);
       waiting.reject(problem);
       return;
     }
+    this.#commits.done += 1;
     this.#options.onTold(changes.flatMap(({ tell }) => tell?.() ?? []));
     waiting.resolve();
   }

@@ -1,6 +1,8 @@
 import { type HardwareIdentity, identityOf } from "../../hardware/inventory.ts";
 import type { Acknowledgement } from "../protocol.ts";
-import type { Evidence, StageReport } from "../protocol-result.ts";
+import { type Evidence, type Stage, type StageReport, stages } from "../protocol-result.ts";
+import type { RuleFinding, StageSettings } from "../protocol-spec.ts";
+import { validateRequired } from "../spec/required.ts";
 import { nothing, type RunDraft, refused } from "./lifecycle-draft.ts";
 import {
   isFailure,
@@ -148,7 +150,7 @@ export function heard(draft: RunDraft): void {
   draft.moveTo(back, "");
 }
 
-/** An attempt that ended without a word. Too many of them are a FAIL, which nobody else can write. */
+/** An attempt that ended without a word. Too many are a FAIL, which nobody else can write. */
 function crash(draft: RunDraft, attempt: OpenAttempt, why: string): void {
   const { stage, number } = attempt;
   const crashed = draft.progress(stage).crashed + 1;
@@ -267,14 +269,25 @@ function judge(draft: RunDraft, { stage, cancelled, report }: Input<"result">): 
     failed(report.summary);
     return;
   }
-  const { required } = draft.context.spec.stages[stage];
-  if (outcome === "SKIP" && required.length > 0) {
+  const [missed] = missedIn(draft, stage, report);
+  if (missed !== undefined) {
     draft.setProgress(stage, { outcome: "FAIL" });
-    failed(`the spec requires ${required.join(", ")}, and the stage was skipped`);
+    failed(`the spec requires that ${missed.expected}; ${missed.found}`);
     return;
   }
   if (stage === "Inventory") validate(draft, report);
   else draft.advance(stateOf(stage));
+}
+
+/** What the spec requires to have been seen, and was not. */
+function missedIn(draft: RunDraft, stage: Stage, report: StageReport): readonly RuleFinding[] {
+  const { [stage]: settings } = draft.context.spec.stages;
+  // The stages after this one have seen nothing yet.
+  const only = Object.fromEntries(
+    stages.map((one) => [one, { ...settings, required: one === stage ? settings.required : [] }]),
+  ) as unknown as StageSettings;
+  const found = validateRequired({ stages: only }, { [stage]: report });
+  return found.filter(({ outcome }) => isFailure(outcome));
 }
 
 /** SpecValidate resolves inside of the answer to Inventory's result. */

@@ -104,6 +104,10 @@ export class VettingOrchestrator {
     this.#wake();
   }
 
+  get commits(): BatchWriter["commits"] {
+    return this.#batch.commits;
+  }
+
   // ---- what is there
 
   get hosts(): readonly HostRecord[] {
@@ -159,7 +163,9 @@ export class VettingOrchestrator {
     });
   }
 
-  view(run: Run): RunView {
+  /** @param run as it was read; one that something can happen to is told as it is now */
+  view(read: Run): RunView {
+    const run = this.#entries.get(read.run)?.run ?? read;
     const presence = this.#presences.get(run.run) ?? unheard;
     return runView(run, presence, this.#parts.now());
   }

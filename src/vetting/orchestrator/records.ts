@@ -155,7 +155,8 @@ export class VettingRecords {
 
   /** Those that something can still happen to. */
   liveRuns(): RunRow[] {
-    const sql = `SELECT record, head, ${resultCount} FROM runs WHERE ended IS NULL OR has_session = 1`;
+    const isLive = "ended IS NULL OR has_session = 1";
+    const sql = `SELECT record, head, ${resultCount} FROM runs WHERE ${isLive}`;
     return this.#database.all<StoredRun>(sql).map(runOf);
   }
 
@@ -329,18 +330,19 @@ export class VettingRecords {
     return this.#removeLines(`${where} ORDER BY id`, values);
   }
 
-  #removeLines(which: string, values: readonly SqlValue[]): boolean {
-    const ids = `SELECT id FROM log ${which} LIMIT ${recordLimits.atOnce}`;
+  #removeLines(filter: string, values: readonly SqlValue[]): boolean {
+    const ids = `SELECT id FROM log ${filter} LIMIT ${recordLimits.atOnce}`;
     interface Row {
       run: number;
       bytes: number;
     }
-    const sums = `SELECT run, sum(length(line)) AS bytes FROM log WHERE id IN (${ids}) GROUP BY run`;
+    const which = `WHERE id IN (${ids})`;
+    const sums = `SELECT run, sum(length(line)) AS bytes FROM log ${which} GROUP BY run`;
     for (const { run, bytes } of this.#database.all<Row>(sums, ...values)) {
       this.#database.run("UPDATE runs SET log_bytes = log_bytes - ? WHERE run = ?", bytes, run);
       this.#addTotal("vetting-logs", -bytes);
     }
-    return this.#database.run(`DELETE FROM log WHERE id IN (${ids})`, ...values) > 0;
+    return this.#database.run(`DELETE FROM log ${which}`, ...values) > 0;
   }
 
   /** @returns whether something went */

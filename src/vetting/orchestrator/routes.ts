@@ -10,6 +10,7 @@ import {
 import { apiLimits, hostApi, runApi, specApi, vettingStreams } from "../protocol-api.ts";
 import type { LiveEvent, RunView } from "../protocol-operator.ts";
 import type { Stage } from "../protocol-result.ts";
+import { checkRules } from "../spec/validate.ts";
 import { dossierOf } from "./dossier.ts";
 import type { RunInput } from "./lifecycle-state.ts";
 import type { VettingOrchestrator } from "./orchestrator.ts";
@@ -97,6 +98,7 @@ function specRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
             hint: "Say the same name in both places",
           });
         }
+        checkContent(content);
         const record = await orchestrator.putSpec(content, expected);
         call.changed({ object: `spec ${name}`, after: { revision: record.revision } });
         return summaryOf(record);
@@ -112,6 +114,15 @@ function specRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
       },
     }),
   ];
+}
+
+/** @throws ProblemError request, for a rule that no host could be held to */
+function checkContent({ rules }: SpecRecord["content"]): void {
+  const [mistake] = checkRules(rules);
+  if (mistake === undefined) return;
+  const { index, at, expected, received, mend } = mistake;
+  const message = `Rule ${index + 1} of the spec can be held by no host: its ${at} is wrong`;
+  throw new ProblemError("request", message, { expected, received, hint: mend });
 }
 
 function summaryOf({ name, revision, content, changed }: SpecRecord) {
@@ -132,7 +143,7 @@ function readingRoutes(
         const found = records.listRuns({ ...wanted, before, limit: apiLimits.page + 1 });
         const page = found.slice(0, apiLimits.page);
         return {
-          runs: page.map(({ run }) => orchestrator.view(orchestrator.entry(run).run)),
+          runs: page.map((run) => orchestrator.view(run)),
           total: records.countRuns(wanted),
           next: found.length > page.length ? (page.at(-1)?.run ?? null) : null,
         };

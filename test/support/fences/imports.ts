@@ -185,6 +185,26 @@ export const exceptions: readonly ImportException[] = [
     to: `src/authority/${to}`,
     reason: "a fleet's operator is an authority, with routes and buckets of its own",
   })),
+  ...["daemon.ts", "options.ts", "addition.ts"].map((to) => ({
+    from: "src/vetting/orchestrator/daemon.ts",
+    to: `src/authority/${to}`,
+    reason: "an orchestrator is an authority for its operators, with hosts and runs of its own",
+  })),
+  {
+    from: "src/vetting/commands/orchestrator.ts",
+    to: "src/authority/commands/daemon.ts",
+    reason: "an orchestrator is told what an authority is told, and refuses it in the same words",
+  },
+  ...["orchestrator-commands.ts", "ask-flags.ts"].map((from) => ({
+    from: `src/vetting/commands/${from}`,
+    to: "src/authority/flags.ts",
+    reason: "whoever asks an orchestrator says where it is as for any authority",
+  })),
+  {
+    from: "src/vetting/commands/ask.ts",
+    to: "src/authority/commands/client-flags.ts",
+    reason: "the same flags, read and refused as the authority's own commands do",
+  },
   {
     from: "src/fleet/operator/shared-operator.ts",
     to: "src/authority/addition.ts",

@@ -1,0 +1,19 @@
+import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
+import { orchestratorCommands } from "./commands/orchestrator-commands.ts";
+
+/** `hostler vetting …` */
+export const vettingCommand: Command = defineCommand({
+  meta: {
+    name: "vetting",
+    description: "Have a host prove its hardware before it serves",
+    examples: [
+      [
+        "hostler vetting orchestrator",
+        "Look after runs: an authority, with hosts that come by boot",
+      ],
+      ["hostler vetting start node-7 --spec rack-2 --window 30min", "Vet a host when it boots"],
+      ["hostler vetting runs", "How far each of them is"],
+    ],
+  },
+  subCommands: subCommandsOf(...orchestratorCommands),
+});

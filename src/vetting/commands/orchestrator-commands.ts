@@ -1,0 +1,253 @@
+import { authorityFlags } from "../../authority/flags.ts";
+import { type Command, defineCommand } from "../../command-line/definition.ts";
+import {
+  askFlags,
+  hostArgument,
+  reasonFlag,
+  refused,
+  runArgument,
+  stageFlag,
+} from "./ask-flags.ts";
+import { hostCommand } from "./host-commands.ts";
+import { specCommand } from "./spec-commands.ts";
+
+/** What the orchestrator's daemon and whoever asks it type. */
+
+const orchestratorCommand = defineCommand({
+  meta: {
+    name: "orchestrator",
+    description: "Look after runs: an authority, whose hosts come by the token of their boot",
+    examples: [
+      ["hostler vetting orchestrator", "For this host alone: it listens on loopback"],
+      [
+        "hostler vetting orchestrator --listen 0.0.0.0:7443 --address https://vetting.example:7443",
+        "For hosts elsewhere, which boot the live image",
+      ],
+      [
+        "hostler vetting orchestrator --retain vetting-logs=720h,1GiB",
+        "Logs of runs for a month; vetting-runs and vetting-sensors have bounds as well",
+      ],
+    ],
+    exitCodes: { 111: "another one runs here, or the system refused" },
+  },
+  args: authorityFlags,
+  run: async (args) => await (await import("./orchestrator.ts")).runOrchestratorCommand(args),
+});
+
+const runsCommand = defineCommand({
+  meta: {
+    name: "runs",
+    description: "List runs, the newest first: where each is, and what it came to",
+    examples: [
+      ["hostler vetting runs --open", "Those that have not ended"],
+      ["hostler vetting runs --host node-7 --json", "All of one host, for a program"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    open: { type: "boolean", description: "Those alone that have not ended" },
+    host: { type: "string", valueHint: "host", description: "Of this host alone" },
+    spec: { type: "string", valueHint: "name", description: "Held to this spec alone" },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./runs.ts")).runRuns(args),
+});
+
+const showCommand = defineCommand({
+  meta: {
+    name: "show",
+    description: "Show one run: its stages, what was found, and what happened",
+    examples: [["hostler vetting show 12 --json", "All of it, as its reports are made of"]],
+    exitCodes: {
+      0: "it is under way, or it has passed",
+      3: "it has passed with warnings",
+      4: "it has failed, or holds",
+      5: "it was cancelled, aborted, or lost",
+      111: "the orchestrator is away, or refused",
+    },
+  },
+  args: { ...runArgument, ...askFlags },
+  run: async (args) => await (await import("./runs.ts")).runShow(args),
+});
+
+const startCommand = defineCommand({
+  meta: {
+    name: "start",
+    description: "Begin a run of a host, which waits until the host boots",
+    examples: [
+      ["hostler vetting start node-7 --spec rack-2 --window 30min", "And let it boot for so long"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...hostArgument,
+    spec: { type: "string", valueHint: "name", description: "The host's own, when none is said" },
+    window: {
+      type: "string",
+      valueHint: "duration",
+      description: "Opens the host's boot window for so long, at most 720h",
+    },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./runs.ts")).runStart(args),
+});
+
+const cancelCommand = defineCommand({
+  meta: {
+    name: "cancel",
+    description: "End the stage that runs, then the run; the host powers off",
+    examples: [["hostler vetting cancel 12", "It is cancelled when its stage has ended"]],
+    exitCodes: refused,
+  },
+  args: { ...runArgument, ...reasonFlag, ...askFlags },
+  run: async (args) => await (await import("./directives.ts")).runCancel(args),
+});
+
+const abortCommand = defineCommand({
+  meta: {
+    name: "abort",
+    description: "End all that the agent does, at once; the host stays up, without a key",
+    examples: [["hostler vetting abort 12 --reason smoke", "Nothing is waited for"]],
+    exitCodes: refused,
+  },
+  args: { ...runArgument, ...reasonFlag, ...askFlags },
+  run: async (args) => await (await import("./directives.ts")).runAbort(args),
+});
+
+const retryCommand = defineCommand({
+  meta: {
+    name: "retry",
+    description: "Have a host that holds do its failed stage again",
+    examples: [
+      ["hostler vetting retry 12", "The stage that failed; the inventory where the spec did"],
+      [
+        "hostler vetting retry 12 --stage Storage --wipe S64ANX0R",
+        "What is on this disk is given up: asks for the permission wipe",
+      ],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    ...stageFlag,
+    wipe: {
+      type: "string",
+      repeatable: true,
+      valueHint: "serial",
+      description: "A disk whose contents are given up, for this attempt alone",
+    },
+    ...reasonFlag,
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./directives.ts")).runRetry(args),
+});
+
+const overrideCommand = defineCommand({
+  meta: {
+    name: "override",
+    description: "Accept what failed, and go on after it; the verdict says so",
+    examples: [
+      ["hostler vetting override 12 PSU --reason 'one supply by design'", "Of a stage"],
+      ["hostler vetting override 12 SpecValidate --reason 'older BIOS'", "Of broken rules"],
+      ["hostler vetting override 12 identity --reason 'new board'", "Of another machine"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    what: { type: "positional", description: "The stage, SpecValidate, or identity" },
+    reason: {
+      type: "string",
+      required: true,
+      valueHint: "text",
+      description: "Why it may be so, for whoever looks",
+    },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./directives.ts")).runOverride(args),
+});
+
+const holdCommand = defineCommand({
+  meta: {
+    name: "hold",
+    description: "Give a host that holds a key by which a person may come in",
+    examples: [
+      ["hostler vetting hold 12 --key alice.pub --for 1h", "Then the key and its sessions go"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    key: {
+      type: "string",
+      required: true,
+      valueHint: "file",
+      complete: "file",
+      description: "A public key of OpenSSH; the private one stays where it is",
+    },
+    for: {
+      type: "string",
+      valueHint: "duration",
+      default: "1h",
+      description: "For so long, at most 168h",
+    },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./directives.ts")).runHold(args),
+});
+
+const releaseCommand = defineCommand({
+  meta: {
+    name: "release",
+    description: "Take a hold's key back, and end the run as failed unless the host is to stay",
+    examples: [
+      ["hostler vetting release 12", "The host powers off"],
+      ["hostler vetting release 12 --after stay", "The key goes, and the host goes on to hold"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    after: {
+      type: "enum",
+      options: ["shutdown", "reboot", "stay"],
+      default: "shutdown",
+      description: "What the host does then",
+    },
+    ...reasonFlag,
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./directives.ts")).runRelease(args),
+});
+
+const logsCommand = defineCommand({
+  meta: {
+    name: "logs",
+    description: "Print the log of a run's host, with its kernel's lines",
+    examples: [["hostler vetting logs 12 --follow --stage Storage", "As it grows"]],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    ...stageFlag,
+    follow: { type: "boolean", alias: "f", description: "Go on with what comes" },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./runs.ts")).runLogs(args),
+});
+
+export const orchestratorCommands: readonly Command[] = [
+  orchestratorCommand,
+  hostCommand,
+  specCommand,
+  startCommand,
+  runsCommand,
+  showCommand,
+  logsCommand,
+  cancelCommand,
+  abortCommand,
+  retryCommand,
+  overrideCommand,
+  holdCommand,
+  releaseCommand,
+];
