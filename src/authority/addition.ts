@@ -1,9 +1,11 @@
 import type { EventLoop } from "../event-loop/event-loop.ts";
 import type { HttpLimits } from "../http/limits.ts";
 import type { MetricsRegistry } from "../http/metrics.ts";
+import type { Page } from "../http/pages.ts";
 import type { Principal } from "../http/principal.ts";
 import type { Authenticated } from "../http/request-handler.ts";
 import type { CallRecord, Route, StreamRoute } from "../http/route.ts";
+import type { IdentityKey } from "../identity/host-key.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { EmbeddedStore } from "../store/embedded-store.ts";
 import type { Store } from "../store/store.ts";
@@ -17,6 +19,8 @@ import type { Bytes } from "../units/units.ts";
 export interface AuthorityAddition {
   readonly routes: readonly Route[];
   readonly streams?: readonly StreamRoute[];
+  /** What is read in another form than JSON, by HTTPS alone. */
+  readonly pages?: readonly Page[];
   /**
    * Lets somebody in by a token of its own making; undefined: it is none of its own. Asked before
    * identity is, and of programs' tokens alone.
@@ -48,6 +52,8 @@ export interface AdditionGround {
   readonly store: EmbeddedStore;
   readonly loop: EventLoop;
   readonly logger: Logger;
+  /** The authority's: what it signs says first what it is, so that it can stand nowhere else. */
+  readonly key: Pick<IdentityKey, "publicKey" | "fingerprint" | "sign">;
   /**
    * Writes what the addition did by itself into the audit log.
    * @throws AuditError

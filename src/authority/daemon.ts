@@ -164,6 +164,7 @@ class AuthorityDaemon {
       routes: this.#routes(),
       streams: this.#streams(),
       webSockets: [service.route()],
+      pages: this.#parts.addition?.pages ?? [],
       authenticate: (credentials) => this.#authenticate(credentials),
       browserSessions: this.#cookies,
       admit: () => this.#admission.admit(),
@@ -369,7 +370,7 @@ async function openParts(
   const record = async (call: CallRecord) => {
     await audit.append(call);
   };
-  addition = await extension?.open({ store, loop, logger, record, onFailure, end });
+  addition = await extension?.open({ store, loop, logger, key, record, onFailure, end });
   return { store, authority, audit, service, addition };
 }
 

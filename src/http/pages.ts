@@ -10,7 +10,14 @@ import { type Call, defineRoute, type Route } from "./route.ts";
 /** What a server says beside its routes: read alone, and in another form than a route's JSON. */
 export interface Page extends DescribedPlace {
   readonly method: "GET";
-  serve(): Promise<Response> | Response;
+  /** @throws ProblemError */
+  serve(call: PageCall): Promise<Response> | Response;
+}
+
+export interface PageCall extends Pick<Call, "principal" | "from" | "signal"> {
+  /** Of the path, as they came: nobody has looked at them yet. */
+  readonly parameters: Readonly<Record<string, string>>;
+  readonly requestHeaders: Headers;
 }
 
 /** How browsers log in; identity knows the tokens. */

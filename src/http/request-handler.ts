@@ -223,7 +223,11 @@ export class RequestHandler {
         return this.#serveSocket(exchange, { ...found, route: place.route });
       case "page": {
         refuseBody(exchange.request);
-        const response = await place.page.serve();
+        const { caller, session, parameters } = found;
+        using end = linkSignals([found.end.signal, session.signal]);
+        const requestHeaders = exchange.request.headers;
+        const call = { ...caller, signal: end.signal, parameters, requestHeaders };
+        const response = await place.page.serve(call);
         for (const [name, value] of Object.entries(commonHeaders)) {
           response.headers.set(name, value);
         }

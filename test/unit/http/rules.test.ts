@@ -14,6 +14,8 @@ import {
   TOKEN_LENGTH,
 } from "../../../src/http/credentials.ts";
 import { MetricsRegistry, SERIES_LIMIT } from "../../../src/http/metrics.ts";
+import type { Page } from "../../../src/http/pages.ts";
+import { describePrincipal } from "../../../src/http/principal.ts";
 import { ProblemError } from "../../../src/http/problem.ts";
 import { RateLimiter, rateKeyOf } from "../../../src/http/rate-limiter.ts";
 import { defineRoute } from "../../../src/http/route.ts";
@@ -410,3 +412,31 @@ function get(
 ): Promise<Response> {
   return send(given, path, { headers });
 }
+
+describe("a page", () => {
+  const page: Page = {
+    name: "test.page",
+    method: "GET",
+    path: "/v1/things/:name/page.html",
+    summary: "A thing to look at",
+    permission: "view",
+    output: v.string(),
+    mediaType: "text/html",
+    serve: ({ parameters, principal }) => {
+      if (parameters["name"] === "none") throw new ProblemError("not-found", "There is none");
+      const text = `${parameters["name"]} for ${describePrincipal(principal)}`;
+      return new Response(text, { headers: { "content-type": "text/html" } });
+    },
+  };
+
+  test("is told what of its path was asked for, and by whom", async () => {
+    await using given = startTestServer({ pages: [page] });
+    const headers = { authorization: "Bearer view-token" };
+    const answer = await get(given, "/v1/things/a%2Fb/page.html", headers);
+    expect(await answer.text()).toBe("a/b for operator bob");
+    expect(answer.headers.get("content-type")).toBe("text/html");
+    expect(answer.headers.get("cache-control")).toBe("no-store");
+    expect((await get(given, "/v1/things/none/page.html", headers)).status).toBe(404);
+    expect((await get(given, "/v1/things/a/page.html")).status).toBe(401);
+  });
+});
