@@ -1,18 +1,30 @@
 /**
- * Validates a value by a JSON schema (draft 7), as far as the published schemas use it. A keyword
- * that this file does not know is an error, so that nothing passes because it was not looked at.
+ * Validates a value by a JSON schema (draft 7 and 2020-12), as far as the published schemas use it.
+ * A keyword that this file does not know is an error, so that nothing passes because it was not
+ * looked at.
  */
 
 type Schema = Readonly<Record<string, unknown>>;
 
 /** Keywords that say something to people alone. */
-const annotations = ["$schema", "$id", "$defs", "title", "description", "default", "examples"];
+const annotations = [
+  "$schema",
+  "$id",
+  "$defs",
+  "$comment",
+  "title",
+  "description",
+  "default",
+  "examples",
+];
 
 interface Place {
   /** The whole schema, in which references are looked up. */
   readonly root: Schema;
   /** Misspelt keywords of a published schema, which every validator leaves out. */
   readonly ignored: readonly string[];
+  /** Other schemas, by the path of their `$id`. */
+  readonly documents: Readonly<Record<string, unknown>>;
   readonly path: string;
 }
 
@@ -30,10 +42,14 @@ type Keyword = (found: {
 export function validate(
   value: unknown,
   schema: unknown,
-  options: { readonly ignored?: readonly string[] } = {},
+  options: {
+    readonly ignored?: readonly string[];
+    readonly documents?: Readonly<Record<string, unknown>>;
+  } = {},
 ): string[] {
   const root = schema as Schema;
-  return check(value, root, { root, ignored: options.ignored ?? [], path: "" });
+  const { ignored = [], documents = {} } = options;
+  return check(value, root, { root, ignored, documents, path: "" });
 }
 
 function check(value: unknown, schema: Schema, place: Place): string[] {
@@ -47,6 +63,11 @@ function check(value: unknown, schema: Schema, place: Place): string[] {
 
 const keywords: Readonly<Record<string, Keyword>> = {
   $ref: ({ value, argument, place }) => {
+    if (String(argument).startsWith("/")) {
+      const root = place.documents[String(argument)] as Schema | undefined;
+      if (root === undefined) throw new Error(`There is no schema ${argument}`);
+      return check(value, root, { ...place, root });
+    }
     let target: unknown = place.root;
     for (const part of String(argument).replace(/^#\//, "").split("/")) {
       target = (target as Schema | undefined)?.[part];
@@ -62,6 +83,15 @@ const keywords: Readonly<Record<string, Keyword>> = {
   },
   enum: ({ value, argument, place }) =>
     (argument as unknown[]).includes(value) ? [] : [refuse(place, `one of ${argument}`, value)],
+  const: ({ value, argument, place }) =>
+    JSON.stringify(value) === JSON.stringify(argument)
+      ? []
+      : [refuse(place, JSON.stringify(argument), value)],
+  format: ({ value, argument, place }) => {
+    if (argument !== "date-time") throw new Error(`The schema has a format ${argument}`);
+    const isTime = typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(value);
+    return isTime && !Number.isNaN(Date.parse(value)) ? [] : [refuse(place, "a time", value)];
+  },
   pattern: ({ value, argument, place }) =>
     typeof value !== "string" || new RegExp(String(argument)).test(value)
       ? []
@@ -107,6 +137,16 @@ const keywords: Readonly<Record<string, Keyword>> = {
     const others = Object.keys(value).filter((name) => !isNamed(schema, name));
     if (argument === false) return others.map((name) => `${place.path}/${name}: no such key`);
     return others.flatMap((name) => check(value[name], argument as Schema, below(place, name)));
+  },
+  unevaluatedProperties: ({ value, argument, schema, place }) => {
+    if (!isTable(value) || argument !== false) return [];
+    const branches = ((schema["oneOf"] ?? []) as Schema[]).filter(
+      (branch) => check(value, branch, place).length === 0,
+    );
+    const others = Object.keys(value).filter(
+      (name) => ![schema, ...branches].some((one) => isNamed(one, name)),
+    );
+    return others.map((name) => `${place.path}/${name}: no such key`);
   },
   dependencies: ({ value, argument, place }) =>
     !isTable(value)
