@@ -175,6 +175,7 @@ function drawLine(line: ChartLine, index: number, scale: Scale): Markup {
  r="2"><title>${line.name}</title></circle>
 `;
   }
-  return html`<polyline class="line s${index}" points="${path}"><title>${line.name}</title></polyline>
+  const title = html`<title>${line.name}</title>`;
+  return html`<polyline class="line s${index}" points="${path}">${title}</polyline>
 `;
 }

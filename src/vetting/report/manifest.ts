@@ -7,8 +7,8 @@ import { htmlText } from "./html-report.ts";
 import { ocpText } from "./ocp.ts";
 
 /**
- * The reports of a run with what proves them: a manifest has the SHA-256 of each file, and where the
- * chain of results begins and ends; the orchestrator signs it with the authority's key. Pure.
+ * The reports of a run with what proves them: a manifest has the SHA-256 of each file, and where
+ * the chain of results begins and ends; the orchestrator signs it with the authority's key. Pure.
  */
 
 export const reportFiles = ["report.html", "report.json", "report.ocp.jsonl"] as const;
