@@ -99,6 +99,14 @@ export const WDIOC_GETTIMEOUT = 0x8004_5707;
 export const WDIOF_SETTIMEOUT = 0x0080;
 export const WDIOF_MAGICCLOSE = 0x0100;
 
+// <linux/ipmi.h>
+export const IPMICTL_SEND_COMMAND = 0x8028_690d;
+export const IPMICTL_RECEIVE_MSG_TRUNC = 0xc030_690b;
+export const IPMI_SYSTEM_INTERFACE_ADDR_TYPE = 0x0c;
+export const IPMI_BMC_CHANNEL = 0xf;
+export const IPMI_RESPONSE_RECV_TYPE = 1;
+export const IPMI_MAX_MSG_LENGTH = 272;
+
 // <linux/kvm.h>
 export const KVM_GET_API_VERSION = 0xae00;
 export const KVM_CREATE_VM = 0xae01;
@@ -227,6 +235,8 @@ export const SIOCETHTOOL = 0x8946;
 
 // <linux/ethtool.h>
 export const ETHTOOL_GSET = 1;
+export const ETHTOOL_GDRVINFO = 3;
+export const ETHTOOL_GPERMADDR = 0x20;
 export const DUPLEX_HALF = 0;
 export const DUPLEX_FULL = 1;
 

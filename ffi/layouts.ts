@@ -71,6 +71,16 @@ export function layoutsOf(of: Architecture) {
     flock: { size: 32, l_type: 0, l_whence: 2, l_start: 8, l_len: 16, l_pid: 24 },
     /** include/uapi/linux/watchdog.h; the name has 32 bytes. */
     watchdog_info: { size: 40, options: 0, firmware_version: 4, identity: 8 },
+    /** include/uapi/linux/ipmi.h; the message stands inside the last two. */
+    ipmi_system_interface_addr: { size: 8, addr_type: 0, channel: 4, lun: 6 },
+    ipmi_addr: { size: 40 },
+    ipmi_msg: { size: 16, netfn: 0, cmd: 1, data_len: 2, data: 8 },
+    ipmi_req: { size: 40, addr: 0, addr_len: 8, msgid: 16, msg: 24 },
+    ipmi_recv: { size: 48, recv_type: 0, addr: 8, addr_len: 16, msgid: 24, msg: 32 },
+    /** include/uapi/linux/ethtool.h; each name has 32 bytes. */
+    ethtool_drvinfo: { size: 196, cmd: 0, driver: 4, version: 36, fw_version: 68 },
+    /** The address follows. */
+    ethtool_perm_addr: { size: 8, cmd: 0, length: 4 },
     /** prlimit(2) */
     rlimit: { size: 16, rlim_cur: 0, rlim_max: 8 },
     /** clock_gettime(2) */

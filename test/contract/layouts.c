@@ -14,6 +14,7 @@
 #include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/ipmi.h>
 #include <linux/kexec.h>
 #include <linux/kvm.h>
 #include <linux/memfd.h>
@@ -236,6 +237,46 @@ static void network_structures(void) {
   CLOSE();
 }
 
+static void hardware_structures(void) {
+  STRUCTURE(ipmi_system_interface_addr, struct ipmi_system_interface_addr);
+  FIELD(struct ipmi_system_interface_addr, addr_type);
+  FIELD(struct ipmi_system_interface_addr, channel);
+  FIELD(struct ipmi_system_interface_addr, lun);
+  CLOSE();
+  STRUCTURE(ipmi_addr, struct ipmi_addr);
+  CLOSE();
+  STRUCTURE(ipmi_msg, struct ipmi_msg);
+  FIELD(struct ipmi_msg, netfn);
+  FIELD(struct ipmi_msg, cmd);
+  FIELD(struct ipmi_msg, data_len);
+  FIELD(struct ipmi_msg, data);
+  CLOSE();
+  STRUCTURE(ipmi_req, struct ipmi_req);
+  FIELD(struct ipmi_req, addr);
+  FIELD(struct ipmi_req, addr_len);
+  FIELD(struct ipmi_req, msgid);
+  FIELD(struct ipmi_req, msg);
+  CLOSE();
+  STRUCTURE(ipmi_recv, struct ipmi_recv);
+  FIELD(struct ipmi_recv, recv_type);
+  FIELD(struct ipmi_recv, addr);
+  FIELD(struct ipmi_recv, addr_len);
+  FIELD(struct ipmi_recv, msgid);
+  FIELD(struct ipmi_recv, msg);
+  CLOSE();
+  STRUCTURE(ethtool_drvinfo, struct ethtool_drvinfo);
+  FIELD(struct ethtool_drvinfo, cmd);
+  FIELD(struct ethtool_drvinfo, driver);
+  FIELD(struct ethtool_drvinfo, version);
+  FIELD(struct ethtool_drvinfo, fw_version);
+  CLOSE();
+  /* Its field is called size, which is the name of a structure's own in layouts.json. */
+  structure("ethtool_perm_addr", sizeof(struct ethtool_perm_addr));
+  FIELD(struct ethtool_perm_addr, cmd);
+  printf(", \"length\": %lu", (unsigned long)offsetof(struct ethtool_perm_addr, size));
+  CLOSE();
+}
+
 static void structures(void) {
   begin("structures");
   STRUCTURE(iocb, struct iocb);
@@ -409,6 +450,7 @@ static void structures(void) {
   FIELD(struct liveupdate_session_get_name, reserved);
   FIELD(struct liveupdate_session_get_name, name);
   CLOSE();
+  hardware_structures();
   network_structures();
   end();
 }
@@ -624,6 +666,17 @@ static void network_numbers(void) {
   NUMBER(NFT_NAT_DNAT);
 }
 
+static void hardware_numbers(void) {
+  NUMBER(IPMICTL_SEND_COMMAND);
+  NUMBER(IPMICTL_RECEIVE_MSG_TRUNC);
+  NUMBER(IPMI_SYSTEM_INTERFACE_ADDR_TYPE);
+  NUMBER(IPMI_BMC_CHANNEL);
+  NUMBER(IPMI_RESPONSE_RECV_TYPE);
+  NUMBER(IPMI_MAX_MSG_LENGTH);
+  NUMBER(ETHTOOL_GDRVINFO);
+  NUMBER(ETHTOOL_GPERMADDR);
+}
+
 static void numbers(void) {
   begin("numbers");
   NUMBER(O_RDWR);
@@ -649,6 +702,7 @@ static void numbers(void) {
   NUMBER(FICLONE);
   NUMBER(F_OFD_SETLK);
   NUMBER(F_WRLCK);
+  hardware_numbers();
   NUMBER(WDIOC_GETSUPPORT);
   NUMBER(WDIOC_KEEPALIVE);
   NUMBER(WDIOC_SETTIMEOUT);

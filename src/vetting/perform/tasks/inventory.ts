@@ -1,3 +1,4 @@
+import { askCard } from "../../../hardware/ask-card.ts";
 import { HostTree } from "../../../hardware/host-tree.ts";
 import { readInventory } from "../../../hardware/read-inventory.ts";
 import {
@@ -12,5 +13,8 @@ export const inventoryTask = defineTask({
   name: INVENTORY_TASK,
   input: inventoryInputSchema,
   report: inventoryReportSchema,
-  run: ({ root }) => readInventory(new HostTree(root)),
+  run: ({ root }) => {
+    const tree = new HostTree(root);
+    return readInventory(tree, tree.isHost ? { askDriver: askCard } : {});
+  },
 });

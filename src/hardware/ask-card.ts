@@ -1,0 +1,17 @@
+import { askCardDriver } from "../../ffi/ethtool.ts";
+import { inventoryLimits } from "./inventory.ts";
+import type { DriverWords } from "./network-cards.ts";
+
+/** What a card's driver says, and no file does: the seam of `readNetworkCards`. */
+export function askCard(interfaceName: string): DriverWords {
+  const { firmware, permanentAddress } = askCardDriver(interfaceName);
+  // Drivers of virtual cards have "N/A", and some an address of zeros.
+  const hasFirmware = firmware !== undefined && !/^(N\/A|none)$/i.test(firmware);
+  const isAddress = permanentAddress?.some((byte) => byte !== 0) === true;
+  return {
+    firmware: hasFirmware ? firmware.slice(0, inventoryLimits.text) : null,
+    permanentMac: isAddress
+      ? [...permanentAddress].map((byte) => byte.toString(16).padStart(2, "0")).join(":")
+      : null,
+  };
+}

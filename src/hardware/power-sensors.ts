@@ -1,0 +1,199 @@
+import {
+  getSensorReading,
+  type IpmiDeviceId,
+  type IpmiPort,
+  readSensorRecords,
+  type SensorRecord,
+} from "./ipmi.ts";
+
+/** What sensors say of power supplies: IPMI 2.0, Tables 42-2 and 42-3. Pure. */
+
+export const supplyStates = [
+  "present",
+  "absent",
+  "failure",
+  "predictive-failure",
+  "input-lost",
+  "input-lost-or-out-of-range",
+  "input-out-of-range",
+  "configuration-error",
+  "inactive",
+  "non-critical",
+  "critical",
+  "non-recoverable",
+] as const;
+export const redundancyStates = [
+  "fully-redundant",
+  "redundancy-lost",
+  "redundancy-degraded",
+  "not-redundant-sufficient",
+  "not-redundant-insufficient",
+] as const;
+export const powerStates = [...supplyStates, ...redundancyStates] as const;
+export type PowerState = (typeof powerStates)[number];
+
+export interface PowerSensor {
+  readonly name: string;
+  /** "10.1": what it belongs to, and which of those; 10 is a power supply. */
+  readonly entity: string;
+  readonly states: readonly PowerState[];
+}
+
+export interface PowerSensors {
+  readonly sensors: readonly PowerSensor[];
+  /** Those that are there and were not read, and why. */
+  readonly unread: readonly { readonly name: string; readonly reason: string }[];
+}
+
+const POWER_SUPPLY = 0x08;
+const POWER_UNIT = 0x09;
+
+const SPECIFIC = 0x6f;
+const REDUNDANCY = 0x0b;
+const PRESENCE = 0x08;
+const SEVERITY = 0x07;
+const THRESHOLDS = 0x01;
+
+/** By the kind of reading, what each bit says. */
+const states: Readonly<Record<number, readonly (PowerState | undefined)[]>> = {
+  [SPECIFIC]: [
+    "present",
+    "failure",
+    "predictive-failure",
+    "input-lost",
+    "input-lost-or-out-of-range",
+    "input-out-of-range",
+    "configuration-error",
+    "inactive",
+  ],
+  [REDUNDANCY]: [
+    "fully-redundant",
+    "redundancy-lost",
+    "redundancy-degraded",
+    "not-redundant-sufficient",
+    "not-redundant-sufficient",
+    "not-redundant-insufficient",
+    "redundancy-degraded",
+    "redundancy-degraded",
+  ],
+  [PRESENCE]: ["absent", "present"],
+  [SEVERITY]: [
+    undefined,
+    "non-critical",
+    "critical",
+    "non-recoverable",
+    "non-critical",
+    "critical",
+    "non-recoverable",
+  ],
+  [THRESHOLDS]: [
+    "non-critical",
+    "critical",
+    "non-recoverable",
+    "non-critical",
+    "critical",
+    "non-recoverable",
+  ],
+};
+
+/** Whether a sensor says something of power supplies that is understood. */
+export function isPowerSensor({ type, reading }: SensorRecord): boolean {
+  if (type === POWER_SUPPLY) return states[reading] !== undefined;
+  // A power unit is what supplies stand in: of it only whether they suffice.
+  return type === POWER_UNIT && reading === REDUNDANCY;
+}
+
+/** The states of a reading; of a supply that has no bit set nothing is known but its absence. */
+export function decodeStates(record: SensorRecord, bits: number): PowerState[] {
+  const of = states[record.reading] ?? [];
+  const found = of.filter((state, bit) => state !== undefined && (bits & (1 << bit)) !== 0);
+  const told = [...new Set(found.filter((state) => state !== undefined))];
+  // A sensor of its own kind, whose first bit is presence, and which does not say it.
+  if (record.reading === SPECIFIC && !told.includes("present")) return ["absent", ...told];
+  return told;
+}
+
+/** All sensors of power supplies, by the controller's own records. */
+export function readPowerSensors(port: IpmiPort, from: IpmiDeviceId): PowerSensors {
+  const { records, broken } = readSensorRecords(port, from);
+  const sensors: PowerSensor[] = [];
+  const unread: { name: string; reason: string }[] = [];
+  if (broken !== undefined) unread.push({ name: "sensor records", reason: broken });
+  for (const record of records.filter(isPowerSensor)) {
+    const { name, entity, entityInstance, owner } = record;
+    if (owner !== SERVICE_PROCESSOR) {
+      unread.push({ name, reason: `another controller has it: 0x${owner.toString(16)}` });
+      continue;
+    }
+    const reading = getSensorReading(port, record);
+    if ("unavailable" in reading) unread.push({ name, reason: reading.unavailable });
+    else {
+      const told = decodeStates(record, reading.states);
+      sensors.push({ name, entity: `${entity}.${entityInstance}`, states: told });
+    }
+  }
+  return { sensors, unread };
+}
+
+const SERVICE_PROCESSOR = 0x20;
+
+/** What ipmitool calls the states: lib/ipmi_sel.h of it. The longest that matches counts. */
+const words: readonly (readonly [RegExp, PowerState])[] = [
+  [/Presence detected|Device Present/i, "present"],
+  [/Device Absent/i, "absent"],
+  [/(?<!Predictive )Failure detected/i, "failure"],
+  [/Predictive failure/i, "predictive-failure"],
+  [/(AC|input) lost or out-of-range/i, "input-lost-or-out-of-range"],
+  [/(AC|input) lost(?! or)/i, "input-lost"],
+  [/(AC|input) out-of-range, but present/i, "input-out-of-range"],
+  [/Config(uration)? Error/i, "configuration-error"],
+  [/Power Supply Inactive/i, "inactive"],
+  [/Fully Redundant/i, "fully-redundant"],
+  [/Redundancy Lost/i, "redundancy-lost"],
+  [/Redundancy Degraded/i, "redundancy-degraded"],
+  [/Non-Redundant: Sufficient/i, "not-redundant-sufficient"],
+  [/Non-Redundant: Insufficient/i, "not-redundant-insufficient"],
+  [/Non-recoverable/i, "non-recoverable"],
+  [/(?<!Non-)Critical/i, "critical"],
+  [/Non-critical/i, "non-critical"],
+];
+
+/** Bytes of ipmitool's output that are read. */
+export const MOST_IPMITOOL_OUTPUT = 1024 ** 2;
+
+/**
+ * Lines of `ipmitool -c sdr type "Power Supply"`: "PS1 Status,C8h,ok,10.1,Presence detected". The
+ * states have commas in them, and between them.
+ */
+export function parseIpmitool(output: string): PowerSensors {
+  const sensors: PowerSensor[] = [];
+  const unread: { name: string; reason: string }[] = [];
+  for (const line of output.slice(0, MOST_IPMITOOL_OUTPUT).split("\n")) {
+    const match = /^(.+?)\s*,\s*[0-9a-f]{2}h,\s*(\w+),\s*(\d{1,3}\.\d{1,3}),(.*)$/i.exec(line);
+    if (match === null) continue;
+    const [, name = "", status = "", entity = "", text = ""] = match;
+    if (status === "ns" || status === "na" || /No Reading|Disabled/i.test(text)) {
+      unread.push({ name, reason: text.trim() || "no reading" });
+      continue;
+    }
+    const told = words.flatMap(([pattern, state]) => (pattern.test(text) ? [state] : []));
+    // "Fully Redundant" stands in "Redundancy Degraded from Fully Redundant" as well.
+    const degraded = told.includes("redundancy-degraded");
+    const kept = told.filter((state) => !(degraded && state === "fully-redundant"));
+    const isSpecific = kept.some((state) => specific.has(state));
+    const isAbsent = (kept.length === 0 || isSpecific) && !kept.includes("present");
+    sensors.push({ name, entity, states: isAbsent ? ["absent", ...kept] : kept });
+  }
+  return { sensors, unread };
+}
+
+/** States of the same kind of sensor that tells a presence. */
+const specific: ReadonlySet<PowerState> = new Set([
+  "failure",
+  "predictive-failure",
+  "input-lost",
+  "input-lost-or-out-of-range",
+  "input-out-of-range",
+  "configuration-error",
+  "inactive",
+]);

@@ -1,0 +1,89 @@
+import { IpmiDevice } from "../../../../ffi/ipmi.ts";
+import { SystemCallError } from "../../../../ffi/system-call-error.ts";
+import { getDeviceId, IpmiRefused } from "../../../hardware/ipmi.ts";
+import {
+  type PowerSensors,
+  parseIpmitool,
+  readPowerSensors,
+} from "../../../hardware/power-sensors.ts";
+import { milliseconds } from "../../../units/units.ts";
+import {
+  PSU_TASK,
+  type PsuReport,
+  psuInputSchema,
+  psuLimits,
+  psuReportSchema,
+} from "../../tasks/psu.ts";
+import { findTool, runTool } from "../run-tool.ts";
+import { defineTask } from "../task.ts";
+
+/** Milliseconds that a service processor has for one answer; the driver tries again by itself. */
+const ANSWER_WAIT = 10_000;
+const TOOL_LIMIT = milliseconds(45_000);
+
+/**
+ * What the service processor says of the power supplies: by ipmitool where that is, which reaches
+ * sensors of satellite controllers as well, and else, or where it fails, by the kernel's driver.
+ */
+export const psuTask = defineTask({
+  name: PSU_TASK,
+  input: psuInputSchema,
+  report: psuReportSchema,
+  run: async ({ device }, { signal, tell }) => {
+    const tool = findTool("ipmitool");
+    if (tool !== null) {
+      const byTool = await askTool(tool, signal);
+      if (!("refusal" in byTool)) return byTool;
+      tell({
+        kind: "log",
+        level: "warn",
+        text: `${byTool.refusal}; asking the driver`.slice(0, 512),
+      });
+    }
+    return askDriver(device);
+  },
+});
+
+async function askTool(
+  tool: string,
+  signal: AbortSignal,
+): Promise<PsuReport | { readonly refusal: string }> {
+  const words = [tool, "-c", "sdr", "type", "Power Supply"];
+  const answer = await runTool(words, { limit: TOOL_LIMIT, signal });
+  if (answer.kind === "failed") return { refusal: answer.reason };
+  const found = parseIpmitool(answer.output);
+  // It ends with 1 when a single sensor could not be read, and has told the others.
+  if (answer.code !== 0 && found.sensors.length === 0) {
+    return { refusal: `${words.join(" ")}: ended with ${answer.code}: ${answer.said}` };
+  }
+  const version = await runTool([tool, "-V"], { limit: TOOL_LIMIT, signal });
+  const number = version.kind === "ended" ? /version (\S+)/.exec(version.output)?.[1] : undefined;
+  return reportOf({ name: "ipmitool", version: number ?? null }, found);
+}
+
+export function askDriver(path: string): PsuReport {
+  try {
+    using device = new IpmiDevice(path);
+    const port = {
+      ask: (request: Parameters<IpmiDevice["ask"]>[0]) => device.ask(request, ANSWER_WAIT),
+    };
+    return reportOf({ name: "hostler", version: null }, readPowerSensors(port, getDeviceId(port)));
+  } catch (error) {
+    if (!(error instanceof SystemCallError || error instanceof IpmiRefused)) throw error;
+    return { engine: null, refusal: error.message.slice(0, 256), sensors: [], unread: [] };
+  }
+}
+
+function reportOf(engine: NonNullable<PsuReport["engine"]>, found: PowerSensors): PsuReport {
+  const short = (text: string) => text.slice(0, 256);
+  return {
+    engine,
+    refusal: null,
+    sensors: found.sensors
+      .slice(0, psuLimits.sensors)
+      .map(({ name, entity, states }) => ({ name: short(name), entity, states: [...states] })),
+    unread: found.unread
+      .slice(0, psuLimits.sensors)
+      .map(({ name, reason }) => ({ name: short(name), reason: short(reason) })),
+  };
+}
