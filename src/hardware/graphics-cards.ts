@@ -1,39 +1,12 @@
+import { isAccelerator, isGraphics } from "./accelerators.ts";
 import type { HostTree } from "./host-tree.ts";
 import { type Inventory, inventoryLimits } from "./inventory.ts";
-import { PCI_FOLDER, pciOf } from "./pci-devices.ts";
+import { pciOf, shortDomain } from "./pci-address.ts";
+import { PCI_FOLDER } from "./pci-devices.ts";
 import type { Unseen } from "./unseen.ts";
 
 type GraphicsCard = Inventory["graphics"][number];
 type PciDevice = Inventory["pci"][number];
-
-/** Display controllers, and processing accelerators: PCI Code and ID Assignment, 1.11. */
-export const isGraphics = (device: Pick<PciDevice, "class">): boolean =>
-  device.class.startsWith("03") || device.class.startsWith("1200");
-
-/** Vendors whose cards show a screen to a service processor or a guest, and compute nothing. */
-const screensOnly: Readonly<Record<string, readonly string[] | "all">> = {
-  /** ASPEED, Matrox, XGI, Silicon Motion; HiSilicon's iBMC. */
-  "1a03": "all",
-  "102b": "all",
-  "18ca": "all",
-  "126f": "all",
-  "19e5": ["1711"],
-  /** Bochs and QEMU, Cirrus, QXL, VMware, virtio, Hyper-V, VirtualBox. */
-  "1234": "all",
-  "1013": "all",
-  "1b36": ["0100"],
-  "15ad": "all",
-  "1af4": ["1050"],
-  "1414": "all",
-  "80ee": "all",
-};
-
-/** A graphics card that a spec counts: not the one behind a service processor's screen. */
-export function isAccelerator(card: Pick<GraphicsCard, "vendor" | "device">): boolean {
-  const known = screensOnly[card.vendor];
-  if (known === undefined) return true;
-  return known !== "all" && !known.includes(card.device);
-}
 
 export function readGraphicsCards(
   tree: HostTree,
@@ -94,11 +67,6 @@ function nvidiaWords(tree: HostTree, address: string): Words {
     firmware: take("Video BIOS"),
     memory_bytes: null,
   };
-}
-
-/** nvidia-smi writes "00000000:3B:00.0" for 0000:3b:00.0. */
-export function shortDomain(address: string): string {
-  return address.toLowerCase().replace(/^0000([0-9a-f]{4}:)/, "$1");
 }
 
 /** Lines of "Name: value". */

@@ -1,6 +1,6 @@
 import type { HostTree } from "./host-tree.ts";
 import { type Inventory, inventoryLimits } from "./inventory.ts";
-import { pciOf } from "./pci-devices.ts";
+import { pciOf } from "./pci-address.ts";
 import type { Unseen } from "./unseen.ts";
 
 type NetworkCard = Inventory["network"][number];

@@ -1,5 +1,6 @@
 import type { HostTree } from "./host-tree.ts";
 import { type Inventory, inventoryLimits, type PciLink } from "./inventory.ts";
+import { pciOf } from "./pci-address.ts";
 import type { Unseen } from "./unseen.ts";
 
 type PciDevice = Inventory["pci"][number];
@@ -66,12 +67,6 @@ export function parseWidth(text: string | null): number | null {
 export function parseSpeed(text: string | null): number | null {
   const match = /^(\d+(?:\.\d+)?) GT\/s/.exec(text ?? "");
   return match === null ? null : Number(match[1]);
-}
-
-/** The PCI address of the device that a place in /sys/devices stands below, the nearest. */
-export function pciOf(place: string): string | null {
-  const found = place.match(/(?<![^/])[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?![^/])/g);
-  return found?.at(-1) ?? null;
 }
 
 function hexadecimal(tree: HostTree, path: string, digits: number): string | null {

@@ -1,5 +1,5 @@
 import type { Answer, HostTree } from "./host-tree.ts";
-import { pciOf } from "./pci-devices.ts";
+import { pciOf } from "./pci-address.ts";
 import { uniquely } from "./power-supplies.ts";
 import { onlineThreads } from "./processors.ts";
 import { type Sensor, sampleLimits } from "./samples.ts";
