@@ -15,6 +15,7 @@ import {
 import {
   type ClaimFacts,
   type OpenAttempt,
+  type Run,
   type RunAnswer,
   type RunInput,
   runLimits,
@@ -30,7 +31,7 @@ export function boot(draft: RunDraft, { token }: Input<"boot">): RunAnswer {
   const { run, context } = draft;
   if (run.ended !== null) return over(draft);
   const until = context.now + runPace.tokenLifetime;
-  draft.change({ boot: { hash: token, until, claimedBy: null }, session: null });
+  draft.change({ boot: { hash: token, until, claimedBy: null, isDoubted: false }, session: null });
   draft.note("orchestrator", "booted", "its boot script was fetched, with a new token");
   if (run.state === "Queued") draft.moveTo("Booting", "");
   return nothing;
@@ -71,7 +72,11 @@ function refuseToken(draft: RunDraft, facts: ClaimFacts): RunAnswer | undefined 
     });
   }
   if (token.claimedBy === null || token.claimedBy === facts.instance) return undefined;
-  draft.note("orchestrator", "claimed", "refused: the token was used a second time");
+  // Once: whoever tries without end cannot fill the run's events.
+  if (!token.isDoubted) {
+    draft.change({ boot: { ...token, isDoubted: true } });
+    draft.note("orchestrator", "claimed", "refused: the token was used a second time");
+  }
   return refused({
     kind: "conflict",
     message: "This token was used already, by another process of an agent",
@@ -82,11 +87,15 @@ function refuseToken(draft: RunDraft, facts: ClaimFacts): RunAnswer | undefined 
 }
 
 function refuseSession({ run }: RunDraft, { bootId }: ClaimFacts): RunAnswer | undefined {
-  if (run.session === null || run.session.bootId === bootId) return undefined;
+  if (run.session?.bootId === bootId) return undefined;
+  return otherBoot(run, bootId);
+}
+
+function otherBoot({ session }: Run, bootId: string): RunAnswer {
   return refused({
     kind: "conflict",
-    message: "This session is of another boot",
-    expected: `boot ${run.session.bootId}`,
+    message: "This session is of another boot, or of none",
+    expected: `boot ${session?.bootId ?? "none"}`,
     received: `boot ${bootId}`,
     hint: "Boot the host anew inside its boot window: that gives a token",
   });
@@ -184,11 +193,11 @@ export function attempt(draft: RunDraft, asked: Input<"attempt">): RunAnswer {
   if (other !== undefined) return other;
   heard(draft);
   const { attempt: open, spent } = draft.run;
-  if (open?.id === asked.attempt) return start(open);
   const go = (): RunAnswer => ({ kind: "state", state: draft.run.state });
   // It was told late, or twice: it counts for nothing any more.
   if (spent.includes(asked.attempt)) return go();
   if (draft.run.state !== stateOf(asked.stage) || draft.run.ended !== null) return go();
+  if (open?.id === asked.attempt) return start(open);
   if (open !== null) crash(draft, open, "the agent began another one");
   if (draft.run.state !== stateOf(asked.stage) || draft.isTold("cancel")) return go();
   if (spent.length >= runLimits.attempts) {
@@ -393,14 +402,7 @@ function refuseInstance({ run }: RunDraft, instance: string): RunAnswer | undefi
 }
 
 function refuseBoot({ run }: RunDraft, bootId: string): RunAnswer | undefined {
-  if (run.session?.bootId === bootId) return undefined;
-  return refused({
-    kind: "conflict",
-    message: "This session is of another boot",
-    expected: `boot ${run.session?.bootId ?? "none"}`,
-    received: `boot ${bootId}`,
-    hint: "Boot the host anew inside its boot window: that gives a token",
-  });
+  return run.session?.bootId === bootId ? undefined : otherBoot(run, bootId);
 }
 
 function over({ run }: RunDraft): RunAnswer {

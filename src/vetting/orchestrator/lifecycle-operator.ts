@@ -13,6 +13,7 @@ export function cancel(draft: RunDraft, { who, reason }: Input<"cancel">): RunAn
     return wrong(draft, "a run that is under way", "Release its host: that ends it as failed");
   }
   draft.note(who, "state", `cancel${words(reason)}`);
+  draft.untell("retry");
   draft.tell("cancel", run.attempt?.stage ?? null);
   // There is nothing to wait for, or nobody who could tell its end.
   const isIdle = run.attempt === null || run.session === null || !isOnPath(run.state);

@@ -60,6 +60,8 @@ export interface BootToken {
   readonly until: Milliseconds;
   /** Who claimed with it: the same process may ask again, because an answer can be lost. */
   readonly claimedBy: string | null;
+  /** Another process has tried it as well. */
+  readonly isDoubted: boolean;
 }
 
 export interface Session {
