@@ -316,6 +316,14 @@ export const runApi = {
       last: count,
     }),
   },
+  token: {
+    ...changing,
+    name: "vetting.run.token",
+    path: "/v1/vetting/runs/:run/token",
+    summary: "A one-shot token for a host that boots by other means than a boot script of ours",
+    input: ofRun,
+    output: v.strictObject({ run: positive, mac: macSchema, token: v.string() }),
+  },
   cancel: {
     ...changing,
     name: "vetting.run.cancel",

@@ -92,6 +92,31 @@ const startCommand = defineCommand({
   run: async (args) => await (await import("./runs.ts")).runStart(args),
 });
 
+const tokenCommand = defineCommand({
+  meta: {
+    name: "token",
+    description: "Print kernel parameters for a host that boots by a disk, or by its own loader",
+    examples: [
+      [
+        "hostler vetting token 12 --address https://vetting.example:7443",
+        "Good for one claim within 15min, inside the boot window; the session before it ends",
+      ],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    ...runArgument,
+    address: {
+      type: "string",
+      required: true,
+      valueHint: "https://name:port",
+      description: "How the host reaches the orchestrator",
+    },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./runs.ts")).runToken(args),
+});
+
 const cancelCommand = defineCommand({
   meta: {
     name: "cancel",
@@ -241,6 +266,7 @@ export const orchestratorCommands: readonly Command[] = [
   hostCommand,
   specCommand,
   startCommand,
+  tokenCommand,
   runsCommand,
   showCommand,
   logsCommand,

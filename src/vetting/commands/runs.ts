@@ -1,7 +1,11 @@
+import * as v from "valibot";
 import { printJson, printJsonLine, printText } from "../../command-line/output.ts";
 import { durationArgument } from "../../command-line/parse.ts";
+import { UsageError } from "../../command-line/usage-error.ts";
+import { identityApi } from "../../identity/api.ts";
+import { addressSchema } from "../../identity/protocol.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import type { LogLine } from "../protocol.ts";
+import { bootParameters, type LogLine } from "../protocol.ts";
 import { apiLimits, runApi, vettingStreams } from "../protocol-api.ts";
 import type { RunView, Verdict } from "../protocol-operator.ts";
 import {
@@ -85,6 +89,26 @@ export async function runStart(
         ...(lasts !== undefined && { window_ms: lasts }),
       }),
     (view) => renderRuns([view], process.stdout.columns),
+  );
+}
+
+export async function runToken(flags: RunFlags & { readonly address: string }): Promise<number> {
+  const { address } = flags;
+  if (!v.is(addressSchema, address)) {
+    throw new UsageError(`Expected https://NAME:PORT after --address, received ${address}`);
+  }
+  const run = runNumber(flags.run);
+  return await show(
+    flags,
+    async (client) => {
+      const { shown } = await client.call(identityApi.certificatesList, {});
+      const { mac, token } = await client.call(runApi.token, { run });
+      return { orchestrator: address, run, token, mac, pin: shown };
+    },
+    (boot) => {
+      const names = Object.keys(bootParameters) as (keyof typeof bootParameters)[];
+      return `${names.map((name) => `${bootParameters[name]}=${boot[name]}`).join(" ")}\n`;
+    },
   );
 }
 

@@ -1,7 +1,6 @@
 import { nextTurn } from "../../store/files.ts";
 import type { BucketDefinition } from "../../store/store.ts";
 import type { Bytes, Milliseconds } from "../../units/units.ts";
-import { passOrchestratorStep } from "../perform/orchestrator-steps.ts";
 import { vettingLimits } from "../protocol.ts";
 import { type KeptName, keptNames, type VettingRecords } from "./records.ts";
 
@@ -46,12 +45,10 @@ function forgetSome(
 ): boolean {
   let isMore = false;
   records.transaction(() => {
-    passOrchestratorStep("tend", "before");
     const before = bound.age === "forever" ? undefined : now - bound.age;
     isMore = before !== undefined && forget(records, name, before);
     if (!isMore && isOver(records, name, bound.size)) isMore = forget(records, name, undefined);
   });
-  passOrchestratorStep("tend", "after");
   return isMore;
 }
 

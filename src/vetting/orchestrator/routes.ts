@@ -180,6 +180,26 @@ function beginRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
         return orchestrator.view(run);
       },
     }),
+    defineRoute({
+      ...runApi.token,
+      async run(call, { run }) {
+        const { mac, ended } = orchestrator.entry(run).run;
+        if (ended !== null) {
+          throw new ProblemError("gone", `Run ${run} has ended`, {
+            expected: "a run that is open",
+            received: `one that ended at ${ended}`,
+            hint: "Start another run: hostler vetting start HOST",
+          });
+        }
+        const minted = await orchestrator.mintBootToken(mac);
+        if ("reason" in minted) {
+          const kind = minted.reason === "unavailable" ? "unavailable" : "conflict";
+          throw new ProblemError(kind, minted.message);
+        }
+        call.changed({ object: `run ${run}`, after: "a token of a boot" });
+        return { ...minted, mac };
+      },
+    }),
   ];
 }
 

@@ -1,0 +1,124 @@
+/** The compiled orchestrator, and agents that speak the wire to it as the live image does. */
+import { join } from "node:path";
+import { HttpClient } from "../../../src/http/client.ts";
+import { identityApi } from "../../../src/identity/api.ts";
+import type { ClaimAnswer } from "../../../src/vetting/protocol.ts";
+import { agentApi, vettingApi } from "../../../src/vetting/protocol-api.ts";
+import type { Outcome, Stage } from "../../../src/vetting/protocol-result.ts";
+import { hostlerWithFaults } from "../binary.ts";
+import { DurableAuthority } from "../durable-authority.ts";
+import { drawn, exampleSpec, mac, ownIdentity, report } from "./runs.ts";
+
+export const wellHost = { mac, name: "node-7" } as const;
+
+export class DurableOrchestrator extends DurableAuthority {
+  override get argv(): readonly string[] {
+    return [
+      ...[...this.before, hostlerWithFaults(), "vetting", "orchestrator", "--verbose"],
+      ...["--listen", this.address],
+      ...["--state-directory", this.state, "--control-socket", this.socket],
+    ];
+  }
+
+  get database(): string {
+    return join(this.state, "vetting", "vetting.db");
+  }
+
+  /** A host with a run that waits for its boot, inside its window. @returns the run */
+  async prepare(part: Partial<typeof wellHost> = {}): Promise<number> {
+    await this.call(vettingApi.specPut, { spec: "rack", content: exampleSpec });
+    const host = { ...wellHost, ...part, spec: "rack" };
+    await this.call(vettingApi.hostAdd, host);
+    const started = await this.call(vettingApi.start, { mac: host.mac, window_ms: 3_600_000 });
+    return started.run;
+  }
+
+  async mint(run: number): Promise<string> {
+    return (await this.call(vettingApi.token, { run })).token;
+  }
+
+  async agent(run: number, token: string, instance = drawn(1)): Promise<WireAgent> {
+    const { shown } = await this.call(identityApi.certificatesList, {});
+    return new WireAgent(this.url, shown, { run, token, instance });
+  }
+}
+
+/** An agent by the wire alone: what it says is what a test says. */
+export class WireAgent {
+  readonly run: number;
+  readonly instance: string;
+  bootId = "boot-1";
+  identity = ownIdentity;
+  session: string;
+  readonly #client: HttpClient;
+  #drawn = 0;
+
+  constructor(
+    url: string,
+    pin: string,
+    who: { readonly run: number; readonly token: string; readonly instance: string },
+  ) {
+    this.run = who.run;
+    this.instance = who.instance;
+    this.session = who.token;
+    this.#client = new HttpClient({ url, pins: [pin], token: () => this.session });
+  }
+
+  draw(): string {
+    this.#drawn += 1;
+    return drawn(this.#drawn).replace(/^0{8}/, this.instance.slice(-8));
+  }
+
+  async claim(): Promise<ClaimAnswer> {
+    const { run, instance, identity } = this;
+    const answer = await this.#client.call(agentApi.claim, {
+      ...{ run, protocol: 1, version: "1.0.0", instance, boot_id: this.bootId, mac },
+      ...{ address: "127.0.0.1", identity },
+    });
+    this.session = answer.session;
+    return answer;
+  }
+
+  async attempt(stage: Stage, attempt = this.draw()) {
+    const { run, instance } = this;
+    return {
+      attempt,
+      answer: await this.#client.call(agentApi.attempt, { run, attempt, instance, stage }),
+    };
+  }
+
+  async result(stage: Stage, attempt: string, outcome: Outcome, result = this.draw()) {
+    const told = { result, attempt, stage, cancelled: false, duration_ms: 5 };
+    const answer = await this.#client.call(agentApi.result, {
+      ...{ run: this.run, ...told, report: report(outcome, stage) },
+    });
+    return answer.next_state;
+  }
+
+  /** A stage from its attempt to its result. @returns the next state */
+  async walks(stage: Stage, outcome: Outcome = "PASS") {
+    const { attempt } = await this.attempt(stage);
+    return await this.result(stage, attempt, outcome);
+  }
+
+  async beat(run = this.run) {
+    return await this.#client.call(agentApi.heartbeat, {
+      ...{ run, instance: this.instance, boot_id: this.bootId, dropped: 0 },
+      ...{ activity: { kind: "idle" }, acknowledged: [] },
+    });
+  }
+
+  async log(sequence: number, texts: readonly string[], time = new Date().toISOString()) {
+    const lines = texts.map((text, index) => ({
+      ...{ sequence: sequence + index, time, level: "info" as const, stage: null, text },
+    }));
+    await this.#client.call(agentApi.log, { run: this.run, instance: this.instance, lines });
+  }
+
+  async hold(hostKey: string | null) {
+    const { run, instance } = this;
+    return await this.#client.call(agentApi.hold, {
+      ...{ run, instance, address: "127.0.0.1", host_key: hostKey },
+    });
+  }
+}
