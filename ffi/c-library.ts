@@ -56,6 +56,7 @@ const signatures = {
   socketpair: { args: [int, int, int, address], returns: int },
   bind: { args: [int, address, int], returns: int },
   listen: { args: [int, int], returns: int },
+  getsockname: { args: [int, address, address], returns: int },
   accept4: { args: [int, address, address, int], returns: int },
   connect: { args: [int, address, int], returns: int },
   shutdown: { args: [int, int], returns: int },

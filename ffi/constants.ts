@@ -137,6 +137,7 @@ export const EPOLL_CTL_MOD = 3;
 
 // <poll.h>
 export const POLLIN = 0x1;
+export const POLLOUT = 0x4;
 export const POLLHUP = 0x10;
 export const POLLRDHUP = 0x2000;
 

@@ -1,8 +1,11 @@
 import { libc } from "./c-library.ts";
 import {
   AF_INET,
+  DUPLEX_FULL,
+  DUPLEX_HALF,
   ETHTOOL_GDRVINFO,
   ETHTOOL_GPERMADDR,
+  ETHTOOL_GSET,
   SIOCETHTOOL,
   SOCK_CLOEXEC,
   SOCK_DGRAM,
@@ -50,6 +53,38 @@ export function askCardDriver(interfaceName: string): DriverInformation {
   } finally {
     socket.close();
   }
+}
+
+export interface LinkSettings {
+  /** Megabits a second; undefined where the driver does not know it: a link without a carrier. */
+  readonly speed: number | undefined;
+  readonly duplex: "full" | "half" | undefined;
+}
+
+/** SPEED_UNKNOWN of <linux/ethtool.h>, which is -1; a driver may tell 16 bits of it alone. */
+const unknownSpeeds = [0xffff_ffff, 0xffff, 0];
+const duplexes = new Map<number, "full" | "half">([
+  [DUPLEX_FULL, "full"],
+  [DUPLEX_HALF, "half"],
+]);
+
+/**
+ * What a link runs at, in this process's network namespace (/sys shows that which it was mounted
+ * in); undefined where its driver has no such call (EOPNOTSUPP) or it is gone: ETHTOOL_GSET, which
+ * the kernel answers for every driver that tells its speed at all.
+ */
+export function linkSettings(interfaceName: string): LinkSettings | undefined {
+  using socket = new OwnedDescriptor(
+    check("socket", libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)),
+  );
+  const layout = layouts.ethtool_cmd;
+  const command = new NativeMemory(layout.size);
+  command.view.setUint32(layout.cmd, ETHTOOL_GSET, true);
+  if (!ask(socket, interfaceName, command)) return undefined;
+  const low = command.view.getUint16(layout.speed, true);
+  const speed = command.view.getUint16(layout.speed_hi, true) * 0x1_0000 + low;
+  const duplex = duplexes.get(command.view.getUint8(layout.duplex));
+  return { speed: unknownSpeeds.includes(speed) ? undefined : speed, duplex };
 }
 
 /** Whether the driver answered: EOPNOTSUPP and ENODEV are an answer of their own. */

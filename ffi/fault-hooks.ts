@@ -51,10 +51,15 @@ export function wrongAnswer(): string | undefined {
   return undefined;
 }
 
+/** Those that a child of ours is told of as well. */
+const passedOn: readonly string[] = faultHooks
+  ? ["HOSTLER_ABSENT", "HOSTLER_LIVE_UPDATE_KERNEL", "HOSTLER_MEMORY_FLIPS", "HOSTLER_WRONG_ANSWER"]
+  : [];
+
 /** NAME=value of these, for a process that is started without an environment; no kill point. */
 export function faultVariables(): string[] {
   if (typeof HOSTLER_FAULTS !== "undefined" && HOSTLER_FAULTS === true) {
-    return ["HOSTLER_ABSENT", "HOSTLER_LIVE_UPDATE_KERNEL"].flatMap((name) => {
+    return passedOn.flatMap((name) => {
       const value = process.env[name];
       return value === undefined ? [] : [`${name}=${value}`];
     });

@@ -109,13 +109,20 @@ export function connectUnix(socket: OwnedDescriptor, path: string): number {
 /** Starts a TCP connection: 0, or minus the error number (EINPROGRESS while it is under way). */
 export function connectTcp(
   socket: OwnedDescriptor,
-  target: { family: "ipv4" | "ipv6"; address: Uint8Array; port: number },
+  target: {
+    family: "ipv4" | "ipv6";
+    address: Uint8Array;
+    port: number;
+    /** The interface's number, for an address of one link alone (fe80::/10). */
+    scope?: number;
+  },
 ): number {
   const memory = new NativeMemory(sockaddr_in6.size);
   const isIpv4 = target.family === "ipv4";
   memory.view.setUint16(sockaddr_in.sin_family, isIpv4 ? AF_INET : AF_INET6, true);
   memory.view.setUint16(sockaddr_in.sin_port, target.port, false);
   memory.bytes.set(target.address, isIpv4 ? sockaddr_in.sin_addr : sockaddr_in6.sin6_addr);
+  if (!isIpv4) memory.view.setUint32(sockaddr_in6.sin6_scope_id, target.scope ?? 0, true);
   const length = isIpv4 ? sockaddr_in.size : sockaddr_in6.size;
   return attempt(() => libc.connect(socket.number, memory.address, length));
 }

@@ -1,11 +1,14 @@
 import {
   AF_BRIDGE,
   AF_INET,
+  AF_INET6,
   BRIDGE_FLAGS_SELF,
   BRIDGE_VLAN_INFO_PVID,
   BRIDGE_VLAN_INFO_UNTAGGED,
   IFA_ADDRESS,
   IFA_BROADCAST,
+  IFA_F_TENTATIVE,
+  IFA_FLAGS,
   IFA_LOCAL,
   IFF_UP,
   IFLA_ADDRESS,
@@ -20,6 +23,8 @@ import {
   IFLA_BRPORT_MODE,
   IFLA_BRPORT_PROTECT,
   IFLA_BRPORT_UNICAST_FLOOD,
+  IFLA_CARRIER,
+  IFLA_CARRIER_CHANGES,
   IFLA_EXT_MASK,
   IFLA_GROUP,
   IFLA_IFALIAS,
@@ -297,6 +302,14 @@ export function dumpAddresses(): NetlinkRequest {
   return { type: RTM_GETADDR, flags: 0, payload };
 }
 
+/** The IPv6 addresses of all links. */
+export function dumpIpv6Addresses(): NetlinkRequest {
+  const payload = new PayloadWriter()
+    .header(ifaddrmsg.size, (view) => view.setUint8(ifaddrmsg.ifa_family, AF_INET6))
+    .finish();
+  return { type: RTM_GETADDR, flags: 0, payload };
+}
+
 /** The IPv4 routes of all tables. */
 export function dumpRoutes(): NetlinkRequest {
   const payload = new PayloadWriter()
@@ -423,6 +436,47 @@ function decodeCounters(bytes: Uint8Array): LinkCounters {
   };
 }
 
+/** Errors that a card counts, under the kernel's names: struct rtnl_link_stats64. */
+export const linkErrorNames = [
+  ...(["rx_errors", "tx_errors", "collisions", "rx_length_errors", "rx_over_errors"] as const),
+  ...(["rx_crc_errors", "rx_frame_errors", "rx_fifo_errors", "rx_missed_errors"] as const),
+  ...(["tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors"] as const),
+  ...(["tx_heartbeat_errors", "tx_window_errors"] as const),
+] as const;
+
+/** How a link is, and what it has counted since it was made. */
+export interface LinkHealth {
+  readonly index: number;
+  readonly name: string;
+  readonly isUp: boolean;
+  readonly macAddress: string | undefined;
+  /** undefined where the kernel does not tell. */
+  readonly carrier: boolean | undefined;
+  readonly carrierChanges: number | undefined;
+  readonly errors: ReadonlyMap<(typeof linkErrorNames)[number], number>;
+}
+
+/** @throws MalformedNetlink */
+export function decodeLinkHealth(message: NetlinkMessage): LinkHealth {
+  const { index, name, isUp, macAddress } = decodeLink(message);
+  const attributes = readAttributes(message.payload.subarray(ifinfomsg.size));
+  const carrier = attributes.get(IFLA_CARRIER);
+  const changes = attributes.get(IFLA_CARRIER_CHANGES);
+  const statistics = attributes.get(IFLA_STATS64) ?? new Uint8Array();
+  const counted = linkErrorNames
+    .filter((error) => statistics.length >= rtnl_link_stats64[error] + 8)
+    .map((error) => {
+      const at = rtnl_link_stats64[error];
+      return [error, unsignedOf(statistics.subarray(at, at + 8))] as const;
+    });
+  return {
+    ...{ index, name, isUp, macAddress },
+    carrier: carrier && unsignedOf(carrier) !== 0,
+    carrierChanges: changes && unsignedOf(changes),
+    errors: new Map(counted),
+  };
+}
+
 /** @returns the port's VLANs, that of its untagged frames first @throws MalformedNetlink */
 export function decodePortVlans(message: NetlinkMessage): {
   readonly index: number;
@@ -464,6 +518,31 @@ export function decodeAddress(message: NetlinkMessage): LinkAddress {
     index: view.getUint32(ifaddrmsg.ifa_index, true),
     address,
     prefix: view.getUint8(ifaddrmsg.ifa_prefixlen),
+  };
+}
+
+/** An IPv6 address of a link; a tentative one is still asked for, and nothing is sent from it. */
+export interface LinkIpv6Address {
+  readonly index: number;
+  readonly address: Uint8Array;
+  readonly isTentative: boolean;
+}
+
+/** @throws MalformedNetlink */
+export function decodeIpv6Address(message: NetlinkMessage): LinkIpv6Address {
+  const view = headerOf(message, ifaddrmsg.size, "an address");
+  const attributes = readAttributes(message.payload.subarray(ifaddrmsg.size));
+  const address = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
+  if (message.type !== RTM_NEWADDR || address?.length !== 16) {
+    throw new MalformedNetlink(
+      `Expected an address of 16 bytes, received ${address?.length ?? "none"}`,
+    );
+  }
+  const flags = attributes.get(IFA_FLAGS);
+  return {
+    index: view.getUint32(ifaddrmsg.ifa_index, true),
+    address: address.slice(),
+    isTentative: flags !== undefined && (unsignedOf(flags) & IFA_F_TENTATIVE) !== 0,
   };
 }
 

@@ -9,6 +9,7 @@ import { type MemoryPattern, memoryPatterns } from "../tasks/memory.ts";
 export function flipBits({ count, seed }: MemoryFlips) {
   return (pattern: MemoryPattern, regions: readonly MappedMemory[]): void => {
     const size = regions.reduce((sum, region) => sum + region.size / 8, 0);
+    if (size < count) return;
     const flipped = new Set<number>();
     let state = (seed >>> 0) + memoryPatterns.indexOf(pattern) + 1;
     for (let number = 0; number < count; number += 1) {

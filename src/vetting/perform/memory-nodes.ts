@@ -33,16 +33,22 @@ export function memoryNodes(): readonly MemoryNode[] {
     }))
     .filter(({ bytes }) => bytes > 0)
     .sort((one, other) => one.number - other.number);
-  if (nodes.length > 0) return nodes;
-  return [{ number: 0, processors: online, bytes: meminfo("/proc/meminfo").get("MemTotal") ?? 0 }];
+  if (nodes.length > 1) return nodes;
+  // One node is all of the host, also where memory that was plugged in later is not in its total.
+  const bytes = meminfo("/proc/meminfo").get("MemTotal") ?? 0;
+  return [{ number: nodes[0]?.number ?? 0, processors: online, bytes }];
 }
 
 /**
  * Bytes that can be had without taking them from anybody: of the node (its free pages and its
  * clean cache), and of the host as MemAvailable says.
  */
-export function availableBytes(node: number): { readonly node: number; readonly host: number } {
+export function availableBytes(
+  node: number,
+  { isOnly }: { readonly isOnly: boolean },
+): { readonly node: number; readonly host: number } {
   const host = meminfo("/proc/meminfo").get("MemAvailable") ?? 0;
+  if (isOnly) return { node: host, host };
   const own = meminfo(`${NODES}/node${node}/meminfo`);
   const free = own.get("MemFree");
   if (free === undefined) return { node: host, host };

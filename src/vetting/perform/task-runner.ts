@@ -95,7 +95,7 @@ export class TaskRunner {
 }
 
 /** When run from source: Bun, and the entry file. */
-function ownProgram(): OwnProgram {
+export function ownProgram(): OwnProgram {
   const isCompiled = Bun.main.startsWith("/$bunfs/");
   const words = isCompiled ? [process.execPath] : [process.execPath, Bun.main];
   // Whatever stands at its path by now, it is this version whose lines are understood.

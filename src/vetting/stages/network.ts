@@ -188,9 +188,15 @@ function* judgeCounts(own: Settings, { card, report, deltas }: LinkCase): Genera
 
 function* judgeThroughput(
   own: Settings,
-  { name, throughput, carrier }: LinkReport,
+  { name, throughput, carrier, carrier_changes }: LinkReport,
   speed: number | undefined,
 ): Generator<Finding> {
+  if (throughput.kind === "failed" && (carrier_changes ?? 0) > 0) {
+    // The link went away under its test: that is the link's fault, and not the test's.
+    const message = `The test of ${name} broke with its carrier: ${throughput.reason}`;
+    yield finding("FAIL", "throughput", name, message);
+    return;
+  }
   if (throughput.kind === "failed") {
     const message = `The throughput of ${name} could not be measured: ${throughput.reason}`;
     yield finding("ERROR", "throughput-failed", name, message);

@@ -147,6 +147,13 @@ describe("the judge of Network", () => {
       "ERROR throughput-failed eth1",
     ],
     [
+      "a test that broke with the carrier",
+      { throughput: { kind: "failed", reason: "the connection broke" }, carrier_changes: 1 },
+      { carrier_changes: 2 },
+      "FAIL",
+      "FAIL throughput eth1",
+    ],
+    [
       "changed bytes",
       { throughput: { ...measured(940), corrupted: 1 } as Throughput },
       {},

@@ -91,7 +91,8 @@ interface Taken {
 
 /**
  * Takes memory, a region at a time, up to this worker's part of the node, and never below what
- * must stay free. Others take theirs meanwhile: so it looks again before each region.
+ * must stay free: of what was free when it began, and the reserve. Others take theirs meanwhile: so
+ * it looks again before each region.
  */
 async function take(
   input: MemoryInput,
@@ -101,10 +102,14 @@ async function take(
   const { part, workers, reserve_bytes } = input;
   const step = regionSize(node.bytes);
   const most = (part * node.bytes) / workers;
-  const free = { node: (1 - part) * node.bytes, host: reserve_bytes };
+  const atFirst = availableBytes(node.number, { isOnly });
+  const free = {
+    node: (1 - part) * atFirst.node,
+    host: (1 - part) * atFirst.host + reserve_bytes,
+  };
   const taken = { regions: [] as MappedMemory[], locked: true, bound: true };
   for (let bytes = step; bytes <= most && !signal.aborted; bytes += step) {
-    const available = availableBytes(node.number);
+    const available = availableBytes(node.number, { isOnly });
     if (available.node - step < free.node || available.host - step < free.host) break;
     const region = MappedMemory.map(step);
     if (region === undefined) break;

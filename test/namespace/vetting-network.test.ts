@@ -1,0 +1,205 @@
+/** The test of a link, by the compiled file, over cables that the test made. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import type { Inventory } from "../../src/hardware/inventory.ts";
+import { network } from "../../src/vetting/stages/network.ts";
+import { LINK_TASK, type LinkInput, linkReportSchema } from "../../src/vetting/tasks/link.ts";
+import { hostler, repositoryRoot } from "../support/binary.ts";
+import { makeNetworks, type Network } from "../support/networks.ts";
+import { runProgram, startProgram } from "../support/program.ts";
+import { program, root, skipUnless } from "../support/skips.ts";
+import { reportOfTask, startTask } from "../support/vetting/run-task.ts";
+import { hostInventory, judged, stageContext } from "../support/vetting-stage.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+setDefaultTimeout(60_000);
+
+const KEY = "00112233445566778899aabbccddeeff";
+
+interface LinkFacts {
+  readonly address: string;
+  readonly flags: readonly string[];
+  readonly stats64: { readonly rx: { readonly bytes: number } };
+}
+
+async function ip(of: Network, ...words: readonly string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await runProgram([...of.enter, "ip", ...words]);
+  if (exitCode !== 0) throw new Error(`ip ${words.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+async function linkOf(of: Network, name: string): Promise<LinkFacts> {
+  const [link] = JSON.parse(await ip(of, "-s", "-j", "link", "show", name)) as LinkFacts[];
+  if (link === undefined) throw new Error(`No link ${name}`);
+  return link;
+}
+
+/** An orchestrator at one end of a cable, a host under test with the card "wire" at the other. */
+async function makeStage() {
+  await using owned = new AsyncDisposableStack();
+  const made = owned.use(await makeNetworks(2));
+  const [orchestrator, host] = made.networks;
+  if (orchestrator === undefined || host === undefined) throw new Error("Expected two networks");
+  const script = `${repositoryRoot}/test/support/programs/throughput-server.ts`;
+  const words = [process.execPath, script, "::", "0", "7", KEY, hostler()];
+  const server = owned.use(startProgram([...orchestrator.enter, ...words]));
+  const port = Number((await server.said(/listening on (\d+)/))[1]);
+  const { address: mac } = await linkOf(host, "wire");
+  const input = (parts: Partial<LinkInput> = {}): LinkInput => ({
+    ...{ name: "wire", mac, carrier_wait_s: 10, duration_s: 0.5, turn_wait_s: 20 },
+    test: { host: orchestrator.address, port, run: 7, key: KEY },
+    ...parts,
+  });
+  const start = (parts: Partial<LinkInput> = {}) =>
+    startTask([...host.enter, hostler()], { task: LINK_TASK, input: input(parts) });
+  const run = (parts: Partial<LinkInput> = {}) => reportOfTask(start(parts), linkReportSchema);
+  const kept = owned.move();
+  return {
+    ...{ orchestrator, host, server, mac, port, start, run },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+const needs = [root, program("ip", "iproute2"), program("nsenter", "util-linux")];
+
+skipUnless("the test of a link", needs, () => {
+  describe("a link that is well", () => {
+    test("carries bytes both ways, all of them right, and changes nothing", async () => {
+      await using stage = await makeStage();
+      const report = await stage.run();
+      expect(report).toMatchObject({
+        ...{ name: "wire", mac: stage.mac, brought_up: false, carrier: true },
+        ...{ speed_mbps: 10_000, duplex: "full", carrier_changes: 0, errors: [] },
+        throughput: { kind: "measured", corrupted: 0, address: "10.77.0.1" },
+      });
+      if (report.throughput.kind !== "measured") throw new Error("Expected a measure");
+      const { up, down } = report.throughput;
+      for (const { bytes, seconds } of [up, down]) {
+        expect(bytes).toBeGreaterThan(10 * 1024 ** 2);
+        expect(seconds).toBeGreaterThan(0.2);
+      }
+      expect((await linkOf(stage.host, "wire")).flags).toContain("UP");
+    });
+
+    test("by an address of the link alone, where the card has no other", async () => {
+      await using stage = await makeStage();
+      await ip(stage.host, "address", "flush", "dev", "wire", "scope", "global");
+      const { stdout } = await runProgram([
+        ...stage.orchestrator.enter,
+        ...["ip", "-6", "-o", "address", "show", "dev", "bridge", "scope", "link"],
+      ]);
+      const host = /inet6 (\S+)\//.exec(stdout)?.[1] ?? "";
+      const { throughput } = await stage.run({
+        test: { host, port: stage.port, run: 7, key: KEY },
+      });
+      expect(throughput).toMatchObject({ kind: "measured", corrupted: 0, address: host });
+    });
+
+    test("a card that is down is brought up, and put back", async () => {
+      await using stage = await makeStage();
+      await ip(stage.host, "link", "set", "wire", "down");
+      const report = await stage.run();
+      expect(report).toMatchObject({ brought_up: true, carrier: true, carrier_changes: 0 });
+      expect(report.throughput.kind).toBe("measured");
+      expect((await linkOf(stage.host, "wire")).flags).not.toContain("UP");
+    });
+
+    test("a carrier that comes late is waited for", async () => {
+      await using stage = await makeStage();
+      await ip(stage.orchestrator, "link", "set", "port-1", "down");
+      const running = stage.run();
+      await ip(stage.orchestrator, "link", "set", "port-1", "up");
+      expect(await running).toMatchObject({ carrier: true, throughput: { kind: "measured" } });
+    });
+  });
+
+  describe("a link that is not", () => {
+    test("no carrier, after its time", async () => {
+      await using stage = await makeStage();
+      await ip(stage.orchestrator, "link", "set", "port-1", "down");
+      const report = await stage.run({ carrier_wait_s: 0.3 });
+      expect(report).toMatchObject({ carrier: false, throughput: { kind: "not-seen" } });
+      expect(report.waited_s).toBeGreaterThanOrEqual(0.3);
+    });
+
+    test("a carrier that goes and comes during the test fails the card", async () => {
+      await using stage = await makeStage();
+      const running = stage.run({ duration_s: 3 });
+      await waitFor("bytes of the test", async () => {
+        const { stats64 } = await linkOf(stage.orchestrator, "port-1");
+        return stats64.rx.bytes > 1024 ** 2;
+      });
+      await ip(stage.orchestrator, "link", "set", "port-1", "down");
+      await ip(stage.orchestrator, "link", "set", "port-1", "up");
+      const report = await running;
+      expect(report.carrier_changes).toBeGreaterThanOrEqual(2);
+      const card: Inventory["network"][number] = {
+        ...{ name: "wire", mac: stage.mac, driver: "veth", firmware: null, pci: null },
+        ...{ carrier: true, speed_mbps: 10_000, duplex: "full" },
+        ...{ most_mtu: null, numa_node: null },
+      };
+      const inventory = hostInventory({ network: [card] });
+      const context = stageContext({}, { inventory });
+      const found = judged(network, context, () => ({ kind: "report", report }));
+      expect(found.outcome).toBe("FAIL");
+      expect(found.findings.map(({ code }) => code)).toContain("carrier-changes");
+    });
+
+    test("no address, another key, a server that dies, another card: each is told", async () => {
+      await using stage = await makeStage();
+      const wrongKey = await stage.run({
+        test: { host: "10.77.0.1", port: stage.port, run: 7, key: "0".repeat(32) },
+      });
+      expect(wrongKey.throughput).toMatchObject({
+        kind: "failed",
+        reason: expect.stringMatching(/refuses: no test of run 7/),
+      });
+      const { last } = await stage.start({ mac: "02:00:00:00:00:01" }).ended;
+      expect(last).toMatchObject({ kind: "failure", message: expect.stringMatching(/Expected/) });
+      const { last: none } = await stage.start({ name: "eth77" }).ended;
+      expect(none).toMatchObject({ kind: "failure", message: expect.stringMatching(/eth77/) });
+
+      const running = stage.run({ duration_s: 20 });
+      await waitFor("bytes of the test", async () => {
+        const { stats64 } = await linkOf(stage.orchestrator, "port-1");
+        return stats64.rx.bytes > 1024 ** 2;
+      });
+      stage.server.kill("SIGKILL");
+      expect((await running).throughput.kind).toBe("failed");
+
+      await ip(stage.host, "address", "flush", "dev", "wire", "scope", "global");
+      const unreachable = await stage.run();
+      expect(unreachable.throughput).toMatchObject({
+        kind: "not-seen",
+        reason: expect.stringMatching(/no address from which 10.77.0.1/),
+      });
+    });
+
+    test("what is to end puts its card back", async () => {
+      await using stage = await makeStage();
+      await ip(stage.host, "link", "set", "wire", "down");
+      const task = stage.start({ duration_s: 20 });
+      await waitFor("bytes of the test", async () => {
+        const { stats64 } = await linkOf(stage.orchestrator, "port-1");
+        return stats64.rx.bytes > 1024 ** 2;
+      });
+      task.stop();
+      expect((await task.ended).exitCode).toBe(111);
+      expect((await linkOf(stage.host, "wire")).flags).not.toContain("UP");
+    });
+  });
+});
+
+skipUnless("a link that is slow", [...needs, program("tc", "iproute2")], () => {
+  test("is measured as slow as it is", async () => {
+    await using stage = await makeStage();
+    const words = ["tc", "qdisc", "add", "dev", "wire", "root", "tbf"];
+    const rate = ["rate", "100mbit", "burst", "64kb", "latency", "50ms"];
+    const { exitCode, stderr } = await runProgram([...stage.host.enter, ...words, ...rate]);
+    expect(`${exitCode} ${stderr}`).toBe("0 ");
+    const { throughput } = await stage.run({ duration_s: 2 });
+    if (throughput.kind !== "measured") throw new Error(JSON.stringify(throughput));
+    const mbps = (throughput.up.bytes * 8) / throughput.up.seconds / 1e6;
+    expect(mbps).toBeLessThan(130);
+    expect(mbps).toBeGreaterThan(30);
+  });
+});
