@@ -1,4 +1,4 @@
-/** Children of the compiled file that load a processor and memory, and faults that they must find. */
+/** Children of the compiled file that load a processor and memory, and what they must find. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { totalmem } from "node:os";
