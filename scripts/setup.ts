@@ -77,6 +77,14 @@ const systemPackages = {
     { name: "busybox-static", shownBy: "/bin/busybox" },
     { name: "iproute2", shownBy: "/sbin/ip" },
   ],
+  // Programs that network boot hands out, and clients that fetch them; none starts a service.
+  boot: [
+    { name: "ipxe", shownBy: "/usr/lib/ipxe/snponly.efi" },
+    { name: "atftp", shownBy: "/usr/bin/atftp" },
+    { name: "tftp-hpa", shownBy: "/usr/bin/tftp" },
+    { name: "dnsmasq-base", shownBy: "/usr/sbin/dnsmasq" },
+    { name: "curl", shownBy: "/usr/bin/curl" },
+  ],
   // What other programs say of the networks that we make.
   network: [
     { name: "iproute2", shownBy: "/sbin/ip" },

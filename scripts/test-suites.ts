@@ -33,7 +33,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: true,
-    packages: ["layouts", "authority", "machine", "addresses", "network", "disks"],
+    packages: ["layouts", "authority", "machine", "addresses", "boot", "network", "disks"],
     minutesPerFile: 20,
   },
   {
@@ -42,7 +42,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: false,
-    packages: ["machine"],
+    packages: ["machine", "boot"],
     minutesPerFile: 40,
   },
 ];

@@ -37,8 +37,12 @@ interface Window {
   readonly base: number;
   /** The last block that was sent of this window. */
   readonly sent: number;
-  /** The window was sent again because of a repeated ACK; it is once for each base. */
-  readonly repeatedForAck: boolean;
+  /**
+   * Blocks up to this one were sent again for an ACK that spoke of a gap, or for want of any. Until
+   * all of them are acknowledged no ACK has anything sent again: a wire that doubles packets would
+   * have each window sent as often as it has blocks.
+   */
+  readonly repeatedTo: number;
 }
 
 export type TransferState =
@@ -198,49 +202,51 @@ function acknowledgeWindow(
   block: number,
   now: MonotonicTime,
 ): Outcome {
-  const { base, sent, repeatedForAck } = state.window;
+  const { base, sent, repeatedTo } = state.window;
   // How far it is from the last one that was counted, in 16 bits.
   const ahead = (block - (base - 1)) & 0xffff;
-  if (ahead >= 1 && base - 1 + ahead <= sent) {
-    return advance(state.terms, base - 1 + ahead, now);
+  const acknowledged = base - 1 + ahead;
+  if (ahead === 0 && state.terms.windowBlocks > 1 && base > repeatedTo) {
+    // It may say that the window's first block is missing. Without a window it is a doubled packet:
+    // whoever answers it doubles all that follows, the sorcerer's apprentice of RFC 1123, 4.2.3.1.
+    return {
+      state: { ...state, window: repeated(state.window) },
+      effects: [{ kind: "send-blocks", first: base, last: sent }],
+    };
   }
-  if (ahead !== 0) {
-    const isOld = ahead > 0x8000;
-    return ignore(state, isOld ? "an ACK that was counted" : "an ACK of what was not sent");
-  }
-  // The same ACK again. With a window it may say that the window's first block is missing, and is
-  // answered once for each. Without one it is a doubled packet: whoever answers it doubles all
-  // that follows, the sorcerer's apprentice of RFC 1123, 4.2.3.1.
-  if (state.terms.windowBlocks === 1 || repeatedForAck) {
-    return ignore(state, "an ACK that was counted");
-  }
-  return {
-    state: { ...state, window: { base, sent, repeatedForAck: true } },
-    effects: [{ kind: "send-blocks", first: base, last: sent }],
-  };
+  if (ahead > 0 && acknowledged <= sent)
+    return advance(state.terms, acknowledged, now, state.window);
+  const isOld = ahead === 0 || ahead > 0x8000;
+  return ignore(state, isOld ? "an ACK that was counted" : "an ACK of what was not sent");
 }
 
-function advance(terms: Terms, acknowledged: number, now: MonotonicTime): Outcome {
+function advance(
+  terms: Terms,
+  acknowledged: number,
+  now: MonotonicTime,
+  before: Window = { base: 1, sent: acknowledged, repeatedTo: 0 },
+): Outcome {
   if (acknowledged === terms.lastBlock) return end("done");
-  return sendFrom(terms, acknowledged + 1, now);
+  const base = acknowledged + 1;
+  // A gap after what it has: the window is sent from there (RFC 7440, 4), but not twice.
+  const isGap = base <= before.sent && base > before.repeatedTo;
+  const first = isGap ? base : before.sent + 1;
+  return sendFrom(terms, base, now, { first, repeatedTo: isGap ? before.sent : before.repeatedTo });
 }
 
-function sendFrom(terms: Terms, base: number, now: MonotonicTime): Outcome {
+function sendFrom(
+  terms: Terms,
+  base: number,
+  now: MonotonicTime,
+  { first, repeatedTo } = { first: base, repeatedTo: 0 },
+): Outcome {
   if (now >= terms.endsAt) return tooLong();
   const sent = Math.min(base + terms.windowBlocks - 1, terms.lastBlock);
   const wakeAt = wakeAfter(terms, 0, now);
+  const blocks = first <= sent ? [{ kind: "send-blocks", first, last: sent } as const] : [];
   return {
-    state: {
-      phase: "sending",
-      terms,
-      repeats: 0,
-      wakeAt,
-      window: { base, sent, repeatedForAck: false },
-    },
-    effects: [
-      { kind: "send-blocks", first: base, last: sent },
-      { kind: "wake", at: wakeAt },
-    ],
+    state: { phase: "sending", terms, repeats: 0, wakeAt, window: { base, sent, repeatedTo } },
+    effects: [...blocks, { kind: "wake", at: wakeAt }],
   };
 }
 
@@ -258,8 +264,9 @@ function time(state: Live, now: MonotonicTime): Outcome {
   if (state.repeats >= most) return end("no answer");
   const repeats = state.repeats + 1;
   const wakeAt = wakeAfter(state.terms, repeats, now);
+  const next = { ...state, repeats, wakeAt };
   return {
-    state: { ...state, repeats, wakeAt },
+    state: next.phase === "sending" ? { ...next, window: repeated(next.window) } : next,
     effects: [repeat(state), { kind: "wake", at: wakeAt }],
   };
 }
@@ -273,6 +280,10 @@ function repeat(state: Live): TransferEffect {
     case "sending":
       return { kind: "send-blocks", first: state.window.base, last: state.window.sent };
   }
+}
+
+function repeated({ base, sent }: Window): Window {
+  return { base, sent, repeatedTo: sent };
 }
 
 function tooLong(): Outcome {

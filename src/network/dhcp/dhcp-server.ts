@@ -70,7 +70,7 @@ export class DhcpRefused extends Error {
  * The kernel drops all but UDP to port 67 that is no fragment, in bytes from the IP header on:
  * BPF_LDX is of the header's own length.
  */
-const requestsAlone: readonly FilterInstruction[] = [
+export const requestsAlone: readonly FilterInstruction[] = [
   // The protocol, byte 9.
   [0x30, 0, 0, 9],
   [0x15, 0, 6, 17],
@@ -241,7 +241,8 @@ function networkOf({ serverAddress, prefixLength, domain }: DhcpNetwork): DhcpNe
   return { serverAddress, prefixLength, ...(domain !== undefined && { domain }) };
 }
 
-function readRequest(packet: PacketReceived): DhcpMessage | undefined {
+/** @returns undefined for what is no message of DHCP */
+export function readRequest(packet: PacketReceived): DhcpMessage | undefined {
   const datagram = parseDatagram(packet.bytes, packet);
   if (!datagram.ok) return undefined;
   const message = parseMessage(datagram.value.payload);

@@ -29,7 +29,7 @@ const asking = (options: Record<string, string>, size = 10_000): Terms =>
 const plain = asking({});
 const windowed = asking({ windowsize: "4" });
 const waiting = { repeats: 0, wakeAt: NOW + 1_000 };
-const window = { base: 5, sent: 5, repeatedForAck: false };
+const window = { base: 5, sent: 5, repeatedTo: 0 };
 
 const states: Readonly<Record<Phase, TransferState>> = {
   offering: { phase: "offering", terms: windowed, ...waiting },
@@ -42,7 +42,7 @@ const sendingFour: TransferState = {
   phase: "sending",
   terms: windowed,
   ...waiting,
-  window: { base: 5, sent: 8, repeatedForAck: false },
+  window: { base: 5, sent: 8, repeatedTo: 0 },
 };
 
 /** "blocks 6-6, wake 1000 → sending", or what it was ignored for. */
@@ -158,16 +158,31 @@ describe("a window", () => {
     expect(told(sendingFour, ack(block))).toBe(expected);
   });
 
-  test("is sent again for a repeated ACK once, and never doubled twice", () => {
+  test("is sent again for a repeated ACK once", () => {
     const { state } = step(sendingFour, ack(4), NOW);
     expect(told(state, ack(4))).toBe("an ACK that was counted → sending");
-    // After progress it may be asked for again.
+    // After progress over all of it, it may be asked for again.
     const { state: next } = step(state, ack(8), NOW);
     expect(told(next, ack(8))).toBe("blocks 9-12 → sending");
   });
 
+  test("is sent again for a gap once: until it is through, only new blocks follow", () => {
+    const { state } = step(sendingFour, ack(6), NOW);
+    expect(told(state, ack(6))).toBe("an ACK that was counted → sending");
+    const { state: next } = step(state, ack(7), NOW);
+    expect(next).toMatchObject({ window: { base: 8, sent: 11, repeatedTo: 8 } });
+    expect(told(state, ack(7))).toBe("blocks 11-11, wake 1000 → sending");
+    expect(told(next, ack(8))).toBe("blocks 9-12, wake 1000 → sending");
+  });
+
+  test("that was sent again for want of an answer is not for an ACK as well", () => {
+    const { state } = step(sendingFour, TIME, NOW + 1_000);
+    expect(told(state, ack(4))).toBe("an ACK that was counted → sending");
+    expect(told(state, ack(6), NOW)).toBe("blocks 9-10, wake 1000 → sending");
+  });
+
   test("ends with the last block, which alone ends the transfer", () => {
-    const last = { base: 17, sent: 20, repeatedForAck: false };
+    const last = { base: 17, sent: 20, repeatedTo: 0 };
     const state: TransferState = { ...sendingFour, window: last };
     expect(told(state, ack(18))).toBe("blocks 19-20, wake 1000 → sending");
     expect(told(state, ack(20))).toBe("done → ended");
@@ -180,7 +195,7 @@ describe("numbers go on after 65,535", () => {
     phase: "sending",
     terms,
     ...waiting,
-    window: { base, sent: base + 3, repeatedForAck: false },
+    window: { base, sent: base + 3, repeatedTo: 0 },
   });
   test.each([
     [65_534, 0, "blocks 65537-65540, wake 1000 → sending"],
