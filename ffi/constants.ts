@@ -12,6 +12,7 @@ export const architecture: Architecture = process.arch === "arm64" ? "arm64" : "
 
 const differing = {
   x64: {
+    O_DIRECT: 0o40000,
     O_NOFOLLOW: 0o400000,
     SYS_rt_sigaction: 13,
     SYS_sendmsg: 46,
@@ -34,6 +35,7 @@ const differing = {
     SYS_kexec_file_load: 320,
   },
   arm64: {
+    O_DIRECT: 0o200000,
     O_NOFOLLOW: 0o100000,
     SYS_rt_sigaction: 134,
     SYS_sendmsg: 211,
@@ -65,6 +67,8 @@ export function differingConstants(of: Architecture): Readonly<Record<string, nu
 // <fcntl.h>
 export const O_RDWR = 2;
 export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_DIRECT = differing[architecture].O_DIRECT;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 /** lseek(2) */
@@ -90,6 +94,15 @@ export const S_IFCHR = 0o020000;
 export const S_IFBLK = 0o060000;
 // <linux/fs.h>
 export const FICLONE = 0x4004_9409;
+export const BLKROGET = 0x125e;
+export const BLKSSZGET = 0x1268;
+export const BLKGETSIZE64 = 0x8008_1272;
+// <linux/nvme_ioctl.h>
+export const NVME_IOCTL_ADMIN_CMD = 0xc048_4e41;
+// <scsi/sg.h>
+export const SG_IO = 0x2285;
+export const SG_DXFER_NONE = -1;
+export const SG_DXFER_FROM_DEV = -3;
 
 // <linux/watchdog.h>
 export const WDIOC_GETSUPPORT = 0x8028_5700;
@@ -170,6 +183,8 @@ export const SYS_mbind = differing[architecture].SYS_mbind;
 export const SYS_sync = differing[architecture].SYS_sync;
 export const SYS_kexec_file_load = differing[architecture].SYS_kexec_file_load;
 // <linux/aio_abi.h>
+export const IOCB_CMD_PREAD = 0;
+export const IOCB_CMD_PWRITE = 1;
 export const IOCB_CMD_POLL = 5;
 export const IOCB_FLAG_RESFD = 1;
 

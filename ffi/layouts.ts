@@ -9,13 +9,16 @@ export function layoutsOf(of: Architecture) {
     /** include/uapi/linux/aio_abi.h */
     iocb: {
       size: 64,
+      aio_data: 0,
       aio_lio_opcode: 16,
       aio_fildes: 20,
       aio_buf: 24,
+      aio_nbytes: 32,
+      aio_offset: 40,
       aio_flags: 56,
       aio_resfd: 60,
     },
-    io_event: { size: 32 },
+    io_event: { size: 32, data: 0, res: 16 },
     /** include/uapi/linux/eventpoll.h. Packed on x86-64 only. */
     epoll_event:
       of === "arm64" ? { size: 16, events: 0, data: 8 } : { size: 12, events: 0, data: 4 },
@@ -109,6 +112,35 @@ export function layoutsOf(of: Architecture) {
     liveupdate_session_retrieve_fd: { size: 16, fd: 4, token: 8 },
     liveupdate_session_finish: { size: 8, reserved: 4 },
     liveupdate_session_get_name: { size: 72, reserved: 4, name: 8 },
+    /** include/uapi/linux/nvme_ioctl.h */
+    nvme_passthru_cmd: {
+      size: 72,
+      opcode: 0,
+      nsid: 4,
+      addr: 24,
+      data_len: 36,
+      cdw10: 40,
+      cdw11: 44,
+      timeout_ms: 64,
+    },
+    /** <scsi/sg.h>, equal in glibc and musl */
+    sg_io_hdr_t: {
+      size: 88,
+      interface_id: 0,
+      dxfer_direction: 4,
+      cmd_len: 8,
+      mx_sb_len: 9,
+      dxfer_len: 12,
+      dxferp: 16,
+      cmdp: 24,
+      sbp: 32,
+      timeout: 40,
+      status: 64,
+      sb_len_wr: 67,
+      host_status: 68,
+      driver_status: 70,
+      resid: 72,
+    },
     /** netlink(7) */
     sockaddr_nl: { size: 12, nl_family: 0, nl_pid: 4 },
     nlmsghdr: { size: 16, nlmsg_len: 0, nlmsg_type: 4, nlmsg_flags: 6, nlmsg_seq: 8 },

@@ -85,7 +85,12 @@ export class HostTree {
   }
 
   has(path: string): boolean {
-    return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
+    try {
+      return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
+    } catch {
+      // ENOTDIR, for one: what is asked for as a folder is a file.
+      return false;
+    }
   }
 
   /** The last name in what a link leads to: of `device/driver` the driver. */

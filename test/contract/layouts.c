@@ -21,6 +21,7 @@
 #include <linux/mempolicy.h>
 #include <linux/mount.h>
 #include <linux/nsfs.h>
+#include <linux/nvme_ioctl.h>
 #include <linux/reboot.h>
 #include <linux/sockios.h>
 #include <linux/types.h>
@@ -30,6 +31,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <scsi/sg.h>
 #include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -159,6 +161,11 @@ static void number(const char *name, unsigned long long value) {
   separator = ",";
 }
 
+static void signed_number(const char *name, long long value) {
+  printf("%s\n    \"%s\": %lld", separator, name, value);
+  separator = ",";
+}
+
 static void structure(const char *name, unsigned long size) {
   printf("%s\n    \"%s\": { \"size\": %lu", separator, name, size);
   separator = ",";
@@ -277,16 +284,49 @@ static void hardware_structures(void) {
   CLOSE();
 }
 
+static void disk_structures(void) {
+  STRUCTURE(nvme_passthru_cmd, struct nvme_passthru_cmd);
+  FIELD(struct nvme_passthru_cmd, opcode);
+  FIELD(struct nvme_passthru_cmd, nsid);
+  FIELD(struct nvme_passthru_cmd, addr);
+  FIELD(struct nvme_passthru_cmd, data_len);
+  FIELD(struct nvme_passthru_cmd, cdw10);
+  FIELD(struct nvme_passthru_cmd, cdw11);
+  FIELD(struct nvme_passthru_cmd, timeout_ms);
+  CLOSE();
+  STRUCTURE(sg_io_hdr_t, sg_io_hdr_t);
+  FIELD(sg_io_hdr_t, interface_id);
+  FIELD(sg_io_hdr_t, dxfer_direction);
+  FIELD(sg_io_hdr_t, cmd_len);
+  FIELD(sg_io_hdr_t, mx_sb_len);
+  FIELD(sg_io_hdr_t, dxfer_len);
+  FIELD(sg_io_hdr_t, dxferp);
+  FIELD(sg_io_hdr_t, cmdp);
+  FIELD(sg_io_hdr_t, sbp);
+  FIELD(sg_io_hdr_t, timeout);
+  FIELD(sg_io_hdr_t, status);
+  FIELD(sg_io_hdr_t, sb_len_wr);
+  FIELD(sg_io_hdr_t, host_status);
+  FIELD(sg_io_hdr_t, driver_status);
+  FIELD(sg_io_hdr_t, resid);
+  CLOSE();
+}
+
 static void structures(void) {
   begin("structures");
   STRUCTURE(iocb, struct iocb);
+  FIELD(struct iocb, aio_data);
   FIELD(struct iocb, aio_lio_opcode);
   FIELD(struct iocb, aio_fildes);
   FIELD(struct iocb, aio_buf);
+  FIELD(struct iocb, aio_nbytes);
+  FIELD(struct iocb, aio_offset);
   FIELD(struct iocb, aio_flags);
   FIELD(struct iocb, aio_resfd);
   CLOSE();
   STRUCTURE(io_event, struct io_event);
+  FIELD(struct io_event, data);
+  FIELD(struct io_event, res);
   CLOSE();
   STRUCTURE(epoll_event, struct epoll_event);
   FIELD(struct epoll_event, events);
@@ -451,8 +491,24 @@ static void structures(void) {
   FIELD(struct liveupdate_session_get_name, name);
   CLOSE();
   hardware_structures();
+  disk_structures();
   network_structures();
   end();
+}
+
+static void disk_numbers(void) {
+  NUMBER(O_EXCL);
+  NUMBER(O_DIRECT);
+  NUMBER(BLKROGET);
+  NUMBER(BLKSSZGET);
+  NUMBER(BLKGETSIZE64);
+  NUMBER(NVME_IOCTL_ADMIN_CMD);
+  NUMBER(SG_IO);
+  /* Negative ones: printed as what they are. */
+  signed_number("SG_DXFER_NONE", SG_DXFER_NONE);
+  signed_number("SG_DXFER_FROM_DEV", SG_DXFER_FROM_DEV);
+  NUMBER(IOCB_CMD_PREAD);
+  NUMBER(IOCB_CMD_PWRITE);
 }
 
 static void network_numbers(void) {
@@ -865,6 +921,7 @@ static void numbers(void) {
   NUMBER(LINUX_REBOOT_CMD_HALT);
   NUMBER(LINUX_REBOOT_CMD_POWER_OFF);
   NUMBER(LINUX_REBOOT_CMD_KEXEC);
+  disk_numbers();
   network_numbers();
   end();
 }

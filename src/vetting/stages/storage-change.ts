@@ -107,7 +107,7 @@ function* kernelErrors(
 ): Generator<Finding> {
   const names = namesOf(disk.name);
   const lines = deltas
-    .filter((delta) => delta.source === "kernel-log" && names.has(delta.component))
+    .filter(({ source, component: of }) => source === "kernel-log" && names.has(lastWord(of)))
     .reduce((sum, { before, after }) => sum + Math.max(0, after - before), 0);
   if (lines <= most) return;
   const message = `The kernel's log has ${lines} lines about faults of ${disk.name}`;
@@ -116,6 +116,9 @@ function* kernelErrors(
     found: `${lines}`,
   });
 }
+
+/** "medium-error sda": the fault, and what it names. */
+const lastWord = (text: string): string => text.slice(text.lastIndexOf(" ") + 1);
 
 function namesOf(name: string): ReadonlySet<string> {
   const controller = /^(nvme\d+)(c\d+)?n\d+$/.exec(name)?.[1];

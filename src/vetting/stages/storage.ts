@@ -1,4 +1,4 @@
-import { milliseconds } from "../../units/units.ts";
+import { type Milliseconds, milliseconds } from "../../units/units.ts";
 import type { Coverage, Finding, Measurement, StageReport } from "../protocol-result.ts";
 import type { StageSettings } from "../protocol-spec.ts";
 import type { Pass, TaskEngine } from "../tasks/disk.ts";
@@ -99,25 +99,35 @@ function planTransfer(context: StageContext, named: NamedDisk): TaskPlan {
   const permission = permissionOf(context, named);
   const { block_bytes, depth, extent } = own;
   if (permission.kind !== "verify" || disk.serial === null) {
-    const input: ScanInput = { disk: plannedDisk(disk), block_bytes, depth, extent };
     const deadline = deadlineOf(own, disk.size_bytes * extent);
+    const input: ScanInput = {
+      disk: plannedDisk(disk),
+      block_bytes,
+      depth,
+      extent,
+      most_s: mostSeconds(deadline),
+    };
     return { id: `${SCAN_TASK}/${key}`, task: SCAN_TASK, input, component, deadline, group: 1 };
   }
+  // Once to write it, once to read it.
+  const deadline = deadlineOf(own, disk.size_bytes * 2);
   const input: VerifyInput = {
     disk: { ...plannedDisk(disk), serial: disk.serial },
     block_bytes,
     depth,
     allowed: permission.by,
+    most_s: mostSeconds(deadline),
   };
-  // Once to write it, once to read it.
-  const deadline = deadlineOf(own, disk.size_bytes * 2);
   return { id: `${VERIFY_TASK}/${key}`, task: VERIFY_TASK, input, component, deadline, group: 1 };
 }
 
-function deadlineOf({ deadline }: Settings, bytes: number) {
+function deadlineOf({ deadline }: Settings, bytes: number): Milliseconds {
   const seconds = deadline.base_s + (deadline.per_tebibyte_s * bytes) / TEBIBYTE;
   return milliseconds(Math.ceil(seconds * 1_000));
 }
+
+/** Before its deadline a child ends by itself, so that what it found is told. */
+const mostSeconds = (deadline: Milliseconds): number => (deadline * 0.95) / 1_000;
 
 interface Told {
   readonly findings: Finding[];

@@ -8,6 +8,8 @@ export const SCAN_TASK = "scan";
 export const scanInputSchema = v.strictObject({
   disk: plannedDiskSchema,
   ...transferSettings,
+  /** Seconds after which it ends by itself, and tells what it came to. */
+  most_s: v.pipe(v.number(), v.finite(), v.minValue(0)),
   /** Of the disk; below 1, regions that are spread over the whole of it. */
   extent: v.pipe(v.number(), v.minValue(0), v.maxValue(1)),
 });

@@ -34,6 +34,8 @@ export const verifyInputSchema = v.strictObject({
     serial: v.pipe(v.string(), v.minLength(1), v.maxLength(256)),
   }),
   ...transferSettings,
+  /** Seconds after which it ends by itself, and tells what it came to. */
+  most_s: v.pipe(v.number(), v.finite(), v.minValue(0)),
   /** "wipe": an operator gave up what stands on the disk with this serial, for this attempt. */
   allowed: v.picklist(["expected", "wipe"]),
 });

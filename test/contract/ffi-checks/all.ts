@@ -1,6 +1,7 @@
 import type { Check } from "./check.ts";
 import { datagramChecks } from "./datagrams.ts";
 import { descriptorChecks } from "./descriptors.ts";
+import { diskChecks } from "./disks.ts";
 import { errorChecks } from "./errors.ts";
 import { layoutChecks } from "./layouts.ts";
 import { liveUpdateChecks } from "./live-update.ts";
@@ -16,6 +17,7 @@ export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
   descriptors: descriptorChecks,
   sockets: socketChecks,
   datagrams: datagramChecks,
+  disks: diskChecks,
   spawning: spawnChecks,
   mappedMemory: mappedMemoryChecks,
   processes: processChecks,

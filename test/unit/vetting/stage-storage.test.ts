@@ -102,6 +102,8 @@ describe("plan", () => {
       block_bytes: 1024 ** 2,
       depth: 8,
       extent: 0.25,
+      // 120 s, and 4 hours for each tebibyte: of 2 GiB 28.125 s.
+      most_s: 148.125 * 0.95,
     });
     expect(v.is(scanInputSchema, scan?.input)).toBe(true);
     const [, verify] = storage.plan(contextOf(verifying));
@@ -296,10 +298,11 @@ describe("before and after", () => {
     after,
   });
   test.each([
-    ["its name", "nvme0n1", "FAIL"],
-    ["its controller", "nvme0", "FAIL"],
-    ["another's", "nvme0n2", "PASS"],
-    ["another controller's", "nvme1", "PASS"],
+    ["its name", "medium-error nvme0n1", "FAIL"],
+    ["its controller", "disk-timeout nvme0", "FAIL"],
+    ["another's", "medium-error nvme0n2", "PASS"],
+    ["another controller's", "disk-timeout nvme1", "PASS"],
+    ["nothing that it names", "unexpected-nmi host", "PASS"],
   ])("the kernel's log with %s", (_name, component, outcome) => {
     const report = tell(contextOf(), { deltas: [line(component)] });
     expect(report.outcome).toBe(outcome as "FAIL" | "PASS");

@@ -9,4 +9,6 @@ export const tasks: TaskRegistry = {
   link: async () => (await import("./link.ts")).linkTask,
   /** Of an orchestrator: the other end of a link's test. */
   throughput: async () => (await import("./throughput.ts")).throughputTask,
+  scan: async () => (await import("./scan.ts")).scanTask,
+  verify: async () => (await import("./verify.ts")).verifyTask,
 };
