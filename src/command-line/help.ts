@@ -18,7 +18,7 @@ export function renderHelp(command: Command, path: string): string {
   const codes = Object.entries({ ...usualExitCodes, ...exitCodes });
   const sections = [
     `${description}\n`,
-    section("Usage", [usage(command, path)]),
+    section("Usage", usageLines(command, path)),
     section("Commands", subCommandLines(command)),
     section("Words", wordLines(command)),
     section("Options", optionLines(command)),
@@ -26,6 +26,14 @@ export function renderHelp(command: Command, path: string): string {
     section("Exit codes", alignPairs(codes)),
   ];
   return sections.filter((text) => text !== "").join("\n");
+}
+
+/** What takes a word, and has commands below it too, is called in two ways. */
+function usageLines(command: Command, path: string): string[] {
+  const { subCommands, ...itself } = command;
+  if (subCommands === undefined || command.run === undefined) return [usage(command, path)];
+  const takesWord = Object.values(command.args ?? {}).some(({ type }) => type === "positional");
+  return takesWord ? [usage(itself, path), `${path} <command>`] : [usage(command, path)];
 }
 
 /** One line that says how a command is called. */

@@ -40,9 +40,14 @@ export async function findCommand(found: Found): Promise<Found> {
   const [word, ...rest] = words;
   if (command.subCommands === undefined || word === undefined || word.startsWith("-")) return found;
   const next = Object.hasOwn(command.subCommands, word) ? command.subCommands[word] : undefined;
+  // A command may take a word as well as have others below it: "report 12", "report verify".
+  if (next === undefined && takesWord(command)) return found;
   if (next === undefined) throw unknownCommand(command, path, word);
   return findCommand({ command: await next.load(), path: `${path} ${word}`, words: rest });
 }
+
+const takesWord = ({ run, args = {} }: Command) =>
+  run !== undefined && Object.values(args).some(({ type }) => type === "positional");
 
 function unknownCommand(command: Command, path: string, word: string): UsageError {
   const suggestion = isFlag(command, word)

@@ -24,9 +24,11 @@ import {
   vettingLimits,
 } from "./protocol.ts";
 import {
+  diffPartSchema,
   dossierSchema,
   hostViewSchema,
   liveEventSchema,
+  outlierSchema,
   runViewSchema,
 } from "./protocol-operator.ts";
 import { stageSchema } from "./protocol-result.ts";
@@ -41,6 +43,8 @@ export const apiLimits = {
   specs: 1_000,
   /** Revisions of one spec that are kept for runs to come; those of a kept run stay. */
   revisions: 100,
+  /** Other hosts that a run is compared with: those of the newest runs. */
+  compared: 256,
   /** Serials of disks that one retry gives up. */
   wipe: 64,
   reason: 512,
@@ -297,6 +301,39 @@ export const runApi = {
     summary: "All of a run: spec, inventory, rules, results, events, sensors, the end of its log",
     input: ofRun,
     output: dossierSchema,
+  },
+  report: {
+    ...reading,
+    name: "vetting.run.report",
+    path: "/v1/vetting/runs/:run/report",
+    summary: "The reports of a run as files, and the signed manifest that proves them",
+    input: ofRun,
+    output: v.strictObject({
+      "report.html": v.string(),
+      "report.json": v.string(),
+      "report.ocp.jsonl": v.string(),
+      "manifest.json": v.string(),
+    }),
+  },
+  diff: {
+    ...reading,
+    name: "vetting.run.diff",
+    path: "/v1/vetting/runs/:run/diff",
+    summary: "A run's host beside the spec that the run is held to, part by part",
+    input: ofRun,
+    output: v.strictObject({ parts: v.array(diffPartSchema) }),
+  },
+  outliers: {
+    ...reading,
+    name: "vetting.run.outliers",
+    path: "/v1/vetting/runs/:run/outliers",
+    summary: "What of a run is far from the last runs of other hosts of the same spec",
+    input: ofRun,
+    output: v.strictObject({
+      outliers: v.array(outlierSchema),
+      /** Others that were looked at. */
+      hosts: count,
+    }),
   },
   log: {
     ...reading,

@@ -131,6 +131,7 @@ export const runEventSchema = v.strictObject({
 export type RunEvent = v.InferOutput<typeof runEventSchema>;
 
 export const sensorSeriesSchema = v.strictObject({
+  /** Of a sensor; "errors" of a counter's sum since the agent began. */
   kind: v.string(),
   key: v.string(),
   unit: v.string(),
@@ -154,6 +155,42 @@ export const dossierSchema = v.strictObject({
   orchestrator: v.strictObject({ version: v.string(), name: v.string() }),
 });
 export type Dossier = v.InferOutput<typeof dossierSchema>;
+
+/** What of a host is far from all others that are held to the same spec: spec/outliers.ts. */
+export const outlierSchema = v.variant("kind", [
+  v.strictObject({
+    kind: v.literal("measurement"),
+    name: v.string(),
+    component: v.string(),
+    value: v.number(),
+    unit: v.string(),
+    median: v.number(),
+    /** How far, in deviations; below 0: less than the others. */
+    deviations: v.number(),
+    hosts: count,
+  }),
+  v.strictObject({
+    kind: v.literal("fact"),
+    path: v.string(),
+    found: v.string(),
+    usual: v.string(),
+    /** Of the others: that have the usual one, and that tell any. */
+    agreeing: count,
+    hosts: count,
+  }),
+]);
+export type Outlier = v.InferOutput<typeof outlierSchema>;
+
+/** A host beside its spec, one part of it. */
+export const diffPartSchema = v.strictObject({
+  part: v.string(),
+  /** The broken ones first. */
+  rows: v.array(ruleFindingSchema),
+  broken: count,
+  /** Facts of the host that no rule holds it to. */
+  free: v.array(v.strictObject({ path: v.string(), found: v.string() })),
+});
+export type DiffPart = v.InferOutput<typeof diffPartSchema>;
 
 /** Events of `/v1/vetting/events` and `/v1/vetting/runs/:run/events`. */
 export const liveEventSchema = v.variant("kind", [

@@ -85,6 +85,7 @@ function cases(shell: Shell): void {
       [
         "process",
         "live-update",
+        "vetting",
         "vm",
         "fleet",
         "doctor",

@@ -1,5 +1,7 @@
 import { clientFlags, jsonFlag } from "../../authority/flags.ts";
 
+export { jsonFlag };
+
 /** What commands that ask an orchestrator have in common. */
 
 export const refused = { 111: "the orchestrator is away, or refused" } as const;

@@ -9,6 +9,7 @@ import {
   stageFlag,
 } from "./ask-flags.ts";
 import { hostCommand } from "./host-commands.ts";
+import { outliersCommand, reportCommand } from "./report-commands.ts";
 import { specCommand } from "./spec-commands.ts";
 
 /** What the orchestrator's daemon and whoever asks it type. */
@@ -270,6 +271,8 @@ export const orchestratorCommands: readonly Command[] = [
   runsCommand,
   showCommand,
   logsCommand,
+  reportCommand,
+  outliersCommand,
   cancelCommand,
   abortCommand,
   retryCommand,

@@ -1,5 +1,5 @@
 import { type Command, defineCommand, subCommandsOf } from "../../command-line/definition.ts";
-import { askFlags, refused } from "./ask-flags.ts";
+import { askFlags, jsonFlag, refused, runArgument } from "./ask-flags.ts";
 
 /** `hostler vetting spec …` */
 
@@ -61,11 +61,93 @@ const removeCommand = defineCommand({
   run: async (args) => await (await import("./specs.ts")).runSpecRemove(args),
 });
 
+const learnCommand = defineCommand({
+  meta: {
+    name: "learn",
+    description: "Make a golden spec of good hosts; of several, what they share",
+    examples: [
+      ["hostler vetting spec learn 12 --name rack-2 --out rack-2.json", "For all of its kind"],
+      ["hostler vetting spec learn 12 13 14 --name rack-2", "What three hosts share"],
+      ["hostler vetting spec learn 12 --name node-7 --serials", "For this one machine"],
+    ],
+    exitCodes: refused,
+  },
+  args: {
+    run: { type: "positional", repeatable: true, description: "Numbers of runs of good hosts" },
+    name: {
+      type: "string",
+      required: true,
+      valueHint: "name",
+      description: "What the spec is called",
+    },
+    serials: {
+      type: "boolean",
+      description: "Also what tells this machine from all others: serials, cards, its disks",
+    },
+    without: {
+      type: "string",
+      repeatable: true,
+      valueHint: "part",
+      description: "A part that it says nothing of: memory, disks, network, pci, …",
+    },
+    out: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "Where it is written, as JSON; the file must be new",
+    },
+    ...askFlags,
+  },
+  run: async (args) => await (await import("./learn.ts")).runSpecLearn(args),
+});
+
+const checkCommand = defineCommand({
+  meta: {
+    name: "check",
+    description: "Read a spec, and say what is wrong with it; or hold a host's inventory to it",
+    examples: [
+      ["hostler vetting spec check rack-2.toml", "Mistakes by line and column"],
+      ["hostler vetting spec check rack-2.toml --inventory host.json", "What of it is not so"],
+    ],
+    exitCodes: { 3: "the inventory breaks a rule" },
+  },
+  args: {
+    file: { type: "positional", complete: "file", description: "TOML or JSON" },
+    inventory: {
+      type: "string",
+      valueHint: "file",
+      complete: "file",
+      description: "An inventory as JSON, or a dossier of a run: hostler vetting show --json",
+    },
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./learn.ts")).runSpecCheck(args),
+});
+
+const diffCommand = defineCommand({
+  meta: {
+    name: "diff",
+    description: "Show a run's host beside its spec: what is broken, and what no rule is about",
+    examples: [["hostler vetting spec diff 12", "Down to serials and memory modules"]],
+    exitCodes: refused,
+  },
+  args: { ...runArgument, ...askFlags },
+  run: async (args) => await (await import("./learn.ts")).runSpecDiff(args),
+});
+
 export const specCommand: Command = defineCommand({
   meta: {
     name: "spec",
     description: "Say what hosts are to be, and how hard they are looked at",
     examples: [["hostler vetting spec list", "All specs, with their newest revision"]],
   },
-  subCommands: subCommandsOf(listCommand, putCommand, getCommand, removeCommand),
+  subCommands: subCommandsOf(
+    listCommand,
+    putCommand,
+    getCommand,
+    removeCommand,
+    learnCommand,
+    checkCommand,
+    diffCommand,
+  ),
 });

@@ -16,6 +16,7 @@ import { VettingDatabase } from "./database.ts";
 import { measureOrchestrator } from "./gauges.ts";
 import { VettingOrchestrator } from "./orchestrator.ts";
 import { VettingRecords } from "./records.ts";
+import { reportPages, reportRoutes } from "./report-routes.ts";
 import { tendRecords, vettingBuckets } from "./retention.ts";
 import { operatorRoutes, operatorStreams } from "./routes.ts";
 
@@ -75,11 +76,15 @@ function openAddition(
   const tending = new Tending(ground, () =>
     tendRecords(orchestrator.records, { bounds: own.bounds, now: clock.now() }),
   );
+  const about = { version: hostlerVersion, name: hostname() };
+  const reports = { orchestrator, about, key: ground.key, now: clock.now };
   return {
     routes: [
       ...agentRoutes(orchestrator, clock.now),
-      ...operatorRoutes(orchestrator, { version: hostlerVersion, name: hostname() }),
+      ...operatorRoutes(orchestrator, about),
+      ...reportRoutes(reports),
     ],
+    pages: reportPages(reports),
     streams: operatorStreams(orchestrator),
     authenticate: (token) => orchestrator.authenticate(token),
     requestBytes: vettingLimits.requestBytes,

@@ -29,9 +29,20 @@ export function dossierOf(
   };
 }
 
+/** A sum that never changed is told as well: nothing was counted, and somebody looked. */
+const errorSeries = (key: string): SensorSeries & { points: [number, number][] } => ({
+  ...{ kind: "errors", key, unit: "sum", critical: null, points: [] },
+});
+
 export function seriesOf(readings: readonly KeptReading[]): SensorSeries[] {
   const series = new Map<string, SensorSeries & { points: [number, number][] }>();
-  for (const { at, sensors } of readings) {
+  for (const { at, sensors, errors } of readings) {
+    // What is counted is drawn beside what is measured.
+    for (const [key, value] of Object.entries(errors)) {
+      const one = series.get(`errors ${key}`) ?? errorSeries(key);
+      one.points.push([at, value]);
+      series.set(`errors ${key}`, one);
+    }
     for (const [kind, key, value, critical] of sensors) {
       const name = `${kind} ${key}`;
       const unit = Object.hasOwn(unitOf, kind) ? unitOf[kind as keyof typeof unitOf] : "";

@@ -1,5 +1,6 @@
 import type { Inventory } from "../../hardware/inventory.ts";
-import type { RuleFinding, Spec } from "../protocol-spec.ts";
+import type { DiffPart } from "../protocol-operator.ts";
+import type { Spec } from "../protocol-spec.ts";
 import { type Fact, factsOf, type Part, parts } from "./facts.ts";
 import { foundText } from "./match.ts";
 import { parsePath } from "./path.ts";
@@ -7,17 +8,8 @@ import { validateSpec } from "./validate.ts";
 
 /** A host beside its spec, part by part: what is broken first, and what no rule speaks of. Pure. */
 
-export interface DiffPart {
-  readonly part: Part | "other";
-  /** The broken ones first. */
-  readonly rows: readonly RuleFinding[];
-  readonly broken: number;
-  /** Facts of the host that no rule holds it to. */
-  readonly free: readonly { readonly path: string; readonly found: string }[];
-}
-
 /** Parts of which there is anything, in their order. */
-export function specDiff(spec: Pick<Spec, "rules">, inventory: Inventory): readonly DiffPart[] {
+export function specDiff(spec: Pick<Spec, "rules">, inventory: Inventory): DiffPart[] {
   const rows = Map.groupBy(validateSpec(spec, inventory), ({ path }) => partOf(path));
   const asked = new Set(spec.rules.map(({ path }) => path));
   const facts = factsOf(inventory, { serials: true }).filter(({ path }) => !isAsked(path, asked));

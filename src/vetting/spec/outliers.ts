@@ -1,4 +1,5 @@
 import type { Inventory } from "../../hardware/inventory.ts";
+import type { Outlier } from "../protocol-operator.ts";
 import type { Measurement } from "../protocol-result.ts";
 import { factsOf } from "./facts.ts";
 import { foundText } from "./match.ts";
@@ -34,28 +35,6 @@ export interface HostFacts {
   readonly inventory: Inventory | null;
   readonly measurements: readonly Measurement[];
 }
-
-export type Outlier =
-  | {
-      readonly kind: "measurement";
-      readonly name: string;
-      readonly component: string;
-      readonly value: number;
-      readonly unit: string;
-      readonly median: number;
-      /** How far, in deviations; below 0: less than the others. */
-      readonly deviations: number;
-      readonly hosts: number;
-    }
-  | {
-      readonly kind: "fact";
-      readonly path: string;
-      readonly found: string;
-      readonly usual: string;
-      /** Of the others: that have the usual one, and that tell any. */
-      readonly agreeing: number;
-      readonly hosts: number;
-    };
 
 /** The farthest first; facts after measurements. A host is not compared with runs of its own. */
 export function outliers(run: HostFacts, fleet: readonly HostFacts[]): Outlier[] {

@@ -52,6 +52,20 @@ describe("the tree", () => {
     expect(loaded).toEqual(["beta"]);
   });
 
+  test("takes a word of a command's own beside the commands below it", async () => {
+    const below = defineCommand({ meta: { name: "verify", description: "v" } });
+    const report = defineCommand({
+      meta: { name: "report", description: "r" },
+      args: { run: { type: "positional", description: "a run" } },
+      subCommands: { verify: { description: "v", load: () => below } },
+      run: async () => 0,
+    });
+    const find = (...words: string[]) => findCommand({ command: report, path: "report", words });
+    expect(await find("12", "--x")).toMatchObject({ path: "report", words: ["12", "--x"] });
+    expect(await find("verify", "x")).toMatchObject({ path: "report verify", words: ["x"] });
+    expect(renderHelp(report, "report")).toContain("report [options] <run>\n  report <command>");
+  });
+
   test("tells of each command what the command tells of itself", async () => {
     for (const [name, child] of Object.entries(root.subCommands ?? {})) {
       const { meta } = await child.load();
