@@ -65,6 +65,15 @@ export function mountDeviceFolder(path: string, options: { readonly inodes: numb
   check("mount", result, `tmpfs on ${path}`);
 }
 
+/** Mounts what kernels that died have left, whose files are there once for all: pstore. */
+export function mountPstore(path: string): void {
+  const type = cString("pstore");
+  const target = cString(path);
+  const flags = MS_NOSUID | MS_NOEXEC;
+  const result = libc.mount(type.address, target.address, type.address, flags, nullAddress);
+  check("mount", result, `pstore on ${path}`);
+}
+
 /** Mounts what stands at `source` at `target` as well, without what is mounted below it. */
 export function bindMount(source: string, target: string): void {
   const from = cString(source);

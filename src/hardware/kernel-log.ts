@@ -1,4 +1,5 @@
 import { type KernelLine, sampleLimits } from "./samples.ts";
+import { withoutSecrets } from "./secrets.ts";
 
 /** Records of /dev/kmsg, and what of them names a fault of hardware. Pure. */
 
@@ -16,7 +17,7 @@ export function parseKernelRecord(record: string): KernelLine | undefined {
     microseconds: microseconds ?? 0,
     // The facility stands above the three bits of the level.
     level: (priority ?? 0) & 7,
-    text: withoutEscapes(text).slice(0, sampleLimits.kernelLine),
+    text: withoutSecrets(withoutEscapes(text)).slice(0, sampleLimits.kernelLine),
   };
 }
 
@@ -107,10 +108,15 @@ const faultPatterns: readonly FaultPattern[] = [
 export function faultOf(text: string): HardwareFault | undefined {
   for (const { fault, pattern: words } of faultPatterns) {
     const match = words.exec(text);
-    if (match !== null) return { fault, component: match.groups?.["of"] ?? "host" };
+    if (match === null) continue;
+    const component = match.groups?.["of"] ?? "host";
+    return isMadeUp.test(component) ? undefined : { fault, component };
   }
   return undefined;
 }
+
+/** Disks that are no hardware: a file, a piece of memory, another host's, or a part of others. */
+const isMadeUp = /^(loop|ram|zram|dm-|md|nbd)\d/;
 
 /** All that may be told of. */
 export const faultNames: readonly string[] = [...new Set(faultPatterns.map(({ fault }) => fault))];

@@ -31,7 +31,7 @@ export const smiQueries = {
 } as const;
 export type SmiQuery = keyof typeof smiQueries;
 
-export const smiLimits = { cards: 64, text: 256 } as const;
+export const smiLimits = { cards: 64, text: 256, line: 4_096 } as const;
 
 export interface SmiTable {
   /** By PCI address, "0000:3b:00.0": field → value; what a card does not have is not there. */
@@ -47,7 +47,10 @@ export interface SmiTable {
 export function parseSmiTable(output: string): SmiTable {
   const cards = new Map<string, ReadonlyMap<string, string>>();
   const broken = new Map<string, string>();
-  const lines = output.split("\n").map((line) => line.trim());
+  const lines = output
+    .split("\n")
+    .filter(({ length }) => length <= smiLimits.line)
+    .map((line) => line.trim());
   const head = lines.find((line) => /^(pci\.bus_id|gpu_bus_id)\b/.test(line));
   const fields = (head ?? "").split(/\s*,\s*/).map((field) => field.replace(/ \[.*\]$/, ""));
   for (const line of lines) {

@@ -158,8 +158,8 @@ const words: readonly (readonly [RegExp, PowerState])[] = [
   [/Non-critical/i, "non-critical"],
 ];
 
-/** Bytes of ipmitool's output that are read. */
-export const MOST_IPMITOOL_OUTPUT = 1024 ** 2;
+/** Characters of ipmitool's output that are read, and of a line of it. */
+export const ipmitoolLimits = { output: 1024 ** 2, line: 1_024 } as const;
 
 /**
  * Lines of `ipmitool -c sdr type "Power Supply"`: "PS1 Status,C8h,ok,10.1,Presence detected". The
@@ -168,7 +168,8 @@ export const MOST_IPMITOOL_OUTPUT = 1024 ** 2;
 export function parseIpmitool(output: string): PowerSensors {
   const sensors: PowerSensor[] = [];
   const unread: { name: string; reason: string }[] = [];
-  for (const line of output.slice(0, MOST_IPMITOOL_OUTPUT).split("\n")) {
+  for (const line of output.slice(0, ipmitoolLimits.output).split("\n")) {
+    if (line.length > ipmitoolLimits.line) continue;
     const match = /^(.+?)\s*,\s*[0-9a-f]{2}h,\s*(\w+),\s*(\d{1,3}\.\d{1,3}),(.*)$/i.exec(line);
     if (match === null) continue;
     const [, name = "", status = "", entity = "", text = ""] = match;

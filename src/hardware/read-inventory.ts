@@ -8,6 +8,7 @@ import { type DriverWords, readNetworkCards } from "./network-cards.ts";
 import { readPciDevices } from "./pci-devices.ts";
 import { readPowerSupplies } from "./power-supplies.ts";
 import { onlineThreads, readProcessors } from "./processors.ts";
+import { withoutSecrets } from "./secrets.ts";
 import { meaningful, parseSmbios, type SmbiosTable } from "./smbios.ts";
 import {
   readBoard,
@@ -120,8 +121,3 @@ function readKernel(tree: HostTree): Inventory["kernel"] {
 
 /** As uname(2) calls them. */
 const architectures: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
-
-/** A run's token stands on the command line, and an inventory is shown to everybody. */
-export function withoutSecrets(commandLine: string): string {
-  return commandLine.replace(/(\S*(?:token|password|secret)[^\s=]*)=\S+/gi, "$1=(hidden)");
-}

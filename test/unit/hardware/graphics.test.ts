@@ -49,6 +49,7 @@ describe("what nvidia-smi prints", () => {
     'Field "x" is not a valid field to query.\n',
     "pci.bus_id, name\n",
     "pci.bus_id, name\nhello, x\n",
+    `pci.bus_id, name\n${" ".repeat(100_000)}x, y\n`,
     "00000000:3B:00.0, no head\n".slice(0, 0),
   ])("%j has no card", (output) => {
     const { cards, broken } = parseSmiTable(output);

@@ -1,11 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
 import { identityOf, inventorySchema } from "../../../src/hardware/inventory.ts";
-import {
-  readIdentity,
-  readInventory,
-  withoutSecrets,
-} from "../../../src/hardware/read-inventory.ts";
+import { readIdentity, readInventory } from "../../../src/hardware/read-inventory.ts";
+import { withoutSecrets } from "../../../src/hardware/secrets.ts";
 import { Unseen } from "../../../src/hardware/unseen.ts";
 import { fixtureHost, healthyHost } from "../../support/hardware/fixture-host.ts";
 
@@ -47,6 +44,8 @@ describe("the inventory of a host", () => {
     const expected =
       "quiet hostler.vetting.run=3 hostler.vetting.token=(hidden) x.password=(hidden)";
     expect(withoutSecrets(line)).toBe(expected);
+    const long = "token".repeat(200_000);
+    expect(withoutSecrets(`${long}=1 a=${long}`)).toBe(`${long}=(hidden) a=${long}`);
   });
 
   test("over the limit of what is unseen, the last line says how much was left out", () => {

@@ -168,5 +168,7 @@ Could not open device at /dev/ipmi0 or /dev/ipmi/0: No such file or directory
   test("that are none say nothing", () => {
     expect(parseIpmitool("")).toEqual({ sensors: [], unread: [] });
     expect(parseIpmitool("\u0000,,,,,\n,C8h,ok,,\n")).toEqual({ sensors: [], unread: [] });
+    const long = `${" ".repeat(1_000_000)},C8h,ok,10.1,Presence detected`;
+    expect(parseIpmitool(long)).toEqual({ sensors: [], unread: [] });
   });
 });

@@ -25,6 +25,11 @@ describe("a record of /dev/kmsg", () => {
     expect(parseKernelRecord("3,1,1,-;a\\x1b[2Jb\\x5cc\n")?.text).toBe("a\\x1b[2Jb\\c");
   });
 
+  test("of the command line keeps no secret", () => {
+    const line = parseKernelRecord("6,1,0,-;Command line: quiet hostler.vetting.token=abc x=1\n");
+    expect(line?.text).toBe("Command line: quiet hostler.vetting.token=(hidden) x=1");
+  });
+
   test("that is too long is cut", () => {
     expect(parseKernelRecord(`3,1,1,-;${"x".repeat(5_000)}`)?.text).toHaveLength(1_024);
   });
@@ -164,6 +169,9 @@ const harmless: readonly string[] = [
   "NMI watchdog: Enabled. Permanently consumes one hw-PMU counter.",
   "watchdog: Delayed init of the lockup detector failed: -19",
   "memory: hot-added",
+  "I/O error, dev loop0, sector 0 op 0x0:(READ) flags 0x80700 phys_seg 1",
+  "Buffer I/O error on dev dm-3, logical block 0, async page read",
+  "I/O error, dev zram0, sector 8 op 0x1:(WRITE)",
 ];
 
 describe("what names a fault", () => {

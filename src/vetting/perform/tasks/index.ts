@@ -11,4 +11,9 @@ export const tasks: TaskRegistry = {
   throughput: async () => (await import("./throughput.ts")).throughputTask,
   scan: async () => (await import("./scan.ts")).scanTask,
   verify: async () => (await import("./verify.ts")).verifyTask,
+  crashes: async () => (await import("./crashes.ts")).crashesTask,
+  gpu: async () => (await import("./gpu.ts")).gpuTask,
+  inventory: async () => (await import("./inventory.ts")).inventoryTask,
+  psu: async () => (await import("./psu.ts")).psuTask,
+  sample: async () => (await import("./sample.ts")).sampleTask,
 };

@@ -58,8 +58,8 @@ function watchLog(
   }
   const reader = new KernelLogReader(log, after);
   // A watch is armed again after its handler: what a turn leaves over is ready at once.
-  const read = () => {
-    const { lines, lost } = reader.read();
+  const read = (): boolean => {
+    const { lines, lost, more } = reader.read();
     if (lost > 0) {
       const text = `The kernel's log was faster than its reader: ${lost} records are lost`;
       context.tell({ kind: "log", level: "warn", text });
@@ -69,8 +69,11 @@ function watchLog(
       context.tell({ kind: "kernel", line });
       told.kernel_lines += 1;
     }
+    return more;
   };
-  const watch = loop.watch(log.descriptor, "readable", read);
+  // What the boot has said already is no fault of the first stage: it is told before any reading.
+  for (let more = true; more; ) more = read();
+  const watch = loop.watch(log.descriptor, "readable", () => void read());
   return {
     [Symbol.dispose]: () => {
       watch[Symbol.dispose]();
