@@ -13,7 +13,9 @@ export interface Change {
 }
 
 /** Between the first change of a batch and its commit: others come with it. */
-const GATHER: Milliseconds = 10;
+const SOON: Milliseconds = 10;
+/** Of lines and readings, which nobody waits for, and of which a thousand hosts send many. */
+export const LATER: Milliseconds = 200;
 
 export interface BatchOptions {
   readonly transaction: (act: () => void) => void;
@@ -32,6 +34,7 @@ export class BatchWriter {
   #changes: Change[] = [];
   #waiting = Promise.withResolvers<void>();
   #timer: Disposable | undefined;
+  #isSoon = false;
 
   constructor(options: BatchOptions) {
     this.#options = options;
@@ -43,9 +46,13 @@ export class BatchWriter {
   }
 
   /** @returns when it is durable; rejected with a ProblemError when it could not be written */
-  add(change: Change): Promise<void> {
+  add(change: Change, within: Milliseconds = SOON): Promise<void> {
     this.#changes.push(change);
-    this.#timer ??= this.#options.wakeAfter(GATHER, () => this.commit());
+    if (this.#timer === undefined || (within === SOON && !this.#isSoon)) {
+      this.#timer?.[Symbol.dispose]();
+      this.#isSoon = within === SOON;
+      this.#timer = this.#options.wakeAfter(within, () => this.commit());
+    }
     return this.#waiting.promise;
   }
 
@@ -53,6 +60,7 @@ export class BatchWriter {
   commit(): void {
     this.#timer?.[Symbol.dispose]();
     this.#timer = undefined;
+    this.#isSoon = false;
     const changes = this.#changes;
     const waiting = this.#waiting;
     if (changes.length === 0) return;

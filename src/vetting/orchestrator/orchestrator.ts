@@ -17,7 +17,7 @@ import { chainHash, chainStart } from "../protocol-chain.ts";
 import type { HostView, LiveEvent, RunView } from "../protocol-operator.ts";
 import type { Evidence } from "../protocol-result.ts";
 import type { RuleFinding, Spec } from "../protocol-spec.ts";
-import { BatchWriter } from "./batch.ts";
+import { BatchWriter, LATER } from "./batch.ts";
 import { LiveEventBook } from "./event-book.ts";
 import { newRun, step } from "./lifecycle.ts";
 import type { Run, RunAnswer, RunContext, RunInput, RunStep } from "./lifecycle-state.ts";
@@ -625,9 +625,9 @@ export class VettingOrchestrator {
 
   // ---- what is written beside
 
-  /** @returns when it is durable */
+  /** @returns when it is durable, with what others write */
   async write(act: () => void, tell: () => readonly LiveEvent[]): Promise<void> {
-    await this.#batch.add({ write: act, undo: () => {}, tell });
+    await this.#batch.add({ write: act, undo: () => {}, tell }, LATER);
   }
 
   /** All that whoever begins to follow has to know. */

@@ -49,6 +49,7 @@ export class WireAgent {
   readonly instance: string;
   bootId = "boot-1";
   identity = ownIdentity;
+  mac = mac;
   session: string;
   readonly #client: HttpClient;
   #drawn = 0;
@@ -72,8 +73,8 @@ export class WireAgent {
   async claim(): Promise<ClaimAnswer> {
     const { run, instance, identity } = this;
     const answer = await this.#client.call(agentApi.claim, {
-      ...{ run, protocol: 1, version: "1.0.0", instance, boot_id: this.bootId, mac },
-      ...{ address: "127.0.0.1", identity },
+      ...{ run, protocol: 1, version: "1.0.0", instance, boot_id: this.bootId },
+      ...{ mac: this.mac, address: "127.0.0.1", identity },
     });
     this.session = answer.session;
     return answer;
@@ -113,6 +114,18 @@ export class WireAgent {
       ...{ sequence: sequence + index, time, level: "info" as const, stage: null, text },
     }));
     await this.#client.call(agentApi.log, { run: this.run, instance: this.instance, lines });
+  }
+
+  /** One reading of so many sensors. */
+  async readings(sequence: number, sensors: number) {
+    const time = new Date().toISOString();
+    const values = Array.from({ length: sensors }, (_one, index) => ({
+      ...{ kind: "temperature" as const, key: `coretemp.0/Core ${index}`, critical: 100 },
+      value: 40 + ((sequence + index) % 20),
+    }));
+    const reading = { sequence, time, stage: null, sensors: values, errors: {}, missing: [] };
+    const { run, instance } = this;
+    await this.#client.call(agentApi.sensors, { run, instance, readings: [reading] });
   }
 
   async hold(hostKey: string | null) {
