@@ -23,7 +23,13 @@ function residentMebibytes(process: number): number {
   return Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0) / 1_024;
 }
 
-const wait = (milliseconds: number) => Bun.sleep(milliseconds);
+/** Each agent has moments of its own at which it speaks. */
+async function until(moment: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const rest = Math.max(1, moment - performance.now());
+  AbortSignal.timeout(rest).addEventListener("abort", () => resolve());
+  await promise;
+}
 
 const latencies: number[] = [];
 let failures = 0;
@@ -42,17 +48,17 @@ async function timed(list: number[] | undefined, act: () => Promise<unknown>): P
 }
 
 /** One agent, whose calls begin at a moment of its own. */
-async function live(agent: WireAgent, place: number, until: number): Promise<void> {
+async function live(agent: WireAgent, place: number, end: number): Promise<void> {
   let sequence = 1;
-  await wait((place * 2_000) / agents);
-  for (let second = 0; performance.now() < until; second += 2) {
+  await until(performance.now() + (place * 2_000) / agents);
+  for (let second = 0; performance.now() < end; second += 2) {
     const due = performance.now() + 2_000;
     const lines = [`line ${sequence} of agent ${place}: all is as it should be`];
     await timed(undefined, () => agent.log(sequence, lines));
     sequence += 1;
     if (second % 4 === 0) await timed(undefined, () => agent.readings(sequence, 40));
     if (second % 10 === 0) await timed(latencies, () => agent.beat());
-    await wait(Math.max(0, due - performance.now()));
+    await until(due);
   }
 }
 

@@ -31,7 +31,14 @@ const orchestratorCommand = defineCommand({
     ],
     exitCodes: { 111: "another one runs here, or the system refused" },
   },
-  args: authorityFlags,
+  args: {
+    throughput: {
+      type: "string",
+      valueHint: "address:port",
+      description: "Test hosts' links here, by plain TCP; without it they are not measured",
+    },
+    ...authorityFlags,
+  },
   run: async (args) => await (await import("./orchestrator.ts")).runOrchestratorCommand(args),
 });
 

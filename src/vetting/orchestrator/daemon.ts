@@ -5,10 +5,14 @@ import { runAuthority } from "../../authority/daemon.ts";
 import { type AuthorityOptions, usualBuckets } from "../../authority/options.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { HttpLimits } from "../../http/limits.ts";
+import { ListenRefused } from "../../http/server.ts";
 import { systemRandom } from "../../identity/secrets.ts";
+import { addressBytes } from "../../network/dhcp/address.ts";
 import type { BucketDefinition } from "../../store/store.ts";
+import { whyNotListening } from "../../units/listen-failure.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { hostlerVersion } from "../../units/version.ts";
+import { ThroughputServer } from "../perform/throughput/server.ts";
 import { vettingLimits } from "../protocol.ts";
 import { validateSpec } from "../spec/validate.ts";
 import { agentRoutes } from "./agent-routes.ts";
@@ -45,34 +49,52 @@ export const orchestratorHttpLimits: Partial<HttpLimits> = {
 /** Between two looks at what is too old or too much. */
 const TEND_EVERY: Milliseconds = 60_000;
 
+/** What an orchestrator is told beside what an authority is. */
+export interface OrchestratorConfiguration {
+  /** Where it serves tests of links, and by what name hosts reach that; undefined: nowhere. */
+  readonly throughput:
+    | { readonly address: string; readonly port: number; readonly host: string }
+    | undefined;
+}
+
 /**
  * Runs an orchestrator until SIGTERM or SIGINT: an authority for its operators, with the routes of
  * vetting, and hosts that come with tokens of their own.
  * @throws as runAuthority; FileRefused for its database
  */
-export async function runOrchestrator(options: AuthorityOptions): Promise<number> {
+export async function runOrchestrator(
+  options: AuthorityOptions,
+  configuration: OrchestratorConfiguration,
+): Promise<number> {
   const isOurs = ({ name }: BucketDefinition) => vettingBuckets.some((own) => own.name === name);
   const { buckets } = options.retention;
   const retention = { ...options.retention, buckets: buckets.filter((one) => !isOurs(one)) };
-  const own = { path: join(options.stateDirectory, databasePlace), bounds: buckets.filter(isOurs) };
+  const path = join(options.stateDirectory, databasePlace);
+  const own = { ...configuration, path, bounds: buckets.filter(isOurs) };
   const open = (ground: AdditionGround) => Promise.resolve(openAddition(ground, own));
   return await runAuthority({ ...options, retention }, { open });
 }
 
 function openAddition(
   ground: AdditionGround,
-  own: { readonly path: string; readonly bounds: readonly BucketDefinition[] },
+  own: OrchestratorConfiguration & {
+    readonly path: string;
+    readonly bounds: readonly BucketDefinition[];
+  },
 ): AuthorityAddition {
   const { loop, logger } = ground;
+  let place: { readonly host: string; readonly port: number } | null = null;
   const database = VettingDatabase.open(own.path);
   const clock = steadyClock();
   const orchestrator = new VettingOrchestrator({
     ...{ records: new VettingRecords(database), ...clock, logger, random: systemRandom },
     wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
     validate: validateSpec,
-    networkTest: () => null,
+    networkTest: () => place,
     version: hostlerVersion,
   });
+  const throughput = own.throughput && serveThroughput(ground, orchestrator, own.throughput);
+  if (throughput !== undefined) place = { host: throughput.host, port: throughput.server.port };
   const tending = new Tending(ground, () =>
     tendRecords(orchestrator.records, { bounds: own.bounds, now: clock.now() }),
   );
@@ -91,11 +113,32 @@ function openAddition(
     limits: orchestratorHttpLimits,
     measure: (metrics) => measureOrchestrator(metrics, orchestrator),
     async stop() {
+      throughput?.server[Symbol.dispose]();
       await tending.stop();
       orchestrator.stop();
       database[Symbol.dispose]();
     },
   };
+}
+
+/** @throws ListenRefused */
+function serveThroughput(
+  { loop, logger }: AdditionGround,
+  orchestrator: VettingOrchestrator,
+  { address, port, host }: NonNullable<OrchestratorConfiguration["throughput"]>,
+): { readonly server: ThroughputServer; readonly host: string } {
+  try {
+    const server = ThroughputServer.start({
+      listen: { address: addressBytes(address), port },
+      admit: (run, key) => orchestrator.admitsTest(run, key),
+      ...{ logger, loop },
+    });
+    logger.info(`tests links at ${address}:${server.port}`);
+    return { server, host };
+  } catch (failure) {
+    const why = whyNotListening(failure);
+    throw new ListenRefused(`Cannot test links at ${address}:${port}: ${why}`, { cause: failure });
+  }
 }
 
 /** The wall clock of the start, and from then on the monotonic one: nobody can set it back. */

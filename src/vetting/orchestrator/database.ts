@@ -18,6 +18,7 @@ const cacheKibibytes = 32_768;
 /** Each makes of its version the next one. */
 const migrations: readonly (readonly string[])[] = [
   [
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     // Bytes of what has a bound: "vetting-runs", "vetting-logs", "vetting-sensors".
     "CREATE TABLE totals (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
     `CREATE TABLE hosts (

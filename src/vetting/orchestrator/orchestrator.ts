@@ -34,8 +34,8 @@ export interface OrchestratorParts {
   readonly wakeAfter: (wait: Milliseconds, call: () => void) => Disposable;
   readonly logger: Pick<Logger, "info" | "warn">;
   readonly validate: (spec: Spec, inventory: Inventory) => readonly RuleFinding[];
-  /** Of the throughput test of a run; null: there is none. */
-  readonly networkTest: (run: number) => ClaimAnswer["network_test"];
+  /** Where hosts reach the throughput test; null: there is none. */
+  readonly networkTest: () => { readonly host: string; readonly port: number } | null;
   readonly version: string;
 }
 
@@ -82,6 +82,7 @@ export class VettingOrchestrator {
   readonly #tokens = new Map<number, Gate>();
   /** Of runs that something is being written of. */
   readonly #pending = new Map<number, Promise<void>>();
+  readonly #testSecret: string;
   #lastRun: number;
   #timer: Disposable | undefined;
   #isStopped = false;
@@ -100,6 +101,7 @@ export class VettingOrchestrator {
     for (const spec of parts.records.specs()) this.#specs.set(spec.name, spec);
     for (const row of parts.records.liveRuns()) this.#place(this.#entryOf(row));
     this.#lastRun = parts.records.lastRun();
+    this.#testSecret = parts.records.secret("throughput", () => newSecret(parts.random));
     for (const run of [...this.#entries.keys()]) void this.#post(run, { kind: "restart" });
     this.#wake();
   }
@@ -256,6 +258,7 @@ export class VettingOrchestrator {
   }
 
   claimAnswer({ run, spec }: Entry, token: string): ClaimAnswer {
+    const place = this.#parts.networkTest();
     const stages = Object.entries(spec.stages) as [
       ClaimAnswer["stages"][number],
       { enabled: boolean },
@@ -269,9 +272,21 @@ export class VettingOrchestrator {
       settings: spec.stages,
       non_destructive: spec.stages.Storage.mode === "read",
       expected_disks: spec.expected_disks,
-      network_test: this.#parts.networkTest(run.run),
+      network_test: place && { ...place, run: run.run, key: this.#testKey(run.run) },
       ...{ heartbeat_ms: HEARTBEAT_EVERY, log_ms: LOG_EVERY, sensor_ms: SENSORS_EVERY },
     };
+  }
+
+  /** The same after a restart: an agent was told it when it claimed. */
+  #testKey(run: number): string {
+    return hashOf(`${this.#testSecret} throughput ${run}`).slice(0, 32);
+  }
+
+  /** Whether a throughput test is that of a run which is under way. */
+  admitsTest(run: number, key: string): boolean {
+    const entry = this.#entries.get(run);
+    const isOpen = entry !== undefined && entry.run.ended === null && entry.run.session !== null;
+    return isOpen && isSameHash(key, this.#testKey(run));
   }
 
   /** As the answer to a heartbeat tells them. */

@@ -82,6 +82,18 @@ export class VettingRecords {
     this.#database.transaction(act);
   }
 
+  /** A secret of this database, drawn once. */
+  secret(name: string, draw: () => string): string {
+    const sql = "SELECT value FROM meta WHERE name = ?";
+    const known = this.#database.one<{ value: string }>(sql, name);
+    if (known !== undefined) return known.value;
+    const value = draw();
+    this.transaction(() => {
+      this.#database.run("INSERT INTO meta VALUES (?, ?)", name, value);
+    });
+    return value;
+  }
+
   hosts(): HostRecord[] {
     interface Row {
       mac: string;

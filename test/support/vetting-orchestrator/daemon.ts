@@ -9,7 +9,7 @@ import { hostlerWithFaults } from "../binary.ts";
 import { DurableAuthority } from "../durable-authority.ts";
 import { drawn, exampleSpec, mac, ownIdentity, report } from "./runs.ts";
 
-export const wellHost = { mac, name: "node-7" } as const;
+const wellHost = { mac: mac as string, name: "node-7" };
 
 export class DurableOrchestrator extends DurableAuthority {
   override get argv(): readonly string[] {
