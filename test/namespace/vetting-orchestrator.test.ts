@@ -30,6 +30,29 @@ async function chainHolds(orchestrator: DurableOrchestrator, run: number): Promi
   return results.length;
 }
 
+async function firstLine(port: number, hello: unknown): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let text = "";
+  const socket = await Bun.connect({
+    ...{ hostname: "127.0.0.1", port },
+    socket: {
+      open: (opened) => {
+        opened.write(`${JSON.stringify(hello)}\n`);
+      },
+      data: (_socket, bytes) => {
+        text += bytes.toString("latin1");
+        if (text.includes("\n")) resolve(text.slice(0, text.indexOf("\n")));
+      },
+      close: () => reject(new Error(`It closed after ${JSON.stringify(text)}`)),
+    },
+  });
+  try {
+    return await promise;
+  } finally {
+    socket.end();
+  }
+}
+
 describe("an orchestrator and its agents", () => {
   test("a healthy host walks all stages; its dossier has all of it", async () => {
     await using orchestrator = new DurableOrchestrator();
@@ -121,6 +144,22 @@ describe("an orchestrator and its agents", () => {
     expect(view).toMatchObject({ verdict: "failed", ended: expect.any(String) });
     const wrong = orchestrator.call(vettingApi.hold, { run, key: "none", for_ms: 1 });
     expect(await message(wrong)).toContain("public key");
+  });
+
+  test("a test of links is told to the run that claims, and is for no other", async () => {
+    await using orchestrator = new DurableOrchestrator();
+    orchestrator.flags = ["--throughput", "127.0.0.1:0"];
+    await orchestrator.start();
+    const run = await orchestrator.prepare();
+    const agent = await orchestrator.agent(run, await orchestrator.mint(run));
+    const told = (await agent.claim()).network_test;
+    expect(told).toMatchObject({ host: "127.0.0.1", run });
+    const hello = { protocol: 1, run, direction: "down", seconds: 0.001 };
+    const port = told?.port ?? 0;
+    const other = await firstLine(port, { ...hello, key: drawn(1) });
+    expect(JSON.parse(other)).toMatchObject({ say: "refused" });
+    const own = await firstLine(port, { ...hello, key: told?.key ?? "" });
+    expect(JSON.parse(own)).toEqual({ say: "wait" });
   });
 
   test("a batch that is too large, and a clock that is wrong", async () => {

@@ -12,11 +12,13 @@ import { drawn, exampleSpec, mac, ownIdentity, report } from "./runs.ts";
 const wellHost = { mac: mac as string, name: "node-7" };
 
 export class DurableOrchestrator extends DurableAuthority {
+  flags: readonly string[] = [];
+
   override get argv(): readonly string[] {
     return [
       ...[...this.before, hostlerWithFaults(), "vetting", "orchestrator", "--verbose"],
       ...["--listen", this.address],
-      ...["--state-directory", this.state, "--control-socket", this.socket],
+      ...["--state-directory", this.state, "--control-socket", this.socket, ...this.flags],
     ];
   }
 
