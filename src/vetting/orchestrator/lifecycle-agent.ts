@@ -363,6 +363,9 @@ export function settle(draft: RunDraft): void {
 /** The run ends as cancelled; one that has failed meanwhile ends as that. */
 export function cancelled(draft: RunDraft): void {
   if (draft.run.state === "FailedHolding") {
+    // One that holds has no stage to cancel.
+    if (draft.isTold("cancel")) draft.tell("shutdown", null);
+    draft.untell("cancel");
     draft.end("failed", draft.run.reason);
     return;
   }

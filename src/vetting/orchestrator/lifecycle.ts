@@ -152,13 +152,11 @@ function lose(draft: RunDraft): void {
   }
 }
 
-/** The session ends with the run, when its last words had their time. */
+/** A host whose run has ended waits to be shut down, as long as it speaks. */
 function closeSession(draft: RunDraft): void {
   const { run, context } = draft;
   if (run.endedAt === null || run.session === null || run.directives.length > 0) return;
   if (context.now - run.endedAt < runPace.lastWords) return;
-  // One that holds after an abort is there to be shut down, as long as it speaks.
-  const isThere = run.heard !== null && context.now - run.heard < LOST_AFTER;
-  if (run.state === "Aborted" && isThere) return;
+  if (run.heard !== null && context.now - run.heard < LOST_AFTER) return;
   draft.change({ session: null });
 }

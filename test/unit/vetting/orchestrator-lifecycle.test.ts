@@ -289,7 +289,7 @@ describe("stories", () => {
     world.happens({ kind: "cancel", ...alice });
     world.ends("FAIL");
     expect(world.run).toMatchObject({ state: "FailedHolding", verdict: "failed" });
-    expect(kindsTold(world)).toEqual(["cancel"]);
+    expect(kindsTold(world)).toEqual(["shutdown"]);
   });
 
   test("a result that comes after an abort is kept, and changes nothing", () => {
@@ -359,13 +359,23 @@ describe("stories", () => {
     expect(world.run).toMatchObject({ state: "FailedHolding", attempt: null });
   });
 
-  test("a session ends when the last words of its run had their time", () => {
+  test("a session ends when its run has, and its host is silent", () => {
     const world = new RunWorld().walksTo("PSU").begins("PSU").ends("PASS");
-    world.now += runPace.lastWords - 1;
+    world.now += runPace.lastWords;
+    world.happens({ kind: "spoke" });
+    world.happens({ kind: "tick" });
+    expect(world.run.session).not.toBeNull();
+    world.happens({ kind: "release", ...alice, after: "shutdown" });
+    expect(kindsTold(world)).toEqual(["shutdown"]);
+    const [told] = world.run.directives;
+    const acknowledged = [{ id: told?.id ?? "", result: "done", reason: null } as const];
+    world.happens({ kind: "heartbeat", instance: drawn(1), bootId: "boot-1", acknowledged });
+    world.now += LOST_AFTER - 1;
     world.happens({ kind: "tick" });
     expect(world.run.session).not.toBeNull();
     world.now += 1;
     world.happens({ kind: "tick" });
     expect(world.run.session).toBeNull();
+    expect(world.run).toMatchObject({ state: "Completed", verdict: "passed" });
   });
 });
