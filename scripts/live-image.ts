@@ -2,7 +2,7 @@
  * `run live-image`: the image that vets a host. Debian 12's kernel, and an initramfs with the one
  * file, the modules of servers, busybox and an SSH server; the same bytes from the same inputs.
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { build } from "./build.ts";
 import { type ArchiveEntry, packArchive } from "./guest/initramfs.ts";
@@ -10,7 +10,13 @@ import { fetchKernelWithModules } from "./guest-kernel/debian-modules.ts";
 import { fetchDebianTree } from "./guest-kernel/debian-tree.ts";
 import { makeBootDisk } from "./live-image/disk.ts";
 import { moduleEntries, parseChoices } from "./live-image/modules.ts";
-import { folderEntries, linksTo, programEntries, programsIn } from "./live-image/programs.ts";
+import {
+  folderEntries,
+  linksTo,
+  type ProgramSource,
+  programEntries,
+  programIn,
+} from "./live-image/programs.ts";
 import { ensureDependencies, readPackage, repositoryRoot } from "./setup.ts";
 import { formatMebibytes, readWords, runScript, ScriptError, withStep } from "./terminal.ts";
 
@@ -27,23 +33,25 @@ const usage = `Usage: run live-image [--out FOLDER] [--tools] [--disk] [--comman
 
 const suite = "bookworm";
 const basePackages = ["busybox-static", "dropbear-bin", "libc6", "libgcc-s1", "systemd-boot-efi"];
-/** What stages take where it is there; each of them has an engine of its own as well. */
-const toolPackages = [
-  "smartmontools",
-  "nvme-cli",
-  "fio",
-  "ipmitool",
-  "iperf3",
-  "stress-ng",
-  "memtester",
-  "stressapptest",
-  "dmidecode",
-  "edac-utils",
-  "lm-sensors",
-  "ethtool",
-  "pciutils",
-  "sg3-utils",
-];
+/**
+ * Packages, and what is taken of them. Stages use what they know of it, and have an engine of their
+ * own for all of it; the rest is for people in a hold.
+ */
+const toolPackages = {
+  smartmontools: ["smartctl"],
+  "nvme-cli": ["nvme"],
+  fio: ["fio"],
+  ipmitool: ["ipmitool"],
+  iperf3: ["iperf3"],
+  "stress-ng": ["stress-ng"],
+  memtester: ["memtester"],
+  stressapptest: ["stressapptest"],
+  dmidecode: ["dmidecode"],
+  "lm-sensors": ["sensors"],
+  ethtool: ["ethtool"],
+  pciutils: ["lspci"],
+  "sg3-utils": ["sg_inq", "sg_logs", "sg_readcap"],
+} as const;
 const ownFolder = join(repositoryRoot, "images", "live");
 
 export interface LiveImageOptions {
@@ -84,7 +92,7 @@ export async function makeLiveImage(options: LiveImageOptions): Promise<LiveImag
   mkdirSync(options.folder, { recursive: true });
   const fetched = await fetchKernelWithModules({ suite, flavour: "amd64" });
   const tree = await fetchDebianTree({ name: "live-image", suite, packages: basePackages });
-  const packages = [...basePackages, ...toolPackages];
+  const packages = [...basePackages, ...Object.keys(toolPackages)];
   const tools =
     options.tools === true
       ? await fetchDebianTree({ name: "live-image-tools", suite, packages })
@@ -134,26 +142,25 @@ const busybox = "usr/bin/busybox";
 /** Of busybox, what would be in the way: the first process, and what packages of Debian have. */
 const unwantedApplets = ["busybox", "init", "linuxrc", "dpkg", "dpkg-deb", "rpm", "modinfo"];
 
-function programs(tree: string, { program, tools }: LiveImageOptions) {
-  const inTree = (name: string) => ({ place: placed(name), path: join(tree, name) });
-  const own = ["bin/busybox", "usr/sbin/dropbear", "usr/bin/dropbearkey"].map(inTree);
-  const all = tools === true ? [...programsIn(tree), ...own] : own;
-  return [{ place: "usr/bin/hostler", path: program }, ...all];
+function programs(tree: string, { program, tools }: LiveImageOptions): ProgramSource[] {
+  const names = ["busybox", "dropbear", "dropbearkey"];
+  if (tools === true) names.push(...toolNames());
+  return [
+    { place: "usr/bin/hostler", path: program },
+    ...names.map((name) => programIn(tree, name)),
+  ];
 }
 
-function placed(name: string): string {
-  return name.startsWith("usr/") ? name : `usr/${name}`;
+function toolNames(): string[] {
+  return Object.values(toolPackages).flat();
 }
 
-/** Of the tools, what their programs read: drive databases and the like. */
+/** Of the tools, what their programs read: which disks there are, and names of PCI devices. */
 function toolEntries(tree: string): ArchiveEntry[] {
-  return ["usr/share/misc", "usr/share/ipmitool", "var/lib/smartmontools"].flatMap((folder) => {
-    try {
-      return folderEntries(join(tree, folder), folder);
-    } catch {
-      return [];
-    }
-  });
+  const folders = ["usr/share/misc", "var/lib/smartmontools", "usr/share/smartmontools"];
+  return folders
+    .filter((folder) => existsSync(join(tree, folder)))
+    .flatMap((folder) => folderEntries(join(tree, folder), folder));
 }
 
 /** The skeleton of a system: folders, links, users, and what is of our own. */
@@ -161,8 +168,7 @@ function systemEntries(tree: string, options: LiveImageOptions): ArchiveEntry[] 
   const folders = ["dev", "proc", "sys", "run", "tmp", "root", "mnt", "var", "etc"];
   const { stdout } = Bun.spawnSync([join(tree, "bin/busybox"), "--list"]);
   const applets = stdout.toString().trim().split("\n").toSorted();
-  const toolNames = options.tools === true ? programsIn(tree).map(({ path }) => path) : [];
-  const taken = new Set(toolNames.map((path) => path.slice(path.lastIndexOf("/") + 1)));
+  const taken = new Set(options.tools === true ? toolNames() : []);
   const wanted = applets.filter((name) => !unwantedApplets.includes(name) && !taken.has(name));
   const own = (place: string, name: string): ArchiveEntry => {
     const content = readFileSync(join(ownFolder, name));

@@ -1,5 +1,5 @@
 /** Programs out of an unpacked tree of Debian, with the libraries that they load from it. */
-import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
 import type { ArchiveEntry } from "../guest/initramfs.ts";
 import { ScriptError } from "../terminal.ts";
@@ -74,16 +74,13 @@ function isLinked(path: string): boolean {
   return false;
 }
 
-/** All programs in bin and sbin of a tree, as they are in the image. */
-export function programsIn(tree: string): ProgramSource[] {
-  return ["bin", "sbin", "usr/bin", "usr/sbin"].flatMap((folder) => {
-    const path = join(tree, folder);
-    if (!existsSync(path)) return [];
-    const names = readdirSync(path).toSorted();
-    return names
-      .map((name) => ({ place: placeInImage(`${folder}/${name}`), path: join(path, name) }))
-      .filter((source) => lstatSync(source.path).isFile());
-  });
+/** @throws ScriptError (1) when no folder of programs in the tree has it */
+export function programIn(tree: string, name: string): ProgramSource {
+  for (const folder of ["bin", "sbin", "usr/bin", "usr/sbin"]) {
+    const path = join(tree, folder, name);
+    if (existsSync(path)) return { place: placeInImage(`${folder}/${name}`), path };
+  }
+  throw new ScriptError(`There is no program ${name} in ${tree}`, { exitCode: 1 });
 }
 
 /** A folder of this machine, such as of firmware, with all that is in it. */

@@ -5,7 +5,7 @@
 
 /** What of the host differs from the healthy one before it is switched on. */
 export interface GuestChange {
-  readonly smbios?: Partial<typeof healthySmbios>;
+  readonly smbios?: Partial<GuestSmbios>;
   readonly nvmeSerial?: string;
   /** false: the bay of the SATA disk is empty. */
   readonly sata?: boolean;
@@ -50,7 +50,8 @@ export const healthySmbios = {
   dimmSerial: "DIMM-0001",
   dimmPart: "LM-1024-3200",
   dimmSpeed: 3200,
-} as const satisfies Record<string, string | number>;
+};
+export type GuestSmbios = Readonly<typeof healthySmbios>;
 
 export const guestCards = { first: "52:54:00:76:65:01", second: "52:54:00:76:65:02" } as const;
 export const guestSerials = { nvme: "PROVE-NVME-0001", sata: "PROVE-SATA-0001" } as const;
@@ -71,7 +72,9 @@ export const hostAddress = "10.0.2.2";
 export function guestWords({ files, kernelWords, change, memoryMebibytes }: GuestPlan): string[] {
   const line = ["console=ttyS0", "panic=1", ...kernelWords].join(" ");
   return [
-    ...["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35"],
+    ...["-accel", "tcg,thread=multi", "-machine", "q35"],
+    // Linux takes a processor's name from itself, and not from SMBIOS.
+    ...["-cpu", `max,model-id=${change.smbios?.processor ?? healthySmbios.processor}`],
     ...["-m", `${memoryMebibytes}`, "-smp", "2", "-nodefaults", "-no-user-config"],
     ...["-display", "none", "-monitor", "none", "-serial", "stdio"],
     ...["-qmp", `unix:${files.qmpSocket},server=on,wait=off`],
@@ -91,7 +94,7 @@ export function guestWords({ files, kernelWords, change, memoryMebibytes }: Gues
 }
 
 /** A comma in a value is told by two. */
-function smbiosWords(smbios: Record<keyof typeof healthySmbios, string | number>): string[] {
+function smbiosWords(smbios: GuestSmbios): string[] {
   const words = (type: number, values: Readonly<Record<string, string | number>>) => {
     const parts = Object.entries(values).map(
       ([name, value]) => `${name}=${String(value).replaceAll(",", ",,")}`,

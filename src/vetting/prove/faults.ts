@@ -1,0 +1,240 @@
+import type { RunState } from "../protocol.ts";
+import type { Stage } from "../protocol-result.ts";
+import type { Spec } from "../protocol-spec.ts";
+import {
+  type GuestChange,
+  guestCardSpeed,
+  guestCards,
+  guestDiskBytes,
+  guestObjects,
+  guestSerials,
+  healthySmbios,
+} from "./guest.ts";
+import { type CompactSensor, POWER_SUPPLY, powerSupplyStates } from "./sensor-records.ts";
+
+/**
+ * Faults that a tester of hardware has to find, each as something that QEMU can do to a host, and
+ * what a run of that host has to say of it. Pure.
+ */
+
+/** One command of QMP. */
+export interface Injection {
+  readonly command: string;
+  readonly words: Readonly<Record<string, unknown>>;
+}
+
+export interface Fault {
+  /** Of `--only`. */
+  readonly name: string;
+  /** For people: what is wrong with the host. */
+  readonly wrong: string;
+  /** Before the host is switched on. */
+  readonly change?: GuestChange;
+  readonly sensors?: readonly CompactSensor[];
+  /** To the running host, one after the other, as soon as its run is in this state. */
+  readonly during?: { readonly state: RunState | "boot"; readonly steps: readonly Injection[] };
+  readonly expected: Expected;
+}
+
+/** What has to be said, and by whom. */
+export type Expected =
+  | { readonly by: Stage; readonly codes: readonly string[] }
+  /** A rule of the spec below, by the beginning of its place. */
+  | { readonly by: "SpecValidate"; readonly place: string };
+
+/** What the prover holds its hosts to; every stage at its shortest. */
+export const proverSpec: Spec = {
+  name: "prove",
+  description: "The emulated host of hostler vetting prove",
+  rules: [
+    equal("system.serial", healthySmbios.serial),
+    equal("firmware.version", healthySmbios.biosVersion),
+    equal("processors[*].model", healthySmbios.processor),
+    equal("memory.slots[*].serial", healthySmbios.dimmSerial),
+    present(`disks[${guestSerials.nvme}]`),
+    present(`disks[${guestSerials.sata}]`),
+    present(`network[${guestCards.first}]`),
+    present(`network[${guestCards.second}]`),
+  ],
+  expected_disks: [],
+  stages: {
+    Inventory: { ...usual(), deadline: deadline(120) },
+    SMART: {
+      ...usual(),
+      used_warn_percent: 80,
+      used_fail_percent: 100,
+      media_errors: 0,
+      pending_sectors: 0,
+      uncorrectable_sectors: 0,
+      reallocated_sectors_warn: 1,
+      temperature_fail_c: 70,
+      self_test: "none",
+      deadline: deadline(300),
+    },
+    CPUStress: {
+      ...usual(),
+      duration_s: 8,
+      memory: 0.05,
+      // An emulated processor fills memory slowly.
+      memory_least: 0.01,
+      busy_least: 0.2,
+      machine_checks: 0,
+      memory_corrected: 0,
+      throttles: 0,
+      temperature_fail_c: 100,
+      deadline: deadline(300),
+    },
+    Storage: {
+      ...usual(),
+      mode: "read",
+      extent: 1,
+      extent_least: 1,
+      block_bytes: 1024 ** 2,
+      depth: 4,
+      read_errors: 0,
+      slow_read_warn_ms: 0,
+      throughput_least_mbps: 0,
+      deadline: deadline(300),
+    },
+    Network: {
+      ...usual(),
+      duration_s: 2,
+      carrier_wait_s: 15,
+      speeds: [{ mac: guestCards.second, mbps: guestCardSpeed }],
+      throughput_least: 0,
+      carrier_changes: 0,
+      errors: 0,
+      links_least: 0,
+      deadline: deadline(300),
+    },
+    GPU: {
+      ...usual(),
+      expected: 0,
+      width_least: null,
+      uncorrected_errors: 0,
+      remapped_rows: 0,
+      dcgm_level: 0,
+      deadline: deadline(60),
+    },
+    PSU: { ...usual(), expected: null, redundancy: false, deadline: deadline(60) },
+  },
+};
+
+function equal(path: string, value: string): Spec["rules"][number] {
+  return { path, match: { is: "equal", value }, outcome: "FAIL" };
+}
+
+function present(path: string): Spec["rules"][number] {
+  return { path, match: { is: "present" }, outcome: "FAIL" };
+}
+
+function usual() {
+  return { enabled: true, required: [], attempts: 3 };
+}
+
+function deadline(seconds: number) {
+  return { base_s: seconds, per_tebibyte_s: 0 };
+}
+
+const middle = guestDiskBytes / 2;
+const link = (up: boolean): Injection => {
+  return { command: "set_link", words: { name: guestObjects.secondCard, up } };
+};
+
+/**
+ * A corrected error of bank 4: valid, enabled, with an address (bits 63, 60, 58), of a cache.
+ * Intel's Software Developer's Manual, volume 3B, 16.3.2.2. QEMU's words are
+ * `mce CPU BANK STATUS MCGSTATUS ADDR MISC`.
+ */
+const machineCheck = "mce 0 4 0x9400000000000136 0x0 0x12340000 0x8c";
+
+export const faults: readonly Fault[] = [
+  {
+    name: "wrong-bios",
+    wrong: "firmware of another version",
+    change: { smbios: { biosVersion: "1.0.0" } },
+    expected: { by: "SpecValidate", place: "firmware.version" },
+  },
+  {
+    name: "wrong-processor",
+    wrong: "a processor of another model",
+    change: { smbios: { processor: "Laboratory Processor 1.0" } },
+    expected: { by: "SpecValidate", place: "processors" },
+  },
+  {
+    name: "wrong-dimm",
+    wrong: "a memory module with another serial",
+    change: { smbios: { dimmSerial: "DIMM-9999" } },
+    expected: { by: "SpecValidate", place: "memory.slots" },
+  },
+  {
+    name: "missing-disk",
+    wrong: "the bay of the SATA disk is empty",
+    change: { sata: false },
+    expected: { by: "SpecValidate", place: `disks[${guestSerials.sata}]` },
+  },
+  {
+    name: "swapped-serial",
+    wrong: "another NVMe disk in its place",
+    change: { nvmeSerial: "PROVE-NVME-9999" },
+    expected: { by: "SpecValidate", place: `disks[${guestSerials.nvme}]` },
+  },
+  {
+    name: "smart-warning",
+    wrong: "the NVMe disk tells of degraded reliability",
+    during: {
+      state: "boot",
+      steps: [
+        {
+          command: "qom-set",
+          words: { path: guestObjects.nvme, property: "smart_critical_warning", value: 4 },
+        },
+      ],
+    },
+    expected: { by: "SMART", codes: ["nvme-critical-warning"] },
+  },
+  {
+    name: "machine-check",
+    wrong: "the processor tells of corrected errors under load",
+    during: {
+      state: "CPUStress",
+      steps: [{ command: "human-monitor-command", words: { "command-line": machineCheck } }],
+    },
+    expected: { by: "CPUStress", codes: ["machine-check"] },
+  },
+  {
+    name: "nvme-media-error",
+    wrong: "a sector of the NVMe disk cannot be read",
+    change: { nvmeMediaError: middle },
+    expected: { by: "Storage", codes: ["read-errors"] },
+  },
+  {
+    name: "sata-media-error",
+    wrong: "a sector of the SATA disk cannot be read",
+    change: { sataMediaError: middle },
+    expected: { by: "Storage", codes: ["read-errors"] },
+  },
+  {
+    name: "slow-card",
+    wrong: "the second network card has a tenth of its speed",
+    change: { secondCardSpeed: guestCardSpeed / 10 },
+    expected: { by: "Network", codes: ["speed"] },
+  },
+  {
+    name: "link-flaps",
+    wrong: "the second network card loses its carrier, and has it again",
+    during: { state: "Network", steps: [link(false), link(true)] },
+    expected: { by: "Network", codes: ["carrier-changes"] },
+  },
+  {
+    name: "supply-absent",
+    wrong: "neither power supply says that it is present",
+    sensors: [1, 2].map((number) => ({
+      number,
+      name: `PSU ${number}`,
+      type: POWER_SUPPLY,
+      states: powerSupplyStates,
+    })),
+    expected: { by: "PSU", codes: ["supply-absent"] },
+  },
+];
