@@ -6,7 +6,11 @@ import { ScriptError } from "../terminal.ts";
 
 /** Where Debian 12's packages still have what its installed system has in usr. */
 const merged = /^(bin|sbin|lib|lib64)\//;
-const libraryFolders = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+/** One package has a folder of its own for what its programs share. */
+const libraryFolders = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].flatMap((folder) => [
+  folder,
+  `${folder}/ceph`,
+]);
 const loader = "lib64/ld-linux-x86-64.so.2";
 const executable = 0o755;
 
