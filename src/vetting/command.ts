@@ -1,5 +1,6 @@
 import { type Command, defineCommand, subCommandsOf } from "../command-line/definition.ts";
 import { orchestratorCommands } from "./commands/orchestrator-commands.ts";
+import { proveCommand } from "./commands/prove-command.ts";
 
 /** `hostler vetting …` */
 export const vettingCommand: Command = defineCommand({
@@ -15,5 +16,5 @@ export const vettingCommand: Command = defineCommand({
       ["hostler vetting runs", "How far each of them is"],
     ],
   },
-  subCommands: subCommandsOf(...orchestratorCommands),
+  subCommands: subCommandsOf(...orchestratorCommands, proveCommand),
 });

@@ -15,14 +15,16 @@ import { connect } from "node:net";
 import { packArchive } from "../../scripts/guest/initramfs.ts";
 import { type LiveImage, makeLiveImage } from "../../scripts/live-image.ts";
 import { cacheFolder } from "../../scripts/setup.ts";
+import { healthySensors } from "../../src/vetting/prove/faults.ts";
 import {
   type GuestChange,
   type GuestFiles,
+  guestCards,
   guestDiskBytes,
   guestObjects,
   guestWords,
 } from "../../src/vetting/prove/guest.ts";
-import { makeSensorRecords } from "../../src/vetting/prove/sensor-records.ts";
+import { type CompactSensor, makeSensorRecords } from "../../src/vetting/prove/sensor-records.ts";
 import { hostler } from "./binary.ts";
 import { type Program, startProgram } from "./program.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
@@ -43,6 +45,7 @@ export interface LaboratoryOptions {
   readonly image: LiveImage;
   readonly kernelWords?: readonly string[];
   readonly change?: GuestChange;
+  readonly sensors?: readonly CompactSensor[];
   /** Scripts of a shell that the image runs before its agent. */
   readonly scripts?: Readonly<Record<string, string>>;
 }
@@ -68,7 +71,7 @@ export class LaboratoryHost implements AsyncDisposable {
     };
     for (const path of [this.#files.nvme, this.#files.sata]) makeEmpty(path, guestDiskBytes);
     makeEmpty(this.#files.errorRecords, guestObjects.errorRecordBytes);
-    writeFileSync(this.#files.sensorRecords, makeSensorRecords([]));
+    writeFileSync(this.#files.sensorRecords, makeSensorRecords(options.sensors ?? healthySensors));
     if (options.scripts !== undefined) this.#addScripts(options.scripts);
   }
 
@@ -90,6 +93,7 @@ export class LaboratoryHost implements AsyncDisposable {
     const words = guestWords({
       files: this.#files,
       kernelWords: this.#options.kernelWords ?? [],
+      mac: guestCards.first,
       change: this.#options.change ?? {},
       memoryMebibytes,
     });

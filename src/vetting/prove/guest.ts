@@ -32,6 +32,8 @@ export interface GuestPlan {
   readonly files: GuestFiles;
   /** The kernel's, after those that make the serial port the console. */
   readonly kernelWords: readonly string[];
+  /** Of the card that it boots from. */
+  readonly mac: string;
   readonly change: GuestChange;
   readonly memoryMebibytes: number;
 }
@@ -69,7 +71,8 @@ export const guestObjects = {
 export const hostAddress = "10.0.2.2";
 
 /** All words after the program's name; the guest's console is standard input and output. */
-export function guestWords({ files, kernelWords, change, memoryMebibytes }: GuestPlan): string[] {
+export function guestWords(plan: GuestPlan): string[] {
+  const { files, kernelWords, change, memoryMebibytes } = plan;
   const line = ["console=ttyS0", "panic=1", ...kernelWords].join(" ");
   return [
     ...["-accel", "tcg,thread=multi", "-machine", "q35"],
@@ -81,7 +84,7 @@ export function guestWords({ files, kernelWords, change, memoryMebibytes }: Gues
     ...["-kernel", files.kernel, "-initrd", files.initramfs, "-append", line],
     ...smbiosWords({ ...healthySmbios, ...change.smbios }),
     ...diskWords(files, change),
-    ...cardWords(change),
+    ...cardWords(plan.mac, change),
     ...["-device", `ipmi-bmc-sim,id=bmc,sdrfile=${files.sensorRecords}`],
     ...["-device", "isa-ipmi-kcs,bmc=bmc"],
     "-object",
@@ -152,11 +155,11 @@ function blockWords(name: string, path: string, mediaError: number | undefined):
   return ["-blockdev", JSON.stringify({ driver: "raw", "node-name": name, file: below })];
 }
 
-function cardWords(change: GuestChange): string[] {
+function cardWords(mac: string, change: GuestChange): string[] {
   const speed = change.secondCardSpeed ?? guestCardSpeed;
   return [
     ...["-netdev", "user,id=net0"],
-    ...["-device", `e1000e,id=card0,netdev=net0,mac=${guestCards.first}`],
+    ...["-device", `e1000e,id=card0,netdev=net0,mac=${mac}`],
     // Of another network, because both of one network would answer for each other.
     ...["-netdev", "user,id=net1,net=10.0.3.0/24,dhcpstart=10.0.3.15"],
     "-device",

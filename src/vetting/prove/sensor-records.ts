@@ -6,18 +6,23 @@
 export interface CompactSensor {
   readonly number: number;
   readonly name: string;
-  /** IPMI 2.0, table 42-3: 08h is a power supply. */
-  readonly type: number;
-  /** A mask of the states that it can tell. */
-  readonly states: number;
+  /** Of which power supply, from 1. */
+  readonly supply: number;
+  /**
+   * "presence" says whether its supply is there at all, and QEMU's says no; one of thresholds says
+   * whether one of them is crossed, and QEMU's says no.
+   */
+  readonly tells: "presence" | "thresholds";
 }
 
-/** IPMI 2.0, table 42-3: presence, failure, predicted failure, input lost. */
-export const powerSupplyStates = 0b1111;
-export const POWER_SUPPLY = 0x08;
+/** IPMI 2.0, tables 42-1 to 42-3: type of the sensor, type of its reading, states that it tells. */
+const kinds = {
+  // Presence, failure, predicted failure, input lost.
+  presence: { type: 0x08, reading: 0x6f, states: 0b1111 },
+  // What it gives, in whatever unit; its upper thresholds.
+  thresholds: { type: 0x08, reading: 0x01, states: 0b111_000 },
+} as const;
 const powerSupplyEntity = 0x0a;
-/** Discrete, sensor-specific: table 42-1. */
-const SENSOR_SPECIFIC = 0x6f;
 const nameMost = 16;
 
 /** @throws RangeError for a name that is longer than 16 letters */
@@ -29,15 +34,16 @@ function recordOf(sensor: CompactSensor, id: number): number[] {
   if (sensor.name.length > nameMost) {
     throw new RangeError(`${sensor.name}: a sensor's name has at most ${nameMost} letters`);
   }
+  const kind = kinds[sensor.tells];
   const short = (value: number) => [value & 0xff, value >> 8];
   const body = [
     ...[0x20, 0, sensor.number],
-    ...[powerSupplyEntity, sensor.number],
+    ...[powerSupplyEntity, sensor.supply],
     // Scanning and events are on at first; it rearms by itself and may be disabled.
-    ...[0x67, 0x40, sensor.type, SENSOR_SPECIFIC],
-    ...short(sensor.states),
+    ...[0x67, 0x40, kind.type, kind.reading],
+    ...short(kind.states),
     ...short(0),
-    ...short(sensor.states),
+    ...short(kind.states),
     // Units, records shared, hysteresis, reserved, the maker's own: none of them.
     ...[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     // 8-bit ASCII.
