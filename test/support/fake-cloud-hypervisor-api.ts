@@ -5,7 +5,7 @@ import type { FakeOrders } from "./fake-cloud-hypervisor.ts";
 
 const ROOT = "/api/v1/";
 /** How much later a late answer comes. */
-const LATE_MILLISECONDS = 300;
+const LATE_MILLISECONDS = 2_500;
 /** More than any client takes. */
 const FLOOD_BYTES = 16 * 1024 * 1024;
 
