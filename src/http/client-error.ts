@@ -1,4 +1,5 @@
 import { ExitCode } from "../units/exit-code.ts";
+import type { Milliseconds } from "../units/units.ts";
 import { kindOf, type Problem, type ProblemKind } from "./problem.ts";
 
 /** The server understood the call and refused it. */
@@ -8,14 +9,17 @@ export class HttpRefusal extends Error {
   readonly problem: Problem;
   /** undefined: a kind that this version does not know. */
   readonly kind: ProblemKind | undefined;
+  /** How long the server asks to be left alone; undefined where it says nothing. */
+  readonly retryAfter: Milliseconds | undefined;
 
-  constructor(problem: Problem) {
+  constructor(problem: Problem, options: { readonly retryAfter?: Milliseconds | undefined } = {}) {
     const { detail, hint } = problem;
     // Some details are whole sentences, and some are the first half of one.
     const sentence = detail.endsWith(".") ? detail : `${detail}.`;
     super(hint === undefined ? detail : `${sentence} ${hint}`);
     this.problem = problem;
     this.kind = kindOf(problem);
+    this.retryAfter = options.retryAfter;
   }
 }
 

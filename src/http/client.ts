@@ -407,7 +407,7 @@ function notJson(cause: unknown): HttpAnswerRefused {
 
 function refusalOf(response: Response, bytes: Uint8Array): Error {
   try {
-    return problemOf(new TextDecoder().decode(bytes));
+    return problemOf(new TextDecoder().decode(bytes), readRetryAfter(response));
   } catch (failure) {
     const said = `Expected an answer of a hostler role, received status ${response.status}`;
     return new HttpAnswerRefused(said, { cause: failure });
@@ -415,12 +415,21 @@ function refusalOf(response: Response, bytes: Uint8Array): Error {
 }
 
 /** @throws HttpAnswerRefused for what is no problem of ours */
-function problemOf(text: string): HttpRefusal {
+function problemOf(text: string, retryAfter?: Milliseconds): HttpRefusal {
   const parsed = v.safeParse(problemSchema, parseAnswer(new TextEncoder().encode(text)));
   if (!parsed.success) throw new HttpAnswerRefused("Expected problem details");
   const { type, title, status, detail, ...optional } = parsed.output;
   const told = Object.entries(optional).filter(([, value]) => value !== undefined);
-  return new HttpRefusal({ type, title, status, detail, ...Object.fromEntries(told) });
+  return new HttpRefusal(
+    { type, title, status, detail, ...Object.fromEntries(told) },
+    { retryAfter },
+  );
+}
+
+/** In seconds, RFC 9110, section 10.2.3; a date is not one of ours. */
+function readRetryAfter(response: Response): Milliseconds | undefined {
+  const seconds = /^\d{1,9}$/.exec(response.headers.get("retry-after") ?? "")?.[0];
+  return seconds === undefined ? undefined : Number(seconds) * 1_000;
 }
 
 function readEvent<Output extends v.GenericSchema>(
