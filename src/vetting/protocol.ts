@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { hardwareIdentitySchema, macSchema } from "../hardware/inventory.ts";
 import { sampleLimits, sensorSchema } from "../hardware/samples.ts";
-import { resultLimits, stageReportSchema, stageSchema } from "./protocol-result.ts";
+import { evidenceSchema, resultLimits, stageReportSchema, stageSchema } from "./protocol-result.ts";
 import { expectedDiskSchema, stageSettingsSchema } from "./protocol-spec.ts";
 
 /**
@@ -53,6 +53,8 @@ export const vettingLimits = {
   /** Bytes kept of what was not answered yet; over it the oldest lines go, counted. */
   spoolBytes: 16 * 1024 ** 2,
   sensorBatch: 4_096,
+  /** Pieces of evidence that come with a claim. */
+  evidence: 16,
   /** Bytes of any request's body. */
   requestBytes: resultLimits.bytes + 64 * 1024,
   /** Characters of a key of OpenSSH. */
@@ -112,6 +114,11 @@ export const helloSchema = v.strictObject({
   mac: v.nullable(macSchema),
 });
 
+const diedSchema = v.strictObject({
+  ...evidenceSchema.entries,
+  text: v.pipe(v.string(), v.maxLength(resultLimits.evidence)),
+});
+
 export const claimSchema = v.strictObject({
   run: runSchema,
   protocol: positive,
@@ -124,6 +131,8 @@ export const claimSchema = v.strictObject({
   address: v.nullable(v.pipe(v.string(), v.maxLength(64))),
   /** Read without opening a disk. */
   identity: hardwareIdentitySchema,
+  /** What kernels before this one wrote as they died: of the attempt that they died in. */
+  evidence: v.optional(v.pipe(v.array(diedSchema), v.maxLength(vettingLimits.evidence)), []),
 });
 
 export const claimAnswerSchema = v.strictObject({

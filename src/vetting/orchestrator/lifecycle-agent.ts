@@ -53,7 +53,7 @@ export function claim(draft: RunDraft, facts: Input<"claim">): RunAnswer {
   identify(draft, facts);
   const { attempt } = draft.run;
   if (attempt !== null && attempt.bootId !== bootId) {
-    crash(draft, attempt, "the host was booted anew");
+    crash(draft, attempt, "the host was booted anew", facts.evidence);
   }
   return { kind: "state", state: draft.run.state };
 }
@@ -160,7 +160,12 @@ export function heard(draft: RunDraft): void {
 }
 
 /** An attempt that ended without a word. Too many are a FAIL, which nobody else can write. */
-function crash(draft: RunDraft, attempt: OpenAttempt, why: string): void {
+function crash(
+  draft: RunDraft,
+  attempt: OpenAttempt,
+  why: string,
+  told: readonly Evidence[] = [],
+): void {
   const { stage, number } = attempt;
   const crashed = draft.progress(stage).crashed + 1;
   const { attempts: most } = draft.context.spec.stages[stage];
@@ -170,7 +175,8 @@ function crash(draft: RunDraft, attempt: OpenAttempt, why: string): void {
   draft.note("orchestrator", "attempt", `${said} (${crashed} of ${most})`);
   if (crashed < most || draft.run.state !== stateOf(stage)) return;
   const summary = `The host died in ${crashed} attempts`;
-  draft.writeOwn(stage, diedReport(summary, most, draft.context.lastWords()), number);
+  const evidence = [...told, ...draft.context.lastWords()];
+  draft.writeOwn(stage, diedReport(summary, most, evidence), number);
   draft.fail({ kind: "stage", stage }, `${stage}: ${summary}`);
 }
 

@@ -157,6 +157,8 @@ export interface ClaimFacts {
   readonly address: string | null;
   readonly version: string;
   readonly identity: HardwareIdentity;
+  /** What kernels before this one wrote as they died. */
+  readonly evidence?: readonly Evidence[];
 }
 
 /** What can happen to a run. `who` is "operator alice", "local uid 0". */
