@@ -18,14 +18,15 @@ if (!Bun.isMainThread) {
 } else if (process.argv[2] === "--confine") {
   const { runConfiner } = await import("./vm/confiner.ts");
   process.exit(runConfiner());
-} else if (process.argv[2] === "--vetting-task") {
-  // It blocks in what it does to the hardware, and dies without a word where it must.
-  const { runTaskChild } = await import("./vetting/perform/task-child.ts");
-  const { tasks } = await import("./vetting/perform/tasks/index.ts");
-  process.exit(await runTaskChild(tasks));
 } else {
   const { provideWorkerFactory } = await import("./event-loop/worker-factory.ts");
   provideWorkerFactory(() => new Worker(Bun.main));
+  if (process.argv[2] === "--vetting-task") {
+    // It blocks in what it does to the hardware, and dies without a word where it must.
+    const { runTaskChild } = await import("./vetting/perform/task-child.ts");
+    const { tasks } = await import("./vetting/perform/tasks/index.ts");
+    process.exit(await runTaskChild(tasks));
+  }
   if (process.argv[2] === "--hold") {
     // It stays as long as the host runs: what it does not load is memory that it does not take.
     const { runHolder } = await import("./holding/holder.ts");

@@ -91,8 +91,13 @@ async function readWithin(loop: EventLoop, path: string): Promise<string> {
 }
 
 /** A read that does not come back costs a thread of Bun's, and nothing of the agent's loop. */
-async function within<T>(loop: EventLoop, work: Promise<T>, otherwise: T): Promise<T> {
+export async function within<T>(
+  loop: EventLoop,
+  work: Promise<T>,
+  otherwise: T,
+  limit: Milliseconds = READ_WITHIN,
+): Promise<T> {
   const late = Promise.withResolvers<T>();
-  using _timer = loop.wakeAfter(READ_WITHIN, () => late.resolve(otherwise));
+  using _timer = loop.wakeAfter(limit, () => late.resolve(otherwise));
   return await Promise.race([work.catch(() => otherwise), late.promise]);
 }

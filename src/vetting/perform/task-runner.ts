@@ -35,7 +35,7 @@ export interface TaskRunnerOptions {
 export class TaskRunner {
   readonly records: TaskRecords;
   readonly #parts: TaskParts;
-  readonly #running = new Map<ProcessId, { readonly task: string; isStuck: boolean }>();
+  readonly #running = new Map<ProcessId, Entry>();
 
   constructor(options: TaskRunnerOptions) {
     const { loop, folder } = options;
@@ -62,6 +62,13 @@ export class TaskRunner {
       .map(([processId, { task }]) => ({ processId, task }));
   }
 
+  /** Has all of them stop, and waits for the ends that come. */
+  async endAll(): Promise<void> {
+    const all = [...this.#running.values()];
+    for (const { child } of all) child.cancel();
+    await Promise.all(all.map(({ ended }) => ended.promise));
+  }
+
   /** Starts a child. One too many, or one that the machine refuses, has ended at once. */
   start(
     order: TaskOrder,
@@ -84,7 +91,7 @@ export class TaskRunner {
         },
         onGone: () => this.#running.delete(child.processId),
       });
-      this.#running.set(child.processId, { task: order.task, isStuck: false });
+      this.#running.set(child.processId, { task: order.task, isStuck: false, child, ended });
       return { ended: ended.promise, cancel: () => child.cancel() };
     } catch (failure) {
       if (!(failure instanceof SystemCallError)) throw failure;
@@ -92,6 +99,13 @@ export class TaskRunner {
       return { ended: ended.promise, cancel: () => {} };
     }
   }
+}
+
+interface Entry {
+  readonly task: string;
+  readonly child: TaskProcess;
+  readonly ended: PromiseWithResolvers<TaskEnding>;
+  isStuck: boolean;
 }
 
 /** When run from source: Bun, and the entry file. */

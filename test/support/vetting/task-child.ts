@@ -1,6 +1,6 @@
 /** A child with tasks that misbehave, for tests of whoever runs children. */
 import { spawn } from "node:child_process";
-import { writeSync } from "node:fs";
+import { statSync, writeSync } from "node:fs";
 import * as v from "valibot";
 import { defineTask, TaskRefused } from "../../../src/vetting/perform/task.ts";
 import { runTaskChild } from "../../../src/vetting/perform/task-child.ts";
@@ -99,6 +99,17 @@ const babble = defineTask({
   },
 });
 
+/** Waits in the kernel for whoever answers for this path. */
+const look = defineTask({
+  name: "look",
+  input: v.strictObject({ path: v.string() }),
+  report: v.null(),
+  run: ({ path }) => {
+    statSync(path);
+    return null;
+  },
+});
+
 const lament = defineTask({
   name: "lament",
   input: v.null(),
@@ -111,7 +122,7 @@ const lament = defineTask({
 });
 
 const all = [
-  ...[echo, refuse, bug, wrongReport, willing, busy, parent, parentForEver, babble, lament],
+  ...[echo, refuse, bug, wrongReport, willing, busy, parent, parentForEver, babble, lament, look],
 ];
 
 const registry = Object.fromEntries(all.map((task) => [task.name, async () => task]));

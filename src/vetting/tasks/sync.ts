@@ -1,0 +1,2 @@
+/** The task `sync` has no input and no report. */
+export const SYNC_TASK = "sync";
