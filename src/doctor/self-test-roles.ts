@@ -21,5 +21,6 @@ export const roles: Readonly<Record<string, () => Promise<unknown>>> = {
   "fleet agent": () => import("../fleet/agent.ts"),
   "fleet supervisor": () => import("../fleet/supervise.ts"),
   "fleet executors": () => import("../fleet/perform/choose-executor.ts"),
+  "vetting orchestrator": () => import("../vetting/orchestrator/daemon.ts"),
   install: () => import("../install/install.ts"),
 };

@@ -9,9 +9,9 @@ import { expectedDiskSchema, stageSettingsSchema } from "./protocol-spec.ts";
  * calls are POST below `/v1/vetting/runs/RUN/`, with a bearer token: of `hello` and `claim` the
  * run's one-shot token, or the session that an earlier claim gave; of all others the session.
  *
- * 1. A run's token is good for one claim. What that gave, the session, ends with the next token that
- *    is minted for the run, or when the run has ended and its host is silent: until then it waits to
- *    be shut down.
+ * 1. A run's token is good for one claim. What that gave, the session, ends with the next token
+ *    that is minted for the run, or when the run has ended and its host is silent: until then it
+ *    waits to be shut down.
  * 2. Before a stage starts, its attempt is told (`attempt`), and is durable when that is answered:
  *    so a host that dies in the stage is counted, whatever it has kept.
  * 3. A result has an id that the agent drew. The same id gives the same answer, whenever it comes;

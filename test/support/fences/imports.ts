@@ -245,7 +245,7 @@ export const exceptions: readonly ImportException[] = [
     to: "ffi/file-clone.ts",
     reason: "one call that shares the bytes of a file with its copy, which node:fs makes by path",
   },
-  ...["process", "live-update", "authority", "vm", "fleet", "install"].map((system) => ({
+  ...["process", "live-update", "authority", "vm", "fleet", "vetting", "install"].map((system) => ({
     from: "src/doctor/self-test-roles.ts",
     to: `src/${system}/`,
     reason: "--self-test loads what every role loads, and calls none of it",
