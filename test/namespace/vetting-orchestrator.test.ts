@@ -90,6 +90,7 @@ describe("an orchestrator and its agents", () => {
     const { events } = await orchestrator.call(vettingApi.dossier, { run });
     expect(events.map(({ message: said }) => said).join()).toContain("used a second time");
     expect(await message(again.beat(run + 1))).toContain("is of another run");
+    expect(await message(again.trespasses())).toContain(`run ${run} lacks the permission view`);
     await orchestrator.mint(run);
     expect(await message(again.beat())).toContain("does not count");
     const made = await orchestrator.agent(run, `hostler-run-s-${run}-${"A".repeat(43)}`);

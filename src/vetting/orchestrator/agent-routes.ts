@@ -124,7 +124,7 @@ function tellingRoutes(orchestrator: VettingOrchestrator, now: () => Millisecond
       async run(call, { run, instance, readings }) {
         checkSession(call, run);
         await spoke(run);
-        const at = now();
+        const at = Math.round(now());
         const kept = readings.map(({ sequence, sensors, errors }) => ({
           sequence,
           reading: {

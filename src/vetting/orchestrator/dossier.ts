@@ -1,10 +1,17 @@
 import { unitOf } from "../../hardware/samples.ts";
+import type { LogLine } from "../protocol.ts";
 import type { Dossier, SensorSeries } from "../protocol-operator.ts";
 import type { VettingOrchestrator } from "./orchestrator.ts";
 import type { KeptReading } from "./records.ts";
 
-/** Lines of the log that a dossier has. */
-const DOSSIER_LINES = 5_000;
+/** What of a run's log and readings a dossier has: an answer has a bound, and so has a reader. */
+export const dossierLimits = {
+  lines: 5_000,
+  /** Characters of those lines: the last are told. */
+  logCharacters: 2 * 1024 ** 2,
+  /** Points of all series together: over it every second reading is told, or every third, … */
+  points: 100_000,
+} as const;
 
 /** All of a run: what its reports are made of. @throws ProblemError not-found */
 export function dossierOf(
@@ -24,7 +31,7 @@ export function dossierOf(
     results,
     events: records.events(number),
     sensors: seriesOf(records.readings(number)),
-    log: records.lastLines(number, DOSSIER_LINES),
+    log: lastOf(records.lastLines(number, dossierLimits.lines)),
     orchestrator: about,
   };
 }
@@ -34,7 +41,34 @@ const errorSeries = (key: string): SensorSeries & { points: [number, number][] }
   ...{ kind: "errors", key, unit: "sum", critical: null, points: [] },
 });
 
-export function seriesOf(readings: readonly KeptReading[]): SensorSeries[] {
+/** The last lines that have so many characters at most. */
+export function lastOf(
+  lines: readonly LogLine[],
+  most: number = dossierLimits.logCharacters,
+): LogLine[] {
+  let characters = 0;
+  const first = lines.findLastIndex(({ text }) => {
+    characters += text.length;
+    return characters > most;
+  });
+  return lines.slice(first + 1);
+}
+
+/** Every so many readings, so that all series together have as many points as there may be. */
+function thinned(readings: readonly KeptReading[], most: number): readonly KeptReading[] {
+  const points = readings.reduce(
+    (sum, { sensors, errors }) => sum + sensors.length + Object.keys(errors).length,
+    0,
+  );
+  const every = Math.max(1, Math.ceil(points / most));
+  return readings.filter((_reading, place) => place % every === 0);
+}
+
+export function seriesOf(
+  all: readonly KeptReading[],
+  most: number = dossierLimits.points,
+): SensorSeries[] {
+  const readings = thinned(all, most);
   const series = new Map<string, SensorSeries & { points: [number, number][] }>();
   for (const { at, sensors, errors } of readings) {
     // What is counted is drawn beside what is measured.

@@ -67,6 +67,11 @@ export class WireAgent {
     this.#client = new HttpClient({ url, pins: [pin], token: () => this.session });
   }
 
+  /** Asks what is an operator's to ask. */
+  async trespasses(): Promise<unknown> {
+    return await this.#client.call(vettingApi.runs, {});
+  }
+
   draw(): string {
     this.#drawn += 1;
     return drawn(this.#drawn).replace(/^0{8}/, this.instance.slice(-8));

@@ -5,6 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { ProblemError } from "../../../src/http/problem.ts";
 import { BatchWriter, LATER } from "../../../src/vetting/orchestrator/batch.ts";
 import { VettingDatabase } from "../../../src/vetting/orchestrator/database.ts";
+import { lastOf, seriesOf } from "../../../src/vetting/orchestrator/dossier.ts";
 import { LiveEventBook } from "../../../src/vetting/orchestrator/event-book.ts";
 import { recordLimits, VettingRecords } from "../../../src/vetting/orchestrator/records.ts";
 import { tendRecords, vettingBuckets } from "../../../src/vetting/orchestrator/retention.ts";
@@ -184,6 +185,26 @@ describe("records", () => {
     change("PRAGMA user_version = 1");
     change("PRAGMA application_id = 7");
     expect(() => VettingDatabase.open(path)).toThrow("expected a database of vetting");
+  });
+});
+
+describe("a dossier", () => {
+  test("has so many points at most, over all of the time", () => {
+    const readings = Array.from({ length: 100 }, (_one, at) => ({
+      ...{ at, errors: { carrier: 0 } },
+      sensors: [["temperature", "core 0", 40, null] as const],
+    }));
+    const points = (most: number) => seriesOf(readings, most).map((one) => one.points.length);
+    expect(points(200)).toEqual([100, 100]);
+    expect(points(100)).toEqual([50, 50]);
+    expect(points(99)).toEqual([34, 34]);
+  });
+
+  test("has the last lines of a log that is too long", () => {
+    const lines = [1, 2, 3, 4].map((sequence) => lineOf(sequence, "x".repeat(10)));
+    expect(lastOf(lines, 40).map(({ sequence }) => sequence)).toEqual([1, 2, 3, 4]);
+    expect(lastOf(lines, 39).map(({ sequence }) => sequence)).toEqual([2, 3, 4]);
+    expect(lastOf(lines, 0)).toEqual([]);
   });
 });
 
