@@ -27,6 +27,8 @@ export const loopDevices: readonly Feature[] = [
   ),
 ];
 
+const systemPath = process.env["PATH"];
+
 export interface LoopOptions {
   readonly serial: string;
   readonly size: number;
@@ -65,7 +67,7 @@ export class LoopDisk implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    spawnSync("losetup", ["--detach", this.device]);
+    run("losetup", ["--detach", this.device]);
     rmSync(this.file, { force: true });
   }
 }
@@ -125,7 +127,9 @@ export class DiskHost implements Disposable {
 
 /** @returns what it printed */
 export function run(command: string, words: readonly string[]): string {
-  const { status, stdout, stderr } = spawnSync(command, [...words], { encoding: "utf8" });
+  // The test may have a path of its own, for what it tests.
+  const env = { ...process.env, PATH: systemPath };
+  const { status, stdout, stderr } = spawnSync(command, [...words], { encoding: "utf8", env });
   if (status !== 0) throw new Error(`${command} ${words.join(" ")}: ${stderr}`);
   return stdout.trim();
 }

@@ -15,6 +15,7 @@ export const tasks: TaskRegistry = {
   sync: async () => (await import("./sync.ts")).syncTask,
   /** Of an orchestrator: the other end of a link's test. */
   throughput: async () => (await import("./throughput.ts")).throughputTask,
+  smart: async () => (await import("./smart.ts")).smartTask,
   scan: async () => (await import("./scan.ts")).scanTask,
   verify: async () => (await import("./verify.ts")).verifyTask,
   crashes: async () => (await import("./crashes.ts")).crashesTask,
