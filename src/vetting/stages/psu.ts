@@ -142,9 +142,11 @@ function* judgeSupplies(own: Settings, supplies: readonly Supply[]): Generator<F
       isWell = false;
       yield finding(outcome, code, component, `${name}: ${what}`, { found: list(states) });
     }
-    const standby = states.has("inactive") ? ", and stands by" : "";
-    if (isWell && states.has("present")) {
-      const message = `${name} is well${standby}`;
+    if (isWell) {
+      // A sensor of thresholds says so much, and not that its supply is there.
+      const thresholds = `${name}: none of its sensors is over a threshold`;
+      const standby = states.has("inactive") ? ", and stands by" : "";
+      const message = states.has("present") ? `${name} is well${standby}` : thresholds;
       yield finding("PASS", "psu-well", component, message, { found: list(states) });
     }
   }

@@ -74,6 +74,12 @@ describe("the stage PSU", () => {
     expect(result.outcome).toBe(expected.split(" ", 1)[0] as typeof result.outcome);
   });
 
+  test("that tells thresholds alone, none of which is crossed, was looked at", () => {
+    const result = judge({}, report({ sensors: [sensor("10.1"), sensor("10.2")] }));
+    expect(result.outcome).toBe("PASS");
+    expect(result.findings.at(-1)?.message).toBe("PS2: none of its sensors is over a threshold");
+  });
+
   test("sensors of one supply belong together", () => {
     const sensors = [
       sensor("10.1", "present"),
