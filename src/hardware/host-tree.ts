@@ -86,7 +86,11 @@ export class HostTree {
 
   has(path: string): boolean {
     try {
-      return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
+      try {
+        return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
+      } catch {
+        return false;
+      }
     } catch {
       // ENOTDIR, for one: what is asked for as a folder is a file.
       return false;

@@ -32,6 +32,9 @@ export const redundancyStates = [
 export const powerStates = [...supplyStates, ...redundancyStates] as const;
 export type PowerState = (typeof powerStates)[number];
 
+export const isRedundancy = (state: PowerState): boolean =>
+  redundancyStates.some((one) => one === state);
+
 export interface PowerSensor {
   readonly name: string;
   /** "10.1": what it belongs to, and which of those; 10 is a power supply. */

@@ -1,7 +1,51 @@
 import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { askDriver, askTool } from "../../../src/vetting/perform/tasks/psu.ts";
 import { psu } from "../../../src/vetting/stages/psu.ts";
 import type { PsuReport } from "../../../src/vetting/tasks/psu.ts";
+import { writeTool } from "../../support/hardware/nvidia-tools.ts";
+import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { hostInventory, judged, stageContext, told } from "../../support/vetting-stage.ts";
+
+describe("the task psu", () => {
+  const signal = new AbortController().signal;
+
+  test("asks ipmitool for supplies and for the redundancy of their unit", async () => {
+    using folder = temporaryFolder();
+    const body = `case "$*" in
+*Supply*) echo "PS1 Status,C8h,ok,10.1,Presence detected" ;;
+*Unit*) echo "Pwr Unit,01h,ok,21.1,Power off/down"; echo "R,02h,ok,21.2,Redundancy Lost" ;;
+-V) echo "ipmitool version 1.8.19" ;;
+esac`;
+    expect(await askTool(writeTool(folder, "ipmitool", body), signal)).toEqual({
+      engine: { name: "ipmitool", version: "1.8.19" },
+      refusal: null,
+      sensors: [
+        { name: "PS1 Status", entity: "10.1", states: ["present"] },
+        { name: "R", entity: "21.2", states: ["redundancy-lost"] },
+      ],
+      unread: [],
+    });
+  });
+
+  test("leaves an ipmitool that fails, and a driver that is not there", async () => {
+    using folder = temporaryFolder();
+    const tool = writeTool(folder, "ipmitool", "echo no BMC >&2; exit 1");
+    expect(await askTool(tool, signal)).toEqual({ refusal: "ipmitool ended with 1: no BMC" });
+    expect(askDriver(folder.file("ipmi0"))).toEqual({
+      engine: null,
+      refusal: `open ${folder.file("ipmi0")}: No such file or directory (ENOENT)`,
+      sensors: [],
+      unread: [],
+    });
+  });
+
+  test("a device that is no service processor's is told", () => {
+    using folder = temporaryFolder();
+    writeFileSync(folder.file("ipmi0"), "");
+    expect(askDriver(folder.file("ipmi0")).refusal).toContain("ENOTTY");
+  });
+});
 
 type Sensor = PsuReport["sensors"][number];
 const sensor = (entity: string, ...states: Sensor["states"]): Sensor => ({

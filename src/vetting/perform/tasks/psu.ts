@@ -2,6 +2,7 @@ import { IpmiDevice } from "../../../../ffi/ipmi.ts";
 import { SystemCallError } from "../../../../ffi/system-call-error.ts";
 import { getDeviceId, IpmiRefused } from "../../../hardware/ipmi.ts";
 import {
+  isRedundancy,
   type PowerSensors,
   parseIpmitool,
   readPowerSensors,
@@ -44,21 +45,28 @@ export const psuTask = defineTask({
   },
 });
 
-async function askTool(
+/** Redundancy stands among the sensors of power units, of which nothing else is asked. */
+export async function askTool(
   tool: string,
   signal: AbortSignal,
 ): Promise<PsuReport | { readonly refusal: string }> {
-  const words = [tool, "-c", "sdr", "type", "Power Supply"];
-  const answer = await runTool(words, { limit: TOOL_LIMIT, signal });
+  const ask = (...words: string[]) => runTool([tool, ...words], { limit: TOOL_LIMIT, signal });
+  const answer = await ask("-c", "sdr", "type", "Power Supply");
   if (answer.kind === "failed") return { refusal: answer.reason };
-  const found = parseIpmitool(answer.output);
+  const supplies = parseIpmitool(answer.output);
   // It ends with 1 when a single sensor could not be read, and has told the others.
-  if (answer.code !== 0 && found.sensors.length === 0) {
-    return { refusal: `${words.join(" ")}: ended with ${answer.code}: ${answer.said}` };
+  if (answer.code !== 0 && supplies.sensors.length === 0) {
+    return { refusal: `ipmitool ended with ${answer.code}: ${answer.said}` };
   }
-  const version = await runTool([tool, "-V"], { limit: TOOL_LIMIT, signal });
+  const more = await ask("-c", "sdr", "type", "Power Unit");
+  const units = parseIpmitool(more.kind === "ended" ? more.output : "").sensors;
+  const redundancy = units.filter(({ states }) => states.some(isRedundancy));
+  const version = await ask("-V");
   const number = version.kind === "ended" ? /version (\S+)/.exec(version.output)?.[1] : undefined;
-  return reportOf({ name: "ipmitool", version: number ?? null }, found);
+  return reportOf(
+    { name: "ipmitool", version: number ?? null },
+    { sensors: [...supplies.sensors, ...redundancy], unread: supplies.unread },
+  );
 }
 
 export function askDriver(path: string): PsuReport {
