@@ -74,11 +74,11 @@ export class Sampler {
 
   /** Drivers come and go: what chips there are is looked at each time, what they have only then. */
   #findAgain(): void {
-    const names = [
-      ...this.#tree.names("sys/class/hwmon"),
-      ...this.#tree.names("sys/class/thermal"),
-    ];
-    const chips = names.join(" ");
+    // Loaded anew, a driver may get the number that was another's.
+    const named = this.#tree
+      .names("sys/class/hwmon")
+      .map((entry) => `${entry} ${this.#tree.place(`sys/class/hwmon/${entry}`)}`);
+    const chips = [...named, ...this.#tree.names("sys/class/thermal")].join(" ");
     if (chips === this.#chips && this.#sources.length > 0) return;
     this.#chips = chips;
     this.#sources = findSensors(this.#tree);

@@ -114,6 +114,22 @@ describe("sensors", () => {
   });
 });
 
+test("a chip that gets another's number keeps its key", () => {
+  using host = fixtureHost({
+    chips: [
+      chip({ temp1_input: "1000" }, "coretemp", "platform/coretemp.0"),
+      chip({ temp1_input: "2000" }, "jc42", "platform/jc42.24"),
+    ],
+  });
+  const sampler = new Sampler(host.tree);
+  const values = () => sampler.read(0).sensors.map(({ key, value }) => `${key}=${value}`);
+  expect(values()).toEqual(["coretemp.0/temp1=1", "jc42.24/temp1=2"]);
+  for (const number of [0, 1]) host.remove(`sys/class/hwmon/hwmon${number}`);
+  host.link("sys/class/hwmon/hwmon0", "sys/devices/platform/jc42.24/hwmon/hwmon1");
+  host.link("sys/class/hwmon/hwmon1", "sys/devices/platform/coretemp.0/hwmon/hwmon0");
+  expect(values()).toEqual(["jc42.24/temp1=2", "coretemp.0/temp1=1"]);
+});
+
 describe("what was there and tells nothing", () => {
   const files = { temp1_input: "45000", temp2_input: "46000", fan1_input: "900" };
   const at = "sys/class/hwmon/hwmon0";
