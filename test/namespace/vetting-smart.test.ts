@@ -84,9 +84,7 @@ skipUnless("asking a disk how it is", loopDevices, () => {
       engine: { name: "smartctl", version: "7.3" },
       health: { protocol: "ata", healthy: true },
     });
-    expect(await Bun.file(host.path("asked")).text()).toBe(
-      `--json=c -x ${host.path("dev/sda")}\n`,
-    );
+    expect(await Bun.file(host.path("asked")).text()).toBe(`--json=c -x ${host.path("dev/sda")}\n`);
   });
 
   test.each<[string, object | string, number, string]>([
@@ -115,21 +113,20 @@ skipUnless("asking a disk how it is", loopDevices, () => {
     ["virtio", "vda", "virtio disks have no SMART"],
     ["mmc", "mmcblk0", "cards have no SMART"],
     ["other", "xvda", "nobody knows how to ask a disk that is called xvda"],
-  ] as const)("%s: no smartctl is asked, and it is not seen by its name", async (
-    transport,
-    name,
-    reason,
-  ) => {
-    installSmartctl(answer);
-    host.add(name, { serial: "S2", size: SIZE });
-    const disk = { name, serial: "S2", size_bytes: SIZE };
-    const report = await askDisk(input({ disk, transport }), context, host.tree);
-    expect(report.health).toMatchObject({
-      protocol: "none",
-      healthy: null,
-      unseen: [{ property: "disk.health", reason }],
-    });
-  });
+  ] as const)(
+    "%s: no smartctl is asked, and it is not seen by its name",
+    async (transport, name, reason) => {
+      installSmartctl(answer);
+      host.add(name, { serial: "S2", size: SIZE });
+      const disk = { name, serial: "S2", size_bytes: SIZE };
+      const report = await askDisk(input({ disk, transport }), context, host.tree);
+      expect(report.health).toMatchObject({
+        protocol: "none",
+        healthy: null,
+        unseen: [{ property: "disk.health", reason }],
+      });
+    },
+  );
 
   test("another disk under its name is refused", async () => {
     installSmartctl(answer);

@@ -1,5 +1,6 @@
 import type { NvmeAnswer, NvmeCommand } from "../../../ffi/disk-commands.ts";
 import { errnoName } from "../../../ffi/system-call-error.ts";
+import type { AskedDisk, SelfTestState } from "./asked-disk.ts";
 import { type DiskHealth, untoldHealth, withUnseen } from "./health.ts";
 import {
   decodeNvmeController,
@@ -10,7 +11,6 @@ import {
   type NvmeSelfTests,
   nvmeSizes,
 } from "./nvme-logs.ts";
-import type { AskedDisk, SelfTestState } from "./asked-disk.ts";
 
 /** Sends a command to a controller and waits for its answer: `nvmeAdmin`, or a test. */
 export type NvmeAsk = (command: NvmeCommand) => NvmeAnswer;

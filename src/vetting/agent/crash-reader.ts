@@ -8,8 +8,8 @@ import { CRASHES_TASK, type CrashesReport, crashesReportSchema } from "../tasks/
 const WITHIN: Milliseconds = 30_000;
 
 /**
- * What kernels before this one wrote as they died, for the claim, which counts that a host died in a
- * stage. It is removed when the orchestrator has it: no later death is told by it.
+ * What kernels before this one wrote as they died, for the claim, which counts that a host died in
+ * a stage. It is removed when the orchestrator has it: no later death is told by it.
  */
 export class CrashReader {
   readonly #runner: Pick<TaskRunner, "start">;

@@ -4,7 +4,12 @@ import * as v from "valibot";
 import type { Dossier } from "../../../src/vetting/protocol-operator.ts";
 import type { Finding, Outcome } from "../../../src/vetting/protocol-result.ts";
 import { specSchema } from "../../../src/vetting/protocol-spec.ts";
-import { type Expected, faults, healthySensors, proverSpec } from "../../../src/vetting/prove/faults.ts";
+import {
+  type Expected,
+  faults,
+  healthySensors,
+  proverSpec,
+} from "../../../src/vetting/prove/faults.ts";
 import { type GuestPlan, guestSerials, guestWords } from "../../../src/vetting/prove/guest.ts";
 import { makeSensorRecords } from "../../../src/vetting/prove/sensor-records.ts";
 import { proofOf } from "../../../src/vetting/prove/verdict.ts";
@@ -107,7 +112,12 @@ interface Told {
 }
 
 /** Of a dossier, what a proof looks at. */
-function told({ state = "FailedHolding", verdict = null, findings = [], rules = [] }: Told): Dossier {
+function told({
+  state = "FailedHolding",
+  verdict = null,
+  findings = [],
+  rules = [],
+}: Told): Dossier {
   const found = findings.map(([outcome, code]): Finding => {
     return { outcome, code, component: "disk", message: code, expected: null, found: null };
   });
@@ -139,7 +149,12 @@ describe("a proof", () => {
     ["a warning alone", told({ findings: [["WARN", "nvme-critical-warning"]] }), smart, "missed"],
     [
       "it and more",
-      told({ findings: [["FAIL", "nvme-critical-warning"], ["FAIL", "worn-out"]] }),
+      told({
+        findings: [
+          ["FAIL", "nvme-critical-warning"],
+          ["FAIL", "worn-out"],
+        ],
+      }),
       smart,
       "false-alarm",
     ],
@@ -153,7 +168,17 @@ describe("a proof", () => {
       smart,
       "missed",
     ],
-    ["its rule", told({ rules: [["FAIL", "disks[A]"], ["PASS", "x"]] }), rule, "proven"],
+    [
+      "its rule",
+      told({
+        rules: [
+          ["FAIL", "disks[A]"],
+          ["PASS", "x"],
+        ],
+      }),
+      rule,
+      "proven",
+    ],
     ["another rule", told({ rules: [["FAIL", "disks[B]"]] }), rule, "missed"],
   ])("of a fault: %s", (_name, dossier, expected, kind) => {
     expect(proofOf(dossier, expected).kind).toBe(kind as never);
