@@ -104,7 +104,7 @@ const GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const LOADER = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /** The label of the partition that a live image of ours is booted from. */
-export const LIVE_LABEL = "hostler-live";
+export const LIVE_LABEL = "hostler live";
 
 /**
  * Why this host may have been booted from this disk: what the kernel was told on its command line,

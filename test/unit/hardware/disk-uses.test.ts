@@ -141,8 +141,8 @@ describe("the disk that it was booted from", () => {
   );
 
   test("a live image of ours is one by its label", () => {
-    expect(reasons([{ id: "x", label: "hostler-live" }])).toEqual([
-      "its partition hostler-live is a live image",
+    expect(reasons([{ id: "x", label: "hostler live" }])).toEqual([
+      "its partition hostler live is a live image",
     ]);
   });
 });
