@@ -8,6 +8,7 @@ import { makeNetworks, type Network } from "../support/networks.ts";
 import { runProgram, startProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { reportOfTask, startTask } from "../support/vetting/run-task.ts";
+import { DurableOrchestrator } from "../support/vetting-orchestrator/daemon.ts";
 import { hostInventory, judged, stageContext } from "../support/vetting-stage.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -201,5 +202,31 @@ skipUnless("a link that is slow", [...needs, program("tc", "iproute2")], () => {
     const mbps = (throughput.up.bytes * 8) / throughput.up.seconds / 1e6;
     expect(mbps).toBeLessThan(130);
     expect(mbps).toBeGreaterThan(30);
+  });
+});
+
+skipUnless("the orchestrator's own server", [root], () => {
+  test("tests cards of runs that are open, with the key that a claim told", async () => {
+    await using orchestrator = new DurableOrchestrator();
+    orchestrator.flags = ["--throughput", "127.0.0.1:0"];
+    await orchestrator.start();
+    const run = await orchestrator.prepare();
+    const agent = await orchestrator.agent(run, await orchestrator.mint(run));
+    const { network_test: told } = await agent.claim();
+    if (told === null) throw new Error("Expected a test of links");
+    const input: LinkInput = {
+      ...{ name: "lo", mac: "00:00:00:00:00:00", carrier_wait_s: 1 },
+      ...{ duration_s: 0.5, turn_wait_s: 20, test: told },
+    };
+    const measure = (test: LinkInput["test"]) =>
+      reportOfTask(
+        startTask([hostler()], { task: LINK_TASK, input: { ...input, test } }),
+        linkReportSchema,
+      );
+    expect((await measure(told)).throughput).toMatchObject({ kind: "measured", corrupted: 0 });
+    expect((await measure({ ...told, run: run + 1 })).throughput).toMatchObject({
+      kind: "failed",
+      reason: expect.stringMatching(/refuses/),
+    });
   });
 });

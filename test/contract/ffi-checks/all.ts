@@ -9,6 +9,7 @@ import { mappedMemoryChecks } from "./mapped-memory.ts";
 import { processChecks } from "./processes.ts";
 import { socketChecks } from "./sockets.ts";
 import { spawnChecks } from "./spawning.ts";
+import { streamChecks } from "./streams.ts";
 
 /** Every check, by what it is about. */
 export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
@@ -17,6 +18,7 @@ export const checkGroups: Readonly<Record<string, readonly Check[]>> = {
   descriptors: descriptorChecks,
   sockets: socketChecks,
   datagrams: datagramChecks,
+  streams: streamChecks,
   disks: diskChecks,
   spawning: spawnChecks,
   mappedMemory: mappedMemoryChecks,
