@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { connect, type Socket } from "node:net";
 import * as v from "valibot";
+import { descriptorLimit, setDescriptorLimit } from "../../../ffi/process.ts";
 import {
   isSameKey,
   ThroughputServer,
@@ -138,6 +139,35 @@ describe("who is refused", () => {
     await withDeadline("the end of a connection", fourth.ended);
     expect(fourth.text).toBe("");
     expect(said.some((line) => line.startsWith("a connection too many"))).toBe(true);
+  });
+
+  test("without descriptors nobody is taken; with some again, whoever waited", async () => {
+    const { server, said } = serve({ limits: { atOnce: 0 } });
+    const before = descriptorLimit();
+    if (before === undefined) throw new Error("No limit of descriptors");
+    // A process of its own, which connects when it is told: here there are no descriptors then.
+    const script =
+      'echo ready; read line; exec 3<>"/dev/tcp/127.0.0.1/$1"; echo "$line" >&3; head -n 1 <&3';
+    await using other = Bun.spawn(["bash", "-c", script, "bash", String(server.port)], {
+      stdin: "pipe",
+      stdout: "pipe",
+    });
+    const reader = other.stdout.getReader();
+    await withDeadline("a client", reader.read());
+    setDescriptorLimit({ ...before, soft: 3 });
+    try {
+      other.stdin.write(hello());
+      other.stdin.flush();
+      await waitFor(
+        "a refusal of the kernel's",
+        () => said.some((line) => line.startsWith("cannot take a connection")),
+        4_000,
+      );
+    } finally {
+      setDescriptorLimit(before);
+    }
+    const { value } = await withDeadline("a word of the server", reader.read());
+    expect(new TextDecoder().decode(value)).toContain("wait");
   });
 
   test("a second one while it lives gets the port of nobody", () => {

@@ -59,6 +59,9 @@ interface Connection {
   deadline: Disposable | undefined;
 }
 
+/** Without descriptors, until connections are taken again. */
+const REST: Milliseconds = 1_000;
+
 const memory = new NativeMemory(throughputLimits.lineBytes + 1);
 
 /** The orchestrator's end of the test of links. It moves no byte itself: a child does, for each. */
@@ -73,6 +76,7 @@ export class ThroughputServer implements Disposable {
   readonly #connections = new Map<number, Connection>();
   #turns: ReturnType<typeof noTurns>;
   #nextId = 1;
+  #resting: Disposable | undefined;
 
   private constructor(options: ThroughputServerOptions) {
     const { loop, listen } = options;
@@ -105,14 +109,20 @@ export class ThroughputServer implements Disposable {
       try {
         socket = acceptConnection(this.#listener);
       } catch (failure) {
-        // Out of descriptors: those that are there go on, and the next one is tried again.
         if (!(failure instanceof SystemCallError)) throw failure;
         this.#logger.warn(`cannot take a connection: ${failure.message}`);
+        this.#rest();
         return;
       }
       if (socket === undefined) return;
       this.#open(socket);
     }
+  }
+
+  /** Out of descriptors: those that are there go on, and who waits is asked for again later. */
+  #rest(): void {
+    this.#watch.pause();
+    this.#resting = this.#options.loop.wakeAfter(REST, () => this.#watch.change("readable"));
   }
 
   #open(socket: OwnedDescriptor): void {
@@ -239,6 +249,7 @@ export class ThroughputServer implements Disposable {
 
   /** Takes no more, and ends what is under way. */
   [Symbol.dispose](): void {
+    this.#resting?.[Symbol.dispose]();
     this.#watch[Symbol.dispose]();
     this.#listener.close();
     this.#turns = noTurns(0);
