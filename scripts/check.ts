@@ -14,6 +14,11 @@ export interface Check {
 export function listChecks(options: { fix: boolean }): Check[] {
   return [
     { name: "types", argv: [bunExecutable, "check", "--no-script", "--all"] },
+    // It runs in browsers, and knows what is there.
+    {
+      name: "types of the page",
+      argv: [bunExecutable, "check", "--no-script", "--all", "-p", "src/vetting/page"],
+    },
     {
       name: "format and lint",
       argv: [

@@ -85,6 +85,8 @@ const systemPackages = {
     { name: "dnsmasq-base", shownBy: "/usr/sbin/dnsmasq" },
     { name: "curl", shownBy: "/usr/bin/curl" },
   ],
+  // The page of vetting is looked at in it.
+  browser: [{ name: "chromium", shownBy: "/usr/bin/chromium" }],
   // What other programs say of the networks that we make.
   network: [
     { name: "iproute2", shownBy: "/sbin/ip" },

@@ -33,7 +33,16 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: true,
-    packages: ["layouts", "authority", "machine", "addresses", "boot", "network", "disks"],
+    packages: [
+      "layouts",
+      "authority",
+      "machine",
+      "addresses",
+      "boot",
+      "network",
+      "disks",
+      "browser",
+    ],
     minutesPerFile: 20,
   },
   {

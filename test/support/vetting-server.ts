@@ -6,6 +6,7 @@ import { OperatorCookies } from "../../src/authority/browser-sessions.ts";
 import { monotonicNow } from "../../src/event-loop/clock.ts";
 import { type Inventory, identityOf } from "../../src/hardware/inventory.ts";
 import type { HttpClient } from "../../src/http/client.ts";
+import type { Principal } from "../../src/http/principal.ts";
 import { ProblemError } from "../../src/http/problem.ts";
 import type { Authenticate } from "../../src/http/request-handler.ts";
 import { IdentityKey } from "../../src/identity/host-key.ts";
@@ -13,6 +14,7 @@ import { createLogger } from "../../src/logging/logger.ts";
 import { agentRoutes } from "../../src/vetting/orchestrator/agent-routes.ts";
 import { VettingDatabase } from "../../src/vetting/orchestrator/database.ts";
 import { VettingOrchestrator } from "../../src/vetting/orchestrator/orchestrator.ts";
+import { vettingPages } from "../../src/vetting/orchestrator/page-files.ts";
 import { VettingRecords } from "../../src/vetting/orchestrator/records.ts";
 import { reportPages, reportRoutes } from "../../src/vetting/orchestrator/report-routes.ts";
 import { operatorRoutes, operatorStreams } from "../../src/vetting/orchestrator/routes.ts";
@@ -38,6 +40,11 @@ export interface VettingServer extends AsyncDisposable {
   }): Promise<TestAgent>;
 }
 
+/** Who may also give a key to a host that holds. */
+const keeper: Readonly<Record<string, Principal>> = {
+  "keeper-token": { kind: "operator", name: "dave", role: "operate", special: ["hold"] },
+};
+
 export function startVettingServer(): VettingServer {
   const folder = temporaryFolder();
   const loop = testLoop();
@@ -56,7 +63,7 @@ export function startVettingServer(): VettingServer {
   const about = { version: "0.1.0", name: "control" };
   const reports = { orchestrator, about, key, now };
   const admit = (token: string) => {
-    const principal = operators[token];
+    const principal = operators[token] ?? keeper[token];
     return principal === undefined
       ? undefined
       : { principal, signal: new AbortController().signal };
@@ -78,7 +85,7 @@ export function startVettingServer(): VettingServer {
       ...reportRoutes(reports),
     ],
     streams: operatorStreams(orchestrator),
-    pages: reportPages(reports),
+    pages: [...reportPages(reports), ...vettingPages()],
     limits: { bodyBytes: 16 * 1024 ** 2 },
   });
   return {

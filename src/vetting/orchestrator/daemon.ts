@@ -19,6 +19,7 @@ import { agentRoutes } from "./agent-routes.ts";
 import { VettingDatabase } from "./database.ts";
 import { measureOrchestrator } from "./gauges.ts";
 import { VettingOrchestrator } from "./orchestrator.ts";
+import { vettingPages } from "./page-files.ts";
 import { VettingRecords } from "./records.ts";
 import { reportPages, reportRoutes } from "./report-routes.ts";
 import { tendRecords, vettingBuckets } from "./retention.ts";
@@ -106,7 +107,7 @@ function openAddition(
       ...operatorRoutes(orchestrator, about),
       ...reportRoutes(reports),
     ],
-    pages: reportPages(reports),
+    pages: [...reportPages(reports), ...vettingPages()],
     streams: operatorStreams(orchestrator),
     authenticate: (token) => orchestrator.authenticate(token),
     requestBytes: vettingLimits.requestBytes,

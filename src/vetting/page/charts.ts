@@ -1,0 +1,193 @@
+import uPlot from "uplot";
+import { element } from "./dom.ts";
+
+/** Lines over time that grow, with the stages behind them. */
+
+export interface Line {
+  readonly name: string;
+  /** Milliseconds since 1970, rising, and a value. */
+  readonly points: [at: number, value: number][];
+}
+
+export interface Band {
+  readonly name: string;
+  readonly from: number;
+  /** undefined: it goes on. */
+  readonly until: number | undefined;
+}
+
+/** Lines of one chart, and points of one line that a browser keeps. */
+export const chartLimits = { lines: 12, points: 4_000 } as const;
+
+const colours = ["--s0", "--s1", "--s2", "--s3", "--s4", "--s5"] as const;
+
+function colour(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** One chart; `draw` again when its lines have grown. */
+export class LiveChart {
+  readonly place: HTMLElement;
+  readonly #title: string;
+  readonly #unit: string;
+  readonly #figure: HTMLElement;
+  #plot: uPlot | undefined;
+  #names = "";
+  #bands: readonly Band[] = [];
+  #critical: number | undefined;
+  #isDue = false;
+  #lines: readonly Line[] = [];
+  readonly #resize: ResizeObserver;
+
+  constructor(title: string, unit: string) {
+    this.#title = title;
+    this.#unit = unit;
+    this.#figure = element("div", { class: "plot" });
+    const caption = element("figcaption", {}, `${title}, ${unit}`);
+    this.place = element("figure", { class: "chart", hidden: true }, caption, this.#figure);
+    this.#resize = new ResizeObserver(() => this.#fit());
+    this.#resize.observe(this.#figure);
+    // Colours are read when a chart is made.
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      this.#names = "";
+      this.#draw();
+    });
+  }
+
+  set(lines: readonly Line[], bands: readonly Band[], critical: number | undefined): void {
+    const peak = ({ points }: Line) => points.reduce((most, [, value]) => Math.max(most, value), 0);
+    const told = lines.filter(({ points }) => points.length > 0);
+    this.#lines = told.toSorted((a, b) => peak(b) - peak(a)).slice(0, chartLimits.lines);
+    this.#bands = bands;
+    this.#critical = critical;
+    if (this.#isDue) return;
+    this.#isDue = true;
+    requestAnimationFrame(() => {
+      this.#isDue = false;
+      this.#draw();
+    });
+  }
+
+  #draw(): void {
+    this.place.hidden = this.#lines.length === 0;
+    if (this.#lines.length === 0) return;
+    const data = joined(this.#lines);
+    const names = this.#lines.map(({ name }) => name).join("\n");
+    if (this.#plot === undefined || names !== this.#names) {
+      this.#plot?.destroy();
+      this.#names = names;
+      this.#plot = new uPlot(this.#options(), data, this.#figure);
+      return;
+    }
+    this.#plot.setData(data);
+  }
+
+  #fit(): void {
+    const width = this.#figure.clientWidth;
+    if (width > 0) this.#plot?.setSize({ width, height: heightOf(width) });
+  }
+
+  #options(): uPlot.Options {
+    const axis = { stroke: colour("--faint"), grid: { stroke: colour("--edge"), width: 1 } };
+    const width = Math.max(280, this.#figure.clientWidth);
+    return {
+      ...{ width, height: heightOf(width) },
+      ...{ ms: 1, cursor: { drag: { x: true, y: false } } },
+      axes: [
+        { ...axis, ticks: { stroke: colour("--edge") }, space: 70 },
+        { ...axis, ticks: { stroke: colour("--edge") }, size: 56 },
+      ],
+      scales: {
+        y: { range: (_plot, low, high) => this.#range(low, high) },
+      },
+      series: [
+        { value: (_plot, at) => (at === null ? "" : new Date(at).toLocaleTimeString()) },
+        ...this.#lines.map(({ name }, index) => ({
+          label: name,
+          stroke: colour(colours[index % colours.length] ?? "--s0"),
+          width: 1.6,
+          spanGaps: true,
+          points: { show: false },
+          ...(index >= colours.length && { dash: [5, 3] }),
+          value: (_plot: uPlot, value: number | null) =>
+            value === null ? "" : `${Number(value.toPrecision(4))} ${this.#unit}`,
+        })),
+      ],
+      hooks: {
+        drawClear: [(plot) => this.#drawBands(plot)],
+        draw: [(plot) => this.#drawMark(plot)],
+      },
+    };
+  }
+
+  #range(low: number, high: number): [number, number] {
+    const top = Math.max(high, this.#critical ?? high);
+    const bottom = low > 0 && low < top / 2 ? 0 : low;
+    const room = (top - bottom || Math.abs(top) || 1) * 0.08;
+    return [bottom === 0 ? 0 : bottom - room, top + room];
+  }
+
+  #drawBands(plot: uPlot): void {
+    const { ctx: context } = plot;
+    const { left, top, width, height } = plot.bbox;
+    context.save();
+    context.beginPath();
+    context.rect(left, top, width, height);
+    context.clip();
+    const ratio = devicePixelRatio;
+    context.font = `${11 * ratio}px system-ui, sans-serif`;
+    for (const [index, band] of this.#bands.entries()) {
+      const from = plot.valToPos(band.from, "x", true);
+      const until = band.until === undefined ? left + width : plot.valToPos(band.until, "x", true);
+      context.fillStyle = colour(index % 2 === 0 ? "--band" : "--band-other");
+      context.fillRect(from, top, until - from, height);
+      context.fillStyle = colour("--faint");
+      const words = context.measureText(band.name).width;
+      if (words + 8 * ratio < until - from) {
+        context.fillText(band.name, Math.max(from, left) + 4 * ratio, top + 13 * ratio);
+      }
+    }
+    context.restore();
+  }
+
+  #drawMark(plot: uPlot): void {
+    if (this.#critical === undefined) return;
+    const { ctx: context } = plot;
+    const { left, width } = plot.bbox;
+    const y = plot.valToPos(this.#critical, "y", true);
+    context.save();
+    context.strokeStyle = colour("--fail");
+    context.lineWidth = 1.5 * devicePixelRatio;
+    context.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+    context.beginPath();
+    context.moveTo(left, y);
+    context.lineTo(left + width, y);
+    context.stroke();
+    context.restore();
+  }
+
+  /** A reader of screens is told the last values. */
+  get words(): string {
+    const told = this.#lines.map(({ name, points }) => `${name} ${points.at(-1)?.[1] ?? ""}`);
+    return `${this.#title}: ${told.join(", ")} ${this.#unit}`;
+  }
+
+  destroy(): void {
+    this.#resize.disconnect();
+    this.#plot?.destroy();
+  }
+}
+
+const heightOf = (width: number) => (width < 480 ? 190 : 240);
+
+/** All lines over the times of any of them. */
+function joined(lines: readonly Line[]): uPlot.AlignedData {
+  const times = [...new Set(lines.flatMap(({ points }) => points.map(([at]) => at)))].toSorted(
+    (left, right) => left - right,
+  );
+  const columns = lines.map(({ points }) => {
+    const values = new Map(points);
+    return times.map((at) => values.get(at) ?? null);
+  });
+  return [times, ...columns] as uPlot.AlignedData;
+}
