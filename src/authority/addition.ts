@@ -54,6 +54,10 @@ export interface AdditionGround {
   readonly logger: Logger;
   /** The authority's: what it signs says first what it is, so that it can stand nowhere else. */
   readonly key: Pick<IdentityKey, "publicKey" | "fingerprint" | "sign">;
+  /** How hosts reach the authority: "https://NAME:PORT"; known when it listens. */
+  readonly address: () => string;
+  /** The certificates that they are to trust now. */
+  readonly pins: () => readonly string[];
   /**
    * Writes what the addition did by itself into the audit log.
    * @throws AuditError

@@ -370,7 +370,9 @@ async function openParts(
   const record = async (call: CallRecord) => {
     await audit.append(call);
   };
-  addition = await extension?.open({ store, loop, logger, key, record, onFailure, end });
+  const pins = () => authority.certificates.pins;
+  const ground = { store, loop, logger, key, address, pins, record, onFailure, end };
+  addition = await extension?.open(ground);
   return { store, authority, audit, service, addition };
 }
 

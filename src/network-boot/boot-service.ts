@@ -51,7 +51,6 @@ export interface BootServiceOptions extends BootFolders {
   readonly address?: string;
   readonly port?: number;
   readonly decide: (asked: ScriptQuery & { readonly peer: string }) => Promise<BootDecision>;
-  readonly metrics?: MetricsRegistry;
 }
 
 /** Scripts that were given, by what stood in them. */
@@ -102,7 +101,6 @@ export class BootService implements Disposable {
       }),
     );
     this.#owned = owned.move();
-    if (options.metrics !== undefined) this.#measure(options.metrics);
   }
 
   /**
@@ -220,7 +218,8 @@ export class BootService implements Disposable {
     }
   }
 
-  #measure(metrics: MetricsRegistry): void {
+  /** Has what it counts told with a daemon's other metrics. */
+  measure(metrics: MetricsRegistry): void {
     const { proxyDhcp, tftp, http, scripts } = this;
     const samples = (label: string, counts: Iterable<readonly [string, number]>) =>
       [...counts].map(([name, value]) => ({ labels: { [label]: name }, value }));

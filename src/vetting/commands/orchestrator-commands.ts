@@ -14,6 +14,39 @@ import { specCommand } from "./spec-commands.ts";
 
 /** What the orchestrator's daemon and whoever asks it type. */
 
+const bootFlags = {
+  "listen-boot": {
+    type: "string",
+    valueHint: "interface",
+    description: "Serve network boot here (proxyDHCP, TFTP, plain HTTP); off without it",
+  },
+  "boot-dir": {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: "/var/lib/hostler/boot",
+    description: "The live image: vmlinuz, initramfs, and iPXE of your own where you have it",
+  },
+  "ipxe-dir": {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: "/usr/lib/ipxe",
+    description: "iPXE, as Debian's package ipxe has it",
+  },
+  "boot-address": {
+    type: "string",
+    valueHint: "address",
+    description: "The interface's address to boot from, where it has several",
+  },
+  "boot-parameter": {
+    type: "string",
+    repeatable: true,
+    valueHint: "name=value",
+    description: "A further word of the live image's command line, such as console=ttyS0",
+  },
+} as const;
+
 const orchestratorCommand = defineCommand({
   meta: {
     name: "orchestrator",
@@ -28,6 +61,10 @@ const orchestratorCommand = defineCommand({
         "hostler vetting orchestrator --retain vetting-logs=720h,1GiB",
         "Logs of runs for a month; vetting-runs and vetting-sensors have bounds as well",
       ],
+      [
+        "hostler vetting orchestrator --listen 10.0.0.1:7443 --listen-boot eth1 --boot-dir live",
+        "Hosts on eth1 boot the live image, beside the DHCP server that is there",
+      ],
     ],
     exitCodes: { 111: "another one runs here, or the system refused" },
   },
@@ -37,6 +74,7 @@ const orchestratorCommand = defineCommand({
       valueHint: "address:port",
       description: "Test hosts' links here, by plain TCP; without it they are not measured",
     },
+    ...bootFlags,
     ...authorityFlags,
   },
   run: async (args) => await (await import("./orchestrator.ts")).runOrchestratorCommand(args),

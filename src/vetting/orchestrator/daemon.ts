@@ -16,6 +16,7 @@ import { ThroughputServer } from "../perform/throughput/server.ts";
 import { vettingLimits } from "../protocol.ts";
 import { validateSpec } from "../spec/validate.ts";
 import { agentRoutes } from "./agent-routes.ts";
+import { type BootSettings, startBoot } from "./boot.ts";
 import { VettingDatabase } from "./database.ts";
 import { measureOrchestrator } from "./gauges.ts";
 import { VettingOrchestrator } from "./orchestrator.ts";
@@ -56,12 +57,14 @@ export interface OrchestratorConfiguration {
   readonly throughput:
     | { readonly address: string; readonly port: number; readonly host: string }
     | undefined;
+  /** undefined: no host boots from here. */
+  readonly boot: BootSettings | undefined;
 }
 
 /**
  * Runs an orchestrator until SIGTERM or SIGINT: an authority for its operators, with the routes of
  * vetting, and hosts that come with tokens of their own.
- * @throws as runAuthority; FileRefused for its database
+ * @throws as runAuthority; FileRefused for its database; NetworkBootRefused
  */
 export async function runOrchestrator(
   options: AuthorityOptions,
@@ -72,17 +75,17 @@ export async function runOrchestrator(
   const retention = { ...options.retention, buckets: buckets.filter((one) => !isOurs(one)) };
   const path = join(options.stateDirectory, databasePlace);
   const own = { ...configuration, path, bounds: buckets.filter(isOurs) };
-  const open = (ground: AdditionGround) => Promise.resolve(openAddition(ground, own));
+  const open = (ground: AdditionGround) => openAddition(ground, own);
   return await runAuthority({ ...options, retention }, { open });
 }
 
-function openAddition(
+async function openAddition(
   ground: AdditionGround,
   own: OrchestratorConfiguration & {
     readonly path: string;
     readonly bounds: readonly BucketDefinition[];
   },
-): AuthorityAddition {
+): Promise<AuthorityAddition> {
   const { loop, logger } = ground;
   let place: { readonly host: string; readonly port: number } | null = null;
   const database = VettingDatabase.open(own.path);
@@ -96,6 +99,7 @@ function openAddition(
   });
   const throughput = own.throughput && serveThroughput(ground, orchestrator, own.throughput);
   if (throughput !== undefined) place = { host: throughput.host, port: throughput.server.port };
+  const service = own.boot && (await startBoot(ground, orchestrator, own.boot));
   const tending = new Tending(ground, () =>
     tendRecords(orchestrator.records, { bounds: own.bounds, now: clock.now() }),
   );
@@ -112,9 +116,13 @@ function openAddition(
     authenticate: (token) => orchestrator.authenticate(token),
     requestBytes: vettingLimits.requestBytes,
     limits: orchestratorHttpLimits,
-    measure: (metrics) => measureOrchestrator(metrics, orchestrator),
+    measure(metrics) {
+      measureOrchestrator(metrics, orchestrator);
+      service?.measure(metrics);
+    },
     async stop() {
       throughput?.server[Symbol.dispose]();
+      service?.[Symbol.dispose]();
       await tending.stop();
       orchestrator.stop();
       database[Symbol.dispose]();

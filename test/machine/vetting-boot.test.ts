@@ -1,0 +1,201 @@
+/**
+ * Machines of QEMU that come up over the network: their firmware asks, beside a plain DHCP server,
+ * and what boots at last says so on its serial port. Their cards are TAPs on a bridge in a
+ * namespace of the test's own.
+ */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { fetchDebianKernel } from "../../scripts/guest-kernel.ts";
+import { writeImage } from "../support/guest/image.ts";
+import { guestFeatures } from "../support/machine.ts";
+import { type NetworkBoot, startNetworkBoot } from "../support/network-boot.ts";
+import { type Program, startProgram } from "../support/program.ts";
+import type { NetworkBootOptions } from "../support/programs/network-boot.ts";
+import { onlyInAll } from "../support/rotation.ts";
+import { feature, file, root, skipUnless } from "../support/skips.ts";
+import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
+import { bridge, hostAddress, ip, makeVmNetwork, type VmNetwork } from "../support/vm-network.ts";
+import { startServices } from "../support/vm-services.ts";
+import { waitFor } from "../support/wait-for.ts";
+
+const bootMilliseconds = 6 * 60_000;
+setDefaultTimeout(bootMilliseconds);
+
+const ipxeFolder = "/usr/lib/ipxe";
+const features = [
+  root,
+  ...guestFeatures,
+  file("/sbin/ip", "iproute2"),
+  file(`${ipxeFolder}/snponly.efi`, "ipxe"),
+  file("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
+  feature("no TUN device", () => Bun.file("/dev/net/tun").name !== undefined),
+];
+
+const macAddress = "52:54:00:00:01:40";
+const uuid = "00112233-4455-6677-8899-aabbccddeeff";
+const serial = "SN-1 of 2";
+
+/** Says what it was booted with, and switches the machine off. */
+const init = [
+  "#!/bin/busybox sh",
+  "/bin/busybox mount -t proc proc /proc",
+  '/bin/busybox echo "BOOTED with $(/bin/busybox cat /proc/cmdline)"',
+  "/bin/busybox poweroff -f",
+  "",
+].join("\n");
+
+async function makeBootFolder(folder: TemporaryFolder): Promise<string> {
+  const { path } = await fetchDebianKernel();
+  copyFileSync(path, folder.file("vmlinuz"));
+  const programs = { "/bin/busybox": "/bin/busybox" };
+  writeImage(folder.file("initramfs"), { programs, files: {}, init });
+  return folder.path;
+}
+
+interface Lab extends AsyncDisposable {
+  readonly network: VmNetwork;
+  readonly boot: NetworkBoot;
+  readonly scratch: TemporaryFolder;
+}
+
+/** A host with a bridge, a DHCP server, network boot beside it, and a TAP for the machine. */
+async function makeLab(
+  decisions: NetworkBootOptions["decisions"],
+  bootFolder: string,
+): Promise<Lab> {
+  await using owned = new AsyncDisposableStack();
+  const scratch = owned.use(temporaryFolder());
+  const network = owned.use(await makeVmNetwork(0));
+  await ip(network.host, "tuntap add machine mode tap");
+  await ip(network.host, "link set machine addrgenmode none");
+  await ip(network.host, `link set machine master ${bridge} up`);
+  const reservation = {
+    ...{ macAddress, address: "10.100.1.64", hostname: "machine", leaseSeconds: 3_600 },
+    ...{ gateway: hostAddress, dns: [hostAddress] },
+  };
+  owned.use(await startServices(network.host, scratch, ["dhcp"], { reservations: [reservation] }));
+  const options = { bootFolder, ipxeFolder, decisions };
+  const boot = owned.use(await startNetworkBoot(network.host, options));
+  const kept = owned.move();
+  return { network, boot, scratch, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+function startMachine(lab: Lab, words: readonly string[]): Program {
+  const console = `file:${lab.scratch.file("serial")}`;
+  return startProgram([
+    ...lab.network.host.enter,
+    "qemu-system-x86_64",
+    ...["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "768", "-display", "none", "-no-reboot"],
+    ...["-serial", console, "-nic", "none"],
+    ...["-smbios", `type=1,uuid=${uuid},serial=${serial}`],
+    ...["-netdev", "tap,id=net,ifname=machine,script=no,downscript=no"],
+    ...words,
+  ]);
+}
+
+const card = (model: string) => ["-device", `${model},netdev=net,mac=${macAddress},bootindex=1`];
+
+function firmware(lab: Lab): string[] {
+  const variables = lab.scratch.file("vars.fd");
+  copyFileSync("/usr/share/OVMF/OVMF_VARS_4M.fd", variables);
+  const flash = "if=pflash,format=raw";
+  return [
+    ...["-drive", `${flash},readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd`],
+    ...["-drive", `${flash},file=${variables}`],
+  ];
+}
+
+async function serialSays(lab: Lab, pattern: RegExp): Promise<string> {
+  const path = lab.scratch.file("serial");
+  return await waitFor(
+    `${pattern} on the serial port`,
+    async () => {
+      const there = await Bun.file(path).exists();
+      return there && pattern.exec(readFileSync(path, "latin1"))?.[0];
+    },
+    bootMilliseconds,
+  );
+}
+
+const parameters = [
+  ["console", "ttyS0,115200n8"],
+  ["hostler.vetting.run", "12"],
+] as const;
+const run = { [macAddress]: { kind: "run", parameters } } as const;
+const booted = /BOOTED with .*console=ttyS0,115200n8 hostler.vetting.run=12/;
+const asked = new RegExp(
+  `asked {"mac":"${macAddress}","serial":"${serial}","uuid":"${uuid}","peer":"10.100.1.64"}`,
+);
+
+/** Prints "from its disk" on the first serial port, and stands still. */
+function bootSector(): Uint8Array {
+  const text = [..."from its disk\n"].flatMap((letter) => {
+    // mov al, letter; out dx, al
+    return [0xb0, letter.charCodeAt(0), 0xee];
+  });
+  const sector = new Uint8Array(1_024 * 1_024);
+  // mov dx, 0x3f8; …; hlt; jmp to the hlt
+  sector.set([0xba, 0xf8, 0x03, ...text, 0xf4, 0xeb, 0xfd]);
+  sector.set([0x55, 0xaa], 510);
+  return sector;
+}
+
+onlyInAll(() => {
+  skipUnless("booting over the network", features, () => {
+    test("BIOS, whose ROM is iPXE", async () => {
+      using folder = temporaryFolder();
+      await using lab = await makeLab(run, await makeBootFolder(folder));
+      await using _machine = startMachine(lab, card("e1000"));
+      await serialSays(lab, booted);
+      await lab.boot.program.said(asked);
+      const { dhcp, tftp, scripts } = await lab.boot.counters();
+      expect({ offers: dhcp["offers"], requests: tftp["requests"] }).toEqual({
+        offers: expect.any(Number),
+        requests: 0,
+      });
+      expect(scripts).toEqual({ chain: 1, boot: 1 });
+    });
+
+    test("BIOS, and from its disk where there is no run", async () => {
+      using folder = temporaryFolder();
+      const decisions = { [macAddress]: { kind: "disk", reason: "no-run" } } as const;
+      await using lab = await makeLab(decisions, await makeBootFolder(folder));
+      const disk = lab.scratch.file("disk");
+      writeFileSync(disk, bootSector());
+      const drive = ["-drive", `file=${disk},format=raw,if=none,id=disk`];
+      const device = ["-device", "virtio-blk-pci,drive=disk,bootindex=2"];
+      await using _machine = startMachine(lab, [...card("e1000"), ...drive, ...device]);
+      await serialSays(lab, /from its disk/);
+      expect((await lab.boot.counters()).scripts).toEqual({ chain: 1, "no-run": 1 });
+    });
+
+    test("UEFI, by its own PXE", async () => {
+      using folder = temporaryFolder();
+      await using lab = await makeLab(run, await makeBootFolder(folder));
+      const words = [...card("virtio-net-pci"), ...firmware(lab)];
+      await using _machine = startMachine(lab, words);
+      await lab.boot.program.said(/TFTP snponly.efi to 10.100.1.64: done/, bootMilliseconds);
+      await serialSays(lab, booted);
+      await lab.boot.program.said(asked);
+    });
+
+    test("UEFI, by its own HTTP boot", async () => {
+      using folder = temporaryFolder();
+      await using lab = await makeLab(run, await makeBootFolder(folder));
+      const words = [...card("virtio-net-pci"), ...firmware(lab), ...withoutPxe];
+      await using _machine = startMachine(lab, words);
+      await lab.boot.program.said(
+        /boot file snponly.efi to 10.100.1.64: \d+ bytes/,
+        bootMilliseconds,
+      );
+      await serialSays(lab, booted);
+      expect((await lab.boot.counters()).tftp["requests"]).toBe(0);
+    });
+  });
+});
+
+/** OVMF's own words for it: OvmfPkg/README, "PXE". */
+const withoutPxe = ["4", "6"].flatMap((version) => [
+  "-fw_cfg",
+  `name=opt/org.tianocore/IPv${version}PXESupport,string=n`,
+]);
