@@ -18,7 +18,7 @@ import { bridge, hostAddress, ip, makeVmNetwork, type VmNetwork } from "../suppo
 import { startServices } from "../support/vm-services.ts";
 import { waitFor } from "../support/wait-for.ts";
 
-const bootMilliseconds = 6 * 60_000;
+const bootMilliseconds = 12 * 60_000;
 setDefaultTimeout(bootMilliseconds);
 
 const ipxeFolder = "/usr/lib/ipxe";
@@ -85,7 +85,7 @@ function startMachine(lab: Lab, words: readonly string[]): Program {
   return startProgram([
     ...lab.network.host.enter,
     "qemu-system-x86_64",
-    ...["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "768", "-display", "none", "-no-reboot"],
+    ...["-machine", "q35,accel=tcg", "-m", "512", "-display", "none", "-no-reboot"],
     ...["-serial", console, "-nic", "none"],
     ...["-smbios", `type=1,uuid=${uuid},serial=${serial}`],
     ...["-netdev", "tap,id=net,ifname=machine,script=no,downscript=no"],

@@ -1,14 +1,18 @@
 /** Network boot on a bridge, with real clients in machines of their own namespaces. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { appendFileSync, readFileSync, symlinkSync } from "node:fs";
+import { identityApi } from "../../src/identity/api.ts";
 import { parseMessage } from "../../src/network/dhcp/message.ts";
 import { UNANSWERED_REPEATS } from "../../src/network-boot/limits.ts";
+import { vettingApi } from "../../src/vetting/protocol-api.ts";
 import { ovmfPxeDiscover } from "../support/boot-clients.ts";
 import { clientBytes } from "../support/dhcp-messages.ts";
 import { base, bootFolder, curl, efiProgram, startNetworkBoot } from "../support/network-boot.ts";
 import { runProgram } from "../support/program.ts";
 import { file, program, root, skipUnless } from "../support/skips.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
+import { DurableOrchestrator } from "../support/vetting-orchestrator/daemon.ts";
+import { mac as runMac } from "../support/vetting-orchestrator/runs.ts";
 import {
   hostAddress,
   ip,
@@ -283,6 +287,68 @@ skipUnless("boot scripts", features, () => {
     expect(stdout.match(/200/g)?.length).toBeGreaterThanOrEqual(10);
     expect(stdout.match(/429/g)?.length).toBeGreaterThanOrEqual(5);
     await boot.program.said(/boot script over the rate: 10.100.1.1/);
+  });
+});
+
+/** The compiled orchestrator on the host of a network, with its bridge to boot from. */
+class BootOrchestrator extends DurableOrchestrator {
+  bootFolder = "";
+
+  override get argv(): readonly string[] {
+    const folders = ["--boot-dir", this.bootFolder, "--ipxe-dir", this.bootFolder];
+    const flags = ["--listen-boot", "vms", "--boot-parameter", "console=ttyS0,115200n8"];
+    return [...super.argv, ...flags, ...folders];
+  }
+}
+
+skipUnless("the orchestrator", features, () => {
+  test("a host boots into its run inside its window; others are noted, or go on", async () => {
+    using folder = temporaryFolder();
+    await using network = await withMachines(1);
+    await using orchestrator = new BootOrchestrator();
+    orchestrator.before = network.host.enter;
+    orchestrator.address = `${hostAddress}:7443`;
+    orchestrator.bootFolder = bootFolder(folder).path;
+    await orchestrator.start();
+    const script = async (card: string) => {
+      return (await curl(network.first, `${base}/boot.ipxe?mac=${card}`)).text;
+    };
+    const stranger = "52:54:00:ff:ff:ff";
+    expect(await script(stranger)).toContain("noted for enrolment");
+    const { hosts } = await orchestrator.call(vettingApi.hosts, {});
+    expect(hosts).toMatchObject([{ mac: stranger, enrolled: false }]);
+    const run = await orchestrator.prepare();
+    const first = await script(runMac);
+    const { shown } = await orchestrator.call(identityApi.certificatesList, {});
+    const [, token = ""] = /hostler\.vetting\.token=(\S+)/.exec(first) ?? [];
+    expect(token).toMatch(new RegExp(`^hostler-run-b-${run}-[\\w-]{43}$`));
+    expect(first).toContain(
+      `kernel ${base}/vmlinuz initrd=initramfs console=ttyS0,115200n8 ` +
+        `hostler.vetting.orchestrator=https://${hostAddress}:7443 hostler.vetting.run=${run} ` +
+        `hostler.vetting.token=${token} hostler.vetting.mac=${runMac} ` +
+        `hostler.vetting.pin=${shown}\n`,
+    );
+    expect((await orchestrator.call(vettingApi.run, { run })).state).toBe("Booting");
+    const second = await script(runMac);
+    expect(second).toContain("hostler.vetting.token=");
+    expect(second).not.toContain(token);
+    await orchestrator.call(vettingApi.hostWindow, { mac: runMac, for_ms: 0 });
+    expect(await script(runMac)).toContain("The boot window of the run of this machine is closed");
+    const { stderr } = await orchestrator.stop();
+    expect(stderr).toContain(`boot ${runMac}: the live image, asked by ${network.first.address}`);
+    expect(stderr).not.toContain(token);
+  });
+
+  test("it does not start without what is to be booted, and says what to do", async () => {
+    using folder = temporaryFolder();
+    await using network = await withMachines(1);
+    await using orchestrator = new BootOrchestrator();
+    orchestrator.before = network.host.enter;
+    orchestrator.address = `${hostAddress}:7443`;
+    orchestrator.bootFolder = bootFolder(folder, { initramfs: undefined }).path;
+    const { exitCode, stderr } = await orchestrator.refused();
+    expect(exitCode).toBe(111);
+    expect(stderr).toContain("Make it with images/live, and name its folder with --boot-dir.");
   });
 });
 
