@@ -51,7 +51,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: false,
-    packages: ["machine", "boot"],
+    packages: ["machine", "boot", "network"],
     minutesPerFile: 40,
   },
 ];

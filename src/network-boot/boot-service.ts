@@ -1,4 +1,5 @@
-import { networkInterfaces } from "node:os";
+import { NetlinkSocket } from "../../ffi/netlink.ts";
+import { interfaceIndex } from "../../ffi/packet-socket.ts";
 import { Errno, SystemCallError } from "../../ffi/system-call-error.ts";
 import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
@@ -6,6 +7,8 @@ import type { MetricsRegistry } from "../http/metrics.ts";
 import { RateLimiter } from "../http/rate-limiter.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import type { Logger } from "../logging/logger.ts";
+import { decodeAddress, dumpAddresses } from "../network/rtnetlink.ts";
+import { formatIpv4 } from "../network/subnet.ts";
 import { formatDuration } from "../units/units.ts";
 import {
   BootFiles,
@@ -261,21 +264,29 @@ export class BootService implements Disposable {
   }
 }
 
-/** @throws NetworkBootRefused without such an interface or address */
+/**
+ * Of the kernel itself: node:os leaves out a card whose cable is not in yet.
+ * @throws NetworkBootRefused without such an interface or address
+ */
 function addressOf(device: string, wanted: string | undefined): string {
-  const own = (networkInterfaces()[device] ?? []).filter(({ family }) => family === "IPv4");
+  const index = interfaceIndex(device);
+  using route = new NetlinkSocket("route");
+  const own = route
+    .dump(dumpAddresses())
+    .map(decodeAddress)
+    .filter((address) => address.index === index)
+    .map(({ address }) => formatIpv4(address));
   const [first] = own;
   if (first === undefined) {
     throw new NetworkBootRefused(
-      `Cannot serve network boot on ${device}: expected an interface that is up, with an IPv4 ` +
-        "address. Give it one; those that boot must reach it.",
+      `Cannot serve network boot on ${device}: expected an interface with an IPv4 address. ` +
+        "Give it one; those that boot must reach it.",
     );
   }
-  if (wanted === undefined) return first.address;
-  if (own.some(({ address }) => address === wanted)) return wanted;
-  const addresses = own.map(({ address }) => address).join(", ");
+  if (wanted === undefined) return first;
+  if (own.includes(wanted)) return wanted;
   throw new NetworkBootRefused(
-    `Cannot serve network boot at ${wanted}: ${device} has ${addresses}. Name one of those.`,
+    `Cannot serve network boot at ${wanted}: ${device} has ${own.join(", ")}. Name one of those.`,
   );
 }
 

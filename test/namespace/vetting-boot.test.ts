@@ -422,6 +422,20 @@ skipUnless("starting", features, () => {
     return boot.program.output.stdout.trim();
   };
 
+  test("a card whose cable is not in yet is served", async () => {
+    using folder = temporaryFolder();
+    await using network = await makeVmNetwork(0);
+    await ip(network.host, "link add card type veth peer name cable");
+    await ip(network.host, "address add 10.101.0.1/24 dev card");
+    await ip(network.host, "link set card up");
+    const { path } = bootFolder(folder);
+    await using boot = await startNetworkBoot(network.host, {
+      bootFolder: path,
+      interface: "card",
+    });
+    expect(boot.program.output.stdout).toContain("serving http://10.101.0.1:8067");
+  });
+
   test("what is missing, wrong or taken is said, with what to do", async () => {
     using folder = temporaryFolder();
     await using network = await makeVmNetwork(0);
@@ -433,7 +447,7 @@ skipUnless("starting", features, () => {
       /^refused NetworkBootRefused: .*another program has one of its ports/,
     );
     expect(await refusal(network, { bootFolder: path, interface: "nowhere" })).toMatch(
-      /expected an interface that is up, with an IPv4 address/,
+      /expected an interface with an IPv4 address/,
     );
     expect(await refusal(network, { bootFolder: path, address: "10.1.1.1" })).toMatch(
       /vms has 10.100.0.1. Name one of those/,
