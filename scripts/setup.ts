@@ -103,13 +103,14 @@ const systemPackages = {
     { name: "runit", shownBy: "/usr/bin/runsv" },
     { name: "supervisor", shownBy: "/usr/bin/supervisord" },
   ],
-  // Measured beside the vetting of memory and links; these packages start no service.
+  // Measured beside the vetting of memory, links and disks; these packages start no service.
   vetting: [
     { name: "gcc", shownBy: "/usr/bin/gcc" },
     { name: "libc6-dev", shownBy: "/usr/include/stdio.h" },
     { name: "memtester", shownBy: "/usr/sbin/memtester" },
     { name: "stressapptest", shownBy: "/usr/bin/stressapptest" },
     { name: "iperf3", shownBy: "/usr/bin/iperf3" },
+    { name: "fio", shownBy: "/usr/bin/fio" },
   ],
   // Measured beside the delta of an upgrade; these packages start no service.
   deltas: [
