@@ -3,8 +3,8 @@
  * starts the agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and
  * says what was seen. `run demo live-update`: a database's memory survives a change of the kernel,
  * in a guest. `run demo vm`: two virtual machines outlive their worker, and one its VMM. `run demo
- * fleet`: five agents are upgraded, and go back from a bad version. Each exits with 0 only if every
- * step was seen.
+ * fleet`: five agents are upgraded, and go back from a bad version. `run demo vetting`: a healthy host
+ * and one with three faults boot the live image. Each exits with 0 only if every step was seen.
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -17,6 +17,7 @@ const usage = `Usage: run demo [process] [--old-kernel] [--program FILE]
        run demo live-update [--program FILE]
        run demo vm [--small] [--program FILE]
        run demo fleet [--program FILE]
+       run demo vetting [--program FILE]
   --old-kernel    as on a kernel that tells only a parent how a process ended (below 6.15)
   --small         with a guest of 4 KB that counts, in place of Debian's kernel
   --program FILE  take this file instead of building one`;
@@ -50,6 +51,10 @@ async function main(): Promise<number> {
     await refuseMachine();
     const { demonstrateFleet } = await import("./demo/fleet.ts");
     return await demonstrateFleet(program, { namespaceFlags });
+  }
+  if (isAlone && name === "vetting" && !oldKernel && !small) {
+    const { demonstrateVetting } = await import("./demo/vetting.ts");
+    return await demonstrateVetting(program);
   }
   if (isAlone && name === "live-update" && !oldKernel && !small) {
     const { demonstrateLiveUpdate } = await import("./demo/live-update.ts");

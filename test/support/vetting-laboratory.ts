@@ -44,6 +44,8 @@ export async function laboratoryImage(): Promise<LiveImage> {
 export interface LaboratoryOptions {
   readonly image: LiveImage;
   readonly kernelWords?: readonly string[];
+  /** Of the card that it boots from. */
+  readonly mac?: string;
   readonly change?: GuestChange;
   readonly sensors?: readonly CompactSensor[];
   /** Scripts of a shell that the image runs before its agent. */
@@ -88,12 +90,12 @@ export class LaboratoryHost implements AsyncDisposable {
   }
 
   /** Returns when QEMU takes commands; what it boots into is told on its console. */
-  async boot(): Promise<Program> {
+  async boot(kernelWords: readonly string[] = this.#options.kernelWords ?? []): Promise<Program> {
     rmSync(this.#files.qmpSocket, { force: true });
     const words = guestWords({
       files: this.#files,
-      kernelWords: this.#options.kernelWords ?? [],
-      mac: guestCards.first,
+      kernelWords,
+      mac: this.#options.mac ?? guestCards.first,
       change: this.#options.change ?? {},
       memoryMebibytes,
     });
