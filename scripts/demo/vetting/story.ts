@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import * as v from "valibot";
 import { dossierSchema, type RunView } from "../../../src/vetting/protocol-operator.ts";
 import { faults, proverSpec } from "../../../src/vetting/prove/faults.ts";
 import { type GuestChange, guestCards, hostAddress } from "../../../src/vetting/prove/guest.ts";
@@ -13,7 +14,6 @@ import { Report } from "../checks.ts";
 import { NotSeen } from "../deadline.ts";
 import { Program } from "../program.ts";
 import { tell } from "../telling.ts";
-import * as v from "valibot";
 
 export interface StoryOptions {
   /** The compiled file. */
@@ -115,9 +115,9 @@ class Story {
     for (const { wrong } of broken) this.#report.say(`- ${wrong}`);
     const change = Object.assign({}, ...broken.map((fault) => fault.change ?? {}));
     const run = await this.#begin("broken", "52:54:00:76:65:03", change);
-    for (const { during } of broken) {
-      for (const { command, words } of during?.steps ?? []) {
-        await this.#hosts.get("broken")?.command(command, words);
+    for (const { atPower } of broken) {
+      if (atPower !== undefined) {
+        await this.#hosts.get("broken")?.command(atPower.command, atPower.words);
       }
     }
     for (const [index, { expected, wrong }] of broken.entries()) {

@@ -10,7 +10,7 @@ import { hostApi, runApi, specApi } from "../protocol-api.ts";
 import type { Dossier, RunView } from "../protocol-operator.ts";
 import { Companion } from "./companion.ts";
 import { EmulatedHost } from "./emulated-host.ts";
-import { type Fault, healthySensors, proverSpec } from "./faults.ts";
+import { type Fault, healthySensors, type Injection, proverSpec } from "./faults.ts";
 import { hostAddress } from "./guest.ts";
 import { type Proof, proofOf } from "./verdict.ts";
 
@@ -23,6 +23,8 @@ import { type Proof, proofOf } from "./verdict.ts";
 const ORCHESTRATOR_START: Milliseconds = 60_000;
 /** Between two looks at a run. */
 const LOOK_EVERY: Milliseconds = 500;
+/** Looks from one injection to the next. */
+const LOOKS_EACH = 2;
 const BOOT_WINDOW: Milliseconds = 3_600_000;
 
 export interface ProverOptions {
@@ -154,17 +156,19 @@ export class Prover implements AsyncDisposable {
       sensors: one.sensors ?? healthySensors,
       onConsole: (text) => onProgress({ kind: "console", name: one.name, text }),
     });
-    if (one.during?.state === "boot") await this.#inject(one, host);
+    if (one.atPower !== undefined) await this.#inject(one.name, host, one.atPower);
     const until = monotonicNow() + patience;
     let state: RunState | undefined;
+    let looks = 0;
     for (;;) {
       if (this.#options.signal.aborted) throw new Error("it was called off");
       const view = await this.#client.call(runApi.run, { run });
       if (view.state !== state) {
         state = view.state;
         onProgress({ kind: "state", name: one.name, run, state });
-        if (one.during?.state === state) await this.#inject(one, host);
       }
+      await this.#hurt(one, { state, host, looks });
+      looks += 1;
       if (isAtEnd(view)) return;
       if (host.isGone) throw new Error(`The host is gone in ${state}. ${host.lastWords()}`);
       if (monotonicNow() > until) {
@@ -188,11 +192,20 @@ export class Prover implements AsyncDisposable {
     ];
   }
 
-  async #inject({ name, during }: Case, host: EmulatedHost): Promise<void> {
-    for (const step of during?.steps ?? []) {
-      await host.inject(step);
-      this.#options.onProgress({ kind: "injected", name, what: step.command });
-    }
+  /** The step whose turn it is, while the run is in the state that it is for. */
+  async #hurt(
+    { name, during }: Case,
+    at: { readonly state: RunState; readonly host: EmulatedHost; readonly looks: number },
+  ): Promise<void> {
+    if (during === undefined || during.state !== at.state || at.looks % LOOKS_EACH !== 0) return;
+    const step = during.steps[(at.looks / LOOKS_EACH) % during.steps.length];
+    if (step !== undefined) await this.#inject(name, at.host, step);
+  }
+
+  async #inject(name: string, host: EmulatedHost, step: Injection): Promise<void> {
+    await host.inject(step);
+    const what = [step.command, ...Object.values(step.words)].join(" ");
+    this.#options.onProgress({ kind: "injected", name, what });
   }
 
   #pause(): Promise<void> {

@@ -34,8 +34,8 @@ const wordsOf = (change: GuestPlan["change"]) => guestWords({ ...plan, change })
 describe("the table of faults", () => {
   test("each has its own name, and does something", () => {
     expect(new Set(faults.map(({ name }) => name)).size).toBe(faults.length);
-    for (const { change, sensors, during } of faults) {
-      expect([change, sensors, during].filter((one) => one !== undefined)).not.toEqual([]);
+    for (const { change, sensors, during, atPower } of faults) {
+      expect([change, sensors, during, atPower].filter((one) => one !== undefined)).not.toEqual([]);
     }
   });
 
@@ -101,7 +101,11 @@ test("sensor records are as long as they say, and numbered from 1", () => {
   ).toThrow(RangeError);
 });
 
-const smart: Expected = { by: "SMART", codes: ["nvme-critical-warning"] };
+const smart: Expected = {
+  by: "SMART",
+  code: "nvme-critical-warning",
+  also: ["smart-failing"],
+};
 const rule: Expected = { by: "SpecValidate", place: "disks[A]" };
 
 interface Told {
@@ -145,6 +149,18 @@ describe("a proof", () => {
   test.each([
     ["its code", told({ findings: [["FAIL", "nvme-critical-warning"]] }), smart, "proven"],
     ["it passed", told({ state: "Completed", verdict: "passed" }), smart, "missed"],
+    ["its other word alone", told({ findings: [["FAIL", "smart-failing"]] }), smart, "missed"],
+    [
+      "in two words",
+      told({
+        findings: [
+          ["FAIL", "nvme-critical-warning"],
+          ["FAIL", "smart-failing"],
+        ],
+      }),
+      smart,
+      "proven",
+    ],
     ["another code", told({ findings: [["FAIL", "worn-out"]] }), smart, "missed"],
     ["a warning alone", told({ findings: [["WARN", "nvme-critical-warning"]] }), smart, "missed"],
     [
