@@ -22,7 +22,7 @@ export interface StoryOptions {
 }
 
 /** All the checks that the steps make. */
-const checkCount = 10;
+const checkCount = 9;
 /** Milliseconds for all of it: two hosts, whose processors are emulated. */
 const wholeTime = 20 * 60_000;
 /** Milliseconds for one state of a run. */
