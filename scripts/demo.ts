@@ -3,8 +3,9 @@
  * starts the agent in it and the orchestrator outside, ends processes and the agent by SIGKILL, and
  * says what was seen. `run demo live-update`: a database's memory survives a change of the kernel,
  * in a guest. `run demo vm`: two virtual machines outlive their worker, and one its VMM. `run demo
- * fleet`: five agents are upgraded, and go back from a bad version. `run demo vetting`: a healthy host
- * and one with three faults boot the live image. Each exits with 0 only if every step was seen.
+ * fleet`: five agents are upgraded, and go back from a bad version. `run demo vetting`: a healthy
+ * host and one with three faults boot the live image. Each exits with 0 only if every step was
+ * seen.
  */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";

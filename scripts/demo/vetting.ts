@@ -1,6 +1,6 @@
 /**
- * `run demo vetting`: a healthy host and one with three faults, both of them emulated, boot the live
- * image and are vetted. Makes the image, and tells the story.
+ * `run demo vetting`: a healthy host and one with three faults, both of them emulated, boot the
+ * live image and are vetted. Makes the image, and tells the story.
  */
 import { join } from "node:path";
 import { ensureSystemPackages, repositoryRoot } from "../setup.ts";
