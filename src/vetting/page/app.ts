@@ -15,10 +15,18 @@ const logout = place("logout") as HTMLButtonElement;
 let session: Session | undefined;
 let current: View | undefined;
 
-const shell = new Shell({ told: place("told"), link: place("link") }, () => {
+const shell = new Shell({ told: place("told"), link: place("link") }, () => void askAgain());
+
+/** Something was refused for good: by the end of the session, or by an orchestrator in trouble. */
+async function askAgain(): Promise<void> {
+  const found = await currentSession().catch(() => session);
+  if (found !== undefined) {
+    shell.tell("The orchestrator tells nothing more just now: load the page again.");
+    return;
+  }
   session = undefined;
   show();
-});
+}
 
 function show(): void {
   const run = /^#\/runs\/(\d{1,15})$/.exec(location.hash)?.[1];
