@@ -64,7 +64,7 @@ export interface AgentParts {
     forget(): void;
   };
   readonly hold: {
-    install(key: string): void;
+    install(key: string): Promise<void>;
     remove(): Promise<number>;
     hostKey(): string | null;
   };
@@ -266,7 +266,7 @@ export class VettingAgent implements Disposable {
   #carryOutHostEffect(effect: HostEffect): void {
     switch (effect.kind) {
       case "install-key":
-        this.#tryTo("install the hold's key", () => this.#parts.hold.install(effect.line));
+        void this.#installKey(effect.line);
         break;
       case "remove-key":
         void this.#removeKey();
@@ -299,6 +299,14 @@ export class VettingAgent implements Disposable {
     const { claim } = this.#state;
     if (claim === null) throw new Error("Bug: a stage was begun before a claim");
     this.#work.start({ stage, attempt, wipe, claim });
+  }
+
+  async #installKey(key: string): Promise<void> {
+    try {
+      await this.#parts.hold.install(key);
+    } catch (failure) {
+      this.#say("error", `cannot install the hold's key: ${wordsOf(failure)}`);
+    }
   }
 
   async #removeKey(): Promise<void> {

@@ -42,6 +42,7 @@ export interface HoldPlaces {
 export class HoldKey {
   readonly #places: HoldPlaces;
   readonly #loop: EventLoop;
+  #last: Promise<void> = Promise.resolve();
 
   constructor(loop: EventLoop, places: HoldPlaces) {
     this.#loop = loop;
@@ -56,22 +57,43 @@ export class HoldKey {
    * Puts the key in the place of the one before. @throws Error when it is none, or cannot be
    * written (ENOSPC, EROFS …)
    */
-  install(key: string): void {
-    const checked = v.safeParse(authorizedKeySchema, key);
-    if (!checked.success)
-      throw new Error("Expected one line of a public key, received another text");
-    const mark = this.#mark() ?? randomBytes(16).toString("hex");
-    writeFileSync(this.#markFile, mark, { mode: 0o600 });
-    const command =
-      `command="export ${VARIABLE}=${mark}; ` +
-      'if [ -n \\"$SSH_ORIGINAL_COMMAND\\" ]; then exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"; fi; ' +
-      'exec sh -l"';
-    const [type = "", body = ""] = checked.output.split(" ");
-    this.#rewrite([`${command},${restrictions} ${type} ${body} ${MARK}`]);
+  install(key: string): Promise<void> {
+    return this.#inTurn(() => {
+      const checked = v.safeParse(authorizedKeySchema, key);
+      if (!checked.success) {
+        throw new Error("Expected one line of a public key, received another text");
+      }
+      // Another process may have put it there, and been killed: its sessions keep their mark.
+      const mark = this.#mark() ?? randomBytes(16).toString("hex");
+      writeFileSync(this.#markFile, mark, { mode: 0o600 });
+      const command =
+        `command="export ${VARIABLE}=${mark}; ` +
+        'if [ -n \\"$SSH_ORIGINAL_COMMAND\\" ]; then exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"; fi; ' +
+        'exec sh -l"';
+      const [type = "", body = ""] = checked.output.split(" ");
+      this.#rewrite([`${command},${restrictions} ${type} ${body} ${MARK}`]);
+    });
   }
 
   /** Removes our line, then ends whoever came by it. @returns how many processes were ended */
-  async remove(): Promise<number> {
+  remove(): Promise<number> {
+    return this.#inTurn(() => this.#remove());
+  }
+
+  /** A key that is put there while another one's sessions are ended must not have their mark. */
+  async #inTurn<T>(work: () => T | Promise<T>): Promise<T> {
+    const before = this.#last;
+    const done = Promise.withResolvers<void>();
+    this.#last = done.promise;
+    await before;
+    try {
+      return await work();
+    } finally {
+      done.resolve();
+    }
+  }
+
+  async #remove(): Promise<number> {
     const mark = this.#mark();
     if (existsSync(this.#places.authorizedKeys)) this.#rewrite([]);
     if (mark === undefined) return 0;

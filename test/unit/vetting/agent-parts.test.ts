@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import type { Reading } from "../../../src/hardware/samples.ts";
 import { readBootParameters } from "../../../src/vetting/agent/boot-parameters.ts";
 import { Outbox } from "../../../src/vetting/agent/outbox.ts";
@@ -9,7 +10,7 @@ import { HoldKey, hostKeyFingerprint } from "../../../src/vetting/perform/hold-k
 import { testEventLoop } from "../../support/event-loop.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { newKept } from "../../support/vetting/agent-life.ts";
-import { withDeadline } from "../../support/wait-for.ts";
+import { rejectionOf, waitFor, withDeadline } from "../../support/wait-for.ts";
 
 const loop = testEventLoop();
 afterAll(() => loop[Symbol.dispose]());
@@ -198,8 +199,8 @@ describe("the key of a hold", () => {
     mkdirSync(place.file("ssh"));
     writeFileSync(path, `${other}\n`);
     const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
-    hold.install(`${key} alice`);
-    hold.install(key);
+    await hold.install(`${key} alice`);
+    await hold.install(key);
     const lines = readFileSync(path, "utf8").trimEnd().split("\n");
     expect(lines).toHaveLength(2);
     expect(lines[0]).toBe(other);
@@ -214,10 +215,11 @@ describe("the key of a hold", () => {
 
   test.each([`${key}\nssh-rsa AAAA`, 'command="x" ssh-rsa AAAA', "nonsense", ""])(
     "what is no key is refused: %j",
-    (text) => {
+    async (text) => {
       using place = temporaryFolder();
       const hold = new HoldKey(loop, { authorizedKeys: place.file("keys"), folder: place.path });
-      expect(() => hold.install(text)).toThrow("Expected one line of a public key");
+      const refusal = await rejectionOf(hold.install(text));
+      expect(String(refusal)).toContain("Expected one line of a public key");
     },
   );
 
@@ -225,7 +227,7 @@ describe("the key of a hold", () => {
     using place = temporaryFolder();
     const path = place.file("ssh/authorized_keys");
     const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
-    hold.install(key);
+    await hold.install(key);
     // What its forced command does for a session.
     const [, command = ""] = /command="((?:[^"\\]|\\.)*)"/.exec(readFileSync(path, "utf8")) ?? [];
     const session = Bun.spawn(["sh", "-c", command.replaceAll('\\"', '"')], {
@@ -233,8 +235,7 @@ describe("the key of a hold", () => {
     });
     const bystander = Bun.spawn(["sleep", "1000"]);
     try {
-      const looked = withDeadline("its start", started(session.pid));
-      await looked;
+      await started(session.pid);
       expect(await hold.remove()).toBeGreaterThan(0);
       await withDeadline("its end", session.exited);
       expect(session.signalCode).toBe("SIGKILL");
@@ -248,36 +249,50 @@ describe("the key of a hold", () => {
 
   /** Until its environment has the mark: the shell has become what was asked for. */
   async function started(processId: number): Promise<void> {
-    const { waitFor } = await import("../../support/wait-for.ts");
     await waitFor("the mark", () =>
       readFileSync(`/proc/${processId}/environ`, "latin1").includes("HOSTLER_VETTING_HOLD="),
     );
   }
 
+  test("a key that follows another has a mark of its own", async () => {
+    using place = temporaryFolder();
+    const path = place.file("ssh/authorized_keys");
+    const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
+    const markOf = () => /HOSTLER_VETTING_HOLD=([0-9a-f]{32})/.exec(readFileSync(path, "utf8"))?.[1];
+    await hold.install(key);
+    const first = markOf();
+    await Promise.all([hold.remove(), hold.install(key)]);
+    expect(markOf()).toMatch(/^[0-9a-f]{32}$/);
+    expect(markOf()).not.toBe(first);
+    await hold.remove();
+    expect(markOf()).toBeUndefined();
+  });
+
   test("a host key is told as ssh-keygen tells it, of a server that listens alone", () => {
     using place = temporaryFolder();
-    mkdirSync(place.file("etc/ssh"), { recursive: true });
-    mkdirSync(place.file("proc/net"), { recursive: true });
-    writeFileSync(place.file("etc/ssh/ssh_host_ed25519_key.pub"), `${key} root@node\n`);
-    expect(hostKeyFingerprint(place.path)).toBeNull();
-    const listening =
-      "  sl  local_address rem_address   st\n   0: 00000000:0016 00000000:0000 0A x\n";
-    writeFileSync(place.file("proc/net/tcp"), listening);
-    expect(hostKeyFingerprint(place.path)).toMatch(/^SHA256:[A-Za-z0-9+/]{43} \(ED25519\)$/);
-    mkdirSync(place.file("etc/dropbear"));
-    const field = (bytes: Buffer) => {
+    const field = (bytes: Uint8Array) => {
       const size = Buffer.alloc(4);
       size.writeUInt32BE(bytes.length);
       return Buffer.concat([size, bytes]);
     };
-    const blob = Buffer.from(key.split(" ")[1] ?? "", "base64");
-    const publicPart = blob.subarray(-32);
-    const ours = [Buffer.from("ssh-ed25519"), Buffer.concat([Buffer.alloc(32), publicPart])];
-    writeFileSync(
-      place.file("etc/dropbear/dropbear_ed25519_host_key"),
-      Buffer.concat(ours.map(field)),
-    );
-    const fromDropbear = hostKeyFingerprint(place.path);
-    expect(fromDropbear).toMatch(/^SHA256:[A-Za-z0-9+/]{43} \(ED25519\)$/);
+    const type = Buffer.from("ssh-ed25519");
+    const publicKey = Buffer.alloc(32, 7);
+    const blob = Buffer.concat([field(type), field(publicKey)]);
+    const digest = createHash("sha256").update(blob).digest("base64").replace(/=+$/, "");
+    const told = `SHA256:${digest} (ED25519)`;
+    for (const folder of ["etc/ssh", "etc/dropbear", "proc/net"]) {
+      mkdirSync(place.file(folder), { recursive: true });
+    }
+    const line = `ssh-ed25519 ${blob.toString("base64")} root@node\n`;
+    writeFileSync(place.file("etc/ssh/ssh_host_ed25519_key.pub"), line);
+    expect(hostKeyFingerprint(place.path)).toBeNull();
+    const table = "  sl  local_address rem_address   st\n   0: 00000000:0016 00000000:0000 0A x\n";
+    writeFileSync(place.file("proc/net/tcp"), table);
+    expect(hostKeyFingerprint(place.path)).toBe(told);
+    rmSync(place.file("etc/ssh"), { recursive: true });
+    const both = Buffer.concat([Buffer.alloc(32, 1), publicKey]);
+    const file = Buffer.concat([field(type), field(both)]);
+    writeFileSync(place.file("etc/dropbear/dropbear_ed25519_host_key"), file);
+    expect(hostKeyFingerprint(place.path)).toBe(told);
   });
 });
