@@ -91,8 +91,9 @@ export class VettingAgent implements Disposable {
   #events: AgentEvent[] = [];
   #isDeciding = false;
   #isOver = false;
-  #isBeating = false;
-  #wantsBeat = false;
+  #lastBeat: Promise<void> = Promise.resolve();
+  /** It has not begun: whoever wants one has this one. */
+  #waitingBeat: Promise<void> | undefined;
   #timers = new Map<string, Disposable>();
 
   constructor(parts: AgentParts) {
@@ -336,11 +337,13 @@ export class VettingAgent implements Disposable {
 
   async #call(effect: CallEffect): Promise<void> {
     const { ticket } = effect;
+    let event: AgentEvent;
     try {
-      this.#tell(await this.#ask(effect));
+      event = await this.#ask(effect);
     } catch (error) {
-      this.#tell({ kind: "call-failed", ticket, failure: failureOf(error) });
+      event = { kind: "call-failed", ticket, failure: failureOf(error) };
     }
+    this.#tell(event);
   }
 
   async #ask(effect: CallEffect): Promise<AgentEvent> {
@@ -396,18 +399,26 @@ export class VettingAgent implements Disposable {
     });
   }
 
-  /** One at a time; one that is wanted meanwhile follows. */
-  async #beat(): Promise<void> {
-    if (this.#isBeating) {
-      this.#wantsBeat = true;
-      return;
-    }
+  /** One at a time; one that is wanted meanwhile follows, and tells what came meanwhile. */
+  #beat(): Promise<void> {
+    if (this.#waitingBeat !== undefined) return this.#waitingBeat;
+    const before = this.#lastBeat;
+    const next = before.then(async () => {
+      this.#waitingBeat = undefined;
+      await this.#beatOnce();
+    });
+    this.#waitingBeat = next;
+    this.#lastBeat = next;
+    return next;
+  }
+
+  async #beatOnce(): Promise<void> {
     const { phase, kept } = this.#state;
     const isMute = kept.session === null || phase.kind === "claiming" || phase.kind === "hello";
     if (isMute || this.#isOver) return;
-    this.#isBeating = true;
     const acknowledged = kept.acknowledgements.slice(0, vettingLimits.directives);
     const asked = this.#parts.now();
+    let event: AgentEvent;
     try {
       const answer = await this.#link.call(
         agentApi.heartbeat,
@@ -420,15 +431,11 @@ export class VettingAgent implements Disposable {
       );
       const told = acknowledged.map(({ id }) => id);
       const { state: run, directives } = answer;
-      this.#tell({ kind: "heard", run, directives, told, asked });
+      event = { kind: "heard", run, directives, told, asked };
     } catch (error) {
-      this.#tell({ kind: "unheard", failure: failureOf(error) });
-    } finally {
-      this.#isBeating = false;
+      event = { kind: "unheard", failure: failureOf(error) };
     }
-    if (!this.#wantsBeat) return;
-    this.#wantsBeat = false;
-    void this.#beat();
+    this.#tell(event);
   }
 
   /** What was done, and the rest of the log; nothing of it keeps the host. */

@@ -101,7 +101,7 @@ class Channel<Item extends { readonly sequence: number }> implements Told {
   readonly #send: (items: readonly Item[]) => Promise<unknown>;
   #every: Milliseconds;
   #timer: Disposable;
-  #isSending = false;
+  #sending: Promise<CallFailure | undefined> = Promise.resolve(undefined);
   #isQuiet = false;
 
   constructor(
@@ -136,19 +136,22 @@ class Channel<Item extends { readonly sequence: number }> implements Told {
     this.#timer = this.#arm(Math.max(this.#every, asked));
   }
 
-  /** @returns why it stopped; undefined when all is told, or so many calls were made */
-  async flush(calls: number): Promise<CallFailure | undefined> {
-    if (this.#isSending || !this.#parts.hasSession()) return undefined;
-    this.#isSending = true;
-    try {
-      for (let call = 0; call < calls && this.#outbox.waiting > 0; call++) {
-        const failure = await this.#sendOne();
-        if (failure !== undefined) return failure;
-      }
-      return undefined;
-    } finally {
-      this.#isSending = false;
+  /**
+   * Tells what waits, after what is being told already.
+   * @returns why it stopped; undefined when all is told, or so many calls were made
+   */
+  flush(calls: number): Promise<CallFailure | undefined> {
+    this.#sending = this.#sending.then(() => this.#flush(calls));
+    return this.#sending;
+  }
+
+  async #flush(calls: number): Promise<CallFailure | undefined> {
+    if (!this.#parts.hasSession()) return undefined;
+    for (let call = 0; call < calls && this.#outbox.waiting > 0; call++) {
+      const failure = await this.#sendOne();
+      if (failure !== undefined) return failure;
     }
+    return undefined;
   }
 
   async #sendOne(): Promise<CallFailure | undefined> {

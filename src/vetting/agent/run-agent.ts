@@ -77,6 +77,8 @@ export async function runAgent(options: AgentOptions): Promise<number> {
     process.on(signal, () => void agent.stop());
   }
   const code = await Promise.race([agent.ended, bug.promise]);
+  // Before its children end: it would start its sampler again.
+  agent[Symbol.dispose]();
   await runner.endAll();
   return code;
 }
