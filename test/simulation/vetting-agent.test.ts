@@ -19,10 +19,10 @@ const minute = 60_000;
 function direct(world: AgentWorld, chance: SeededChance): void {
   const { run } = world.story;
   const retry = { kind: "retry", who, stage: null, wipe: [], mayWipe: false, reason: "" } as const;
+  const word = chance.random();
   if (run.state === "FailedHolding" && chance.happens(0.5)) world.order(retry);
-  else if (chance.happens(0.04)) {
-    world.order({ kind: chance.happens(0.5) ? "cancel" : "abort", who, reason: "" });
-  }
+  else if (word < 0.02) world.order({ kind: "cancel", who, reason: "" });
+  else if (word < 0.04) world.order({ kind: "abort", who, reason: "" });
 }
 
 test.each(seeds.map((seed) => [seed]))("seed %d", (seed) => {

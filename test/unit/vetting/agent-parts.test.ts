@@ -258,7 +258,8 @@ describe("the key of a hold", () => {
     using place = temporaryFolder();
     const path = place.file("ssh/authorized_keys");
     const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
-    const markOf = () => /HOSTLER_VETTING_HOLD=([0-9a-f]{32})/.exec(readFileSync(path, "utf8"))?.[1];
+    const markOf = () =>
+      /HOSTLER_VETTING_HOLD=([0-9a-f]{32})/.exec(readFileSync(path, "utf8"))?.[1];
     await hold.install(key);
     const first = markOf();
     await Promise.all([hold.remove(), hold.install(key)]);
