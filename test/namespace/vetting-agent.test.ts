@@ -57,6 +57,8 @@ describe("the compiled agent", () => {
     using folder = temporaryFolder();
     await using agent = startAgent(host, folder);
     await inState(host, "Completed");
+    // The state is in memory before its result is on the disk.
+    await waitFor("its result", () => own(host).length > 0);
     expect(own(host)).toMatchObject([{ stage: "Inventory", cancelled: false }]);
     await waitFor("its log", () =>
       host.lines("info").some((line) => line.includes("Inventory is")),
@@ -104,6 +106,7 @@ describe("the compiled agent", () => {
     using folder = temporaryFolder();
     await using _agent = startAgent(host, folder);
     await inState(host, "Completed");
+    await waitFor("its result", () => own(host).length > 0);
     expect(own(host)).toHaveLength(1);
     expect(host.run.stages.Inventory?.begun).toBe(1);
     await waitFor("its log", () => host.lines().some((line) => line.includes("for run")));
