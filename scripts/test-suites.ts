@@ -51,7 +51,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: false,
-    packages: ["machine", "boot", "network"],
+    packages: ["machine", "boot"],
     minutesPerFile: 40,
   },
 ];

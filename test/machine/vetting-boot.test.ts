@@ -4,12 +4,12 @@
  * namespace of the test's own.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { fetchDebianKernel } from "../../scripts/guest-kernel.ts";
 import { writeImage } from "../support/guest/image.ts";
 import { guestFeatures } from "../support/machine.ts";
 import { type NetworkBoot, startNetworkBoot } from "../support/network-boot.ts";
-import { type Program, runProgram, startProgram } from "../support/program.ts";
+import { type Program, startProgram } from "../support/program.ts";
 import type { NetworkBootOptions } from "../support/programs/network-boot.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { feature, file, root, skipUnless } from "../support/skips.ts";
@@ -26,7 +26,6 @@ const features = [
   root,
   ...guestFeatures,
   file("/sbin/ip", "iproute2"),
-  file("/usr/sbin/nft", "nftables"),
   file(`${ipxeFolder}/snponly.efi`, "ipxe"),
   file("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf"),
   feature("no TUN device", () => existsSync("/dev/net/tun")),
@@ -95,11 +94,7 @@ function startMachine(lab: Lab, words: readonly string[]): Program {
   ]);
 }
 
-/** @param own the firmware's own boot: QEMU's ROMs, also those for UEFI, are iPXE */
-function card(model: string, { own } = { own: false }): string[] {
-  const rom = own ? ",romfile=" : "";
-  return ["-device", `${model},netdev=net,mac=${macAddress},bootindex=1${rom}`];
-}
+const card = (model: string) => ["-device", `${model},netdev=net,mac=${macAddress},bootindex=1`];
 
 function firmware(lab: Lab): string[] {
   const variables = lab.scratch.file("vars.fd");
@@ -109,17 +104,6 @@ function firmware(lab: Lab): string[] {
     ...["-drive", `${flash},readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd`],
     ...["-drive", `${flash},file=${variables}`],
   ];
-}
-
-/** What comes from the machine for TFTP is lost on the way. */
-async function dropTftp({ network }: Lab): Promise<void> {
-  const rules = [
-    "add table netdev boot",
-    'add chain netdev boot in { type filter hook ingress device "machine" priority 0; }',
-    "add rule netdev boot in udp dport 69 drop",
-  ].join("\n");
-  const nft = await runProgram([...network.host.enter, "nft", "-f", "-"], { input: rules });
-  if (nft.exitCode !== 0) throw new Error(nft.stderr);
 }
 
 async function serialSays(lab: Lab, pattern: RegExp): Promise<string> {
@@ -144,19 +128,6 @@ const asked = new RegExp(
   `asked {"mac":"${macAddress}","serial":"${serial}","uuid":"${uuid}","peer":"10.100.1.64"}`,
 );
 
-/** Prints "from its disk" on the first serial port, and stands still. */
-function bootSector(): Uint8Array {
-  const text = [..."from its disk\n"].flatMap((letter) => {
-    // mov al, letter; out dx, al
-    return [0xb0, letter.charCodeAt(0), 0xee];
-  });
-  const sector = new Uint8Array(1_024 * 1_024);
-  // mov dx, 0x3f8; …; hlt; jmp to the hlt
-  sector.set([0xba, 0xf8, 0x03, ...text, 0xf4, 0xeb, 0xfd]);
-  sector.set([0x55, 0xaa], 510);
-  return sector;
-}
-
 onlyInAll(() => {
   skipUnless("booting over the network", features, () => {
     test("BIOS, whose ROM is iPXE", async () => {
@@ -173,42 +144,12 @@ onlyInAll(() => {
       expect(scripts).toEqual({ chain: 1, boot: 1 });
     });
 
-    test("BIOS, and from its disk where there is no run", async () => {
-      using folder = temporaryFolder();
-      const decisions = { [macAddress]: { kind: "disk", reason: "no-run" } } as const;
-      await using lab = await makeLab(decisions, await makeBootFolder(folder));
-      const disk = lab.scratch.file("disk");
-      writeFileSync(disk, bootSector());
-      const drive = ["-drive", `file=${disk},format=raw,if=none,id=disk`];
-      const device = ["-device", "virtio-blk-pci,drive=disk,bootindex=2"];
-      await using _machine = startMachine(lab, [...card("e1000"), ...drive, ...device]);
-      await serialSays(lab, /from its disk/);
-      expect((await lab.boot.counters()).scripts).toEqual({ chain: 1, "no-run": 1 });
-    });
-
-    test("UEFI, by its own PXE", async () => {
+    test("UEFI, whose ROM is iPXE", async () => {
       using folder = temporaryFolder();
       await using lab = await makeLab(run, await makeBootFolder(folder));
-      const words = [...card("virtio-net-pci", { own: true }), ...firmware(lab)];
-      await using _machine = startMachine(lab, words);
-      await lab.boot.program.said(/TFTP snponly.efi to 10.100.1.64: done/, bootMilliseconds);
+      await using _machine = startMachine(lab, [...card("virtio-net-pci"), ...firmware(lab)]);
       await serialSays(lab, booted);
       await lab.boot.program.said(asked);
-    });
-
-    test("UEFI, by its own HTTP boot", async () => {
-      using folder = temporaryFolder();
-      await using lab = await makeLab(run, await makeBootFolder(folder));
-      // It tries its PXE first, which is to come to nothing.
-      await dropTftp(lab);
-      const words = [...card("virtio-net-pci", { own: true }), ...firmware(lab)];
-      await using _machine = startMachine(lab, words);
-      await lab.boot.program.said(
-        /boot file snponly.efi to 10.100.1.64: \d+ bytes/,
-        bootMilliseconds,
-      );
-      await serialSays(lab, booted);
-      expect((await lab.boot.counters()).tftp["requests"]).toBe(0);
     });
   });
 });
