@@ -200,11 +200,13 @@ skipUnless("QEMU", [root, program("qemu-system-x86_64", "qemu-system-x86")], () 
         using serial = await RawClient.connect(vmm.files.console);
         await connection.boot();
         const text = () => Buffer.from(serial.received).toString("latin1");
-        await waitFor("the firmware", () => {
+        // An emulated processor takes its time, and more of it on a busy machine.
+        const shows = () => {
           serial.look();
           return text().includes("BdsDxe");
-        });
-      });
+        };
+        await waitFor("the firmware", shows, 120_000);
+      }, 150_000);
     });
   });
 
