@@ -17,7 +17,7 @@ const readText = (path: string) => readFileSync(join(repositoryRoot, path), "utf
 /** How a source says which form it writes: as a literal, or by a name that stands in it. */
 const says = [
   /\b(?:format|version): v\.literal\((\d+|[A-Z_]+)\)/g,
-  /\bconst (?:LAYOUT_FORMAT|STATE_VERSION) = (\d+)/g,
+  /\bconst (?:LAYOUT_FORMAT|STATE_VERSION|SCHEMA_VERSION) = (\d+)/g,
   /\btype DatabaseFormat = 1 \| (\d+)/g,
 ];
 

@@ -75,7 +75,8 @@ export class Draft {
     const wait = Math.max(own, Math.min(retryAfter ?? 0, agentPace.longestAsked));
     this.state = { ...this.state, failures: failures + 1 };
     const seconds = Math.ceil(wait / 1_000);
-    this.say("warn", `${what} failed ${failures + 1} times, again in ${seconds} s: ${message}`);
+    const often = failures === 0 ? "" : ` ${failures + 1} times`;
+    this.say("warn", `${what} failed${often}, again in ${seconds} s: ${message}`);
     this.wait(wait);
   }
 

@@ -9,7 +9,7 @@ export const agentCommand: Command = defineCommand({
     examples: [
       ["hostler vetting agent", "In a live image: all stands on the kernel's command line"],
       [
-        "hostler vetting agent --run 12 --token-file token --no-power",
+        "hostler vetting agent --orchestrator URL --pin PIN --run 12 --token-file FILE --no-power",
         "By hand, on a host that stays up",
       ],
     ],

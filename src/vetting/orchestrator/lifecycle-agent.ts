@@ -26,13 +26,15 @@ import {
 
 type Input<Kind extends RunInput["kind"]> = Extract<RunInput, { readonly kind: Kind }>;
 
-/** A boot script was given out: whoever spoke before is of an earlier boot. */
-export function boot(draft: RunDraft, { token }: Input<"boot">): RunAnswer {
+/** A token was given out: whoever spoke before is of an earlier boot. */
+export function boot(draft: RunDraft, { token, who }: Input<"boot">): RunAnswer {
   const { run, context } = draft;
   if (run.ended !== null) return over(draft);
   const until = context.now + runPace.tokenLifetime;
   draft.change({ boot: { hash: token, until, claimedBy: null, isDoubted: false }, session: null });
-  draft.note("orchestrator", "booted", "its boot script was fetched, with a new token");
+  if (who === null)
+    draft.note("orchestrator", "booted", "its boot script was fetched: a new token");
+  else draft.note(who, "booted", "took a new token for it");
   if (run.state === "Queued") draft.moveTo("Booting", "");
   return nothing;
 }

@@ -79,7 +79,8 @@ export function override(draft: RunDraft, { who, what, reason }: Input<"override
     return wrong(draft, "a run that holds", "There is nothing to accept");
   }
   const failed = failure.kind === "stage" ? failure.stage : overridable[failure.kind];
-  if (failed !== what) return wrong(draft, `what failed: ${failed}`, "Accept that, or retry");
+  if (failed !== what)
+    return wrong(draft, `what failed: ${failed}`, `hostler vetting override ${run.run} ${failed}`);
   if (what === "Inventory") {
     return wrong(draft, "a stage that others do not stand on", "Retry Inventory");
   }

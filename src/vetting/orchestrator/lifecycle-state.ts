@@ -163,8 +163,8 @@ export interface ClaimFacts {
 
 /** What can happen to a run. `who` is "operator alice", "local uid 0". */
 export type RunInput =
-  /** Its boot script was fetched, with a token whose hash this is. */
-  | { readonly kind: "boot"; readonly token: string }
+  /** A token with this hash was given to its boot script, or to an operator who asked for one. */
+  | { readonly kind: "boot"; readonly token: string; readonly who: string | null }
   | ({ readonly kind: "claim" } & ClaimFacts)
   | {
       readonly kind: "attempt";

@@ -201,10 +201,14 @@ export class VettingOrchestrator {
   }
 
   /**
-   * A one-shot token for the boot script of a host, which ends the session of its earlier boot.
+   * A one-shot token for a host, which ends the session of its earlier boot.
+   * @param who the operator that asked for it; null: the host's boot script
    * @returns durable
    */
-  async mintBootToken(mac: string): Promise<{ run: number; token: string } | BootRefusal> {
+  async mintBootToken(
+    mac: string,
+    who: string | null = null,
+  ): Promise<{ run: number; token: string } | BootRefusal> {
     const host = this.#hosts.get(mac);
     if (host === undefined) await this.#noteUnknown(mac);
     const refusal = this.#refuseBoot(host, mac);
@@ -212,7 +216,7 @@ export class VettingOrchestrator {
     const run = this.#open.get(mac) ?? 0;
     const secret = newSecret(this.#parts.random);
     try {
-      await this.post(run, { kind: "boot", token: hashOf(secret) });
+      await this.post(run, { kind: "boot", token: hashOf(secret), who });
     } catch (error) {
       if (!(error instanceof ProblemError)) throw error;
       return { reason: "unavailable", message: error.message };
@@ -461,7 +465,7 @@ export class VettingOrchestrator {
       throw conflict(`${mac} was not taken in`, `hostler vetting host add ${mac}`);
     const open = this.#open.get(mac);
     if (open !== undefined) {
-      throw conflict(`${host.name} has an open run: ${open}`, `hostler vetting cancel ${open}`);
+      throw conflict(`${host.name} has an open run: ${open}`, this.#wayToEnd(open));
     }
     const name = asked.spec ?? host.spec;
     if (name === null) {
@@ -547,12 +551,17 @@ export class VettingOrchestrator {
     return next;
   }
 
+  #wayToEnd(run: number): string {
+    const isHolding = this.entry(run).run.state === "FailedHolding";
+    return `hostler vetting ${isHolding ? "release" : "cancel"} ${run}`;
+  }
+
   /** @throws ProblemError conflict where it has an open run */
   async removeHost(mac: string): Promise<void> {
     const host = this.host(mac);
     const open = this.#open.get(mac);
     if (open !== undefined) {
-      throw conflict(`${host.name} has an open run: ${open}`, `hostler vetting cancel ${open}`);
+      throw conflict(`${host.name} has an open run: ${open}`, this.#wayToEnd(open));
     }
     await this.#dropHost(host);
   }

@@ -191,7 +191,7 @@ function beginRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
             hint: "Start another run: hostler vetting start HOST",
           });
         }
-        const minted = await orchestrator.mintBootToken(mac);
+        const minted = await orchestrator.mintBootToken(mac, describePrincipal(call.principal));
         if ("reason" in minted) {
           const kind = minted.reason === "unavailable" ? "unavailable" : "conflict";
           throw new ProblemError(kind, minted.message);

@@ -51,6 +51,7 @@ export const mappedMemoryChecks: readonly Check[] = [
   },
   {
     name: "mapped memory is bound to a node that there is, and to no other",
+    unlikeEmulator: "the emulator knows no mbind",
     run: () => {
       using memory = mapMemory(SIZE);
       strictEqual(memory.bindToNode(0), true);

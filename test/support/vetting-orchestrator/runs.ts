@@ -78,7 +78,7 @@ export class RunWorld {
   }
 
   boots(): this {
-    this.happens({ kind: "boot", token: "token-hash" });
+    this.happens({ kind: "boot", token: "token-hash", who: null });
     return this;
   }
 

@@ -124,7 +124,7 @@ const holdInput: RunInput = {
 
 /** What happens, made for where the run is. */
 export const happenings: Readonly<Record<string, (run: Run) => RunInput>> = {
-  "boot script": () => ({ kind: "boot", token: "another-token" }),
+  "boot script": () => ({ kind: "boot", token: "another-token", who: null }),
   "claim by token": () => ({ ...claimInput, bootId: "boot-2", session: "another-session" }),
   "claim by token, a second one": () => ({ ...claimInput, instance: drawn(2) }),
   "claim by session": () => ({ ...claimInput, by: "session", instance: drawn(2) }),
