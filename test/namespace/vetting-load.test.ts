@@ -94,6 +94,14 @@ describe("memory", () => {
     expect([report.bytes, report.verified_bytes]).toEqual([0, 0]);
   });
 
+  test("a small part is taken beside a large reserve", async () => {
+    const reserve_bytes = Math.floor(totalmem() / 2);
+    const task = startTask([hostler()], memory({ part: part / 2, reserve_bytes }));
+    const report = await reportOfTask(task, memoryReportSchema);
+    expect(report.bytes).toBeGreaterThan(0);
+    expect(report.bytes).toBeLessThanOrEqual(200 * MEBIBYTE);
+  });
+
   test("the first to die where memory is scarce, and gone when it is to end", async () => {
     let score = "";
     const task = startTask([hostler()], memory({ part: Math.min(0.5, part * 4) }), {

@@ -7,6 +7,7 @@ import {
   type MemoryInput,
   type MemoryReport,
   memoryLimits,
+  memoryPatterns,
   memoryReportSchema,
 } from "../tasks/memory.ts";
 import {
@@ -206,6 +207,9 @@ function judgeMemory(
     verified += report.verified_bytes;
     reports.push(report);
     told.findings.push(...judgeWords(report));
+    const why = unverified(report);
+    if (why === undefined) continue;
+    told.findings.push(notSeen("memory.verified", `memory node ${report.node}`, why, own.required));
   }
   if (reports.some(({ locked }) => !locked)) {
     const reason = "the kernel refused mlock, so a page may have been moved meanwhile";
@@ -254,6 +258,13 @@ function* judgeWords(report: MemoryReport): Generator<Finding> {
 }
 
 /** Bytes a second of all workers together, which ran side by side: filled, and verified. */
+/** Why none of a worker's memory counts as verified; undefined where it does. */
+function unverified({ bytes, verified_bytes, passes }: MemoryReport): string | undefined {
+  if (verified_bytes > 0) return undefined;
+  if (bytes === 0) return "beside the reserve, no memory was free for it";
+  return `in its time, ${passes.length} of ${memoryPatterns.length} patterns went over all of it`;
+}
+
 function* memorySpeeds(reports: readonly MemoryReport[]): Generator<Measurement> {
   for (const name of ["fill", "verify"] as const) {
     const speed = reports.reduce((sum, { passes }) => {

@@ -201,6 +201,13 @@ describe("the judge of CPUStress", () => {
       "WARN coverage memory",
     ],
     [
+      "no memory beside the reserve",
+      but(MEMORY_TASK, report(filled({ bytes: 0, verified_bytes: 0, passes: [] }))),
+      {},
+      "WARN",
+      "SKIP not-seen memory node 0",
+    ],
+    [
       "a kernel that locks nothing",
       but(MEMORY_TASK, report(filled({ locked: false }))),
       {},

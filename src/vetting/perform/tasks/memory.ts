@@ -91,8 +91,8 @@ interface Taken {
 
 /**
  * Takes memory, a region at a time, up to this worker's part of the node, and never below what
- * must stay free: of what was free when it began, and the reserve. Others take theirs meanwhile: so
- * it looks again before each region.
+ * must stay free: the reserve, and its part of what was free beside that when it began. Others take
+ * theirs meanwhile: so it looks again before each region.
  */
 async function take(
   input: MemoryInput,
@@ -105,7 +105,7 @@ async function take(
   const atFirst = availableBytes(node.number, { isOnly });
   const free = {
     node: (1 - part) * atFirst.node,
-    host: (1 - part) * atFirst.host + reserve_bytes,
+    host: reserve_bytes + (1 - part) * Math.max(0, atFirst.host - reserve_bytes),
   };
   const taken = { regions: [] as MappedMemory[], locked: true, bound: true };
   for (let bytes = step; bytes <= most && !signal.aborted; bytes += step) {
