@@ -108,7 +108,7 @@ const showCommand = defineCommand({
       0: "it is under way, or it has passed",
       3: "it has passed with warnings",
       4: "it has failed, or holds",
-      5: "it was cancelled, aborted, or lost",
+      5: "it has ended cancelled, aborted, or lost",
       111: "the orchestrator is away, or refused",
     },
   },
@@ -272,7 +272,7 @@ const releaseCommand = defineCommand({
     name: "release",
     description: "Take a hold's key back, and end the run as failed unless the host is to stay",
     examples: [
-      ["hostler vetting release 12", "The host powers off"],
+      ["hostler vetting release 12", "The host powers off; also one whose run is over"],
       ["hostler vetting release 12 --after stay", "The key goes, and the host goes on to hold"],
     ],
     exitCodes: refused,

@@ -38,7 +38,7 @@ export const proveCommand: Command = defineCommand({
     only: {
       type: "string",
       valueHint: "names",
-      description: "These faults alone, with commas; --list says which there are",
+      description: "These faults alone, with commas; healthy is the host without one",
     },
     list: { type: "boolean", description: "List the faults, and start nothing" },
     qemu: {

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { renderTableWithin } from "../../command-line/table.ts";
@@ -63,6 +63,9 @@ export async function runReportVerify(flags: {
   const pin = flags.pin.replaceAll(/[\s:]/g, "").toLowerCase();
   if (!/^[0-9a-f]{64}$/.test(pin)) {
     throw new UsageError(`Expected 64 hexadecimal digits for --pin, received ${flags.pin}`);
+  }
+  if (!existsSync(flags.folder)) {
+    throw new UsageError(`Expected a folder of reports, received nothing at ${flags.folder}`);
   }
   const { manifest, key, faults } = verifyReports(resolve(flags.folder), pin);
   const verdict = faults.length === 0 ? "as it was signed" : "not as it was signed";
