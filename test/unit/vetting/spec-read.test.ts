@@ -1,7 +1,11 @@
 import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { parseJsonTree } from "../../../src/toml/json-tree.ts";
 import { specLimits } from "../../../src/vetting/protocol-spec.ts";
 import { readSpec } from "../../../src/vetting/spec/read-spec.ts";
+import { stageProperties } from "../../../src/vetting/stages/properties.ts";
+import { repositoryRoot } from "../../support/binary.ts";
 import { SeededChance } from "../../support/chance.ts";
 
 const toml = `name = "r1"
@@ -11,6 +15,17 @@ match = { is = "equal", value = 4 }
 [stages.Storage]
 mode = "verify"
 `;
+
+test("every property that a stage names can be required of it", () => {
+  const known = new Set(Object.values(stageProperties).flat());
+  const folder = join(repositoryRoot, "src/vetting/stages");
+  const named = readdirSync(folder).flatMap((file) => {
+    const text = readFileSync(join(folder, file), "utf8");
+    return [...text.matchAll(/notSeen\(\s*"([^"]+)"/g)].map(([, property = ""]) => property);
+  });
+  expect(named.length).toBeGreaterThan(10);
+  expect(named.filter((property) => !known.has(property))).toEqual([]);
+});
 
 test("one spec in TOML and in JSON is the same", () => {
   const read = readSpec(toml);
@@ -26,6 +41,12 @@ describe("a mistake has its place:", () => {
   const cases: [name: string, text: string, at: string, expected: RegExp][] = [
     ["a key that is not known", `${toml}modus = 1\n`, "7:1", /a known key|a key among/],
     ["a value of another kind", toml.replace('"verify"', "3"), "6:1", /read/],
+    [
+      "a property that no stage has",
+      `${toml}[stages.SMART]\nrequired = ["disk.spare", "disk.helth"]\n`,
+      "8:27",
+      /one of disk\.health/,
+    ],
     ["a path that no host has", toml.replace("slots", "slotz"), "3:1", /one of .* at letter 8/],
     ["a match that does not fit", toml.replace("value = 4", 'value = "4"'), "4:1", /a number/],
     ["no TOML", "name = \n", "1:7", /./],

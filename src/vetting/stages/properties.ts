@@ -1,0 +1,23 @@
+import { diskProperties } from "../../hardware/disk/health.ts";
+import type { Stage } from "../protocol-result.ts";
+import { cpuKinds } from "../tasks/cpu.ts";
+
+/**
+ * What each stage says by name that it has not seen, so what a spec can require of it. Inventory is
+ * not here: its properties are places of the inventory, and sources of it.
+ */
+export const stageProperties: Readonly<Record<Exclude<Stage, "Inventory">, readonly string[]>> = {
+  SMART: diskProperties.filter((property) => property !== "disk.change"),
+  CPUStress: [
+    ...cpuKinds.map((kind) => `cpu.${kind}`),
+    ...["cpu.temperature", "cpu.verified"],
+    ...["memory.verified", "memory.locked", "memory.node"],
+  ],
+  Storage: ["disk.change"],
+  Network: [
+    ...["network.links", "network.carrier", "network.carrier-changes", "network.speed"],
+    ...["network.duplex", "network.throughput", "network.throughput-part"],
+  ],
+  GPU: ["gpu.link", "gpu.ecc", "gpu.rows", "gpu.throttle", "gpu.diagnostics"],
+  PSU: ["psu.state", "psu.redundancy"],
+};
