@@ -1,6 +1,12 @@
 import { type HardwareIdentity, identityOf } from "../../hardware/inventory.ts";
 import type { Acknowledgement } from "../protocol.ts";
-import { type Evidence, type Stage, type StageReport, stages } from "../protocol-result.ts";
+import {
+  type Evidence,
+  type Outcome,
+  type Stage,
+  type StageReport,
+  stages,
+} from "../protocol-result.ts";
 import type { RuleFinding, StageSettings } from "../protocol-spec.ts";
 import { validateRequired } from "../spec/required.ts";
 import { nothing, type RunDraft, refused } from "./lifecycle-draft.ts";
@@ -283,7 +289,7 @@ function judge(draft: RunDraft, { stage, cancelled, report }: Input<"result">): 
   draft.setProgress(stage, { crashed: 0 });
   const outcome = outcomeOf(report);
   if (isFailure(outcome)) {
-    failed(report.summary);
+    failed(whatIsWrong(report, outcome));
     return;
   }
   const [missed] = missedIn(draft, stage, report);
@@ -294,6 +300,14 @@ function judge(draft: RunDraft, { stage, cancelled, report }: Input<"result">): 
   }
   if (stage === "Inventory") validate(draft, report);
   else draft.advance(stateOf(stage));
+}
+
+/** What is wrong: a summary says what was done. */
+function whatIsWrong({ findings, summary }: StageReport, outcome: Outcome): string {
+  const [worst, ...others] = findings.filter((one) => one.outcome === outcome);
+  if (worst === undefined) return summary;
+  const whose = worst.component === "host" ? "" : `${worst.component}: `;
+  return `${whose}${worst.message}${others.length === 0 ? "" : `, and ${others.length} more`}`;
 }
 
 /** What the spec requires to have been seen, and was not. */

@@ -92,6 +92,18 @@ describe("stories", () => {
     expect(world.run.reason).toContain("PSU");
   });
 
+  test("what fails says what is wrong, and not what was done", () => {
+    const world = new RunWorld().walksTo("GPU").begins("GPU");
+    const told = report("FAIL");
+    const [first] = told.findings;
+    if (first === undefined) throw new Error("A report that fails has a finding");
+    const wrong = { ...first, component: "0000:03:00.0", message: "the link is narrow" };
+    const well = { ...first, outcome: "PASS", message: "it is there" } as const;
+    const findings = [well, wrong, { ...wrong, message: "rows are remapped" }];
+    world.happens(resultInput(world.run, { ...told, findings, summary: "1 of 1 looked at" }));
+    expect(world.run.reason).toBe("GPU: 0000:03:00.0: the link is narrow, and 1 more");
+  });
+
   test("a report that is better than its findings is worth its findings", () => {
     const world = new RunWorld().walksTo("GPU").begins("GPU");
     const told = { ...report("FAIL"), outcome: "PASS" } as const;
