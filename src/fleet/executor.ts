@@ -39,6 +39,8 @@ export interface CommandAnswer {
   readonly output: string;
   /** The end of what it said on stderr. */
   readonly said: string;
+  /** That ended it; SIGKILL where its time was over. */
+  readonly signal?: string;
 }
 
 export interface CandidateStart {

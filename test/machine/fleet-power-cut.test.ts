@@ -205,8 +205,9 @@ class Device implements AsyncDisposable {
   /** The rollout has its one device as one that failed, for this reason. */
   async fails(rollout: string, reason: RegExp): Promise<void> {
     const look = async () => {
-      const said = await this.guest.does(`hostler fleet history ${rollout}`);
-      return /box +failed/.test(said) ? said : undefined;
+      // As JSON: a table is cut to the width of the guest's terminal.
+      const said = await this.guest.does(`hostler fleet history ${rollout} --json`);
+      return /"standing": "failed"/.test(said) ? said : undefined;
     };
     expect(await waitFor(`${rollout} to have failed`, look, endTime)).toMatch(reason);
   }

@@ -28,12 +28,14 @@ export async function runCommand(
       new Response(child.stderr).text(),
       child.exited,
     ]);
-    const isKilled = child.signalCode !== null;
-    return {
-      code: isKilled ? -1 : code,
+    const answer = {
+      code,
       output: output.slice(-MOST_OUTPUT),
-      said: isKilled ? `its end by ${child.signalCode}` : said.trim().slice(-MOST_SAID),
+      said: said.trim().slice(-MOST_SAID),
     };
+    if (child.signalCode === null) return answer;
+    const signal = `${child.signalCode}`;
+    return { ...answer, code: -1, said: `its end by ${signal}`, signal };
   } catch (error) {
     return { code: -1, output: "", said: (error as Error).message };
   }

@@ -141,6 +141,8 @@ export class SystemdExecutor implements Executor {
 
   async restartCanonical(): Promise<void> {
     const answer = await runCommand(["systemctl", "--no-block", "restart", agentUnit], GRACE);
+    // It runs in the unit that it has ended: the restart can be faster than its own exit.
+    if (answer.signal === "SIGTERM") return;
     if (answer.code !== 0) throw refusal(`restart ${agentUnit}`, answer);
   }
 
