@@ -3,7 +3,9 @@ import { nearest } from "../units/nearest.ts";
 import type { Bytes } from "../units/units.ts";
 import type { Mistake, Path } from "./configuration-reader.ts";
 import { parseJsonTree } from "./json-tree.ts";
-import { parseToml, type TextPosition, type TomlNode } from "./toml-tree.ts";
+import { keysAt, type Shape } from "./schema-keys.ts";
+import type { TextPosition } from "./toml-tree.ts";
+import { parseTomlValues } from "./toml-values.ts";
 
 /** A document in TOML or JSON, read by a valibot schema; each mistake has its place. Pure. */
 
@@ -31,7 +33,7 @@ export function readDocument<Output>(
     const expected = `at most ${limit} bytes`;
     return { kind: "refused", mistakes: [{ at, path: [], expected, received: `${bytes} bytes` }] };
   }
-  const document = text.trimStart().startsWith("{") ? parseJsonTree(text) : tomlDocument(text);
+  const document = text.trimStart().startsWith("{") ? parseJsonTree(text) : parseTomlValues(text);
   const { value, refusals, placeOf } = document;
   if (refusals.length > 0) {
     return { kind: "refused", mistakes: refusals.map((refusal) => ({ ...refusal, path: [] })) };
@@ -42,20 +44,6 @@ export function readDocument<Output>(
     mistakesOf(issue, { schema: schema as object as Shape, placeOf }),
   );
   return { kind: "refused", mistakes };
-}
-
-function tomlDocument(text: string): ReturnType<typeof parseJsonTree> {
-  const { root, refusals } = parseToml(text);
-  const begin = { line: 1, column: 1 };
-  if (root === undefined) return { value: undefined, refusals, placeOf: () => begin };
-  return { value: plainOf(root), refusals, placeOf: (path) => positionOf(root, path) };
-}
-
-/** What of a schema says which keys it has. */
-interface Shape {
-  readonly entries?: Readonly<Record<string, Shape>>;
-  readonly item?: Shape;
-  readonly wrapped?: Shape;
 }
 
 interface Document {
@@ -87,40 +75,4 @@ function wantedBy({ expected, received, message, type }: v.BaseIssue<unknown>): 
   if (type === "finite") return "a finite number";
   if (!message.startsWith("Invalid ")) return message.replace(/^Expected /, "");
   return expected ?? message;
-}
-
-function keysAt(schema: Shape, path: Path): readonly string[] {
-  let shape: Shape | undefined = schema;
-  for (const segment of [...path, undefined]) {
-    while (shape?.wrapped !== undefined) shape = shape.wrapped;
-    if (segment === undefined) break;
-    shape = typeof segment === "number" ? shape?.item : shape?.entries?.[segment];
-  }
-  return Object.keys(shape?.entries ?? {});
-}
-
-function plainOf(node: TomlNode): unknown {
-  if (node.kind === "value") return node.value;
-  if (node.kind === "array") return node.items.map(plainOf);
-  return Object.fromEntries([...node.entries].map(([key, entry]) => [key, plainOf(entry.node)]));
-}
-
-/** Where a key stands, or the nearest table above it. */
-function positionOf(root: TomlNode, path: Path): TextPosition {
-  let node: TomlNode = root;
-  let at = node.at;
-  for (const segment of path) {
-    if (node.kind === "table") {
-      const entry = node.entries.get(String(segment));
-      if (entry === undefined) return at;
-      at = entry.keyAt;
-      node = entry.node;
-    } else if (node.kind === "array") {
-      const item = node.items[Number(segment)];
-      if (item === undefined) return at;
-      node = item;
-      at = item.at;
-    } else return at;
-  }
-  return at;
 }

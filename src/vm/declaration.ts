@@ -3,7 +3,9 @@ import { wantedBy } from "../messaging/describe-issues.ts";
 import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
 import { doubledKeys } from "../toml/json-keys.ts";
-import { parseToml, type TextPosition, type TomlNode } from "../toml/toml-tree.ts";
+import { keysAt, type Shape } from "../toml/schema-keys.ts";
+import type { TextPosition } from "../toml/toml-tree.ts";
+import { parseTomlValues } from "../toml/toml-values.ts";
 import { nearest } from "../units/nearest.ts";
 import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
@@ -88,19 +90,14 @@ function parseTomlText<Declared extends WithNames>(
   schema: Schema<Declared>,
   scope: Scope,
 ): Outcome<Declared> {
-  const { root, refusals } = parseToml(text);
-  if (refusals.length > 0 || root === undefined) {
+  const { value, refusals, placeOf } = parseTomlValues(text);
+  if (refusals.length > 0) {
     return refuse(
       file,
       refusals.map((refusal) => ({ ...refusal, path: [] })),
     );
   }
-  return validate(file, {
-    input: plainOf(root),
-    schema,
-    scope,
-    place: (path) => positionOf(root, path),
-  });
+  return validate(file, { input: value, schema, scope, place: placeOf });
 }
 
 function validate<Declared extends WithNames>(
@@ -167,23 +164,6 @@ function mendOf(
   return meant === undefined ? {} : { mend: `did you mean ${meant}?` };
 }
 
-/** What of a schema says which keys it has. */
-interface Shape {
-  readonly entries?: Readonly<Record<string, Shape>>;
-  readonly item?: Shape;
-  readonly wrapped?: Shape;
-}
-
-function keysAt(schema: Shape, path: readonly (string | number)[]): readonly string[] {
-  let shape: Shape | undefined = schema;
-  for (const segment of [...path, undefined]) {
-    while (shape?.wrapped !== undefined) shape = shape.wrapped;
-    if (segment === undefined) break;
-    shape = typeof segment === "number" ? shape?.item : shape?.entries?.[segment];
-  }
-  return Object.keys(shape?.entries ?? {});
-}
-
 /** The index of the first machine whose name another has already. */
 function findTwice({ machine }: WithNames): number | undefined {
   const seen = new Set<string>();
@@ -192,40 +172,6 @@ function findTwice({ machine }: WithNames): number | undefined {
     seen.add(name);
   }
   return undefined;
-}
-
-/** The values alone. */
-function plainOf(node: TomlNode): unknown {
-  switch (node.kind) {
-    case "table":
-      return Object.fromEntries(
-        [...node.entries].map(([key, { node: one }]) => [key, plainOf(one)]),
-      );
-    case "array":
-      return node.items.map(plainOf);
-    default:
-      return node.value;
-  }
-}
-
-/** Where a key stands, or the nearest table above it. */
-function positionOf(root: TomlNode, path: readonly (string | number)[]): TextPosition {
-  let node: TomlNode = root;
-  let at = node.at;
-  for (const segment of path) {
-    if (node.kind === "table") {
-      const entry = node.entries.get(String(segment));
-      if (entry === undefined) return at;
-      at = entry.keyAt;
-      node = entry.node;
-    } else if (node.kind === "array") {
-      const item = node.items[Number(segment)];
-      if (item === undefined) return at;
-      node = item;
-      at = item.at;
-    } else return at;
-  }
-  return at;
 }
 
 /** A machine that was given to another host while it was declared here. */
