@@ -9,7 +9,7 @@ import {
 } from "../protocol-result.ts";
 import type { RuleFinding, StageSettings } from "../protocol-spec.ts";
 import { validateRequired } from "../spec/required.ts";
-import { nothing, type RunDraft, refused } from "./lifecycle-draft.ts";
+import { nothing, over, type RunDraft, refused } from "./lifecycle-draft.ts";
 import {
   isFailure,
   isOnPath,
@@ -428,14 +428,4 @@ function refuseInstance({ run }: RunDraft, instance: string): RunAnswer | undefi
 
 function refuseBoot({ run }: RunDraft, bootId: string): RunAnswer | undefined {
   return run.session?.bootId === bootId ? undefined : otherBoot(run, bootId);
-}
-
-function over({ run }: RunDraft): RunAnswer {
-  return refused({
-    kind: "gone",
-    message: `Run ${run.run} has ended`,
-    expected: "a run that is open",
-    received: `${run.state}, ${run.verdict ?? "no verdict"}`,
-    hint: "Start another run: hostler vetting start HOST",
-  });
 }

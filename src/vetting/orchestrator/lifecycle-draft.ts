@@ -30,6 +30,16 @@ export function refused(refusal: RunRefusal): RunAnswer {
   return { kind: "refused", refusal };
 }
 
+export function over({ run }: RunDraft): RunAnswer {
+  return refused({
+    kind: "gone",
+    message: `Run ${run.run} has ended`,
+    expected: "a run that is open",
+    received: `${run.state}, ${run.verdict ?? "no verdict"}`,
+    hint: "Start another run: hostler vetting start HOST",
+  });
+}
+
 /** A run while it is decided about: what changes of it, and what is written. */
 export class RunDraft {
   readonly context: RunContext;

@@ -1,4 +1,4 @@
-import { nothing, type RunDraft, refused } from "./lifecycle-draft.ts";
+import { nothing, over, type RunDraft, refused } from "./lifecycle-draft.ts";
 import { isAtOrBefore, isOnPath, stateOf } from "./lifecycle-path.ts";
 import type { RunAnswer, RunInput } from "./lifecycle-state.ts";
 
@@ -144,16 +144,6 @@ export function release(draft: RunDraft, { who, after, reason }: Input<"release"
 }
 
 const words = (reason: string) => (reason === "" ? "" : `: ${reason}`);
-
-function over({ run }: RunDraft): RunAnswer {
-  return refused({
-    kind: "gone",
-    message: `Run ${run.run} has ended`,
-    expected: "a run that is open",
-    received: `${run.state}, ${run.verdict ?? "no verdict"}`,
-    hint: "Start another run: hostler vetting start HOST",
-  });
-}
 
 function wrong({ run: { run, state } }: RunDraft, expected: string, hint: string): RunAnswer {
   const message = `Run ${run} is in ${state}, where this means nothing`;
