@@ -26,6 +26,7 @@ import {
   type AgentEvent,
   type AgentState,
   activityOf,
+  agentPace,
   type Kept,
   type PowerChange,
 } from "./lifecycle-state.ts";
@@ -442,7 +443,7 @@ export class VettingAgent implements Disposable {
   async #sayFarewell(): Promise<void> {
     const { loop } = this.#parts;
     const late = Promise.withResolvers<void>();
-    using _limit = loop.wakeAfter(FAREWELL, () => late.resolve());
+    using _limit = loop.wakeAfter(agentPace.farewell, () => late.resolve());
     await Promise.race([Promise.all([this.#beat(), this.#reporter.flushAll()]), late.promise]);
     this.#tell({ kind: "farewell-said" });
   }
@@ -454,8 +455,6 @@ export class VettingAgent implements Disposable {
     this.#sampler[Symbol.dispose]();
   }
 }
-
-const FAREWELL = 10_000;
 
 type CallEffect = Extract<AgentEffect, { kind: `call-${string}` }>;
 type HostEffect = Exclude<

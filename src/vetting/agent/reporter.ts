@@ -12,7 +12,7 @@ import {
 } from "../protocol.ts";
 import { agentApi } from "../protocol-api.ts";
 import type { Stage } from "../protocol-result.ts";
-import type { CallFailure } from "./lifecycle-state.ts";
+import { agentPace, type CallFailure } from "./lifecycle-state.ts";
 import { failureOf, type OrchestratorLink } from "./orchestrator-link.ts";
 import { Outbox } from "./outbox.ts";
 
@@ -131,7 +131,7 @@ class Channel<Item extends { readonly sequence: number }> implements Told {
 
   async #tick(): Promise<void> {
     const failure = await this.flush(MOST_BATCHES);
-    const asked = Math.min(failure?.retryAfter ?? 0, LONGEST_QUIET);
+    const asked = Math.min(failure?.retryAfter ?? 0, agentPace.longestAsked);
     this.#timer[Symbol.dispose]();
     this.#timer = this.#arm(Math.max(this.#every, asked));
   }
@@ -177,5 +177,3 @@ class Channel<Item extends { readonly sequence: number }> implements Told {
     this.#timer[Symbol.dispose]();
   }
 }
-
-const LONGEST_QUIET: Milliseconds = 300_000;
