@@ -1,35 +1,32 @@
+import { EventPlaces } from "../../http/event-places.ts";
 import { operatorLimits, type ToldHappening } from "../protocol-operator.ts";
 
 /** What happened last, for those who come late, and for those who follow it as it happens. */
 export class HappeningBook {
-  /** New in each process, so that nobody goes on in another one's numbers. */
-  readonly #run: string;
+  readonly #places: EventPlaces;
   readonly #limit: number;
   #kept: { readonly sequence: number; readonly happening: ToldHappening }[] = [];
-  #sequence = 0;
-  readonly #wakers = new Set<() => void>();
 
   constructor(run: string, limit: number = operatorLimits.events) {
-    this.#run = run;
+    this.#places = new EventPlaces(run);
     this.#limit = limit;
   }
 
   /** The id of the last that happened; of none before the first. */
   get last(): string {
-    return `${this.#run}-${this.#sequence}`;
+    return this.#places.id(this.#places.last);
   }
 
   add(happening: ToldHappening): void {
-    this.#sequence += 1;
     if (this.#kept.length >= 2 * this.#limit) this.#kept = this.#kept.slice(-this.#limit);
-    this.#kept.push({ sequence: this.#sequence, happening });
-    for (const wake of [...this.#wakers]) wake();
+    this.#kept.push({ sequence: this.#places.next(), happening });
+    this.#places.wake();
   }
 
   /** Kept ones after an id; all of them for none, or for one that is none of its own. */
   after(id: string | undefined): readonly { readonly id: string; readonly data: ToldHappening }[] {
-    return this.#from(this.#sequenceOf(id)).map(({ sequence, happening }) => ({
-      id: `${this.#run}-${sequence}`,
+    return this.#from(this.#places.sequenceOf(id) ?? 0).map(({ sequence, happening }) => ({
+      id: this.#places.id(sequence),
       data: happening,
     }));
   }
@@ -39,37 +36,21 @@ export class HappeningBook {
     id: string | undefined,
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly id: string; readonly data: ToldHappening }> {
-    let last = this.#sequenceOf(id);
+    let last = this.#places.sequenceOf(id) ?? 0;
     while (!signal.aborted) {
       // Nothing waits for a slow reader but its place: it reads on in the book.
       const [next] = this.#from(last);
       if (next === undefined) {
-        await this.#news(signal);
+        await this.#places.news(signal);
         continue;
       }
       last = next.sequence;
-      yield { id: `${this.#run}-${next.sequence}`, data: next.happening };
+      yield { id: this.#places.id(next.sequence), data: next.happening };
     }
   }
 
-  async #news(signal: AbortSignal): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const wake = () => resolve();
-    this.#wakers.add(wake);
-    signal.addEventListener("abort", wake, { once: true });
-    await promise;
-    signal.removeEventListener("abort", wake);
-    this.#wakers.delete(wake);
-  }
-
-  #sequenceOf(id: string | undefined): number {
-    const [, run, sequence] = /^(.+)-(\d{1,15})$/.exec(id ?? "") ?? [];
-    const isOwn = run === this.#run && Number(sequence) <= this.#sequence;
-    return isOwn ? Number(sequence) : 0;
-  }
-
   #from(last: number) {
-    const first = Math.max(last, this.#sequence - this.#limit);
+    const first = Math.max(last, this.#places.last - this.#limit);
     const [oldest] = this.#kept;
     if (oldest === undefined) return [];
     return this.#kept.slice(Math.max(0, first + 1 - oldest.sequence));

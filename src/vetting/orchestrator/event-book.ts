@@ -1,3 +1,4 @@
+import { EventPlaces } from "../../http/event-places.ts";
 import type { LiveEvent } from "../protocol-operator.ts";
 
 export const eventLimits = {
@@ -15,31 +16,27 @@ interface Kept {
 
 /** What happened last, for those who come back, and for those who follow it as it happens. */
 export class LiveEventBook {
-  /** New in each process, so that nobody goes on in another one's numbers. */
-  readonly #process: string;
+  readonly #places: EventPlaces;
   readonly #limits: { readonly events: number; readonly characters: number };
   #kept: Kept[] = [];
   /** How many of them, from the first, are forgotten. */
   #gone = 0;
   #size = 0;
-  #sequence = 0;
-  readonly #wakers = new Set<() => void>();
 
   constructor(process: string, limits = eventLimits as { events: number; characters: number }) {
-    this.#process = process;
+    this.#places = new EventPlaces(process);
     this.#limits = limits;
   }
 
   /** All of one moment, so that whoever follows is woken once. */
   add(events: readonly LiveEvent[]): void {
     for (const event of events) {
-      this.#sequence += 1;
       const size = sizeOf(event);
       this.#size += size;
-      this.#kept.push({ sequence: this.#sequence, event, size });
+      this.#kept.push({ sequence: this.#places.next(), event, size });
     }
     this.#forget();
-    if (events.length > 0) for (const wake of [...this.#wakers]) wake();
+    if (events.length > 0) this.#places.wake();
   }
 
   #forget(): void {
@@ -68,50 +65,30 @@ export class LiveEventBook {
       readonly now: () => readonly LiveEvent[];
     },
   ): AsyncGenerator<{ readonly id: string; readonly event: LiveEvent }> {
-    let last = this.#sequenceOf(after);
+    let last = this.#places.sequenceOf(after);
     while (!wanted.signal.aborted) {
       if (last === undefined || last < this.#oldest - 1) {
-        const sequence = this.#sequence;
-        for (const event of wanted.now()) yield { id: this.#id(sequence), event };
+        const sequence = this.#places.last;
+        for (const event of wanted.now()) yield { id: this.#places.id(sequence), event };
         last = sequence;
         continue;
       }
       const next = this.#next(last);
       if (next === undefined) {
-        await this.#news(wanted.signal);
+        await this.#places.news(wanted.signal);
         continue;
       }
       last = next.sequence;
-      if (wanted.isWanted(next.event)) yield { id: this.#id(last), event: next.event };
+      if (wanted.isWanted(next.event)) yield { id: this.#places.id(last), event: next.event };
     }
   }
 
   get #oldest(): number {
-    return this.#kept[this.#gone]?.sequence ?? this.#sequence + 1;
+    return this.#kept[this.#gone]?.sequence ?? this.#places.last + 1;
   }
 
   #next(last: number): Kept | undefined {
     return this.#kept[this.#gone + (last + 1 - this.#oldest)];
-  }
-
-  #id(sequence: number): string {
-    return `${this.#process}-${sequence}`;
-  }
-
-  #sequenceOf(id: string | undefined): number | undefined {
-    const [, process, sequence] = /^(.+)-(\d{1,15})$/.exec(id ?? "") ?? [];
-    const isOwn = process === this.#process && Number(sequence) <= this.#sequence;
-    return isOwn ? Number(sequence) : undefined;
-  }
-
-  async #news(signal: AbortSignal): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const wake = () => resolve();
-    this.#wakers.add(wake);
-    signal.addEventListener("abort", wake, { once: true });
-    await promise;
-    signal.removeEventListener("abort", wake);
-    this.#wakers.delete(wake);
   }
 }
 
