@@ -1,11 +1,8 @@
-import { readFileSync, writeFileSync } from "node:fs";
-import { resolve } from "node:path";
 import * as v from "valibot";
 import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { renderTableWithin } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { type Inventory, inventorySchema } from "../../hardware/inventory.ts";
-import { withNamedFile } from "../../journal/file-refused.ts";
 import { escapeControls } from "../../logging/format.ts";
 import { readDocument } from "../../toml/document.ts";
 import { formatErrors } from "../../toml/format-errors.ts";
@@ -18,6 +15,7 @@ import { learnSpec } from "../spec/learn.ts";
 import { readSpec } from "../spec/read-spec.ts";
 import { validateSpec } from "../spec/validate.ts";
 import { type ClientFlags, connect, type RunFlags, runNumber, show } from "./ask.ts";
+import { errorsOf, readNamed, writeNew } from "./files.ts";
 
 /** Specs that are learned, checked, and held beside a host. */
 
@@ -51,10 +49,7 @@ export async function runSpecLearn(
     await printJson(learned.spec);
     return ExitCode.done;
   }
-  const path = resolve(out);
-  const file = { what: "write the spec", path, otherwise: "name a file that is new" };
-  const text = `${JSON.stringify(learned.spec, null, 2)}\n`;
-  withNamedFile(file, () => writeFileSync(path, text, { flag: "wx" }));
+  writeNew("write the spec", out, `${JSON.stringify(learned.spec, null, 2)}\n`);
   return ExitCode.done;
 }
 
@@ -117,22 +112,12 @@ const inventoryOrDossier = v.pipe(
   inventorySchema,
 );
 
-function readNamed(what: string, name: string): string {
-  const path = resolve(name);
-  return withNamedFile({ what, path, otherwise: "give another file" }, () =>
-    readFileSync(path, "utf8"),
-  );
-}
-
 async function refuse(
   flags: { readonly json: boolean },
   file: string,
-  mistakes: Extract<ReturnType<typeof readSpec>, { kind: "refused" }>["mistakes"],
+  mistakes: Parameters<typeof errorsOf>[1],
 ): Promise<number> {
-  const errors = mistakes.map(({ at, path, expected, received, mend }) => ({
-    ...{ file, line: at.line, column: at.column, key_path: path.join(".") },
-    ...{ expected, received, ...(mend !== undefined && { mend }) },
-  }));
+  const errors = errorsOf(file, mistakes);
   if (flags.json) await printJson({ errors });
   else tellText(formatErrors(errors));
   return ExitCode.usage;

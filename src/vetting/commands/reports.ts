@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { renderTableWithin } from "../../command-line/table.ts";
@@ -12,6 +12,7 @@ import { reportFiles } from "../report/manifest.ts";
 import { verifyReports } from "../report-files.ts";
 import { outlierRules } from "../spec/outliers.ts";
 import { connect, type RunFlags, runNumber, show } from "./ask.ts";
+import { writeNew } from "./files.ts";
 
 /** Reports of a run, and what they prove. */
 
@@ -34,16 +35,10 @@ export async function runReport(
   if (format !== undefined) {
     const text = reports[fileOf[format]];
     if (out === undefined) await printText(text);
-    else writeNew(resolve(out), text);
+    else writeNew("write the report", out, text);
   } else if (out !== undefined) writeFolder(resolve(out), reports);
   else await printJson(reports);
   return ExitCode.done;
-}
-
-/** What is there already may be a report that somebody keeps. */
-function writeNew(path: string, text: string): void {
-  const file = { what: "write the report", path, otherwise: "name a file that is new" };
-  withNamedFile(file, () => writeFileSync(path, text, { flag: "wx" }));
 }
 
 function writeFolder(path: string, reports: Readonly<Record<string, string>>): void {
@@ -51,7 +46,7 @@ function writeFolder(path: string, reports: Readonly<Record<string, string>>): v
   withNamedFile(file, () => mkdirSync(path));
   // The manifest last: where it is, all of them are.
   for (const name of [...reportFiles, "manifest.json"]) {
-    writeNew(join(path, name), reports[name] ?? "");
+    writeNew("write the report", join(path, name), reports[name] ?? "");
   }
 }
 

@@ -1,14 +1,12 @@
-import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { printJson, tellText } from "../../command-line/output.ts";
 import { wholeNumber } from "../../command-line/parse.ts";
 import { renderTableWithin } from "../../command-line/table.ts";
-import { withNamedFile } from "../../journal/file-refused.ts";
 import { formatErrors } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { type SpecSummary, specApi } from "../protocol-api.ts";
 import { readSpec } from "../spec/read-spec.ts";
 import { type ClientFlags, connect, show } from "./ask.ts";
+import { errorsOf, readNamed } from "./files.ts";
 
 /** What a command asks of specs. */
 
@@ -27,15 +25,9 @@ export async function runSpecList(flags: ClientFlags): Promise<number> {
 export async function runSpecPut(
   flags: ClientFlags & { readonly file: string; readonly revision: string | undefined },
 ): Promise<number> {
-  const path = resolve(flags.file);
-  const file = { what: "read the spec", path, otherwise: "give another file" };
-  const read = readSpec(withNamedFile(file, () => readFileSync(path, "utf8")));
+  const read = readSpec(readNamed("read the spec", flags.file));
   if (read.kind === "refused") {
-    const errors = read.mistakes.map(({ at, path: place, expected, received, mend }) => ({
-      ...{ file: flags.file, line: at.line, column: at.column, key_path: place.join(".") },
-      ...{ expected, received, ...(mend !== undefined && { mend }) },
-    }));
-    tellText(formatErrors(errors));
+    tellText(formatErrors(errorsOf(flags.file, read.mistakes)));
     return ExitCode.usage;
   }
   const { spec } = read;
