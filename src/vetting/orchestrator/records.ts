@@ -244,7 +244,7 @@ export class VettingRecords {
     );
   }
 
-  /** @returns those that were not there before, with their ids */
+  /** Those that were not there before. */
   addLines(
     run: number,
     instance: string,

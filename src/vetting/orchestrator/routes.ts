@@ -332,11 +332,10 @@ async function* linesOf(
   viewOf(orchestrator, run);
   let { after } = wanted;
   const isWanted = (event: LiveEvent) => event.kind === "log" && event.run === run;
-  const first = { kind: "log", run, lines: [] } as const;
   const news = orchestrator.book.follow(undefined, {
     signal,
     isWanted,
-    now: () => [{ ...first, lines: [] }],
+    now: () => [{ kind: "log", run, lines: [] }],
   });
   for await (const _ of news) {
     for (;;) {
