@@ -1,7 +1,14 @@
 import * as v from "valibot";
 import { hardwareIdentitySchema, macSchema } from "../hardware/inventory.ts";
 import { sampleLimits, sensorSchema } from "../hardware/samples.ts";
-import { evidenceSchema, resultLimits, stageReportSchema, stageSchema } from "./protocol-result.ts";
+import {
+  evidenceSchema,
+  resultLimits,
+  type Stage,
+  stageReportSchema,
+  stageSchema,
+  stages,
+} from "./protocol-result.ts";
 import { expectedDiskSchema, stageSettingsSchema } from "./protocol-spec.ts";
 
 /**
@@ -68,10 +75,8 @@ export const SENSORS_EVERY = 5_000;
 /** Without a heartbeat for so long, a run's host is Lost. */
 export const LOST_AFTER = 60_000;
 
-/** The way of a run. Inventory is the stage of InventoryCheck; others have their own name. */
-export const runStates = [
-  "Queued",
-  "Booting",
+/** The way of a run, in its order. */
+export const path = [
   "InventoryCheck",
   "SpecValidate",
   "SMART",
@@ -81,6 +86,14 @@ export const runStates = [
   "GPU",
   "PSU",
   "Reporting",
+] as const;
+export type PathState = (typeof path)[number];
+
+/** Before its way, on it, and beside or after it. */
+export const runStates = [
+  "Queued",
+  "Booting",
+  ...path,
   "Completed",
   "FailedHolding",
   "Cancelled",
@@ -89,6 +102,16 @@ export const runStates = [
 ] as const;
 export type RunState = (typeof runStates)[number];
 export const runStateSchema = v.picklist(runStates);
+
+/** Inventory is the stage of InventoryCheck; others have their own name. */
+export function stateOf(stage: Stage): PathState {
+  return stage === "Inventory" ? "InventoryCheck" : stage;
+}
+
+/** @returns undefined for a state in which no stage runs */
+export function stageOf(state: RunState): Stage | undefined {
+  return stages.find((stage) => stateOf(stage) === state);
+}
 
 export const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 export const positive = v.pipe(count, v.minValue(1));

@@ -1,5 +1,5 @@
-import type { Directive, RunState } from "../protocol.ts";
-import { type Draft, stageOf } from "./lifecycle-draft.ts";
+import { type Directive, type RunState, stageOf } from "../protocol.ts";
+import type { Draft } from "./lifecycle-draft.ts";
 import { agentPace, type Of, type PhaseKind, type PowerChange } from "./lifecycle-state.ts";
 
 /**

@@ -5,9 +5,10 @@ import {
   type LogLine,
   type ResultBody,
   type RunState,
+  stageOf,
   vettingLimits,
 } from "../protocol.ts";
-import { resultLimits, type Stage, type StageReport, stages } from "../protocol-result.ts";
+import { resultLimits, type Stage, type StageReport } from "../protocol-result.ts";
 import {
   type AgentContext,
   type AgentEffect,
@@ -214,11 +215,6 @@ export class Draft {
     this.say(isDone ? "info" : "error", `this host is not of the run any more: ${message}`);
     this.do({ kind: "end", how: isDone ? "done" : "refused" });
   }
-}
-
-/** @returns undefined for a state in which an agent does nothing */
-export function stageOf(run: RunState): Stage | undefined {
-  return stages.find((stage) => run === (stage === "Inventory" ? "InventoryCheck" : stage));
 }
 
 /** Of a stage that came to no end of its own. */

@@ -1,4 +1,4 @@
-import { HEARTBEAT_EVERY, type ResultBody } from "../protocol.ts";
+import { HEARTBEAT_EVERY, type ResultBody, stateOf } from "../protocol.ts";
 import { takeDirectives } from "./lifecycle-directives.ts";
 import { Draft, reportOf } from "./lifecycle-draft.ts";
 import {
@@ -123,7 +123,7 @@ function attemptAnswered(
   const { stage, attempt } = draft.state.phase;
   if (answer.decision === "go") {
     draft.keep({ attempt: null });
-    const isHere = answer.next_state === (stage === "Inventory" ? "InventoryCheck" : stage);
+    const isHere = answer.next_state === stateOf(stage);
     // It says no, and names this stage: it is asked again, and not at once.
     if (isHere) draft.retry({ message: "not now", retryAfter: null }, `the attempt of ${stage}`);
     else draft.go(answer.next_state);

@@ -1,5 +1,5 @@
 import { type HardwareIdentity, identityOf } from "../../hardware/inventory.ts";
-import type { Acknowledgement } from "../protocol.ts";
+import { type Acknowledgement, stageOf, stateOf } from "../protocol.ts";
 import {
   type Evidence,
   type Outcome,
@@ -10,14 +10,7 @@ import {
 import type { RuleFinding, StageSettings } from "../protocol-spec.ts";
 import { validateRequired } from "../spec/required.ts";
 import { nothing, over, type RunDraft, refused } from "./lifecycle-draft.ts";
-import {
-  isFailure,
-  isOnPath,
-  isSameIdentity,
-  outcomeOf,
-  stageOf,
-  stateOf,
-} from "./lifecycle-path.ts";
+import { isFailure, isOnPath, isSameIdentity, outcomeOf } from "./lifecycle-path.ts";
 import {
   type ClaimFacts,
   type OpenAttempt,

@@ -1,7 +1,7 @@
-import type { Directive, RunState } from "../protocol.ts";
+import { type Directive, type PathState, path, type RunState, stageOf } from "../protocol.ts";
 import type { RunEvent, Verdict } from "../protocol-operator.ts";
 import { type Stage, type StageReport, stages } from "../protocol-result.ts";
-import { isFailure, isSettled, type PathState, path, stageOf } from "./lifecycle-path.ts";
+import { isFailure, isSettled } from "./lifecycle-path.ts";
 import {
   type Failure,
   type Run,

@@ -1,5 +1,6 @@
+import { stateOf } from "../protocol.ts";
 import { nothing, over, type RunDraft, refused } from "./lifecycle-draft.ts";
-import { isAtOrBefore, isOnPath, stateOf } from "./lifecycle-path.ts";
+import { isAtOrBefore, isOnPath } from "./lifecycle-path.ts";
 import type { RunAnswer, RunInput } from "./lifecycle-state.ts";
 
 /** What an operator says, and what comes of it. Pure. */

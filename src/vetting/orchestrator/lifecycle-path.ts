@@ -1,30 +1,7 @@
 import type { HardwareIdentity } from "../../hardware/inventory.ts";
-import type { RunState } from "../protocol.ts";
+import { type PathState, path, type RunState } from "../protocol.ts";
 import { type Outcome, type Stage, type StageReport, stages, worstOf } from "../protocol-result.ts";
 import type { Run } from "./lifecycle-state.ts";
-
-/** The way of a run, in its order. */
-export const path = [
-  "InventoryCheck",
-  "SpecValidate",
-  "SMART",
-  "CPUStress",
-  "Storage",
-  "Network",
-  "GPU",
-  "PSU",
-  "Reporting",
-] as const satisfies readonly RunState[];
-export type PathState = (typeof path)[number];
-
-export function stateOf(stage: Stage): PathState {
-  return stage === "Inventory" ? "InventoryCheck" : stage;
-}
-
-/** @returns undefined for a state in which no stage runs */
-export function stageOf(state: RunState): Stage | undefined {
-  return stages.find((stage) => stateOf(stage) === state);
-}
 
 /** The host is at work, or about to be. */
 export function isOnPath(state: RunState): state is PathState {

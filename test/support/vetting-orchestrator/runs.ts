@@ -1,13 +1,13 @@
 import * as v from "valibot";
 import { identityOf } from "../../../src/hardware/inventory.ts";
 import { newRun, step } from "../../../src/vetting/orchestrator/lifecycle.ts";
-import { stageOf } from "../../../src/vetting/orchestrator/lifecycle-path.ts";
 import type {
   Run,
   RunContext,
   RunInput,
   RunStep,
 } from "../../../src/vetting/orchestrator/lifecycle-state.ts";
+import { stageOf } from "../../../src/vetting/protocol.ts";
 import type { Outcome, Stage, StageReport } from "../../../src/vetting/protocol-result.ts";
 import { type Spec, specSchema } from "../../../src/vetting/protocol-spec.ts";
 import { validateSpec } from "../../../src/vetting/spec/validate.ts";

@@ -1,6 +1,5 @@
-import { stateOf } from "../../../src/vetting/orchestrator/lifecycle-path.ts";
 import type { Run, RunInput, RunStep } from "../../../src/vetting/orchestrator/lifecycle-state.ts";
-import { LOST_AFTER, runStates } from "../../../src/vetting/protocol.ts";
+import { LOST_AFTER, runStates, stateOf } from "../../../src/vetting/protocol.ts";
 import type { Stage } from "../../../src/vetting/protocol-result.ts";
 import {
   brokenSpec,
