@@ -1,9 +1,9 @@
-import * as v from "valibot";
 import type { Milliseconds } from "../../units/units.ts";
 import type { TaskRunner } from "../perform/task-runner.ts";
 import { vettingLimits } from "../protocol.ts";
 import { type Evidence, resultLimits } from "../protocol-result.ts";
 import { CRASHES_TASK, type CrashesReport, crashesReportSchema } from "../tasks/crashes.ts";
+import { askTask } from "./ask-task.ts";
 
 const WITHIN: Milliseconds = 30_000;
 
@@ -41,15 +41,14 @@ export class CrashReader {
   }
 
   async #ask(input: unknown): Promise<CrashesReport | undefined> {
-    const options = { deadline: WITHIN, onLine: () => {} };
-    const ending = await this.#runner.start({ task: CRASHES_TASK, input }, options).ended;
-    const found = v.safeParse(crashesReportSchema, ending.kind === "report" && ending.report);
+    const asked = { within: WITHIN, schema: crashesReportSchema };
+    const answer = await askTask(this.#runner, { task: CRASHES_TASK, input }, asked);
     const { onTrouble } = this.#options;
-    if (!found.success) {
-      onTrouble(`crashes of kernels before this one cannot be read: ${ending.kind}`);
+    if ("ending" in answer) {
+      onTrouble(`crashes of kernels before this one cannot be read: ${answer.ending.kind}`);
       return undefined;
     }
-    for (const refusal of found.output.refusals) onTrouble(`of crashes before: ${refusal}`);
-    return found.output;
+    for (const refusal of answer.found.refusals) onTrouble(`of crashes before: ${refusal}`);
+    return answer.found;
   }
 }

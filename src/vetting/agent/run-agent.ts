@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import * as v from "valibot";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import { EventLoop } from "../../event-loop/event-loop.ts";
 import { startWorker } from "../../event-loop/worker-factory.ts";
@@ -14,6 +13,7 @@ import { TaskRunner } from "../perform/task-runner.ts";
 import { definitions } from "../stages/index.ts";
 import { IDENTITY_TASK, identityReportSchema } from "../tasks/identity.ts";
 import { VettingAgent } from "./agent.ts";
+import { askTask, wordsOfEnding } from "./ask-task.ts";
 import type { BootParameters } from "./boot-parameters.ts";
 import { CrashReader } from "./crash-reader.ts";
 import { OrchestratorLink } from "./orchestrator-link.ts";
@@ -89,14 +89,13 @@ function rememberedIdentity(runner: TaskRunner, onTrouble: (why: string) => void
   return async (): Promise<HardwareIdentity> => {
     if (known !== undefined) return known;
     const order = { task: IDENTITY_TASK, input: {} };
-    const options = { deadline: IDENTITY_WITHIN, onLine: () => {} };
-    const ending = await runner.start(order, options).ended;
-    const found = v.safeParse(identityReportSchema, ending.kind === "report" && ending.report);
-    if (found.success) {
-      known = found.output;
+    const asked = { within: IDENTITY_WITHIN, schema: identityReportSchema };
+    const answer = await askTask(runner, order, asked);
+    if ("found" in answer) {
+      known = answer.found;
       return known;
     }
-    onTrouble(`what this host is cannot be read: ${"how" in ending ? ending.how : ending.kind}`);
+    onTrouble(`what this host is cannot be read: ${wordsOfEnding(answer.ending)}`);
     return { uuid: null, system_serial: null, board_serial: null };
   };
 }

@@ -16,6 +16,7 @@ import {
 import type { TaskLine } from "../protocol-task.ts";
 import type { StageContext, StageDefinition, TaskPlan } from "../stages/stage.ts";
 import { INVENTORY_TASK, inventoryReportSchema } from "../tasks/inventory.ts";
+import { askTask, wordsOfEnding } from "./ask-task.ts";
 import { reportOf } from "./lifecycle-draft.ts";
 import type { SampleBook } from "./sample-book.ts";
 
@@ -125,15 +126,14 @@ export class StageWork {
     if (known !== undefined) return { ...common, inventory: known };
     const { runner, inventory } = this.#parts;
     const task = { task: INVENTORY_TASK, input: {} };
-    const options = { deadline: INVENTORY_WITHIN, onLine: () => {} };
-    const ending = await runner.start(task, options).ended;
-    const found = v.safeParse(inventoryReportSchema, ending.kind === "report" && ending.report);
-    if (!found.success) {
-      const why = "how" in ending ? ending.how : ending.kind;
+    const asked = { within: INVENTORY_WITHIN, schema: inventoryReportSchema };
+    const answer = await askTask(runner, task, asked);
+    if ("ending" in answer) {
+      const why = wordsOfEnding(answer.ending);
       return { refusal: `The inventory of this host cannot be read: ${why}` };
     }
-    inventory.write(found.output);
-    return { ...common, inventory: found.output };
+    inventory.write(answer.found);
+    return { ...common, inventory: answer.found };
   }
 
   /**
