@@ -1,6 +1,6 @@
 import { unitOf } from "../../hardware/samples.ts";
 import type { LogLine } from "../protocol.ts";
-import type { Dossier, SensorSeries } from "../protocol-operator.ts";
+import type { Dossier, KeptResult, SensorSeries } from "../protocol-operator.ts";
 import type { VettingOrchestrator } from "./orchestrator.ts";
 import type { KeptReading } from "./records.ts";
 
@@ -22,11 +22,10 @@ export function dossierOf(
   const { run, spec } = orchestrator.entry(number);
   const { records } = orchestrator;
   const results = records.results(number);
-  const last = results.findLast(({ report }) => report.inventory !== undefined);
   return {
     view: orchestrator.view(run),
     spec,
-    inventory: last?.report.inventory ?? null,
+    inventory: inventoryOf(results),
     rules: records.rules(number),
     results,
     events: records.events(number),
@@ -34,6 +33,11 @@ export function dossierOf(
     log: lastOf(records.lastLines(number, dossierLimits.lines)),
     orchestrator: about,
   };
+}
+
+/** What the last of its results that has an inventory says the host is made of. */
+export function inventoryOf(results: readonly KeptResult[]): Dossier["inventory"] {
+  return results.findLast(({ report }) => report.inventory !== undefined)?.report.inventory ?? null;
 }
 
 /** A sum that never changed is told as well: nothing was counted, and somebody looked. */

@@ -11,7 +11,7 @@ import { reportStyle } from "../report/style.ts";
 import { reportsOf } from "../report-files.ts";
 import { specDiff } from "../spec/diff.ts";
 import { type HostFacts, outliers } from "../spec/outliers.ts";
-import { dossierOf } from "./dossier.ts";
+import { dossierOf, inventoryOf } from "./dossier.ts";
 import type { VettingOrchestrator } from "./orchestrator.ts";
 
 /** What of a run is read as a file, or beside others. */
@@ -26,13 +26,14 @@ export interface ReportMaker {
 }
 
 export function reportRoutes(maker: ReportMaker): readonly Route[] {
-  const { orchestrator, about } = maker;
+  const { orchestrator } = maker;
   return [
     defineRoute({ ...runApi.report, run: (_call, { run }) => signed(maker, run) }),
     defineRoute({
       ...runApi.diff,
       run(_call, { run }) {
-        const { spec, inventory } = dossierOf(orchestrator, run, about);
+        const { spec } = orchestrator.entry(run);
+        const inventory = inventoryOf(orchestrator.records.results(run));
         if (inventory !== null) return { parts: specDiff(spec, inventory) };
         throw new ProblemError("not-found", `Run ${run} has no inventory yet`, {
           expected: "a run whose stage Inventory has ended",
@@ -43,9 +44,9 @@ export function reportRoutes(maker: ReportMaker): readonly Route[] {
     defineRoute({
       ...runApi.outliers,
       run(_call, { run }) {
-        const { view } = dossierOf(orchestrator, run, about);
-        const others = othersOf(orchestrator, view);
-        const found = outliers(factsOf(orchestrator, view), others);
+        const { run: own } = orchestrator.entry(run);
+        const others = othersOf(orchestrator, own);
+        const found = outliers(factsOf(orchestrator, own), others);
         return { outliers: found, hosts: others.length };
       },
     }),
@@ -67,10 +68,9 @@ function factsOf({ records }: VettingOrchestrator, { run, mac }: Told): HostFact
   const results = records.results(run);
   const last = new Map<KeptResult["stage"], KeptResult>();
   for (const result of results) last.set(result.stage, result);
-  const inventory = results.findLast(({ report }) => report.inventory !== undefined);
   return {
     ...{ run, mac },
-    inventory: inventory?.report.inventory ?? null,
+    inventory: inventoryOf(results),
     measurements: [...last.values()].flatMap(({ report }) => report.measurements),
   };
 }
