@@ -86,11 +86,7 @@ export class HostTree {
 
   has(path: string): boolean {
     try {
-      try {
-        return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
-      } catch {
-        return false;
-      }
+      return statSync(this.path(path), { throwIfNoEntry: false }) !== undefined;
     } catch {
       // ENOTDIR, for one: what is asked for as a folder is a file.
       return false;
