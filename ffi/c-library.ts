@@ -44,7 +44,6 @@ const signatures = {
   mlock: { args: [address, long], returns: int },
   memcpy: { args: [address, address, long], returns: address },
   memcmp: { args: [address, address, long], returns: int },
-  memset: { args: [address, int, long], returns: address },
   sched_getcpu: { args: [], returns: int },
   sched_setaffinity: { args: [int, long, address], returns: int },
 

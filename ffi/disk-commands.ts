@@ -11,7 +11,6 @@ export interface NvmeCommand {
   readonly opcode: number;
   readonly namespace: number;
   readonly dword10: number;
-  readonly dword11?: number;
   /** Bytes that the controller answers with. */
   readonly answer: number;
 }
@@ -32,7 +31,6 @@ export function nvmeAdmin(disk: OwnedDescriptor, command: NvmeCommand): NvmeAnsw
   if (command.answer > 0) request.setPointer(layout.addr, answer.address);
   request.view.setUint32(layout.data_len, command.answer, true);
   request.view.setUint32(layout.cdw10, command.dword10, true);
-  request.view.setUint32(layout.cdw11, command.dword11 ?? 0, true);
   request.view.setUint32(layout.timeout_ms, COMMAND_TIMEOUT, true);
   const result = control(disk, NVME_IOCTL_ADMIN_CMD, request);
   if (result < 0) return { kind: "refused", errno: -result };

@@ -18,7 +18,6 @@ import { check } from "./system-call-error.ts";
 
 /** What a card's driver says of itself; undefined where it does not. */
 export interface DriverInformation {
-  readonly driver: string | undefined;
   readonly firmware: string | undefined;
   /** Of the card's own memory, whatever it was given since: six bytes. */
   readonly permanentAddress: Uint8Array | undefined;
@@ -43,7 +42,6 @@ export function askCardDriver(interfaceName: string): DriverInformation {
     const hasAddress = ask(socket, interfaceName, address);
     const length = address.view.getUint32(layout.length, true);
     return {
-      driver: isTold ? text(information, layouts.ethtool_drvinfo.driver) : undefined,
       firmware: isTold ? text(information, layouts.ethtool_drvinfo.fw_version) : undefined,
       permanentAddress:
         hasAddress && length === ETHERNET_ADDRESS

@@ -2,7 +2,7 @@ import type { Answer, HostTree } from "./host-tree.ts";
 import { NETWORK_FOLDER, physicalCards } from "./network-cards.ts";
 import { PCI_FOLDER } from "./pci-devices.ts";
 import { onlineThreads } from "./processors.ts";
-import { type Counter, type CounterSource, sampleLimits } from "./samples.ts";
+import { type CounterSource, sampleLimits } from "./samples.ts";
 
 /** A counter, or why it tells nothing: whoever reads again and again says what went missing. */
 export interface CounterReading {
@@ -21,12 +21,6 @@ export function readCounters(tree: HostTree): CounterReading[] {
     ...readPcieErrors(tree),
   ].slice(0, sampleLimits.counters);
 }
-
-/** Those that told something. */
-export const toldCounters = (readings: readonly CounterReading[]): Counter[] =>
-  readings.flatMap(({ source, component, answer }) =>
-    answer.value === null ? [] : [{ source, component, value: answer.value }],
-  );
 
 /**
  * Of /proc/interrupts, those that a processor is sent when its hardware errs: machine checks
@@ -76,11 +70,6 @@ function readMemoryErrors(tree: HostTree): CounterReading[] {
     const nobodys = `${controller}/unknown module`;
     return [...ofModules, ...both(nobodys, `${at}/ce_noinfo_count`, `${at}/ue_noinfo_count`)];
   });
-}
-
-/** What EDAC calls the module of a component: "CPU_SrcID#0_MC#0_Chan#0_DIMM#0". */
-export function moduleLabel(tree: HostTree, component: string): string | null {
-  return tree.word(`${MEMORY}/${component}/dimm_label`).value;
 }
 
 function readThrottling(tree: HostTree): CounterReading[] {

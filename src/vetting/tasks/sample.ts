@@ -13,6 +13,5 @@ export const sampleInputSchema = v.strictObject({
   /** The last record of the kernel's log that is known; null: from the oldest that there is. */
   kernel_after: v.optional(v.nullable(count), null),
 });
-export type SampleInput = v.InferOutput<typeof sampleInputSchema>;
 
 export const sampleReportSchema = v.strictObject({ readings: count, kernel_lines: count });
