@@ -109,8 +109,8 @@ export function isPowerSensor({ type, reading }: SensorRecord): boolean {
 /** The states of a reading; of a supply that has no bit set nothing is known but its absence. */
 export function decodeStates(record: SensorRecord, bits: number): PowerState[] {
   const of = states[record.reading] ?? [];
-  const found = of.filter((state, bit) => state !== undefined && (bits & (1 << bit)) !== 0);
-  const told = [...new Set(found.filter((state) => state !== undefined))];
+  const found = of.flatMap((state, bit) => ((bits & (1 << bit)) === 0 ? [] : (state ?? [])));
+  const told = [...new Set(found)];
   // A sensor of its own kind, whose first bit is presence, and which does not say it.
   if (record.reading === SPECIFIC && !told.includes("present")) return ["absent", ...told];
   return told;
@@ -191,13 +191,5 @@ export function parseIpmitool(output: string): PowerSensors {
   return { sensors, unread };
 }
 
-/** States of the same kind of sensor that tells a presence. */
-const specific: ReadonlySet<PowerState> = new Set([
-  "failure",
-  "predictive-failure",
-  "input-lost",
-  "input-lost-or-out-of-range",
-  "input-out-of-range",
-  "configuration-error",
-  "inactive",
-]);
+/** States of the kind of sensor that tells a presence. */
+const specific = new Set(states[SPECIFIC]);
