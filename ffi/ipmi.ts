@@ -8,13 +8,13 @@ import {
   IPMICTL_SEND_COMMAND,
   O_CLOEXEC,
   O_RDWR,
-  POLLIN,
 } from "./constants.ts";
 import { control } from "./descriptor.ts";
 import { layouts } from "./layouts.ts";
 import { cString, NativeMemory } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
-import { attempt, check, Errno, SystemCallError } from "./system-call-error.ts";
+import { pollDescriptor } from "./poll.ts";
+import { check, Errno, SystemCallError } from "./system-call-error.ts";
 
 /** One command to the service processor: IPMI 2.0, 5.1. */
 export interface IpmiCommand {
@@ -57,7 +57,7 @@ export class IpmiDevice implements Disposable {
     const message = this.#messages;
     this.#send(command, message);
     for (let strangers = 0; strangers < MOST_STRANGERS; strangers += 1) {
-      if (!this.#isReadable(wait)) return { kind: "silent" };
+      if (!pollDescriptor(this.#file, "readable", wait)) return { kind: "silent" };
       const bytes = this.#receive(message);
       if (bytes !== undefined) return { kind: "answer", bytes };
     }
@@ -105,17 +105,8 @@ export class IpmiDevice implements Disposable {
     return receipt.bytes.slice(content, content + Math.min(length, IPMI_MAX_MSG_LENGTH));
   }
 
-  #isReadable(wait: number): boolean {
-    const poll = new NativeMemory(layouts.pollfd.size);
-    poll.view.setInt32(layouts.pollfd.fd, this.#file.number, true);
-    poll.view.setInt16(layouts.pollfd.events, POLLIN, true);
-    const ready = attempt(() => libc.poll(poll.address, 1, wait));
-    return this.#check("poll", ready) > 0;
-  }
-
-  #check(call: string, result: number): number {
+  #check(call: string, result: number): void {
     if (result < 0) throw new SystemCallError(call, -result, this.#path);
-    return result;
   }
 
   [Symbol.dispose](): void {

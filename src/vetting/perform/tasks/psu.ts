@@ -1,6 +1,6 @@
 import { IpmiDevice } from "../../../../ffi/ipmi.ts";
 import { SystemCallError } from "../../../../ffi/system-call-error.ts";
-import { getDeviceId, IpmiRefused } from "../../../hardware/ipmi.ts";
+import { getDeviceId, type IpmiPort, IpmiRefused } from "../../../hardware/ipmi.ts";
 import {
   isRedundancy,
   type PowerSensors,
@@ -72,9 +72,7 @@ export async function askTool(
 export function askDriver(path: string): PsuReport {
   try {
     using device = new IpmiDevice(path);
-    const port = {
-      ask: (request: Parameters<IpmiDevice["ask"]>[0]) => device.ask(request, ANSWER_WAIT),
-    };
+    const port: IpmiPort = { ask: (command) => device.ask(command, ANSWER_WAIT) };
     return reportOf({ name: "hostler", version: null }, readPowerSensors(port, getDeviceId(port)));
   } catch (error) {
     if (!(error instanceof SystemCallError || error instanceof IpmiRefused)) throw error;
