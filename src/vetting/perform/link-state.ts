@@ -14,8 +14,8 @@ import {
   type LinkHealth,
 } from "../../network/rtnetlink.ts";
 import { ipv4Bytes } from "../../network/subnet.ts";
+import { nextTurn } from "../../store/files.ts";
 import type { Milliseconds } from "../../units/units.ts";
-import { othersTurn } from "./memory-under-test.ts";
 import { TaskRefused } from "./task.ts";
 
 /** The longest wait at a time: whoever wants this to end is heard then. */
@@ -96,7 +96,7 @@ export class LinkState implements Disposable {
       const left = end - monotonicNow();
       if (found !== undefined || left <= 0 || signal.aborted) return found;
       pollDescriptor(this.#notices.descriptor, "readable", Math.min(left, SLICE));
-      await othersTurn();
+      await nextTurn();
     }
   }
 

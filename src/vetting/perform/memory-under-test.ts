@@ -1,5 +1,6 @@
 import { type MappedMemory, mapMemory } from "../../../ffi/mapped-memory.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
+import { nextTurn } from "../../store/files.ts";
 import {
   type MemoryMiscompare,
   type MemoryPattern,
@@ -120,7 +121,7 @@ export class MemoryUnderTest implements Disposable {
         index += 1;
         if (index % 16 !== 0 || monotonicNow() - begin < SLICE) continue;
         spent += monotonicNow() - begin;
-        await othersTurn();
+        await nextTurn();
         if (signal.aborted) return spent / 1_000;
         begin = monotonicNow();
       }
@@ -254,13 +255,6 @@ function randomWords(seed: number): () => number {
     state >>>= 0;
     return state;
   };
-}
-
-/** What waits (an abort, the end of standard input) is handled before this resolves. */
-export function othersTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }
 
 const hexadecimal = (value: bigint) => `0x${value.toString(16).padStart(16, "0")}`;

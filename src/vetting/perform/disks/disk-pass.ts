@@ -1,5 +1,6 @@
 import type { Completion, Transfer } from "../../../../ffi/direct-queue.ts";
 import { Errno, errnoName } from "../../../../ffi/system-call-error.ts";
+import { nextTurn } from "../../../store/files.ts";
 import type { MonotonicTime } from "../../../units/units.ts";
 import type { Region } from "../../stages/regions.ts";
 import type { FailedRange, Pass } from "../../tasks/disk.ts";
@@ -98,7 +99,7 @@ export class DiskPass {
       }
       if (at >= until) this.#isGivenUp = true;
       if (at - turned < WAIT) continue;
-      await turn();
+      await nextTurn();
       turned = now();
       if (signal.aborted) this.#isGivenUp = true;
     }
@@ -248,10 +249,3 @@ function* chunksOf(
 
 const reasonOf = (result: number): string =>
   result < 0 ? errnoName(-result) : `only ${result} bytes came`;
-
-/** Lets Bun read what came meanwhile: the end of the input. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
-}

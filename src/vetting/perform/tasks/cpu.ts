@@ -1,6 +1,7 @@
 import { currentProcessor, tieThread } from "../../../../ffi/affinity.ts";
 import { threadNanoseconds } from "../../../../ffi/process.ts";
 import { monotonicNow } from "../../../event-loop/clock.ts";
+import { nextTurn } from "../../../store/files.ts";
 import {
   CPU_TASK,
   type CpuInput,
@@ -12,7 +13,6 @@ import {
 } from "../../tasks/cpu.ts";
 import { type CpuWork, cpuWork } from "../cpu-work.ts";
 import { onlineProcessors } from "../memory-nodes.ts";
-import { othersTurn } from "../memory-under-test.ts";
 import { defineTask, type TaskContext, TaskRefused } from "../task.ts";
 
 /** Between two words of progress, and two turns for others. Milliseconds. */
@@ -55,7 +55,7 @@ async function run(input: CpuInput, context: TaskContext): Promise<CpuReport> {
     const now = monotonicNow();
     if (now - turned < TURN_EVERY) continue;
     turned = now;
-    await othersTurn();
+    await nextTurn();
     stayHere(processor);
     if (now - told < TELL_EVERY) continue;
     told = now;

@@ -3,6 +3,7 @@ import { tieThread } from "../../../../ffi/affinity.ts";
 import { memoryFlips } from "../../../../ffi/fault-hooks.ts";
 import { MappedMemory } from "../../../../ffi/mapped-memory.ts";
 import { monotonicNow } from "../../../event-loop/clock.ts";
+import { nextTurn } from "../../../store/files.ts";
 import {
   MEMORY_TASK,
   type MemoryInput,
@@ -12,7 +13,7 @@ import {
 } from "../../tasks/memory.ts";
 import { flipBits } from "../memory-faults.ts";
 import { availableBytes, type MemoryNode, memoryNodes, physicalAddress } from "../memory-nodes.ts";
-import { MemoryUnderTest, othersTurn } from "../memory-under-test.ts";
+import { MemoryUnderTest } from "../memory-under-test.ts";
 import { defineTask, type TaskContext, TaskRefused } from "../task.ts";
 
 const MEBIBYTE = 1024 ** 2;
@@ -120,7 +121,7 @@ async function take(
       // The kernel gives a page when it is written to: what is not here yet is not counted as gone.
       region.words().fill(0);
     }
-    await othersTurn();
+    await nextTurn();
   }
   return taken;
 }

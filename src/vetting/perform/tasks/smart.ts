@@ -8,6 +8,7 @@ import { notAsked, scsiOrAtaDisk } from "../../../hardware/disk/ask-scsi.ts";
 import type { AskedDisk } from "../../../hardware/disk/asked-disk.ts";
 import { type DiskHealth, withUnseen } from "../../../hardware/disk/health.ts";
 import { HostTree } from "../../../hardware/host-tree.ts";
+import { nextTurn } from "../../../store/files.ts";
 import { hostlerVersion } from "../../../units/version.ts";
 import { diskTaskLimits } from "../../tasks/disk.ts";
 import {
@@ -113,9 +114,7 @@ export async function runSelfTest(
     const left = until - monotonicNow();
     if (left <= 0) return `it is at ${state.percent} %, and the time is over`;
     pollDescriptor(never, "readable", Math.min(left, LOOK_EVERY));
-    await new Promise((resolve) => {
-      setImmediate(resolve);
-    });
+    await nextTurn();
     if (context.signal.aborted) return "it was left to itself";
   }
 }

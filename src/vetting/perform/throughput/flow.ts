@@ -4,9 +4,9 @@ import { pollDescriptor } from "../../../../ffi/poll.ts";
 import { Errno, errnoName } from "../../../../ffi/system-call-error.ts";
 import { receiveBytes, sendBytes } from "../../../../ffi/tcp-socket.ts";
 import { monotonicNow } from "../../../event-loop/clock.ts";
+import { nextTurn } from "../../../store/files.ts";
 import type { Milliseconds } from "../../../units/units.ts";
 import { PATTERN_BYTES, patternWords } from "../../throughput/protocol.ts";
-import { othersTurn } from "../memory-under-test.ts";
 
 /** Bytes through a socket, as fast as they go, in a process that does nothing else. */
 
@@ -49,7 +49,7 @@ export class Flow implements Disposable {
       if (signal.aborted) return flowed("aborted");
       if (now - begin >= time) return flowed("time");
       if (now - turned >= SLICE) {
-        await othersTurn();
+        await nextTurn();
         turned = now;
       }
       const sent = sendBytes(socket, this.#pattern.at(position % PATTERN_BYTES), CHUNK);
@@ -79,7 +79,7 @@ export class Flow implements Disposable {
       if (signal.aborted) return flowed("aborted");
       if (now - last > most.silence || now - begin > most.all) return flowed("ETIMEDOUT");
       if (now - turned >= SLICE) {
-        await othersTurn();
+        await nextTurn();
         turned = now;
       }
       const came = receiveBytes(socket, this.#buffer.address, CHUNK);

@@ -15,6 +15,7 @@ import {
 import { monotonicNow } from "../../../event-loop/clock.ts";
 import { parseAddress } from "../../../network/dhcp/address.ts";
 import { ipv6Bytes } from "../../../network/dns/upstream.ts";
+import { nextTurn } from "../../../store/files.ts";
 import type { Milliseconds } from "../../../units/units.ts";
 import type { Throughput, ThroughputTest } from "../../tasks/link.ts";
 import {
@@ -25,7 +26,6 @@ import {
   throughputAnswerSchema,
   throughputLimits,
 } from "../../throughput/protocol.ts";
-import { othersTurn } from "../memory-under-test.ts";
 import { Flow } from "./flow.ts";
 
 const CONNECT_WITHIN: Milliseconds = 15_000;
@@ -205,6 +205,6 @@ async function ready(
     if (pollDescriptor(socket, interest, Math.min(left, SLICE))) return true;
     if (left <= 0) return false;
     if (signal.aborted) throw new TestFailed("it was to end");
-    await othersTurn();
+    await nextTurn();
   }
 }
