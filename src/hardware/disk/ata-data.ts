@@ -1,5 +1,5 @@
 import { type DiskHealth, type FailingAttribute, type SelfTest, untoldHealth } from "./health.ts";
-import { swappedAsciiOf } from "./octets.ts";
+import { swappedAsciiOf, viewOf } from "./octets.ts";
 
 /**
  * What an ATA disk tells, as sectors of 512 bytes: ATA/ATAPI Command Set 3 (IDENTIFY DEVICE 7.12,
@@ -263,8 +263,4 @@ export function ataHealth(answers: AtaAnswers): DiskHealth {
 export function greater(one: number | null, other: number | null): number | null {
   if (one === null || other === null) return one ?? other;
   return Math.max(one, other);
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

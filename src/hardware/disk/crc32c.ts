@@ -1,3 +1,5 @@
+import { viewOf } from "./octets.ts";
+
 /**
  * CRC-32C (Castagnoli; RFC 3720, appendix B.4): the polynomial that disks and file systems take,
  * reflected. Bun.hash.crc32 and zlib's are of another one. Pure.
@@ -45,7 +47,7 @@ export function crc32c(bytes: Uint8Array, before = 0): number {
 function advance(bytes: Uint8Array, start: number): number {
   const [t0, t1, t2, t3, t4, t5, t6, t7] = eightTables;
   const whole = bytes.length - (bytes.length % 8);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const view = viewOf(bytes);
   let sum = start;
   let index = 0;
   for (; index < whole; index += 8) {

@@ -1,5 +1,5 @@
 import { type DiskHealth, type SelfTest, untoldHealth } from "./health.ts";
-import { asciiOf, clampedCount } from "./octets.ts";
+import { asciiOf, clampedCount, viewOf } from "./octets.ts";
 
 /**
  * What an NVMe controller tells, as bytes: NVM Express Base Specification 1.4, figures 93 (error
@@ -163,8 +163,4 @@ function selfTestAt(view: DataView, offset: number): SelfTest | null {
   if (result === 0) return { ...base, result: "passed", detail: "completed without error" };
   if (failure !== undefined) return { ...base, result: "failed", detail: `${failure}${segment}` };
   return { ...base, result: "aborted", detail: selfTestAborts[result] ?? `result ${result}` };
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -2,6 +2,11 @@ import { inventoryLimits } from "../inventory.ts";
 
 /** Numbers and texts as disks write them. Pure. */
 
+/** Its numbers, where they stand. */
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** A count that a number can hold; the greatest of those where it is more. */
 export function clampedCount(value: bigint): number {
   return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);

@@ -1,3 +1,4 @@
+import { viewOf } from "./octets.ts";
 import type { ReadDisk } from "./signatures.ts";
 
 /** Names of a disk's partitions: UEFI 2.10, chapter 5. Pure. */
@@ -106,8 +107,4 @@ export function partitionsOfLoadOption(option: Uint8Array): string[] {
 
 function textOf(bytes: Uint8Array): string {
   return String.fromCharCode(...bytes);
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,5 +1,5 @@
 import { type DiskHealth, type SelfTest, untoldHealth } from "./health.ts";
-import { asciiOf, clampedCount } from "./octets.ts";
+import { asciiOf, clampedCount, viewOf } from "./octets.ts";
 
 /**
  * What a SCSI disk tells, as bytes, all of them big-endian: SPC-4 (INQUIRY, LOG SENSE), SBC-3
@@ -187,8 +187,4 @@ export function failingOf(sense: Sense | undefined): boolean | null {
   if (ata === undefined || ata === null) return null;
   if (ata.middle === 0x4f && ata.high === 0xc2) return false;
   return ata.middle === 0xf4 && ata.high === 0x2c ? true : null;
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

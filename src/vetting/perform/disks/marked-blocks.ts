@@ -1,4 +1,5 @@
 import { crc32c, crc32cOfPair, KnownTails } from "../../../hardware/disk/crc32c.ts";
+import { viewOf } from "../../../hardware/disk/octets.ts";
 import type { FailedRange } from "../../tasks/disk.ts";
 
 /**
@@ -170,8 +171,4 @@ const rotate = (value: number, bits: number): number => (value << bits) | (value
 /** Whole words alone; a memory for transfers begins at a multiple of 4096. */
 function wordsOf(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
