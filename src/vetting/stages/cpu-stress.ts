@@ -12,6 +12,7 @@ import {
 } from "../tasks/memory.ts";
 import {
   commonDeltas,
+  cover,
   emptyTold,
   finding,
   missingSensors,
@@ -148,9 +149,7 @@ function judgeProcessors(
       total: rounded(Math.max(report?.wall_s ?? 0, seconds)),
       least: own.busy_least,
     };
-    told.coverage.push(coverage);
-    const little = tooLittle(coverage, `the time of ${coverage.component}`);
-    if (little !== undefined) told.findings.push(little);
+    cover(told, coverage, `the time of ${coverage.component}`);
   }
   const total = told.coverage.reduce((sum, one) => sum + (one.total ?? 0), 0);
   const whole: Coverage = {
@@ -227,9 +226,7 @@ function judgeMemory(
     total: installed,
     least: own.memory_least,
   };
-  told.coverage.push(coverage);
-  const little = tooLittle(coverage, "the memory");
-  if (little !== undefined) told.findings.push(little);
+  cover(told, coverage, "the memory");
   told.measurements.push(...memorySpeeds(reports));
   told.engines.push({ task: MEMORY_TASK, engine: "hostler", version: null });
   if (verified > 0 && !told.findings.some(({ code }) => code === "memory-miscompare")) {
@@ -257,7 +254,6 @@ function* judgeWords(report: MemoryReport): Generator<Finding> {
   }
 }
 
-/** Bytes a second of all workers together, which ran side by side: filled, and verified. */
 /** Why none of a worker's memory counts as verified; undefined where it does. */
 function unverified({ bytes, verified_bytes, passes }: MemoryReport): string | undefined {
   if (verified_bytes > 0) return undefined;
@@ -265,6 +261,7 @@ function unverified({ bytes, verified_bytes, passes }: MemoryReport): string | u
   return `in its time, ${passes.length} of ${memoryPatterns.length} patterns went over all of it`;
 }
 
+/** Bytes a second of all workers together, which ran side by side: filled, and verified. */
 function* memorySpeeds(reports: readonly MemoryReport[]): Generator<Measurement> {
   for (const name of ["fill", "verify"] as const) {
     const speed = reports.reduce((sum, { passes }) => {

@@ -7,8 +7,7 @@ import {
 } from "../../hardware/disk/health.ts";
 import type { Disk, Inventory } from "../../hardware/inventory.ts";
 import type { Milliseconds } from "../../units/units.ts";
-import { type Engine, type Evidence, type Finding, resultLimits } from "../protocol-result.ts";
-import type { TaskEnding } from "../protocol-task.ts";
+import { type Engine, type Finding, resultLimits } from "../protocol-result.ts";
 import type { PlannedDisk, TaskEngine } from "../tasks/disk.ts";
 import {
   SMART_TASK,
@@ -108,19 +107,6 @@ export function isFinding(report: object): report is Finding {
 
 export function smartReportOf(done: Done): SmartReport | Finding {
   return reportOf(smartReportSchema, done, "Asking the disk how it is");
-}
-
-/** What a person needs to believe that nothing ends it. */
-export function evidenceOf({ plan, ending }: Done): Evidence[] {
-  const text = evidenceText(ending);
-  if (text === undefined) return [];
-  return [{ ...text, component: plan.component, text: text.text.slice(0, resultLimits.evidence) }];
-}
-
-function evidenceText(ending: TaskEnding): { name: string; text: string } | undefined {
-  if (ending.kind === "stuck") return { name: "stack", text: ending.stack };
-  if (ending.kind !== "died" || ending.lastWords === "") return undefined;
-  return { name: "last-output", text: ending.lastWords };
 }
 
 /** Each engine of each task once. */

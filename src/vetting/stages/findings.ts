@@ -107,6 +107,16 @@ export function unreported(
   }
 }
 
+/** What a person needs to believe that nothing ends it, or to see of what it died. */
+export function evidenceOf({
+  plan: { component },
+  ending,
+}: StageDone["tasks"][number]): Evidence[] {
+  if (ending.kind === "stuck") return [{ name: "stack", component, text: ending.stack }];
+  if (ending.kind !== "died" || ending.lastWords === "") return [];
+  return [{ name: "last-output", component, text: ending.lastWords }];
+}
+
 /** A task's report; or undefined, with a finding and evidence of why there is none. */
 export function reportOf<Schema extends v.GenericSchema>(
   schema: Schema,
@@ -117,11 +127,7 @@ export function reportOf<Schema extends v.GenericSchema>(
   const { component } = plan;
   if (ending.kind !== "report") {
     told.findings.push(unreported(what, component, ending));
-    if (ending.kind === "stuck") {
-      told.evidence.push({ name: "stack", component, text: ending.stack });
-    } else if (ending.kind === "died" && ending.lastWords !== "") {
-      told.evidence.push({ name: "last-output", component, text: ending.lastWords });
-    }
+    told.evidence.push(...evidenceOf({ plan, ending }));
     return undefined;
   }
   const parsed = v.safeParse(schema, ending.report);
@@ -151,6 +157,17 @@ export function tooLittle(coverage: Coverage, what: string): Finding | undefined
     expected,
     found,
   });
+}
+
+/** Tells what was looked at, and where it was too little, that as well. */
+export function cover(
+  told: Pick<Told, "coverage" | "findings">,
+  coverage: Coverage,
+  what: string,
+): void {
+  told.coverage.push(coverage);
+  const little = tooLittle(coverage, what);
+  if (little !== undefined) told.findings.push(little);
 }
 
 type Source = Delta["source"];

@@ -12,13 +12,13 @@ import {
 } from "../tasks/gpu.ts";
 import {
   commonDeltas,
+  cover,
   emptyTold,
   finding,
   missingSensors,
   notSeen,
   reportOf,
   stageReport,
-  tooLittle,
 } from "./findings.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
@@ -88,9 +88,7 @@ function judge({ settings, inventory }: StageContext, done: StageDone): StageRep
     total: cards.length,
     least: 1,
   };
-  if (cards.length > 0) told.coverage.push(coverage);
-  const little = tooLittle(coverage, "the graphics cards");
-  if (little !== undefined) told.findings.push(little);
+  if (cards.length > 0) cover(told, coverage, "the graphics cards");
   return end(`${looked} of ${cards.length} graphics cards were looked at`);
 }
 

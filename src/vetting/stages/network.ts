@@ -5,13 +5,13 @@ import type { StageSettings } from "../protocol-spec.ts";
 import { LINK_TASK, type LinkInput, type LinkReport, linkReportSchema } from "../tasks/link.ts";
 import {
   commonDeltas,
+  cover,
   emptyTold,
   finding,
   missingSensors,
   notSeen,
   reportOf,
   stageReport,
-  tooLittle,
 } from "./findings.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
@@ -79,9 +79,7 @@ function judge({ settings, inventory }: StageContext, done: StageDone): StageRep
     total: present,
     least: own.links_least,
   };
-  told.coverage.push(coverage);
-  const little = tooLittle(coverage, "the links");
-  if (little !== undefined) told.findings.push(little);
+  cover(told, coverage, "the links");
   told.findings.push(...missingCards(own, cards), ...missingSensors(done));
   const judgedHere = ["carrier", "network-errors"] as const;
   told.findings.push(...commonDeltas(done, judgedHere));

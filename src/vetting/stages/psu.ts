@@ -5,13 +5,13 @@ import type { StageSettings } from "../protocol-spec.ts";
 import { PSU_TASK, type PsuReport, psuReportSchema } from "../tasks/psu.ts";
 import {
   commonDeltas,
+  cover,
   emptyTold,
   finding,
   missingSensors,
   notSeen,
   reportOf,
   stageReport,
-  tooLittle,
 } from "./findings.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
@@ -68,9 +68,7 @@ function judge({ settings, inventory }: StageContext, done: StageDone): StageRep
   }
   told.findings.push(...judgeUnread(report));
   const coverage = coverageOf(report);
-  if (coverage.total !== 0) told.coverage.push(coverage);
-  const little = tooLittle(coverage, "the sensors of power supplies");
-  if (little !== undefined) told.findings.push(little);
+  if (coverage.total !== 0) cover(told, coverage, "the sensors of power supplies");
   const state = supplies.length === 0 ? "their state was not seen" : "their sensors were read";
   return end(`${present} power ${present === 1 ? "supply" : "supplies"}, ${state}`);
 }

@@ -5,16 +5,8 @@ import type { Coverage, Finding, Measurement, StageReport } from "../protocol-re
 import type { StageSettings } from "../protocol-spec.ts";
 import type { TaskEngine } from "../tasks/disk.ts";
 import { SMART_TASK } from "../tasks/smart.ts";
-import {
-  engineList,
-  evidenceOf,
-  isFinding,
-  nameDisks,
-  planSmart,
-  smartReportOf,
-  unseenOf,
-} from "./disks.ts";
-import { finding, notSeen, stageReport } from "./findings.ts";
+import { engineList, isFinding, nameDisks, planSmart, smartReportOf, unseenOf } from "./disks.ts";
+import { evidenceOf, finding, notSeen, stageReport } from "./findings.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
 /**

@@ -8,7 +8,6 @@ import { VERIFY_TASK, type VerifyInput, verifyReportSchema } from "../tasks/veri
 import {
   type Done,
   engineList,
-  evidenceOf,
   isFinding,
   type NamedDisk,
   nameDisks,
@@ -16,7 +15,7 @@ import {
   planSmart,
   reportOf,
 } from "./disks.ts";
-import { finding, notSeen, percent, stageReport, tooLittle } from "./findings.ts";
+import { evidenceOf, finding, notSeen, percent, stageReport, tooLittle } from "./findings.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 import { judgeChange } from "./storage-change.ts";
 
