@@ -6,6 +6,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { Signal } from "../../units/signals.ts";
 import { resultLimits } from "../protocol-result.ts";
 import { type TaskLine, type TaskOrder, taskLimits, taskOrderSchema } from "../protocol-task.ts";
+import { LineReader } from "./line-reader.ts";
 import { type Task, type TaskContext, TaskRefused } from "./task.ts";
 import type { TaskRegistry } from "./tasks/index.ts";
 
@@ -17,7 +18,6 @@ import type { TaskRegistry } from "./tasks/index.ts";
 
 const INPUT = 0;
 const OUTPUT = 1;
-const NEWLINE = 0x0a;
 
 class OrderRefused extends Error {
   override readonly name = "OrderRefused";
@@ -95,24 +95,22 @@ async function follow(
   received: PromiseWithResolvers<TaskOrder>,
   ending: AbortController,
 ): Promise<void> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
+  const reader = new LineReader(taskLimits.lineBytes);
   let isWhole = false;
   for (;;) {
     const { done, value } = await input.read().catch(() => ({ done: true, value: undefined }));
     if (done || value === undefined) break;
     if (isWhole) continue;
-    const end = value.indexOf(NEWLINE);
-    chunks.push(end < 0 ? value : value.subarray(0, end));
-    size += value.length;
-    isWhole = end >= 0;
-    if (size > taskLimits.lineBytes + 1) {
+    const lines = reader.push(value);
+    if (lines === undefined) {
       received.reject(new OrderRefused(`An order of more than ${taskLimits.lineBytes} bytes`));
       return;
     }
-    if (!isWhole) continue;
+    const [line] = lines;
+    if (line === undefined) continue;
+    isWhole = true;
     try {
-      received.resolve(readOrder(Buffer.concat(chunks).toString()));
+      received.resolve(readOrder(line));
     } catch (refusal) {
       received.reject(refusal);
     }
