@@ -10,6 +10,7 @@ import {
   decodePageList,
   decodeSense,
   decodeSerialPage,
+  newestSelfTest,
   type ScsiIdentity,
   scsiHealth,
 } from "./scsi-data.ts";
@@ -18,6 +19,9 @@ import {
 const SHORT_ANSWER = 252;
 const LONG_ANSWER = 4_096;
 const ATA_INFORMATION = 0x89;
+/** Pages of its log. */
+const SELF_TESTS = 0x10;
+const EXCEPTIONS = 0x2f;
 
 /**
  * Whatever answers to SCSI's commands: an ATA disk where it says that it is one, which bridges do
@@ -36,6 +40,11 @@ export function scsiOrAtaDisk(ask: ScsiAsk): AskedDisk | string {
 
 function productPage(ask: ScsiAsk, page: number): Uint8Array {
   const answer = ask({ block: [0x12, 1, page, 0, SHORT_ANSWER, 0], answer: SHORT_ANSWER });
+  return bytesOf(answer);
+}
+
+/** None where the disk refuses. */
+function bytesOf(answer: ScsiAnswer): Uint8Array {
   return answer.kind === "answer" && answer.status === 0 ? answer.bytes : new Uint8Array(0);
 }
 
@@ -49,8 +58,9 @@ export class ScsiDisk implements AskedDisk {
   }
 
   health(): DiskHealth {
-    const log = (page: number, part = 0) => decodeLogPage(this.#page(page, part), page);
-    const exceptions = log(0x2f);
+    const log = (page: number, part = 0) => this.#log(page, part);
+    const asked = this.#logSense(EXCEPTIONS, 0);
+    const exceptions = decodeLogPage(bytesOf(asked), EXCEPTIONS);
     const health = scsiHealth({
       identity: this.#identity,
       serial: decodeSerialPage(productPage(this.#ask, 0x80)),
@@ -58,14 +68,14 @@ export class ScsiDisk implements AskedDisk {
       read: log(0x03),
       verify: log(0x05),
       temperature: log(0x0d),
-      selfTests: log(0x10),
+      selfTests: log(SELF_TESTS),
       solidState: log(0x11),
       pendingDefects: log(0x15, 1),
       exceptions,
       grownDefects: this.#grownDefects(),
     });
     const reason = "the disk has no such page";
-    return withUnseen(health, exceptions === undefined ? this.#whyNoPage() : reason);
+    return withUnseen(health, exceptions === undefined ? refusalOf(asked) : reason);
   }
 
   /** SEND DIAGNOSTIC, in the background: 1 short, 2 extended. */
@@ -76,7 +86,7 @@ export class ScsiDisk implements AskedDisk {
   }
 
   state(): SelfTestState {
-    const { self_test: test } = this.health();
+    const test = newestSelfTest(this.#log(SELF_TESTS, 0));
     if (test?.result === "running") return { kind: "running", percent: 0 };
     return test === null ? { kind: "unknown", reason: "it has no log of them" } : { kind: "ended" };
   }
@@ -87,13 +97,8 @@ export class ScsiDisk implements AskedDisk {
     return this.#ask({ block, answer: LONG_ANSWER });
   }
 
-  #page(page: number, part: number): Uint8Array {
-    const answer = this.#logSense(page, part);
-    return answer.kind === "answer" && answer.status === 0 ? answer.bytes : new Uint8Array(0);
-  }
-
-  #whyNoPage(): string {
-    return refusalOf(this.#logSense(0x2f, 0));
+  #log(page: number, part: number) {
+    return decodeLogPage(bytesOf(this.#logSense(page, part)), page);
   }
 
   /** READ DEFECT DATA (12): the header of the grown list, in its long format. */

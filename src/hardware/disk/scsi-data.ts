@@ -104,7 +104,7 @@ export function scsiHealth(answers: ScsiAnswers): DiskHealth {
     pending_sectors: countOf(answers.pendingDefects?.get(0)),
     reallocated_sectors: answers.grownDefects,
     temperature_c: temperature === 0xff ? null : temperature,
-    self_test: selfTestOf(answers.selfTests?.get(1)),
+    self_test: newestSelfTest(answers.selfTests),
   };
 }
 
@@ -126,6 +126,9 @@ const selfTestFailures: Readonly<Record<number, string>> = {
   6: "failed, in its second segment",
   7: "failed, in another segment",
 };
+
+/** The newest of the page 10h; null: it has none. */
+export const newestSelfTest = (page: Parameters): SelfTest | null => selfTestOf(page?.get(1));
 
 /** A parameter of the page 10h, which has 16 bytes. */
 function selfTestOf(bytes: Uint8Array | undefined): SelfTest | null {

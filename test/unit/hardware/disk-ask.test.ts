@@ -184,6 +184,21 @@ describe("SCSI", () => {
     expect(disk.state()).toMatchObject({ kind: "unknown" });
   });
 
+  test("a self-test is followed by its own page, and each page is asked for once", () => {
+    const running = [0x2f, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const { disk, sent } = scsi({
+      inquiry: inquiryBytes("SEAGATE", "ST4000"),
+      "log 10/00": logPage(0x10, { 1: running }),
+    });
+    if (typeof disk === "string") throw new Error(disk);
+    sent.length = 0;
+    expect(disk.state()).toEqual({ kind: "running", percent: 0 });
+    expect(sent).toEqual(["log 10/00"]);
+    sent.length = 0;
+    disk.health();
+    expect(sent.toSorted()).toEqual([...new Set(sent)].toSorted());
+  });
+
   test.each<[string, ScsiAnswer | Uint8Array, string]>([
     ["no SCSI", { kind: "refused", errno: Errno.ENOTTY }, "the kernel refuses: ENOTTY"],
     ["gone", { kind: "transport", host: 1, driver: 0 }, "nothing came back: host 0x1, driver 0"],
