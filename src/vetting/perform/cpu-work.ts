@@ -1,4 +1,5 @@
 import { wrongAnswer } from "../../../ffi/fault-hooks.ts";
+import { randomWords } from "../random-words.ts";
 import type { CpuKind } from "../tasks/cpu.ts";
 import { type LoadModule, loadModule, rounds, type Work } from "./load-module.ts";
 
@@ -82,13 +83,8 @@ function computed(kind: "integer" | "float" | "vector", work: Work): CpuWork {
 /** Bytes that look like chance, and are the same everywhere. */
 export function hashedBytes(): Uint8Array {
   const words = new Uint32Array(HASHED_BYTES / 4);
-  let state = 0x2545_f491;
-  for (let index = 0; index < words.length; index += 1) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    words[index] = state;
-  }
+  const random = randomWords(0x2545_f491);
+  for (let index = 0; index < words.length; index += 1) words[index] = random();
   return new Uint8Array(words.buffer);
 }
 

@@ -1,6 +1,7 @@
 import { type MappedMemory, mapMemory } from "../../../ffi/mapped-memory.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import { nextTurn } from "../../store/files.ts";
+import { randomWords } from "../random-words.ts";
 import {
   type MemoryMiscompare,
   type MemoryPattern,
@@ -243,18 +244,6 @@ const CHECKS = 0x5555_5555;
 /** A word with one bit set, as its low and its high half. */
 function oneBit(bit: number): readonly [number, number] {
   return bit < 32 ? [1 << bit, 0] : [0, 1 << (bit - 32)];
-}
-
-/** Marsaglia's xorshift32: the same words for the same seed, on every host. */
-function randomWords(seed: number): () => number {
-  let state = seed >>> 0 || 1;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    state >>>= 0;
-    return state;
-  };
 }
 
 const hexadecimal = (value: bigint) => `0x${value.toString(16).padStart(16, "0")}`;

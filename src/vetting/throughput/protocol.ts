@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { randomWords } from "../random-words.ts";
 
 /**
  * The throughput test, on a port of its own, over plain TCP: what travels is no secret, and TLS
@@ -62,12 +63,7 @@ export const PATTERN_BYTES = 1024 ** 2;
 /** The pattern as words of 32 bits, little-endian: Marsaglia's xorshift32, of one seed for all. */
 export function patternWords(): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(PATTERN_BYTES / 4);
-  let state = 0x9e37_79b9;
-  for (let index = 0; index < words.length; index += 1) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    words[index] = state;
-  }
+  const random = randomWords(0x9e37_79b9);
+  for (let index = 0; index < words.length; index += 1) words[index] = random();
   return words;
 }
