@@ -1,4 +1,4 @@
-import { type DiskHealth, diskProperties } from "../../hardware/disk/health.ts";
+import type { DiskHealth } from "../../hardware/disk/health.ts";
 import { nameWarnings } from "../../hardware/disk/nvme-logs.ts";
 import { milliseconds } from "../../units/units.ts";
 import type { Coverage, Finding, Measurement, StageReport } from "../protocol-result.ts";
@@ -7,6 +7,7 @@ import type { TaskEngine } from "../tasks/disk.ts";
 import { SMART_TASK } from "../tasks/smart.ts";
 import { engineList, isFinding, nameDisks, planSmart, smartReportOf, unseenOf } from "./disks.ts";
 import { evidenceOf, finding, notSeen, stageReport } from "./findings.ts";
+import { smartProperties } from "./properties.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
 /**
@@ -16,9 +17,6 @@ import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage
 export const smart: StageDefinition = { stage: "SMART", plan, judge };
 
 type Settings = StageSettings["SMART"];
-
-/** "disk.change" takes two looks: the stage Storage has them. */
-const properties = diskProperties.filter((property) => property !== "disk.change");
 
 function plan({ settings, inventory }: StageContext): readonly TaskPlan[] {
   const own = settings.SMART;
@@ -74,7 +72,7 @@ function judge({ settings }: StageContext, done: StageDone): StageReport {
 
 function nothing({ enabled, required }: Settings): Finding {
   const reason = enabled ? "the host has no disks" : "the spec leaves this stage out";
-  const needed = properties.find((property) => required.includes(property));
+  const needed = smartProperties.find((property) => required.includes(property));
   if (needed !== undefined) return notSeen(needed, "host", reason, required);
   return finding("SKIP", enabled ? "no-disks" : "disabled", "host", `Nothing was asked: ${reason}`);
 }
@@ -86,7 +84,7 @@ export function judgeDisk(health: DiskHealth, component: string, own: Settings):
     ...judgeCounts(health, component, own),
     ...judgeLife(health, component, own),
     ...judgeSelfTest(health, component, own),
-    ...unseenOf(health, component, own.required, properties),
+    ...unseenOf(health, component, own.required, smartProperties),
   ];
   const isWell = health.healthy === true && found.every(({ outcome }) => outcome === "SKIP");
   if (!isWell) return found;
