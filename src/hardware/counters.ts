@@ -1,7 +1,7 @@
 import type { Answer, HostTree } from "./host-tree.ts";
 import { NETWORK_FOLDER, physicalCards } from "./network-cards.ts";
 import { PCI_FOLDER } from "./pci-devices.ts";
-import { onlineThreads } from "./processors.ts";
+import { CPU_FOLDER, readThreads, type Threads } from "./processors.ts";
 import { type CounterSource, sampleLimits } from "./samples.ts";
 
 /** A counter, or why it tells nothing: whoever reads again and again says what went missing. */
@@ -12,11 +12,11 @@ export interface CounterReading {
 }
 
 /** All that count up where hardware errs: of the kernel's files. */
-export function readCounters(tree: HostTree): CounterReading[] {
+export function readCounters(tree: HostTree, threads = readThreads(tree)): CounterReading[] {
   return [
     ...readMachineChecks(tree),
     ...readMemoryErrors(tree),
-    ...readThrottling(tree),
+    ...readThrottling(tree, threads),
     ...readCardCounters(tree),
     ...readPcieErrors(tree),
   ].slice(0, sampleLimits.counters);
@@ -72,14 +72,14 @@ function readMemoryErrors(tree: HostTree): CounterReading[] {
   });
 }
 
-function readThrottling(tree: HostTree): CounterReading[] {
+function readThrottling(tree: HostTree, threads: Threads): CounterReading[] {
   const packages = new Set<number>();
-  return onlineThreads(tree).flatMap((thread): CounterReading[] => {
-    const at = `sys/devices/system/cpu/cpu${thread}`;
+  return threads.online.flatMap((thread): CounterReading[] => {
+    const at = `${CPU_FOLDER}/cpu${thread}`;
     const own = tree.number(`${at}/thermal_throttle/core_throttle_count`);
     if (own.reason === "ENOENT") return [];
     const counters = [reading("throttle", `cpu${thread}`, own)];
-    const number = Math.max(0, tree.number(`${at}/topology/physical_package_id`).value ?? 0);
+    const number = threads.packageOf(thread);
     if (!packages.has(number)) {
       packages.add(number);
       const count = tree.number(`${at}/thermal_throttle/package_throttle_count`);

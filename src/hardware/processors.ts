@@ -60,10 +60,10 @@ export function readProcessors(
 function readPackages(tree: HostTree): Package[] {
   const information = parseCpuInformation(tree.text("proc/cpuinfo").value ?? "");
   const packages = new Map<number, { cores: Set<string>; threads: number[] }>();
-  for (const thread of onlineThreads(tree)) {
+  const threads = readThreads(tree);
+  for (const thread of threads.online) {
     const at = `${CPU_FOLDER}/cpu${thread}/topology`;
-    // -1 where the firmware of an arm64 does not tell.
-    const number = Math.max(0, tree.number(`${at}/physical_package_id`).value ?? 0);
+    const number = threads.packageOf(thread);
     const own = packages.get(number) ?? { cores: new Set(), threads: [] };
     const die = tree.number(`${at}/die_id`).value ?? 0;
     const core = tree.number(`${at}/core_id`).value ?? thread;
@@ -89,6 +89,26 @@ function readPackages(tree: HostTree): Package[] {
         mostMhz: mostKhz === null ? null : Math.round(mostKhz / 1_000),
       };
     });
+}
+
+/** Logical processors that work, and the package of each, which is read once, when it is asked. */
+export interface Threads {
+  readonly online: readonly number[];
+  packageOf(thread: number): number;
+}
+
+export function readThreads(tree: HostTree): Threads {
+  const packages = new Map<number, number>();
+  const packageOf = (thread: number): number => {
+    const known = packages.get(thread);
+    if (known !== undefined) return known;
+    const id = tree.number(`${CPU_FOLDER}/cpu${thread}/topology/physical_package_id`).value ?? 0;
+    // -1 where the firmware of an arm64 does not tell.
+    const number = Math.max(0, id);
+    packages.set(thread, number);
+    return number;
+  };
+  return { online: onlineThreads(tree), packageOf };
 }
 
 /** Logical processors that work: /sys/devices/system/cpu/online, else those of /proc/cpuinfo. */

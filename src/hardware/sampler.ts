@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { readCounters } from "./counters.ts";
 import { type Answer, type HostTree, reasonOf, tidyText } from "./host-tree.ts";
 import { faultOf } from "./kernel-log.ts";
+import { readThreads } from "./processors.ts";
 import {
   type Counter,
   type KernelLine,
@@ -38,9 +39,10 @@ export class Sampler {
     this.#findAgain();
     const missing = new Map<string, string>();
     const sensors = this.#sources.flatMap((source) => this.#readSensor(source, at, missing));
-    sensors.push(...readClocks(this.#tree), ...this.#readPower(at));
+    const threads = readThreads(this.#tree);
+    sensors.push(...readClocks(this.#tree, threads), ...this.#readPower(at));
     const counters: Counter[] = [...this.#faults.values()];
-    for (const { source, component, answer } of readCounters(this.#tree)) {
+    for (const { source, component, answer } of readCounters(this.#tree, threads)) {
       if (answer.value !== null) counters.push({ source, component, value: answer.value });
       else missing.set(`${source} ${component}`, answer.reason);
     }

@@ -1,7 +1,7 @@
 import type { Answer, HostTree } from "./host-tree.ts";
 import { pciOf } from "./pci-address.ts";
 import { uniquely } from "./power-supplies.ts";
-import { onlineThreads } from "./processors.ts";
+import { CPU_FOLDER, type Threads } from "./processors.ts";
 import { type Sensor, sampleLimits } from "./samples.ts";
 
 /**
@@ -171,13 +171,12 @@ export function sensorValue(source: SensorSource, text: Answer<string>): Answer<
 const MOST_CLOCKS = 128;
 
 /** Of each package, from cpufreq: a processor that throttles shows here before it counts. */
-export function readClocks(tree: HostTree): Sensor[] {
+export function readClocks(tree: HostTree, threads: Threads): Sensor[] {
   const packages = new Map<number, number[]>();
-  for (const thread of onlineThreads(tree)) {
-    const at = `sys/devices/system/cpu/cpu${thread}`;
-    const clock = tree.number(`${at}/cpufreq/scaling_cur_freq`).value;
+  for (const thread of threads.online) {
+    const clock = tree.number(`${CPU_FOLDER}/cpu${thread}/cpufreq/scaling_cur_freq`).value;
     if (clock === null || clock <= 0) continue;
-    const number = Math.max(0, tree.number(`${at}/topology/physical_package_id`).value ?? 0);
+    const number = threads.packageOf(thread);
     const clocks = packages.get(number) ?? [];
     clocks.push(clock / 1_000);
     packages.set(number, clocks);
