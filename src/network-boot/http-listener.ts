@@ -1,8 +1,7 @@
-import type { Socket, SocketHandler, TCPSocketListener, TCPSocketListenOptions } from "bun";
-import { listenTcp } from "../../ffi/tcp-socket.ts";
+import type { Socket, TCPSocketListener } from "bun";
 import { monotonicNow } from "../event-loop/clock.ts";
 import type { EventLoop } from "../event-loop/event-loop.ts";
-import { addressBytes } from "../network/dhcp/address.ts";
+import { listenOnInterface } from "../network/interface-listener.ts";
 import type { MonotonicTime } from "../units/units.ts";
 import type { BootFile } from "./boot-files.ts";
 import { SCRIPT_PATH } from "./lifecycle-choice.ts";
@@ -95,7 +94,9 @@ export class HttpListener implements Disposable {
 
   private constructor(options: HttpListenerOptions) {
     this.#options = options;
-    this.#listener = listen(options, {
+    const { interface: name, serverAddress: address, port } = options;
+    const place = { interface: name, address, port, backlog: MOST_CONNECTIONS };
+    this.#listener = listenOnInterface(place, {
       open: (socket) => this.#open(socket),
       data: (socket, bytes) => this.#hear(socket, bytes),
       drain: (socket) => this.#goOn(this.#connections.get(socket)),
@@ -373,17 +374,4 @@ function readNext(sending: Sending): boolean {
 
 function connectionField({ keepsAlive }: HttpRequest): Readonly<Record<string, string>> {
   return { Connection: keepsAlive ? "keep-alive" : "close" };
-}
-
-function listen(
-  { serverAddress, port, interface: device }: HttpListenerOptions,
-  socket: SocketHandler<undefined>,
-): TCPSocketListener<undefined> {
-  const place = { address: addressBytes(serverAddress), port };
-  using listening = listenTcp(place, { device, backlog: MOST_CONNECTIONS });
-  // Bun takes a socket that listens already, and closes it; its types say so of connect() alone.
-  const options = { fd: listening.number, socket } as unknown as TCPSocketListenOptions<undefined>;
-  const listener = Bun.listen<undefined>(options);
-  listening.release();
-  return listener;
 }

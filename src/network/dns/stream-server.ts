@@ -1,7 +1,6 @@
-import type { Socket, SocketHandler, TCPSocketListener, TCPSocketListenOptions } from "bun";
-import { listenTcp } from "../../../ffi/tcp-socket.ts";
+import type { Socket, SocketHandler, TCPSocketListener } from "bun";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { addressBytes } from "../dhcp/address.ts";
+import { listenOnInterface } from "../interface-listener.ts";
 import {
   IDLE_TIME,
   LONGEST_QUERY,
@@ -140,15 +139,9 @@ export class StreamServer implements Disposable {
 }
 
 function listen(
-  { address: hostname, port, interface: device }: StreamServerOptions,
+  { address, port, interface: name }: StreamServerOptions,
   socket: SocketHandler<undefined>,
 ): TCPSocketListener<undefined> {
-  if (device === undefined) return Bun.listen<undefined>({ hostname, port, socket });
-  const place = { address: addressBytes(hostname), port };
-  using listening = listenTcp(place, { device, backlog: MOST_CONNECTIONS });
-  // Bun takes a socket that listens already, and closes it; its types say so of connect() alone.
-  const options = { fd: listening.number, socket } as unknown as TCPSocketListenOptions<undefined>;
-  const listener = Bun.listen<undefined>(options);
-  listening.release();
-  return listener;
+  if (name === undefined) return Bun.listen<undefined>({ hostname: address, port, socket });
+  return listenOnInterface({ interface: name, address, port, backlog: MOST_CONNECTIONS }, socket);
 }
