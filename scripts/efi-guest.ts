@@ -4,6 +4,7 @@
  *
  *   bun scripts/efi-guest.ts FILE
  */
+import { ByteImage } from "./byte-image.ts";
 import { readWords, runScript, ScriptError } from "./terminal.ts";
 
 const usage = "Usage: bun scripts/efi-guest.ts FILE";
@@ -49,33 +50,10 @@ function littleEndian(value: number, length: number): number[] {
   return Array.from({ length }, (_byte, index) => (value >> (index * 8)) & 0xff);
 }
 
-/** Bytes that are filled in at their places. */
-class Image {
-  readonly bytes: Uint8Array;
-  readonly #view: DataView;
-
-  constructor(size: number) {
-    this.bytes = new Uint8Array(size);
-    this.#view = new DataView(this.bytes.buffer);
-  }
-
-  text(at: number, value: string): void {
-    this.bytes.set(new TextEncoder().encode(value), at);
-  }
-
-  short(at: number, value: number): void {
-    this.#view.setUint16(at, value, true);
-  }
-
-  long(at: number, value: number): void {
-    this.#view.setUint32(at, value, true);
-  }
-}
-
 /** A PE32+ file of one section: Microsoft's "PE Format". */
 function makeExecutable(code: Uint8Array): Uint8Array {
   const page = 4096;
-  const image = new Image(2 * SECTOR);
+  const image = new ByteImage(2 * SECTOR);
   const header = 64;
   image.text(0, "MZ");
   image.long(60, header);
@@ -116,7 +94,7 @@ const clusters = { efi: 2, boot: 3, program: 4 } as const;
 
 /** @returns a disk of 1.44 MB */
 export function makeEfiDisk(options: { readonly pause?: number } = {}): Uint8Array {
-  const disk = new Image(layout.sectors * SECTOR);
+  const disk = new ByteImage(layout.sectors * SECTOR);
   disk.bytes.set([0xeb, 0x3c, 0x90], 0);
   disk.text(3, "HOSTLER ");
   disk.short(11, SECTOR);
@@ -155,7 +133,7 @@ export function makeEfiDisk(options: { readonly pause?: number } = {}): Uint8Arr
 
 /** An entry of a folder; of a folder where it has no size. */
 function enter(
-  disk: Image,
+  disk: ByteImage,
   at: number,
   entry: { readonly name: string; readonly cluster: number; readonly size?: number },
 ): void {

@@ -1,5 +1,5 @@
 /** A disk that UEFI starts from: GPT with one EFI system partition. UEFI specification, 5.3. */
-import { ByteImage, roundUp } from "./bytes.ts";
+import { ByteImage, roundUp } from "../byte-image.ts";
 import { makeFat32 } from "./fat.ts";
 import { makeUnifiedKernel } from "./unified-kernel.ts";
 

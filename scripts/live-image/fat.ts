@@ -1,5 +1,5 @@
 /** FAT32 with one file in folders: Microsoft's "FAT32 File System Specification". */
-import { ByteImage } from "./bytes.ts";
+import { ByteImage } from "../byte-image.ts";
 
 const SECTOR = 512;
 const reservedSectors = 32;

@@ -3,7 +3,7 @@
  * those of systemd's stub, which finds them by their names. systemd-stub(7), Microsoft's "PE
  * Format".
  */
-import { ByteImage, roundUp } from "./bytes.ts";
+import { ByteImage, roundUp } from "../byte-image.ts";
 
 /** Of the COFF header and the optional header, from where each of them begins. */
 const coff = { sections: 2, symbols: 8, symbolCount: 12, optionalBytes: 16, bytes: 20 } as const;
