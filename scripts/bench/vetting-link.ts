@@ -13,7 +13,7 @@ import { build } from "../build.ts";
 import { runCommand } from "../command.ts";
 import { ensureDependencies, ensureSystemPackages, repositoryRoot } from "../setup.ts";
 import { runScript, withStep } from "../terminal.ts";
-import { chanceFrom, quantile, shuffle } from "./statistics.ts";
+import { formatSpread, takeRounds } from "./rounds.ts";
 import { runVettingTask } from "./vetting-task.ts";
 
 export interface LinkRow {
@@ -80,20 +80,17 @@ export async function benchVettingLink(options: {
     own: { path: hostler, words: [hostler] },
   });
   const seconds = options.quick ? 1 : 5;
-  const rows = [
-    { name: "hostler", run: () => ours(hostler, server.port, seconds), taken: [] as Rate[] },
-    { name: "iperf3", run: () => perf(seconds), taken: [] as Rate[] },
-  ];
-  const chance = chanceFrom(options.seed);
-  await withStep("bytes through loopback", async () => {
-    for (let round = 0; round < (options.quick ? 3 : 7); round += 1) {
-      for (const row of shuffle(rows, chance)) row.taken.push(await row.run());
-    }
-  });
-  return rows.map(({ name, taken }) => ({
+  const rows = {
+    hostler: () => ours(hostler, server.port, seconds),
+    iperf3: () => perf(seconds),
+  };
+  const taken = await withStep("bytes through loopback", () =>
+    takeRounds(rows, { rounds: options.quick ? 3 : 7, seed: options.seed }),
+  );
+  return taken.map(({ name, samples }) => ({
     name,
-    up: taken.map(({ up }) => up),
-    down: taken.map(({ down }) => down),
+    up: samples.map(({ up }) => up),
+    down: samples.map(({ down }) => down),
   }));
 }
 
@@ -101,11 +98,7 @@ async function main(): Promise<number> {
   const quick = process.argv.includes("--quick");
   console.log("| | Gb/s up | Gb/s down |\n|---|---|---|");
   for (const { name, up, down } of await benchVettingLink({ quick, seed: 7 })) {
-    const cell = (samples: readonly number[]) => {
-      const [low, median, high] = [0.1, 0.5, 0.9].map((part) => quantile(samples, part).toFixed(1));
-      return `${median} (${low} to ${high})`;
-    };
-    console.log(`| ${name} | ${cell(up)} | ${cell(down)} |`);
+    console.log(`| ${name} | ${formatSpread(up, 1)} | ${formatSpread(down, 1)} |`);
   }
   return 0;
 }

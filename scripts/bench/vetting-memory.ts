@@ -15,7 +15,8 @@ import { build } from "../build.ts";
 import { runCommand } from "../command.ts";
 import { ensureDependencies, ensureSystemPackages, repositoryRoot } from "../setup.ts";
 import { runScript, withStep } from "../terminal.ts";
-import { chanceFrom, quantile, shuffle } from "./statistics.ts";
+import { formatSpread, takeRounds } from "./rounds.ts";
+import { quantile } from "./statistics.ts";
 import { runVettingTask } from "./vetting-task.ts";
 
 export interface MemoryRow {
@@ -32,13 +33,17 @@ interface Place {
 
 const MEBIBYTE = 1024 ** 2;
 
-const rows: Readonly<Record<string, (place: Place) => Promise<number>>> = {
-  "a loop in C": async ({ floor, bytes }) => {
+const rowsAt = ({
+  hostler,
+  floor,
+  bytes,
+}: Place): Readonly<Record<string, () => Promise<number>>> => ({
+  "a loop in C": async () => {
     const lines = (await runCommand([floor, String(bytes), "8"])).trim().split("\n");
     const passes = lines.map((line) => line.split(" ").map(Number));
     return speed(passes.map(([size = 0, seconds = 0]) => ({ size, seconds })));
   },
-  hostler: async ({ hostler, bytes }) => {
+  hostler: async () => {
     const input = {
       ...{ node: 0, worker: 0, workers: 1, part: bytes / totalmem() },
       ...{ reserve_bytes: 0, seed: 7, most_s: 600 },
@@ -50,13 +55,13 @@ const rows: Readonly<Record<string, (place: Place) => Promise<number>>> = {
       passes.map((pass) => ({ size: pass.bytes, seconds: pass.fill_s + pass.verify_s })),
     );
   },
-  memtester: async ({ bytes }) => {
+  memtester: async () => {
     const solidBits = 64;
     const all = await secondsOf(memtester(bytes, 0x100));
     const without = await secondsOf(memtester(bytes, 0x8000_0000));
     return speed([{ size: solidBits * bytes, seconds: all - without }]);
   },
-  stressapptest: async ({ bytes }) => {
+  stressapptest: async () => {
     const size = String(Math.floor(bytes / MEBIBYTE));
     const words = ["stressapptest", "-s", "4", "-M", size, "-m", "1", "-i", "0", "-v", "8"];
     const output = await runCommand(words);
@@ -64,7 +69,7 @@ const rows: Readonly<Record<string, (place: Place) => Promise<number>>> = {
     if (copied === undefined) throw new Error(`stressapptest says no speed:\n${output}`);
     return (Number(copied) * MEBIBYTE) / 2 / 1e9;
   },
-};
+});
 
 const memtester = (bytes: number, tests: number): readonly string[] => [
   ...["env", `MEMTESTER_TEST_MASK=${tests}`],
@@ -98,16 +103,10 @@ export async function benchVettingMemory(options: {
     const dist = join(repositoryRoot, "dist");
     const { path: hostler } = await build({ folder: dist, name: "hostler", faults: false });
     const bytes = (options.quick ? 256 : 1_024) * MEBIBYTE;
-    const samples = new Map<string, number[]>(Object.keys(rows).map((name) => [name, []]));
-    const chance = chanceFrom(options.seed);
-    await withStep("memory, filled and verified", async () => {
-      for (let round = 0; round < (options.quick ? 3 : 7); round += 1) {
-        for (const [name, run] of shuffle(Object.entries(rows), chance)) {
-          samples.get(name)?.push(await run({ hostler, floor, bytes }));
-        }
-      }
-    });
-    return [...samples].map(([name, taken]) => ({ name, samples: taken }));
+    const rows = rowsAt({ hostler, floor, bytes });
+    return await withStep("memory, filled and verified", () =>
+      takeRounds(rows, { rounds: options.quick ? 3 : 7, seed: options.seed }),
+    );
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -119,9 +118,8 @@ async function main(): Promise<number> {
   const floor = quantile(measured[0]?.samples ?? [], 0.5);
   console.log("| | GB/s verified | of the floor |\n|---|---|---|");
   for (const { name, samples } of measured) {
-    const [low, median, high] = [0.1, 0.5, 0.9].map((part) => quantile(samples, part).toFixed(2));
     const part = (quantile(samples, 0.5) / floor).toFixed(2);
-    console.log(`| ${name} | ${median} (${low} to ${high}) | ${part} |`);
+    console.log(`| ${name} | ${formatSpread(samples, 2)} | ${part} |`);
   }
   return 0;
 }

@@ -14,7 +14,8 @@ import { DiskHost, type LoopDisk } from "../../test/support/vetting/loop-disks.t
 import { runCommand } from "../command.ts";
 import { ensureDependencies, ensureSystemPackages } from "../setup.ts";
 import { runScript, withStep } from "../terminal.ts";
-import { chanceFrom, quantile, shuffle } from "./statistics.ts";
+import { formatSpread, takeRounds } from "./rounds.ts";
+import { quantile } from "./statistics.ts";
 
 export interface StorageRow {
   readonly name: string;
@@ -32,29 +33,29 @@ const BLOCK = MEBIBYTE;
 const DEPTH = 4;
 const context: TaskContext = { signal: new AbortController().signal, tell: () => {} };
 
-const rows: Readonly<Record<string, (place: Place) => Promise<number>>> = {
-  "scan, hostler": async ({ host, disk }) => {
+const rowsAt = ({ host, disk }: Place): Readonly<Record<string, () => Promise<number>>> => ({
+  "scan, hostler": async () => {
     const { read } = await scanDisk({ ...inputOf(disk), extent: 1 }, context, host.tree);
     if (read.done_bytes !== disk.size) throw new Error("hostler did not read all of it");
     return speed(disk.size, read.duration_ms);
   },
-  "scan, fio": async ({ disk }) => {
+  "scan, fio": async () => {
     const { read } = await fio(disk, ["--rw=read"]);
     return speed(disk.size, read.runtime);
   },
-  "verify, hostler": async ({ host, disk }) => {
+  "verify, hostler": async () => {
     const report = await verifyDisk({ ...inputOf(disk), allowed: "wipe" }, context, host.tree);
     if (report.kind !== "verified" || report.read.done_bytes !== disk.size) {
       throw new Error(`hostler did not verify it: ${JSON.stringify(report)}`);
     }
     return speed(2 * disk.size, report.written.duration_ms + report.read.duration_ms);
   },
-  "verify, fio": async ({ disk }) => {
+  "verify, fio": async () => {
     const words = ["--rw=write", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"];
     const { read, write } = await fio(disk, words);
     return speed(2 * disk.size, write.runtime + read.runtime);
   },
-};
+});
 
 const inputOf = (disk: LoopDisk) => ({
   disk: { name: "sda", serial: disk.serial, size_bytes: disk.size },
@@ -98,16 +99,9 @@ export async function benchVettingStorage(options: {
   using host = new DiskHost();
   const size = (options.quick ? 256 : 1_024) * MEBIBYTE;
   const place = { host, disk: host.add("sda", { serial: "BENCH", size }) };
-  const samples = new Map<string, number[]>(Object.keys(rows).map((name) => [name, []]));
-  const chance = chanceFrom(options.seed);
-  await withStep("disks, read and verified", async () => {
-    for (let round = 0; round < (options.quick ? 3 : 7); round += 1) {
-      for (const [name, run] of shuffle(Object.entries(rows), chance)) {
-        samples.get(name)?.push(await run(place));
-      }
-    }
-  });
-  return [...samples].map(([name, taken]) => ({ name, samples: taken }));
+  return await withStep("disks, read and verified", () =>
+    takeRounds(rowsAt(place), { rounds: options.quick ? 3 : 7, seed: options.seed }),
+  );
 }
 
 async function main(): Promise<number> {
@@ -117,10 +111,9 @@ async function main(): Promise<number> {
     quantile(measured.find(({ name }) => name === wanted)?.samples ?? [], 0.5);
   console.log("| | MB/s | of fio's |\n|---|---|---|");
   for (const { name, samples } of measured) {
-    const [low, median, high] = [0.1, 0.5, 0.9].map((part) => quantile(samples, part).toFixed(0));
     const peer = medianOf(name.replace("hostler", "fio"));
     const part = (quantile(samples, 0.5) / peer).toFixed(2);
-    console.log(`| ${name} | ${median} (${low} to ${high}) | ${part} |`);
+    console.log(`| ${name} | ${formatSpread(samples, 0)} | ${part} |`);
   }
   return 0;
 }
