@@ -76,6 +76,5 @@ export const LONGEST_SERIAL = 128;
 export const MOST_PARAMETERS = 64;
 export const LONGEST_COMMAND_LINE = 2_047;
 
-/** Files that are served, and bytes of one. */
-export const MOST_FILES = 32;
+/** Of a file that is served. */
 export const LARGEST_FILE: Bytes = 4 * 1_024 ** 3 - 1;
