@@ -44,13 +44,19 @@ const kinds = {
   },
   "fleet operator": {
     words: ["fleet", "operator"],
-    unit: null,
+    unit: "hostler-fleet-operator.service",
     socket: authoritySocket,
     way: "restart",
   },
   "vm master": {
     words: ["vm", "master"],
     unit: "hostler-vm-master.service",
+    socket: authoritySocket,
+    way: "restart",
+  },
+  "vetting orchestrator": {
+    words: ["vetting", "orchestrator"],
+    unit: "hostler-vetting-orchestrator.service",
     socket: authoritySocket,
     way: "restart",
   },

@@ -28,6 +28,8 @@ export const installCommand: Command = defineCommand({
         "process",
         "process-orchestrator",
         "process-agent",
+        "fleet-operator",
+        "vetting-orchestrator",
         "vm-master",
         "vm-worker",
         "holden-agent",
@@ -37,7 +39,8 @@ export const installCommand: Command = defineCommand({
       valueHint: "role",
       description:
         "What this host is to be: all, luod, luoctl, authority, process (process-orchestrator " +
-        "and process-agent), vm-master, vm-worker, holden-agent, holden-orchestrator",
+        "and process-agent), fleet-operator, vetting-orchestrator, vm-master, vm-worker, " +
+        "holden-agent, holden-orchestrator",
     },
     prefix: {
       type: "string",

@@ -1,7 +1,13 @@
 import authorityService from "../../images/systemd/hostler-authority.service" with { type: "text" };
+import fleetOperatorService from "../../images/systemd/hostler-fleet-operator.service" with {
+  type: "text",
+};
 import agentService from "../../images/systemd/hostler-process-agent.service" with { type: "text" };
 import agentSocket from "../../images/systemd/hostler-process-agent.socket" with { type: "text" };
 import orchestratorService from "../../images/systemd/hostler-process-orchestrator.service" with {
+  type: "text",
+};
+import vettingService from "../../images/systemd/hostler-vetting-orchestrator.service" with {
   type: "text",
 };
 import vmMasterService from "../../images/systemd/hostler-vm-master.service" with { type: "text" };
@@ -22,9 +28,11 @@ interface Role {
 /** The texts of images/systemd, by their names. */
 export const unitTexts: Readonly<Record<string, string>> = {
   "hostler-authority.service": authorityService,
+  "hostler-fleet-operator.service": fleetOperatorService,
   "hostler-process-agent.service": agentService,
   "hostler-process-agent.socket": agentSocket,
   "hostler-process-orchestrator.service": orchestratorService,
+  "hostler-vetting-orchestrator.service": vettingService,
   "hostler-vm-master.service": vmMasterService,
   "hostler-vm-worker.service": vmWorkerService,
   "luod.service": luodService,
@@ -41,6 +49,8 @@ const roles = {
   process: { links: [], units: [...orchestratorUnits, ...agentUnits] },
   "process-orchestrator": { links: [], units: orchestratorUnits },
   "process-agent": { links: [], units: agentUnits },
+  "fleet-operator": { links: [], units: ["hostler-fleet-operator.service"] },
+  "vetting-orchestrator": { links: [], units: ["hostler-vetting-orchestrator.service"] },
   "vm-master": { links: [], units: ["hostler-vm-master.service"] },
   "vm-worker": { links: [], units: ["hostler-vm-worker.service"] },
   "holden-agent": { links: [{ folder: "bin", name: "holden-agent" }], units: [] },

@@ -21,8 +21,13 @@ import { parseUnitFile, type UnitFile } from "../support/unit-file.ts";
 const folder = join(repositoryRoot, "images/systemd");
 const unitNames = readdirSync(folder).filter((name) => /\.(service|socket)$/.test(name));
 const services = unitNames.filter((name) => name.endsWith(".service"));
-/** An authority starts nothing that outlives it, and a master is one. */
-const authorities = ["hostler-authority.service", "hostler-vm-master.service"];
+/** They start nothing that outlives them; a host has one of them, since they share a folder. */
+const authorities = [
+  "hostler-authority.service",
+  "hostler-fleet-operator.service",
+  "hostler-vetting-orchestrator.service",
+  "hostler-vm-master.service",
+];
 /** What the fleet's agent starts are units of their own. */
 const childless = [...authorities, agentUnit];
 const parents = services.filter((name) => !childless.includes(name));
@@ -32,6 +37,8 @@ const processServices = services.filter((name) => name.startsWith("hostler-proce
 const watchdogs: Readonly<Record<string, string>> = {
   "luod.service": "5min",
   "hostler-authority.service": "30s",
+  "hostler-fleet-operator.service": "30s",
+  "hostler-vetting-orchestrator.service": "30s",
   "hostler-vm-master.service": "30s",
   "hostler-fleet-agent.service": "30s",
 };
@@ -41,13 +48,15 @@ function read(name: string): UnitFile {
 }
 
 describe("systemd units", () => {
-  test("are these eight", () => {
+  test("are these ten", () => {
     expect(unitNames.toSorted()).toEqual([
       "hostler-authority.service",
       "hostler-fleet-agent.service",
+      "hostler-fleet-operator.service",
       "hostler-process-agent.service",
       "hostler-process-agent.socket",
       "hostler-process-orchestrator.service",
+      "hostler-vetting-orchestrator.service",
       "hostler-vm-master.service",
       "hostler-vm-worker.service",
       "luod.service",
@@ -128,9 +137,26 @@ describe("systemd units", () => {
     }
   });
 
-  test("the authority has no power of root, and may write a backup where it is told", () => {
-    const unit = read("hostler-authority.service");
-    expect(unit.get("Service.CapabilityBoundingSet")).toEqual([""]);
+  test("a host has one authority: the start of another kind of it stops the first", () => {
+    const pairs = authorities.flatMap((one) =>
+      authorities.filter((other) => other > one).map((other) => [one, other] as const),
+    );
+    const conflicts = (name: string) => (read(name).get("Unit.Conflicts") ?? []).join(" ");
+    for (const [one, other] of pairs) {
+      // Said by one of the two it holds for both.
+      const isSaid = conflicts(one).includes(other) || conflicts(other).includes(one);
+      expect(`${one} ${other} ${isSaid}`).toBe(`${one} ${other} true`);
+    }
+  });
+
+  test.each([
+    ["hostler-authority.service", ""],
+    ["hostler-fleet-operator.service", ""],
+    // Network boot has ports below 1024, on one interface.
+    ["hostler-vetting-orchestrator.service", "CAP_NET_BIND_SERVICE CAP_NET_RAW"],
+  ])("%s has no more power of root than it needs, and may write a backup", (name, powers) => {
+    const unit = read(name);
+    expect(unit.get("Service.CapabilityBoundingSet")).toEqual([powers]);
     expect(unit.get("Service.NoNewPrivileges")).toEqual(["yes"]);
     expect(unit.get("Service.ProtectSystem")).toEqual(["full"]);
     for (const key of ["ProtectHome", "PrivateTmp", "User", "DynamicUser"]) {

@@ -19,6 +19,7 @@ setDefaultTimeout(300_000);
 
 const authority = "hostler-authority.service";
 const processAgent = "hostler-process-agent.service";
+const vetting = "hostler-vetting-orchestrator.service";
 const worker = "hostler-vm-worker.service";
 const orchestrator = "hostler-process-orchestrator.service";
 
@@ -112,6 +113,16 @@ skipUnless("the roles of a host", features, () => {
       expect(host.role("luod")).toMatchObject({ digest: null, healthy: true });
       expect(host.role("luod")?.reason).toContain(`it runs ${copy}, which is no version of`);
       await host.expects("process agent");
+    },
+    "a vetting orchestrator goes on from the new version, with its runs": async (host) => {
+      await host.startVetting();
+      await host.expects("vetting orchestrator");
+      await host.must(...host.vetting("host", "add", "52:54:00:00:00:07", "--name", "node-7"));
+      await host.upgrade("done");
+      expect(await host.programOf(vetting)).toContain(folderOf(host.next));
+      expect(host.role("vetting orchestrator")).toMatchObject({ healthy: true });
+      const listed = await host.must(...host.vetting("host", "list", "--json"));
+      expect(listed).toContain("node-7");
     },
     "a unit that does not lead through current is found out, with what to mend": async (host) => {
       const fixed = join(host.place, "versions", folderOf(host.old), "hostler");

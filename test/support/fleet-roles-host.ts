@@ -116,6 +116,18 @@ exec ${place}/current/hostler run ${this.folder.file("story.js")} ${place} ${sto
     await this.startRole({ name: "hostler-authority.service", words, ...changes });
   }
 
+  /** Where the orchestrator of vetting takes requests when nobody says otherwise. */
+  async startVetting(): Promise<void> {
+    const words = ["--state-directory", this.file("vetting"), "--listen", "127.0.0.1:0"];
+    mkdirSync(this.file("vetting"), { recursive: true, mode: 0o700 });
+    await this.startRole({ name: "hostler-vetting-orchestrator.service", words });
+  }
+
+  /** What asks it. */
+  vetting(...words: readonly string[]): string[] {
+    return [hostler(), "vetting", ...words];
+  }
+
   async startProcessAgent(): Promise<void> {
     await this.startRole({ name: "hostler-process-agent.service" });
   }
