@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { agentEffects } from "../../src/vetting/perform/agent-steps.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
+import { makeCertificate } from "../support/certificate.ts";
 import { type Program, startProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
@@ -27,6 +28,7 @@ function startAgent(
   folder: TemporaryFolder,
   options: {
     readonly file?: string;
+    readonly url?: string;
     readonly pin?: string;
     readonly token?: string;
     readonly environment?: Readonly<Record<string, string>>;
@@ -35,7 +37,8 @@ function startAgent(
   writeFileSync(folder.file("token"), options.token ?? host.token);
   return startProgram(
     [
-      ...[options.file ?? hostler(), "vetting", "agent", "--orchestrator", host.url],
+      ...[options.file ?? hostler(), "vetting", "agent"],
+      ...["--orchestrator", options.url ?? host.url],
       ...["--run", `${host.number}`, "--pin", options.pin ?? host.pin, "--mac", testMac],
       ...["--token-file", folder.file("token"), "--folder", folder.file("run"), "--no-power"],
       ...["--authorized-keys", folder.file("ssh/authorized_keys")],
@@ -112,6 +115,62 @@ describe("the compiled agent", () => {
     await waitFor("its log", () => host.lines().some((line) => line.includes("for run")));
   });
 });
+
+/** What may stand between an agent and its orchestrator, or in its place. */
+const strangeAnswers: Readonly<Record<string, () => Response | Promise<Response>>> = {
+  claim: () => new Response("<html>Sign in to the guest network</html>", html),
+  attempt: () => new Response('{"decision":', json),
+  result: () => new Response('{"surprise":true}', json),
+  heartbeat: () => new Response("a".repeat(5 * 1024 ** 2), json),
+  log: () => new Response(null, { status: 302, headers: { location: "file:///etc/passwd" } }),
+  sensor: () => new Response("null", { ...json, status: 418 }),
+};
+const html = { headers: { "content-type": "text/html" } };
+const json = { headers: { "content-type": "application/json" } };
+
+/** Answers the first of each call strangely, the second claim never, and passes on the rest. */
+function startStrangeFront(host: VettingHost) {
+  const certificate = makeCertificate();
+  const asked = new Map<string, number>();
+  const server = Bun.serve({
+    ...{ hostname: "127.0.0.1", port: 0 },
+    tls: { cert: certificate.certificate, key: certificate.key },
+    async fetch(request) {
+      const { pathname, search } = new URL(request.url);
+      const call = pathname.split("/").at(-1) ?? "";
+      const count = (asked.get(call) ?? 0) + 1;
+      asked.set(call, count);
+      const strange = strangeAnswers[call];
+      if (strange !== undefined && count === 1) return await strange();
+      if (call === "claim" && count === 2) return await new Promise<Response>(() => {});
+      return await fetch(`${host.url}${pathname}${search}`, {
+        ...{ method: request.method, headers: request.headers, body: await request.bytes() },
+        tls: { rejectUnauthorized: false },
+      });
+    },
+  });
+  const url = `https://127.0.0.1:${server.port}`;
+  return { url, pin: certificate.pin, asked, [Symbol.dispose]: () => void server.stop(true) };
+}
+
+test("answers that are none, and none at all, cost time and nothing else", async () => {
+  await using host = await startVettingHost(inventoryAlone);
+  using front = startStrangeFront(host);
+  using folder = temporaryFolder();
+  await using agent = startAgent(host, folder, { url: front.url, pin: front.pin });
+  await inState(host, "Completed");
+  await waitFor("its result", () => own(host).length > 0);
+  expect(own(host)).toHaveLength(1);
+  expect(host.run.stages.Inventory?.begun).toBe(1);
+  for (const call of Object.keys(strangeAnswers)) {
+    await waitFor(`a further ${call}`, () => (front.asked.get(call) ?? 0) > 1);
+  }
+  await waitFor("its log", () => host.lines().some((line) => line.includes("Inventory is")));
+  await release(host);
+  const { exitCode, stderr } = await agent.ended(usual);
+  expect(exitCode).toBe(0);
+  expect(stderr).toContain("answered what is no answer");
+}, 180_000);
 
 describe("a key of a hold", () => {
   test("is put in its place when it is given, and goes when it is taken back", async () => {

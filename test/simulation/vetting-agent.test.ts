@@ -1,5 +1,6 @@
 /** An agent from a seed: no result is lost, no directive counts twice, never two stages at once. */
 import { expect, test } from "bun:test";
+import { path } from "../../src/vetting/protocol.ts";
 import { SeededChance } from "../support/chance.ts";
 import { type AgentTrouble, AgentWorld } from "../support/vetting/agent-world.ts";
 
@@ -47,6 +48,25 @@ test.each(seeds.map((seed) => [seed]))("seed %d", (seed) => {
     .filter(({ source }) => source === "agent")
     .map(({ stage, attempt }) => `${stage} ${attempt}`);
   expect(new Set(results).size).toBe(results.length);
+});
+
+test.each(seeds.map((seed) => [seed]))("ten minutes without an answer, seed %d", (seed) => {
+  const world = new AgentWorld(new SeededChance(seed), calm);
+  // From the hello to the last result: each seed has another moment.
+  world.pass((seed * 7_919) % (3 * minute));
+  const before = world.story.run.state;
+  world.trouble = { ...calm, lost: 1 };
+  world.pass(10 * minute);
+  const meanwhile = world.story.run.state;
+  // A host that is on its way is lost to the orchestrator, and nothing is said of its hardware.
+  if (path.some((state) => state === before)) expect(meanwhile).toBe("Lost");
+  world.trouble = calm;
+  world.pass(30 * minute);
+  const { run } = world.story;
+  expect(world.owed).toEqual([]);
+  expect(["Completed", "FailedHolding"]).toContain(run.state);
+  // What was going on was not begun again for want of an answer.
+  for (const { begun } of Object.values(run.stages)) expect(begun).toBe(1);
 });
 
 test("the seeds bring what they are to bring", () => {
