@@ -65,7 +65,7 @@ onlyInAll(() => {
         await refuseWhatIsDamaged(device, versions);
         await goBackThroughACut(device, versions);
       },
-      15 * 60_000,
+      30 * 60_000,
     );
   });
 });
