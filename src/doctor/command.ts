@@ -1,6 +1,9 @@
+import { resolve } from "node:path";
+import { defaultHostDirectory } from "../authority/protocol.ts";
 import { defineCommand } from "../command-line/definition.ts";
 import { tellText } from "../command-line/output.ts";
 import { UsageError } from "../command-line/usage-error.ts";
+import { defaultFleetFolder } from "../fleet/layout.ts";
 import { formatErrors } from "../toml/format-errors.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { nearest } from "../units/nearest.ts";
@@ -18,6 +21,7 @@ export const doctorCommand = defineCommand({
       ["hostler doctor live-update", "Name every cause for which live update does not work"],
       ["hostler doctor vm", "Say which hypervisor runs machines here, and what hinders them"],
       ["hostler doctor vm --config /etc/hostler/vm.toml", "For a worker with this configuration"],
+      ["hostler doctor fleet", "As a device of a fleet, and as its operator where one runs"],
     ],
     exitCodes: { 0: "What was asked for works here", 111: "Something is missing for it" },
   },
@@ -33,6 +37,18 @@ export const doctorCommand = defineCommand({
       complete: "file",
       description: "For vm: the worker's TOML; without it the worker's defaults",
     },
+    folder: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      description: `For fleet: the installation; ${defaultFleetFolder} without it`,
+    },
+    identity: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      description: `For fleet: this host's identity; ${defaultHostDirectory} without it`,
+    },
     json: { type: "boolean", description: "As JSON: check, status, found, needed_by, mend" },
   },
   run: async (args) => {
@@ -44,7 +60,8 @@ export const doctorCommand = defineCommand({
       return ExitCode.usage;
     }
     const { configuration } = outcome;
-    return await examine({ subjects: asked, configuration, json: args.json });
+    const places = readPlaces(args, asked);
+    return await examine({ subjects: asked, configuration, places, json: args.json });
   },
 });
 
@@ -59,6 +76,26 @@ async function readConfiguration(
     throw new UsageError(`Expected --config with vm alone, received it with ${asked.join(", ")}.`);
   }
   return readWorkerConfiguration(file);
+}
+
+/** @throws UsageError where nothing is looked for there */
+function readPlaces(
+  {
+    folder,
+    identity,
+  }: { readonly folder: string | undefined; readonly identity: string | undefined },
+  asked: readonly Subject[],
+) {
+  const flag = folder === undefined ? identity && "--identity" : "--folder";
+  if (flag !== undefined && !asked.includes("fleet")) {
+    throw new UsageError(
+      `Expected ${flag} with fleet alone, received it with ${asked.join(", ")}.`,
+    );
+  }
+  return {
+    folder: resolve(folder ?? defaultFleetFolder),
+    identity: resolve(identity ?? defaultHostDirectory),
+  };
 }
 
 function readSubject(word: string): Subject {

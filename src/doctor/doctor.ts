@@ -1,7 +1,9 @@
 import { printJson, printText } from "../command-line/output.ts";
 import { renderTable } from "../command-line/table.ts";
+import type { ExaminedPlaces } from "../fleet/perform/examination.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import type { WorkerConfiguration } from "../vm/worker-configuration.ts";
+import { judgeFleet } from "./fleet-judgement.ts";
 import { type Advice, isFit, judge, type Subject } from "./judgement.ts";
 import { judgeLiveUpdate } from "./live-update-judgement.ts";
 import { probeLiveUpdate } from "./live-update-probes.ts";
@@ -17,23 +19,33 @@ export async function examine(options: {
   readonly subjects: readonly Subject[];
   /** Of a worker for virtual machines. */
   readonly configuration: WorkerConfiguration;
+  /** Of a device of a fleet. */
+  readonly places: ExaminedPlaces;
   readonly json: boolean;
 }): Promise<ExitCode> {
-  const advice = await diagnose(options.subjects, options.configuration);
+  const advice = await diagnose(options);
   if (options.json) await printJson(advice);
   else await printText(renderAdvice(advice, options.subjects));
   return isFit(advice) ? ExitCode.done : ExitCode.refused;
 }
 
-async function diagnose(
-  subjects: readonly Subject[],
-  configuration: WorkerConfiguration,
-): Promise<Advice[]> {
+async function diagnose({
+  subjects,
+  configuration,
+  places,
+}: Parameters<typeof examine>[0]): Promise<Advice[]> {
   return [
     ...(subjects.includes("process") ? judge(await probeHost(), subjects) : []),
     ...(subjects.includes("live-update") ? judgeLiveUpdate(probeLiveUpdate()) : []),
     ...(subjects.includes("vm") ? judgeVm(await probeVm(configuration)) : []),
+    ...(subjects.includes("fleet") ? await diagnoseFleet(places) : []),
   ];
+}
+
+/** It is imported here and not above: where memory may not be executable, ffi/ throws. */
+async function diagnoseFleet(places: ExaminedPlaces): Promise<Advice[]> {
+  const { examineFleet } = await import("../fleet/perform/examination.ts");
+  return judgeFleet(await examineFleet(places));
 }
 
 /** A table, then what to change, then the sum of it. */

@@ -4,7 +4,7 @@ import { mendCapability } from "./capability.ts";
 import type { CallFeature, Findings, Trial } from "./findings.ts";
 
 /** What one can ask the doctor about. */
-export const subjects = ["process", "live-update", "vm"] as const;
+export const subjects = ["process", "live-update", "vm", "fleet"] as const;
 export type Subject = (typeof subjects)[number];
 
 export type Status = "ok" | "warning" | "missing";

@@ -11,6 +11,7 @@ import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { formatDuration, type Milliseconds } from "../units/units.ts";
 import { DeviceLink, type DeviceLinkParts, HeartbeatLink } from "./device-link.ts";
+import type { Executor } from "./executor.ts";
 import { agentRole } from "./lifecycle-roles.ts";
 import { artifactSeam } from "./perform/artifact-seam.ts";
 import { chooseExecutor } from "./perform/choose-executor.ts";
@@ -19,6 +20,7 @@ import { hostCandidates, hostInstallation, hostVersions } from "./perform/host-p
 import { passAgentStep, passHandOver } from "./perform/kill-points.ts";
 import { ownBuild } from "./perform/own-build.ts";
 import { hostRoles } from "./perform/role-hands.ts";
+import { staleMetadata, TrustWatch } from "./perform/trust-watch.ts";
 import type { Build, Heartbeat, Marker, UpgradePhase } from "./protocol.ts";
 import { UpgradeAgent } from "./upgrade-agent.ts";
 
@@ -139,6 +141,11 @@ function runCanonical(ground: Ground): Disposable {
   const roles = hostRoles(loop, { self, folder, executor, onTrouble });
   let link: DeviceLink | undefined;
   let phase: UpgradePhase | undefined;
+  const trust = new TrustWatch({
+    look: () => staleMetadata(folder, Date.now()),
+    wakeAfter: (wait, call) => loop.wakeAfter(wait, call),
+    onChange: () => link?.tellStatus(trust.with(agent.status)),
+  });
   const agent = UpgradeAgent.open({
     ...{ self, boot, installation, onTrouble },
     device: { ...device, executor: executor.kind },
@@ -153,7 +160,7 @@ function runCanonical(ground: Ground): Disposable {
       phase = status.phase;
       if (link === undefined) return;
       link.beatEvery(agent.pace.every);
-      link.tellStatus(status);
+      link.tellStatus(trust.with(status));
       passAgentStep("status-told");
     },
   });
@@ -172,16 +179,32 @@ function runCanonical(ground: Ground): Disposable {
     },
   });
   link.beatEvery(agent.pace.every);
-  link.tellStatus(agent.status);
+  link.tellStatus(trust.with(agent.status));
+  if (agent.state.life.phase === "reverting") void askFormer(executor, agent, onTrouble);
   passAgentStep("followed");
   const { [Symbol.dispose]: close } = link;
   return {
     [Symbol.dispose]: () => {
       agent[Symbol.dispose]();
+      trust[Symbol.dispose]();
       roles[Symbol.dispose]();
       close.call(link);
     },
   };
+}
+
+/** Why the version that was left did not go on is in its own last words. */
+async function askFormer(
+  executor: Executor,
+  agent: UpgradeAgent,
+  onTrouble: Ground["onTrouble"],
+): Promise<void> {
+  try {
+    const lastWords = await executor.formerCanonicalEnd();
+    if (lastWords !== null) agent.tell({ kind: "former-ended", lastWords });
+  } catch (error) {
+    onTrouble("nobody tells how the version before ended, ignoring", error);
+  }
 }
 
 /** Whatever it is started as, it is this host, in this installation. */

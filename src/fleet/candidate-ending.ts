@@ -1,3 +1,4 @@
+import * as v from "valibot";
 import { fleetLimits, type LastWords } from "./protocol.ts";
 
 /**
@@ -15,6 +16,47 @@ export function parseUnitEnding(text: string, log: string): LastWords {
     log: tailOf(log),
     processor_seconds: microseconds === undefined ? null : Number(microseconds) / 1_000_000,
     memory_peak_bytes: peak === undefined ? null : Number(peak),
+  };
+}
+
+/** Bytes that are no text, and what is too long, the journal tells otherwise: they are left out. */
+const lineSchema = v.looseObject({
+  MESSAGE: v.string(),
+  _PID: v.optional(v.string()),
+  INVOCATION_ID: v.optional(v.string()),
+  _SYSTEMD_INVOCATION_ID: v.optional(v.string()),
+});
+
+/**
+ * How the run of a unit before the present one ended, and what was said until then, as
+ * `journalctl --output=json` tells the unit: the lines of systemd itself are among them.
+ * @param own this process, and its run of the unit: what those said is not told
+ * @returns null where nothing is known of another run
+ */
+export function parseFormerEnding(
+  text: string,
+  own: { readonly process: number; readonly invocation: string | undefined },
+): LastWords | null {
+  const said: string[] = [];
+  let ending: string | undefined;
+  for (const line of text.split("\n")) {
+    const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), lineSchema), line);
+    if (!parsed.success) continue;
+    const { MESSAGE: message, _PID: process, ...of } = parsed.output;
+    const isOwn = [of.INVOCATION_ID, of._SYSTEMD_INVOCATION_ID].includes(own.invocation ?? "");
+    if (isOwn || process === String(own.process)) continue;
+    // "Main process exited, code=killed, status=9/KILL", as systemd says it of a service.
+    const [, code, number, name] =
+      /: Main process exited, code=(\w+), status=(\d+)\/(\w+)$/.exec(message) ?? [];
+    if (code !== undefined) ending = describeCode(code, (code === "exited" ? number : name) ?? "");
+    said.push(message);
+  }
+  if (said.length === 0) return null;
+  return {
+    ending: ending ?? "it was ended by its unit",
+    log: tailOf(said.map((one) => `${one}\n`).join("")),
+    processor_seconds: null,
+    memory_peak_bytes: null,
   };
 }
 

@@ -27,6 +27,11 @@ export interface Executor {
    */
   restartCanonical(): Promise<void>;
   /**
+   * What the canonical agent before this one left, as far as it is known here; null: nothing is. Of
+   * one that failed its log says why. @throws ExecutorRefused
+   */
+  formerCanonicalEnd(): Promise<LastWords | null>;
+  /**
    * Runs a program to its end with as little as this host can leave it: to read, and nothing else.
    * One that takes longer is killed.
    */

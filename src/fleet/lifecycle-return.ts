@@ -61,6 +61,14 @@ function rolledBack(state: In<"reverting">, context: Context, reason: string): O
   return go(state, { phase: "rolled-back", ...ended, endingCause }, forgotten(state, marker));
 }
 
+/** What the version that was left has said last, as this host's service manager knows it. */
+export function formerEnded(
+  state: In<"reverting" | "rolled-back">,
+  { lastWords }: Of<"former-ended">,
+): Outcome {
+  return { state: { ...state, life: { ...state.life, lastWords } }, effects: [] };
+}
+
 export function goneAtLast(
   state: In<"aborted" | "rolled-back">,
   { lastWords }: Of<"candidate-ended">,

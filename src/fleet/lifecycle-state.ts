@@ -125,6 +125,8 @@ export type AgentEvent =
       readonly reason: string;
       readonly lastWords: LastWords | null;
     }
+  /** The canonical agent that ran before this process has left these, as this host knows. */
+  | { readonly kind: "former-ended"; readonly lastWords: LastWords }
   /**
    * The journal could not be written, and nothing was done that stood after it. Told before any
    * other event: its step is given to the next note, so that none is told which may come again.

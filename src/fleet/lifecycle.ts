@@ -35,6 +35,7 @@ import {
 } from "./lifecycle-probation.ts";
 import {
   answeredAgain,
+  formerEnded,
   goneAtLast,
   revertFailed,
   revertOverdue,
@@ -88,6 +89,7 @@ const isOld = ignored("the roles are the old version's, which is proven");
 const oldServes = ignored("the old version is the canonical one, and no upgrade replaces it yet");
 const noOrder = ignored("no order is under way");
 const noDeadline = ignored("nothing is waited for");
+const nothingLeft = ignored("only who goes back asks what the version before it has left");
 const onItsWayBack = ignored("it is on its way back already");
 
 /** Answers and signs that come before, or without, what they speak of. */
@@ -101,6 +103,7 @@ const nothingAsked = {
   intact: notHashing,
   swapped: notSwapping,
   "way-back": notGoingBack,
+  "former-ended": nothingLeft,
 };
 
 /** An upgrade may begin. */
@@ -194,12 +197,13 @@ export const table: Table = {
     failed: revertFailed,
     roles: answeredAgain,
     faulted: onItsWayBack,
+    "former-ended": formerEnded,
     time: revertOverdue,
   },
   // A candidate that does not go keeps an upgrade from being done.
   done: { ...over, "candidate-ended": isOver, time: noDeadline },
   aborted: over,
-  "rolled-back": over,
+  "rolled-back": { ...over, "former-ended": formerEnded },
 };
 
 /** @param decisions for tests: a table from which something was taken away */

@@ -239,6 +239,8 @@ export const deviceViewSchema = v.strictObject({
   reason: v.nullable(v.string()),
   progress_percent: v.nullable(v.number()),
   healthy: v.nullable(v.boolean()),
+  /** Its metadata is stale since then, RFC 3339: revocations may be kept from it. */
+  stale_since: v.nullable(v.string()),
   architecture: v.nullable(v.string()),
   executor: v.nullable(v.string()),
 });

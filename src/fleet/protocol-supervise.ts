@@ -45,6 +45,8 @@ export const superviseRequestSchema = v.variant("verb", [
   v.strictObject({ id, verb: v.literal("candidate-end"), instance }),
   v.strictObject({ id, verb: v.literal("stop-candidate"), instance }),
   v.strictObject({ id, verb: v.literal("restart-canonical") }),
+  /** How the agent before this one ended; null where this supervisor has seen none end. */
+  v.strictObject({ id, verb: v.literal("canonical-end") }),
   v.strictObject({ id, verb: v.literal("renew") }),
   v.strictObject({ id, verb: v.literal("status") }),
 ]);

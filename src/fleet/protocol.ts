@@ -235,6 +235,8 @@ export const statusSchema = v.strictObject({
   floor: v.nullable(releaseVersionSchema),
   /** How it is upgraded: immutable is not. */
   executor: v.picklist(["systemd", "supervise", "immutable"]),
+  /** The root-signed metadata that it goes by, where its time is over: RFC 3339. */
+  stale_metadata: v.optional(v.strictObject({ version: positive, expires: text })),
 });
 export type DeviceStatus = v.InferOutput<typeof statusSchema>;
 

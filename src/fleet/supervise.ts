@@ -28,6 +28,7 @@ import { endLeftovers, reapOrphans } from "./perform/orphans.ts";
 import { requireLasting } from "./perform/persistence.ts";
 import { lockSupervision } from "./perform/supervise-lock.ts";
 import { type ChildEnding, type ChildPlan, SupervisedChild } from "./perform/supervised-child.ts";
+import type { LastWords } from "./protocol.ts";
 import {
   type Adoption,
   FOLDER_VARIABLE,
@@ -88,6 +89,8 @@ class Supervisor {
   #setbacks = 0;
   #startedAt = monotonicNow();
   #isStopping = false;
+  /** How the canonical agent before the present one ended. */
+  #formerEnd: LastWords | null = null;
   /** The end of the canonical agent that comes was asked for. */
   #isRestarting = false;
 
@@ -252,7 +255,11 @@ class Supervisor {
     });
   }
 
-  #onEnd({ ending }: ChildEnding): void {
+  #onEnd({ ending, log, processorSeconds }: ChildEnding): void {
+    this.#formerEnd = {
+      ...{ ending: describeChild(ending), log },
+      ...{ processor_seconds: processorSeconds, memory_peak_bytes: null },
+    };
     this.#watchdog?.[Symbol.dispose]();
     this.#watchdog = undefined;
     if (this.#isStopping) {
@@ -308,6 +315,9 @@ class Supervisor {
         call.done(null);
         this.#isRestarting = this.#canonical.kind === "running";
         if (this.#canonical.kind === "running") this.#terminate(this.#canonical.child);
+        return;
+      case "canonical-end":
+        call.done(this.#formerEnd);
         return;
       case "renew": {
         const argv = this.#planRenewal();

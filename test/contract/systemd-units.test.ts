@@ -126,13 +126,16 @@ describe("systemd units", () => {
   });
 
   test("before each start of the fleet's agent the version before says which one may run", () => {
-    const guard = "-/opt/hostler/previous/hostler fleet guard --folder /opt/hostler";
-    expect(read(agentUnit).get("Service.ExecStartPre")).toEqual([guard]);
+    const [guard = "", ...more] = read(agentUnit).get("Service.ExecStartPre") ?? [];
+    expect(more).toEqual([]);
+    expect(guard).toStartWith("-/bin/sh -c 'p=/opt/hostler/previous/hostler; ");
+    expect(guard).toContain('"$$p" fleet guard --folder /opt/hostler && exit; ');
   });
 
   test("the texts inside the program name the folder that they are for", () => {
     for (const { text } of fleetUnits("/data/fleet")) {
-      expect(text).toContain("/data/fleet/previous/hostler fleet guard --folder /data/fleet\n");
+      expect(text).toContain("p=/data/fleet/previous/hostler; ");
+      expect(text).toContain("fleet guard --folder /data/fleet && exit; ");
       expect(text).not.toContain("/opt/");
     }
   });

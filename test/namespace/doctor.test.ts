@@ -56,7 +56,9 @@ skipUnless("hostler doctor", root, () => {
   ])("does not know what it was not made for: %s", async (word, end) => {
     const result = await runProgram([hostler(), "doctor", word]);
     expect(result.exitCode).toBe(100);
-    expect(result.stderr).toContain("Expected one of process, live-update, vm, or no word for all");
+    expect(result.stderr).toContain(
+      "Expected one of process, live-update, vm, fleet, or no word for all",
+    );
     expect(result.stderr).toContain(`received "${word}".${end}`);
   });
 

@@ -192,6 +192,23 @@ skipUnless("the agent's units in systemd", isolatedSystemdFeatures, () => {
     });
   });
 
+  test("both links gone: what was proven and is whole is asked, and serves again", async () => {
+    const { former, failing } = swapped();
+    const damaged = storeScript(folder, "0.9.0", "exit 1");
+    {
+      using installation = Installation.open(place, { make: false });
+      for (const name of [former, damaged]) installation.prove(name);
+    }
+    for (const gone of ["journal.json", "current", "previous"]) rmSync(join(place, gone));
+    writeFileSync(programOf(place, damaged), "no program");
+    writeFileSync(programOf(place, failing), "no program");
+    await withUnits(async (systemctl) => {
+      expect(await systemctl("start", agentUnit)).toMatchObject({ exitCode: 0 });
+      expect(runs()).toEqual(["former"]);
+      expect(current()).toBe(former);
+    });
+  });
+
   test("a host that was never upgraded has nothing to ask, and starts", async () => {
     const { former } = swapped();
     for (const name of ["journal.json", "current", "previous"]) rmSync(join(place, name));

@@ -39,6 +39,7 @@ const passes = '{"version":"1.2.0","ok":true,"checks":[]}';
 
 /** One that does what the test says, and notes what it is asked. */
 class StoodInExecutor implements Executor {
+  readonly formerCanonicalEnd = () => Promise.resolve(null);
   readonly kind = "systemd";
   readonly asked: unknown[] = [];
   outcome: CandidateOutcome | Error = { kind: "ready" };

@@ -140,7 +140,8 @@ describe("hostler fleet install", () => {
     await install();
     for (const unit of units) {
       const text = readFileSync(folder.file(`units/${unit}`), "utf8");
-      expect(text).toContain(`-${place()}/previous/hostler fleet guard --folder ${place()}\n`);
+      expect(text).toContain(`p=${place()}/previous/hostler; `);
+      expect(text).toContain(`fleet guard --folder ${place()} && exit; `);
       expect(text).not.toContain("/opt/");
     }
   });

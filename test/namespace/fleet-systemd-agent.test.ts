@@ -6,6 +6,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Advice } from "../../src/doctor/judgement.ts";
 import { linked } from "../../src/fleet/layout.ts";
 import { readLayout } from "../../src/fleet/perform/layout-files.ts";
 import { agentUnit } from "../../src/fleet/units.ts";
@@ -104,6 +105,22 @@ class Host {
     );
   }
 
+  /** As its doctor says, but for where it lies, which is a folder of a test. */
+  async isWell(): Promise<void> {
+    const places = ["--folder", this.place, "--identity", this.#folder.file("identity")];
+    const { exitCode, stdout } = await this.#systemd.run([
+      ...[hostler(), "doctor", "fleet", ...places, "--json"],
+    ]);
+    const advice = JSON.parse(stdout) as Advice[];
+    const troubles = advice.filter(({ status }) => status !== "ok").map(({ check }) => check);
+    expect(troubles.filter((check) => check !== "fleet_persistence")).toEqual(["fleet_unit"]);
+    const found = (check: string) => advice.find((line) => line.check === check)?.found;
+    expect(found("fleet_unit")).toMatch(/^active, static: in a session with its operator$/);
+    expect(found("fleet_current")).toMatch(/^0\.2\.0, [0-9a-f]{12}, whole$/);
+    expect(found("operator_answers")).toBe("it answers, for 1 devices");
+    expect(exitCode).toBe(0);
+  }
+
   get current(): string {
     return linked(readLayout(this.place), "current") ?? "nothing";
   }
@@ -134,9 +151,16 @@ skipUnless("a device of systemd, all compiled", isolatedSystemdFeatures, () => {
       expect(host.current).toStartWith("0.2.0-");
       const { versions } = readLayout(host.place);
       expect(versions.map(({ isProven }) => isProven)).toEqual([true, true]);
+      await host.isWell();
       await host.rollOut(bad);
       const failed = await host.is("failed");
       expect(failed).toContain("0.4.0 was started 3 times, and was not proven");
+      const said = await waitFor("what the bad version left to be told", async () => {
+        const told = await host.fleet("show", "box");
+        return told.includes("what the version that failed left: ") && told;
+      });
+      expect(said).toContain("what the version that failed left: exited with 1");
+      expect(said).toContain("a mistake of this version: it cannot be the canonical agent");
       expect(host.current).toStartWith("0.2.0-");
       expect(await host.does("systemctl", "is-active", agentUnit)).toBe("active\n");
       // Its end is ordered when the way back is noted, and comes after that is told.

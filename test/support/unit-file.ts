@@ -6,7 +6,8 @@ export type UnitFile = ReadonlyMap<string, readonly string[]>;
 export function parseUnitFile(text: string): UnitFile {
   const values = new Map<string, string[]>();
   let section = "";
-  for (const line of text.split("\n")) {
+  // A line that ends with a backslash goes on with the next one.
+  for (const line of text.replaceAll("\\\n", " ").split("\n")) {
     if (/^\s*([#;]|$)/.test(line)) continue;
     const heading = /^\[(.+)\]$/.exec(line);
     const assignment = /^([A-Za-z]+)=(.*)$/.exec(line);

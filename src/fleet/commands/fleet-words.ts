@@ -48,7 +48,7 @@ export function renderDevices(devices: readonly DeviceView[], width?: number): s
   const columns = ["DEVICE", "STANDING", "HEARD", "RUNS", "TO BE", "UPGRADE", "ROLLOUT", "LABELS"];
   const rows = devices.map((device) => [
     device.name,
-    device.healthy === false ? `${device.standing}, unhealthy` : device.standing,
+    standingText(device),
     device.heard_ms === null ? "-" : `${formatDuration(device.heard_ms)} ago`,
     device.current_version ?? "-",
     device.target_version ?? "-",
@@ -57,6 +57,11 @@ export function renderDevices(devices: readonly DeviceView[], width?: number): s
     labelsText(device.labels),
   ]);
   return renderTableWithin(columns, rows, width);
+}
+
+function standingText({ standing, healthy, stale_since: stale }: DeviceView): string {
+  const health = healthy === false ? ", unhealthy" : "";
+  return `${standing}${health}${stale === null ? "" : ", stale metadata"}`;
 }
 
 /** One device, with all that it says of itself. */
@@ -86,8 +91,16 @@ export function renderDevice(
     ["EXECUTOR", status?.executor ?? "-"],
     ["BOOT", heartbeat?.boot ?? status?.boot ?? "-"],
     ["LABELS", labelsText(view.labels)],
+    ...staleFacts(status),
   ];
   return renderFacts(facts, width);
+}
+
+function staleFacts(status: DeviceStatus | null): (readonly [string, string])[] {
+  const stale = status?.stale_metadata;
+  if (stale === undefined) return [];
+  const said = `${stale.version} is stale since ${stale.expires}: publish a later one`;
+  return [["METADATA", said]];
 }
 
 /** "2.1 MiB for 45 MiB": the less, the more of it was here already. */
@@ -136,7 +149,10 @@ export function renderStatus(status: DeviceStatus | null): string {
   const words = status?.last_words ?? null;
   if (words === null) return "";
   const log = words.log.split("\n").map((line) => `    ${escapeControls(line)}\n`);
-  return `\nwhat the candidate left: ${escapeControls(words.ending)}\n${log.join("")}`;
+  // After the swap it was the canonical agent that failed: its words are told.
+  const isAfter = status?.phase === "rolled-back" || status?.phase === "reverting";
+  const who = isAfter ? "the version that failed" : "the candidate";
+  return `\nwhat ${who} left: ${escapeControls(words.ending)}\n${log.join("")}`;
 }
 
 export function renderRollouts(rollouts: readonly RolloutView[]): string {

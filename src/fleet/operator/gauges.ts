@@ -112,6 +112,11 @@ const gaugeNumbers: Numbers = {
         [...state.devices].map((device) => standingOf(device, context)),
       ),
   ],
+  devices_stale: [
+    "Devices whose metadata is stale: revocations may be kept from them",
+    ({ state }) =>
+      one([...state.devices].filter(({ status }) => status?.value.stale_metadata).length),
+  ],
   devices_by_version: [
     "Devices by the version that they run",
     ({ state }) => tally("version", [], [...state.devices].map(versionOf)),

@@ -47,6 +47,7 @@ export function deviceView(
       device.trouble ?? driftWords(device) ?? status?.reason ?? marker?.withdrawn?.reason ?? null,
     progress_percent: progressOf(device),
     healthy: healthOf(heartbeat),
+    stale_since: status?.stale_metadata?.expires ?? null,
     architecture: status?.architecture ?? null,
     executor: status?.executor ?? null,
   };

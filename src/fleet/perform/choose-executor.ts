@@ -58,6 +58,10 @@ class ImmutableExecutor implements Executor {
     return this.#refuse();
   }
 
+  formerCanonicalEnd(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
   runConfined(): Promise<never> {
     return this.#refuse();
   }

@@ -73,6 +73,11 @@ export class SuperviseExecutor implements Executor {
     await this.#ask(v.null(), "restart-canonical", {});
   }
 
+  /** Its output goes where the supervisor's goes, and is not kept: how it ended is known. */
+  async formerCanonicalEnd(): Promise<LastWords | null> {
+    return await this.#ask(v.nullable(lastWordsSchema), "canonical-end", {});
+  }
+
   /**
    * Has the supervisor itself go on as what `current` leads to: the agent stays. A candidate would
    * be nobody's then, and is ended before: from the swap on it is needed no more.

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
-import { parseUnitEnding } from "../candidate-ending.ts";
+import { parseFormerEnding, parseUnitEnding } from "../candidate-ending.ts";
 import {
   type CandidateOutcome,
   type CandidateStart,
@@ -144,6 +144,21 @@ export class SystemdExecutor implements Executor {
     // It runs in the unit that it has ended: the restart can be faster than its own exit.
     if (answer.signal === "SIGTERM") return;
     if (answer.code !== 0) throw refusal(`restart ${agentUnit}`, answer);
+  }
+
+  /** What its unit has said in this boot, before this process was started in it. */
+  async formerCanonicalEnd(): Promise<LastWords | null> {
+    await runCommand(["journalctl", "--sync"], GRACE);
+    const { code, output } = await runCommand(
+      [
+        ...["journalctl", "--boot", "--quiet", "--no-pager", "--output=json"],
+        ...["--output-fields=MESSAGE,_PID,INVOCATION_ID,_SYSTEMD_INVOCATION_ID"],
+        ...[`--lines=${MOST_LINES}`, `--unit=${agentUnit}`],
+      ],
+      GRACE,
+    );
+    const own = process.env["INVOCATION_ID"];
+    return code === 0 ? parseFormerEnding(output, { process: process.pid, invocation: own }) : null;
   }
 
   /** Root's files can be read; nothing can be written or reached, and there is little memory. */

@@ -105,6 +105,16 @@ export const exceptions: readonly ImportException[] = [
     to: "src/vm/worker-configuration.ts",
     reason: "--config is the worker's own file, read and refused as the worker does",
   },
+  ...["doctor.ts", "fleet-judgement.ts"].map((from) => ({
+    from: `src/doctor/${from}`,
+    to: "src/fleet/perform/examination.ts",
+    reason: "what a device and its operator are is known by their room; the doctor judges it",
+  })),
+  {
+    from: "src/doctor/command.ts",
+    to: "src/fleet/layout.ts",
+    reason: "where an installation lies when nobody says otherwise",
+  },
   {
     from: "src/vm/master/daemon.ts",
     to: "src/authority/daemon.ts",

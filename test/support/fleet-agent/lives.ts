@@ -139,6 +139,7 @@ export function makeEvents(life: Life): Events {
       life.roles(rolesOf(oldBuild, { digest: null })),
     ],
     faulted: [faulted, { ...faulted, lastWords: null }],
+    "former-ended": [{ kind: "former-ended", lastWords: words }],
     "note-failed": [{ kind: "note-failed", reason: "no space left" }],
     time: [time],
   };

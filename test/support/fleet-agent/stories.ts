@@ -607,11 +607,18 @@ const ways: readonly Story[] = [
       life.is({ stage: "restarting", until: life.now + limits.canonical_ms });
       life.has({ current: oldBuild, previous: older });
       life.restart().comes("reverting", "note", "hand-over").is({ stage: "proving" });
+      const left = { ...words, ending: "exited with 3" };
+      life.fork().leads({ kind: "former-ended", lastWords: left }, "reverting", "note");
       life.leads(life.roles(rolesOf(oldBuild, { healthy: false })), "reverting");
       life.leads(life.roles(rolesOf(newBuild)), "reverting");
       life.leads(life.roles(rolesOf(oldBuild)), "rolled-back", "stop-candidate", "note");
       life.is({ build: newBuild, lastWords: words, endingCause: "canonical" }).says("it hangs");
       life.has({ seen: [transactionOf(1)] });
+      // What it is asked for can come after the way back was proven.
+      const late = life
+        .fork()
+        .leads({ kind: "former-ended", lastWords: left }, "rolled-back", "note");
+      late.is({ lastWords: left }).says("it hangs");
       const next = { kind: "marker", marker: makeMarker(2, { build: thirdBuild }) } as const;
       const other = life.fork().leads(next, "rolled-back").overdue();
       other.comes("rolled-back", "stop-candidate", "note");

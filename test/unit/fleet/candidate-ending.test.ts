@@ -1,7 +1,7 @@
 /** What a candidate left, in words. */
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
-import { parseUnitEnding } from "../../../src/fleet/candidate-ending.ts";
+import { parseFormerEnding, parseUnitEnding } from "../../../src/fleet/candidate-ending.ts";
 import { fleetLimits, lastWordsSchema } from "../../../src/fleet/protocol.ts";
 
 const files = "52428800\nusage_usec 1250000\nuser_usec 1000000\nsystem_usec 250000\n";
@@ -39,4 +39,45 @@ test("however much it said, the wire takes it, and the end of it is there", () =
   expect(v.is(lastWordsSchema, words)).toBe(true);
   expect(words.log).toHaveLength(fleetLimits.lastWords);
   expect(words.log).toEndWith("last words\n");
+});
+
+describe("what a unit's run before this one left", () => {
+  const line = (message: string | number[], more: object = {}) =>
+    JSON.stringify({ MESSAGE: message, _PID: "7", ...more });
+  const own = { process: 9, invocation: "b".repeat(32) };
+  const exited = (words: string) =>
+    line(`hostler-fleet-agent.service: Main process exited, ${words}`, { _PID: "1" });
+
+  test.each([
+    ["code=exited, status=1/FAILURE", "exited with 1"],
+    ["code=killed, status=9/KILL", "ended by SIGKILL"],
+    ["code=dumped, status=6/ABRT", "ended by SIGABRT, with a core dump"],
+  ])("%s", (words, ending) => {
+    const text = [line("it begins"), line("a mistake"), exited(words)].join("\n");
+    expect(parseFormerEnding(text, own)).toEqual({
+      ...{ ending, processor_seconds: null, memory_peak_bytes: null },
+      log: `it begins\na mistake\nhostler-fleet-agent.service: Main process exited, ${words}\n`,
+    });
+  });
+
+  test("what this run has said, and lines that are no text, are left out", () => {
+    const text = [
+      ...["no JSON", line([255, 254]), line("of before", { _PID: "5" })],
+      ...[line("of this process", { _PID: "9" })],
+      line("its guard", { _SYSTEMD_INVOCATION_ID: own.invocation }),
+      line("Starting it", { _PID: "1", INVOCATION_ID: own.invocation }),
+    ].join("\n");
+    expect(parseFormerEnding(text, own)).toMatchObject({
+      ending: "it was ended by its unit",
+      log: "of before\n",
+    });
+  });
+
+  test("nothing is known where nothing was said, and no more is kept than fits", () => {
+    expect(parseFormerEnding("", own)).toBeNull();
+    expect(parseFormerEnding(line("mine", { _PID: "9" }), own)).toBeNull();
+    const long = parseFormerEnding(line("x".repeat(10_000)), { process: 9, invocation: undefined });
+    expect(v.is(lastWordsSchema, long)).toBe(true);
+    expect(long?.log).toHaveLength(fleetLimits.lastWords);
+  });
 });
