@@ -58,6 +58,8 @@ export interface AdditionGround {
   readonly address: () => string;
   /** The certificates that they are to trust now. */
   readonly pins: () => readonly string[];
+  /** Whether a host was revoked here: it never speaks again. */
+  readonly isRevoked: (host: string) => boolean;
   /**
    * Writes what the addition did by itself into the audit log.
    * @throws AuditError

@@ -371,7 +371,8 @@ async function openParts(
     await audit.append(call);
   };
   const pins = () => authority.certificates.pins;
-  const ground = { store, loop, logger, key, address, pins, record, onFailure, end };
+  const isRevoked = (host: string) => authority.hosts.isRevoked(host);
+  const ground = { store, loop, logger, key, address, pins, isRevoked, record, onFailure, end };
   addition = await extension?.open(ground);
   return { store, authority, audit, service, addition };
 }

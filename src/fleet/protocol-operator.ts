@@ -2,6 +2,7 @@ import * as v from "valibot";
 import { nameSchema } from "../identity/protocol.ts";
 import {
   digestSchema,
+  endingCauses,
   fleetLimits,
   heartbeatSchema,
   markerSchema,
@@ -32,6 +33,10 @@ export const operatorLimits = {
   named: 10,
   /** Devices of a rollout that others have taken since, and that it remembers by name. */
   past: 500,
+  /** Hosts that could not take a version by themselves, before a rollout asks for somebody. */
+  hindered: 3,
+  /** Changes of a rollout that its history tells: the first, and the last ones. */
+  changes: 50,
   /** Characters of what it remembers of one. */
   pastReason: 160,
   /** Characters of a rollout as it is asked for: with all that is remembered, one stored value. */
@@ -133,7 +138,10 @@ export type RolloutSpec = v.InferOutput<typeof rolloutSpecSchema>;
 export const rolloutCountsSchema = v.strictObject({
   members: count,
   done: count,
+  /** The version failed there. */
   failed: count,
+  /** The host could not take it, which says nothing of the version: no room, no way to a source. */
+  hindered: count,
   flight: count,
   waiting: count,
   away: count,
@@ -149,6 +157,8 @@ export const shownCountsSchema = v.strictObject({
 export const memberStandings = [
   "done",
   "failed",
+  /** Its host could not, by itself. */
+  "hindered",
   /** Being upgraded. */
   "flight",
   /** Taken back, and not ended. */
@@ -172,6 +182,17 @@ export const rolloutMemberSchema = v.strictObject({
 });
 export type RolloutMember = v.InferOutput<typeof rolloutMemberSchema>;
 
+/** What became of a rollout, when, and by whom. */
+export const rolloutChangeSchema = v.strictObject({
+  /** Milliseconds since 1970 by the operator's clock: for people. */
+  time: v.number(),
+  what: v.picklist(["begun", "paused", "resumed", "aborted", "wave", "complete"]),
+  /** "operator ada", "local uid 0"; null: the operator's own decision. */
+  by: v.nullable(v.string()),
+  reason: v.nullable(v.string()),
+});
+export type RolloutChange = v.InferOutput<typeof rolloutChangeSchema>;
+
 export const rolloutViewSchema = v.strictObject({
   name: nameSchema,
   number: positive,
@@ -188,6 +209,8 @@ export const rolloutViewSchema = v.strictObject({
   /** Why nothing of it is begun just now. */
   waits_for: v.nullable(v.string()),
   counts: shownCountsSchema,
+  /** The first, then the last ones; none of one that an operator of before has begun. */
+  changes: v.array(rolloutChangeSchema),
   /** Some of those that failed, are silent in the middle of it, or can not have it, and why. */
   named: v.array(v.strictObject({ device: nameSchema, standing: v.string(), reason: v.string() })),
 });
@@ -237,6 +260,8 @@ export const deviceViewSchema = v.strictObject({
   rollout: v.nullable(nameSchema),
   upgrade: v.picklist(devicePhases),
   reason: v.nullable(v.string()),
+  /** Where the reason of one that failed or returned lies: `host` says nothing of the version. */
+  cause: v.nullable(v.picklist(endingCauses)),
   progress_percent: v.nullable(v.number()),
   healthy: v.nullable(v.boolean()),
   /** Its metadata is stale since then, RFC 3339: revocations may be kept from it. */
@@ -396,6 +421,8 @@ export const fleetApi = {
       events: v.array(v.strictObject({ id: v.string(), event: happeningSchema })),
       /** The last one that happened: ids begin anew, with another word, in each process. */
       last: v.string(),
+      /** All that came after the id is told, also where an operator before gave it. */
+      known: v.boolean(),
     }),
   },
   metrics: {

@@ -39,6 +39,8 @@ export const fleetBuckets = {
   rollouts: "fleet-rollouts",
   /** DEVICE → its labels; the operator's alone. */
   labels: "fleet-labels",
+  /** The last events, some together; the operator's alone, and the oldest may go. */
+  events: "fleet-events",
   /** What an operator knows of the store itself; the operator's alone. */
   operator: "fleet-operator",
 } as const;

@@ -94,6 +94,11 @@ export class Hosts {
     return record !== undefined && record.state.phase !== "revoked";
   }
 
+  /** It never opens a session again; one that was removed since is not known as such. */
+  isRevoked(name: string): boolean {
+    return this.#records.get(name)?.state.phase === "revoked";
+  }
+
   /** Hosts that have not said that they trust the certificate that is announced. */
   unconfirmed(): readonly string[] {
     const pin = this.#certificates.announced ?? this.#certificates.served.pin;

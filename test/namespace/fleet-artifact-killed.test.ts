@@ -236,6 +236,11 @@ describe("by its commands", () => {
     await done(folder, "key generate mine");
     chmodSync(join(folder, "mine"), 0o644);
     copyFileSync(join(site.path, "metadata.json"), join(folder, "metadata.json"));
+    // Nobody is left who may sign: it is made, and said.
+    await done(folder, "root metadata alone.json --signer mine.pub");
+    const alone = await run(folder, "root metadata alone.json --revoke-key mine.pub=lost");
+    expect(alone.exitCode).toBe(0);
+    expect(alone.stderr).toStartWith("hostler: metadata 2 names no key that may sign: ");
     const machine = process.arch === "x64" ? 183 : 62;
     writeFileSync(join(folder, "other"), executable({ size: 4_096, seed: 1, machine }));
     const lines: [string, number, string][] = [

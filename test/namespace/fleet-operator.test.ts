@@ -2,7 +2,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { operatorWrites } from "../../src/fleet/perform/operator-steps.ts";
 import { fleetBuckets } from "../../src/fleet/protocol.ts";
-import { runHostler } from "../support/authority.ts";
+import { runHostler, saysDone } from "../support/authority.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { builds } from "../support/fleet-operator/device-life.ts";
 import {
@@ -103,6 +103,10 @@ describe("an operator", () => {
     await fleet.ask("label", "a", "--label", "site=lab");
     expect((await fleet.show("a")).device.labels).toEqual({ site: "lab" });
     expect((await fleet.tries("forget", "a")).stderr).toContain("it may be there");
+    // One whose host was revoked is not waited for.
+    const socket = ["--control-socket", fleet.authority.controlSocket];
+    await saysDone(["identity", "host", "revoke", "a", ...socket]);
+    expect(await fleet.ask("forget", "a")).toBe("a is forgotten\n");
   });
 
   test("a rollout is watched until it has ended, and how it ended is the exit code", async () => {
@@ -123,6 +127,14 @@ describe("an operator", () => {
     // The operator is started anew, and the watch goes on.
     await fleet.authority.stop();
     await fleet.start();
+    // What was told before is there, and so is who has begun it, and when.
+    expect(await fleet.ask("events")).toContain("rollout spring of 1.1.0 is running");
+    const { changes } = await fleet.history("spring");
+    const [begun] = changes;
+    expect(begun).toMatchObject({ what: "begun", by: `local uid ${process.getuid?.()}` });
+    expect(await fleet.ask("history")).toContain(
+      `begun ${new Date(begun?.time ?? 0).toISOString().slice(0, 10)}`,
+    );
     await a.connect();
     await a.beats();
     await a.isReady(marker);

@@ -4,7 +4,7 @@ import { readRoot, readUnverified } from "../../artifact/lifecycle-verify.ts";
 import { makeMetadata, makeRoot } from "../../artifact/make-trust.ts";
 import { artifactLimits, type Envelope, type Metadata } from "../../artifact/protocol.ts";
 import { readPublicKey, writeEnvelope } from "../../artifact/signing-key.ts";
-import { printJson, printText } from "../../command-line/output.ts";
+import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { isSignedBy } from "../../identity/secrets.ts";
 import { writeDurably } from "../../journal/append-journal.ts";
@@ -99,7 +99,18 @@ export async function runRootMetadata(flags: MetadataFlags): Promise<number> {
   });
   if (typeof envelope === "string") throw new UsageError(envelope);
   await write(flags.file, envelope, flags.json);
+  warnOfNoSigner(envelope);
   return ExitCode.done;
+}
+
+/** It revokes, and gives nobody in the place: right for an hour, and seldom meant for longer. */
+function warnOfNoSigner({ signed }: Envelope): void {
+  const { version, keys } = JSON.parse(signed) as Metadata;
+  if (keys.length > 0) return;
+  tellText(
+    `hostler: metadata ${version} names no key that may sign: once it is published no device ` +
+      "takes any release. Name one: hostler fleet root metadata --signer FILE\n",
+  );
 }
 
 function readPrevious(file: string): Metadata | null {

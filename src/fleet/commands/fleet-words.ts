@@ -7,6 +7,7 @@ import type { Build, DeviceStatus, Heartbeat, RoleHealth } from "../protocol.ts"
 import type {
   DeviceView,
   FleetSampleView,
+  RolloutChange,
   RolloutMember,
   RolloutView,
   ToldHappening,
@@ -15,22 +16,30 @@ import type {
 /** What an operator's answers look like to people. */
 
 export function renderEvent(id: string, { what, message, time }: ToldHappening): string {
-  const when = new Date(time).toISOString().slice(0, 19).replace("T", " ");
-  return `${[when, id, what, message].map(escapeControls).join(" ")}\n`;
+  return `${[timeText(time), id, what, message].map(escapeControls).join(" ")}\n`;
 }
 
 /**
  * @param last the id of the last event that happened
  * @param first the id of the first that follows
+ * @param isKnown an operator before this one gave that id, and what came after it is kept
  * @returns undefined where what follows is all that came after that id
  */
-export function whyNotAfter(after: string, last: string, first?: string): string | undefined {
+export function whyNotAfter(
+  after: string,
+  last: string,
+  {
+    first,
+    isKnown = false,
+  }: { readonly first?: string | undefined; readonly isKnown?: boolean } = {},
+): string | undefined {
   const [asked, newest, next] = [eventOf(after), eventOf(last), eventOf(first ?? "")];
   const all = "all that is kept follows";
   const id = JSON.stringify(after);
   if (asked === undefined) return `${id} is no id of an event, such as ${last}: ${all}`;
   if (asked.run !== newest?.run) {
-    return `${id} is of another run of the operator, and its ids began anew: ${all}`;
+    if (isKnown) return undefined;
+    return `${id} is of another run of the operator, and not kept any more: ${all}`;
   }
   if (asked.sequence > newest.sequence) return `${id} is after the last one, ${last}: ${all}`;
   const missing = next === undefined ? 0 : next.sequence - asked.sequence - 1;
@@ -122,8 +131,11 @@ export function settlingText(settles: number | null): string {
   );
 }
 
-function upgradeText({ upgrade, progress_percent: percent, reason }: DeviceView): string {
-  const far = percent === null ? upgrade : `${upgrade} ${percent} %`;
+function upgradeText(view: DeviceView): string {
+  const { upgrade, progress_percent: percent, reason, cause } = view;
+  // It says nothing of the version: the host itself could not.
+  const word = upgrade === "failed" && cause === "host" ? "could not" : upgrade;
+  const far = percent === null ? word : `${word} ${percent} %`;
   return reason === null ? far : `${far}: ${reason}`;
 }
 
@@ -165,6 +177,7 @@ export function renderRollouts(rollouts: readonly RolloutView[]): string {
     "DONE",
     "UNDER WAY",
     "FAILED",
+    "COULD NOT",
     "AWAY",
     "SUPERSEDED",
   ];
@@ -176,6 +189,7 @@ export function renderRollouts(rollouts: readonly RolloutView[]): string {
     `${counts.done} of ${counts.members}`,
     String(counts.flight),
     String(counts.failed),
+    String(counts.hindered),
     String(counts.away),
     String(counts.superseded),
   ]);
@@ -186,9 +200,46 @@ export function renderRollouts(rollouts: readonly RolloutView[]): string {
   return renderTable(columns, rows) + why.join("");
 }
 
+const changeWords = {
+  begun: "begun",
+  paused: "paused",
+  resumed: "resumed",
+  aborted: "aborted",
+  wave: "next wave",
+  complete: "complete",
+} satisfies Record<RolloutChange["what"], string>;
+
+/** "2026-11-30 08:25:50", UTC. */
+const timeText = (time: number) => new Date(time).toISOString().slice(0, 19).replace("T", " ");
+
+/** What became of a rollout, when, and by whom; "-" is its operator itself. */
+export function renderChanges({ changes }: RolloutView, width?: number): string {
+  if (changes.length === 0) return "";
+  const rows = changes.map(({ time, what, by, reason }) => [
+    timeText(time),
+    changeWords[what],
+    by ?? "-",
+    reason ?? "-",
+  ]);
+  return `\n${renderTableWithin(["WHEN (UTC)", "WHAT", "BY", "WHY"], rows, width)}`;
+}
+
+/** When each was begun, by whom, and what came last, the newest first. */
+export function renderBeginnings(rollouts: readonly RolloutView[], width?: number): string {
+  const rows = rollouts.flatMap(({ name, changes }) => {
+    const [first, last] = [changes[0], changes.at(-1)];
+    if (first === undefined || last === undefined) return [];
+    const then = `${changeWords[last.what]} ${timeText(last.time)}`;
+    return [[name, timeText(first.time), first.by ?? "-", then, last.by ?? "-"]];
+  });
+  if (rows.length === 0) return "";
+  return `\n${renderTableWithin(["ROLLOUT", "BEGUN (UTC)", "BY", "LAST", "BY"], rows, width)}`;
+}
+
 const standingWords = {
   done: "done",
   failed: "failed",
+  hindered: "could not",
   flight: "under way",
   returning: "taken back",
   waiting: "waiting",
@@ -199,7 +250,7 @@ const standingWords = {
 
 /** Those that somebody looks for come first. */
 const order: readonly RolloutMember["standing"][] = [
-  ...(["failed", "flight", "returning", "waiting", "away", "unfit"] as const),
+  ...(["failed", "hindered", "flight", "returning", "waiting", "away", "unfit"] as const),
   ...(["done", "superseded"] as const),
 ];
 /** Devices of one standing that people are told; `--json` has all. */

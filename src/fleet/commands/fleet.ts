@@ -15,6 +15,8 @@ import {
 import { expectedOperator } from "./expected-operator.ts";
 import {
   labelsText,
+  renderBeginnings,
+  renderChanges,
   renderDevice,
   renderDevices,
   renderEvent,
@@ -185,7 +187,10 @@ export async function runHistory(
     return await show(
       flags,
       (client) => client.call(fleetApi.rollouts, {}),
-      ({ rollouts, settles_ms }) => renderRollouts(rollouts) + settlingText(settles_ms),
+      ({ rollouts, settles_ms }) =>
+        renderRollouts(rollouts) +
+        settlingText(settles_ms) +
+        renderBeginnings(rollouts, process.stdout.columns),
     );
   }
   return await show(
@@ -198,6 +203,7 @@ export async function runHistory(
     ({ rollout: view, members, settles_ms }) =>
       renderRollouts([view]) +
       settlingText(settles_ms) +
+      renderChanges(view, process.stdout.columns) +
       renderMembers(members, process.stdout.columns),
   );
 }
@@ -212,10 +218,11 @@ export async function runEvents(
     else await printText(renderEvent(id, event));
   };
   if (!follow || after !== undefined) {
-    const { events, last } = await client.call(fleetApi.eventsKept, {
+    const { events, last, known } = await client.call(fleetApi.eventsKept, {
       ...(after !== undefined && { after }),
     });
-    const why = after === undefined ? undefined : whyNotAfter(after, last, events[0]?.id);
+    const more = { first: events[0]?.id, isKnown: known };
+    const why = after === undefined ? undefined : whyNotAfter(after, last, more);
     if (why !== undefined) tellText(`${why}\n`);
     if (!follow) {
       for (const { id, event } of events) await tell(id, event);

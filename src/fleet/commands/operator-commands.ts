@@ -335,7 +335,7 @@ const eventsCommand = defineCommand({
     after: {
       type: "string",
       valueHint: "id",
-      description: "Only what came after this one; ids begin anew with each run of the operator",
+      description: "Only what came after this one, also before the operator was started again",
     },
     ...askFlags,
     json: { type: "boolean", description: "Print one JSON object a line" },

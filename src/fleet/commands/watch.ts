@@ -139,10 +139,11 @@ class RolloutLine implements Disposable {
 
 /** "spring: wave 1 of 2, 3 of 40 done, 4 under way, 0 failed; waits for a window". */
 export function progressText({ name, wave, waves, counts, waits_for }: RolloutView): string {
-  const { done, members, flight, failed, away } = counts;
+  const { done, members, flight, failed, hindered, away } = counts;
   const words = [
     ...[`wave ${wave} of ${waves}`, `${done} of ${members} done`, `${flight} under way`],
-    ...[`${failed} failed`, ...(away === 0 ? [] : [`${away} away`])],
+    ...[`${failed} failed`, ...(hindered === 0 ? [] : [`${hindered} could not`])],
+    ...(away === 0 ? [] : [`${away} away`]),
   ];
   const why = waits_for === null ? "" : `; waits for ${escapeControls(waits_for)}`;
   return `${name}: ${words.join(", ")}${why}`;

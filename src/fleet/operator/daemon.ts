@@ -75,11 +75,12 @@ async function openAddition(
   const open = openerOver(ground);
   if (shared !== undefined) {
     const { SharedOperator } = await import("./shared-operator.ts");
-    return additionOf(await SharedOperator.open({ ground, shared, buckets, openOperator: open }));
+    const several = await SharedOperator.open({ ground, shared, buckets, openOperator: open });
+    return additionOf(several, ground);
   }
   const { store } = ground;
   const operator = await open({ store, incarnation: store.incarnation });
-  return additionOf({ operator, acting: () => operator, stop: () => operator.stop() });
+  return additionOf({ operator, acting: () => operator, stop: () => operator.stop() }, ground);
 }
 
 function openerOver({ loop, logger, onFailure }: AdditionGround): OperatorOpener {
@@ -105,10 +106,13 @@ interface OperatorStanding {
   stop(): Promise<void>;
 }
 
-function additionOf(standing: OperatorStanding): AuthorityAddition {
+function additionOf(
+  standing: OperatorStanding,
+  { isRevoked }: Pick<AdditionGround, "isRevoked">,
+): AuthorityAddition {
   const acting = () => standing.acting();
   return {
-    routes: operatorRoutes(acting),
+    routes: operatorRoutes(acting, isRevoked),
     streams: operatorStreams(acting),
     requestBytes: operatorLimits.requestBytes,
     limits: operatorHttpLimits,

@@ -60,7 +60,7 @@ const standing =
     one([...state.devices].filter((device) => standingOf(device, context) === wanted).length);
 
 const total =
-  (count: "done" | "failed" | "flight") =>
+  (count: "done" | "failed" | "hindered" | "flight") =>
   ({ state }: FleetOperator) =>
     one([...state.rollouts.values()].reduce((sum, { counts }) => sum + (counts?.[count] ?? 0), 0));
 
@@ -131,6 +131,10 @@ const gaugeNumbers: Numbers = {
   ],
   upgrades_done: ["Devices that have what their rollout gives", total("done")],
   upgrades_failed: ["Devices that failed in their rollout", total("failed")],
+  upgrades_hindered: [
+    "Devices whose host could not take what their rollout gives",
+    total("hindered"),
+  ],
   upgrades_under_way: ["Devices that are being upgraded", total("flight")],
   rollouts: ["Rollouts that are kept", ({ state }) => one(state.rollouts.size)],
   rollouts_by_phase: [

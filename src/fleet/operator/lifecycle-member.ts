@@ -21,6 +21,8 @@ export interface Look {
 export type MemberStanding =
   | "done"
   | "failed"
+  /** Its host could not, by itself: another device takes its turn. */
+  | "hindered"
   /** It holds one of the places that `max_unavailable` gives. */
   | "flight"
   /** Taken back, and not ended: nothing can come of it, and its place is free. */
@@ -102,7 +104,9 @@ export function judgeMember(record: RolloutRecord, device: DeviceState, look: Lo
       if (isOwn) return of("done");
       break;
     case "failed":
-      if (isOwn && marker.rollout?.round === record.round) return of("failed", reasonOf(device));
+      if (isOwn && marker.rollout?.round === record.round) {
+        return of(isHostsFault(device) ? "hindered" : "failed", reasonOf(device));
+      }
       break;
     case "returned":
       if (isOwn && marker.rollout?.round === record.round && isWornOut(marker)) {
@@ -131,6 +135,11 @@ function judgeResting(record: RolloutRecord, device: DeviceState, look: Look): M
   return isAlive(device, look.context) ? of("waiting") : of("away");
 }
 
+/** No room, no source, no way to start a candidate: the version was not judged. */
+function isHostsFault(device: DeviceState): boolean {
+  return driftOf(device) === undefined && device.status?.value.cause === "host";
+}
+
 function isWornOut({ rollout }: Marker): boolean {
   return (rollout?.attempt ?? 0) >= operatorLimits.attempts;
 }
@@ -156,6 +165,7 @@ export function countsOf(members: readonly Member[]): RolloutCounts {
     members: members.length - count("unfit"),
     done: count("done"),
     failed: count("failed"),
+    hindered: count("hindered"),
     flight: count("flight"),
     waiting: count("waiting", "returning"),
     away: count("away"),

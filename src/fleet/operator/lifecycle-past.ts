@@ -18,7 +18,8 @@ import {
  * Pure.
  */
 
-export const noPast: RolloutPast = { named: [], unnamed: { done: 0, failed: 0, superseded: 0 } };
+const noneOfThem = { done: 0, failed: 0, hindered: 0, superseded: 0 } as const;
+export const noPast: RolloutPast = { named: [], unnamed: noneOfThem };
 
 /** What is to be kept, of one device and one rollout that it was a member of. */
 export interface Remembered {
@@ -52,7 +53,7 @@ function outcomeOf(
   { by, look }: { readonly by: string | null; readonly look: Look },
 ): Remembered {
   const { standing, reason } = judgeMember(record, device, look);
-  const isOver = standing === "done" || standing === "failed";
+  const isOver = standing === "done" || standing === "failed" || standing === "hindered";
   const text = reason === "" && !isOver ? `it was ${phaseOf(device)}` : reason;
   const member: PastMember = {
     device: device.name,

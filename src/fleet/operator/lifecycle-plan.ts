@@ -14,7 +14,7 @@ import {
   type Member,
 } from "./lifecycle-member.ts";
 import { isKept, keepAll, whatIsKept } from "./lifecycle-past.ts";
-import { type RolloutEvent, stepRollout } from "./lifecycle-rollout.ts";
+import { type RolloutEvent, stepRollout, withChange } from "./lifecycle-rollout.ts";
 import { meant, put } from "./lifecycle-slot.ts";
 import {
   type DeviceState,
@@ -164,6 +164,7 @@ const nothingToSay: Followed = { waitsFor: "" };
 function whatFollows(draft: Draft, looked: Looked): Followed {
   const { record, counts, target, superseded } = looked;
   if (record.phase === "aborted") return nothingToSay;
+  const hinders = whyHindered(record, looked);
   const allowed = record.forgiven + Math.floor((record.spec.failures_percent * target) / 100);
   if (counts.failed > allowed) {
     const reason = `${counts.failed} of ${target} have failed; ${allowed} may`;
@@ -171,14 +172,38 @@ function whatFollows(draft: Draft, looked: Looked): Followed {
     return nothingToSay;
   }
   if (record.phase === "paused") return nothingToSay;
+  if (hinders !== undefined) {
+    tellRollout(draft, record.name, { kind: "failing", reason: hinders, counts });
+    return nothingToSay;
+  }
   if (isFinished(record, counts, superseded)) {
     const reason = counts.members === 0 ? laterHaveAll : null;
     tellRollout(draft, record.name, { kind: "finish", reason, counts });
     return nothingToSay;
   }
   const isLast = record.wave >= wavesOf(record.spec) - 1;
-  if (!isLast && counts.done + counts.failed >= target) return soak(draft, looked);
+  if (!isLast && isWaveOver(counts, target)) return soak(draft, looked);
   return begin(draft, looked);
+}
+
+/** Whose host could not proves nothing: others take their turn, as long as there are others. */
+function isWaveOver(counts: RolloutCounts, target: number): boolean {
+  const judged = counts.done + counts.failed;
+  return judged > 0 && judged >= Math.min(target, counts.members - counts.hindered);
+}
+
+/**
+ * Faults of hosts are none of the version's, and count for no wave. But where more could not than
+ * got it, or nobody is left who could, it is no single host's matter.
+ */
+function whyHindered(record: RolloutRecord, { counts, troubled }: Looked): string | undefined {
+  const hindered = counts.hindered - record.forgivenHosts;
+  const isIdle = counts.waiting + counts.flight + counts.away + counts.done + counts.failed === 0;
+  const isMany = hindered >= operatorLimits.hindered && hindered > counts.done;
+  if (hindered <= 0 || !(isMany || isIdle)) return undefined;
+  const one = troubled.find(({ standing }) => standing === "hindered");
+  const such = one === undefined ? "" : `, such as ${one.device.name}: ${one.reason}`;
+  return `${hindered} hosts could not, and ${counts.done} have it${such}`;
 }
 
 function soak(draft: Draft, { rollout, record }: Looked): Followed {
@@ -196,7 +221,8 @@ function isFinished(record: RolloutRecord, counts: RolloutCounts, superseded: nu
   if (counts.members === 0) return superseded > 0;
   const isLast = record.wave >= wavesOf(record.spec) - 1;
   const isIdle = counts.waiting === 0 && counts.flight === 0;
-  return isLast && isIdle && counts.done + counts.failed > 0;
+  const seen = Math.min(counts.hindered, record.forgivenHosts);
+  return isLast && isIdle && counts.done + counts.failed + seen > 0;
 }
 
 /** Begins as many as may be. */
@@ -278,15 +304,17 @@ function shownCounts(
     past.filter((one) => one.standing === standing).length + unnamed[standing];
   const of = countsOf(left);
   const [done, failed] = [of.done + count("done"), of.failed + count("failed")];
+  const hindered = of.hindered + count("hindered");
   const { flight } = of;
   const away = isOpen(record.phase)
-    ? superseded - of.done - of.failed - flight - count("done") - count("failed")
+    ? superseded - done - failed - hindered - flight
     : of.waiting + of.away + of.unfit + count("superseded");
   return {
     ...counts,
-    members: counts.members + done + failed + flight,
+    members: counts.members + done + failed + hindered + flight,
     done: counts.done + done,
     failed: counts.failed + failed,
+    hindered: counts.hindered + hindered,
     flight: counts.flight + flight,
     superseded: Math.max(0, away),
   };
@@ -362,14 +390,34 @@ const whats = {
   finish: "rollout-complete",
 } as const;
 
-/** @returns why the event does nothing; undefined when it did something */
-export function tellRollout(draft: Draft, name: string, event: RolloutEvent): string | undefined {
+const changed = {
+  pause: "paused",
+  failing: "paused",
+  resume: "resumed",
+  abort: "aborted",
+  advance: "wave",
+  finish: "complete",
+} as const;
+
+/**
+ * @param by who asks for it; without one it is this operator's own decision
+ * @returns why the event does nothing; undefined when it did something
+ */
+export function tellRollout(
+  draft: Draft,
+  name: string,
+  event: RolloutEvent,
+  by?: string,
+): string | undefined {
   const rollout = draft.state.rollouts.get(name);
   const record = rollout && meant(rollout.record);
   if (rollout === undefined || record === undefined) return "it is being removed";
   const next = stepRollout(record, event);
   if (typeof next === "string") return next;
-  draft.writeRollout(rollout, put(rollout.record, next));
+  const reason = event.kind === "advance" ? `wave ${next.wave + 1}` : next.reason;
+  const what = changed[event.kind];
+  const change = { time: draft.context.wall, what, by: by ?? null, reason } as const;
+  draft.writeRollout(rollout, put(rollout.record, withChange(next, change)));
   const wave = event.kind === "advance" ? `, wave ${next.wave + 1} of ${wavesOf(next.spec)}` : "";
   const why = next.reason === null ? "" : `: ${next.reason}`;
   draft.tell({

@@ -1,4 +1,4 @@
-import { operatorLimits } from "../protocol-operator.ts";
+import { operatorLimits, type RolloutChange } from "../protocol-operator.ts";
 import type { RolloutCounts, RolloutPhase, RolloutRecord } from "./lifecycle-state.ts";
 
 /** One rollout: every phase × every event; a cell that does nothing names its reason. Pure. */
@@ -35,7 +35,8 @@ const stopped = ignored("nothing of it goes on while it is paused");
 const isOver = ignored("it was aborted, for good");
 
 export const rolloutTable: RolloutTable = {
-  running: { pause, resume: ignored("it is running"), abort, failing: pause, advance, finish },
+  // Hosts that could not are tried again while all others go on.
+  running: { pause, resume: retryAlone, abort, failing: pause, advance, finish },
   paused: {
     pause: ignored("it is paused"),
     resume,
@@ -77,6 +78,13 @@ export function stepRollout(
   return next === record ? "it is as it was" : next;
 }
 
+/** Over the limit the oldest but the first goes: who has begun it is known as long as it is. */
+export function withChange(record: RolloutRecord, change: RolloutChange): RolloutRecord {
+  const [first, ...rest] = [...record.changes, change];
+  const kept = rest.slice(-(operatorLimits.changes - 1));
+  return { ...record, changes: first === undefined ? kept : [first, ...kept] };
+}
+
 function pause(record: RolloutRecord, { reason, counts }: Of<"pause" | "failing">): RolloutRecord {
   return { ...record, phase: "paused", reason, result: counts };
 }
@@ -84,9 +92,9 @@ function pause(record: RolloutRecord, { reason, counts }: Of<"pause" | "failing"
 /** What has failed until now is accepted, or tried again. */
 function resume(record: RolloutRecord, { retry, counts }: Of<"resume">): RolloutRecord {
   const running = { ...record, phase: "running", reason: null, result: null } as const;
-  if (!retry) return { ...running, forgiven: counts.failed };
+  if (!retry) return { ...running, forgiven: counts.failed, forgivenHosts: counts.hindered };
   if (record.round >= operatorLimits.retries) return record;
-  return { ...running, round: record.round + 1, forgiven: 0 };
+  return { ...running, round: record.round + 1, forgiven: 0, forgivenHosts: 0 };
 }
 
 function retryAlone(record: RolloutRecord, event: Of<"resume">): RolloutRecord {

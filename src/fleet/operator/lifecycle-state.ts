@@ -1,7 +1,7 @@
 import type { Revision } from "../../store/store.ts";
 import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { Build, DeviceStatus, Heartbeat, Marker } from "../protocol.ts";
-import type { Labels, RolloutSpec, RolloutView } from "../protocol-operator.ts";
+import type { Labels, RolloutChange, RolloutSpec, RolloutView } from "../protocol-operator.ts";
 import type { DeviceMap } from "./lifecycle-device-map.ts";
 import type { Slot, SlotWrite } from "./lifecycle-slot.ts";
 
@@ -79,6 +79,8 @@ export interface RolloutCounts {
   readonly members: number;
   readonly done: number;
   readonly failed: number;
+  /** Whose host could not, by itself: none of it is the version's. */
+  readonly hindered: number;
   readonly flight: number;
   readonly waiting: number;
   readonly away: number;
@@ -87,13 +89,13 @@ export interface RolloutCounts {
 }
 
 /** superseded: it was begun or waited, and another rollout took it. */
-export type PastStanding = "done" | "failed" | "superseded";
+export type PastStanding = "done" | "failed" | "hindered" | "superseded";
 
 /** A device that another rollout has now, or that was forgotten. */
 export interface PastMember {
   readonly device: string;
   readonly standing: PastStanding;
-  /** Why it failed, or where it was; "" for one that is done. */
+  /** Why it failed or could not, or where it was; "" for one that is done. */
   readonly reason: string;
   /** The rollout that took it; null where it was forgotten. */
   readonly by: string | null;
@@ -125,11 +127,15 @@ export interface RolloutRecord {
   readonly wave: number;
   /** Failures that somebody has seen, and gone on. */
   readonly forgiven: number;
+  /** Hosts that could not, which somebody has seen, and gone on. */
+  readonly forgivenHosts: number;
   /** From 1; in the next one what has failed is tried again. */
   readonly round: number;
   /** When it ended or was paused, for its history. */
   readonly result: RolloutCounts | null;
   readonly past: RolloutPast;
+  /** At most `operatorLimits.changes`: the first, and the last ones. */
+  readonly changes: readonly RolloutChange[];
 }
 
 export interface RolloutState {
@@ -198,17 +204,23 @@ export type FleetEvent =
       readonly revision: Revision;
     }
   /** It never comes back, or begins anew. */
-  | { readonly kind: "forget"; readonly device: string }
+  | {
+      readonly kind: "forget";
+      readonly device: string;
+      /** Its host is, so that it is not waited for whether it speaks. */
+      readonly isRevoked?: boolean;
+    }
   | {
       readonly kind: "create";
       readonly name: string;
       readonly spec: RolloutSpec;
       /** false: a device that it names and that was never heard is a mistake. */
       readonly mayBeUnknown?: boolean;
+      readonly by?: string;
     }
-  | { readonly kind: "pause"; readonly rollout: string; readonly reason: string }
-  | { readonly kind: "resume"; readonly rollout: string; readonly retry: boolean }
-  | { readonly kind: "abort"; readonly rollout: string; readonly reason: string }
+  | ({ readonly kind: "pause"; readonly reason: string } & Asked)
+  | ({ readonly kind: "resume"; readonly retry: boolean } & Asked)
+  | ({ readonly kind: "abort"; readonly reason: string } & Asked)
   | { readonly kind: "rollout-written"; readonly rollout: string; readonly revision: Revision }
   | {
       readonly kind: "rollout-found";
@@ -220,6 +232,12 @@ export type FleetEvent =
   | { readonly kind: "opened" }
   /** Time may have passed. */
   | { readonly kind: "time" };
+
+/** What somebody asks of a rollout; `by` is who, for its history. */
+interface Asked {
+  readonly rollout: string;
+  readonly by?: string;
+}
 
 /** What operators and the log are told of. */
 export const happenings = [

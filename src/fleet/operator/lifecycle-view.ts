@@ -45,12 +45,20 @@ export function deviceView(
     upgrade: phaseOf(device),
     reason:
       device.trouble ?? driftWords(device) ?? status?.reason ?? marker?.withdrawn?.reason ?? null,
+    cause: causeOf(device),
     progress_percent: progressOf(device),
     healthy: healthOf(heartbeat),
     stale_since: status?.stale_metadata?.expires ?? null,
     architecture: status?.architecture ?? null,
     executor: status?.executor ?? null,
   };
+}
+
+/** Of what it was told last, once that is over. */
+function causeOf(device: DeviceState): DeviceView["cause"] {
+  const phase = phaseOf(device);
+  const isOver = phase === "failed" || phase === "returned";
+  return isOver && driftWords(device) === null ? (device.status?.value.cause ?? null) : null;
 }
 
 const healthOf = (heartbeat: Heartbeat | undefined): boolean | null =>
@@ -99,6 +107,7 @@ export function rolloutView(rollout: RolloutState): RolloutView | undefined {
     max_unavailable: amountOf(record.spec.max_unavailable, counts.members),
     waits_for: rollout.waitsFor === "" ? null : rollout.waitsFor,
     counts,
+    changes: [...record.changes],
     named: [...rollout.troubled],
   };
 }
@@ -147,7 +156,7 @@ function memberView(
 ): RolloutMember {
   const { standing, reason } = judgeMember(own.record, device, { context });
   const phase = phaseOf(device);
-  const isOver = standing === "done" || standing === "failed";
+  const isOver = standing === "done" || standing === "failed" || standing === "hindered";
   // What it gave goes on there, whoever has the device next.
   const isOwn = holder === own || isOver || (owner === own && standing === "flight");
   const why = reason === "" && standing === "flight" ? phase : reason;
@@ -168,6 +177,7 @@ function countsFor({ phase, result }: RolloutRecord, { shown }: RolloutState): S
     members: Math.max(result.members, now.members),
     done: Math.max(result.done, now.done),
     failed: Math.max(result.failed, now.failed),
+    hindered: Math.max(result.hindered, now.hindered),
   };
 }
 

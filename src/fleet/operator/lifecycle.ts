@@ -6,6 +6,7 @@ import { Draft } from "./lifecycle-draft.ts";
 import { activeRollouts, claimsOn } from "./lifecycle-member.ts";
 import { keepAll, noPast, whatIsKept } from "./lifecycle-past.ts";
 import { plan, tellRollout } from "./lifecycle-plan.ts";
+import { withChange } from "./lifecycle-rollout.ts";
 import { emptySlot, found, landed, meant, put } from "./lifecycle-slot.ts";
 import {
   type FleetEvent,
@@ -54,6 +55,7 @@ export const noCounts: RolloutCounts = {
   members: 0,
   done: 0,
   failed: 0,
+  hindered: 0,
   flight: 0,
   waiting: 0,
   away: 0,
@@ -69,7 +71,7 @@ function decide(draft: Draft, event: FleetEvent): Refusal | undefined {
     case "labels-found":
       return labelsEvent(draft, event);
     case "forget":
-      return forget(draft, event.device);
+      return forget(draft, event);
     case "create":
       return create(draft, event);
     case "pause":
@@ -149,12 +151,15 @@ const noDevice = (name: string): Refusal => ({
   hint: "hostler fleet devices lists them",
 });
 
-function forget(draft: Draft, name: string): Refusal | undefined {
+function forget(
+  draft: Draft,
+  { device: name, isRevoked = false }: Of<"forget">,
+): Refusal | undefined {
   const device = draft.devices.get(name);
   if (device === undefined) return noDevice(name);
   const { lostAfter } = draft.context.settings;
   const silent = silence(device, draft.now);
-  if (isAlive(device, draft.context) || silent <= lostAfter) {
+  if (!isRevoked && (isAlive(device, draft.context) || silent <= lostAfter)) {
     const left = Math.floor((lostAfter - silent) / 1_000) + 1;
     return {
       kind: "conflict",
@@ -162,8 +167,8 @@ function forget(draft: Draft, name: string): Refusal | undefined {
       expected: `a device that was not heard for ${lostAfter / 1_000} s`,
       received: `one that was heard ${Math.round(silent / 1_000)} s ago`,
       hint:
-        `Revoke its host first, unless it was: hostler identity host revoke ${name}; and forget ` +
-        `it when it was silent for ${left} s more`,
+        `Revoke its host first: hostler identity host revoke ${name}; then it is forgotten at ` +
+        `once. Or forget it when it was silent for ${left} s more`,
     };
   }
   const claims = claimsOn(device, activeRollouts(draft.state.rollouts));
@@ -199,11 +204,15 @@ function create(draft: Draft, event: Of<"create">): Refusal | undefined {
     spec,
     wave: 0,
     forgiven: 0,
+    forgivenHosts: 0,
     round: 1,
     result: null,
     past: noPast,
+    changes: [],
   };
-  draft.writeRollout(newRollout(name), put(emptySlot, record));
+  const begun = { time: draft.context.wall, what: "begun", by: event.by ?? null } as const;
+  const written = withChange(record, { ...begun, reason: null });
+  draft.writeRollout(newRollout(name), put(emptySlot, written));
   const message = `rollout ${name} of ${spec.version} is running`;
   draft.tell({ what: "rollout-created", device: null, rollout: name, message });
   return undefined;
@@ -287,7 +296,7 @@ function change(draft: Draft, event: Of<"pause" | "resume" | "abort">): Refusal 
     };
   }
   const counts = rollout.counts ?? noCounts;
-  const why = tellRollout(draft, event.rollout, { ...event, counts });
+  const why = tellRollout(draft, event.rollout, { ...event, counts }, event.by);
   if (why === undefined) return undefined;
   const phase = meant(rollout.record)?.phase ?? "about to be removed";
   return {

@@ -8,6 +8,7 @@ import type { OperatorWrite } from "../perform/operator-steps.ts";
 import { candidateKey, canonicalKey, type DeviceStatus, fleetBuckets } from "../protocol.ts";
 import type { Labels } from "../protocol-operator.ts";
 import { HappeningBook } from "./event-book.ts";
+import { EventJournal } from "./event-journal.ts";
 import { OperatorCounts } from "./gauges.ts";
 import { newFleet, step } from "./lifecycle.ts";
 import { isSettled, meant } from "./lifecycle-slot.ts";
@@ -83,8 +84,9 @@ export interface Posted {
 export class FleetOperator {
   /** From this process's start. */
   readonly counts = new OperatorCounts();
-  readonly book = new HappeningBook(randomBytes(4).toString("hex"));
+  readonly book: HappeningBook;
   readonly #parts: OperatorParts;
+  readonly #events: EventJournal;
   readonly #rollouts: Rollouts;
   readonly #labels: LabelsOfDevices;
   #state: FleetState;
@@ -101,9 +103,13 @@ export class FleetOperator {
       readonly rollouts: Rollouts;
       readonly labels: LabelsOfDevices;
       readonly settlesAt: MonotonicTime | undefined;
+      readonly events: Awaited<ReturnType<typeof EventJournal.open>>;
     },
   ) {
     this.#parts = parts;
+    const { journal, events: former } = opened.events;
+    this.#events = journal;
+    this.book = new HappeningBook(randomBytes(4).toString("hex"), { former });
     this.#rollouts = opened.rollouts;
     this.#labels = opened.labels;
     this.#state = newFleet(parts.now(), opened.settlesAt);
@@ -117,7 +123,8 @@ export class FleetOperator {
     const known = await store.get(fleetBuckets.operator, INCARNATION_KEY);
     const last = known?.operation === "put" ? decodeIncarnation(known.value) : incarnation;
     const settlesAt = last === incarnation ? undefined : parts.now() + settings.settle;
-    const operator = new FleetOperator(parts, { rollouts, labels, settlesAt });
+    const events = await EventJournal.open(parts);
+    const operator = new FleetOperator(parts, { rollouts, labels, settlesAt, events });
     await operator.#load();
     await store.put(fleetBuckets.operator, INCARNATION_KEY, encodeIncarnation(incarnation), {
       writeId: newWriteId(),
@@ -166,6 +173,7 @@ export class FleetOperator {
     this.#stopping.abort();
     this.#wake?.[Symbol.dispose]();
     await Promise.all(this.#tasks);
+    await this.#events.stop();
   }
 
   #task(work: Promise<void>): void {
@@ -178,7 +186,8 @@ export class FleetOperator {
   }
 
   #tell({ what, device, rollout, message }: Extract<FleetEffect, { kind: "tell" }>["happening"]) {
-    this.book.add({ what, device, rollout, message, time: this.#parts.wall() });
+    const happening = { what, device, rollout, message, time: this.#parts.wall() };
+    this.#events.add({ id: this.book.add(happening), happening });
     const { logger } = this.#parts;
     if (loud.has(what)) logger.warn(message);
     else if (rollout !== null && device === null) logger.info(message);

@@ -15,11 +15,11 @@ import {
 import {
   labelsSchema,
   operatorLimits,
+  rolloutChangeSchema,
   rolloutCountsSchema,
   rolloutSpecSchema,
 } from "../protocol-operator.ts";
-import { noPast } from "./lifecycle-past.ts";
-import { type RolloutRecord, rolloutPhases } from "./lifecycle-state.ts";
+import { type RolloutCounts, type RolloutRecord, rolloutPhases } from "./lifecycle-state.ts";
 
 /** What an operator remembers, and where; and what devices tell it there. */
 
@@ -37,6 +37,11 @@ export const fleetStoreBuckets: readonly BucketDefinition[] = [
   },
   { name: fleetBuckets.rollouts, size: 64 * MEBIBYTE, ...facts },
   { name: fleetBuckets.labels, size: 128 * MEBIBYTE, ...facts },
+  // Some 10,000, of which each has a message of up to half a kilobyte.
+  {
+    ...{ name: fleetBuckets.events, size: 16 * MEBIBYTE, age: 90 * 86_400_000 },
+    ...{ expendable: true, volatile: false },
+  },
   { name: fleetBuckets.operator, size: MEBIBYTE, ...facts },
   metaBucket,
 ];
@@ -53,40 +58,84 @@ const rolloutEntries = {
   wave: count,
   forgiven: count,
   round: positive,
-  result: v.nullable(rolloutCountsSchema),
 };
 
-/** Before what became of devices was kept. */
-const formerRolloutSchema: v.GenericSchema<unknown, Omit<RolloutRecord, "past">> = v.strictObject(
-  rolloutEntries,
-);
+const pastEntries = { device: v.string(), reason: v.string(), by: v.nullable(v.string()) };
+const formerStanding = v.picklist(["done", "failed", "superseded"]);
+const named = <Schema extends v.GenericSchema>(member: Schema) =>
+  v.pipe(v.array(member), v.maxLength(operatorLimits.past));
+const formerUnnamed = { done: count, failed: count, superseded: count };
+
+/** Before a host's own fault was told apart from the version's, and who did what, and when. */
+const formerRolloutSchema = v.strictObject({
+  ...rolloutEntries,
+  result: v.nullable(v.omit(rolloutCountsSchema, ["hindered"])),
+  past: v.strictObject({
+    named: named(v.strictObject({ ...pastEntries, standing: formerStanding })),
+    unnamed: v.strictObject(formerUnnamed),
+  }),
+});
+type FormerRollout = v.InferOutput<typeof formerRolloutSchema>;
 
 const rolloutRecordSchema: v.GenericSchema<unknown, RolloutRecord> = v.strictObject({
   ...rolloutEntries,
+  result: v.nullable(rolloutCountsSchema),
+  forgivenHosts: count,
   past: v.strictObject({
-    named: v.pipe(
-      v.array(
-        v.strictObject({
-          device: v.string(),
-          standing: v.picklist(["done", "failed", "superseded"]),
-          reason: v.string(),
-          by: v.nullable(v.string()),
-        }),
-      ),
-      v.maxLength(operatorLimits.past),
+    named: named(
+      v.strictObject({
+        ...pastEntries,
+        standing: v.picklist(["done", "failed", "hindered", "superseded"]),
+      }),
     ),
-    unnamed: v.strictObject({ done: count, failed: count, superseded: count }),
+    unnamed: v.strictObject({ ...formerUnnamed, hindered: count }),
   }),
+  changes: v.pipe(v.array(rolloutChangeSchema), v.maxLength(operatorLimits.changes)),
 });
+
+function fromFormer(record: FormerRollout): RolloutRecord {
+  const { result, past } = record;
+  return {
+    ...record,
+    result: result && { ...result, hindered: 0 },
+    past: { ...past, unnamed: { ...past.unnamed, hindered: 0 } },
+    ...{ forgivenHosts: 0, changes: [] },
+  };
+}
+
+/** Who could not has failed there: so it was counted. */
+function toFormer(record: RolloutRecord): FormerRollout {
+  const { changes: _changes, forgivenHosts, result, past, ...rest } = record;
+  const { hindered, ...unnamed } = past.unnamed;
+  return {
+    ...rest,
+    forgiven: rest.forgiven + forgivenHosts,
+    result: result && formerCounts(result),
+    past: {
+      named: past.named.map((member) => {
+        const { standing } = member;
+        return { ...member, standing: standing === "hindered" ? "failed" : standing };
+      }),
+      unnamed: { ...unnamed, failed: unnamed.failed + hindered },
+    },
+  };
+}
+
+function formerCounts({
+  hindered,
+  ...counts
+}: RolloutCounts): NonNullable<FormerRollout["result"]> {
+  return { ...counts, failed: counts.failed + hindered };
+}
 
 export const rolloutCollection = defineCollection({
   bucket: fleetBuckets.rollouts,
-  version: 2,
+  version: 3,
   schema: rolloutRecordSchema,
   former: {
-    schema: formerRolloutSchema,
-    up: (record) => ({ ...record, past: noPast }),
-    down: ({ past: _past, ...record }) => record,
+    schema: formerRolloutSchema as v.GenericSchema<unknown, FormerRollout>,
+    up: fromFormer,
+    down: toFormer,
   },
 });
 

@@ -1,3 +1,4 @@
+import { describePrincipal } from "../../http/principal.ts";
 import { ProblemError } from "../../http/problem.ts";
 import { defineRoute, defineStream, type Route, type StreamRoute } from "../../http/route.ts";
 import type { Marker } from "../protocol.ts";
@@ -18,9 +19,15 @@ import type { FleetOperator } from "./operator.ts";
 /** @throws ProblemError while another operator acts */
 type Acting = () => FleetOperator;
 
-/** What an operator of a fleet can be asked by people and programs. */
-export function operatorRoutes(acting: Acting): readonly Route[] {
-  return [...readingRoutes(acting), ...deviceRoutes(acting), ...rolloutRoutes(acting)];
+/**
+ * What an operator of a fleet can be asked by people and programs.
+ * @param isRevoked whether a host never speaks again
+ */
+export function operatorRoutes(
+  acting: Acting,
+  isRevoked: (host: string) => boolean,
+): readonly Route[] {
+  return [...readingRoutes(acting), ...deviceRoutes(acting, isRevoked), ...rolloutRoutes(acting)];
 }
 
 export function operatorStreams(acting: Acting): readonly StreamRoute[] {
@@ -73,7 +80,7 @@ function readingRoutes(acting: Acting): readonly Route[] {
       run(_call, { after }) {
         const { book } = acting();
         const events = book.after(after).map(({ id, data: event }) => ({ id, event }));
-        return { events, last: book.last };
+        return { events, last: book.last, known: after !== undefined && book.knows(after) };
       },
     }),
     defineRoute({
@@ -123,7 +130,7 @@ function readingRoutes(acting: Acting): readonly Route[] {
   ];
 }
 
-function deviceRoutes(acting: Acting): readonly Route[] {
+function deviceRoutes(acting: Acting, isRevoked: (host: string) => boolean): readonly Route[] {
   return [
     defineRoute({
       ...fleetApi.label,
@@ -138,7 +145,7 @@ function deviceRoutes(acting: Acting): readonly Route[] {
     defineRoute({
       ...fleetApi.forget,
       async run(call, { device }) {
-        await post(acting(), { kind: "forget", device });
+        await post(acting(), { kind: "forget", device, isRevoked: isRevoked(device) });
         call.changed({ object: `device ${device}`, after: "forgotten" });
         return {};
       },
@@ -149,12 +156,12 @@ function deviceRoutes(acting: Acting): readonly Route[] {
 function rolloutRoutes(acting: Acting): readonly Route[] {
   const change = async (
     call: Parameters<Route["run"]>[0],
-    name: string,
-    event: FleetEvent,
+    event: Extract<FleetEvent, { readonly kind: "pause" | "resume" | "abort" }>,
   ): Promise<RolloutView> => {
     const operator = acting();
+    const { rollout: name } = event;
     const before = rolloutOf(operator, name).record.phase;
-    await post(operator, event);
+    await post(operator, { ...event, by: describePrincipal(call.principal) });
     const after = rolloutOf(operator, name).record.phase;
     call.changed({ object: `rollout ${name}`, before, after });
     return viewOf(operator, name);
@@ -164,7 +171,8 @@ function rolloutRoutes(acting: Acting): readonly Route[] {
       ...fleetApi.create,
       async run(call, { name, spec, allow_unknown: mayBeUnknown = false }) {
         const operator = acting();
-        await post(operator, { kind: "create", name, spec, mayBeUnknown });
+        const by = describePrincipal(call.principal);
+        await post(operator, { kind: "create", name, spec, mayBeUnknown, by });
         const { manifest: _manifest, ...after } = spec;
         call.changed({ object: `rollout ${name}`, after });
         return viewOf(operator, name);
@@ -173,17 +181,17 @@ function rolloutRoutes(acting: Acting): readonly Route[] {
     defineRoute({
       ...fleetApi.pause,
       run: async (call, { rollout, reason = "somebody paused it" }) =>
-        await change(call, rollout, { kind: "pause", rollout, reason }),
+        await change(call, { kind: "pause", rollout, reason }),
     }),
     defineRoute({
       ...fleetApi.resume,
       run: async (call, { rollout, retry = false }) =>
-        await change(call, rollout, { kind: "resume", rollout, retry }),
+        await change(call, { kind: "resume", rollout, retry }),
     }),
     defineRoute({
       ...fleetApi.abort,
       run: async (call, { rollout, reason = "somebody aborted it" }) =>
-        await change(call, rollout, { kind: "abort", rollout, reason }),
+        await change(call, { kind: "abort", rollout, reason }),
     }),
   ];
 }

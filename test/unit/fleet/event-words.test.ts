@@ -14,9 +14,11 @@ test.each([
   ["a-3", "b-5", "b-1", "is of another run of the operator"],
   ["a-3", "b-0", undefined, "is of another run of the operator"],
   ["b-6", "b-5", "b-1", "is after the last one, b-5"],
+  ["a-3", "b-5", "known", undefined],
   ["b-3", "b-50", "b-9", '5 events after "b-3" are not kept any more'],
 ])("after %s, where %s was the last and %s follows", (after, last, first, why) => {
-  const said = whyNotAfter(after, last, first);
+  const isKnown = first === "known";
+  const said = whyNotAfter(after, last, { first: isKnown ? "a-4" : first, isKnown });
   if (why === undefined) expect(said).toBeUndefined();
   else expect(said).toContain(why);
 });

@@ -1,6 +1,8 @@
 /** What people are told of devices, members of a rollout, and numbers. */
 import { describe, expect, test } from "bun:test";
 import {
+  renderBeginnings,
+  renderChanges,
   renderDevice,
   renderDevices,
   renderMembers,
@@ -13,7 +15,12 @@ import { deviceView } from "../../../src/fleet/operator/lifecycle-view.ts";
 import type { FleetOperator } from "../../../src/fleet/operator/operator.ts";
 import { operatorLimits, type RolloutMember } from "../../../src/fleet/protocol-operator.ts";
 import { hex } from "../../support/fleet-operator/device-life.ts";
-import { FleetLife, names, operatorSettings } from "../../support/fleet-operator/fleet-life.ts";
+import {
+  FleetLife,
+  names,
+  operatorSettings,
+  specOf,
+} from "../../support/fleet-operator/fleet-life.ts";
 
 function failed() {
   const fleet = new FleetLife().arrive("box-0").begin("spring").pass(2_000, "box-0");
@@ -40,6 +47,18 @@ describe("a device", () => {
     ]) {
       expect(text).toMatch(fact);
     }
+  });
+
+  test("whose host could not, or whose metadata is stale, is told apart", () => {
+    const host = renderDevices([{ ...view, cause: "host", reason: "no room" }]);
+    expect(host).toMatch(/could not: no room/);
+    const stale = { version: 3, expires: "2026-05-31T00:00:00Z" };
+    expect(renderDevices([{ ...view, stale_since: stale.expires }])).toContain(
+      "alive, stale metadata",
+    );
+    const one = status === null ? null : { ...status, stale_metadata: stale };
+    const text = renderDevice(view, { ...told, status: one, width: 80 });
+    expect(text).toMatch(/^METADATA +3 is stale since 2026-05-31T00:00:00Z: publish a later one$/m);
   });
 
   test("what was fetched says whether a delta worked", () => {
@@ -82,6 +101,27 @@ describe("a rollout", () => {
       "",
     ]);
     expect(renderMembers([])).toBe("");
+  });
+
+  test("tells when it was begun, paused and resumed, and by whom", () => {
+    const fleet = new FleetLife().arrive("box-0");
+    fleet.tell({ kind: "create", name: "spring", spec: specOf(), by: "operator ada" });
+    fleet.tell({ kind: "pause", rollout: "spring", reason: "a look\u001b[2J", by: "local uid 0" });
+    const view = fleet.view("spring");
+    const rows = (text: string) => text.split("\n").map((line) => line.replace(/ {2,}/g, " | "));
+    expect(rows(renderChanges(view))).toEqual([
+      ...["", "WHEN (UTC) | WHAT | BY | WHY"],
+      "1970-01-01 12:00:00 | begun | operator ada | -",
+      "1970-01-01 12:00:00 | paused | local uid 0 | a look\\u001b[2J",
+      "",
+    ]);
+    expect(rows(renderBeginnings([view]))).toEqual([
+      ...["", "ROLLOUT | BEGUN (UTC) | BY | LAST | BY"],
+      "spring | 1970-01-01 12:00:00 | operator ada | paused 1970-01-01 12:00:00 | local uid 0",
+      "",
+    ]);
+    expect(renderChanges({ ...view, changes: [] })).toBe("");
+    expect(renderBeginnings([{ ...view, changes: [] }])).toBe("");
   });
 
   test(`people are told ${SHOWN_MEMBERS} of one standing, and how many more there are`, () => {

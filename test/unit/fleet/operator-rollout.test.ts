@@ -92,9 +92,52 @@ describe("waves", () => {
     expect(told(fleet)).toEqual(boxes);
     fleet.completes(...boxes).pass(20_000, ...boxes);
     expect(fleet.record("spring").result).toEqual({
-      ...{ members: 2, done: 2, failed: 0, flight: 0, waiting: 0, away: 0, unfit: 2 },
+      ...{ members: 2, done: 2, failed: 0, hindered: 0 },
+      ...{ flight: 0, waiting: 0, away: 0, unfit: 2 },
     });
     expect(fleet.phase("new")).toBe("free");
+  });
+});
+
+describe("what became of it, when, and by whom", () => {
+  test("who began, paused, resumed and aborted it, and what it decided itself", () => {
+    const { fleet, boxes } = fleetOf(3);
+    const spec = specOf({ waves: [{ by: "count", count: 1 }] });
+    const begun = fleet.wall;
+    fleet.tell({ kind: "create", name: "spring", spec, by: "operator ada" });
+    fleet.pass(2_000, ...boxes);
+    fleet.tell({ kind: "pause", rollout: "spring", reason: "a look", by: "local uid 0" });
+    fleet.tell({ kind: "resume", rollout: "spring", retry: false, by: "operator ada" });
+    fleet
+      .pass(2_000, ...boxes)
+      .completes(...told(fleet))
+      .pass(20_000, ...boxes);
+    fleet.fails(told(fleet)[0] ?? "");
+    fleet.tell({ kind: "abort", rollout: "spring", reason: "a mistake", by: "operator bob" });
+    const { changes } = fleet.view("spring");
+    expect(changes.map(({ what, by, reason }) => [what, by, reason])).toEqual([
+      ["begun", "operator ada", null],
+      ["paused", "local uid 0", "a look"],
+      ["resumed", "operator ada", null],
+      ["wave", null, "wave 2"],
+      ["paused", null, "1 of 3 have failed; 0 may"],
+      ["aborted", "operator bob", "a mistake"],
+    ]);
+    expect(changes[0]?.time).toBe(begun);
+    expect(changes.map(({ time }) => time)).toEqual(changes.map(({ time }) => time).toSorted());
+  });
+
+  test("the first is kept, and of the others the last ones", () => {
+    const { fleet } = fleetOf(1);
+    fleet.begin("spring");
+    for (let count = 0; count < operatorLimits.changes; count += 1) {
+      fleet.tell({ kind: "pause", rollout: "spring", reason: `look ${count}` });
+      fleet.tell({ kind: "resume", rollout: "spring", retry: false });
+    }
+    const { changes } = fleet.record("spring");
+    expect(changes).toHaveLength(operatorLimits.changes);
+    expect(changes[0]?.what).toBe("begun");
+    expect(changes.at(-2)?.reason).toBe(`look ${operatorLimits.changes - 1}`);
   });
 });
 
@@ -113,6 +156,76 @@ describe("failures", () => {
     expect(fleet.in("observed")).toHaveLength(4);
     expect(fleet.in("free")).toHaveLength(25);
     expect(fleet.view("spring").named[0]?.reason).toBe("exited with 1");
+  });
+
+  const lacksRoom = { cause: "host", reason: "there is no room", candidate: null } as const;
+
+  test("a host's own fault is none of the version's: another takes the canary's turn", () => {
+    const { fleet, boxes } = fleetOf(5);
+    fleet.begin("spring", { waves: [{ by: "count", count: 1 }] }).pass(2_000, ...boxes);
+    const [first = ""] = told(fleet);
+    fleet.at(first, "aborted", lacksRoom).pass(2_000, ...boxes);
+    expect(fleet.record("spring")).toMatchObject({ phase: "running", wave: 0 });
+    const [second = "", ...more] = told(fleet);
+    expect([second === first, more]).toEqual([false, []]);
+    expect(fleet.view("spring").counts).toMatchObject({ failed: 0, hindered: 1, flight: 1 });
+    expect(fleet.view("spring").named).toEqual([
+      { device: first, standing: "hindered", reason: "there is no room" },
+    ]);
+    fleet.completes(second).pass(20_000, ...boxes);
+    fleet.completes(...told(fleet)).pass(20_000, ...boxes);
+    expect(fleet.record("spring")).toMatchObject({ phase: "complete", reason: null });
+    expect(fleet.record("spring").result).toMatchObject({ done: 4, failed: 0, hindered: 1 });
+    const seen = { now: fleet.now, settings: operatorSettings };
+    expect(deviceView(fleet.device(first), seen)).toMatchObject({
+      upgrade: "failed",
+      cause: "host",
+    });
+  });
+
+  test("one that was mended is tried again while all others go on", () => {
+    const { fleet, boxes } = fleetOf(4);
+    fleet.begin("spring").pass(2_000, ...boxes);
+    fleet.at("box-0", "aborted", lacksRoom).pass(2_000, ...boxes);
+    fleet.tell({ kind: "resume", rollout: "spring", retry: true }).pass(2_000, ...boxes);
+    expect(fleet.record("spring")).toMatchObject({ phase: "running", round: 2 });
+    expect(fleet.marker("box-0").rollout).toEqual({ name: "spring", round: 2, attempt: 1 });
+    fleet.completes(...boxes).pass(20_000, ...boxes);
+    expect(fleet.record("spring").result).toMatchObject({ done: 4, hindered: 0 });
+  });
+
+  test("a version that fails pauses it as before, beside hosts that could not", () => {
+    const { fleet, boxes } = fleetOf(4);
+    fleet.begin("spring").pass(2_000, ...boxes);
+    fleet.at("box-0", "aborted", lacksRoom).fails("box-1");
+    expect(fleet.record("spring").reason).toBe("1 of 4 have failed; 0 may");
+  });
+
+  test("where more hosts could not than got it, somebody is asked; and it goes on when resumed", () => {
+    const { fleet, boxes } = fleetOf(20);
+    fleet.begin("spring", { max_unavailable: { by: "count", count: 1 } }).pass(2_000, ...boxes);
+    for (let count = 1; count < operatorLimits.hindered; count += 1) {
+      fleet.at(told(fleet)[0] ?? "", "aborted", lacksRoom).pass(2_000, ...boxes);
+      expect(fleet.record("spring").phase).toBe("running");
+    }
+    const [last = ""] = told(fleet);
+    fleet.at(last, "aborted", lacksRoom).pass(2_000, ...boxes);
+    expect(fleet.record("spring").phase).toBe("paused");
+    expect(fleet.record("spring").reason).toMatch(
+      /^3 hosts could not, and 0 have it, such as box-\d+: there is no room$/,
+    );
+    fleet.tell({ kind: "resume", rollout: "spring", retry: false }).pass(2_000, ...boxes);
+    expect(fleet.record("spring")).toMatchObject({ phase: "running", forgivenHosts: 3 });
+    expect(told(fleet)).toHaveLength(1);
+  });
+
+  test("where nobody is left who could, it does not call itself complete", () => {
+    const { fleet, boxes } = fleetOf(2);
+    fleet.begin("spring").pass(2_000, ...boxes);
+    for (const box of boxes) fleet.at(box, "aborted", lacksRoom);
+    fleet.pass(20_000, ...boxes);
+    expect(fleet.record("spring").phase).toBe("paused");
+    expect(fleet.record("spring").reason).toStartWith("2 hosts could not, and 0 have it");
   });
 
   test("so many may fail, and one more is too many", () => {
@@ -553,6 +666,12 @@ describe("limits and refusals", () => {
     );
     expect(fleet.tell({ kind: "label", device: "no", labels: {} }).refusal).toContain("no device");
     expect(fleet.tell({ kind: "forget", device: "no" }).refusal).toContain("no device");
+    // One whose host was revoked is not waited for.
+    fleet.arrive("stolen");
+    expect(fleet.tell({ kind: "forget", device: "stolen" }).refusal).toContain("it may be there");
+    expect(fleet.hint).toContain("then it is forgotten at once");
+    expect(fleet.tell({ kind: "forget", device: "stolen", isRevoked: true }).refusal).toBe("");
+    expect(fleet.state.devices.get("stolen")).toBeUndefined();
     fleet.tell({ kind: "pause", rollout: "spring", reason: "" });
     const again = fleet.tell({ kind: "pause", rollout: "spring", reason: "" });
     expect(again.refusal).toContain("it is paused");
@@ -614,7 +733,7 @@ describe("every phase of a rollout × every event", () => {
     const stopped = "nothing of it goes on while it is paused";
     const over = "it was aborted, for good";
     expect(rows).toEqual([
-      ["→ paused", "it is running", "→ aborted", "→ paused", "→ running", "→ complete"],
+      ["→ paused", "→ running", "→ aborted", "→ paused", "→ running", "→ complete"],
       ["it is paused", "→ running", "→ aborted", stopped, stopped, stopped],
       [
         "→ paused",

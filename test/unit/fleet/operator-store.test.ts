@@ -1,7 +1,9 @@
 /** An operator over its store: what is written, read back, lost, refused, and found again. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import * as v from "valibot";
 import { permitsDevice } from "../../../src/fleet/operator/daemon.ts";
 import { HappeningBook } from "../../../src/fleet/operator/event-book.ts";
+import { noCounts } from "../../../src/fleet/operator/lifecycle.ts";
 import { phaseOf } from "../../../src/fleet/operator/lifecycle-device.ts";
 import { noPast } from "../../../src/fleet/operator/lifecycle-past.ts";
 import { emptySlot, meant } from "../../../src/fleet/operator/lifecycle-slot.ts";
@@ -14,6 +16,7 @@ import {
   fleetStoreBuckets,
   RecordRefused,
   readHeartbeatKey,
+  rolloutCollection,
 } from "../../../src/fleet/operator/records.ts";
 import { whileActing } from "../../../src/fleet/operator/shared-operator.ts";
 import {
@@ -243,8 +246,13 @@ describe("an operator over its store", () => {
 
   test("rollouts of the version before are read, and written so for a while", async () => {
     await using world = new World();
-    const { past: _past, ...before } = new FleetLife().begin("spring").record("spring");
-    await world.put(fleetBuckets.rollouts, "spring", { version: 1, value: before });
+    const record = new FleetLife().begin("spring").record("spring");
+    const { changes: _changes, forgivenHosts: _hosts, ...rest } = record;
+    const { hindered: _hindered, ...counts } = noCounts;
+    const { hindered: _none, ...unnamed } = noPast.unnamed;
+    const before = { ...rest, result: counts, past: { named: [], unnamed } };
+    await world.put("meta", `collection.${fleetBuckets.rollouts}`, { version: 2 });
+    await world.put(fleetBuckets.rollouts, "spring", { version: 2, value: before });
     const operator = await world.open();
     const versionOf = async () => {
       const { value = "{}" } = (await world.memory.get(fleetBuckets.rollouts, "spring")) ?? {};
@@ -252,14 +260,38 @@ describe("an operator over its store", () => {
     };
     world.pass(FORMAT_AFTER - 1);
     await operator.post({ kind: "pause", rollout: "spring", reason: "a look" }).written;
-    expect(await versionOf()).toBe(1);
+    expect(await versionOf()).toBe(2);
     world.pass(1);
     await operator.post({ kind: "resume", rollout: "spring", retry: false }).written;
-    expect(await versionOf()).toBe(2);
+    expect(await versionOf()).toBe(3);
     await operator.stop();
     const next = await world.open();
     const spring = next.state.rollouts.get("spring");
     expect(spring && meant(spring.record)).toMatchObject({ phase: "running", past: noPast });
+  });
+
+  test("whose host could not has failed, to an operator of the version before", () => {
+    const { up, down } = rolloutCollection.former ?? {};
+    const named = [{ device: "box", standing: "hindered", reason: "no room", by: null }] as const;
+    const record = {
+      ...new FleetLife().begin("spring").record("spring"),
+      ...{ forgiven: 1, forgivenHosts: 2, result: { ...noCounts, failed: 1, hindered: 2 } },
+      past: { named, unnamed: { ...noPast.unnamed, failed: 1, hindered: 3 } },
+    };
+    const former = down?.(record);
+    expect(former).toMatchObject({ forgiven: 3, result: { failed: 3 } });
+    expect(former?.past).toEqual({
+      named: [{ ...named[0], standing: "failed" }],
+      unnamed: { done: 0, failed: 4, superseded: 0 },
+    });
+    expect(former && v.is(rolloutCollection.former?.schema as v.GenericSchema, former)).toBe(true);
+    const back = former && up?.(former);
+    expect(back).toMatchObject({
+      forgiven: 3,
+      forgivenHosts: 0,
+      result: { failed: 3, hindered: 0 },
+    });
+    expect(back && v.is(rolloutCollection.schema, back)).toBe(true);
   });
 
   test("a store without room: it is said, and tried again", async () => {
@@ -359,13 +391,17 @@ describe("after a restart", () => {
     await inPhase(second, "done");
     await world.beats();
     await heard(second);
-    expect(second.book.after(undefined)).toEqual([]);
+    const before = first.book.after(undefined);
+    expect(before.map(({ data: { what } }) => what)).toContain("rollout-created");
+    expect(second.book.after(undefined)).toEqual(before);
+    const news = () => second.book.after(before.at(-1)?.id).map(({ data: { what } }) => what);
+    expect(news()).toEqual([]);
     await world.says({ transaction, phase: "rolled-back", reason: "exited with 1" });
     await inPhase(second, "failed");
     await world.put(fleetBuckets.statuses, "other", statusOf());
     await waitFor("it is known", () => second.state.devices.get("other"));
-    expect(second.book.after(undefined).map(({ data: { what } }) => what)).toContain("failed");
-    expect(second.book.after(undefined).map(({ data: { what } }) => what)).toContain("device-new");
+    expect(news()).toContain("failed");
+    expect(news()).toContain("device-new");
   });
 });
 
@@ -375,7 +411,7 @@ describe("what happened is kept", () => {
   });
 
   test("so many, and after an id; of another process all", () => {
-    const book = new HappeningBook("run", 3);
+    const book = new HappeningBook("run", { limit: 3 });
     for (let count = 1; count <= 8; count += 1) book.add(happening(String(count)));
     const told = (id?: string) => book.after(id).map(({ data }) => data.message);
     expect(told()).toEqual(["6", "7", "8"]);

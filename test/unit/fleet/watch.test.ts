@@ -10,10 +10,12 @@ import { temporaryFolder } from "../../support/temporary-folder.ts";
 const view: RolloutView = {
   ...{ name: "spring", number: 1, phase: "running", reason: null, version: "1.1.0" },
   ...{ wave: 1, waves: 3, wave_devices: 5, max_unavailable: 4, waits_for: null, named: [] },
+  changes: [],
   counts: {
     members: 40,
     done: 3,
     failed: 0,
+    hindered: 0,
     flight: 2,
     waiting: 35,
     away: 0,
@@ -30,6 +32,11 @@ test("a rollout in one line: how far, and what it waits for", () => {
     "spring: wave 1 of 3, 3 of 40 done, 2 under way, 0 failed, 7 away; " +
       "waits for its window\\u001b[2J",
   );
+});
+
+test("hosts that could not are told apart from failures", () => {
+  const counts = { ...view.counts, failed: 1, hindered: 2 };
+  expect(progressText({ ...view, counts })).toEndWith("1 failed, 2 could not");
 });
 
 test("how it ended is the exit code: complete, and by itself", () => {
