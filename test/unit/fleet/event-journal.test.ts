@@ -158,7 +158,7 @@ describe("faults", () => {
     expect(idsOf((await world.open()).events)).toEqual(["b-1", "a-1"]);
   });
 
-  test("what is not understood is left out, and one that was written twice is told once", async () => {
+  test("what is not understood is left out, and what was written twice told once", async () => {
     const world = new World();
     const { journal } = await world.open();
     journal.add(event("a-1"));

@@ -201,7 +201,7 @@ describe("failures", () => {
     expect(fleet.record("spring").reason).toBe("1 of 4 have failed; 0 may");
   });
 
-  test("where more hosts could not than got it, somebody is asked; and it goes on when resumed", () => {
+  test("where more hosts could not than got it, somebody is asked", () => {
     const { fleet, boxes } = fleetOf(20);
     fleet.begin("spring", { max_unavailable: { by: "count", count: 1 } }).pass(2_000, ...boxes);
     for (let count = 1; count < operatorLimits.hindered; count += 1) {
