@@ -31,7 +31,11 @@ interface Place {
 const MEBIBYTE = 1024 ** 2;
 const BLOCK = MEBIBYTE;
 const DEPTH = 4;
-const context: TaskContext = { signal: new AbortController().signal, tell: () => {} };
+const context: TaskContext = {
+  signal: new AbortController().signal,
+  tell: () => {},
+  onQuestion: () => {},
+};
 
 const rowsAt = ({ host, disk }: Place): Readonly<Record<string, () => Promise<number>>> => ({
   "scan, hostler": async () => {

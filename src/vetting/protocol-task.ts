@@ -5,9 +5,10 @@ import { resultLimits } from "./protocol-result.ts";
 /**
  * Between an agent and a child of the same file that does one thing to one piece of hardware:
  * `hostler --vetting-task`. The order is one line of JSON on the child's standard input, what it
- * says is lines of JSON on its standard output, and its last line is a report. Each task has a
- * name, the schema of its input and of its report (`src/vetting/tasks/`). The agent's own loop
- * reads no hardware: a read on a dying disk blocks for minutes, and nothing can end it.
+ * says is lines of JSON on its standard output, and its last line is a report. Lines after the
+ * order are questions, each with a number; of those that wait, the last is answered for all. Each
+ * task has a name, the schema of its input and of its report (`src/vetting/tasks/`). The agent's
+ * own loop reads no hardware: a read on a dying disk blocks for minutes, and nothing can end it.
  *
  * A child whose standard input ends stops, removes what it made, and reports nothing.
  */
@@ -30,6 +31,12 @@ export const taskOrderSchema = v.strictObject({
 });
 export type TaskOrder = v.InferOutput<typeof taskOrderSchema>;
 
+/** Asked of a child that has its order: now, and not when its own time has come. */
+export const taskQuestionSchema = v.strictObject({
+  question: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+});
+export type TaskQuestion = v.InferOutput<typeof taskQuestionSchema>;
+
 const text = v.pipe(v.string(), v.maxLength(resultLimits.text));
 
 export const taskLineSchema = v.variant("kind", [
@@ -45,7 +52,12 @@ export const taskLineSchema = v.variant("kind", [
     text,
   }),
   /** Of the sampler alone. */
-  v.strictObject({ kind: v.literal("reading"), reading: readingSchema }),
+  v.strictObject({
+    kind: v.literal("reading"),
+    reading: readingSchema,
+    /** The question that had it read; absent where its own time had come. */
+    answers: v.optional(taskQuestionSchema.entries.question),
+  }),
   v.strictObject({ kind: v.literal("kernel"), line: kernelLineSchema }),
   v.strictObject({ kind: v.literal("report"), report: v.unknown() }),
   /** It could not do it: expected where the machine refuses, and an ERROR of the stage. */

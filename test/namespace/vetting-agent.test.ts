@@ -76,6 +76,17 @@ describe("the compiled agent", () => {
     expect(host.run.directives).toEqual([]);
   });
 
+  test("a stage waits for no reading of the sampler's own time", async () => {
+    // The next one comes in an hour: what the stage is judged by was read when it was asked for.
+    await using host = await startVettingHost(inventoryAlone, { sensors: 3_600_000 });
+    using folder = temporaryFolder();
+    await using _agent = startAgent(host, folder);
+    await inState(host, "Completed");
+    await waitFor("its result", () => own(host).length > 0);
+    const findings = own(host).flatMap(({ report }) => report.findings);
+    expect(findings.filter(({ component }) => component === "sampler")).toEqual([]);
+  });
+
   test("another certificate is not spoken to", async () => {
     await using host = await startVettingHost(inventoryAlone);
     using folder = temporaryFolder();

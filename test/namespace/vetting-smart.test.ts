@@ -18,7 +18,7 @@ const path = process.env["PATH"];
 
 beforeEach(() => {
   host = new DiskHost();
-  context = { signal: new AbortController().signal, tell: () => {} };
+  context = { signal: new AbortController().signal, tell: () => {}, onQuestion: () => {} };
   process.env["PATH"] = host.path("bin");
 });
 afterEach(() => {

@@ -28,7 +28,11 @@ let context: TaskContext;
 beforeEach(() => {
   host = new DiskHost();
   told = [];
-  context = { signal: new AbortController().signal, tell: (line) => told.push(line) };
+  context = {
+    signal: new AbortController().signal,
+    tell: (line) => told.push(line),
+    onQuestion: () => {},
+  };
 });
 afterEach(() => host[Symbol.dispose]());
 

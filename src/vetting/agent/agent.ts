@@ -117,7 +117,8 @@ export class VettingAgent implements Disposable {
       onTrouble: (text) => this.#parts.logger.warn(text),
     });
     this.#work = new StageWork({
-      ...{ loop, runner, definitions, samples: this.#samples },
+      ...{ runner, definitions, samples: this.#samples },
+      readSensors: (signal, within) => this.#sampler.readNow(signal, within),
       inventory: {
         read: () => store.readInventory(),
         write: (inventory) =>

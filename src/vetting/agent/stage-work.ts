@@ -1,6 +1,5 @@
 import * as v from "valibot";
 import { monotonicNow } from "../../event-loop/clock.ts";
-import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Inventory } from "../../hardware/inventory.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import type { Milliseconds } from "../../units/units.ts";
@@ -19,12 +18,14 @@ import { INVENTORY_TASK, inventoryReportSchema } from "../tasks/inventory.ts";
 import { askTask, wordsOfEnding } from "./ask-task.ts";
 import { reportOf } from "./lifecycle-draft.ts";
 import type { SampleBook } from "./sample-book.ts";
+import type { SamplerSidecar } from "./sampler-sidecar.ts";
 
 export interface StageParts {
-  readonly loop: EventLoop;
   readonly runner: Pick<TaskRunner, "start" | "count">;
   readonly definitions: Readonly<Partial<Record<Stage, StageDefinition>>>;
   readonly samples: SampleBook;
+  /** Has the sampler read, so that what rises around a stage is not told as the stage's. */
+  readonly readSensors: SamplerSidecar["readNow"];
   /** What the stage Inventory found in this boot. */
   readonly inventory: {
     read(): Inventory | undefined;
@@ -88,7 +89,7 @@ export class StageWork {
   }
 
   async #work(order: StageOrder, signal: AbortSignal): Promise<StageReport> {
-    const { definitions, samples, runner, onLine, inventory } = this.#parts;
+    const { definitions, samples, readSensors, runner, onLine, inventory } = this.#parts;
     const { stage } = order;
     const definition = definitions[stage];
     if (definition === undefined) {
@@ -98,7 +99,7 @@ export class StageWork {
     const began = monotonicNow();
     const context = await this.#context(order);
     if ("refusal" in context) return reportOf(context.refusal, "no-inventory");
-    await this.#freshReading(began, order.claim.sensor_ms, signal);
+    const silenceBefore = await readSensors(signal);
     samples.begin();
     const plans = definition.plan(context);
     const run = new StageRun(runner, plans, { onLine });
@@ -106,7 +107,7 @@ export class StageWork {
     if (signal.aborted) run.cancel();
     const tasks = await run.done;
     const duration = monotonicNow() - began;
-    const silence = await this.#freshReading(monotonicNow(), order.claim.sensor_ms, signal);
+    const silence = (await readSensors(signal)) ?? silenceBefore;
     const report = definition.judge(context, { tasks, duration, ...samples.end(silence) });
     if (report.inventory !== undefined) inventory.write(report.inventory);
     return report;
@@ -135,31 +136,7 @@ export class StageWork {
     inventory.write(answer.found);
     return { ...common, inventory: answer.found };
   }
-
-  /**
-   * Waits for a reading that was made since: else what rose around a stage would be another's.
-   * @returns why there is none
-   */
-  async #freshReading(
-    since: number,
-    every: Milliseconds,
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    const { samples, loop } = this.#parts;
-    const limit = monotonicNow() + 2 * every + SAMPLE_SLACK;
-    while ((samples.last?.at ?? 0) < since) {
-      if (signal.aborted) return "the stage was cancelled";
-      if (monotonicNow() >= limit) return "the sampler told nothing in time";
-      const looked = Promise.withResolvers<void>();
-      using _again = loop.wakeAfter(Math.min(every / 4, 250), () => looked.resolve());
-      await looked.promise;
-    }
-    return undefined;
-  }
 }
-
-/** What a reading itself may take: a BMC is slow. */
-const SAMPLE_SLACK: Milliseconds = 3_000;
 
 /** A report of ours that is none is a bug, and must not keep the run from going on. */
 function checked(report: StageReport): StageReport {

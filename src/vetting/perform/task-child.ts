@@ -5,7 +5,13 @@ import { describeIssues } from "../../messaging/describe-issues.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { Signal } from "../../units/signals.ts";
 import { resultLimits } from "../protocol-result.ts";
-import { type TaskLine, type TaskOrder, taskLimits, taskOrderSchema } from "../protocol-task.ts";
+import {
+  type TaskLine,
+  type TaskOrder,
+  taskLimits,
+  taskOrderSchema,
+  taskQuestionSchema,
+} from "../protocol-task.ts";
 import { LineReader } from "./line-reader.ts";
 import { type Task, type TaskContext, TaskRefused } from "./task.ts";
 import type { TaskRegistry } from "./tasks/index.ts";
@@ -28,6 +34,24 @@ class Dismissed extends Error {
   override readonly name = "Dismissed";
 }
 
+/** Questions of the agent: one that nobody listens to yet waits, and a newer one is for both. */
+class Questions {
+  #listener: ((question: number) => void) | undefined;
+  #waiting: number | undefined;
+
+  listen(listener: (question: number) => void): void {
+    this.#listener = listener;
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (waiting !== undefined) listener(waiting);
+  }
+
+  ask(question: number): void {
+    if (this.#listener === undefined) this.#waiting = question;
+    else this.#listener(question);
+  }
+}
+
 type Input = ReturnType<typeof openInput>;
 const openInput = () => Bun.file(INPUT).stream().getReader();
 
@@ -45,12 +69,15 @@ async function obey(registry: TaskRegistry, input: Input): Promise<number> {
   endWithParent(Signal.SIGKILL);
   const ending = new AbortController();
   try {
-    const order = await receiveOrder(input, ending);
+    const questions = new Questions();
+    const order = await receiveOrder(input, ending, questions);
     const task = await findTask(registry, order.task);
-    await perform(task, order.input, ending.signal);
+    await perform(task, order.input, { signal: ending.signal, questions });
     return ExitCode.done;
-  } catch (failure) {
-    if (failure instanceof Dismissed || ending.signal.aborted) return ExitCode.refused;
+  } catch (thrown) {
+    // What its input was refused for is why it was to end.
+    const failure = ending.signal.aborted ? ending.signal.reason : thrown;
+    if (failure instanceof Dismissed) return ExitCode.refused;
     if (failure instanceof TaskRefused) {
       say({ kind: "failure", message: cut(failure.message) });
       return ExitCode.done;
@@ -60,12 +87,19 @@ async function obey(registry: TaskRegistry, input: Input): Promise<number> {
   }
 }
 
-async function perform(task: Task, given: unknown, signal: AbortSignal): Promise<void> {
+async function perform(
+  task: Task,
+  given: unknown,
+  { signal, questions }: { readonly signal: AbortSignal; readonly questions: Questions },
+): Promise<void> {
   const input = v.safeParse(task.input, given);
   if (!input.success) {
     throw new OrderRefused(`The input of ${task.name} is none: ${describeIssues(input.issues)}`);
   }
-  const context: TaskContext = { signal, tell: say };
+  const onQuestion: TaskContext["onQuestion"] = (listener) => questions.listen(listener);
+  // Whatever came with its order may have ended it already, and it hears of that no more.
+  signal.throwIfAborted();
+  const context: TaskContext = { signal, tell: say, onQuestion };
   const told = await task.run(input.output, context);
   if (signal.aborted) throw new Dismissed();
   const report = v.safeParse(task.report, told);
@@ -83,52 +117,69 @@ async function findTask(registry: TaskRegistry, name: string): Promise<Task> {
   throw new OrderRefused(`Expected a task of ${known || "none that there are"}, received ${name}`);
 }
 
-/** One line; what follows it is nobody's, and the end of the input ends the task. */
-async function receiveOrder(input: Input, ending: AbortController): Promise<TaskOrder> {
+/** The first line; those after it are questions, and the end of the input ends the task. */
+async function receiveOrder(
+  input: Input,
+  ending: AbortController,
+  questions: Questions,
+): Promise<TaskOrder> {
   const received = Promise.withResolvers<TaskOrder>();
-  void follow(input, received, ending);
+  const end = (reason: unknown) => {
+    received.reject(reason);
+    ending.abort(reason);
+  };
+  const order = (line: string) => received.resolve(readLine(taskOrderSchema, "an order", line));
+  const question = (line: string) =>
+    questions.ask(readLine(taskQuestionSchema, "a question", line).question);
+  void follow(input, { order, question, end });
   return await received.promise;
 }
 
+/** Reads to the end whatever it says: Bun cancels no stream of a pipe that nobody reads. */
 async function follow(
   input: Input,
-  received: PromiseWithResolvers<TaskOrder>,
-  ending: AbortController,
+  take: {
+    order(line: string): void;
+    question(line: string): void;
+    end(reason: unknown): void;
+  },
 ): Promise<void> {
   const reader = new LineReader(taskLimits.lineBytes);
-  let isWhole = false;
+  let next = take.order;
   for (;;) {
     const { done, value } = await input.read().catch(() => ({ done: true, value: undefined }));
     if (done || value === undefined) break;
-    if (isWhole) continue;
-    const lines = reader.push(value);
-    if (lines === undefined) {
-      received.reject(new OrderRefused(`An order of more than ${taskLimits.lineBytes} bytes`));
-      return;
-    }
-    const [line] = lines;
-    if (line === undefined) continue;
-    isWhole = true;
     try {
-      received.resolve(readOrder(line));
+      const lines = reader.push(value);
+      if (lines === undefined) {
+        throw new OrderRefused(`An order of more than ${taskLimits.lineBytes} bytes`);
+      }
+      for (const line of lines) {
+        next(line);
+        next = take.question;
+      }
     } catch (refusal) {
-      received.reject(refusal);
+      take.end(refusal);
     }
   }
-  received.reject(new Dismissed());
-  ending.abort(new Dismissed());
+  take.end(new Dismissed());
 }
 
-function readOrder(text: string): TaskOrder {
+/** @throws OrderRefused */
+function readLine<Schema extends v.GenericSchema>(
+  schema: Schema,
+  what: string,
+  text: string,
+): v.InferOutput<Schema> {
   let parsed: unknown;
   try {
     parsed = JSON.parse(text);
   } catch {
     parsed = undefined;
   }
-  const checked = v.safeParse(taskOrderSchema, parsed);
+  const checked = v.safeParse(schema, parsed);
   if (checked.success) return checked.output;
-  throw new OrderRefused(`Expected an order: ${describeIssues(checked.issues)}`);
+  throw new OrderRefused(`Expected ${what}: ${describeIssues(checked.issues)}`);
 }
 
 /** Written before it returns. A parent that is gone is told nothing: this ends. */

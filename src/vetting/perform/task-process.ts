@@ -22,6 +22,7 @@ import {
   type TaskEnding,
   type TaskLine,
   type TaskOrder,
+  type TaskQuestion,
   taskLimits,
   taskLineSchema,
 } from "../protocol-task.ts";
@@ -83,6 +84,8 @@ export class TaskProcess {
   readonly #lines = new LineReader(taskLimits.lineBytes);
   #timers: Disposable[] = [];
   #unsent: Uint8Array;
+  /** The last question that is not on its way yet. */
+  #question: number | undefined;
   #lastWords = "";
   #progress = { done: 0, total: 0 };
   #told: TaskEnding | undefined;
@@ -104,7 +107,7 @@ export class TaskProcess {
     this.#input = input;
     this.#output = output;
     this.#error = error;
-    this.#unsent = new TextEncoder().encode(`${JSON.stringify(order)}\n`);
+    this.#unsent = lineOf(order);
     const { loop } = parts;
     const sending = loop.watch(input, "writable", () => this.#send(sending));
     this.#watches = [
@@ -120,6 +123,13 @@ export class TaskProcess {
   /** Has it stop. Its end comes by `onEnd`, as any other. */
   cancel(): void {
     this.#stop({ kind: "cancelled" });
+  }
+
+  /** Of a child that does not read them, no more than the last one is kept. */
+  ask(question: number): void {
+    if (this.#phase.kind !== "running") return;
+    this.#question = question;
+    this.#watches[0]?.change("writable");
   }
 
   /** Before it can have its order, which is sent from the loop. */
@@ -238,15 +248,20 @@ export class TaskProcess {
     this.#error.close();
   }
 
-  /** The order; its input stays open after it, because the end of that is a word of its own. */
+  /** The order, then what is asked; the end of its input is a word of its own. */
   #send(watch: Watch): void {
+    if (this.#unsent.length === 0 && this.#question !== undefined) {
+      this.#unsent = lineOf({ question: this.#question } satisfies TaskQuestion);
+      this.#question = undefined;
+    }
     const size = Math.min(this.#unsent.length, READ_SIZE);
     memory.bytes.set(this.#unsent.subarray(0, size));
     const written = writeFrom(this.#input, memory, size);
     if (written === -Errno.EAGAIN) return;
     this.#unsent = this.#unsent.subarray(Math.max(0, written));
     // EPIPE: it is dead, and its end is told by another.
-    if (written < 0 || this.#unsent.length === 0) watch.pause();
+    const isAll = this.#unsent.length === 0 && this.#question === undefined;
+    if (written < 0 || isAll) watch.pause();
   }
 
   #read(): void {
@@ -316,6 +331,9 @@ export class TaskProcess {
     this.#readError();
   }
 }
+
+const lineOf = (value: TaskOrder | TaskQuestion): Uint8Array =>
+  new TextEncoder().encode(`${JSON.stringify(value)}\n`);
 
 interface Spawned {
   readonly process: OwnedDescriptor;

@@ -10,6 +10,8 @@ export interface RunningTask {
   readonly ended: Promise<TaskEnding>;
   /** Has it stop; its end is told by `ended`. */
   cancel(): void;
+  /** One that waits to be sent is replaced; a child that ends is asked nothing more. */
+  ask(question: number): void;
 }
 
 /** A child that SIGKILL did not end. */
@@ -79,7 +81,7 @@ export class TaskRunner {
       const [all, stuck] = [this.#running.size, this.stuck.length];
       const message = `${all} children are there already, ${stuck} of them stuck in the kernel`;
       ended.resolve({ kind: "failure", message });
-      return { ended: ended.promise, cancel: () => {} };
+      return { ended: ended.promise, ...nobody };
     }
     try {
       const child = new TaskProcess(this.#parts, order, {
@@ -92,14 +94,21 @@ export class TaskRunner {
         onGone: () => this.#running.delete(child.processId),
       });
       this.#running.set(child.processId, { task: order.task, isStuck: false, child, ended });
-      return { ended: ended.promise, cancel: () => child.cancel() };
+      return {
+        ended: ended.promise,
+        cancel: () => child.cancel(),
+        ask: (question) => child.ask(question),
+      };
     } catch (failure) {
       if (!(failure instanceof SystemCallError)) throw failure;
       ended.resolve({ kind: "died", how: `cannot be started: ${failure.message}`, lastWords: "" });
-      return { ended: ended.promise, cancel: () => {} };
+      return { ended: ended.promise, ...nobody };
     }
   }
 }
+
+/** A child that there never was. */
+const nobody = { cancel: () => {}, ask: () => {} } as const;
 
 interface Entry {
   readonly task: string;

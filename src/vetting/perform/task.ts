@@ -21,6 +21,8 @@ export interface Task<
 export interface TaskContext {
   /** Aborted when the agent wants it to end, or is gone. */
   readonly signal: AbortSignal;
+  /** Each number that is asked after the order; those before this call are asked at once. */
+  onQuestion(listener: (question: number) => void): void;
   /** Written before it returns; a task tells progress a few times a second at most. */
   tell(line: Exclude<TaskLine, { readonly kind: "report" | "failure" }>): void;
 }

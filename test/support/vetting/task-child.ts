@@ -55,6 +55,23 @@ const willing = defineTask({
   },
 });
 
+/** Says what it is asked, until it was asked the last. */
+const answer = defineTask({
+  name: "answer",
+  input: v.strictObject({ last: v.number() }),
+  report: v.null(),
+  run: async ({ last }, { tell, onQuestion, signal }) => {
+    const done = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => done.resolve());
+    onQuestion((question) => {
+      tell({ kind: "log", level: "info", text: String(question) });
+      if (question === last) done.resolve();
+    });
+    await done.promise;
+    return null;
+  },
+});
+
 /** Never comes back to its own loop. */
 const busy = defineTask({
   name: "busy",
@@ -122,6 +139,7 @@ const lament = defineTask({
 });
 
 const all = [
+  answer,
   ...[echo, refuse, bug, wrongReport, willing, busy, parent, parentForEver, babble, lament, look],
 ];
 

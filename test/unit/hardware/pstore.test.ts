@@ -119,7 +119,7 @@ describe("what a kernel wrote as it died", () => {
   test("is read and removed by two orders of one task", async () => {
     using host = fixtureHost();
     write(host, "dmesg-erst-1", "Panic#1 Part1\nx\n");
-    const context = { signal: new AbortController().signal, tell: () => undefined };
+    const context = { signal: new AbortController().signal, tell: () => {}, onQuestion: () => {} };
     const ask = async (order: object) => {
       const input = v.parse(crashesTask.input, { root: host.root, ...order });
       return v.parse(crashesReportSchema, await crashesTask.run(input, context));

@@ -15,6 +15,7 @@ async function sampleUntil(input: unknown, isEnough: (lines: readonly TaskLine[]
   const report = sampleTask.run(v.parse(sampleTask.input, input), {
     signal: end.signal,
     tell: (line) => lines.push(line),
+    onQuestion: () => undefined,
   });
   await waitFor("enough lines", () => isEnough(lines));
   end.abort();
@@ -39,8 +40,28 @@ test("the sampler that is told to end before it began reads once", async () => {
   using host = fixtureHost();
   const end = AbortSignal.abort();
   const input = v.parse(sampleTask.input, { root: host.root, every_ms: 1_000 });
-  const report = await sampleTask.run(input, { signal: end, tell: () => undefined });
+  const context = { signal: end, tell: () => undefined, onQuestion: () => undefined };
+  const report = await sampleTask.run(input, context);
   expect(report).toEqual({ readings: 1, kernel_lines: 0 });
+});
+
+test("the sampler that is asked reads at once, and says what it answers", async () => {
+  using host = fixtureHost(healthyHost);
+  const end = new AbortController();
+  const lines: TaskLine[] = [];
+  const input = v.parse(sampleTask.input, { root: host.root, every_ms: 3_600_000 });
+  const report = sampleTask.run(input, {
+    signal: end.signal,
+    tell: (line) => lines.push(line),
+    onQuestion: (listener) => {
+      listener(1);
+      listener(7);
+    },
+  });
+  end.abort();
+  expect(await withDeadline("its report", Promise.resolve(report))).toMatchObject({ readings: 3 });
+  const answers = lines.map((line) => (line.kind === "reading" ? line.answers : line.kind));
+  expect(answers).toEqual([undefined, 1, 7]);
 });
 
 const kernelLog = feature("no kernel's log here", () => existsSync("/dev/kmsg"));

@@ -5,8 +5,11 @@ import type { Reading } from "../../../src/hardware/samples.ts";
 import { readBootParameters } from "../../../src/vetting/agent/boot-parameters.ts";
 import { Outbox } from "../../../src/vetting/agent/outbox.ts";
 import { SampleBook } from "../../../src/vetting/agent/sample-book.ts";
+import { SamplerSidecar } from "../../../src/vetting/agent/sampler-sidecar.ts";
 import { AgentFolder } from "../../../src/vetting/perform/agent-folder.ts";
 import { HoldKey, hostKeyFingerprint } from "../../../src/vetting/perform/hold-key.ts";
+import type { TaskRunner } from "../../../src/vetting/perform/task-runner.ts";
+import type { TaskEnding } from "../../../src/vetting/protocol-task.ts";
 import { testEventLoop } from "../../support/event-loop.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { newKept } from "../../support/vetting/agent-life.ts";
@@ -170,6 +173,89 @@ describe("what belongs to a stage", () => {
     const next = reading(2, { a: 6, b: 2 });
     book.take(next);
     expect(book.sumsOf(next)).toEqual({ "memory-corrected": 3 });
+  });
+});
+
+describe("the sampler beside the stages", () => {
+  const reading: Reading = { at: 1, sensors: [], counters: [], missing: [] };
+  const never = new AbortController().signal;
+
+  /** Samplers that do nothing by themselves, one after the other. */
+  function sidecar() {
+    const children: {
+      readonly asked: number[];
+      answer(question: number): void;
+      end(ending: TaskEnding): void;
+    }[] = [];
+    const readings: Reading[] = [];
+    const start: TaskRunner["start"] = (_order, { onLine }) => {
+      const ended = Promise.withResolvers<TaskEnding>();
+      const asked: number[] = [];
+      const answer = (answers: number) => onLine({ kind: "reading", reading, answers });
+      children.push({ asked, answer, end: ended.resolve });
+      return {
+        ended: ended.promise,
+        cancel: () => ended.resolve({ kind: "cancelled" }),
+        ask: (question) => asked.push(question),
+      };
+    };
+    const sampler = new SamplerSidecar(
+      loop,
+      { start },
+      {
+        every: 5_000,
+        onReading: (one) => readings.push(one),
+        onKernelLine: () => {},
+        onLog: () => {},
+      },
+    );
+    return { sampler, children, readings };
+  }
+
+  test("reads when it is asked", async () => {
+    const { sampler, children, readings } = sidecar();
+    using _sampler = sampler;
+    const asked = sampler.readNow(never);
+    expect(children[0]?.asked).toEqual([1]);
+    children[0]?.answer(1);
+    expect(await asked).toBeUndefined();
+    expect(readings).toEqual([reading]);
+  });
+
+  test("an answer to an earlier question is none to a later one", async () => {
+    const { sampler, children } = sidecar();
+    using _sampler = sampler;
+    const stop = new AbortController();
+    const first = sampler.readNow(stop.signal);
+    stop.abort();
+    expect(await first).toBe("not seen: the stage was cancelled");
+    const second = sampler.readNow(never, 50);
+    children[0]?.answer(1);
+    expect(await second).toBe("not seen: the sampler did not answer within 0.05 s");
+  });
+
+  test("one that does not answer holds a stage for a limit, and the next not at all", async () => {
+    const { sampler, children } = sidecar();
+    using _sampler = sampler;
+    expect(await sampler.readNow(never, 20)).toStartWith("not seen: the sampler did not answer");
+    expect(await sampler.readNow(never)).toBe("not seen: the sampler does not answer");
+    // The last is answered for all that waited.
+    children[0]?.answer(2);
+    const again = sampler.readNow(never);
+    children[0]?.answer(3);
+    expect(await again).toBeUndefined();
+  });
+
+  test("one that follows another is asked what that did not answer", async () => {
+    const { sampler, children } = sidecar();
+    using _sampler = sampler;
+    const asked = sampler.readNow(never);
+    // Another pace, for which it is started anew.
+    sampler.setEvery(100);
+    await waitFor("the next one", () => children.length === 2);
+    expect(children[1]?.asked).toEqual([1]);
+    children[1]?.answer(1);
+    expect(await asked).toBeUndefined();
   });
 });
 

@@ -57,7 +57,7 @@ describe("a child", () => {
   test.each([
     ["bug", null, "Bug: of this task", "exit 101"],
     ["wrong-report", null, "wrong-report reports what is none", "exit 101"],
-    ["nothing-such", null, "Expected a task of babble, bug, busy", "exit 100"],
+    ["nothing-such", null, "Expected a task of answer, babble, bug, busy", "exit 100"],
     ["echo", { text: 3 }, "The input of echo is none", "exit 100"],
   ])("%s: it has died, with its last words", async (task, input, words, how) => {
     const { ending } = await run(task, input);
@@ -102,6 +102,40 @@ describe("a child", () => {
     }
     expect(await withDeadline("its end", running.ended)).toEqual({ kind: "cancelled" });
   });
+
+  test("it is asked while it works; of what waits to be sent, the last is asked", async () => {
+    const texts: string[] = [];
+    const running = runner().start(
+      { task: "answer", input: { last: 9 } },
+      {
+        deadline: usual,
+        onLine: (line) => {
+          if (line.kind !== "log") return;
+          texts.push(line.text);
+          if (line.text === "2") running.ask(9);
+        },
+      },
+    );
+    running.ask(1);
+    running.ask(2);
+    expect(await withDeadline("its end", running.ended)).toEqual({ kind: "report", report: null });
+    expect(texts).toEqual(["2", "9"]);
+    running.ask(10);
+  });
+
+  test.each(["nonsense", '{"question":0}', '{"question":1,"why":""}'])(
+    "a question that is none ends it: %s",
+    async (line) => {
+      const child = Bun.spawn([...own.words, "--vetting-task"], {
+        ...{ stdin: "pipe", stdout: "pipe", stderr: "pipe" },
+      });
+      child.stdin.write(`{"task":"answer","input":{"last":1}}\n${line}\n`);
+      await child.stdin.flush();
+      expect(await withDeadline("its end", child.exited)).toBe(100);
+      expect(await new Response(child.stderr).text()).toContain("Expected a question: ");
+      child.stdin.end();
+    },
+  );
 
   test("what it has started ends with it", async () => {
     const { ending } = await run("parent", null);

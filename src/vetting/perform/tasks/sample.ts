@@ -8,9 +8,9 @@ import { SAMPLE_TASK, sampleInputSchema, sampleReportSchema } from "../../tasks/
 import { defineTask, type TaskContext } from "../task.ts";
 
 /**
- * Reads sensors and counters every `every_ms` until it is told to end, and tells the kernel's log
- * line by line as it comes. Of the boot's own lines too, unless `kernel_after` names the last
- * record that an agent before it was told.
+ * Reads sensors and counters every `every_ms` and whenever it is asked, until it is told to end,
+ * and tells the kernel's log line by line as it comes. Of the boot's own lines too, unless
+ * `kernel_after` names the last record that an agent before it was told.
  */
 export const sampleTask = defineTask({
   name: SAMPLE_TASK,
@@ -23,15 +23,24 @@ export const sampleTask = defineTask({
     const ended = Promise.withResolvers<void>();
     loop.onFailure(ended.reject);
     const wake: { timer?: Disposable } = {};
-    const sample = (due: number) => {
-      context.tell({ kind: "reading", reading: sampler.read(monotonicNow()) });
+    using log = root === "/" ? watchLog(loop, sampler, context, kernel_after, told) : undefined;
+    const read = (answers?: number) => {
+      const reading = sampler.read(monotonicNow());
+      context.tell({ kind: "reading", reading, ...(answers !== undefined && { answers }) });
       told.readings += 1;
+    };
+    const sample = (due: number) => {
+      read();
       // Where reading takes longer than that, the readings between are left out, not caught up.
       const next = Math.max(due + every_ms, monotonicNow());
       wake.timer = loop.wakeAt(next, () => sample(next));
     };
-    using _log = root === "/" ? watchLog(loop, sampler, context, kernel_after, told) : undefined;
     sample(monotonicNow());
+    context.onQuestion((question) => {
+      // What the kernel has said until now is of the time before the answer.
+      log?.readAll();
+      read(question);
+    });
     context.signal.addEventListener("abort", () => ended.resolve(), { once: true });
     if (context.signal.aborted) ended.resolve();
     try {
@@ -43,18 +52,23 @@ export const sampleTask = defineTask({
   },
 });
 
+interface WatchedLog extends Disposable {
+  /** Until there is nothing more now. */
+  readAll(): void;
+}
+
 function watchLog(
   loop: EventLoop,
   sampler: Sampler,
   context: TaskContext,
   after: number | null,
   told: { kernel_lines: number },
-): Disposable {
+): WatchedLog {
   const log = openKernelLog();
   if ("refusal" in log) {
     const text = `The kernel's log is not watched: ${log.refusal}`;
     context.tell({ kind: "log", level: "warn", text });
-    return { [Symbol.dispose]: () => undefined };
+    return { readAll: () => undefined, [Symbol.dispose]: () => undefined };
   }
   const reader = new KernelLogReader(log, after);
   // A watch is armed again after its handler: what a turn leaves over is ready at once.
@@ -71,10 +85,14 @@ function watchLog(
     }
     return more;
   };
+  const readAll = () => {
+    for (let more = true; more; ) more = read();
+  };
   // What the boot has said already is no fault of the first stage: it is told before any reading.
-  for (let more = true; more; ) more = read();
+  readAll();
   const watch = loop.watch(log.descriptor, "readable", () => void read());
   return {
+    readAll,
     [Symbol.dispose]: () => {
       watch[Symbol.dispose]();
       log[Symbol.dispose]();
