@@ -1,4 +1,5 @@
 import type * as v from "valibot";
+import { wantedBy } from "../units/wanted-by.ts";
 
 /** Findings that are told, and letters of what is told of one. */
 const MOST_FINDINGS = 3;
@@ -9,26 +10,6 @@ export interface Finding {
   /** What was expected, and in which part of the message. */
   readonly expected: string;
   readonly received: string;
-}
-
-/** Where valibot names no expectation, and its message repeats what was received. */
-const expectations: Readonly<Record<string, string>> = {
-  safe_integer: "a whole number",
-  integer: "a whole number",
-  finite: "a finite number",
-};
-
-/** What was expected there. */
-export function wantedBy(issue: v.BaseIssue<unknown>): string {
-  const { expected, received, path, message } = issue;
-  // A member that is missing is "expected" by its own name, in quotes, in the place of itself.
-  const key = path?.at(-1)?.key;
-  const isMissing = received === "undefined" && expected === `"${String(key)}"`;
-  if (isMissing) return "a value";
-  if (expected === "never") return "no such key";
-  // Words of a schema's own say more than its pattern; valibot's begin with "Invalid".
-  if (!message.startsWith("Invalid ")) return message.replace(/^Expected /, "");
-  return expected ?? expectations[issue.type] ?? issue.message;
 }
 
 function findingOf(issue: v.BaseIssue<unknown>): Finding {

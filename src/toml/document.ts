@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import { nearest } from "../units/nearest.ts";
 import type { Bytes } from "../units/units.ts";
+import { wantedBy } from "../units/wanted-by.ts";
 import type { Mistake, Path } from "./configuration-reader.ts";
 import { parseJsonTree } from "./json-tree.ts";
 import { keysAt, type Shape } from "./schema-keys.ts";
@@ -65,14 +66,8 @@ function mistakesOf(issue: v.BaseIssue<unknown>, document: Document): Mistake[] 
     ];
   }
   const isMissing = issue.received === "undefined";
-  return [{ at, path, expected: wantedBy(issue), received: isMissing ? "nothing" : received }];
-}
-
-/** Words of a schema's own say more than its pattern; valibot's begin with "Invalid". */
-function wantedBy({ expected, received, message, type }: v.BaseIssue<unknown>): string {
-  if (received === "undefined" && expected?.startsWith('"') === true) return "a value";
-  if (type === "safe_integer" || type === "integer") return "a whole number";
-  if (type === "finite") return "a finite number";
-  if (!message.startsWith("Invalid ")) return message.replace(/^Expected /, "");
-  return expected ?? message;
+  // A word that must be there is "expected" as itself, which is no help to who has left it out.
+  const isWord = isMissing && issue.expected?.startsWith('"') === true;
+  const expected = isWord ? "a value" : wantedBy(issue);
+  return [{ at, path, expected, received: isMissing ? "nothing" : received }];
 }

@@ -1,5 +1,4 @@
 import * as v from "valibot";
-import { wantedBy } from "../messaging/describe-issues.ts";
 import { type Refused, refuse } from "../toml/configuration-file.ts";
 import type { ConfigurationError, Mistake } from "../toml/configuration-reader.ts";
 import { doubledKeys } from "../toml/json-keys.ts";
@@ -7,6 +6,7 @@ import { keysAt, type Shape } from "../toml/schema-keys.ts";
 import type { TextPosition } from "../toml/toml-tree.ts";
 import { parseTomlValues } from "../toml/toml-values.ts";
 import { nearest } from "../units/nearest.ts";
+import { wantedBy } from "../units/wanted-by.ts";
 import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
 import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";

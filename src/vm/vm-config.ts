@@ -6,11 +6,11 @@ import {
   plainName,
   type WantedFile,
 } from "../image/image-file.ts";
-import { wantedBy } from "../messaging/describe-issues.ts";
 import { formatPath, type Mistake, type Path, type Report } from "../toml/configuration-reader.ts";
 import { doubledKeys } from "../toml/json-keys.ts";
 import type { TomlNode, TomlTable } from "../toml/toml-tree.ts";
 import type { Bytes } from "../units/units.ts";
+import { wantedBy } from "../units/wanted-by.ts";
 import { type DeclaredCheck, healthCheckSchema } from "./health-configuration.ts";
 import {
   ignoredKeys,

@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { macSchema } from "../../hardware/inventory.ts";
-import { wantedBy } from "../../messaging/describe-issues.ts";
+import { wantedBy } from "../../units/wanted-by.ts";
 import { bootParameters } from "../protocol.ts";
 
 /** What an agent is told by whoever booted it: the kernel's command line, or flags in its place. */

@@ -113,9 +113,6 @@ export interface AgentState {
   readonly refusals: number;
 }
 
-export const callNames = ["hello", "claim", "attempt", "result", "hold"] as const;
-export type CallName = (typeof callNames)[number];
-
 export type CallFailure = {
   readonly kind: /** It may go another time: not reached, too many, a bug, or garbage. */
     | "passing"

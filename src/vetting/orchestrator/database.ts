@@ -59,12 +59,10 @@ export type SqlValue = string | number | null;
 
 /** One file of SQLite, in our tables. Every call is synchronous; errors are SQLite's. */
 export class VettingDatabase implements Disposable {
-  readonly path: string;
   readonly #sqlite: Sqlite;
   readonly #statements = new Map<string, Statement>();
 
-  private constructor(path: string, sqlite: Sqlite) {
-    this.path = path;
+  private constructor(sqlite: Sqlite) {
     this.#sqlite = sqlite;
   }
 
@@ -82,7 +80,7 @@ export class VettingDatabase implements Disposable {
       try {
         prepare(sqlite, path);
         if (isNew) syncFolder(dirname(path));
-        return new VettingDatabase(path, sqlite);
+        return new VettingDatabase(sqlite);
       } catch (error) {
         sqlite.close();
         throw isDamage(error) ? damaged(path, error) : error;

@@ -230,7 +230,6 @@ export type RunInput =
       readonly after: "stay" | "shutdown" | "reboot";
       readonly reason: string;
     };
-export type RunInputKind = RunInput["kind"];
 
 /** What the world gives to a decision, beside what happened. */
 export interface RunContext extends Moment {

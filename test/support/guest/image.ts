@@ -1,6 +1,5 @@
 /** What a guest boots into: programs of this machine with their libraries, and files of a test. */
 import { closeSync, openSync, readFileSync, realpathSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
 import { type ArchiveEntry, packArchive } from "../../../scripts/guest/initramfs.ts";
 import { librariesOf } from "../../../scripts/guest/programs.ts";
 
@@ -57,6 +56,3 @@ function writePieces(path: string, pieces: readonly Uint8Array[]): void {
     closeSync(descriptor);
   }
 }
-
-/** The folder of a test's own files for guests. */
-export const guestFolder: string = `${dirname(dirname(import.meta.dirname))}/machine/guest`;
