@@ -74,6 +74,15 @@ const deadline = (base: number, perTebibyte: number) =>
     {},
   );
 
+/**
+ * Who does it, where a tool of the host's can: "default" asks the tool where it is there, and does
+ * it by itself where it is not, fails, or prints nonsense; "own" asks no tool; "tool" asks nobody
+ * else, and what the tool does not tell is not seen.
+ */
+export const engineChoiceSchema = v.picklist(["default", "own", "tool"]);
+export type EngineChoice = v.InferOutput<typeof engineChoiceSchema>;
+const engine = v.optional(engineChoiceSchema, "default");
+
 /** Of every stage. */
 const common = {
   /** false: the stage is not walked, and says SKIP. */
@@ -98,6 +107,8 @@ const smart = v.strictObject({
   temperature_fail_c: v.optional(count, 70),
   /** "none", "short", "extended": the disk's own self-test, where it has one. */
   self_test: v.optional(v.picklist(["none", "short", "extended"]), "none"),
+  /** smartctl; in the stage Storage as well. */
+  engine,
   deadline: deadline(300, 0),
 });
 const cpu = v.strictObject({
@@ -156,12 +167,20 @@ const gpu = v.strictObject({
   remapped_rows: v.optional(count, 0),
   /** dcgmi's level, where dcgmi is there; 0: not at all. */
   dcgm_level: v.optional(v.pipe(count, v.maxValue(4)), 1),
+  /** Links between cards that must be active on each, where it tells of any; null: any number. */
+  nvlinks_least: v.optional(v.nullable(count), null),
+  /** Replays, recoveries and wrong checksums of these links, since the driver counts. */
+  nvlink_errors: v.optional(count, 0),
+  /** nvidia-smi and dcgmi. */
+  engine,
   deadline: deadline(1_800, 0),
 });
 const psu = v.strictObject({
   ...common,
   expected: v.optional(v.nullable(count), null),
   redundancy: v.optional(v.boolean(), false),
+  /** ipmitool. */
+  engine,
   deadline: deadline(60, 0),
 });
 

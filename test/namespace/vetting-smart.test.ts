@@ -1,6 +1,6 @@
 /** The task that asks a disk, where it is none, and with a smartctl of the test's own. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { chmodSync } from "node:fs";
+import { chmodSync, existsSync } from "node:fs";
 import * as v from "valibot";
 import type { AskedDisk } from "../../src/hardware/disk/asked-disk.ts";
 import type { TaskContext } from "../../src/vetting/perform/task.ts";
@@ -85,6 +85,24 @@ skipUnless("asking a disk how it is", loopDevices, () => {
       health: { protocol: "ata", healthy: true },
     });
     expect(await Bun.file(host.path("asked")).text()).toBe(`--json=c -x ${host.path("dev/sda")}\n`);
+  });
+
+  test("smartctl is not asked where the spec wants our own engine", async () => {
+    installSmartctl(answer);
+    const report = await askDisk(input({ engine: "own" }), context, host.tree);
+    expect(report).toMatchObject({ engine: { name: "hostler" }, passed_over: [] });
+    expect(existsSync(host.path("asked"))).toBe(false);
+  });
+
+  test("where the spec wants the tool, what it does not tell is not seen", async () => {
+    const wanted = () => askDisk(input({ engine: "tool" }), context, host.tree);
+    const reasonOf = async () => (await wanted()).health.unseen[0]?.reason;
+    expect(await reasonOf()).toBe("smartctl is not installed");
+    installSmartctl("usage: smartctl", 1);
+    expect(await reasonOf()).toBe("smartctl: its output is no JSON object");
+    expect((await wanted()).engine.name).toBe("smartctl");
+    installSmartctl(answer);
+    expect((await wanted()).health).toMatchObject({ protocol: "ata", healthy: true });
   });
 
   test.each<[string, object | string, number, string]>([

@@ -78,6 +78,7 @@ export const proverSpec: Spec = {
       reallocated_sectors_warn: 1,
       temperature_fail_c: 70,
       self_test: "none",
+      engine: "default",
       deadline: deadline(300),
     },
     CPUStress: {
@@ -123,9 +124,12 @@ export const proverSpec: Spec = {
       uncorrected_errors: 0,
       remapped_rows: 0,
       dcgm_level: 0,
+      nvlinks_least: null,
+      nvlink_errors: 0,
+      engine: "default",
       deadline: deadline(60),
     },
-    PSU: { ...usual(), expected: 2, redundancy: false, deadline: deadline(60) },
+    PSU: { ...usual(), expected: 2, redundancy: false, engine: "default", deadline: deadline(60) },
   },
 };
 

@@ -8,6 +8,7 @@ import {
 import type { Disk, Inventory } from "../../hardware/inventory.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { type Engine, type Finding, resultLimits } from "../protocol-result.ts";
+import type { EngineChoice } from "../protocol-spec.ts";
 import type { PlannedDisk, TaskEngine } from "../tasks/disk.ts";
 import {
   SMART_TASK,
@@ -58,6 +59,7 @@ export function plannedDisk({ name, serial, size_bytes }: Disk): PlannedDisk {
 export interface SmartPlanOptions {
   readonly deadline: Milliseconds;
   readonly selfTest: SmartInput["self_test"];
+  readonly engine: EngineChoice;
   readonly group: number;
   /** The first part of the task's id. */
   readonly prefix: string;
@@ -74,6 +76,7 @@ export function planSmart(
     disk: plannedDisk(disk),
     transport: disk.transport,
     self_test: options.selfTest,
+    engine: options.engine,
     self_test_most_s: (options.deadline * SELF_TEST_PART) / 1_000,
   };
   return {

@@ -41,6 +41,7 @@ function plan({ settings, inventory }: StageContext): readonly TaskPlan[] {
   const input: Omit<GpuInput, "root"> = {
     cards: cards.map(({ pci, vendor, driver }) => ({ pci, vendor, driver })),
     dcgm_level: own.dcgm_level,
+    engine: own.engine,
     diagnostics_s: own.deadline.base_s * DIAGNOSTICS_PART,
   };
   return [
@@ -122,7 +123,11 @@ function* judgeCard(own: Settings, card: GpuCard, component: string): Generator<
     yield finding("FAIL", "gpu-lost", component, message);
     return;
   }
-  const bad = [...judgeLink(own, card, component), ...judgeMemory(own, card, component)];
+  const bad = [
+    ...judgeLink(own, card, component),
+    ...judgeMemory(own, card, component),
+    ...judgeNvlink(own, card, component),
+  ];
   yield* bad;
   if (card.throttle !== null && card.throttle.length > 0) {
     const message = `It is slowed down: ${card.throttle.join(", ")}`;
@@ -135,6 +140,7 @@ function* judgeCard(own: Settings, card: GpuCard, component: string): Generator<
       ...(card.width === null ? [] : [`link x${card.width}`]),
       ...(card.ecc === null ? [] : ["memory errors"]),
       ...(card.rows === null ? [] : ["remapped rows"]),
+      ...(card.nvlink === null ? [] : [`${card.nvlink.active} links to other cards`]),
       ...(card.throttle === null ? [] : ["slowdowns"]),
     ];
     yield finding("PASS", "gpu-well", component, `Looked at: ${seen.join(", ")}`);
@@ -179,6 +185,40 @@ function* judgeMemory(own: Settings, card: GpuCard, component: string): Generato
     yield over("gpu-rows-remapped", what, rows.remapped, own.remapped_rows);
   }
 }
+
+/** Most cards have no such link: that none is told is said where the spec asks for it. */
+function* judgeNvlink(own: Settings, card: GpuCard, component: string): Generator<Finding> {
+  const { nvlink } = card;
+  const { nvlinks_least: least, nvlink_errors: most } = own;
+  if (nvlink === null) {
+    const isRequired = least !== null || own.required.includes(NVLINK);
+    if (isRequired) yield notSeen(NVLINK, component, "nvidia-smi tells of no such link", [NVLINK]);
+    return;
+  }
+  const { active, links, inactive, replays, recoveries, checksums } = nvlink;
+  const found = `${active} of ${links}`;
+  if (least !== null && active < least) {
+    const message = "Too few of its links to other cards are active";
+    yield finding("FAIL", "gpu-nvlink", component, message, { expected: `${least}`, found });
+  } else if (least === null && active > 0 && inactive.length > 0) {
+    const message = `Links to other cards that are not active: ${inactive.join(", ")}`;
+    yield finding("WARN", "gpu-nvlink", component, message, { expected: `${links}`, found });
+  }
+  // A link that is trained anew has stopped everything; what was sent again has only cost time.
+  const counts = [
+    ["FAIL", "recoveries", recoveries],
+    ["WARN", "replays", replays],
+    ["WARN", "wrong checksums", checksums],
+  ] as const;
+  for (const [outcome, what, count] of counts) {
+    if (count === null || count <= most) continue;
+    const message = `Its links to other cards have counted ${what}`;
+    const details = { expected: `at most ${most}`, found: `${count}` };
+    yield finding(outcome, "gpu-nvlink-errors", component, message, details);
+  }
+}
+
+const NVLINK = "gpu.nvlink";
 
 const outcomes = { pass: "PASS", warn: "WARN", fail: "FAIL", skip: "SKIP" } as const;
 

@@ -23,6 +23,6 @@ export const stageProperties: Readonly<Record<Exclude<Stage, "Inventory">, reado
     ...["network.links", "network.carrier", "network.carrier-changes", "network.speed"],
     ...["network.duplex", "network.throughput", "network.throughput-part"],
   ],
-  GPU: ["gpu.link", "gpu.ecc", "gpu.rows", "gpu.throttle", "gpu.diagnostics"],
+  GPU: ["gpu.link", "gpu.ecc", "gpu.rows", "gpu.throttle", "gpu.nvlink", "gpu.diagnostics"],
   PSU: ["psu.state", "psu.redundancy"],
 };

@@ -27,7 +27,7 @@ function plan({ settings }: StageContext): readonly TaskPlan[] {
     {
       id: "psu",
       task: PSU_TASK,
-      input: {},
+      input: { engine: own.engine },
       component: "host",
       deadline: milliseconds(own.deadline.base_s * 1_000),
       group: 0,

@@ -25,6 +25,7 @@ function plan({ settings, inventory }: StageContext): readonly TaskPlan[] {
     planSmart(disk, {
       deadline: milliseconds(own.deadline.base_s * 1_000),
       selfTest: own.self_test,
+      engine: own.engine,
       group: 0,
       prefix: SMART_TASK,
     }),

@@ -84,6 +84,7 @@ function plan(context: StageContext): readonly TaskPlan[] {
       planSmart(disk, {
         deadline: milliseconds(settings.SMART.deadline.base_s * 1_000),
         selfTest: "none",
+        engine: settings.SMART.engine,
         group,
         prefix,
       }),

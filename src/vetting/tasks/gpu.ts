@@ -1,6 +1,8 @@
 import * as v from "valibot";
 import { pciAddressSchema } from "../../hardware/inventory.ts";
+import { nvlinkLimits } from "../../hardware/nvidia-links.ts";
 import { diagnosticOutcomes, MOST_DIAGNOSTICS } from "../../hardware/nvidia-smi.ts";
+import { engineChoiceSchema } from "../protocol-spec.ts";
 
 /** What the task `gpu` is told and reports: the graphics cards that compute, one by one. */
 
@@ -20,6 +22,8 @@ export const gpuInputSchema = v.strictObject({
     v.maxLength(gpuLimits.cards),
   ),
   dcgm_level: count,
+  /** "own": no tool is asked. */
+  engine: v.optional(engineChoiceSchema, "default"),
   /** Of all diagnostics. */
   diagnostics_s: v.pipe(v.number(), v.minValue(0)),
 });
@@ -37,6 +41,17 @@ const cardSchema = v.strictObject({
   ),
   /** Rows that were remapped, or pages retired; `failed`: there was no row left. */
   rows: v.nullable(v.strictObject({ remapped: count, pending: v.boolean(), failed: v.boolean() })),
+  /** null: it has no NVLink, or nobody tells of it. */
+  nvlink: v.nullable(
+    v.strictObject({
+      links: count,
+      active: count,
+      inactive: v.pipe(v.array(count), v.maxLength(nvlinkLimits.links)),
+      replays: some,
+      recoveries: some,
+      checksums: some,
+    }),
+  ),
   /** Why it runs slower than it could; null: not seen. */
   throttle: v.nullable(v.array(text)),
   /** The driver's words of a card that it has lost. */

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import { powerStates } from "../../hardware/power-sensors.ts";
+import { engineChoiceSchema } from "../protocol-spec.ts";
 
 /** What the task `psu` reports: what the service processor says of the power supplies. */
 
@@ -14,6 +15,7 @@ const list = <Item extends v.GenericSchema>(item: Item) =>
 export const psuInputSchema = v.strictObject({
   /** Of the kernel's driver; another one in tests alone. */
   device: v.optional(text, "/dev/ipmi0"),
+  engine: v.optional(engineChoiceSchema, "default"),
 });
 
 export const psuReportSchema = v.strictObject({

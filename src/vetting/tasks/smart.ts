@@ -1,6 +1,7 @@
 import * as v from "valibot";
 import { diskHealthSchema } from "../../hardware/disk/health.ts";
 import { transports } from "../../hardware/inventory.ts";
+import { engineChoiceSchema } from "../protocol-spec.ts";
 import { plannedDiskSchema, taskEngineSchema, text } from "./disk.ts";
 
 /** What the task `smart` is told and reports: one disk, asked how it is. */
@@ -11,6 +12,7 @@ export const smartInputSchema = v.strictObject({
   disk: plannedDiskSchema,
   transport: v.picklist(transports),
   self_test: v.picklist(["none", "short", "extended"]),
+  engine: v.optional(engineChoiceSchema, "default"),
   /** Seconds after which a self-test is left to itself, and told as running. */
   self_test_most_s: v.pipe(v.number(), v.minValue(0)),
 });

@@ -27,6 +27,21 @@ retired_pages.pending
 00000000:41:00.0, 0x0000000000000001
 00000000:C1:00.0, 0x0000000000000048
 `,
+  /** Of the first card, in a baseboard; the second is a card of its own. */
+  linkStates: `GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5a1b2c3d)
+\t Link 0: 25 GB/s
+\t Link 1: 25 GB/s
+\t Link 2: <inactive>
+GPU 1: NVIDIA A100 80GB PCIe (UUID: GPU-6b2c3d4e)
+`,
+  linkErrors: `GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-5a1b2c3d)
+\t Link 0: Replay Errors: 2
+\t Link 0: Recovery Errors: 0
+\t Link 0: CRC Errors: 0
+\t Link 1: Replay Errors: 1
+\t Link 1: Recovery Errors: 0
+\t Link 1: CRC Errors: 7
+`,
   /** This version does not know the other name. */
   events: 'Field "clocks_event_reasons.active" is not a valid field to query.\n',
 } as const;
@@ -92,6 +107,8 @@ export const diagnostics4 = {
 /** @returns its path */
 export function writeSmi(folder: TemporaryFolder, output: SmiOutput, code = 0): string {
   const cases = [
+    ["*nvlink*-s*", output.linkStates],
+    ["*nvlink*-e*", output.linkErrors],
     ["*remapped*", output.rows],
     ["*retired*", output.pages],
     ["*ecc.mode*", output.ecc],

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
 import * as v from "valibot";
 import { readInventory } from "../../../src/hardware/read-inventory.ts";
 import { testCards } from "../../../src/vetting/perform/tasks/gpu.ts";
+import type { EngineChoice } from "../../../src/vetting/protocol-spec.ts";
 import { gpu } from "../../../src/vetting/stages/gpu.ts";
 import {
   type GpuCard,
@@ -30,8 +32,9 @@ const well: GpuCard = {
   ...{ pci: "0000:41:00.0", width: 16, width_most: 16, temperature_c: 40, power_w: 60 },
   ecc: { enabled: true, corrected: 0, uncorrected: 0 },
   rows: { remapped: 0, pending: false, failed: false },
-  ...{ throttle: [], broken: null },
+  ...{ nvlink: null, throttle: [], broken: null },
 };
+const links = { links: 12, active: 12, inactive: [], replays: 0, recoveries: 0, checksums: 0 };
 const report = (parts: Partial<GpuReport>): GpuReport => ({
   engines: [{ name: "nvidia-smi", version: "535" }],
   ...{ cards: [well], diagnostics: null, unseen: [] },
@@ -60,6 +63,26 @@ describe("the stage GPU", () => {
 
   test.each<[string, Partial<GpuCard>, Settings, string]>([
     ["a narrow link", { width: 8 }, { width_least: 16 }, "FAIL gpu-link-width"],
+    [
+      "too few links to other cards",
+      { nvlink: { ...links, active: 11, inactive: [3] } },
+      { nvlinks_least: 12 },
+      "FAIL gpu-nvlink",
+    ],
+    [
+      "a link to another card that is not active",
+      { nvlink: { ...links, active: 11, inactive: [3] } },
+      {},
+      "WARN gpu-nvlink",
+    ],
+    [
+      "links that were trained anew",
+      { nvlink: { ...links, recoveries: 1 } },
+      {},
+      "FAIL gpu-nvlink-errors",
+    ],
+    ["packets sent again", { nvlink: { ...links, replays: 1 } }, {}, "WARN gpu-nvlink-errors"],
+    ["wrong checksums", { nvlink: { ...links, checksums: 1 } }, {}, "WARN gpu-nvlink-errors"],
     ["a link below what it can", { width: 8 }, {}, "WARN gpu-link-width"],
     [
       "uncorrected errors",
@@ -135,6 +158,19 @@ describe("the stage GPU", () => {
     expect(judged(gpu, wanting, () => ({ kind: "cancelled" })).outcome).toBe("FAIL");
   });
 
+  test("links to other cards that the spec wants and nobody tells of fail", () => {
+    for (const settings of [{ nvlinks_least: 1 }, { required: ["gpu.nvlink"] }]) {
+      expect(told(judge(settings, report({})))).toContain(
+        "FAIL required-not-seen gpu 0000:41:00.0",
+      );
+    }
+    // A card that stands alone has links that nothing is at the other end of.
+    const alone = { ...well, nvlink: { ...links, active: 0, inactive: [0] } };
+    expect(judge({}, report({ cards: [alone] })).outcome).toBe("PASS");
+    const some = { ...well, nvlink: { ...links, replays: 5 } };
+    expect(judge({ nvlink_errors: 5 }, report({ cards: [some] })).outcome).toBe("PASS");
+  });
+
   test("a service processor's screen is no card", () => {
     const inventory = hostInventory({ graphics: [graphics("0000:05:00.0", "1a03", "2000")] });
     const context = stageContext({ GPU: { expected: 0 } }, { inventory });
@@ -196,13 +232,19 @@ const card = (address: string, parts: Partial<FixturePciDevice> = {}): FixturePc
 });
 
 /** The cards of a fixture, tested with these tools. */
-async function run(cards: FixturePciDevice[], tools: { smi?: string; dcgmi?: string }, level = 1) {
+async function run(
+  cards: FixturePciDevice[],
+  tools: { smi?: string; dcgmi?: string },
+  level = 1,
+  engine: EngineChoice = "default",
+) {
   using host = fixtureHost({ pci: cards });
   const found = readInventory(host.tree).graphics;
   const input = v.parse(gpuInputSchema, {
     root: host.root,
     cards: found.map(({ pci, vendor, driver }) => ({ pci, vendor, driver })),
     dcgm_level: level,
+    engine,
     diagnostics_s: 60,
   });
   const paths = { nvidiaSmi: tools.smi ?? null, dcgmi: tools.dcgmi ?? null };
@@ -228,9 +270,25 @@ describe("the task gpu", () => {
       ...{ pci: "0000:c1:00.0", width: 16, width_most: 16, temperature_c: 41, power_w: 64.02 },
       ecc: { enabled: true, corrected: 3, uncorrected: 2 },
       rows: { remapped: 2, pending: true, failed: false },
+      nvlink: null,
       throttle: ["hardware slowdown", "hardware thermal slowdown"],
       broken: null,
     });
+    expect(found.cards[0]?.nvlink).toMatchObject({ links: 3, active: 2, replays: 3 });
+  });
+
+  test("asks no tool where the spec wants our own engine", async () => {
+    using folder = temporaryFolder();
+    const smi = writeTool(folder, "nvidia-smi", `touch ${folder.file("asked")}`);
+    const dcgmi = writeTool(folder, "dcgmi", `touch ${folder.file("asked")}`);
+    const found = await run(two, { smi, dcgmi }, 1, "own");
+    expect(found.engines).toEqual([{ name: "hostler", version: null }]);
+    expect(existsSync(folder.file("asked"))).toBe(false);
+    const reasons = new Set(found.unseen.map(({ reason }) => reason));
+    expect([...reasons]).toEqual([
+      "nvidia-smi is not asked: the spec wants no tool",
+      "dcgmi is not asked: the spec wants no tool",
+    ]);
   });
 
   test("with nothing installed has the links, and names the rest", async () => {

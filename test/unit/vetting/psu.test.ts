@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
-import { askDriver, askTool } from "../../../src/vetting/perform/tasks/psu.ts";
+import { askDriver, askSupplies, askTool } from "../../../src/vetting/perform/tasks/psu.ts";
 import { psu } from "../../../src/vetting/stages/psu.ts";
 import type { PsuReport } from "../../../src/vetting/tasks/psu.ts";
 import { writeTool } from "../../support/hardware/nvidia-tools.ts";
@@ -38,6 +38,34 @@ esac`;
       sensors: [],
       unread: [],
     });
+  });
+
+  test.each([
+    // What ipmitool says, whom the spec wants; who was asked, and what is said of it.
+    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "default", "ipmitool", null, []],
+    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "tool", "ipmitool", null, []],
+    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "own", null, "ipmi0: No such file", []],
+    ["echo no BMC >&2; exit 1", "tool", null, "ipmitool ended with 1: no BMC", []],
+    [
+      "echo no BMC >&2; exit 1",
+      ...(["default", null, "ipmi0: No such file"] as const),
+      ["ipmitool ended with 1: no BMC; asking the driver"],
+    ],
+    [null, "tool", null, "ipmitool is not installed", []],
+    [null, "default", null, "ipmi0: No such file", []],
+  ] as const)("with an ipmitool that does %j and the engine %s", async (body, engine, ...then) => {
+    using folder = temporaryFolder();
+    const [asked, refusal, said] = then;
+    const tool = body === null ? null : writeTool(folder, "ipmitool", body);
+    const lines: unknown[] = [];
+    const found = await askSupplies({ device: folder.file("ipmi0"), engine }, tool, {
+      signal,
+      tell: (line) => lines.push(line),
+    });
+    expect(found.engine?.name ?? null).toBe(asked);
+    if (refusal === null) expect(found.refusal).toBeNull();
+    else expect(found.refusal).toContain(refusal);
+    expect(lines).toMatchObject(said.map((text) => ({ kind: "log", level: "warn", text })));
   });
 
   test("a device that is no service processor's is told", () => {

@@ -1,5 +1,6 @@
 import { readRas } from "../../../hardware/graphics-health.ts";
 import { HostTree } from "../../../hardware/host-tree.ts";
+import { type CardLinks, nvlinkQueries, parseNvlinks } from "../../../hardware/nvidia-links.ts";
 import {
   parseDiagnostics,
   parseSmiTable,
@@ -53,7 +54,9 @@ export async function testCards(
   const unseen: GpuReport["unseen"] = [];
   const engines: GpuReport["engines"] = [{ name: "hostler", version: null }];
   const hasNvidia = input.cards.some(({ vendor }) => vendor === NVIDIA);
-  const smi = hasNvidia ? await askSmi(tools.nvidiaSmi, signal) : undefined;
+  const isOwn = input.engine === "own";
+  const absent = isOwn ? "is not asked: the spec wants no tool" : "is not installed";
+  const smi = hasNvidia ? await askSmi(isOwn ? null : tools.nvidiaSmi, absent, signal) : undefined;
   if (smi?.refusal === undefined && smi !== undefined) {
     engines.push({ name: "nvidia-smi", version: smi.version });
   }
@@ -66,6 +69,7 @@ export async function testCards(
         power_w: null,
         ecc: null,
         rows: null,
+        nvlink: null,
         throttle: null,
         broken: null,
       },
@@ -81,7 +85,7 @@ export async function testCards(
     if (card.throttle === null) miss("gpu.throttle");
     return card;
   });
-  const diagnostics = await diagnose(input, tools, signal);
+  const diagnostics = await diagnose(input, isOwn ? null : tools.dcgmi, { absent, signal });
   if (typeof diagnostics === "string") {
     const reason = diagnostics.slice(0, 512);
     unseen.push({ property: "gpu.diagnostics", component: "host", reason });
@@ -99,11 +103,18 @@ interface SmiAnswers {
   readonly refusal: string | undefined;
   readonly version: string | null;
   readonly tables: Readonly<Partial<Record<SmiQuery, SmiTable>>>;
+  /** By UUID. */
+  readonly links: ReadonlyMap<string, CardLinks>;
 }
 
-async function askSmi(tool: string | null, signal: AbortSignal): Promise<SmiAnswers> {
-  const refused = (refusal: string) => ({ refusal, version: null, tables: {} });
-  if (tool === null) return refused("nvidia-smi is not installed");
+async function askSmi(
+  tool: string | null,
+  absent: string,
+  signal: AbortSignal,
+): Promise<SmiAnswers> {
+  const links = new Map<string, CardLinks>();
+  const refused = (refusal: string) => ({ refusal, version: null, tables: {}, links });
+  if (tool === null) return refused(`nvidia-smi ${absent}`);
   const tables: Partial<Record<SmiQuery, SmiTable>> = {};
   for (const [name, words] of Object.entries(smiQueries)) {
     const answer = await runTool([tool, ...words], { limit: QUERY_LIMIT, signal });
@@ -118,10 +129,19 @@ async function askSmi(tool: string | null, signal: AbortSignal): Promise<SmiAnsw
     if (!isNothing) tables[name as SmiQuery] = table;
   }
   const version = tables.base?.cards.values().next().value?.get("driver_version") ?? null;
-  return { refusal: undefined, version, tables };
+  return { refusal: undefined, version, tables, links: await askLinks(tool, signal) };
 }
 
-function withSmi(card: GpuCard, { refusal, tables }: SmiAnswers): GpuCard {
+/** A version, or a card, that does not know the question prints something else: there are none. */
+async function askLinks(tool: string, signal: AbortSignal): Promise<SmiAnswers["links"]> {
+  const ask = async (words: readonly string[]) => {
+    const answer = await runTool([tool, ...words], { limit: QUERY_LIMIT, signal });
+    return answer.kind === "ended" ? answer.output : "";
+  };
+  return parseNvlinks(await ask(nvlinkQueries.states), await ask(nvlinkQueries.errors));
+}
+
+function withSmi(card: GpuCard, { refusal, tables, links }: SmiAnswers): GpuCard {
   if (refusal !== undefined) return card;
   const of = (query: SmiQuery, field: string) => tables[query]?.cards.get(card.pci)?.get(field);
   const words = Object.values(tables).map((table) => table?.broken.get(card.pci));
@@ -134,6 +154,7 @@ function withSmi(card: GpuCard, { refusal, tables }: SmiAnswers): GpuCard {
     power_w: decimal(of("base", "power.draw")),
     ecc: eccOf(of),
     rows: rowsOf(of) ?? pagesOf(of),
+    nvlink: linksOf(links.get(of("base", "uuid") ?? "")),
     throttle:
       parseThrottle(of("events", "clocks_event_reasons.active")) ??
       parseThrottle(
@@ -178,6 +199,9 @@ function pagesOf(of: Field): GpuCard["rows"] {
   return { remapped: single + double, pending, failed: false };
 }
 
+const linksOf = (found: CardLinks | undefined): GpuCard["nvlink"] =>
+  found === undefined ? null : { ...found, inactive: [...found.inactive] };
+
 /** "Yes" and "1", as versions have it. */
 const isYes = (text: string | undefined): boolean => /^(yes|[1-9]\d*)$/i.test(text ?? "");
 
@@ -198,12 +222,12 @@ function withRas(tree: HostTree, card: GpuCard): GpuCard {
 /** null: the spec wants none, or no card that DCGM knows. A string: why there are none. */
 async function diagnose(
   { cards, dcgm_level: level, diagnostics_s: limit }: GpuInput,
-  { dcgmi }: GpuTools,
-  signal: AbortSignal,
+  dcgmi: string | null,
+  { absent, signal }: { readonly absent: string; readonly signal: AbortSignal },
 ): Promise<GpuReport["diagnostics"] | string> {
   if (level === 0) return null;
   if (!cards.some(({ vendor }) => vendor === NVIDIA)) return "there is no card that DCGM knows";
-  if (dcgmi === null) return "dcgmi is not installed";
+  if (dcgmi === null) return `dcgmi ${absent}`;
   const words = [dcgmi, "diag", "-r", String(level), "-j"];
   const answer = await runTool(words, { limit: milliseconds(limit * 1_000), signal });
   if (answer.kind === "failed") return answer.reason;

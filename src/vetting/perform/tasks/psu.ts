@@ -1,3 +1,4 @@
+import type * as v from "valibot";
 import { IpmiDevice } from "../../../../ffi/ipmi.ts";
 import { SystemCallError } from "../../../../ffi/system-call-error.ts";
 import { getDeviceId, type IpmiPort, IpmiRefused } from "../../../hardware/ipmi.ts";
@@ -16,7 +17,7 @@ import {
   psuReportSchema,
 } from "../../tasks/psu.ts";
 import { findTool, runTool } from "../run-tool.ts";
-import { defineTask } from "../task.ts";
+import { defineTask, type TaskContext } from "../task.ts";
 
 /** Milliseconds that a service processor has for one answer; the driver tries again by itself. */
 const ANSWER_WAIT = 10_000;
@@ -30,20 +31,29 @@ export const psuTask = defineTask({
   name: PSU_TASK,
   input: psuInputSchema,
   report: psuReportSchema,
-  run: async ({ device }, { signal, tell }) => {
-    const tool = findTool("ipmitool");
-    if (tool !== null) {
-      const byTool = await askTool(tool, signal);
-      if (!("refusal" in byTool)) return byTool;
-      tell({
-        kind: "log",
-        level: "warn",
-        text: `${byTool.refusal}; asking the driver`.slice(0, 512),
-      });
-    }
-    return askDriver(device);
-  },
+  run: (input, context) => askSupplies(input, findTool("ipmitool"), context),
 });
+
+export async function askSupplies(
+  { device, engine }: v.InferOutput<typeof psuInputSchema>,
+  tool: string | null,
+  { signal, tell }: Pick<TaskContext, "signal" | "tell">,
+): Promise<PsuReport> {
+  if (engine === "own") return askDriver(device);
+  const byTool =
+    tool === null ? { refusal: "ipmitool is not installed" } : await askTool(tool, signal);
+  if ("engine" in byTool) return byTool;
+  if (engine === "tool") return refusedWith(byTool.refusal);
+  if (tool !== null) {
+    const text = `${byTool.refusal}; asking the driver`.slice(0, 512);
+    tell({ kind: "log", level: "warn", text });
+  }
+  return askDriver(device);
+}
+
+const refusedWith = (refusal: string): PsuReport => {
+  return { engine: null, refusal: refusal.slice(0, 256), sensors: [], unread: [] };
+};
 
 /** Redundancy stands among the sensors of power units, of which nothing else is asked. */
 export async function askTool(
@@ -76,7 +86,7 @@ export function askDriver(path: string): PsuReport {
     return reportOf({ name: "hostler", version: null }, readPowerSensors(port, getDeviceId(port)));
   } catch (error) {
     if (!(error instanceof SystemCallError || error instanceof IpmiRefused)) throw error;
-    return { engine: null, refusal: error.message.slice(0, 256), sensors: [], unread: [] };
+    return refusedWith(error.message);
   }
 }
 

@@ -48,7 +48,9 @@ export async function askDisk(
   const disk = askedDisk(input.disk.name, opened.descriptor);
   const selfTest = typeof disk === "string" ? undefined : await runSelfTest(disk, input, context);
   const passedOver: string[] = [];
-  const theirs = await askSmartctl(tree.path(`dev/${input.disk.name}`), context.signal);
+  const isOwn = input.engine === "own";
+  const device = tree.path(`dev/${input.disk.name}`);
+  const theirs = isOwn ? undefined : await askSmartctl(device, context.signal);
   if (theirs?.kind === "no-answer") passedOver.push(cut(`smartctl: ${theirs.reason}`));
   const smartctl = theirs?.kind === "health" ? theirs : undefined;
   if (smartctl !== undefined && smartctl.health.healthy !== null) {
@@ -57,6 +59,11 @@ export async function askDisk(
     return { engine, health, passed_over: passedOver };
   }
   if (smartctl !== undefined) passedOver.push("smartctl: it tells no verdict");
+  if (input.engine === "tool") {
+    const why = passedOver[0] ?? "smartctl is not installed";
+    const engine = { name: "smartctl", version: smartctl?.version ?? null };
+    return { engine, health: notAsked(why), passed_over: passedOver };
+  }
   const health = typeof disk === "string" ? notAsked(disk) : disk.health();
   return { engine: own, health: withSelfTest(health, selfTest), passed_over: passedOver };
 }
