@@ -1,11 +1,12 @@
 /** The compiled agent against a real orchestrator over TLS, killed at each of its effects. */
 import { describe, expect, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { agentEffects } from "../../src/vetting/perform/agent-steps.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { makeCertificate } from "../support/certificate.ts";
 import { type Program, startProgram } from "../support/program.ts";
 import { rotating } from "../support/rotation.ts";
+import { root, skipUnless } from "../support/skips.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
 import {
   problem,
@@ -32,11 +33,14 @@ function startAgent(
     readonly pin?: string;
     readonly token?: string;
     readonly environment?: Readonly<Record<string, string>>;
+    /** What the agent is started by, in place of itself. */
+    readonly by?: readonly string[];
   } = {},
 ): Program {
   writeFileSync(folder.file("token"), options.token ?? host.token);
   return startProgram(
     [
+      ...(options.by ?? []),
       ...[options.file ?? hostler(), "vetting", "agent"],
       ...["--orchestrator", options.url ?? host.url],
       ...["--run", `${host.number}`, "--pin", options.pin ?? host.pin, "--mac", testMac],
@@ -182,6 +186,22 @@ test("answers that are none, and none at all, cost time and nothing else", async
   expect(exitCode).toBe(0);
   expect(stderr).toContain("answered what is no answer");
 }, 180_000);
+
+skipUnless("an agent whose folder is full", [root], () => {
+  test("goes on, and says so", async () => {
+    await using host = await startVettingHost(inventoryAlone);
+    using folder = temporaryFolder();
+    mkdirSync(folder.file("run"));
+    // Two pages: who has the lock, and what was kept first. What follows finds no room.
+    const mount = `mount -t tmpfs -o size=8k,mode=0700 tmpfs ${folder.file("run")}`;
+    const by = ["unshare", "--mount", "sh", "-c", `${mount} && exec "$0" "$@"`];
+    await using agent = startAgent(host, folder, { by });
+    await inState(host, "Completed");
+    await waitFor("its result", () => own(host).length > 0);
+    expect(own(host)).toMatchObject([{ stage: "Inventory", cancelled: false }]);
+    expect(agent.output.stderr).toMatch(/cannot keep .*, ignoring: .*(ENOSPC|No space)/);
+  });
+});
 
 describe("a key of a hold", () => {
   test("is put in its place when it is given, and goes when it is taken back", async () => {

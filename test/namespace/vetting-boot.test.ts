@@ -436,6 +436,21 @@ skipUnless("starting", features, () => {
     expect(boot.program.output.stdout).toContain("serving http://10.101.0.1:8067");
   });
 
+  test("an interface that goes away is told", async () => {
+    using folder = temporaryFolder();
+    await using network = await makeVmNetwork(0);
+    await ip(network.host, "link add card type veth peer name cable");
+    await ip(network.host, "address add 10.101.0.1/24 dev card");
+    await ip(network.host, "link set card up");
+    const { path } = bootFolder(folder);
+    await using boot = await startNetworkBoot(network.host, {
+      bootFolder: path,
+      interface: "card",
+    });
+    await ip(network.host, "link delete card");
+    await boot.program.said(/Network boot hears nothing any more/);
+  });
+
   test("what is missing, wrong or taken is said, with what to do", async () => {
     using folder = temporaryFolder();
     await using network = await makeVmNetwork(0);
