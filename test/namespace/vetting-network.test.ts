@@ -1,6 +1,7 @@
 /** The test of a link, by the compiled file, over cables that the test made. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Inventory } from "../../src/hardware/inventory.ts";
+import type { TaskLine } from "../../src/vetting/protocol-task.ts";
 import { network } from "../../src/vetting/stages/network.ts";
 import { LINK_TASK, type LinkInput, linkReportSchema } from "../../src/vetting/tasks/link.ts";
 import { hostler, repositoryRoot } from "../support/binary.ts";
@@ -10,7 +11,7 @@ import { program, root, skipUnless } from "../support/skips.ts";
 import { reportOfTask, startTask } from "../support/vetting/run-task.ts";
 import { DurableOrchestrator } from "../support/vetting-orchestrator/daemon.ts";
 import { hostInventory, judged, stageContext } from "../support/vetting-stage.ts";
-import { waitFor } from "../support/wait-for.ts";
+import { waitFor, withDeadline } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
 
@@ -50,8 +51,8 @@ async function makeStage() {
     test: { host: orchestrator.address, port, run: 7, key: KEY },
     ...parts,
   });
-  const start = (parts: Partial<LinkInput> = {}) =>
-    startTask([...host.enter, hostler()], { task: LINK_TASK, input: input(parts) });
+  const start = (parts: Partial<LinkInput> = {}, onLine: (line: TaskLine) => void = () => {}) =>
+    startTask([...host.enter, hostler()], { task: LINK_TASK, input: input(parts) }, { onLine });
   const run = (parts: Partial<LinkInput> = {}) => reportOfTask(start(parts), linkReportSchema);
   const kept = owned.move();
   return {
@@ -143,6 +144,21 @@ skipUnless("the test of a link", needs, () => {
       const found = judged(network, context, () => ({ kind: "report", report }));
       expect(found.outcome).toBe("FAIL");
       expect(found.findings.map(({ code }) => code)).toContain("carrier-changes");
+    });
+
+    test("where nothing is sent the carrier is watched, and its changes count", async () => {
+      await using stage = await makeStage();
+      const watched = Promise.withResolvers<void>();
+      const onLine = (line: TaskLine) => {
+        if (line.kind === "log" && line.text.includes("its carrier is watched")) watched.resolve();
+      };
+      const running = stage.start({ test: null, duration_s: 8 }, onLine);
+      await withDeadline("its word", watched.promise);
+      await ip(stage.orchestrator, "link", "set", "port-1", "down");
+      await ip(stage.orchestrator, "link", "set", "port-1", "up");
+      const report = await reportOfTask(running, linkReportSchema);
+      expect(report.throughput.kind).toBe("not-seen");
+      expect(report.carrier_changes).toBeGreaterThanOrEqual(2);
     });
 
     test("no address, another key, a server that dies, another card: each is told", async () => {

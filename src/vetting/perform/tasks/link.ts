@@ -28,7 +28,7 @@ async function run(input: LinkInput, context: TaskContext): Promise<LinkReport> 
   const broughtUp = !link.health().isUp;
   if (broughtUp) link.setUp(true);
   try {
-    return await look(link, input, { broughtUp, signal: context.signal });
+    return await look(link, input, { broughtUp, context });
   } finally {
     if (broughtUp) link.setUp(false);
   }
@@ -37,8 +37,9 @@ async function run(input: LinkInput, context: TaskContext): Promise<LinkReport> 
 async function look(
   link: LinkState,
   input: LinkInput,
-  { broughtUp, signal }: { readonly broughtUp: boolean; readonly signal: AbortSignal },
+  { broughtUp, context }: { readonly broughtUp: boolean; readonly context: TaskContext },
 ): Promise<LinkReport> {
+  const { signal } = context;
   const begin = monotonicNow();
   const connected = await link.wait(
     () => {
@@ -52,6 +53,13 @@ async function look(
   const before = connected ?? link.health();
   const settings = connected === undefined ? undefined : link.settings();
   const throughput = await use(link, input, { health: connected, signal });
+  if (connected !== undefined && throughput.kind === "not-seen" && input.duration_s > 0) {
+    // A link that nothing is sent through may lose its carrier all the same.
+    const how = `its carrier is watched for ${input.duration_s} s`;
+    const text = `nothing is sent, because ${throughput.reason}: ${how}`;
+    context.tell({ kind: "log", level: "info", text });
+    await link.wait(() => undefined, input.duration_s * 1_000, signal);
+  }
   const after = link.health();
   const { name, mac } = input;
   return {
