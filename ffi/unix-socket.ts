@@ -348,6 +348,14 @@ export function waitForMessage(socket: OwnedDescriptor): void {
   if (result < 0) throw new SystemCallError("poll", -result);
 }
 
+/** True when something can be received at once, or the peer is gone. */
+export function hasMessage(socket: OwnedDescriptor): boolean {
+  const { view, address } = pollDescriptor;
+  view.setInt32(layouts.pollfd.fd, socket.number, true);
+  view.setInt16(layouts.pollfd.events, POLLIN, true);
+  return attempt(() => libc.poll(address, 1, 0)) > 0;
+}
+
 /** True when the peer has closed its end, or writes no more, whatever is still to be read. */
 export function hasHungUp(socket: OwnedDescriptor): boolean {
   const { view, address } = pollDescriptor;

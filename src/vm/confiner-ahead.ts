@@ -3,7 +3,13 @@ import * as v from "valibot";
 import { duplicateTo } from "../../ffi/descriptor.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
 import { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { receiveMessage, waitForMessage } from "../../ffi/unix-socket.ts";
+import {
+  hasMessage,
+  makeSocketPair,
+  receiveMessage,
+  sendMessage,
+  waitForMessage,
+} from "../../ffi/unix-socket.ts";
 import {
   AHEAD_SOCKET,
   type ConfineOrder,
@@ -30,9 +36,16 @@ const blocks = [
   { file: "environ", field: 50 - 3 },
 ] as const;
 
-/** Blocks until its worker says what it is to be, and that it may go on, or is gone. */
-export function awaitOrder(): AwaitedOrder {
+/**
+ * Blocks until its worker says what it is to be, and that it may go on, or is gone.
+ * @param rehearse what follows an order, without effect: done while none is there
+ */
+export function awaitOrder(rehearse: () => void): AwaitedOrder {
   const socket = new OwnedDescriptor(AHEAD_SOCKET);
+  if (!hasMessage(socket)) {
+    rehearseOrder();
+    rehearse();
+  }
   const received = receiveLine(socket);
   if ("kind" in received) return received;
   const { text, descriptors } = received;
@@ -59,6 +72,55 @@ export function awaitOrder(): AwaitedOrder {
   if ("kind" in answer) return answer;
   if (`${answer.text}\n` !== GO) return { kind: "refused", why: "another word than that to go on" };
   return { kind: "ordered", order };
+}
+
+/** Nothing is here, whatever a host has. */
+export const NOWHERE = "/proc/self/nowhere";
+
+/** As long as one of a start, in all that is looked at. */
+const rehearsedOrder: ConfineOrder = {
+  invocation: NO_INVOCATION,
+  plan: {
+    cgroup: NOWHERE,
+    user: 65_534,
+    group: 65_534,
+    limits: { core: { soft: 0, hard: 0 }, nofile: { soft: 1, hard: 1 } },
+    oom_score: 0,
+    devices: ["/dev/null"],
+    writable: [NOWHERE],
+    folder: "/",
+    umask: 0o077,
+    optional: ["cgroup", "limits"],
+    arguments: 1,
+    descriptors: [3],
+    report: AHEAD_SOCKET,
+  },
+  program: NOWHERE,
+  words: [NOWHERE],
+  targets: [3],
+};
+
+/**
+ * What is done for the first time takes the runtime several times as long: its code is read and
+ * linked then. So an order is taken once before one comes, of which nothing follows.
+ */
+function rehearseOrder(): void {
+  const [own, other] = makeSocketPair();
+  using theirs = own;
+  using ours = other;
+  const bytes = new TextEncoder().encode(`${JSON.stringify(rehearsedOrder)}\n`);
+  const memory = new NativeMemory(bytes.length);
+  memory.bytes.set(bytes);
+  sendMessage(theirs, memory, { offset: 0, length: bytes.length }, [theirs.number]);
+  const received = receiveLine(ours);
+  if ("kind" in received) return;
+  for (const descriptor of received.descriptors) descriptor.close();
+  v.safeParse(confineOrderSchema, parse(received.text));
+  try {
+    takeName(NO_INVOCATION);
+  } catch {
+    // Nobody has given it a place for a name: its order is refused for that, if one comes.
+  }
 }
 
 function parse(text: string): unknown {

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
-import { setCapabilities } from "../../ffi/capabilities.ts";
+import { capabilities, setCapabilities } from "../../ffi/capabilities.ts";
 import { closeOnExecFrom, keepOnExec, setCloseOnExec } from "../../ffi/descriptor.ts";
 import {
   bindMount,
@@ -21,6 +21,7 @@ import {
   execute,
   forbidNewPrivileges,
   resetSignals,
+  resourceLimit,
   setFileModeMask,
   setResourceLimit,
 } from "../../ffi/process.ts";
@@ -36,7 +37,7 @@ import {
   type OptionalStage,
   type Stage,
 } from "./confine-plan.ts";
-import { awaitOrder } from "./confiner-ahead.ts";
+import { awaitOrder, NOWHERE } from "./confiner-ahead.ts";
 
 /**
  * Takes away from a VMM what it does not need, before its first instruction, then becomes the
@@ -183,7 +184,7 @@ interface HostDevice {
 }
 
 /** @throws Error (ENOENT, ENXIO …) naming the path when it is no device */
-function findDevice(plan: ConfinePlan, path: string): HostDevice {
+function findDevice(plan: Pick<ConfinePlan, "user" | "group">, path: string): HostDevice {
   const status = statSync(path);
   if (!status.isCharacterDevice() && !status.isBlockDevice()) {
     throw new Error(`Expected the node of a device, received ${path}, which is none`);
@@ -274,11 +275,50 @@ function run(plan: ConfinePlan, program: string, words: readonly string[]): void
   throw new ConfineError(explainExec(program, errno), { stage: "exec", code: errnoName(errno) });
 }
 
+/**
+ * The calls of a confinement, of which none changes anything: they name what is not there, or what
+ * is so already. Each for itself: what a host refuses is told when an order asks for it.
+ */
+const rehearsals: readonly (() => void)[] = [
+  () => {
+    const path = "/proc/self/oom_score_adj";
+    writeFileSync(path, readFileSync(path, "latin1"));
+  },
+  () => {
+    const core = limitNumbers["core"] ?? 0;
+    const limit = resourceLimit(0, core);
+    if (limit !== undefined) setResourceLimit(core, limit);
+  },
+  () => bindMount(NOWHERE, NOWHERE),
+  () => setMountAttributes(NOWHERE, { readOnly: true, noSetUser: true, noDevices: true }, "this"),
+  () => findDevice({ user: 1, group: 1 }, "/dev/null").place.close(),
+  () => mountDeviceFolder(NOWHERE, { inodes: 1 }),
+  () => {
+    mkdirSync("/dev", { recursive: true, mode: 0o755 });
+    makeDeviceNode(`${NOWHERE}/null`, { kind: "character", device: 0, mode: 0o666 });
+  },
+  () => dropBoundingCapability(Number(readFileSync("/proc/sys/kernel/cap_last_cap", "latin1")) + 1),
+  () => setCapabilities(capabilities()),
+  () => changeDirectory("/"),
+  () => closeOnExecFrom(3),
+  () => execute(NOWHERE, [NOWHERE], [NOWHERE]),
+];
+
+function rehearse(): void {
+  for (const call of rehearsals) {
+    try {
+      call();
+    } catch {
+      // As most are meant to be.
+    }
+  }
+}
+
 /** The confiner's whole life. Returns only when it failed, with its exit code. */
 export function runConfiner(): number {
   const [text, program, ...words] = process.argv.slice(3);
   if (text === AHEAD) {
-    const outcome = awaitOrder();
+    const outcome = awaitOrder(rehearse);
     // Nobody is there to tell: its worker has ended, or has no use for it.
     if (outcome.kind === "dismissed") return ExitCode.done;
     if (outcome.kind === "refused") return refuse(outcome.why);

@@ -1,6 +1,6 @@
 /** A confiner that was started before anybody needs it: as one that starts when it is needed. */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, openSync, readFileSync } from "node:fs";
+import { existsSync, openSync, readFileSync, readlinkSync } from "node:fs";
 import { readInto } from "../../ffi/descriptor.ts";
 import { NativeMemory } from "../../ffi/memory.ts";
 import { makeMemoryFile } from "../../ffi/memory-file.ts";
@@ -135,6 +135,27 @@ skipUnless("a confiner ahead", [root, program("gcc", "gcc")], () => {
     expect(report.words).toEqual([host.probeProgram, "word"]);
     expect([...report.descriptors]).toEqual([...later.report.descriptors]);
     expect([...report.descriptors.keys()].map(Number)).toEqual([0, 1, 2, 3, AHEAD_SOCKET - 1]);
+    expect(troubles).toEqual([]);
+  });
+
+  test("goes through an order before one comes, and changes nothing by that", async () => {
+    using confiners = confinersAhead();
+    confiners.prepare();
+    const waits = waitingIn(confiners);
+    const read = (file: string, of: number | "self") =>
+      readFileSync(`/proc/${of}/${file}`, "latin1");
+    // poll(2), or ppoll(2) on arm64.
+    await waitFor("it to wait for its order", () => /^(7|73) /.test(read("syscall", waits)));
+    for (const file of ["oom_score_adj", "limits"]) {
+      expect(read(file, waits)).toBe(read(file, "self"));
+    }
+    for (const name of ["Umask", "Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapBnd", "CapAmb"]) {
+      const line = new RegExp(`^${name}:.*$`, "m");
+      expect(line.exec(read("status", waits))?.[0]).toBe(line.exec(read("status", "self"))?.[0]);
+    }
+    expect(readlinkSync(`/proc/${waits}/ns/mnt`)).toBe(readlinkSync("/proc/self/ns/mnt"));
+    expect(readlinkSync(`/proc/${waits}/cwd`)).toBe("/");
+    expect(read("environ", waits)).toBe(`INVOCATION_ID=${NO_INVOCATION}\0`);
     expect(troubles).toEqual([]);
   });
 
