@@ -1,7 +1,8 @@
 /** What the probes found of this host as one for virtual machines: plain values. */
 import type { HypervisorObservations } from "../hypervisor/choose.ts";
 import type { ObservedNetwork } from "../network/observation.ts";
-import type { Bytes } from "../units/units.ts";
+import type { Bytes, ProcessId } from "../units/units.ts";
+import type { CgroupPlace } from "../vm/cgroup-place.ts";
 import type { WorkerConfiguration } from "../vm/worker-configuration.ts";
 import type { CgroupFindings, OwnStatus } from "./findings.ts";
 
@@ -16,9 +17,19 @@ export interface VmFindings {
   readonly vsock: Opening;
   readonly network: NetworkFindings;
   readonly cgroup: CgroupFindings;
+  /** The worker that has the artifacts folder; undefined where none runs. */
+  readonly worker: WorkerPlace | undefined;
   readonly artifacts: FolderFindings;
   readonly run: FolderFindings;
   readonly firmware: { readonly path: string; readonly opening: Opening };
+}
+
+/** A worker that runs, and where its machines' cgroups are. */
+export interface WorkerPlace {
+  readonly processId: ProcessId;
+  readonly place: CgroupPlace;
+  /** That the group above the machines' may give them. */
+  readonly controllers: readonly string[];
 }
 
 /** A file that was opened and closed at once. */

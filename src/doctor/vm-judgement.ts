@@ -4,6 +4,7 @@ import { judgeNetwork, type NetworkFinding } from "../network/judge.ts";
 import { formatBytes } from "../units/bytes.ts";
 import { capabilityNumbers } from "../units/linux-names.ts";
 import type { Bytes } from "../units/units.ts";
+import { WORKER_SUBGROUP } from "../vm/cgroup-place.ts";
 import { mendCapability } from "./capability.ts";
 import type { Advice, Status } from "./judgement.ts";
 import type { FolderFindings, Opening, VmFindings } from "./vm-findings.ts";
@@ -253,17 +254,40 @@ function judgeVsock({ vsock, configuration }: VmFindings): Advice {
   });
 }
 
-function judgeControllers({ cgroup }: VmFindings): Advice {
+/** What our unit says, so that the worker has a cgroup of its own beside its machines'. */
+const unitMend =
+  `Have Delegate=yes and DelegateSubgroup=${WORKER_SUBGROUP} (systemd 254) in the worker's unit, ` +
+  "as hostler install --role vm-worker writes it, and restart that: its machines run on.";
+
+const hybridMend =
+  "Have no controller under cgroup version 1: boot with systemd.unified_cgroup_hierarchy=1.";
+
+/** Of the worker that runs, where one does: this command is in another cgroup. */
+function judgeControllers({ cgroup, worker }: VmFindings): Advice {
+  const check = "machine_cgroups";
+  const why = "limits on what a machine's process takes of this host";
   const wanted = ["cpu", "io", "memory", "pids"];
+  if (worker?.place.kind === "place") {
+    const { place, processId, controllers } = worker;
+    const missing = wanted.filter((controller) => !controllers.includes(controller));
+    const without = missing.length === 0 ? "" : `, without ${missing.join(" ")}`;
+    const isFit = place.obstacle === undefined && missing.length === 0;
+    const where = place.obstacle ?? `its machines are in ${place.parent}${without}`;
+    const found = `process ${processId} is the worker: ${where}`;
+    // Version 1 has them: no unit can give them.
+    const isElsewhere = place.obstacle === undefined && cgroup.isHybrid;
+    const mend = isElsewhere ? hybridMend : unitMend;
+    return advise({ check, status: isFit ? "ok" : "warning", found, why, mend });
+  }
   const lacking = wanted.filter((controller) => !cgroup.controllers.includes(controller));
   const has = cgroup.controllers.length === 0 ? "none delegated" : cgroup.controllers.join(" ");
   // One that limits nothing here, hugetlb say, would read as if it were enough.
   const told = lacking.length === 0 ? has : `${has}; without ${lacking.join(" ")}`;
   return advise({
-    check: "machine_cgroups",
+    check,
     status: lacking.length === 0 ? "ok" : "warning",
     found: cgroup.mount === undefined ? "cgroup v2 is not mounted" : told,
-    why: "limits on what a machine's process takes of this host",
+    why,
     mend:
       cgroup.mount === undefined
         ? "Mount it: mount -t cgroup2 none /sys/fs/cgroup, with no controller under version 1."

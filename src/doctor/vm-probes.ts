@@ -2,16 +2,33 @@
  * Looks at this host as one for virtual machines. No machine is started, and nothing of its
  * network is changed: a device is opened and closed, and the kernel is asked what there is.
  */
-import { accessSync, closeSync, constants, existsSync, openSync, statfsSync } from "node:fs";
-import { dirname } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  realpathSync,
+  statfsSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { observeHypervisors } from "../hypervisor/observe.ts";
+import { hasOpen, readHolder } from "../journal/lock-holder.ts";
+import { placeOf } from "../vm/cgroup-place.ts";
 import { debianFirmware, type WorkerConfiguration } from "../vm/worker-configuration.ts";
-import { codeOf, probeCgroup, probeOwnStatus } from "./probes.ts";
-import type { FolderFindings, NetworkFindings, Opening, VmFindings } from "./vm-findings.ts";
+import { codeOf, probeCgroup, probeOwnStatus, readText } from "./probes.ts";
+import type {
+  FolderFindings,
+  NetworkFindings,
+  Opening,
+  VmFindings,
+  WorkerPlace,
+} from "./vm-findings.ts";
 
 /** What is absent, or not ours to use, is a finding and no error. */
 export async function probeVm(configuration: WorkerConfiguration): Promise<VmFindings> {
   const firmware = configuration.firmware ?? debianFirmware;
+  const cgroup = probeCgroup();
   return {
     configuration,
     ownStatus: probeOwnStatus(),
@@ -20,7 +37,8 @@ export async function probeVm(configuration: WorkerConfiguration): Promise<VmFin
     tun: tryOpening("/dev/net/tun", constants.O_RDWR),
     vsock: tryOpening("/dev/vhost-vsock", constants.O_RDWR),
     network: await probeNetwork(configuration),
-    cgroup: probeCgroup(),
+    cgroup,
+    worker: probeWorker(configuration, cgroup.mount),
     artifacts: probeFolder(configuration.artifactsFolder),
     run: probeFolder(configuration.runFolder),
     firmware: { path: firmware, opening: tryOpening(firmware, constants.O_RDONLY) },
@@ -51,6 +69,30 @@ async function probeNetwork(configuration: WorkerConfiguration): Promise<Network
     return { outcome: "observed", observed, otherUsers: new Map(users) };
   } catch (error) {
     return { outcome: "refused", reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Whom the artifacts folder's lock names, and who still has it open. */
+function probeWorker(
+  { artifactsFolder, cgroup: configured }: WorkerConfiguration,
+  mount: string | undefined,
+): WorkerPlace | undefined {
+  const lock = canonical(join(artifactsFolder, "lock"));
+  const processId = lock === undefined ? undefined : readHolder(lock);
+  if (lock === undefined || processId === undefined || !hasOpen(processId, lock)) return undefined;
+  const own = /^0::(.*)$/m.exec(readText(`/proc/${processId}/cgroup`) ?? "")?.[1];
+  const place = placeOf(configured, { mount, own });
+  if (place.kind === "off") return { processId, place, controllers: [] };
+  const offered = readText(join(place.base, "cgroup.controllers"));
+  return { processId, place, controllers: offered ? offered.split(" ") : [] };
+}
+
+/** undefined for what is not there. */
+function canonical(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,4 +1,5 @@
-import { ftruncateSync, readFileSync, writeSync } from "node:fs";
+import { ftruncateSync, readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
+import { join } from "node:path";
 import { refusalCode } from "./file-refused.ts";
 
 /** Who holds a lock, as its file says to whoever comes second. The lock holds without it. */
@@ -20,5 +21,19 @@ export function readHolder(path: string): number | undefined {
     return number > 0 ? number : undefined;
   } catch {
     return undefined;
+  }
+}
+
+/**
+ * Whether a process has a file open, as who holds its lock has: for whoever only looks. False as
+ * well where that may not be looked into.
+ * @param path canonical, as the kernel tells it
+ */
+export function hasOpen(processId: number, path: string): boolean {
+  const folder = `/proc/${processId}/fd`;
+  try {
+    return readdirSync(folder).some((name) => readlinkSync(join(folder, name)) === path);
+  } catch {
+    return false;
   }
 }

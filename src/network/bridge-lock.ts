@@ -2,9 +2,7 @@ import {
   fstatSync,
   ftruncateSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
-  readlinkSync,
   realpathSync,
   statSync,
   unlinkSync,
@@ -15,6 +13,7 @@ import * as v from "valibot";
 import { lockFile } from "../../ffi/flock.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
 import { FileRefused, withFile } from "../journal/file-refused.ts";
+import { hasOpen } from "../journal/lock-holder.ts";
 import { readOwnership } from "./desired.ts";
 import type { ObservedNetwork } from "./observation.ts";
 
@@ -169,14 +168,5 @@ function canonical(folder: string): string {
     return realpathSync(folder);
   } catch {
     return folder;
-  }
-}
-
-function hasOpen(processId: number, path: string): boolean {
-  const folder = `/proc/${processId}/fd`;
-  try {
-    return readdirSync(folder).some((name) => readlinkSync(join(folder, name)) === path);
-  } catch {
-    return false;
   }
 }

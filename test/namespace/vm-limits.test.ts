@@ -1,7 +1,12 @@
 /** Limits of machines, on a host that cannot keep them, and as they are declared. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Advice } from "../../src/doctor/judgement.ts";
 import type { VmSpec, WorkerStatus } from "../../src/vm/protocol.ts";
+import { hostler } from "../support/binary.ts";
+import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
+import { runProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
 
@@ -48,5 +53,27 @@ skipUnless("limits of the worker's machines", [root, qemu, program("ip", "iprout
     expect(exitCode).not.toBe(0);
     expect(stderr).toContain("machine[0].limits.cpuWeight");
     expect(stderr).toContain("machine[0].limits.pidsMax: expected at least 64");
+  });
+
+  skipUnless("in the group of its unit itself", writableCgroup, () => {
+    test("is named by the doctor, with what the unit is to say", async () => {
+      using groups = cgroupFolder();
+      const unit = groups.file("hostler-vm-worker.service");
+      await host.start();
+      const words = ["doctor", "vm", "--config", host.folder.file("vm.toml"), "--json"];
+      const ask = async () => {
+        const { stdout } = await runProgram([...host.enter, hostler(), ...words]);
+        return (JSON.parse(stdout) as Advice[]).find(({ check }) => check === "machine_cgroups");
+      };
+      expect((await ask())?.found).toMatch(/^process \d+ is the worker: its machines are in /);
+      // As systemd has it without DelegateSubgroup=.
+      writeFileSync(join(unit, "cgroup.procs"), `${host.workerProcessId}`);
+      const advice = await ask();
+      expect(advice?.status).toBe("warning");
+      expect(advice?.found).toContain(`the worker is in ${unit} itself`);
+      expect(advice?.mend).toContain("Delegate=yes and DelegateSubgroup=worker");
+      await host.kill();
+      expect((await ask())?.found).not.toContain("is the worker");
+    });
   });
 });

@@ -96,6 +96,21 @@ export const exceptions: readonly ImportException[] = [
     reason: "where the worker looks for firmware when its configuration names none",
   },
   {
+    from: "src/doctor/vm-findings.ts",
+    to: "src/vm/cgroup-place.ts",
+    reason: "a type alone: where the machines of the worker that runs have their cgroups",
+  },
+  {
+    from: "src/doctor/vm-probes.ts",
+    to: "src/vm/cgroup-place.ts",
+    reason: "where those are, as the worker itself finds it",
+  },
+  {
+    from: "src/doctor/vm-judgement.ts",
+    to: "src/vm/cgroup-place.ts",
+    reason: "the name of the subgroup, as our unit has it",
+  },
+  {
     from: "src/doctor/doctor.ts",
     to: "src/vm/worker-configuration.ts",
     reason: "a type alone: it hands on what the command read",

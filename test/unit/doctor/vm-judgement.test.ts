@@ -10,6 +10,7 @@ import { probeVm } from "../../../src/doctor/vm-probes.ts";
 import type { HypervisorObservations } from "../../../src/hypervisor/choose.ts";
 import type { ObservedNetwork } from "../../../src/network/observation.ts";
 import { parseSubnet } from "../../../src/network/subnet.ts";
+import { placeOf } from "../../../src/vm/cgroup-place.ts";
 import { workerDefaults } from "../../../src/vm/worker-configuration.ts";
 import { linkOf, NetworkWorld } from "../../support/network-world.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
@@ -86,6 +87,7 @@ const perfect: VmFindings = {
     controllers: ["cpu", "io", "memory", "pids"],
     kill: { outcome: "works", detail: "tried" },
   },
+  worker: undefined,
   artifacts: folder(),
   run: folder({ path: "/run/hostler/vm", found: "/run" }),
   firmware: { path: "/usr/share/OVMF/OVMF_CODE_4M.fd", opening: opened },
@@ -104,6 +106,10 @@ function line(changed: Partial<VmFindings>, check: string): Advice {
   if (found === undefined) throw new Error(`No line about ${check}`);
   return found;
 }
+
+/** Of a worker that systemd put into its unit's own group. */
+const placeIn = (unit: string) =>
+  placeOf("auto", { mount: "/sys/fs/cgroup", own: unit.slice("/sys/fs/cgroup".length) });
 
 const forwardDrop = {
   ...{ family: "ip", table: "filter", name: "FORWARD" },
@@ -294,6 +300,30 @@ describe("the hypervisor", () => {
     expect(line({ artifacts }, "artifacts_folder").found).toEndWith(": 4095 MiB free");
     const cgroup = { ...perfect.cgroup, controllers: ["hugetlb"] };
     expect(line({ cgroup }, "machine_cgroups").found).toBe("hugetlb; without cpu io memory pids");
+  });
+
+  const unit = "/sys/fs/cgroup/system.slice/hostler-vm-worker.service";
+  const parent = `${unit}/machines`;
+  const place = { kind: "place", parent, base: unit, obstacle: undefined } as const;
+  const controllers = ["cpu", "io", "memory", "pids"];
+  const own = { ...perfect.cgroup, controllers: [] };
+
+  test("a worker that runs is looked at, and not whoever asks", () => {
+    const worker = { processId: 7, place, controllers };
+    expect(trouble({ cgroup: own, worker })).toEqual({});
+    expect(line({ worker }, "machine_cgroups").found).toBe(
+      `process 7 is the worker: its machines are in ${unit}/machines`,
+    );
+  });
+
+  test.each([
+    ["DelegateSubgroup", { place: placeIn(unit), controllers }, `the worker is in ${unit} itself`],
+    ["Delegate", { place, controllers: ["memory"] }, "machines, without cpu io pids"],
+  ])("a worker whose unit lacks %s= is told which", (_lack, worker, found) => {
+    const advice = line({ worker: { processId: 7, ...worker } }, "machine_cgroups");
+    expect(advice.status).toBe("warning");
+    expect(advice.found).toContain(found);
+    expect(advice.mend).toContain("Delegate=yes and DelegateSubgroup=worker");
   });
 
   test("nothing that runs machines", () => {
