@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
@@ -280,7 +280,6 @@ export class MachineWorker {
       kill: (name) => this.machines.get(name)?.machine.kill(),
       onTrouble,
     });
-    mkdirSync(configuration.runFolder, { recursive: true, mode: 0o711 });
     for (const record of records.values()) this.#add(record);
     this.mastered = this.#follow();
   }
@@ -815,7 +814,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   for (const warning of options.warnings) logger.warn(warning);
   ignoreSignals((message) => logger.warn(message));
   const { configuration } = options;
-  const { artifactsFolder, controlSocket } = configuration;
+  const { artifactsFolder, runFolder, controlSocket } = configuration;
   makeDefaultFolder(controlSocket);
   checkSocketPath(controlSocket);
   using loop = new EventLoop(startWorker);
@@ -828,7 +827,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => asked.resolve(ExitCode.done));
   }
-  const lock = await WorkerLock.take(loop, { folder: artifactsFolder, controlSocket });
+  const lock = await WorkerLock.take(loop, { folder: artifactsFolder, runFolder, controlSocket });
   if (isListenedAt(controlSocket)) throw listenedAt(controlSocket);
   const bridges = takeBridges(configuration);
   const images = await ImageStore.open(artifactsFolder);

@@ -224,6 +224,33 @@ skipUnless("the worker among the hostile", needs, () => {
       expect(stderr).toContain("expected a folder that no other worker uses");
     });
 
+    test("a second worker with the same run_dir is refused while the first runs", async () => {
+      await host.start();
+      await runs("web");
+      const before = host.kept();
+      const second = host.folder.file("second");
+      const lines = [
+        `vm_artifacts_dir = "${second}"`,
+        `run_dir = "${host.runFolder}"`,
+        `control_socket = "${second}.sock"`,
+        'network_bridge = "br-second"',
+        'vm_subnet_base = "10.101.0.0/24"',
+      ];
+      writeFileSync(`${second}.toml`, lines.join("\n"));
+      const words = [...host.enter, hostler(), "vm", "worker", "--config", `${second}.toml`];
+      await using refused = startProgram(words);
+      const { exitCode, stderr } = await refused.ended();
+      expect(exitCode).toBe(111);
+      expect(stderr).toContain(`Cannot keep sockets of machines in ${host.runFolder}`);
+      expect(stderr).toContain("name another folder by run_dir");
+      expect(host.kept()).toEqual(before);
+      await host.counts("web");
+      // The lock is the worker's, and not its machines'.
+      await host.kill();
+      await using free = startProgram(words);
+      await free.said(/takes requests at/);
+    });
+
     test("a second worker with the same bridge is refused, and touches nothing of it", async () => {
       await host.start();
       await runs("web");
@@ -331,10 +358,13 @@ skipUnless("the worker among the hostile", needs, () => {
         /WARNING +web: .*machine\.json is not understood.*hostler vm delete web --now/,
       );
       expect(await host.say("list")).toMatch(/web +damaged: .*machine\.json is not understood/);
+      const [told, ...others] = JSON.parse(await host.say("list", "--json")) as unknown[];
+      expect(others).toEqual([]);
+      expect(told).toEqual({ name: "web", path: record, damaged: expect.stringContaining("JSON") });
       const taken = await refusal(...wordsOf("web"));
       expect(taken).toContain("There is a machine web already");
-      for (const told of [taken, await refusal("show", "web"), await refusal("delete", "web")]) {
-        expect(told).toContain(mend);
+      for (const why of [taken, await refusal("show", "web"), await refusal("delete", "web")]) {
+        expect(why).toContain(mend);
       }
       // What others do takes nothing of it: no image, no TAP, no folder of its VMM.
       expect(await create("api")).not.toContain(`${address}\n`);

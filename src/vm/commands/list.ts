@@ -16,10 +16,16 @@ interface ListOptions {
 export async function runList(options: ListOptions): Promise<number> {
   using client = await WorkerClient.connect(options["control-socket"]);
   const machines = await client.list();
-  if (options.json) await printJson(machines);
-  else await printText(renderMachines(machines, (await client.status()).damaged));
+  const { damaged } = await client.status();
+  if (options.json) await printJson([...machines, ...damaged.map(damagedMachine)]);
+  else await printText(renderMachines(machines, damaged));
   return ExitCode.done;
 }
+
+/** Nothing is known of it but its name: it has no phase, and says what is wrong with its record. */
+const damagedMachine = ({ name, path, reason }: WorkerStatus["damaged"][number]) => {
+  return { name, path, damaged: reason };
+};
 
 export function renderMachines(
   machines: readonly VmSummary[],
