@@ -127,7 +127,8 @@ export class AuthorityClient implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (!(this.#way instanceof HttpClient)) this.#way.close();
+    if (this.#way instanceof HttpClient) this.#way[Symbol.dispose]();
+    else this.#way.close();
   }
 }
 

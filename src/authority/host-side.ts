@@ -84,8 +84,11 @@ class PinnedCaller implements HttpCaller {
     const key = `${url} ${pins.join(" ")}`;
     const found = this.#clients.get(key);
     if (found !== undefined) return found;
-    const [oldest] = this.#clients.keys();
-    if (this.#clients.size >= KEPT_CLIENTS && oldest !== undefined) this.#clients.delete(oldest);
+    const [oldest] = this.#clients;
+    if (this.#clients.size >= KEPT_CLIENTS && oldest !== undefined) {
+      oldest[1].client[Symbol.dispose]();
+      this.#clients.delete(oldest[0]);
+    }
     const kept: KeptClient = {
       client: new HttpClient({ url, pins, token: () => kept.bearer }),
       bearer: undefined,

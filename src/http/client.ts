@@ -9,6 +9,7 @@ import {
   isCertificateFailure,
   translateFailure,
 } from "./client-error.ts";
+import { Connections, type Way } from "./connections.ts";
 import { EventReader, type RawEvent } from "./event-reader.ts";
 import { isLoopback } from "./loopback.ts";
 import { PinnedCertificates, type PinnedTls } from "./pinned-connection.ts";
@@ -35,6 +36,11 @@ export interface HttpClientLimits {
   readonly eventBytes: Bytes;
   /** A stream that says nothing for so long, no heartbeat either, is taken for lost. */
   readonly streamSilence: Milliseconds;
+  /**
+   * A connection on which nothing was asked for so long is closed: sooner than the server does it,
+   * also with what Bun adds, so that no call is sent into the server's closing.
+   */
+  readonly idleTime: Milliseconds;
   /** Between two tries to open a stream; doubled with each try that fails, up to the second. */
   readonly retryTime: Milliseconds;
   readonly longestRetryTime: Milliseconds;
@@ -45,6 +51,7 @@ export const defaultHttpClientLimits: HttpClientLimits = {
   answerBytes: 16 * 1024 * 1024,
   eventBytes: 1024 * 1024,
   streamSilence: 45_000,
+  idleTime: 20_000,
   retryTime: 500,
   longestRetryTime: 30_000,
 };
@@ -76,13 +83,19 @@ interface Ask {
   readonly mutates: boolean;
 }
 
-/** A client of one server, which knows it by its certificate and not by its name. */
-export class HttpClient {
+/**
+ * A client of one server, which knows it by its certificate and not by its name. It keeps the
+ * connections of calls that change nothing, and closes them when they have been idle, or when it
+ * is disposed of; it can be used on after that.
+ */
+export class HttpClient implements Disposable {
   readonly #base: URL;
   readonly #unix: string | undefined;
   readonly #pinned: PinnedCertificates | undefined;
   readonly #options: HttpClientOptions;
   readonly #limits: HttpClientLimits;
+  /** undefined: none yet with the certificates that are known now. */
+  #connections: Connections | undefined;
 
   /** @throws HttpAddressRefused */
   constructor(options: HttpClientOptions) {
@@ -127,24 +140,38 @@ export class HttpClient {
    * @throws HttpPinRefused, HttpUnreachable
    */
   async connect(): Promise<void> {
-    if (this.#pinned?.hasKnown === false) await this.#pinned.learn(this.#limits.answerTime);
+    if (this.#pinned?.hasKnown === false) await this.#learn(this.#pinned);
+  }
+
+  /** What is open was checked against the certificates that were known; new ones are, by all. */
+  async #learn(pinned: PinnedCertificates): Promise<void> {
+    await pinned.learn(this.#limits.answerTime);
+    this[Symbol.dispose]();
+  }
+
+  /** Closes connections that are idle. */
+  [Symbol.dispose](): void {
+    this.#connections?.[Symbol.dispose]();
+    this.#connections = undefined;
   }
 
   /**
    * Calls a route; the answer is what its schema says.
+   * @param options.answerTime in place of the client's limit
    * @throws HttpRefusal, HttpUnreachable, HttpPinRefused, HttpAnswerRefused
    */
   async call<Input extends v.GenericSchema, Output extends v.GenericSchema>(
     route: RouteDefinition<Input, Output>,
     input: v.InferInput<Input>,
-    options: { readonly signal?: AbortSignal } = {},
+    options: { readonly signal?: AbortSignal; readonly answerTime?: Milliseconds } = {},
   ): Promise<v.InferOutput<Output>> {
-    const { answerTime, answerBytes } = this.#limits;
+    const { answerBytes } = this.#limits;
+    const { answerTime = this.#limits.answerTime } = options;
     const limit = AbortSignal.timeout(answerTime);
     const signal = options.signal === undefined ? limit : AbortSignal.any([limit, options.signal]);
     const { method, mutates } = route;
     const ask = { ...placeInput(route, input), method, mutates, signal };
-    const bytes = await this.#within(limit, ask, async () => {
+    const bytes = await this.#within({ limit, answerTime }, ask, async () => {
       const response = await this.#fetch(ask);
       const read = await readAnswer(response, answerBytes);
       if (!response.ok) throw refusalOf(response, read);
@@ -172,7 +199,7 @@ export class HttpClient {
     const { method, path, body } = asked;
     const sent = body === undefined ? {} : { body: JSON.stringify(body) };
     const ask: Ask = { method, path, ...sent, mutates: method !== "GET", signal };
-    return await this.#within(signal, ask, async () => {
+    return await this.#within({ limit: signal, answerTime }, ask, async () => {
       const response = await this.#fetch(ask);
       const bytes = await readAnswer(response, answerBytes);
       return { status: response.status, body: parseAnswer(bytes) };
@@ -292,13 +319,17 @@ export class HttpClient {
     } as Bun.WebSocketOptions);
   }
 
-  async #within<T>(limit: AbortSignal, ask: Ask, work: () => Promise<T>): Promise<T> {
+  async #within<T>(
+    { limit, answerTime }: { readonly limit: AbortSignal; readonly answerTime: Milliseconds },
+    ask: Ask,
+    work: () => Promise<T>,
+  ): Promise<T> {
     try {
       return await work();
     } catch (failure) {
       if (isOurs(failure)) throw failure;
       if (limit.aborted) {
-        const time = formatDuration(this.#limits.answerTime);
+        const time = formatDuration(answerTime);
         throw new HttpUnreachable(`No answer at ${this.url} within ${time}`, {
           cause: failure,
           ambiguous: ask.mutates,
@@ -310,22 +341,29 @@ export class HttpClient {
 
   async #fetch(ask: Ask): Promise<Response> {
     await this.connect();
+    const way: Way = ask.mutates ? "own" : "kept";
     try {
-      return await this.#fetchOnce(ask);
+      return await this.#fetchOnce(ask, way);
     } catch (failure) {
       const code = (failure as { readonly code?: unknown }).code;
-      const isRotated = this.#pinned !== undefined && isCertificateFailure(failure);
-      if (isRotated) await this.#pinned?.learn(this.#limits.answerTime);
+      if (this.#pinned !== undefined && isCertificateFailure(failure)) {
+        await this.#learn(this.#pinned);
+        return await this.#fetchOnce(ask, way);
+      }
       // A connection that was kept may have been closed at the moment when it was used again.
-      else if (ask.mutates || code !== "ECONNRESET" || ask.signal.aborted) throw failure;
-      return await this.#fetchOnce(ask);
+      if (ask.mutates || code !== "ECONNRESET" || ask.signal.aborted) throw failure;
+      return await this.#fetchOnce(ask, "own");
     }
   }
 
-  #fetchOnce({ method, path, body, headers = {}, signal }: Ask): Promise<Response> {
+  #fetchOnce({ method, path, body, headers = {}, signal }: Ask, way: Way): Promise<Response> {
     const token = this.#options.token?.();
-    const tls = this.#pinned?.tls;
-    return fetch(new URL(path, this.#base), {
+    this.#connections ??= new Connections({
+      tls: this.#pinned?.tls,
+      unix: this.#unix,
+      idleTime: this.#limits.idleTime,
+    });
+    return this.#connections.fetch(way, new URL(path, this.#base), {
       method,
       signal,
       redirect: "error",
@@ -335,9 +373,7 @@ export class HttpClient {
         ...(body !== undefined && { "content-type": "application/json" }),
       },
       ...(body !== undefined && { body }),
-      ...(tls !== undefined && { tls }),
-      ...(this.#unix !== undefined && { unix: this.#unix }),
-    } as BunFetchRequestInit);
+    });
   }
 }
 

@@ -18,7 +18,10 @@ export interface Route<
   /** One line, for the OpenAPI document. */
   readonly summary: string;
   readonly permission: Permission;
-  /** Changes something: every call, refused ones too, stands in the audit log. */
+  /**
+   * Changes something: every call, refused ones too, stands in the audit log, and no client repeats
+   * one that was lost. Without it a call may be made twice, and has to come to the same.
+   */
   readonly mutates: boolean;
   /** Path parameters, query and JSON body as one object. */
   readonly input: Input;

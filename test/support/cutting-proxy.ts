@@ -6,6 +6,12 @@ export interface CuttingProxy extends AsyncDisposable {
   cut(): void;
   /** What waited is forwarded. */
   mend(): void;
+  /** Ends every connection at once, and takes new ones. */
+  drop(): void;
+  /** Connections that were taken, ever. */
+  readonly accepted: number;
+  /** Connections that neither side has closed. */
+  readonly open: number;
 }
 
 /** A path of a Unix socket, or a port of 127.0.0.1. */
@@ -20,6 +26,8 @@ export async function startCuttingProxy(options: {
   readonly target: () => ProxyPlace;
 }): Promise<CuttingProxy & { readonly place: ProxyPlace }> {
   const sockets = new Set<Socket>();
+  const clients = new Set<Socket>();
+  let accepted = 0;
   let waiting: (() => void)[] | undefined;
   const orderly = (act: () => void) => {
     if (waiting === undefined) act();
@@ -35,7 +43,10 @@ export async function startCuttingProxy(options: {
     });
   };
   const server = createServer((client) => {
+    accepted += 1;
     client.on("error", () => {});
+    client.on("close", () => clients.delete(client));
+    clients.add(client);
     sockets.add(client);
     orderly(() => {
       const target = connect(placeOf(options.target()));
@@ -54,6 +65,15 @@ export async function startCuttingProxy(options: {
       const acts = waiting ?? [];
       waiting = undefined;
       for (const act of acts) act();
+    },
+    drop: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+    get accepted() {
+      return accepted;
+    },
+    get open() {
+      return clients.size;
     },
     [Symbol.asyncDispose]: async () => {
       waiting = [];

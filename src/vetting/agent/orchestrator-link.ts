@@ -35,7 +35,7 @@ const lasting: readonly (ProblemKind | undefined)[] = [
 
 /** Calls to one orchestrator, which is known by its certificate alone. */
 export class OrchestratorLink {
-  readonly #clients: Readonly<Record<CallClass, HttpClient>>;
+  readonly #client: HttpClient;
   readonly #url: URL;
 
   /** @throws HttpAddressRefused */
@@ -46,13 +46,8 @@ export class OrchestratorLink {
   }) {
     const { url, pins, token } = options;
     this.#url = new URL(url);
-    const client = (answerTime: Milliseconds) =>
-      new HttpClient({ url, pins, token, limits: { answerTime, answerBytes: ANSWER_BYTES } });
-    this.#clients = {
-      beat: client(times.beat),
-      call: client(times.call),
-      bulk: client(times.bulk),
-    };
+    const limits = { answerTime: times.call, answerBytes: ANSWER_BYTES };
+    this.#client = new HttpClient({ url, pins, token, limits });
   }
 
   async call<Input extends v.GenericSchema, Output extends v.GenericSchema>(
@@ -60,7 +55,7 @@ export class OrchestratorLink {
     input: v.InferInput<Input>,
     kind: CallClass,
   ): Promise<v.InferOutput<Output>> {
-    return await this.#clients[kind].call(route, input);
+    return await this.#client.call(route, input, { answerTime: times[kind] });
   }
 
   /** The address that this host speaks from to its orchestrator; null where there is no way. */

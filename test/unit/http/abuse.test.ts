@@ -97,7 +97,8 @@ describe("half-open connections", () => {
       if (count % 3 === 0) socket.write(Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00]));
       sockets.push(socket);
       if (count % 500 === 499) {
-        const told = await given.client().call(whoAmI, {});
+        using client = given.client();
+        const told = await client.call(whoAmI, {});
         expect(told.who).toEqual({ kind: "anonymous" });
       }
     }
