@@ -136,9 +136,7 @@ function tellingRoutes(orchestrator: VettingOrchestrator, now: () => Millisecond
           },
         }));
         await orchestrator.write(
-          () => {
-            for (const one of kept) records.addReading(run, instance, one);
-          },
+          () => records.addReadings(run, instance, kept),
           () => kept.map(({ reading }) => sensorEvent(run, reading)),
         );
         return {};

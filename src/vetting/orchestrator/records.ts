@@ -291,25 +291,49 @@ export class VettingRecords {
     return rows.map(({ line }) => JSON.parse(line) as LogLine).reverse();
   }
 
-  /** Kept where its turn is: a run that goes on for long is told more coarsely, and all of it. */
-  addReading(
+  /**
+   * Those whose turn it is: a run that goes on for long is told more coarsely, and all of it. The
+   * run's own row is written once for all of them, because each write is of the whole row.
+   */
+  addReadings(
     run: number,
     instance: string,
-    told: { readonly sequence: number; readonly reading: KeptReading },
+    told: readonly { readonly sequence: number; readonly reading: KeptReading }[],
   ): void {
+    let rest = told;
+    while (rest.length > 0) rest = this.#addReadings(run, instance, rest);
+  }
+
+  /** @returns those that are to be looked at by a coarser turn */
+  #addReadings<Told extends { readonly sequence: number; readonly reading: KeptReading }>(
+    run: number,
+    instance: string,
+    told: readonly Told[],
+  ): readonly Told[] {
     const sql = "SELECT sensor_every AS every, sensor_count AS count FROM runs WHERE run = ?";
     const row = this.#database.one<{ every: number; count: number }>(sql, run);
-    if (row === undefined || told.sequence % row.every !== 0) return;
-    const text = JSON.stringify(told.reading);
-    const added = this.#database.run(
-      `INSERT OR IGNORE INTO sensors (run, instance, sequence, taken, reading)
-        VALUES (?, ?, ?, ?, ?)`,
-      ...[run, instance, told.sequence, told.reading.at, text],
-    );
-    if (added === 0) return;
-    this.#addTotal("vetting-sensors", text.length);
-    this.#database.run("UPDATE runs SET sensor_count = sensor_count + 1 WHERE run = ?", run);
-    if (row.count + 1 > recordLimits.readings) this.#thin(run, 2 * row.every);
+    if (row === undefined) return [];
+    const room = Math.max(0, recordLimits.readings - row.count);
+    let [bytes, kept, looked] = [0, 0, 0];
+    for (const { sequence, reading } of told) {
+      if (kept > room) break;
+      looked += 1;
+      if (sequence % row.every !== 0) continue;
+      const text = JSON.stringify(reading);
+      const added = this.#database.run(
+        `INSERT OR IGNORE INTO sensors (run, instance, sequence, taken, reading)
+          VALUES (?, ?, ?, ?, ?)`,
+        ...[run, instance, sequence, reading.at, text],
+      );
+      if (added === 0) continue;
+      kept += 1;
+      bytes += text.length;
+    }
+    if (kept === 0) return [];
+    this.#addTotal("vetting-sensors", bytes);
+    this.#database.run("UPDATE runs SET sensor_count = sensor_count + ? WHERE run = ?", kept, run);
+    if (kept > room) this.#thin(run, 2 * row.every);
+    return told.slice(looked);
   }
 
   #thin(run: number, every: number): void {

@@ -108,22 +108,51 @@ describe("records", () => {
     database[Symbol.dispose]();
   });
 
-  test("a run that goes on for long is told more coarsely, and all of it", () => {
+  /** What is kept of so many readings that are told so many at a time. */
+  function keptOf(many: number, atOnce: number) {
     using folder = temporaryFolder();
     const { database, records } = opened(folder);
     save(records, 1, null);
-    const many = 3 * recordLimits.readings;
+    const readings = Array.from({ length: many }, (_one, sequence) => {
+      return { sequence, reading: { at: sequence, sensors: [], errors: {} } };
+    });
     records.transaction(() => {
-      for (let sequence = 0; sequence < many; sequence += 1) {
-        const reading = { at: sequence, sensors: [], errors: {} };
-        records.addReading(1, "a", { sequence, reading });
+      for (let next = 0; next < many; next += atOnce) {
+        records.addReadings(1, "a", readings.slice(next, next + atOnce));
       }
     });
     const kept = records.readings(1).map(({ at }) => at);
+    const total = records.total("vetting-sensors");
+    database[Symbol.dispose]();
+    return { kept, total };
+  }
+
+  test("a run that goes on for long is told more coarsely, and all of it", () => {
+    const many = 3 * recordLimits.readings;
+    const { kept } = keptOf(many, 1);
     expect(kept.length).toBeLessThanOrEqual(recordLimits.readings);
     expect(kept.length).toBeGreaterThan(recordLimits.readings / 3);
     expect(kept[0]).toBe(0);
     expect(many - (kept.at(-1) ?? 0)).toBeLessThanOrEqual(8);
+  });
+
+  test.each([5, 64, 3 * recordLimits.readings])("and so are %i that come at once", (atOnce) => {
+    const many = 3 * recordLimits.readings;
+    expect(keptOf(many, atOnce)).toEqual(keptOf(many, 1));
+  });
+
+  test("a reading that comes twice is kept once", () => {
+    using folder = temporaryFolder();
+    const { database, records } = opened(folder);
+    save(records, 1, null);
+    const of = (sequence: number) => {
+      return { sequence, reading: { at: sequence, sensors: [], errors: {} } };
+    };
+    records.transaction(() => {
+      records.addReadings(1, "a", [of(1), of(2)]);
+      records.addReadings(1, "a", [of(2), of(3)]);
+    });
+    expect(records.readings(1).map(({ at }) => at)).toEqual([1, 2, 3]);
     database[Symbol.dispose]();
   });
 
