@@ -16,6 +16,7 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
        run bench store [--quick] [--json] [--write-readme] [--seed N]
        run bench vm [--quick] [--json] [--write-readme] [--seed N]
        run bench fleet [--quick] [--json] [--write-readme] [--only pairs|gap|crowd …]
+       run bench vetting [--quick] [--json] [--write-readme] [--seed N] [--only PART …]
 
   process       from SIGKILL to the next start: hostler, its peers and a floor in C (10 minutes)
   live-update   from the command to the call that enters the next kernel, and from CLAIM to the
@@ -25,12 +26,15 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
                 machines, their adoption, a VMM's replacement, 100 networks, hashing (5 minutes)
   fleet         bytes over the wire of an upgrade beside zsync, casync, rsync and patches; the
                 silence of a commit; as many devices as one operator holds (15 minutes)
+  vetting       a host from its switch to its verdict, 1,000 agents at one orchestrator, disks,
+                memory, links and boot files beside fio, memtester and others (20 minutes);
+                parts: run, agents, image, storage, memory, busy, flips, link, boot
 
   --quick          fewer samples: 2 minutes
   --json           print JSON
   --write-readme   also replace the tables in the system's README.md
   --seed N         the order of the rows
-  --only WORD      only rows with this in their names, and the floor; of a fleet, only this part
+  --only WORD      only rows with this in their names, and the floor; of fleet and vetting a part
   --against FILE   another build of hostler beside it`;
 
 interface Options {
@@ -72,6 +76,13 @@ async function measure(name: string, options: Options): Promise<Report> {
     const result = await benchFleet(options);
     return { place, markdown: formatMarkdown(result), json: formatJson(result) };
   }
+  if (name === "vetting") {
+    await ensureDependencies();
+    const { benchVetting } = await import("./bench/vetting.ts");
+    const { formatJson, formatMarkdown, place } = await import("./bench/vetting-report.ts");
+    const result = await benchVetting(options);
+    return { place, markdown: formatMarkdown(result), json: formatJson(result) };
+  }
   const { formatJson, formatMarkdown, place } = processReport;
   const result = await benchProcess(options);
   return { place, markdown: formatMarkdown(result), json: formatJson(result) };
@@ -94,7 +105,7 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
-  const isKnown = ["process", "live-update", "store", "vm", "fleet"].includes(name);
+  const isKnown = ["process", "live-update", "store", "vm", "fleet", "vetting"].includes(name);
   if (!isKnown || more.length > 0) throw new ScriptError(usage, { exitCode: 100 });
   const seed = values.seed === undefined ? randomInt(2 ** 31) : Number(values.seed);
   if (!Number.isSafeInteger(seed)) throw new ScriptError(usage, { exitCode: 100 });
