@@ -26,6 +26,14 @@ import { statusOf, within } from "./process-state.ts";
  */
 const MARK = "hostler-vetting-hold";
 const VARIABLE = "HOSTLER_VETTING_HOLD";
+/**
+ * What a session of it is: the command that was asked for, or a shell. Without a quotation mark or
+ * a backslash: sshd takes those before them away, and dropbear leaves them where they are. What is
+ * not split (IFS) and not matched with files (set -f) needs none.
+ */
+const session =
+  "IFS=; set -f; case $SSH_ORIGINAL_COMMAND in ?*) exec sh -c $SSH_ORIGINAL_COMMAND;; esac; " +
+  "exec sh -l";
 const restrictions = "no-agent-forwarding,no-port-forwarding,no-X11-forwarding";
 const servers = ["sshd", "sshd-session", "dropbear"];
 /** Looks for a session that was being opened while its key went. */
@@ -66,10 +74,7 @@ export class HoldKey {
       // Another process may have put it there, and been killed: its sessions keep their mark.
       const mark = this.#mark() ?? randomBytes(16).toString("hex");
       writeFileSync(this.#markFile, mark, { mode: 0o600 });
-      const command =
-        `command="export ${VARIABLE}=${mark}; ` +
-        'if [ -n \\"$SSH_ORIGINAL_COMMAND\\" ]; then exec sh -c \\"$SSH_ORIGINAL_COMMAND\\"; fi; ' +
-        'exec sh -l"';
+      const command = `command="export ${VARIABLE}=${mark}; ${session}"`;
       const [type = "", body = ""] = checked.output.split(" ");
       this.#rewrite([`${command},${restrictions} ${type} ${body} ${MARK}`]);
     });

@@ -11,6 +11,7 @@ import { HoldKey, hostKeyFingerprint } from "../../../src/vetting/perform/hold-k
 import type { TaskRunner } from "../../../src/vetting/perform/task-runner.ts";
 import type { TaskEnding } from "../../../src/vetting/protocol-task.ts";
 import { testEventLoop } from "../../support/event-loop.ts";
+import { runProgram } from "../../support/program.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { newKept } from "../../support/vetting/agent-life.ts";
 import { rejectionOf, waitFor, withDeadline } from "../../support/wait-for.ts";
@@ -314,9 +315,7 @@ describe("the key of a hold", () => {
     const path = place.file("ssh/authorized_keys");
     const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
     await hold.install(key);
-    // What its forced command does for a session.
-    const [, command = ""] = /command="((?:[^"\\]|\\.)*)"/.exec(readFileSync(path, "utf8")) ?? [];
-    const session = Bun.spawn(["sh", "-c", command.replaceAll('\\"', '"')], {
+    const session = Bun.spawn(["sh", "-c", forcedCommand(path)], {
       env: { ...process.env, SSH_ORIGINAL_COMMAND: "sleep 1000" },
     });
     const bystander = Bun.spawn(["sleep", "1000"]);
@@ -332,6 +331,40 @@ describe("the key of a hold", () => {
       bystander.kill("SIGKILL");
     }
   });
+
+  test("a session is the command that was asked for, letter by letter, or a shell", async () => {
+    using place = temporaryFolder();
+    const path = place.file("ssh/authorized_keys");
+    await new HoldKey(loop, { authorizedKeys: path, folder: place.path }).install(key);
+    const command = forcedCommand(path);
+    const says = async (input: string, asked: Readonly<Record<string, string>>) => {
+      const { stdout, exitCode } = await runProgram(["sh", "-c", command], {
+        environment: { PATH: process.env["PATH"] ?? "", ...asked },
+        input,
+      });
+      return { stdout, exitCode };
+    };
+    const asked = `printf '%s|' "a  b" /etc/pass*d $(echo c d); exit 7`;
+    expect(await says("", { SSH_ORIGINAL_COMMAND: asked })).toEqual({
+      stdout: "a  b|/etc/passwd|c|d|",
+      exitCode: 7,
+    });
+    for (const none of [{}, { SSH_ORIGINAL_COMMAND: "" }]) {
+      const told = await says(`words="x y"; printf '%s|' $words; exit 5\n`, none);
+      expect(told).toEqual({ stdout: "x|y|", exitCode: 5 });
+    }
+  });
+
+  /**
+   * Of the line that is installed. sshd takes a backslash before a quotation mark away, and
+   * dropbear does not: a command without either is the same for both.
+   */
+  function forcedCommand(path: string): string {
+    const line = readFileSync(path, "utf8");
+    const [, command = ""] = /^command="(.*)",no-agent-forwarding/.exec(line) ?? [];
+    expect(command).not.toMatch(/["\\]/);
+    return command;
+  }
 
   /** Until its environment has the mark: the shell has become what was asked for. */
   async function started(processId: number): Promise<void> {
