@@ -5,12 +5,13 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import * as v from "valibot";
 import { kill } from "../../../ffi/process.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
@@ -61,6 +62,11 @@ export class HoldKey {
     return join(this.#places.folder, "hold");
   }
 
+  /** The mark of a key that is no more, until its sessions have ended. */
+  get #endingFile(): string {
+    return join(this.#places.folder, "hold-ending");
+  }
+
   /**
    * Puts the key in the place of the one before. @throws Error when it is none, or cannot be
    * written (ENOSPC, EROFS …)
@@ -72,9 +78,14 @@ export class HoldKey {
         throw new Error("Expected one line of a public key, received another text");
       }
       // Another process may have put it there, and been killed: its sessions keep their mark.
-      const mark = this.#mark() ?? randomBytes(16).toString("hex");
+      const mark = readMark(this.#markFile) ?? randomBytes(16).toString("hex");
       writeFileSync(this.#markFile, mark, { mode: 0o600 });
-      const command = `command="export ${VARIABLE}=${mark}; ${session}"`;
+      // Of a folder that a shell takes as it is: it is told between apostrophes.
+      if (/['"\\\n]/.test(this.#markFile)) {
+        throw new Error(`Expected a folder without quotation marks, received ${this.#markFile}`);
+      }
+      const check = `read -r now <'${this.#markFile}'; case $now in ${mark}) ;; *) exit 1;; esac`;
+      const command = `command="${check}; export ${VARIABLE}=${mark}; ${session}"`;
       const [type = "", body = ""] = checked.output.split(" ");
       this.#rewrite([`${command},${restrictions} ${type} ${body} ${MARK}`]);
     });
@@ -99,8 +110,17 @@ export class HoldKey {
   }
 
   async #remove(): Promise<number> {
-    const mark = this.#mark();
     if (existsSync(this.#places.authorizedKeys)) this.#rewrite([]);
+    // Of an agent that was killed in the middle of this.
+    const left = await this.#endMarked();
+    if (!existsSync(this.#markFile)) return left;
+    // From here on no session begins: a connection may be open by which none has been asked for.
+    renameSync(this.#markFile, this.#endingFile);
+    return left + (await this.#endMarked());
+  }
+
+  async #endMarked(): Promise<number> {
+    const mark = readMark(this.#endingFile);
     if (mark === undefined) return 0;
     const ended = new Set<ProcessId>();
     for (let look = 0; look < LOOKS; look++) {
@@ -109,16 +129,8 @@ export class HoldKey {
       using _again = this.#loop.wakeAfter(LOOK_EVERY, () => passed.resolve());
       await passed.promise;
     }
-    rmSync(this.#markFile, { force: true });
+    rmSync(this.#endingFile, { force: true });
     return ended.size;
-  }
-
-  #mark(): string | undefined {
-    try {
-      return /^[0-9a-f]{32}$/.exec(readFileSync(this.#markFile, "utf8"))?.[0];
-    } catch {
-      return undefined;
-    }
   }
 
   /** Lines of others stay as they are. */
@@ -157,6 +169,14 @@ export class HoldKey {
   }
 }
 
+function readMark(path: string): string | undefined {
+  try {
+    return /^[0-9a-f]{32}$/.exec(readFileSync(path, "utf8"))?.[0];
+  } catch {
+    return undefined;
+  }
+}
+
 /** The server's process of this connection alone: the one below the server that listens. */
 function connectionOf(processId: ProcessId): ProcessId | undefined {
   let found: ProcessId | undefined;
@@ -169,9 +189,10 @@ function connectionOf(processId: ProcessId): ProcessId | undefined {
   return found;
 }
 
+/** By its file: dropbear runs its own anew by fexecve(3), after which older kernels name it "5". */
 function isServer(processId: ProcessId): boolean {
   try {
-    return servers.includes(readFileSync(`/proc/${processId}/comm`, "utf8").trim());
+    return servers.includes(basename(readlinkSync(`/proc/${processId}/exe`)));
   } catch {
     return false;
   }

@@ -335,7 +335,8 @@ describe("the key of a hold", () => {
   test("a session is the command that was asked for, letter by letter, or a shell", async () => {
     using place = temporaryFolder();
     const path = place.file("ssh/authorized_keys");
-    await new HoldKey(loop, { authorizedKeys: path, folder: place.path }).install(key);
+    const hold = new HoldKey(loop, { authorizedKeys: path, folder: place.path });
+    await hold.install(key);
     const command = forcedCommand(path);
     const says = async (input: string, asked: Readonly<Record<string, string>>) => {
       const { stdout, exitCode } = await runProgram(["sh", "-c", command], {
@@ -353,6 +354,12 @@ describe("the key of a hold", () => {
       const told = await says(`words="x y"; printf '%s|' $words; exit 5\n`, none);
       expect(told).toEqual({ stdout: "x|y|", exitCode: 5 });
     }
+    // A connection that is open still asks for its first session after the key is gone.
+    await hold.remove();
+    const late = await says("echo in", { SSH_ORIGINAL_COMMAND: "echo in" });
+    expect(late).toEqual({ stdout: "", exitCode: 1 });
+    await hold.install(key);
+    expect(await says("", { SSH_ORIGINAL_COMMAND: "echo in" })).toMatchObject({ stdout: "" });
   });
 
   /**
