@@ -70,7 +70,7 @@ skipUnless("a crash journal", root, () => {
       configuration: '[process.a]\ncommand = ["true"]\nrestart = "never"\n',
     });
     await elsewhere.started("a");
-    expect(child.alive).toEqual([pid]);
+    expect(await child.lives()).toEqual([pid]);
     const environment = readFileSync(`/proc/${keptPid}/environ`, "latin1");
     expect(environment).not.toContain("HOSTLER_ORCHESTRATOR");
     expect(readFileSync(`/proc/${pid}/environ`, "latin1")).toMatch(

@@ -157,7 +157,7 @@ skipUnless("two orchestrators", root, () => {
     await first.started("it");
     first.program.kill("SIGKILL");
     await first.program.ended();
-    expect(child.alive).toHaveLength(1);
+    expect(await child.lives()).toHaveLength(1);
     await using second = spawnOrchestrator({ folder, configuration });
     second.kill("SIGKILL");
     await second.ended();

@@ -90,7 +90,7 @@ skipUnless("leftovers", root, () => {
       process.kill(first, "SIGKILL");
       await orchestrator.started("it", 2);
       await waitFor("the meeting", () => child.metAnother);
-      expect(child.alive).toContain(kept as number);
+      expect(await child.lives()).toContain(kept as number);
       process.kill(kept as number, "SIGKILL");
     });
   }

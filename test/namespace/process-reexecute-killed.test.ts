@@ -35,7 +35,7 @@ skipUnless("killed on its way to another program", root, () => {
       else expect((await rejectionOf(answer)).message).toContain("closed the connection");
       expect((await program.ended()).signal).toBe("SIGKILL");
       // Its child goes on until the next one ends it.
-      expect(child.alive).toHaveLength(1);
+      expect(await child.lives()).toHaveLength(1);
       const { partition } = running;
       const here = partition === undefined ? "" : 'partition = "qm"';
       const rest = partition && `[partition.qm]\nsocket = "${partition.socket}"\n`;
@@ -47,7 +47,7 @@ skipUnless("killed on its way to another program", root, () => {
       expect(child.metAnother).toBe(false);
       // And it can go on as another program itself.
       expect((await reexecute(controlSocket)).process_id).toBe(next.program.processId);
-      expect(child.alive).toEqual([pid as number]);
+      expect(await child.lives()).toEqual([pid as number]);
     });
   }
 

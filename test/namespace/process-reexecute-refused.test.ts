@@ -337,10 +337,10 @@ skipUnless("the new program fails after the exec", root, () => {
       const { exitCode, stderr } = await program.ended();
       expect(exitCode).toBe(word === "crash" ? 9 : 111);
       expect(stderr.slice(said).trim()).toMatch(message);
-      expect(child.alive).toHaveLength(1);
+      expect(await child.lives()).toHaveLength(1);
       await using next = await startOrchestrator({ folder, configuration });
       await next.client.request("wait", { name: "it", until: "ready" });
-      expect(child.alive).toEqual([(await next.summary("it")).pid as number]);
+      expect(await child.lives()).toEqual([(await next.summary("it")).pid as number]);
       expect(child.metAnother).toBe(false);
     });
   }

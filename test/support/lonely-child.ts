@@ -4,6 +4,7 @@
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import type { TemporaryFolder } from "./temporary-folder.ts";
+import { waitFor } from "./wait-for.ts";
 
 const body = `
   use Fcntl ":flock";
@@ -22,6 +23,11 @@ export interface LonelyChild {
   readonly metAnother: boolean;
   /** The living processes of this kind, as the host numbers them. */
   readonly alive: number[];
+  /**
+   * As `alive`, once there is one. A start is answered when the exec is done for the parent, which
+   * is a moment before /proc shows the environment of the new program.
+   */
+  lives(): Promise<number[]>;
 }
 
 /** @param rest Perl that runs once the lock is taken; by default it sleeps for ever. */
@@ -39,6 +45,9 @@ export function lonelyChild(
     },
     get alive() {
       return withVariable(`LONELY=${path}`);
+    },
+    async lives() {
+      return await waitFor("its environment in /proc", () => this.alive.length > 0 && this.alive);
     },
   };
 }
