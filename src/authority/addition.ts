@@ -36,8 +36,20 @@ export interface AuthorityAddition {
   /** Where it expects more hosts than the usual limits are for. */
   readonly limits?: Partial<HttpLimits>;
   measure(metrics: MetricsRegistry): void;
+  /**
+   * Writes what it keeps beside the store into a file of its own beside this one, which is the
+   * store's backup, and is written after it.
+   * @throws FileRefused
+   */
+  backUp?(file: string): Promise<BackupBeside>;
   /** Calls that wait for something are answered, and nothing is begun any more. */
   stop(): Promise<void>;
+}
+
+export interface BackupBeside {
+  readonly file: string;
+  readonly rows: number;
+  readonly sha256: string;
 }
 
 /** `place` is a key, or the pattern of a watch. */
@@ -72,5 +84,7 @@ export interface AdditionGround {
 }
 
 export interface AuthorityExtension {
+  /** What the daemon's log calls it; undefined: "authority". */
+  readonly name?: string;
   open(ground: AdditionGround): Promise<AuthorityAddition>;
 }

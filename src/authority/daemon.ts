@@ -198,7 +198,8 @@ class AuthorityDaemon {
     const { authority, store, audit, addition } = this.#parts;
     const { size } = this.#options.retention.audit;
     const auditUse = () => ({ bytes: audit.size, size });
-    const own = authorityRoutes({ store, presence: this.#presence, auditUse });
+    const backUp: AuthorityAddition["backUp"] = addition?.backUp?.bind(addition);
+    const own = authorityRoutes({ store, presence: this.#presence, auditUse, backUp });
     const routes = [...authority.routes, ...own, ...(addition?.routes ?? [])];
     return recordRefusedOpenings(routes, () => this.#servers[0]?.dispatcher);
   }
@@ -386,7 +387,7 @@ export async function runAuthority(
   options: AuthorityOptions,
   extension?: AuthorityExtension,
 ): Promise<number> {
-  const logger = createLogger("authority");
+  const logger = createLogger(extension?.name ?? "authority");
   ignoreSignals((message) => logger.warn(message));
   await using owned = new AsyncDisposableStack();
   const loop = owned.use(new EventLoop(startWorker));

@@ -84,7 +84,11 @@ export const authorityApi = {
     permission: "admin",
     mutates: true,
     input: v.strictObject({ file: v.pipe(v.string(), v.maxLength(4_000)) }),
-    output: v.strictObject({ file: v.string(), entries: count, sha256: v.string() }),
+    output: v.strictObject({
+      ...{ file: v.string(), entries: count, sha256: v.string() },
+      /** What the daemon keeps beside the store, in a file beside that one: keep both together. */
+      beside: v.optional(v.strictObject({ file: v.string(), rows: count, sha256: v.string() })),
+    }),
   },
   upgrade: {
     name: "store.upgrade",

@@ -1,3 +1,4 @@
+import { rmSync } from "node:fs";
 import { isAbsolute } from "node:path";
 import { ProblemError } from "../http/problem.ts";
 import { defineRoute, type Route } from "../http/route.ts";
@@ -5,6 +6,7 @@ import { newestFormat } from "../store/database.ts";
 import type { EmbeddedStore, StoreUsage } from "../store/embedded-store.ts";
 import type { Growth } from "../store/usage.ts";
 import type { Bytes } from "../units/units.ts";
+import type { AuthorityAddition } from "./addition.ts";
 import type { PresenceBook } from "./presence.ts";
 import { authorityApi } from "./protocol.ts";
 
@@ -13,6 +15,8 @@ export function authorityRoutes(parts: {
   readonly store: EmbeddedStore;
   readonly presence: PresenceBook;
   /** What the audit log takes, and may take. */
+  /** Of what the addition keeps beside the store. */
+  readonly backUp: AuthorityAddition["backUp"];
   readonly auditUse: () => { readonly bytes: Bytes; readonly size: Bytes };
 }): readonly Route[] {
   const { store, presence, auditUse } = parts;
@@ -37,9 +41,16 @@ export function authorityRoutes(parts: {
             received: file,
           });
         }
-        const { entries, sha256 } = await store.backup(file);
-        call.changed({ object: "backup", after: { file, sha256 } });
-        return { file, entries, sha256 };
+        const beside = await parts.backUp?.(file);
+        try {
+          const { entries, sha256 } = await store.backup(file);
+          call.changed({ object: "backup", after: { file, sha256, beside } });
+          return { file, entries, sha256, ...(beside !== undefined && { beside }) };
+        } catch (error) {
+          // Half a backup is none.
+          if (beside !== undefined) rmSync(beside.file, { force: true });
+          throw error;
+        }
       },
     }),
     defineRoute({

@@ -44,8 +44,11 @@ export function usage(command: Command, path: string): string {
       const word = placeholder(name, definition) + (definition.repeatable === true ? " …" : "");
       return definition.required === false ? `[${word}]` : word;
     });
+  const flags = Object.entries(command.args ?? {})
+    .filter(([, { type, required }]) => type !== "positional" && required === true)
+    .map(([name, definition]) => `--${name} ${valueWord(name, definition)}`);
   const subCommand = command.subCommands === undefined ? [] : ["<command>"];
-  return [path, ...subCommand, "[options]", ...words].join(" ");
+  return [path, ...subCommand, ...flags, "[options]", ...words].join(" ");
 }
 
 function section(title: string, lines: readonly string[]): string {
@@ -108,12 +111,20 @@ function spelling(name: string, definition: ArgumentDefinition): string {
     ...long.map((alias) => `--${alias}`),
   ];
   if (definition.type === "boolean") return flags.join(", ");
+  return `${flags.join(", ")} ${valueWord(name, definition)}`;
+}
+
+function valueWord(name: string, definition: ArgumentDefinition): string {
   const options = definition.type === "enum" ? definition.options?.join("|") : undefined;
-  return `${flags.join(", ")} <${definition.valueHint ?? options ?? name}>`;
+  return `<${definition.valueHint ?? options ?? name}>`;
 }
 
 function told(definition: ArgumentDefinition): string {
-  const more = definition.repeatable === true ? " (repeatable)" : "";
+  const isNeeded = definition.type !== "positional" && definition.required === true;
+  const more = [
+    ...(isNeeded ? [" (required)"] : []),
+    ...(definition.repeatable === true ? [" (repeatable)"] : []),
+  ].join("");
   const usual = typeof definition.default === "string" ? ` (default ${definition.default})` : "";
   return `${definition.description ?? ""}${more}${usual}`;
 }

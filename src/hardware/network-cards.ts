@@ -1,7 +1,7 @@
 import type { HostTree } from "./host-tree.ts";
 import { type Inventory, inventoryLimits } from "./inventory.ts";
 import { pciOf } from "./pci-address.ts";
-import type { Unseen } from "./unseen.ts";
+import { Unseen } from "./unseen.ts";
 
 type NetworkCard = Inventory["network"][number];
 
@@ -23,6 +23,14 @@ export function physicalCards(tree: HostTree): string[] {
     if (place.includes("devices/virtual/") || !tree.has(`${at}/device`)) return false;
     return !tree.has(`${at}/device/physfn`);
   });
+}
+
+/** What the cards are known by. The parameters are those of `readNetworkCards`. */
+export function readCardAddresses(
+  tree: HostTree,
+  ask: ((name: string) => DriverWords) | undefined,
+): string[] {
+  return readNetworkCards(tree, ask, new Unseen()).map(({ mac }) => mac);
 }
 
 /** @param ask undefined: nothing but the files is asked, as of a test's folder */

@@ -39,7 +39,8 @@ export class Router<Found extends Place> {
     for (const { name, method, path } of places) {
       if (names.has(name)) throw new Error(`Two routes are named ${name}`);
       names.add(name);
-      if (!/^\/([\w.-]+|:\w+)(\/([\w.-]+|:\w+))*$/.test(path)) {
+      // "/" itself, and a slash at the end, are places of their own.
+      if (!/^(\/([\w.-]+|:\w+))*\/?$/.test(path) || path === "") {
         throw new Error(`The route ${name} has a path that is none: ${path}`);
       }
       const shape = `${method} ${path.replaceAll(/:\w+/g, ":")}`;

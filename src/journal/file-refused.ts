@@ -98,6 +98,26 @@ const readingReasons: Readonly<Record<string, Reason>> = {
   },
 };
 
+/**
+ * Tries to make a file or a folder that a command line names and that nobody has: what is there is kept.
+ * @throws as withNamedFile
+ */
+export function withNewFile<T>(file: Parameters<typeof withFile>[0], act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    throw takenOf(file, error) ?? refusalOf(file, error);
+  }
+}
+
+function takenOf({ what, path, otherwise }: Parameters<typeof withFile>[0], error: unknown) {
+  if (refusalCode(error) !== "EEXIST") return undefined;
+  return new NamedFileRefused(
+    `Cannot ${what} ${path}: expected nothing there, received something (EEXIST). It is ` +
+      `left as it is: ${otherwise}.`,
+  );
+}
+
 /** Why a file cannot be used, as half a sentence, and what to do about it. */
 export function describeRefusal(code: string): { readonly why: string; readonly mend: string } {
   return described(code, reasons[code]);

@@ -358,7 +358,11 @@ export const runApi = {
     name: "vetting.run.token",
     path: "/v1/vetting/runs/:run/token",
     summary: "A one-shot token for a host that boots by other means than a boot script of ours",
-    input: ofRun,
+    input: v.strictObject({
+      run: runSchema,
+      /** Ends the session of a host that speaks; without it that is a conflict. */
+      replace: v.optional(v.boolean()),
+    }),
     output: v.strictObject({ run: positive, mac: macSchema, token: v.string() }),
   },
   cancel: {
@@ -459,7 +463,7 @@ export const vettingStreams = {
     ...reading,
     name: "vetting.run.logs",
     path: "/v1/vetting/runs/:run/logs",
-    summary: "A run's log from the first line, or after the id that was seen last, as it grows",
+    summary: "A run's log from its first line, or after an id, as it grows; ends after the run",
     input: v.strictObject({ run: runSchema, stage: v.optional(stageSchema) }),
     output: logLineSchema,
   },

@@ -72,6 +72,8 @@ export const runViewSchema = v.strictObject({
   agent_version: v.nullable(v.string()),
   activity: v.nullable(activitySchema),
   stages: v.array(stageViewSchema),
+  /** What an operator accepted though it failed: stages, "SpecValidate", "identity". */
+  overrides: v.optional(v.array(v.string()), []),
   hold: v.nullable(
     v.strictObject({
       since: time,
@@ -85,6 +87,14 @@ export const runViewSchema = v.strictObject({
   dropped: count,
 });
 export type RunView = v.InferOutput<typeof runViewSchema>;
+
+/**
+ * Where a run is, for people: the state says where a host stands, also after its run has ended,
+ * and one that was released would seem to hold a run that is open.
+ */
+export function stateWord({ state, ended, verdict }: RunView): string {
+  return ended !== null && state === "FailedHolding" ? `Ended, ${verdict ?? "failed"}` : state;
+}
 
 /** A result as it was taken, and where it stands in the run's chain. */
 export const keptResultSchema = v.strictObject({

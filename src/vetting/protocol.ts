@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { hardwareIdentitySchema, macSchema } from "../hardware/inventory.ts";
+import { hardwareIdentitySchema, inventoryLimits, macSchema } from "../hardware/inventory.ts";
 import { sampleLimits, sensorSchema } from "../hardware/samples.ts";
 import {
   evidenceSchema,
@@ -28,8 +28,11 @@ import { expectedDiskSchema, stageSettingsSchema } from "./protocol-spec.ts";
  *    agent takes one up once, by its id, which it keeps; only in a state that it is meant for, else
  *    it acknowledges it as `refused`.
  * 5. What the agent alone knows (results, log, readings) is kept on its side until it is answered.
+ *
+ * Version 2: a claim tells the cards of its host. An agent of version 1 is refused, because nobody
+ * could say whether it runs on the run's host.
  */
-export const VETTING_PROTOCOL_VERSION = 1;
+export const VETTING_PROTOCOL_VERSION = 2;
 
 /** Names on the kernel's command line: "hostler.vetting.run=12". Flags override them. */
 export const bootParameters = {
@@ -154,6 +157,11 @@ export const claimSchema = v.strictObject({
   address: v.nullable(v.pipe(v.string(), v.maxLength(64))),
   /** Read without opening a disk. */
   identity: hardwareIdentitySchema,
+  /**
+   * Of the cards that are hardware, as their makers gave them: one of them has to be the run's.
+   * Who leaves them out (version 1) is refused by its version, with the mend.
+   */
+  macs: v.optional(v.pipe(v.array(macSchema), v.maxLength(inventoryLimits.networkCards)), []),
   /** What kernels before this one wrote as they died: of the attempt that they died in. */
   evidence: v.optional(v.pipe(v.array(diedSchema), v.maxLength(vettingLimits.evidence)), []),
 });

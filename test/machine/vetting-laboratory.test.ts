@@ -106,7 +106,7 @@ class Vetting implements AsyncDisposable {
   /** With a token of this boot. */
   async boot(kernelWords: readonly string[] = []): Promise<void> {
     const address = `https://${hostAddress}:${this.orchestrator.port}`;
-    const line = await this.does("token", `${this.#run}`, "--address", address);
+    const line = await this.does("token", `${this.#run}`, "--replace", "--address", address);
     await this.host.boot([...line.trim().split(" "), ...kernelWords]);
   }
 

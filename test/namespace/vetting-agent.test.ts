@@ -13,6 +13,7 @@ import {
   startVettingHost,
   testMac,
   type VettingHost,
+  withCards,
 } from "../support/vetting/vetting-host.ts";
 import { waitFor } from "../support/wait-for.ts";
 
@@ -32,6 +33,7 @@ function startAgent(
     readonly url?: string;
     readonly pin?: string;
     readonly token?: string;
+    readonly cards?: readonly string[];
     readonly environment?: Readonly<Record<string, string>>;
     /** What the agent is started by, in place of itself. */
     readonly by?: readonly string[];
@@ -41,6 +43,7 @@ function startAgent(
   return startProgram(
     [
       ...(options.by ?? []),
+      ...withCards(options.cards ?? [testMac]),
       ...[options.file ?? hostler(), "vetting", "agent"],
       ...["--orchestrator", options.url ?? host.url],
       ...["--run", `${host.number}`, "--pin", options.pin ?? host.pin, "--mac", testMac],
@@ -72,7 +75,8 @@ describe("the compiled agent", () => {
     );
     await waitFor("readings", () => host.calls.some(({ call }) => call === "sensors"));
     const [claim] = host.calls.filter(({ call }) => call === "claim");
-    expect(claim?.input).toMatchObject({ mac: testMac, address: "127.0.0.1" });
+    const told = { mac: testMac, macs: [testMac], address: "127.0.0.1" };
+    expect(claim?.input).toMatchObject(told);
     await release(host);
     const { exitCode, stderr } = await agent.ended(usual);
     expect(exitCode).toBe(0);
@@ -89,6 +93,17 @@ describe("the compiled agent", () => {
     await waitFor("its result", () => own(host).length > 0);
     const findings = own(host).flatMap(({ report }) => report.findings);
     expect(findings.filter(({ component }) => component === "sampler")).toEqual([]);
+  });
+
+  test("a token that came to another host has it hold, also by the flag --mac", async () => {
+    await using host = await startVettingHost(inventoryAlone);
+    using folder = temporaryFolder();
+    await using _agent = startAgent(host, folder, { cards: ["52:54:00:ee:ee:01"] });
+    await inState(host, "FailedHolding");
+    expect(host.run.reason).toContain(
+      `identity changed: the run is of card ${testMac}, this host has 52:54:00:ee:ee:01`,
+    );
+    expect([own(host), host.orchestrator.host(testMac).identity]).toEqual([[], null]);
   });
 
   test("another certificate is not spoken to", async () => {
@@ -173,7 +188,8 @@ test("answers that are none, and none at all, cost time and nothing else", async
   using front = startStrangeFront(host);
   using folder = temporaryFolder();
   await using agent = startAgent(host, folder, { url: front.url, pin: front.pin });
-  await inState(host, "Completed");
+  // A claim that nobody answers is given up after a minute.
+  await waitFor("the run to be Completed", () => host.run.state === "Completed", 2 * usual);
   await waitFor("its result", () => own(host).length > 0);
   expect(own(host)).toHaveLength(1);
   expect(host.run.stages.Inventory?.begun).toBe(1);

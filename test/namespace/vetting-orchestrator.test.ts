@@ -91,6 +91,10 @@ describe("an orchestrator and its agents", () => {
     expect(events.map(({ message: said }) => said).join()).toContain("used a second time");
     expect(await message(again.beat(run + 1))).toContain("is of another run");
     expect(await message(again.trespasses())).toContain(`run ${run} lacks the permission view`);
+    const unasked = await message(orchestrator.mint(run, { replace: false }));
+    expect(unasked).toContain("has a session, which another token would end");
+    expect(unasked).toContain("hostler 1.0.0 at 127.0.0.1, in InventoryCheck, heard 0 s ago");
+    await again.beat();
     await orchestrator.mint(run);
     expect(await message(again.beat())).toContain("does not count");
     const made = await orchestrator.agent(run, `hostler-run-s-${run}-${"A".repeat(43)}`);
@@ -121,6 +125,31 @@ describe("an orchestrator and its agents", () => {
     expect(await message(orchestrator.call(vettingApi.retry, { run }))).toContain(
       "override identity",
     );
+  });
+
+  test("a token on another host than the run's is of nobody's verdict", async () => {
+    await using orchestrator = new DurableOrchestrator();
+    await orchestrator.start();
+    const run = await orchestrator.prepare();
+    const other = await orchestrator.agent(run, await orchestrator.mint(run));
+    // As QEMU's hosts, and many real ones: SMBIOS says nothing, and the loader's word is copied.
+    other.identity = { uuid: null, system_serial: null, board_serial: null };
+    other.macs = ["52:54:00:ee:ee:01"];
+    expect((await other.claim()).current_state).toBe("FailedHolding");
+    const { view } = await orchestrator.call(vettingApi.dossier, { run });
+    expect(view.reason).toContain(`the run is of card ${mac}, this host has 52:54:00:ee:ee:01`);
+    const { hosts } = await orchestrator.call(vettingApi.hosts, {});
+    expect(hosts[0]).toMatchObject({ verdict: null, identity: null });
+  });
+
+  test("an agent of another protocol is told so, and how that is mended", async () => {
+    await using orchestrator = new DurableOrchestrator();
+    await orchestrator.start();
+    const run = await orchestrator.prepare();
+    const older = await orchestrator.agent(run, await orchestrator.mint(run));
+    older.protocol = 1;
+    older.macs = [];
+    expect(await message(older.claim())).toContain("Make the live image of the same hostler");
   });
 
   test("a hold: the key for so long, its host's fingerprint, and a release", async () => {

@@ -100,6 +100,7 @@ function exampleView(): RunView {
       started: timeAt(60 + index * 120),
       ended: timeAt(170 + index * 120),
     })),
+    overrides: [],
     hold: { since: timeAt(900), key_until: null, host_key: null },
     directives: [],
     dropped: 0,

@@ -18,7 +18,7 @@ import { vettingPages } from "../../src/vetting/orchestrator/page-files.ts";
 import { VettingRecords } from "../../src/vetting/orchestrator/records.ts";
 import { reportPages, reportRoutes } from "../../src/vetting/orchestrator/report-routes.ts";
 import { operatorRoutes, operatorStreams } from "../../src/vetting/orchestrator/routes.ts";
-import type { LogLine } from "../../src/vetting/protocol.ts";
+import { type LogLine, VETTING_PROTOCOL_VERSION } from "../../src/vetting/protocol.ts";
 import { agentApi } from "../../src/vetting/protocol-api.ts";
 import type { Stage, StageReport } from "../../src/vetting/protocol-result.ts";
 import { type Spec, specSchema } from "../../src/vetting/protocol-spec.ts";
@@ -135,8 +135,13 @@ export class TestAgent {
     this.#token = token;
     this.#inventory = host.inventory;
     const answer = await this.#client.call(agentApi.claim, {
-      ...{ run: this.run, protocol: 1, version: "0.1.0", instance: this.#instance },
-      ...{ boot_id: this.#boot, mac: host.mac, address: "10.0.0.7" },
+      ...{
+        run: this.run,
+        protocol: VETTING_PROTOCOL_VERSION,
+        version: "0.1.0",
+        instance: this.#instance,
+      },
+      ...{ boot_id: this.#boot, mac: host.mac, macs: [host.mac], address: "10.0.0.7" },
       identity: identityOf(host.inventory),
     });
     this.#token = answer.session;

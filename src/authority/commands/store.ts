@@ -23,7 +23,13 @@ export async function runBackup(flags: ClientFlags & { readonly file: string }):
   return await show(
     flags,
     (client) => client.call(authorityApi.backup, { file }),
-    ({ entries, sha256 }) => `${file}: ${entries} entries, sha256 ${sha256}\n`,
+    ({ entries, sha256, beside }) => {
+      const more =
+        beside === undefined
+          ? ""
+          : `${beside.file}: ${beside.rows} rows, sha256 ${beside.sha256}; keep both together\n`;
+      return `${file}: ${entries} entries, sha256 ${sha256}\n${more}`;
+    },
   );
 }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import type { HardwareIdentity, Inventory } from "../../hardware/inventory.ts";
+import type { Inventory } from "../../hardware/inventory.ts";
 import type { Reading } from "../../hardware/samples.ts";
 import type { Logger } from "../../logging/logger.ts";
 import { ExitCode } from "../../units/exit-code.ts";
@@ -19,6 +19,7 @@ import {
 import { agentApi } from "../protocol-api.ts";
 import type { Evidence, Stage } from "../protocol-result.ts";
 import type { StageDefinition } from "../stages/stage.ts";
+import type { IdentityReport } from "../tasks/identity.ts";
 import type { BootParameters } from "./boot-parameters.ts";
 import { begin, step } from "./lifecycle.ts";
 import {
@@ -57,7 +58,8 @@ export interface AgentParts {
   readonly link: (token: () => string | undefined) => OrchestratorLink;
   readonly runner: TaskRunner;
   readonly definitions: Readonly<Partial<Record<Stage, StageDefinition>>>;
-  readonly identity: () => Promise<HardwareIdentity>;
+  /** What the host is known by. */
+  readonly identity: () => Promise<IdentityReport>;
   readonly crashes: {
     /** What kernels before this one wrote as they died. */
     read(): Promise<readonly Evidence[]>;
@@ -136,7 +138,10 @@ export class VettingAgent implements Disposable {
       onReading: (reading) => this.#onReading(reading),
       onKernelLine: ({ level, microseconds, text }) => {
         const seconds = (microseconds / 1_000_000).toFixed(6);
-        this.#reporter.log("kernel", this.#stage, `<${level}>[${seconds}] ${text}`);
+        // The kernel stamps its lines by a clock that is the monotonic one, but for some drift.
+        const at = microseconds / 1_000;
+        const said = { stage: this.#stage, text: `<${level}>[${seconds}] ${text}` };
+        this.#reporter.log({ level: "kernel", ...said }, at);
       },
       onLog: (level, text) => this.#say(level, text),
     });
@@ -168,12 +173,12 @@ export class VettingAgent implements Disposable {
     this.#end.resolve(ExitCode.done);
   }
 
-  #say(level: LogLine["level"], text: string): void {
+  #say(level: LogLine["level"], text: string, stage: Stage | null = this.#stage): void {
     const { logger } = this.#parts;
     if (level === "error") logger.error(text);
     else if (level === "warn") logger.warn(text);
     else logger.info(text);
-    this.#reporter.log(level, this.#stage, text);
+    this.#reporter.log({ level, stage, text });
   }
 
   #onReading(reading: Reading): void {
@@ -293,7 +298,7 @@ export class VettingAgent implements Disposable {
         this.#finish(effect.how === "done" ? ExitCode.done : ExitCode.refused);
         break;
       case "say":
-        this.#say(effect.level, effect.text);
+        this.#say(effect.level, effect.text, effect.stage);
         break;
     }
   }
@@ -357,9 +362,10 @@ export class VettingAgent implements Disposable {
         return { kind: "hello-answered", ticket };
       case "call-claim": {
         const address = await this.#link.sourceAddress();
-        const identity = await this.#parts.identity();
+        const { macs, ...identity } = await this.#parts.identity();
+        const known = { address, identity, macs: [...macs] };
         const evidence = [...(await this.#parts.crashes.read())];
-        const about = { ...this.#about(), instance: this.#instance, address, identity, evidence };
+        const about = { ...this.#about(), instance: this.#instance, ...known, evidence };
         const answer = await this.#link.call(agentApi.claim, about, "bulk");
         this.#parts.crashes.forget();
         return { kind: "claimed", ticket, answer };

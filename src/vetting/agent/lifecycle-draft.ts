@@ -45,7 +45,8 @@ export class Draft {
   }
 
   say(level: LogLine["level"], text: string): void {
-    this.do({ kind: "say", level, text });
+    const { phase } = this.state;
+    this.do({ kind: "say", level, text, stage: "stage" in phase ? phase.stage : null });
   }
 
   keep(change: Partial<Kept>): void {

@@ -194,7 +194,13 @@ export type AgentEffect =
   | { readonly kind: "say-farewell" }
   | { readonly kind: "change-power"; readonly how: PowerChange }
   | { readonly kind: "end"; readonly how: "done" | "refused" }
-  | { readonly kind: "say"; readonly level: LogLine["level"]; readonly text: string };
+  | {
+      readonly kind: "say";
+      readonly level: LogLine["level"];
+      /** What it is about, which may be over when it is said. */
+      readonly stage: Stage | null;
+      readonly text: string;
+    };
 export type EffectKind = AgentEffect["kind"];
 
 export interface AgentContext {

@@ -2,7 +2,7 @@ import type * as v from "valibot";
 import { wallClock } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Reading } from "../../hardware/samples.ts";
-import type { Milliseconds } from "../../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import {
   LOG_EVERY,
   type LogLine,
@@ -64,8 +64,9 @@ export class Reporter implements Disposable {
     this.#channels[1]?.setEvery(sensors);
   }
 
-  log(level: LogLine["level"], stage: Stage | null, text: string): void {
-    const time = timeNow();
+  /** @param at when it was said, on the monotonic clock; usually now */
+  log({ level, stage, text }: Omit<LogLine, "sequence" | "time">, at?: MonotonicTime): void {
+    const time = wallClock(at);
     const cut = text.slice(0, vettingLimits.logText);
     this.#lines.push((sequence) => ({ sequence, time, level, stage, text: cut }));
   }

@@ -2,7 +2,6 @@ import { readFileSync } from "node:fs";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import { EventLoop } from "../../event-loop/event-loop.ts";
 import { startWorker } from "../../event-loop/worker-factory.ts";
-import type { HardwareIdentity } from "../../hardware/inventory.ts";
 import { ignoreSignals } from "../../logging/ignored-signals.ts";
 import { createLogger } from "../../logging/logger.ts";
 import { ExitCode } from "../../units/exit-code.ts";
@@ -11,7 +10,7 @@ import { changePower } from "../perform/change-power.ts";
 import { HoldKey, hostKeyFingerprint } from "../perform/hold-key.ts";
 import { TaskRunner } from "../perform/task-runner.ts";
 import { definitions } from "../stages/index.ts";
-import { IDENTITY_TASK, identityReportSchema } from "../tasks/identity.ts";
+import { IDENTITY_TASK, type IdentityReport, identityReportSchema } from "../tasks/identity.ts";
 import { VettingAgent } from "./agent.ts";
 import { askTask, wordsOfEnding } from "./ask-task.ts";
 import type { BootParameters } from "./boot-parameters.ts";
@@ -85,8 +84,8 @@ export async function runAgent(options: AgentOptions): Promise<number> {
 
 /** Read once: hardware does not change its serial while it runs. Unreadable, it is nobody. */
 function rememberedIdentity(runner: TaskRunner, onTrouble: (why: string) => void) {
-  let known: HardwareIdentity | undefined;
-  return async (): Promise<HardwareIdentity> => {
+  let known: IdentityReport | undefined;
+  return async (): Promise<IdentityReport> => {
     if (known !== undefined) return known;
     const order = { task: IDENTITY_TASK, input: {} };
     const asked = { within: IDENTITY_WITHIN, schema: identityReportSchema };
@@ -96,6 +95,6 @@ function rememberedIdentity(runner: TaskRunner, onTrouble: (why: string) => void
       return known;
     }
     onTrouble(`what this host is cannot be read: ${wordsOfEnding(answer.ending)}`);
-    return { uuid: null, system_serial: null, board_serial: null };
+    return { uuid: null, system_serial: null, board_serial: null, macs: [] };
   };
 }

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { withNamedFile } from "../../journal/file-refused.ts";
+import { withNamedFile, withNewFile } from "../../journal/file-refused.ts";
 import type { readSpec } from "../spec/read-spec.ts";
 
 /** Files that a command is given by name. */
@@ -19,7 +19,7 @@ export function readNamed(what: string, name: string): string {
  */
 export function writeNew(what: string, name: string, text: string): void {
   const path = resolve(name);
-  withNamedFile({ what, path, otherwise: "name a file that is new" }, () =>
+  withNewFile({ what, path, otherwise: "name a file that is new" }, () =>
     writeFileSync(path, text, { flag: "wx" }),
   );
 }

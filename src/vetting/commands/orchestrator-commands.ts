@@ -3,6 +3,7 @@ import { type Command, defineCommand } from "../../command-line/definition.ts";
 import {
   askFlags,
   hostArgument,
+  jsonFlag,
   reasonFlag,
   refused,
   runArgument,
@@ -80,6 +81,37 @@ const orchestratorCommand = defineCommand({
   run: async (args) => await (await import("./orchestrator.ts")).runOrchestratorCommand(args),
 });
 
+const restoreCommand = defineCommand({
+  meta: {
+    name: "restore",
+    description: "Put a backup in the place of all that an orchestrator keeps, while it is stopped",
+    examples: [
+      [
+        "hostler store backup /srv/backups/vetting-2026-11-28",
+        "First, while it runs: two files, this one and one with .vetting behind its name",
+      ],
+      [
+        "hostler vetting restore /srv/backups/vetting-2026-11-28",
+        "Both files; what was there is kept beside, and no session of before counts",
+      ],
+    ],
+    exitCodes: { 111: "it runs, the backup is damaged, or the system refused" },
+  },
+  args: {
+    file: { type: "positional", complete: "file", description: "What hostler store backup wrote" },
+    "without-ledger": {
+      type: "boolean",
+      description: "On another machine: take all that was issued before for spent",
+    },
+    "state-directory": {
+      ...authorityFlags["state-directory"],
+      description: "Where the orchestrator keeps what it remembers",
+    },
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./restore.ts")).runRestore(args),
+});
+
 const runsCommand = defineCommand({
   meta: {
     name: "runs",
@@ -145,7 +177,11 @@ const tokenCommand = defineCommand({
     examples: [
       [
         "hostler vetting token 12 --address https://vetting.example:7443",
-        "Good for one claim within 15min, inside the boot window; the session before it ends",
+        "Good for one claim within 15min, inside the boot window",
+      ],
+      [
+        "hostler vetting token 12 --replace --address https://vetting.example:7443",
+        "The host that has a session is to boot anew: its session ends now",
       ],
     ],
     exitCodes: refused,
@@ -157,6 +193,10 @@ const tokenCommand = defineCommand({
       required: true,
       valueHint: "https://name:port",
       description: "How the host reaches the orchestrator",
+    },
+    replace: {
+      type: "boolean",
+      description: "End the session of a host that was heard within a minute",
     },
     ...askFlags,
   },
@@ -309,6 +349,7 @@ const logsCommand = defineCommand({
 
 export const orchestratorCommands: readonly Command[] = [
   orchestratorCommand,
+  restoreCommand,
   hostCommand,
   specCommand,
   startCommand,

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { renderTableWithin } from "../../command-line/table.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
-import { withNamedFile } from "../../journal/file-refused.ts";
+import { withNewFile } from "../../journal/file-refused.ts";
 import { escapeControls } from "../../logging/format.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { runApi } from "../protocol-api.ts";
@@ -43,7 +43,7 @@ export async function runReport(
 
 function writeFolder(path: string, reports: Readonly<Record<string, string>>): void {
   const file = { what: "make the folder", path, otherwise: "name a folder that is new" };
-  withNamedFile(file, () => mkdirSync(path));
+  withNewFile(file, () => mkdirSync(path));
   // The manifest last: where it is, all of them are.
   for (const name of [...reportFiles, "manifest.json"]) {
     writeNew("write the report", join(path, name), reports[name] ?? "");

@@ -92,8 +92,10 @@ export async function runStart(
   );
 }
 
-export async function runToken(flags: RunFlags & { readonly address: string }): Promise<number> {
-  const { address } = flags;
+export async function runToken(
+  flags: RunFlags & { readonly address: string; readonly replace: boolean },
+): Promise<number> {
+  const { address, replace } = flags;
   if (!v.is(addressSchema, address)) {
     throw new UsageError(`Expected https://NAME:PORT after --address, received ${address}`);
   }
@@ -102,7 +104,7 @@ export async function runToken(flags: RunFlags & { readonly address: string }): 
     flags,
     async (client) => {
       const { shown } = await client.call(identityApi.certificatesList, {});
-      const { mac, token } = await client.call(runApi.token, { run });
+      const { mac, token } = await client.call(runApi.token, { run, replace });
       return { orchestrator: address, run, token, mac, pin: shown };
     },
     (boot) => {

@@ -2,7 +2,13 @@ import { renderFacts, renderTableWithin } from "../../command-line/table.ts";
 import { escapeControls } from "../../logging/format.ts";
 import { formatDuration } from "../../units/units.ts";
 import type { LogLine } from "../protocol.ts";
-import type { Dossier, HostView, KeptResult, RunView } from "../protocol-operator.ts";
+import {
+  type Dossier,
+  type HostView,
+  type KeptResult,
+  type RunView,
+  stateWord,
+} from "../protocol-operator.ts";
 
 /** What an orchestrator's answers look like to people. */
 
@@ -40,11 +46,12 @@ export function renderRuns(runs: readonly RunView[], width?: number): string {
   return renderTableWithin(columns, rows, width);
 }
 
-function stateText({ state, activity, directives }: RunView): string {
+function stateText(view: RunView): string {
+  const { activity, directives } = view;
   const part = activity?.kind === "stage" ? activity.progress : null;
   const progress = part === null ? "" : ` ${Math.floor(part * 100)} %`;
   const told = directives.map(({ kind }) => kind).join(", ");
-  return `${state}${progress}${told === "" ? "" : ` (${told} waits)`}`;
+  return `${stateWord(view)}${progress}${told === "" ? "" : ` (${told} waits)`}`;
 }
 
 /** One run, for a person who wants to know what is wrong with a host. */
@@ -79,6 +86,7 @@ function factsOf(view: RunView): (readonly [string, string])[] {
     ["CREATED", moment(view.created)],
     ["ENDED", moment(view.ended)],
   ];
+  if (view.overrides.length > 0) facts.push(["OVERRIDDEN", view.overrides.join(", ")]);
   if (hold !== null) {
     facts.push(["KEY UNTIL", moment(hold.key_until)], ["HOST KEY", hold.host_key ?? "-"]);
   }
@@ -86,10 +94,12 @@ function factsOf(view: RunView): (readonly [string, string])[] {
   return facts;
 }
 
-function renderStages({ stages }: RunView, width: number | undefined): string {
-  const rows = stages.map(({ stage, outcome, attempts, started, ended, summary }) => [
-    ...[stage, outcome ?? "-", String(attempts), moment(started), moment(ended), summary],
-  ]);
+function renderStages({ stages, overrides }: RunView, width: number | undefined): string {
+  const rows = stages.map(({ stage, outcome, attempts, started, ended, summary }) => {
+    const accepted = overrides.includes(stage) ? " (overridden)" : "";
+    const word = `${outcome ?? "-"}${accepted}`;
+    return [stage, word, String(attempts), moment(started), moment(ended), summary];
+  });
   const columns = ["STAGE", "OUTCOME", "ATTEMPTS", "STARTED", "ENDED", "SUMMARY"];
   return renderTableWithin(columns, rows, width);
 }

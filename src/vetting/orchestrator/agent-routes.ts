@@ -42,11 +42,11 @@ function arrivalRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
         const session = held ?? hashOf(fresh.secret);
         const token = held === null ? fresh.token : bearerOf(call);
         const facts = { by: held === null ? "token" : "session", session, bootId } as const;
-        const { instance, mac, address, version, identity, evidence } = rest;
-        const claimed = { instance, mac, address, version, identity, evidence };
+        const { instance, mac, macs, address, version, identity, evidence } = rest;
+        const claimed = { instance, mac, macs, address, version, identity, evidence };
         await orchestrator.post(run, { kind: "claim", ...facts, ...claimed });
         const entry = orchestrator.entry(run);
-        call.changed({ object: `run ${run}`, after: { state: entry.run.state, identity } });
+        call.changed({ object: `run ${run}`, after: { state: entry.run.state, identity, macs } });
         return orchestrator.claimAnswer(entry, token);
       },
     }),

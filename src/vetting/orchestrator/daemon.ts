@@ -16,11 +16,13 @@ import { ThroughputServer } from "../perform/throughput/server.ts";
 import { vettingLimits } from "../protocol.ts";
 import { validateSpec } from "../spec/validate.ts";
 import { agentRoutes } from "./agent-routes.ts";
+import { backUpDatabase, besideBackup } from "./backup.ts";
 import { type BootSettings, startBoot } from "./boot.ts";
 import { VettingDatabase } from "./database.ts";
 import { measureOrchestrator } from "./gauges.ts";
 import { VettingOrchestrator } from "./orchestrator.ts";
 import { vettingPages } from "./page-files.ts";
+import { databasePlace } from "./place.ts";
 import { VettingRecords } from "./records.ts";
 import { reportPages, reportRoutes } from "./report-routes.ts";
 import { tendRecords, vettingBuckets } from "./retention.ts";
@@ -31,9 +33,6 @@ export const orchestratorBuckets: readonly BucketDefinition[] = [
   ...usualBuckets,
   ...vettingBuckets,
 ];
-
-/** Below the state directory. */
-export const databasePlace = join("vetting", "vetting.db");
 
 /**
  * A rack's agents may all stand behind one address: each calls about once a second, and all of them
@@ -76,7 +75,7 @@ export async function runOrchestrator(
   const path = join(options.stateDirectory, databasePlace);
   const own = { ...configuration, path, bounds: buckets.filter(isOurs) };
   const open = (ground: AdditionGround) => openAddition(ground, own);
-  return await runAuthority({ ...options, retention }, { open });
+  return await runAuthority({ ...options, retention }, { name: "vetting orchestrator", open });
 }
 
 async function openAddition(
@@ -116,6 +115,7 @@ async function openAddition(
     authenticate: (token) => orchestrator.authenticate(token),
     requestBytes: vettingLimits.requestBytes,
     limits: orchestratorHttpLimits,
+    backUp: async (file) => await backUpDatabase(own.path, besideBackup(file)),
     measure(metrics) {
       measureOrchestrator(metrics, orchestrator);
       service?.measure(metrics);

@@ -1,5 +1,5 @@
-import { type HardwareIdentity, identityOf } from "../../hardware/inventory.ts";
-import { type Acknowledgement, stageOf, stateOf } from "../protocol.ts";
+import { type HardwareIdentity, type Inventory, identityOf } from "../../hardware/inventory.ts";
+import { type Acknowledgement, LOST_AFTER, stageOf, stateOf } from "../protocol.ts";
 import {
   type Evidence,
   type Outcome,
@@ -26,9 +26,11 @@ import {
 type Input<Kind extends RunInput["kind"]> = Extract<RunInput, { readonly kind: Kind }>;
 
 /** A token was given out: whoever spoke before is of an earlier boot. */
-export function boot(draft: RunDraft, { token, who }: Input<"boot">): RunAnswer {
+export function boot(draft: RunDraft, { token, who, replaces }: Input<"boot">): RunAnswer {
   const { run, context } = draft;
   if (run.ended !== null) return over(draft);
+  const living = who === null || replaces === true ? undefined : refuseLiving(draft);
+  if (living !== undefined) return living;
   const until = context.now + runPace.tokenLifetime;
   draft.change({ boot: { hash: token, until, claimedBy: null, isDoubted: false }, session: null });
   if (who === null)
@@ -36,6 +38,22 @@ export function boot(draft: RunDraft, { token, who }: Input<"boot">): RunAnswer 
   else draft.note(who, "booted", "took a new token for it");
   if (run.state === "Queued") draft.moveTo("Booting", "");
   return nothing;
+}
+
+/** A token that an operator takes by mistake must not end what a host is at. */
+function refuseLiving({ run, context }: RunDraft): RunAnswer | undefined {
+  const { session, heard, heardTime } = run;
+  const silence = heard === null ? Number.POSITIVE_INFINITY : context.now - heard;
+  if (session === null || silence >= LOST_AFTER) return undefined;
+  const where = `hostler ${session.version} at ${session.address ?? "an unknown address"}`;
+  const seconds = Math.max(0, Math.round(silence / 1_000));
+  return refused({
+    kind: "conflict",
+    message: `The host of run ${run.run} has a session, which another token would end`,
+    expected: `a run whose host was not heard for ${LOST_AFTER / 1_000} s, or the word to replace`,
+    received: `${where}, in ${run.state}, heard ${seconds} s ago (${heardTime ?? "no time"})`,
+    hint: `If that host is to boot anew: hostler vetting token ${run.run} --replace --address …`,
+  });
 }
 
 export function claim(draft: RunDraft, facts: Input<"claim">): RunAnswer {
@@ -102,12 +120,19 @@ function otherBoot({ session }: Run, bootId: string): RunAnswer {
   });
 }
 
-/** The first claim says what the host is, and each later one has to say the same. */
-function identify(draft: RunDraft, { identity, mac }: ClaimFacts): void {
+/** Who claims, by what it tells of itself. */
+type Claimed = Pick<ClaimFacts, "identity" | "mac" | "macs">;
+
+/**
+ * The first claim says what the host is, and each later one has to say the same. A host whose
+ * SMBIOS says nothing is known by its cards alone, so that one of them is the run's in every claim.
+ */
+function identify(draft: RunDraft, claimed: ClaimFacts): void {
   const { run } = draft;
+  const { identity } = claimed;
   if (run.ended !== null) return;
-  if ((mac !== null && mac !== run.mac) || !isSameIdentity(run.identity ?? identity, identity)) {
-    mistake(draft, identity);
+  if (!isCardOf(run, claimed) || !isSameIdentity(run.identity ?? identity, identity)) {
+    mistake(draft, claimed);
     return;
   }
   if (run.identity === null) {
@@ -123,29 +148,42 @@ function identify(draft: RunDraft, { identity, mac }: ClaimFacts): void {
   if (["Queued", "Booting"].includes(draft.run.state)) draft.moveTo("InventoryCheck", "");
 }
 
-function mistake(draft: RunDraft, claimed: HardwareIdentity): void {
+function isCardOf(run: Run, { mac, macs }: Claimed): boolean {
+  const isOurs = (one: string) => one === run.mac || run.acceptedMacs?.includes(one) === true;
+  return macs.some(isOurs) && (mac === null || isOurs(mac));
+}
+
+function mistake(draft: RunDraft, told: Claimed): void {
   const { run } = draft;
+  const { identity: claimed, macs: claimedMacs } = told;
   const from = ["Queued", "Booting"].includes(run.state) ? "InventoryCheck" : run.state;
-  const difference = differences(run.identity, claimed);
+  const difference = differences(run, told);
   draft.note("orchestrator", "identity-changed", difference);
   draft.untell("retry");
   draft.fail(
     run.failure?.kind === "identity"
-      ? { ...run.failure, claimed }
-      : { kind: "identity", claimed, from, before: run.failure },
+      ? { ...run.failure, claimed, claimedMacs }
+      : { kind: "identity", claimed, claimedMacs, from, before: run.failure },
     `identity changed: ${difference}`,
   );
 }
 
-function differences(expected: HardwareIdentity | null, received: HardwareIdentity): string {
+/** Cards that a difference names: a reason has its length. */
+const NAMED_CARDS = 8;
+
+function differences(run: Run, told: Claimed): string {
+  const { identity: received, mac, macs } = told;
+  const expected = run.identity ?? received;
   const names = { uuid: "UUID", system_serial: "serial", board_serial: "serial of the board" };
-  const changed = (Object.keys(names) as (keyof HardwareIdentity)[]).filter(
-    (key) => expected?.[key] !== received[key],
-  );
-  if (changed.length === 0) return "another card than the one that it boots from";
-  return changed
-    .map((key) => `${names[key]} was ${expected?.[key] ?? "none"}, is ${received[key] ?? "none"}`)
-    .join("; ");
+  const changed = (Object.keys(names) as (keyof HardwareIdentity)[])
+    .filter((key) => expected[key] !== received[key])
+    .map((key) => `${names[key]} was ${expected[key] ?? "none"}, is ${received[key] ?? "none"}`);
+  if (isCardOf(run, told)) return changed.join("; ");
+  const named = macs.slice(0, NAMED_CARDS).join(", ");
+  const more = macs.length > NAMED_CARDS ? ` and ${macs.length - NAMED_CARDS} more` : "";
+  const booted = mac === null || mac === run.mac ? "" : `, and was booted from ${mac}`;
+  const has = macs.length === 0 ? "tells no card" : `has ${named}${more}`;
+  return [`the run is of card ${run.mac}, this host ${has}${booted}`, ...changed].join("; ");
 }
 
 /** It speaks: a lost host is back where it was. */
@@ -222,7 +260,9 @@ function begin(draft: RunDraft, { attempt: id, stage }: Input<"attempt">): RunAn
   const bootId = run.session?.bootId ?? "";
   const opened = { id, stage, number, bootId, began: context.time, wipe };
   draft.change({ attempt: opened, wipe: null, failure: null });
-  draft.setProgress(stage, { begun: number, started: context.time, ended: null });
+  // What the attempt before it came to is in its result, and is not this one's.
+  const fresh = { outcome: null, summary: "", ended: null, isOverridden: false };
+  draft.setProgress(stage, { ...fresh, begun: number, started: context.time });
   draft.untell("retry");
   const given = wipe.length === 0 ? "" : `; the contents of ${wipe.join(", ")} are given up`;
   draft.note("agent", "attempt", `attempt ${number} of ${stage} begins${given}`);
@@ -314,6 +354,8 @@ function missedIn(draft: RunDraft, stage: Stage, report: StageReport): readonly 
   return found.filter(({ outcome }) => isFailure(outcome));
 }
 
+const cardsOf = ({ network }: Inventory) => network.map(({ mac }) => mac);
+
 /** SpecValidate resolves inside of the answer to Inventory's result. */
 function validate(draft: RunDraft, { inventory }: StageReport): void {
   const { run, context } = draft;
@@ -324,7 +366,7 @@ function validate(draft: RunDraft, { inventory }: StageReport): void {
   }
   const found = identityOf(inventory);
   if (run.identity !== null && !isSameIdentity(run.identity, found)) {
-    mistake(draft, found);
+    mistake(draft, { identity: found, mac: null, macs: cardsOf(inventory) });
     return;
   }
   draft.moveTo("SpecValidate", "");

@@ -1,7 +1,7 @@
 import { type Directive, type PathState, path, type RunState, stageOf } from "../protocol.ts";
 import type { RunEvent, Verdict } from "../protocol-operator.ts";
 import { type Stage, type StageReport, stages } from "../protocol-result.ts";
-import { isFailure, isSettled } from "./lifecycle-path.ts";
+import { isSettled, overridesOf } from "./lifecycle-path.ts";
 import {
   type Failure,
   type Run,
@@ -160,11 +160,7 @@ export class RunDraft {
     if (open.length > 0) throw new Error(`Bug: run ${run.run} ends without ${open.join(", ")}`);
     const outcomes = (wanted: string) =>
       stages.filter((stage) => run.stages[stage]?.outcome === wanted);
-    const accepted: string[] = stages.filter(
-      (stage) => run.stages[stage]?.isOverridden && isFailure(run.stages[stage]?.outcome ?? "PASS"),
-    );
-    if (run.areRulesOverridden) accepted.push("SpecValidate");
-    if (run.isIdentityOverridden) accepted.push("identity");
+    const accepted = overridesOf(run);
     const warned: string[] = outcomes("WARN");
     if (run.hasRuleWarnings) warned.push("SpecValidate");
     const isNothingTested = outcomes("PASS").every((stage) => stage === "Inventory");

@@ -105,8 +105,8 @@ function accept(draft: RunDraft, failure: NonNullable<RunDraft["run"]["failure"]
       draft.advance("SpecValidate");
       break;
     case "identity": {
-      const { claimed: identity, from, before } = failure;
-      draft.change({ failure: before, identity, isIdentityOverridden: true });
+      const { claimed: identity, claimedMacs: acceptedMacs = [], from, before } = failure;
+      draft.change({ failure: before, identity, acceptedMacs, isIdentityOverridden: true });
       draft.writes.push({ kind: "identity", identity });
       draft.moveTo(from, "an operator accepted another identity");
     }

@@ -39,6 +39,17 @@ export function isAtOrBefore(stage: Stage, last: Stage): boolean {
   return stages.indexOf(stage) <= stages.indexOf(last);
 }
 
+/** What an operator accepted though it failed. */
+export function overridesOf({ stages: walked, ...run }: Run): readonly string[] {
+  return [
+    ...stages.filter(
+      (stage) => walked[stage]?.isOverridden && isFailure(walked[stage]?.outcome ?? "PASS"),
+    ),
+    ...(run.areRulesOverridden ? ["SpecValidate"] : []),
+    ...(run.isIdentityOverridden ? ["identity"] : []),
+  ];
+}
+
 /** Whether a stage may be gone on after. */
 export function isSettled(run: Run, stage: Stage): boolean {
   const progress = run.stages[stage];

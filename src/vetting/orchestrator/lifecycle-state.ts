@@ -100,6 +100,8 @@ export type Failure =
   | {
       readonly kind: "identity";
       readonly claimed: HardwareIdentity;
+      /** Its cards; undefined of a run that began to hold before claims told them. */
+      readonly claimedMacs?: readonly string[];
       /** Where the run was, and why it held there already. */
       readonly from: RunState;
       readonly before: Failure | null;
@@ -125,6 +127,8 @@ export interface Run {
   readonly endedAt: Milliseconds | null;
   /** What the host has to be; null: its first claim says it. */
   readonly identity: HardwareIdentity | null;
+  /** Cards of another machine that an operator accepted, beside `mac`; undefined: none was. */
+  readonly acceptedMacs?: readonly string[];
   readonly boot: BootToken | null;
   readonly session: Session | null;
   /** When it was heard last; after a restart of the orchestrator, when that began. */
@@ -153,7 +157,10 @@ export interface ClaimFacts {
   readonly session: string;
   readonly instance: string;
   readonly bootId: string;
+  /** The card that it says it was booted from; null: it was not told. */
   readonly mac: string | null;
+  /** The cards that it has. */
+  readonly macs: readonly string[];
   readonly address: string | null;
   readonly version: string;
   readonly identity: HardwareIdentity;
@@ -164,7 +171,14 @@ export interface ClaimFacts {
 /** What can happen to a run. `who` is "operator alice", "local uid 0". */
 export type RunInput =
   /** A token with this hash was given to its boot script, or to an operator who asked for one. */
-  | { readonly kind: "boot"; readonly token: string; readonly who: string | null }
+  | {
+      readonly kind: "boot";
+      readonly token: string;
+      /** The operator; null: the boot script, by which a host has just begun anew. */
+      readonly who: string | null;
+      /** The operator gives up a session that lives. */
+      readonly replaces?: boolean;
+    }
   | ({ readonly kind: "claim" } & ClaimFacts)
   | {
       readonly kind: "attempt";

@@ -2,6 +2,7 @@ import type { Activity } from "../protocol.ts";
 import type { RunView } from "../protocol-operator.ts";
 import { stages } from "../protocol-result.ts";
 import { noProgress } from "./lifecycle-draft.ts";
+import { overridesOf } from "./lifecycle-path.ts";
 import type { Run } from "./lifecycle-state.ts";
 
 /** What is known of an agent and kept nowhere: it is told again with the next heartbeat. */
@@ -26,6 +27,7 @@ export function runView(run: Run, presence: Presence, now: number): RunView {
       const { outcome, summary, begun, started, ended } = run.stages[stage] ?? noProgress;
       return { stage, outcome, summary, attempts: begun, started, ended };
     }),
+    overrides: [...overridesOf(run)],
     hold: hold && {
       since: hold.since,
       key_until: hold.key?.untilTime ?? null,

@@ -43,6 +43,8 @@ export interface OrchestratorParts {
 const UNKNOWN_HOSTS = 1_000;
 /** Between two looks at what time has brought. */
 const TICK: Milliseconds = 1_000;
+/** An agent tells its log each LOG_EVERY: after so long its last lines about a run are there. */
+const LAST_LINES_FOR: Milliseconds = 2 * LOG_EVERY + 1_000;
 /** Lines of a host's log that tell how it died. */
 const LAST_LINES = 60;
 
@@ -174,7 +176,8 @@ export class VettingOrchestrator {
 
   hostView(host: HostRecord): HostView {
     const run = this.#open.get(host.mac) ?? null;
-    const heard = run === null ? null : (this.#entries.get(run)?.run.heardTime ?? null);
+    // One whose run has ended speaks until it is shut down.
+    const heard = this.#entries.get(run ?? host.verdict?.run ?? 0)?.run.heardTime ?? null;
     const isOpen = host.windowUntil !== null && host.windowUntil > this.#parts.now();
     return {
       ...{ mac: host.mac, name: host.name, identity: host.identity, enrolled: host.enrolled },
@@ -202,12 +205,14 @@ export class VettingOrchestrator {
 
   /**
    * A one-shot token for a host, which ends the session of its earlier boot.
-   * @param who the operator that asked for it; null: the host's boot script
+   * @param by the operator that asked for it, and may give up a session that lives; undefined: the
+   *   host's boot script
    * @returns durable
+   * @throws ProblemError for an operator, whom its words are for
    */
   async mintBootToken(
     mac: string,
-    who: string | null = null,
+    by?: { readonly who: string; readonly replaces: boolean },
   ): Promise<{ run: number; token: string } | BootRefusal> {
     const host = this.#hosts.get(mac);
     if (host === undefined) await this.#noteUnknown(mac);
@@ -216,9 +221,10 @@ export class VettingOrchestrator {
     const run = this.#open.get(mac) ?? 0;
     const secret = newSecret(this.#parts.random);
     try {
-      await this.post(run, { kind: "boot", token: hashOf(secret), who });
+      const { who = null, replaces = false } = by ?? {};
+      await this.post(run, { kind: "boot", token: hashOf(secret), who, replaces });
     } catch (error) {
-      if (!(error instanceof ProblemError)) throw error;
+      if (!(error instanceof ProblemError) || by !== undefined) throw error;
       return { reason: "unavailable", message: error.message };
     }
     return { run, token: tokenOf("b", run, secret) };
@@ -305,6 +311,17 @@ export class VettingOrchestrator {
   /** So much later, for people. */
   timeAfter(wait: Milliseconds): string {
     return this.#parts.time(this.#parts.now() + wait);
+  }
+
+  /**
+   * Calls when the log of a run that has ended has its last lines.
+   * @returns undefined: it has not ended
+   */
+  afterLastLines(run: number, call: () => void): Disposable | undefined {
+    const { endedAt } = this.entry(run).run;
+    if (endedAt === null) return undefined;
+    const rest = endedAt + LAST_LINES_FOR - this.#parts.now();
+    return this.#parts.wakeAfter(Math.max(0, rest), call);
   }
 
   setPresence(run: number, presence: Presence): void {
@@ -397,6 +414,7 @@ export class VettingOrchestrator {
     }
     const entry = { ...before, run, head, results };
     this.#place(entry);
+    this.#noteHeard(before.run, run);
     if (run.verdict !== null && before.run.verdict === null) {
       const { verdict, reason, ended } = run;
       const at = ended ?? this.#parts.time();
@@ -413,6 +431,15 @@ export class VettingOrchestrator {
     });
     this.#await(entry, written);
     return written;
+  }
+
+  /** What a run alone knows stays with its host: the run ends, and goes from memory. */
+  #noteHeard(before: Run, { mac, ended, session, heardTime }: Run): void {
+    const isOver = before.ended === null && ended !== null;
+    const isSilent = before.session !== null && session === null;
+    if (heardTime !== null && (isOver || isSilent)) {
+      void this.#changeHost(mac, { lastSeen: heardTime });
+    }
   }
 
   #await({ run: { run } }: Entry, written: Promise<void>): void {

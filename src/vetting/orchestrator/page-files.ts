@@ -19,6 +19,19 @@ export const pagePolicy =
 
 /** `/vetting`, and its parts. Whoever sees it sees no host before a login. */
 export function vettingPages(): readonly Page[] {
+  return [...pageFiles(), wayTo("root", "/"), wayTo("slash", "/vetting/")];
+}
+
+/** What people type in its place. */
+function wayTo(name: string, path: string): Page {
+  return {
+    ...{ name: `vetting.page.${name}`, method: "GET", path, permission: "anyone" },
+    ...{ summary: "Leads to /vetting", output: v.string(), mediaType: "text/plain" },
+    serve: () => new Response(null, { status: 302, headers: { location: "/vetting" } }),
+  };
+}
+
+function pageFiles(): readonly Page[] {
   return Object.entries(files).map(([name, text]) => {
     const kind = name.split(".").at(-1) ?? "";
     const type = types[kind] ?? "text/plain";

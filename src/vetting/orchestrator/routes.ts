@@ -182,7 +182,7 @@ function beginRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
     }),
     defineRoute({
       ...runApi.token,
-      async run(call, { run }) {
+      async run(call, { run, replace: replaces = false }) {
         const { mac, ended } = orchestrator.entry(run).run;
         if (ended !== null) {
           throw new ProblemError("gone", `Run ${run} has ended`, {
@@ -191,11 +191,9 @@ function beginRoutes(orchestrator: VettingOrchestrator): readonly Route[] {
             hint: "Start another run: hostler vetting start HOST",
           });
         }
-        const minted = await orchestrator.mintBootToken(mac, describePrincipal(call.principal));
-        if ("reason" in minted) {
-          const kind = minted.reason === "unavailable" ? "unavailable" : "conflict";
-          throw new ProblemError(kind, minted.message);
-        }
+        const who = describePrincipal(call.principal);
+        const minted = await orchestrator.mintBootToken(mac, { who, replaces });
+        if ("reason" in minted) throw new ProblemError("conflict", minted.message);
         call.changed({ object: `run ${run}`, after: "a token of a boot" });
         return { ...minted, mac };
       },
@@ -322,7 +320,10 @@ export function operatorStreams(orchestrator: VettingOrchestrator): readonly Str
   ];
 }
 
-/** Read from the database, so that whoever is slow misses nothing; the book tells when to look. */
+/**
+ * Read from the database, so that whoever is slow misses nothing; the book tells when to look. Ends
+ * when the run has ended, and its agent has told what it had to say of it.
+ */
 async function* linesOf(
   orchestrator: VettingOrchestrator,
   wanted: { readonly run: number; readonly stage: Stage | undefined; readonly after: number },
@@ -330,22 +331,34 @@ async function* linesOf(
 ) {
   const { run, stage } = wanted;
   viewOf(orchestrator, run);
-  let { after } = wanted;
-  const isWanted = (event: LiveEvent) => event.kind === "log" && event.run === run;
+  const read = {
+    after: wanted.after,
+    *rest() {
+      for (;;) {
+        const limit = apiLimits.page;
+        const found = orchestrator.records.lines(run, { after: this.after, stage, limit });
+        for (const { id, line } of found) {
+          this.after = id;
+          yield { id: String(id), event: "line", data: line };
+        }
+        if (found.length < limit || signal.aborted) return;
+      }
+    },
+  };
+  const end = new AbortController();
   const news = orchestrator.book.follow(undefined, {
-    signal,
-    isWanted,
+    signal: AbortSignal.any([signal, end.signal]),
+    isWanted: (event) => event.kind !== "sensors" && runOf(event) === run,
     now: () => [{ kind: "log", run, lines: [] }],
   });
-  for await (const _ of news) {
-    for (;;) {
-      const limit = apiLimits.page;
-      const found = orchestrator.records.lines(run, { after, stage, limit });
-      for (const { id, line } of found) {
-        after = id;
-        yield { id: String(id), event: "line", data: line };
-      }
-      if (found.length < limit || signal.aborted) break;
+  let last: Disposable | undefined;
+  try {
+    for await (const _ of news) {
+      yield* read.rest();
+      last ??= orchestrator.afterLastLines(run, () => end.abort());
     }
+    yield* read.rest();
+  } finally {
+    last?.[Symbol.dispose]();
   }
 }

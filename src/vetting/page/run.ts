@@ -186,6 +186,7 @@ function headOf(view: RunView, shell: Shell): HTMLElement {
       ["address", view.address],
       ["created", timeText(view.created)],
       ["ended", timeText(view.ended)],
+      ["overridden", view.overrides.length === 0 ? null : view.overrides.join(", ")],
       ["waits", view.directives.map(({ kind }) => kind).join(", ")],
       ["lost on the way", view.dropped === 0 ? null : `${view.dropped} lines and readings`],
     ]),

@@ -12,7 +12,8 @@ export function isStageUnderWay(run: RunView, stage: string): boolean {
 export function stageDots(run: RunView): HTMLElement {
   const dots = run.stages.map(({ stage, outcome }) => {
     const state = isStageUnderWay(run, stage) ? "now" : (outcome ?? "none");
-    const label = `${stage}: ${state === "now" ? "under way" : (outcome ?? "to come")}`;
+    const accepted = run.overrides.includes(stage) ? ", overridden" : "";
+    const label = `${stage}: ${state === "now" ? "under way" : (outcome ?? "to come")}${accepted}`;
     return element("span", {
       class: `dot ${state}`,
       role: "img",
@@ -30,7 +31,9 @@ export function stageTable(run: RunView): HTMLElement {
       title: "outcome",
       cell: ({ stage, outcome }) => {
         if (isStageUnderWay(run, stage)) return progressOf(run);
-        return outcome === null ? "to come" : badge(outcome);
+        if (outcome === null) return "to come";
+        const isAccepted = run.overrides.includes(stage);
+        return element("span", {}, badge(outcome), isAccepted ? " overridden" : undefined);
       },
     },
     { title: "what came of it", cell: ({ summary }) => summary },

@@ -1,5 +1,5 @@
 import { formatBytes } from "../../units/bytes.ts";
-import type { Dossier, KeptResult } from "../protocol-operator.ts";
+import { type Dossier, type KeptResult, stateWord } from "../protocol-operator.ts";
 import type { StageReport } from "../protocol-result.ts";
 import { specDiff } from "../spec/diff.ts";
 import type { Calendar } from "./calendar.ts";
@@ -47,7 +47,8 @@ ${facts([
   ["run", view.run],
   ["boots from", view.mac],
   ["spec", `${view.spec}, revision ${view.spec_revision}`],
-  ["state", view.state],
+  ["state", stateWord(view)],
+  ["overridden", view.overrides.length === 0 ? null : view.overrides.join(", ")],
   ["created", view.created],
   ["ended", view.ended],
   ["address", view.address],
@@ -63,7 +64,13 @@ function stagesSection({ view, results }: Dossier): Markup {
 <h2>Stages</h2>
 ${table(view.stages, [
   { title: "stage", cell: ({ stage }) => stage },
-  { title: "outcome", cell: ({ outcome }) => (outcome === null ? "—" : badge(outcome)) },
+  {
+    title: "outcome",
+    cell: ({ stage, outcome }) => {
+      if (outcome === null) return "—";
+      return html`${badge(outcome)}${view.overrides.includes(stage) ? " overridden" : undefined}`;
+    },
+  },
   { title: "what came of it", cell: ({ summary }) => summary },
   { title: "attempts", isNumber: true, cell: ({ attempts }) => attempts },
   {

@@ -7,11 +7,22 @@ export const smartProperties: readonly DiskProperty[] = diskProperties.filter(
   (property) => property !== "disk.change",
 );
 
+const each = (list: string, ...words: readonly string[]): readonly string[] =>
+  words.map((word) => `${list}[*].${word}`);
+
 /**
- * What each stage says by name that it has not seen, so what a spec can require of it. Inventory is
- * not here: its properties are places of the inventory, and sources of it.
+ * What each stage says by name that it has not seen, so what a spec can require of it. Those of
+ * Inventory are places of the inventory, and sources of it, as src/hardware names them.
  */
-export const stageProperties: Readonly<Record<Exclude<Stage, "Inventory">, readonly string[]>> = {
+export const stageProperties: Readonly<Record<Stage, readonly string[]>> = {
+  Inventory: [
+    ...["smbios", "firmware.secure_boot", "bmc.firmware", "bmc.manufacturer"],
+    ...["processors", "processors.socket", "memory.slots", ...each("memory.slots", "size_bytes")],
+    ...["disks", "disks[*]", ...each("disks", "serial", "wwn", "model", "firmware", "rotational")],
+    ...["network", "network[*]", ...each("network", "carrier", "speed_mbps")],
+    ...["graphics", ...each("graphics", "memory_bytes", "serial", "link.width")],
+    ...["pci", "power_supplies"],
+  ],
   SMART: smartProperties,
   CPUStress: [
     ...cpuKinds.map((kind) => `cpu.${kind}`),

@@ -1,5 +1,5 @@
 import * as v from "valibot";
-import { hardwareIdentitySchema } from "../../hardware/inventory.ts";
+import { hardwareIdentitySchema, inventoryLimits, macSchema } from "../../hardware/inventory.ts";
 
 /** What the task `identity` is told, and what it tells. */
 
@@ -7,4 +7,9 @@ export const IDENTITY_TASK = "identity";
 
 /** Another folder than `/` in tests alone. */
 export const identityInputSchema = v.strictObject({ root: v.optional(v.string(), "/") });
-export const identityReportSchema = hardwareIdentitySchema;
+export const identityReportSchema = v.strictObject({
+  ...hardwareIdentitySchema.entries,
+  /** Of cards that are hardware: the permanent address where the driver tells one. */
+  macs: v.pipe(v.array(macSchema), v.maxLength(inventoryLimits.networkCards)),
+});
+export type IdentityReport = v.InferOutput<typeof identityReportSchema>;

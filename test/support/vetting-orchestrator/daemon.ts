@@ -1,8 +1,9 @@
 /** The compiled orchestrator, and agents that speak the wire to it as the live image does. */
 import { join } from "node:path";
+import type { HardwareIdentity } from "../../../src/hardware/inventory.ts";
 import { HttpClient } from "../../../src/http/client.ts";
 import { identityApi } from "../../../src/identity/api.ts";
-import type { ClaimAnswer } from "../../../src/vetting/protocol.ts";
+import { type ClaimAnswer, VETTING_PROTOCOL_VERSION } from "../../../src/vetting/protocol.ts";
 import { agentApi, vettingApi } from "../../../src/vetting/protocol-api.ts";
 import type { Outcome, Stage } from "../../../src/vetting/protocol-result.ts";
 import { hostlerWithFaults } from "../binary.ts";
@@ -35,8 +36,9 @@ export class DurableOrchestrator extends DurableAuthority {
     return started.run;
   }
 
-  async mint(run: number): Promise<string> {
-    return (await this.call(vettingApi.token, { run })).token;
+  /** Of a host that boots anew, as a rule: the session before it ends. */
+  async mint(run: number, { replace } = { replace: true }): Promise<string> {
+    return (await this.call(vettingApi.token, { run, replace })).token;
   }
 
   async agent(run: number, token: string, instance = drawn(1)): Promise<WireAgent> {
@@ -50,8 +52,11 @@ export class WireAgent {
   readonly run: number;
   readonly instance: string;
   bootId = "boot-1";
-  identity = ownIdentity;
+  identity: HardwareIdentity = ownIdentity;
+  protocol = VETTING_PROTOCOL_VERSION;
+  /** The card that it was booted from, and the cards that its host has. */
   mac = mac;
+  macs: readonly string[] | undefined;
   session: string;
   readonly #client: HttpClient;
   #drawn = 0;
@@ -80,14 +85,18 @@ export class WireAgent {
   async claim(): Promise<ClaimAnswer> {
     const { run, instance, identity } = this;
     const answer = await this.#client.call(agentApi.claim, {
-      ...{ run, protocol: 1, version: "1.0.0", instance, boot_id: this.bootId },
-      ...{ mac: this.mac, address: "127.0.0.1", identity },
+      ...{ run, protocol: this.protocol, version: "1.0.0", instance, boot_id: this.bootId },
+      ...{ mac: this.mac, macs: [...(this.macs ?? [this.mac])], address: "127.0.0.1", identity },
     });
     this.session = answer.session;
     return answer;
   }
 
+  /** Of the attempt that was asked for last. */
+  lastDrawn = "";
+
   async attempt(stage: Stage, attempt = this.draw()) {
+    this.lastDrawn = attempt;
     const { run, instance } = this;
     return {
       attempt,

@@ -112,7 +112,8 @@ export class RunWorld {
 
 export const claimInput: Extract<RunInput, { kind: "claim" }> = {
   ...{ kind: "claim", by: "token", session: "session-hash", instance: drawn(1) },
-  ...{ bootId: "boot-1", mac, address: "10.0.0.7", version: "1.0.0", identity: ownIdentity },
+  ...{ bootId: "boot-1", mac, macs: [mac], address: "10.0.0.7", version: "1.0.0" },
+  identity: ownIdentity,
 };
 
 export function resultInput(

@@ -268,7 +268,7 @@ export class SimulatedHost {
       const { run } = await orchestrator.post(this.run, {
         ...{ kind: "claim", by: held === null ? "token" : "session", instance, bootId },
         ...{ session: held ?? hashOf(fresh.secret), mac: this.mac, address: null },
-        ...{ version: "1.0.0", identity: ownIdentity },
+        ...{ version: "1.0.0", identity: ownIdentity, macs: [this.mac] },
       });
       return { state: run.state, session: held === null ? fresh.token : (token ?? ""), instance };
     });

@@ -124,10 +124,17 @@ const holdInput: RunInput = {
 /** What happens, made for where the run is. */
 export const happenings: Readonly<Record<string, (run: Run) => RunInput>> = {
   "boot script": () => ({ kind: "boot", token: "another-token", who: null }),
+  "token that an operator takes": () => ({
+    ...{ kind: "boot", token: "another-token", who: "operator alice" },
+  }),
+  "token that is to replace": () => ({
+    ...{ kind: "boot", token: "another-token", who: "operator alice", replaces: true },
+  }),
   "claim by token": () => ({ ...claimInput, bootId: "boot-2", session: "another-session" }),
   "claim by token, a second one": () => ({ ...claimInput, instance: drawn(2) }),
   "claim by session": () => ({ ...claimInput, by: "session", instance: drawn(2) }),
   "claim of another machine": () => ({ ...claimInput, identity: otherIdentity }),
+  "claim of a machine with other cards": () => ({ ...claimInput, macs: ["52:54:00:ee:ee:01"] }),
   attempt: (run) => ({
     ...{ kind: "attempt", attempt: drawn(50), instance: drawn(1) },
     stage: walked.find((stage) => stateOf(stage) === run.state) ?? "Inventory",

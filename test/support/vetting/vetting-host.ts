@@ -22,6 +22,23 @@ import { temporaryFolder } from "../temporary-folder.ts";
 
 export const testMac = "52:54:00:12:34:56";
 
+/** Makes of a command one that sees these cards alone, on whatever machine the test runs. */
+export function withCards(macs: readonly string[]): readonly string[] {
+  const folder = "/sys/class/net";
+  const script = [
+    ...["set -e", `mount -t tmpfs cards ${folder}`],
+    ...macs.flatMap((mac, index) => [
+      `mkdir -p ${folder}/card${index}/device`,
+      `echo 1 > ${folder}/card${index}/type`,
+      `echo ${mac} > ${folder}/card${index}/address`,
+    ]),
+    'exec "$@"',
+  ].join("\n");
+  // Who is not root may mount in a namespace of users of its own.
+  const user = process.getuid?.() === 0 ? [] : ["--map-root-user"];
+  return ["unshare", ...user, "--mount", "sh", "-c", script, "sh"];
+}
+
 /** @returns a problem to answer with in place of doing it; undefined: it is done */
 export type Interference = (call: string, input: unknown) => ProblemError | undefined;
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
 import { identityOf, inventorySchema } from "../../../src/hardware/inventory.ts";
+import { readCardAddresses } from "../../../src/hardware/network-cards.ts";
 import { readIdentity, readInventory } from "../../../src/hardware/read-inventory.ts";
 import { withoutSecrets } from "../../../src/hardware/secrets.ts";
 import { Unseen } from "../../../src/hardware/unseen.ts";
@@ -32,6 +33,13 @@ describe("the inventory of a host", () => {
   test("its identity is the same by one look at SMBIOS", () => {
     using host = fixtureHost(healthyHost);
     expect(readIdentity(host.tree)).toEqual(identityOf(readInventory(host.tree)));
+    const cards = readInventory(host.tree).network.map(({ mac }) => mac);
+    expect(cards.length).toBeGreaterThan(0);
+    expect(readCardAddresses(host.tree, undefined)).toEqual(cards);
+    // As the maker gave it: a bond gives its own address to each of its cards.
+    const permanentMac = "52:54:00:ab:cd:ef";
+    const told = readCardAddresses(host.tree, () => ({ firmware: null, permanentMac }));
+    expect(new Set(told)).toEqual(new Set([permanentMac]));
     expect(readIdentity(host.tree)).toEqual({
       uuid: "12345678-1234-5678-9abc-def012345678",
       system_serial: "SYS-0001",

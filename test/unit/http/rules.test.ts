@@ -67,6 +67,17 @@ describe("paths", () => {
     expect(router.find("GET", path)).toEqual({ kind: "nothing" });
   });
 
+  test("of the root, and with a slash at the end, are places of their own", () => {
+    const named = new Router([
+      place("root", "/"),
+      place("slash", "/page/"),
+      place("page", "/page"),
+    ]);
+    const names = ["/", "/page/", "/page"].map((path) => named.find("GET", path));
+    expect(names).toMatchObject(["root", "slash", "page"].map((name) => ({ place: { name } })));
+    expect(named.find("GET", "/page//")).toEqual({ kind: "nothing" });
+  });
+
   test("for another method say which ones there are", () => {
     expect(router.find("DELETE", "/v1/hosts/a")).toEqual({
       kind: "method",
@@ -77,7 +88,9 @@ describe("paths", () => {
   test("that two could mean are a bug, and so are names", () => {
     expect(() => new Router([place("a", "/x/:a"), place("b", "/x/:b")])).toThrow("one path");
     expect(() => new Router([place("a", "/x"), place("a", "/y")])).toThrow("named a");
-    expect(() => new Router([place("a", "x y")])).toThrow("path that is none");
+    for (const wrong of ["x y", "", "//", "/a//b"]) {
+      expect(() => new Router([place("a", wrong)])).toThrow("path that is none");
+    }
   });
 });
 

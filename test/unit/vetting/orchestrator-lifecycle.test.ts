@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import * as v from "valibot";
+import { restoredRun } from "../../../src/vetting/orchestrator/lifecycle-restored.ts";
 import { runLimits, runPace } from "../../../src/vetting/orchestrator/lifecycle-state.ts";
 import { LOST_AFTER } from "../../../src/vetting/protocol.ts";
 import { specSchema } from "../../../src/vetting/protocol-spec.ts";
@@ -90,6 +91,42 @@ describe("stories", () => {
     const world = new RunWorld().walksTo("PSU").begins("PSU").ends("WARN");
     expect(world.run).toMatchObject({ state: "Completed", verdict: "warned" });
     expect(world.run.reason).toContain("PSU");
+  });
+
+  test("a host that has another's cards holds, though its SMBIOS says nothing", () => {
+    const identity = { uuid: null, system_serial: null, board_serial: null };
+    const others = ["52:54:00:ee:ee:01", "52:54:00:ee:ee:02"];
+    for (const part of [{ macs: others }, { macs: others, mac: null }, { macs: [] }]) {
+      const world = new RunWorld().boots().claims({ identity, ...part });
+      expect(world.run).toMatchObject({ state: "FailedHolding", identity: null });
+      expect(world.run.reason).toContain("identity changed: the run is of card 52:54:00:12:34:56");
+      expect(world.run.reason).toContain(part.macs.length === 0 ? "tells no card" : "ee:02");
+      // The right host: one of its cards is the run's.
+      world.boots().claims({ identity, macs: [others[0] ?? "", claimInput.mac ?? ""] });
+      expect(world.run).toMatchObject({ state: "InventoryCheck", failure: null, identity });
+    }
+  });
+
+  test("a host with many cards has a reason that names some of them", () => {
+    const macs = Array.from(
+      { length: 64 },
+      (_one, at) => `52:54:00:ee:ee:${(16 + at).toString(16)}`,
+    );
+    const { run } = new RunWorld().boots().claims({ macs, mac: macs[0] ?? null });
+    expect(run.reason).toContain(
+      "52:54:00:ee:ee:17 and 56 more, and was booted from 52:54:00:ee:ee:10",
+    );
+  });
+
+  test("cards that an operator accepted are the run's from then on, and no others", () => {
+    const macs = ["52:54:00:ee:ee:01"];
+    const world = new RunWorld().boots().claims({ macs, mac: null });
+    world.happens({ kind: "override", who: "operator alice", what: "identity", reason: "swapped" });
+    expect(world.run).toMatchObject({ state: "InventoryCheck", acceptedMacs: macs });
+    world.claims({ by: "session", instance: drawn(2), macs, mac: macs[0] ?? null });
+    expect(world.run.state).toBe("InventoryCheck");
+    world.claims({ by: "session", instance: drawn(3), macs: ["52:54:00:ee:ee:02"], mac: null });
+    expect(world.run.state).toBe("FailedHolding");
   });
 
   test("what fails says what is wrong, and not what was done", () => {
@@ -389,5 +426,35 @@ describe("stories", () => {
     world.happens({ kind: "tick" });
     expect(world.run.session).toBeNull();
     expect(world.run).toMatchObject({ state: "Completed", verdict: "passed" });
+  });
+});
+
+describe("a run that was restored from a backup", () => {
+  const time = "2026-11-30T09:00:00.000Z";
+
+  test("has no token, session, key, wipe or order that counts, and says so", () => {
+    const world = new RunWorld().walksTo("Storage").begins("Storage").ends("FAIL");
+    world.happens({
+      ...{ kind: "hold", who: "operator alice", key: "ssh-ed25519 AAAA", lasts: 3_600_000 },
+      untilTime: "1970-01-01T01:16:40.000Z",
+    });
+    world.happens({
+      ...{ kind: "retry", who: "operator alice", stage: null, wipe: ["S64ANX0R"] },
+      ...{ mayWipe: true, reason: "" },
+    });
+    expect(world.run).toMatchObject({ session: expect.anything(), wipe: expect.anything() });
+    const { run, events } = restoredRun(world.run, time);
+    expect(run).toMatchObject({ boot: null, session: null, wipe: null, directives: [] });
+    expect([run?.hold?.key ?? null, run?.state]).toEqual([null, world.run.state]);
+    expect(events).toMatchObject([{ sequence: world.run.events + 1, at: time }]);
+    // Its host claims by a token of now, and its attempts go on where they were.
+    if (run === undefined) throw new Error("It is as it was");
+    world.run = run;
+    world.boots().claims({ bootId: "boot-2" });
+    expect(world.run.state).toBe("Storage");
+  });
+
+  test("is as it was where nothing of it counted any more", () => {
+    expect(restoredRun(new RunWorld().run, time)).toEqual({ events: [] });
   });
 });

@@ -27,6 +27,26 @@ test("every property that a stage names can be required of it", () => {
   expect(named.filter((property) => !known.has(property))).toEqual([]);
 });
 
+test("every property that the inventory may not have seen can be required of it", () => {
+  const folder = join(repositoryRoot, "src/hardware");
+  const named = readdirSync(folder, { recursive: true }).flatMap((file) => {
+    if (!String(file).endsWith(".ts")) return [];
+    const text = readFileSync(join(folder, String(file)), "utf8");
+    const ofElement = /const of = \(property: string\) => `(\w+)\[/.exec(text)?.[1];
+    const direct = [...text.matchAll(/unseen\.(?:add|take)\(\s*(["`])(.+?)\1/g)];
+    const below = ofElement === undefined ? [] : [...text.matchAll(/\bof\("([^"]+)"\)/g)];
+    return [
+      ...direct.map(([, , property = ""]) => property.replace(/\[[^\]]*\]/, "[*]")),
+      ...below.map(([, word = ""]) => `${ofElement}[*].${word}`),
+    ];
+  });
+  expect(named.length).toBeGreaterThan(20);
+  // These are told as what contradicts itself: nobody requires a fault.
+  const faults = ["processors[*]", `smbios.fault $${"{index + 1}"}`];
+  const known = new Set([...stageProperties.Inventory, ...faults]);
+  expect([...new Set(named)].filter((property) => !known.has(property))).toEqual([]);
+});
+
 test("one spec in TOML and in JSON is the same", () => {
   const read = readSpec(toml);
   if (read.kind !== "read") throw new Error(JSON.stringify(read.mistakes));
@@ -46,6 +66,12 @@ describe("a mistake has its place:", () => {
       `${toml}[stages.SMART]\nrequired = ["disk.spare", "disk.helth"]\n`,
       "8:27",
       /one of disk\.health/,
+    ],
+    [
+      "a property that no inventory has",
+      `${toml}[stages.Inventory]\nrequired = ["disks[*].seral"]\n`,
+      "8:13",
+      /one of smbios, .*disks\[\*\]\.serial/,
     ],
     ["a path that no host has", toml.replace("slots", "slotz"), "3:1", /one of .* at letter 8/],
     ["a match that does not fit", toml.replace("value = 4", 'value = "4"'), "4:1", /a number/],
