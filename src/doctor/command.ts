@@ -8,7 +8,36 @@ import { formatErrors } from "../toml/format-errors.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { nearest } from "../units/nearest.ts";
 import type { WorkerOutcome } from "../vm/worker-configuration.ts";
-import { type Subject, subjects } from "./judgement.ts";
+import { namedSubjects, type Subject, subjects } from "./judgement.ts";
+
+/** Those of `hostler vetting orchestrator`. */
+const vettingFlags = {
+  listen: {
+    type: "string",
+    valueHint: "address:port",
+    default: "127.0.0.1:7443",
+    description: "For vetting: where it is to listen",
+  },
+  "state-directory": {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: "/var/lib/hostler/authority",
+    description: "For vetting: where it keeps what it remembers",
+  },
+  "listen-boot": {
+    type: "string",
+    valueHint: "interface",
+    description: "For vetting: where hosts are to boot from",
+  },
+  "boot-dir": {
+    type: "string",
+    valueHint: "path",
+    complete: "file",
+    default: "/var/lib/hostler/boot",
+    description: "For vetting: the live image",
+  },
+} as const;
 
 export const doctorCommand = defineCommand({
   meta: {
@@ -22,6 +51,8 @@ export const doctorCommand = defineCommand({
       ["hostler doctor vm", "Say which hypervisor runs machines here, and what hinders them"],
       ["hostler doctor vm --config /etc/hostler/vm.toml", "For a worker with this configuration"],
       ["hostler doctor fleet", "As a device of a fleet, and as its operator where one runs"],
+      ["hostler doctor vetting --listen-boot eth1", "For an orchestrator that hosts boot from"],
+      ["hostler doctor vetting-agent", "In the live image: what of its host can be tested"],
     ],
     exitCodes: { 0: "What was asked for works here", 111: "Something is missing for it" },
   },
@@ -29,7 +60,9 @@ export const doctorCommand = defineCommand({
     subject: {
       type: "positional",
       required: false,
-      description: `What to examine the host for: ${subjects.join(", ")}; everything without it`,
+      description:
+        `What to examine the host for: ${subjects.join(", ")}, all of them without it; or ` +
+        `${namedSubjects.join(", ")}`,
     },
     config: {
       type: "string",
@@ -49,6 +82,7 @@ export const doctorCommand = defineCommand({
       complete: "file",
       description: `For fleet: this host's identity; ${defaultHostDirectory} without it`,
     },
+    ...vettingFlags,
     json: { type: "boolean", description: "As JSON: check, status, found, needed_by, mend" },
   },
   run: async (args) => {
@@ -61,7 +95,14 @@ export const doctorCommand = defineCommand({
     }
     const { configuration } = outcome;
     const places = readPlaces(args, asked);
-    return await examine({ subjects: asked, configuration, places, json: args.json });
+    if (!/^\S+:\d{1,5}$/.test(args.listen)) {
+      throw new UsageError(`Expected ADDRESS:PORT for --listen, received ${args.listen}`);
+    }
+    const place = {
+      ...{ stateDirectory: args["state-directory"], listen: args.listen },
+      ...{ bootDirectory: args["boot-dir"], bootInterface: args["listen-boot"] },
+    };
+    return await examine({ subjects: asked, configuration, places, place, json: args.json });
   },
 });
 
@@ -99,12 +140,13 @@ function readPlaces(
 }
 
 function readSubject(word: string): Subject {
-  const subject = subjects.find((candidate) => candidate === word);
+  const all = [...subjects, ...namedSubjects];
+  const subject = all.find((candidate) => candidate === word);
   if (subject !== undefined) return subject;
-  const meant = nearest(word, subjects);
+  const meant = nearest(word, all);
   const mend = meant === undefined ? "" : ` Did you mean ${meant}?`;
   throw new UsageError(
-    `Expected one of ${subjects.join(", ")}, or no word for all of them, received ` +
+    `Expected one of ${all.join(", ")}, or no word for all of them, received ` +
       `${JSON.stringify(word)}.${mend}`,
   );
 }

@@ -8,6 +8,9 @@ import { type Advice, isFit, judge, type Subject } from "./judgement.ts";
 import { judgeLiveUpdate } from "./live-update-judgement.ts";
 import { probeLiveUpdate } from "./live-update-probes.ts";
 import { probeHost } from "./probes.ts";
+import type { VettingPlace } from "./vetting-findings.ts";
+import { judgeLiveImage, judgeOrchestrator } from "./vetting-judgement.ts";
+import { probeLiveImage, probeOrchestrator } from "./vetting-probes.ts";
 import { judgeVm } from "./vm-judgement.ts";
 import { probeVm } from "./vm-probes.ts";
 
@@ -21,6 +24,8 @@ export async function examine(options: {
   readonly configuration: WorkerConfiguration;
   /** Of a device of a fleet. */
   readonly places: ExaminedPlaces;
+  /** Of an orchestrator of vetting. */
+  readonly place: VettingPlace;
   readonly json: boolean;
 }): Promise<ExitCode> {
   const advice = await diagnose(options);
@@ -33,12 +38,15 @@ async function diagnose({
   subjects,
   configuration,
   places,
-}: Parameters<typeof examine>[0]): Promise<Advice[]> {
+  place,
+}: Omit<Parameters<typeof examine>[0], "json">): Promise<Advice[]> {
   return [
     ...(subjects.includes("process") ? judge(await probeHost(), subjects) : []),
     ...(subjects.includes("live-update") ? judgeLiveUpdate(probeLiveUpdate()) : []),
     ...(subjects.includes("vm") ? judgeVm(await probeVm(configuration)) : []),
     ...(subjects.includes("fleet") ? await diagnoseFleet(places) : []),
+    ...(subjects.includes("vetting") ? judgeOrchestrator(await probeOrchestrator(place)) : []),
+    ...(subjects.includes("vetting-agent") ? judgeLiveImage(probeLiveImage()) : []),
   ];
 }
 

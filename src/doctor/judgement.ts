@@ -5,7 +5,9 @@ import type { CallFeature, Findings, Trial } from "./findings.ts";
 
 /** What one can ask the doctor about. */
 export const subjects = ["process", "live-update", "vm", "fleet"] as const;
-export type Subject = (typeof subjects)[number];
+/** What is examined when it is named: few hosts vet others, and fewer are being vetted. */
+export const namedSubjects = ["vetting", "vetting-agent"] as const;
+export type Subject = (typeof subjects)[number] | (typeof namedSubjects)[number];
 
 export type Status = "ok" | "warning" | "missing";
 

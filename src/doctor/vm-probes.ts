@@ -45,7 +45,7 @@ export async function probeVm(configuration: WorkerConfiguration): Promise<VmFin
   };
 }
 
-function tryOpening(path: string, flags: number): Opening {
+export function tryOpening(path: string, flags: number): Opening {
   try {
     closeSync(openSync(path, flags | constants.O_NONBLOCK));
     return { outcome: "opened" };
@@ -97,7 +97,7 @@ function canonical(path: string): string | undefined {
 }
 
 /** The nearest folder that is there decides: the others are made in it. */
-function probeFolder(path: string): FolderFindings {
+export function probeFolder(path: string): FolderFindings {
   let found = path;
   while (!existsSync(found) && found !== "/") found = dirname(found);
   return { path, found, refusal: refusalOf(found), freeBytes: freeBytesOf(found) };

@@ -1,5 +1,14 @@
 import { Database as Sqlite } from "bun:sqlite";
-import { closeSync, existsSync, linkSync, openSync, renameSync, rmSync, unlinkSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  linkSync,
+  openSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { FileRefused } from "../../journal/file-refused.ts";
 import { nextTurn, syncFile, syncFolder, withDatabase } from "../../store/files.ts";
@@ -166,6 +175,7 @@ export function prepareRestore(file: string, path: string, time: string): number
     removeDatabase(partial);
     using source = new Sqlite(file, { readonly: true, strict: true });
     source.run(`VACUUM INTO '${partial.replaceAll("'", "''")}'`);
+    chmodSync(partial, 0o600);
     // Looks at every page and row of it, and at whose it is.
     using database = VettingDatabase.open(partial);
     const runs = database.all<{ run: number; record: string }>("SELECT run, record FROM runs");
