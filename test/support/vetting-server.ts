@@ -45,12 +45,12 @@ const keeper: Readonly<Record<string, Principal>> = {
   "keeper-token": { kind: "operator", name: "dave", role: "operate", special: ["hold"] },
 };
 
-export function startVettingServer(): VettingServer {
+/** @param now milliseconds since 1970, of the orchestrator */
+export function startVettingServer(now: () => number = () => Date.now()): VettingServer {
   const folder = temporaryFolder();
   const loop = testLoop();
   const database = VettingDatabase.open(join(folder.path, "vetting", "vetting.db"));
   const logger = createLogger("test", { write: () => true, journal: false });
-  const now = () => Date.now();
   const orchestrator = new VettingOrchestrator({
     ...{ records: new VettingRecords(database), now, logger, random: (size) => randomBytes(size) },
     time: (at = now()) => new Date(at).toISOString(),
@@ -124,6 +124,7 @@ export class TestAgent {
   readonly #boot = `boot-${this.#instance}`;
   #token = "";
   #sequence = 0;
+  #attempts = 0;
   #inventory: Inventory | undefined;
 
   constructor(http: TestServer, run: number) {
@@ -147,13 +148,20 @@ export class TestAgent {
     this.#token = answer.session;
   }
 
-  /** @returns the state after it */
-  async stage(stage: Stage, report: StageReport): Promise<string> {
-    const id = createHash("sha256").update(`${this.#instance}${stage}${this.#sequence}`);
+  /** @returns the attempt, which is under way now */
+  async begin(stage: Stage): Promise<string> {
+    this.#attempts += 1;
+    const id = createHash("sha256").update(`${this.#instance}${stage}${this.#attempts}`);
     const attempt = id.digest("hex").slice(0, 32);
     const asked = { run: this.run, attempt, instance: this.#instance, stage };
     const answer = await this.#client.call(agentApi.attempt, asked);
     if (answer.decision === "go") throw new Error(`${stage} is not next: ${answer.next_state}`);
+    return attempt;
+  }
+
+  /** @returns the state after it */
+  async stage(stage: Stage, report: StageReport): Promise<string> {
+    const attempt = await this.begin(stage);
     const inventory = stage === "Inventory" ? { inventory: this.#inventory } : {};
     const told = await this.#client.call(agentApi.result, {
       ...{ run: this.run, result: randomBytes(16).toString("hex"), attempt, stage },

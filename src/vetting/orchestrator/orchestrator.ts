@@ -45,6 +45,8 @@ const UNKNOWN_HOSTS = 1_000;
 const TICK: Milliseconds = 1_000;
 /** An agent tells its log each LOG_EVERY: after so long its last lines about a run are there. */
 const LAST_LINES_FOR: Milliseconds = 2 * LOG_EVERY + 1_000;
+/** What was not heard for so long is told as silent: two heartbeats and the third are late. */
+const SILENT_AFTER: Milliseconds = 30_000;
 /** Lines of a host's log that tell how it died. */
 const LAST_LINES = 60;
 
@@ -80,6 +82,8 @@ export class VettingOrchestrator {
   /** The open run of each host. */
   readonly #open = new Map<string, number>();
   readonly #presences = new Map<number, Presence>();
+  /** Runs that were told as silent. */
+  readonly #silent = new Set<number>();
   readonly #sessions = new Map<number, Gate>();
   readonly #tokens = new Map<number, Gate>();
   /** Of runs that something is being written of. */
@@ -452,6 +456,7 @@ export class VettingOrchestrator {
       if (now === undefined || isLive(now.run)) return;
       this.#entries.delete(run);
       this.#presences.delete(run);
+      this.#silent.delete(run);
     };
     written.then(settle, settle);
   }
@@ -702,7 +707,19 @@ export class VettingOrchestrator {
     for (const run of [...this.#entries.keys()]) {
       // What could not be written is looked at again.
       this.#post(run, { kind: "tick" }).written.catch(() => {});
+      this.#tellSilence(run);
     }
+  }
+
+  /** Nothing else is told of a run whose host says nothing, or nothing new. */
+  #tellSilence(number: number): void {
+    const run = this.#entries.get(number)?.run;
+    const heard = run?.ended === null ? run.heard : null;
+    const isSilent = heard !== null && this.#parts.now() - heard >= SILENT_AFTER;
+    if (run === undefined || isSilent === this.#silent.has(number)) return;
+    if (isSilent) this.#silent.add(number);
+    else this.#silent.delete(number);
+    this.book.add([{ kind: "run", view: this.view(run) }]);
   }
 
   /** What was begun is written. */
