@@ -11,7 +11,9 @@ import {
   MANIFEST_FILE,
   type Manifest,
   manifestSchema,
+  type ReportFile,
   type ReportKey,
+  renderReport,
   reportLimits,
   signedManifestSchema,
   signedWords,
@@ -29,6 +31,16 @@ export const utcCalendar: Calendar = {
 export function reportsOf(dossier: Dossier, key: ReportKey, now: number = Date.now()) {
   const byteLength = (text: string) => Buffer.byteLength(text);
   return signReports(dossier, key, { calendar: utcCalendar, sha256: hashOf, byteLength, now });
+}
+
+/** One of the four. The manifest is about the others: for it alone are all of them made. */
+export function reportFileOf(
+  name: ReportFile | typeof MANIFEST_FILE,
+  dossier: Dossier,
+  { key, now }: { readonly key: ReportKey; readonly now: number },
+): string {
+  if (name === MANIFEST_FILE) return reportsOf(dossier, key, now)[name];
+  return renderReport(name, dossier, utcCalendar);
 }
 
 export interface Verified {

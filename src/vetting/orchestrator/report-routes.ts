@@ -8,7 +8,7 @@ import { apiLimits, runApi } from "../protocol-api.ts";
 import type { Dossier, KeptResult } from "../protocol-operator.ts";
 import type { ReportFile, ReportKey } from "../report/manifest.ts";
 import { reportStyle } from "../report/style.ts";
-import { reportsOf } from "../report-files.ts";
+import { reportFileOf, reportsOf } from "../report-files.ts";
 import { specDiff } from "../spec/diff.ts";
 import { type HostFacts, outliers } from "../spec/outliers.ts";
 import { dossierOf, inventoryOf } from "./dossier.ts";
@@ -28,7 +28,10 @@ export interface ReportMaker {
 export function reportRoutes(maker: ReportMaker): readonly Route[] {
   const { orchestrator } = maker;
   return [
-    defineRoute({ ...runApi.report, run: (_call, { run }) => signed(maker, run) }),
+    defineRoute({
+      ...runApi.report,
+      run: (_call, { run }) => reportsOf(toldOf(maker, run), maker.key, maker.now()),
+    }),
     defineRoute({
       ...runApi.diff,
       run(_call, { run }) {
@@ -54,9 +57,9 @@ export function reportRoutes(maker: ReportMaker): readonly Route[] {
 }
 
 /** A host that was heard a moment ago says nothing of the hardware, and differs at each look. */
-function signed({ orchestrator, about, key, now }: ReportMaker, run: number) {
+function toldOf({ orchestrator, about }: ReportMaker, run: number): Dossier {
   const dossier = dossierOf(orchestrator, run, about);
-  return reportsOf({ ...dossier, view: { ...dossier.view, silent_ms: null } }, key, now());
+  return { ...dossier, view: { ...dossier.view, silent_ms: null } };
 }
 
 interface Told {
@@ -129,7 +132,8 @@ export function reportPages(maker: ReportMaker): readonly Page[] {
           received: String(parameters["run"]).slice(0, 64),
         });
       }
-      const text = signed(maker, run.output)[name];
+      const told = toldOf(maker, run.output);
+      const text = reportFileOf(name, told, { key: maker.key, now: maker.now() });
       const shown = kind === "html" ? "inline" : "attachment";
       return new Response(text, {
         headers: {

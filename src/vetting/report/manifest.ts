@@ -76,11 +76,21 @@ export interface RenderOptions {
 
 export type Reports = Readonly<Record<ReportFile, string>>;
 
+const renderers: Readonly<Record<ReportFile, (dossier: Dossier, calendar: Calendar) => string>> = {
+  "report.html": htmlText,
+  "report.json": (dossier) => jsonText(dossier),
+  "report.ocp.jsonl": ocpText,
+};
+
+/** One of them, where nobody asks for the others. */
+export const renderReport = (name: ReportFile, dossier: Dossier, calendar: Calendar): string =>
+  renderers[name](dossier, calendar);
+
 export function renderReports(dossier: Dossier, calendar: Calendar): Reports {
   return {
-    "report.html": htmlText(dossier, calendar),
-    "report.json": jsonText(dossier),
-    "report.ocp.jsonl": ocpText(dossier, calendar),
+    "report.html": renderReport("report.html", dossier, calendar),
+    "report.json": renderReport("report.json", dossier, calendar),
+    "report.ocp.jsonl": renderReport("report.ocp.jsonl", dossier, calendar),
   };
 }
 

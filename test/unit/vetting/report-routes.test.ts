@@ -4,7 +4,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runApi } from "../../../src/vetting/protocol-api.ts";
 import { stages } from "../../../src/vetting/protocol-result.ts";
-import { verifyReports } from "../../../src/vetting/report-files.ts";
+import { reportFiles } from "../../../src/vetting/report/manifest.ts";
+import { reportFileOf, reportsOf, verifyReports } from "../../../src/vetting/report-files.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { exampleDossier } from "../../support/vetting-dossier.ts";
 import { exampleInventory } from "../../support/vetting-inventory.ts";
@@ -34,6 +35,25 @@ async function vet(server: VettingServer, index: number, speed: number): Promise
   }
   return agent.run;
 }
+
+describe("one file of a run", () => {
+  const key = {
+    publicKey: "",
+    sign: (): string => {
+      throw new Error("Nobody asked for a manifest");
+    },
+  };
+
+  test("is made alone; the manifest needs the others, and a signature", () => {
+    const dossier = exampleDossier();
+    const now = 0;
+    const whole = reportsOf(dossier, { publicKey: "", sign: () => "s" }, now);
+    for (const name of reportFiles) {
+      expect(reportFileOf(name, dossier, { key, now })).toBe(whole[name]);
+    }
+    expect(() => reportFileOf("manifest.json", dossier, { key, now })).toThrow("Nobody asked");
+  });
+});
 
 describe("a run that has ended", () => {
   test("is told as files that prove each other", async () => {
