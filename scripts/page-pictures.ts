@@ -1,50 +1,108 @@
 /** `bun scripts/page-pictures.ts FOLDER`: the views of vetting's page, for somebody to look at. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { logIn, openPage, startBrowser, startShownFleet } from "../test/support/vetting-page.ts";
+import type { Page } from "playwright-core";
+import {
+  addCrowd,
+  type Look,
+  logIn,
+  openPage,
+  type ShownFleet,
+  startBrowser,
+  startShownFleet,
+} from "../test/support/vetting-page.ts";
+import { startVettingServer } from "../test/support/vetting-server.ts";
 import { runScript } from "./terminal.ts";
 
 const looks = [
   { scheme: "light", width: 1280 },
   { scheme: "dark", width: 1280 },
-  { scheme: "light", width: 360 },
-  { scheme: "dark", width: 360 },
+  { scheme: "light", width: 768 },
+  { scheme: "light", width: 390 },
+  { scheme: "dark", width: 390 },
 ] as const;
+
+type Take = (name: string, whole?: boolean) => Promise<void>;
+
+const takeIn =
+  (folder: string, page: Page, { scheme, width }: Look): Take =>
+  async (name, whole = true) => {
+    await page.screenshot({
+      path: join(folder, `${name}-${scheme}-${width}.png`),
+      fullPage: whole,
+    });
+  };
+
+async function takeRun(page: Page, fleet: ShownFleet, take: Take): Promise<void> {
+  const { url } = fleet.server.http.server;
+  await page.goto(`${url}/vetting#/runs/${fleet.holding.run}`);
+  await page.getByRole("heading", { name: "It holds" }).waitFor();
+  await page.locator(".u-wrap").first().waitFor();
+  await take("run-top", false);
+  await page.getByRole("button", { name: "All of it" }).click();
+  await page.getByRole("button", { name: "Compare" }).click();
+  await page.getByText(/of this spec/).waitFor();
+  await page.getByText("no rule is about").first().waitFor({ state: "attached" });
+  await take("run");
+  await page.getByRole("button", { name: "Give up" }).first().click();
+  await take("dialog-wipe", false);
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Give a key" }).click();
+  await take("dialog-key", false);
+  await page.keyboard.press("Escape");
+  await page.goto(`${url}/vetting#/runs/${fleet.again.run}`);
+  await page.getByText("the attempt before").waitFor();
+  await take("run-again", false);
+}
+
+/** A fleet without a host, a session that ends, and an orchestrator that goes away. */
+async function takeTroubles(page: Page, take: Take): Promise<void> {
+  const empty = startVettingServer();
+  await page.goto(`${empty.http.server.url}/vetting`);
+  await logIn(page);
+  await page.getByText("no host yet").waitFor();
+  await take("fleet-empty", false);
+  await page.goto(`${empty.http.server.url}/vetting#/runs/99`);
+  await page.getByText("cannot be shown").waitFor();
+  await take("run-unknown", false);
+  await page.context().clearCookies();
+  await page.goto(`${empty.http.server.url}/vetting#/runs/98`);
+  await page.getByText("session has ended").waitFor();
+  await take("session-ended", false);
+  await page.getByLabel("Operator's token").fill("admin-token");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Run 98" }).waitFor();
+  await page.goto(`${empty.http.server.url}/vetting#/`);
+  await page.locator("#link.live").waitFor();
+  await empty[Symbol.asyncDispose]();
+  await page.locator("#link.away").waitFor();
+  await take("away", false);
+}
 
 await runScript(async () => {
   const [folder = "pictures"] = process.argv.slice(2);
   mkdirSync(folder, { recursive: true });
   await using fleet = await startShownFleet();
+  await addCrowd(fleet.server, 36);
   const browser = await startBrowser();
   for (const look of looks) {
     const { page, context, errors } = await openPage(browser, fleet.server, look);
-    const picture = async (name: string) => {
-      const path = join(folder, `${name}-${look.scheme}-${look.width}.png`);
-      await page.screenshot({ path, fullPage: !name.startsWith("dialog") });
-    };
+    const take = takeIn(folder, page, look);
     await page.getByRole("heading", { name: "Log in" }).waitFor();
-    await picture("login");
+    await take("login", false);
     await logIn(page);
-    await page.getByText("rack-7").waitFor();
-    await picture("fleet");
-    await page.goto(`${fleet.server.http.server.url}/vetting#/runs/${fleet.holding.run}`);
-    await page.getByRole("heading", { name: "It holds" }).waitFor();
-    await page.locator(".u-wrap").first().waitFor();
-    await page.getByRole("button", { name: "All of it" }).click();
-    await page.getByRole("button", { name: "Compare" }).click();
-    await page.getByText("other hosts of this spec").waitFor();
-    await page.getByText("no rule is about").first().waitFor({ state: "attached" });
-    await picture("run");
-    await page.getByRole("button", { name: "Give up" }).first().click();
-    await picture("dialog-wipe");
-    await page.keyboard.press("Escape");
-    await page.getByRole("button", { name: "Give a key" }).click();
-    await picture("dialog-key");
+    await page.getByText("rack-7-with").waitFor();
+    await take("fleet");
+    await takeRun(page, fleet, take);
+    const { url } = fleet.server.http.server;
+    await page.goto(`${url}/v1/vetting/runs/${fleet.holding.run}/report.html`);
+    await take("report");
+    if (look.width === 768) {
+      await page.emulateMedia({ media: "print" });
+      await take("report-print");
+    }
+    if (look.width !== 768) await takeTroubles(page, take);
     if (errors.length > 0) console.log(look, errors);
-    await page.goto(
-      `${fleet.server.http.server.url}/v1/vetting/runs/${fleet.holding.run}/report.html`,
-    );
-    await picture("report");
     await context.close();
   }
   await browser.close();

@@ -99,7 +99,8 @@ const readingReasons: Readonly<Record<string, Reason>> = {
 };
 
 /**
- * Tries to make a file or a folder that a command line names and that nobody has: what is there is kept.
+ * Tries to make a file or a folder that a command line names and that nobody has: what is there
+ * is kept.
  * @throws as withNamedFile
  */
 export function withNewFile<T>(file: Parameters<typeof withFile>[0], act: () => T): T {

@@ -1,17 +1,23 @@
 /** The page in a real Chromium: what it shows, what it refuses, and what it never fetches. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import type { Browser } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { pagePolicy, vettingPages } from "../../src/vetting/orchestrator/page-files.ts";
 import { skipUnless } from "../support/skips.ts";
+import { exampleFinding } from "../support/vetting-dossier.ts";
 import {
+  addCrowd,
+  bootShown,
   chromiumProgram,
   hostileText,
   logIn,
   openPage,
   type ShownFleet,
+  shownReport,
   startBrowser,
   startShownFleet,
 } from "../support/vetting-page.ts";
+import { startVettingServer } from "../support/vetting-server.ts";
+import { rejectionOf } from "../support/wait-for.ts";
 
 test("its files name each other as they are served, with no script in markup", async () => {
   const pages = vettingPages();
@@ -35,6 +41,34 @@ test("its files name each other as they are served, with no script in markup", a
   expect(pagePolicy).not.toMatch(/unsafe|\*|http/);
 });
 
+/** Pixels that stand beside the screen. */
+const overhang = "document.documentElement.scrollWidth - innerWidth";
+
+/** What can be pressed or filled in and has no name that is read out. */
+const unnamed = `[...document.querySelectorAll("button, a[href], input, select, textarea")]
+  .filter((one) => {
+    const named = one.getAttribute("aria-label") ?? one.labels?.[0]?.textContent ?? "";
+    return (named + one.textContent).trim() === "";
+  })
+  .map((one) => one.outerHTML)`;
+
+/** Buttons, addresses of cards and marks of the board that take more than one line. */
+const brokenLines = `[...document.querySelectorAll(".board :is(button, small.tight, .badge)")]
+  .filter((one) => {
+    const words = document.createRange();
+    words.selectNodeContents(one);
+    return new Set([...words.getClientRects()].map(({ top }) => Math.round(top))).size > 1;
+  })
+  .map((one) => one.textContent)`;
+
+/** Collects the rows that are put into the board. */
+const watchRows = `globalThis.changedRows = new Set();
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes) {
+      for (const row of addedNodes) changedRows.add(row.dataset.row);
+    }
+  }).observe(document.querySelector(".board tbody"), { childList: true });`;
+
 skipUnless("the page in a browser", chromiumProgram, () => {
   let browser: Browser;
   let fleet: ShownFleet;
@@ -49,8 +83,11 @@ skipUnless("the page in a browser", chromiumProgram, () => {
 
   const looks = [
     { scheme: "light", width: 1280 },
+    { scheme: "light", width: 768 },
     { scheme: "dark", width: 360 },
   ] as const;
+  const openRun = (page: Page, run: number) =>
+    page.goto(`${fleet.server.http.server.url}/vetting#/runs/${run}`);
   for (const look of looks) {
     test(`shows a run in ${look.scheme} at ${look.width} pixels`, async () => {
       const { page, context, errors } = await openPage(browser, fleet.server, look);
@@ -66,13 +103,150 @@ skipUnless("the page in a browser", chromiumProgram, () => {
       expect(await page.title()).toContain("Run 2");
       expect(await page.locator("img").count()).toBe(0);
       // Nothing stands beside the screen, but what can be pushed aside in its own place.
-      const wide = await page.evaluate("document.documentElement.scrollWidth - innerWidth");
-      expect(wide).toBeLessThanOrEqual(0);
+      expect(await page.evaluate(overhang)).toBeLessThanOrEqual(0);
       expect(new Set(asked)).toEqual(new Set([new URL(fleet.server.http.server.url).host]));
       expect(errors.filter((error) => !error.includes("401"))).toEqual([]);
+      // What can be used has a name, and no number or button is broken over lines.
+      expect(await page.evaluate(unnamed)).toEqual([]);
+      await page.goto(`${fleet.server.http.server.url}/vetting#/`);
+      await page.getByText("rack-7-with").waitFor();
+      expect(await page.evaluate(brokenLines)).toEqual([]);
+      expect(await page.evaluate(overhang)).toBeLessThanOrEqual(0);
       await context.close();
     }, 60_000);
   }
+
+  test("says what is so of a stage now, and who accepted what failed", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    await fleet.again.heartbeat("Storage", 0.37);
+    await logIn(page);
+    await openRun(page, fleet.again.run);
+    const row = (stage: string) => page.getByRole("row").filter({ hasText: stage }).first();
+    await row("Storage").getByText("37 %").waitFor();
+    await row("Storage").getByText("the attempt before: FAIL").waitFor();
+    expect(
+      await row("Storage")
+        .getByText(/since \d\d:\d\d:\d\d/)
+        .count(),
+    ).toBe(1);
+    await row("SMART").getByText("accepted by operator alice: this disk").waitFor();
+    // A link to a stage leaves the address as that of the run, and unfolds what it leads to.
+    await page.getByRole("link", { name: "SMART" }).focus();
+    await page.keyboard.press("Enter");
+    await page.locator("#SMART details[open] summary:focus").waitFor();
+    expect(new URL(page.url()).hash).toBe(`#/runs/${fleet.again.run}`);
+    await context.close();
+  }, 60_000);
+
+  test("offers what is not refused: a host that holds is released, not cancelled", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    await logIn(page);
+    const offered = (name: string) => page.getByRole("button", { name, exact: true });
+    await openRun(page, fleet.holding.run);
+    await offered("Release…").waitFor();
+    expect(await offered("Cancel").count()).toBe(0);
+    await offered("Accept").click();
+    expect(await page.locator("dialog select").inputValue()).toBe("Storage");
+    await page.keyboard.press("Escape");
+    await openRun(page, fleet.again.run);
+    await offered("Cancel").waitFor();
+    expect(await offered("Accept").count()).toBe(0);
+    await openRun(page, 999);
+    await page.getByText("It cannot be shown").waitFor();
+    await context.close();
+  }, 60_000);
+
+  test("takes what a host says for text: markup, direction, and far too much", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[2]);
+    const agent = await bootShown(fleet.server, 20, "node-20");
+    await agent.stage("Inventory", shownReport("Inventory", "PASS"));
+    const serial = "S".repeat(2_000);
+    const finding = exampleFinding("FAIL", "disk 1");
+    const findings = [{ ...finding, message: hostileText, found: "x".repeat(400) }];
+    await agent.stage("SMART", { ...shownReport("SMART", "FAIL"), findings });
+    await agent.log(`serial ${serial}`, { stage: "SMART" });
+    const refusal = await rejectionOf(agent.log("S".repeat(10_000)));
+    expect(refusal.message).toContain("2048");
+    await agent.log("turned \u202Eround \u0007", { stage: "SMART" });
+    await logIn(page);
+    await openRun(page, agent.run);
+    await page.getByText("turned ⟦202e⟧round ⟦0007⟧").waitFor();
+    await page.getByText(hostileText).first().waitFor();
+    await page.getByText("(400 letters)").waitFor();
+    expect(await page.locator(".log").textContent()).toContain(serial);
+    expect(await page.locator("main img").count()).toBe(0);
+    expect(await page.evaluate(overhang)).toBeLessThanOrEqual(0);
+    await context.close();
+  }, 60_000);
+
+  test("keeps the focus while rows change, and shows those alone that fit", async () => {
+    await using server = startVettingServer();
+    await server.putSpec({ name: "r1" });
+    await addCrowd(server, 1_000);
+    const { page, context } = await openPage(browser, server, looks[0]);
+    await logIn(page);
+    await page.locator("tr[data-row]").nth(999).waitFor({ state: "attached" });
+    await page.getByRole("button", { name: "250 cancelled" }).click();
+    await page.getByText("250 of 1000 hosts").waitFor();
+    await page.getByRole("button", { name: "250 cancelled" }).click();
+    const [first, second] = server.orchestrator.liveRuns;
+    if (first === undefined || second === undefined) throw new Error("Expected two open runs");
+    await page.locator(`a[href="#/runs/${first.run}"]`).focus();
+    await page.evaluate(watchRows);
+    for (const progress of [0.1, 0.2, 0.3]) {
+      const activity = { kind: "stage", stage: "SMART", progress } as const;
+      for (const { run } of [first, second]) {
+        server.orchestrator.setPresence(run, { activity, dropped: 0 });
+      }
+    }
+    await page.locator(`a[href="#/runs/${first.run}"]:focus`, { hasText: "30 %" }).waitFor();
+    await page.locator(`tr[data-row="${second.mac}"]`, { hasText: "30 %" }).waitFor();
+    // Of a thousand rows, those of two hosts were made anew.
+    expect(await page.evaluate("[...changedRows].toSorted()")).toEqual(
+      [first.mac, second.mac].toSorted(),
+    );
+    await context.close();
+  }, 60_000);
+
+  test("counts how long a host has been silent, until it is heard again", async () => {
+    let ahead = 0;
+    await using server = startVettingServer(() => Date.now() + ahead);
+    await server.putSpec({ name: "r1" });
+    const agent = await bootShown(server, 1, "node-1");
+    const { page, context } = await openPage(browser, server, looks[0]);
+    await logIn(page);
+    await page.getByText("node-1").waitFor();
+    expect(await page.getByText(/silent for/).count()).toBe(0);
+    ahead = 35_000;
+    server.orchestrator.tick();
+    await page.getByText(/silent for (3|4|5)\d s/).waitFor();
+    await page.getByRole("link", { name: "run 1" }).click();
+    await page.getByText(/silent for/).waitFor();
+    await agent.heartbeat(null);
+    server.orchestrator.tick();
+    await page.getByText(/silent for/).waitFor({ state: "hidden" });
+    await context.close();
+  }, 60_000);
+
+  test("says since when the orchestrator is away, and that a session has ended", async () => {
+    const server = startVettingServer();
+    const { page, context } = await openPage(browser, server, looks[0]);
+    await logIn(page);
+    await page.getByText("There is no host yet").waitFor();
+    await context.clearCookies();
+    await page.goto(`${server.http.server.url}/vetting#/runs/7`);
+    await page.getByText("The session has ended").waitFor();
+    await page.getByLabel("Operator's token").fill("admin-token");
+    await page.keyboard.press("Enter");
+    // What was to be seen comes back: here a run that there is not.
+    await page.getByRole("heading", { name: "Run 7" }).waitFor();
+    expect(await page.getByText("The session has ended").count()).toBe(0);
+    await page.getByRole("link", { name: "To the fleet" }).click();
+    await page.locator("#link.live").waitFor();
+    await server[Symbol.asyncDispose]();
+    await page.getByText(/orchestrator away since \d\d:\d\d:\d\d/).waitFor();
+    await context.close();
+  }, 60_000);
 
   test("takes no token that is none, and says so", async () => {
     const { page, context } = await openPage(browser, fleet.server, looks[0]);
@@ -84,6 +258,8 @@ skipUnless("the page in a browser", chromiumProgram, () => {
 
   test("goes on live, by keyboard alone, and shows what comes", async () => {
     const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    // Tests before this one may have taken longer than a host may be silent.
+    await fleet.running.heartbeat("CPUStress", 0.42);
     await logIn(page);
     const link = page.getByRole("link", { name: /CPUStress run/ });
     await link.focus();

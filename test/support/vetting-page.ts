@@ -1,7 +1,7 @@
 /** A fleet to look at, and a Chromium that looks. */
 import { existsSync } from "node:fs";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
-import { stages } from "../../src/vetting/protocol-result.ts";
+import { type Stage, type StageReport, stages } from "../../src/vetting/protocol-result.ts";
 import { feature } from "./skips.ts";
 import { exampleDossier, exampleFinding } from "./vetting-dossier.ts";
 import { exampleInventory } from "./vetting-inventory.ts";
@@ -55,6 +55,8 @@ export interface ShownFleet extends AsyncDisposable {
   readonly passed: number;
   readonly holding: TestAgent;
   readonly running: TestAgent;
+  /** Its SMART was accepted, and it is in the middle of Storage once more. */
+  readonly again: TestAgent;
 }
 
 const rules = [
@@ -74,24 +76,81 @@ const rules = [
 /** What a host tells that would be markup where it is not taken for text. */
 export const hostileText = `<img src=x onerror="document.title='broken'">`;
 
+/** A host that has begun a run of the spec "r1". */
+export async function bootShown(
+  server: VettingServer,
+  index: number,
+  name: string,
+): Promise<TestAgent> {
+  const inventory = exampleInventory();
+  inventory.system.uuid = `u-${index}`;
+  const mac = `52:54:00:00:03:${String(index).padStart(2, "0")}`;
+  return await server.bootHost({ mac, name, spec: "r1", inventory });
+}
+
+/** A report of a stage with a finding of that outcome, and one that is well. */
+export function shownReport(stage: Stage, outcome: "PASS" | "FAIL"): StageReport {
+  const report = exampleDossier().results.find((one) => one.stage === stage)?.report;
+  if (report === undefined) throw new Error(`The example has no ${stage}`);
+  const findings = [exampleFinding(outcome, "disk S64ANX0R0"), exampleFinding("PASS", "host")];
+  return { ...report, outcome, findings, summary: `${stage} came to ${outcome}` };
+}
+
+const endings = ["cancel", "abort"] as const;
+
+/**
+ * Hosts that stand on the board and do nothing: some have a run that waits, some one that was
+ * cancelled or aborted, some none.
+ */
+export async function addCrowd({ orchestrator }: VettingServer, count: number): Promise<string[]> {
+  const macs = Array.from({ length: count }, (_, index) => {
+    const [high, low] = [Math.trunc(index / 256), index % 256];
+    return `52:54:00:01:${[high, low].map((one) => one.toString(16).padStart(2, "0")).join(":")}`;
+  });
+  const who = "operator alice";
+  await Promise.all(
+    macs.map(async (mac, index) => {
+      await orchestrator.addHost({
+        mac,
+        name: `rack-${1 + (index % 9)}-node-${index}`,
+        spec: "r1",
+      });
+      if (index % 4 === 3) return;
+      const { run } = await orchestrator.startRun(mac, { spec: "r1", who, window: 0 });
+      const kind = endings[index % 4];
+      if (kind !== undefined) await orchestrator.post(run, { kind, who, reason: "another day" });
+    }),
+  );
+  return macs;
+}
+
+/** A host of which SMART failed and was accepted, and Storage failed and is tried again. */
+async function startAgain(server: VettingServer): Promise<TestAgent> {
+  const { orchestrator } = server;
+  const again = await bootShown(server, 4, "node-4");
+  const who = "operator alice";
+  await again.stage("Inventory", shownReport("Inventory", "PASS"));
+  await again.stage("SMART", shownReport("SMART", "FAIL"));
+  const reason = "this disk is replaced on Monday";
+  await orchestrator.post(again.run, { kind: "override", who, what: "SMART", reason });
+  await again.stage("CPUStress", shownReport("CPUStress", "PASS"));
+  await again.stage("Storage", shownReport("Storage", "FAIL"));
+  await orchestrator.post(again.run, {
+    ...{ kind: "retry", who, stage: "Storage", wipe: [], mayWipe: false, reason: "" },
+  });
+  await again.begin("Storage");
+  await again.heartbeat("Storage", 0.37);
+  return again;
+}
+
 export async function startShownFleet(): Promise<ShownFleet> {
-  const server = startVettingServer();
-  const { results } = exampleDossier();
+  await using starting = new AsyncDisposableStack();
+  const server = starting.use(startVettingServer());
   await server.putSpec({
     ...{ name: "r1", rules, stages: { Storage: { mode: "verify" } } },
     expected_disks: [{ serial: "S64ANX0R0", size_bytes: 1_920_383_410_176 }],
   });
-  const boot = async (index: number, name: string) => {
-    const inventory = exampleInventory();
-    inventory.system.uuid = `u-${index}`;
-    return await server.bootHost({ mac: `52:54:00:00:03:0${index}`, name, spec: "r1", inventory });
-  };
-  const reportOf = (stage: (typeof stages)[number], outcome: "PASS" | "FAIL") => {
-    const report = results.find((one) => one.stage === stage)?.report;
-    if (report === undefined) throw new Error(`The example has no ${stage}`);
-    const findings = [exampleFinding(outcome, "disk S64ANX0R0"), exampleFinding("PASS", "host")];
-    return { ...report, outcome, findings, summary: `${stage} came to ${outcome}` };
-  };
+  const boot = (index: number, name: string) => bootShown(server, index, name);
   const work = async (agent: TestAgent, stage: (typeof stages)[number]) => {
     for (let turn = 0; turn < 12; turn += 1) {
       const heat = 45 + 25 * Math.sin(turn / 4) + stage.length;
@@ -103,26 +162,28 @@ export async function startShownFleet(): Promise<ShownFleet> {
     await agent.log(`${stage} looks at it`, { stage });
   };
   const passed = await boot(1, "node-1");
-  for (const stage of stages) await passed.stage(stage, reportOf(stage, "PASS"));
+  for (const stage of stages) await passed.stage(stage, shownReport(stage, "PASS"));
   const holding = await boot(2, "rack-7-with-a-rather-long-name");
   for (const stage of ["Inventory", "SMART", "CPUStress"] as const) {
     await work(holding, stage);
-    await holding.stage(stage, reportOf(stage, "PASS"));
+    await holding.stage(stage, shownReport(stage, "PASS"));
   }
   await holding.log("I/O error, dev nvme0n1, sector 1234", { level: "error", stage: "Storage" });
   await holding.log(hostileText, { level: "warn", stage: "Storage" });
-  await holding.stage("Storage", reportOf("Storage", "FAIL"));
+  await holding.stage("Storage", shownReport("Storage", "FAIL"));
   await holding.hold();
   const running = await boot(3, "node-3");
   for (const stage of ["Inventory", "SMART"] as const) {
-    await running.stage(stage, reportOf(stage, "PASS"));
+    await running.stage(stage, shownReport(stage, "PASS"));
   }
+  await running.begin("CPUStress");
   await running.heartbeat("CPUStress", 0.42);
-  await server.orchestrator.mintBootToken("52:54:00:00:03:09");
+  await server.orchestrator.mintBootToken("52:54:00:00:03:99");
+  const again = await startAgain(server);
+  // It is whoever asked for it that ends it; what fails before ends here.
+  const kept = starting.move();
   return {
-    ...{ server, passed: passed.run, holding, running },
-    async [Symbol.asyncDispose]() {
-      await server[Symbol.asyncDispose]();
-    },
+    ...{ server, passed: passed.run, holding, running, again },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }

@@ -37,8 +37,8 @@ export interface DatabaseBackup {
 type Row = readonly (string | number | null)[];
 
 /**
- * Copies a database while it is used; a transaction shows one moment of it. Reads the copy back, and
- * gives it its name when it is whole, and on the disk. 0600.
+ * Copies a database while it is used; a transaction shows one moment of it. Reads the copy back,
+ * and gives it its name when it is whole, and on the disk. 0600.
  * @throws FileRefused; also where something has that name
  */
 export async function backUpDatabase(path: string, file: string): Promise<DatabaseBackup> {

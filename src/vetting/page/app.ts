@@ -15,23 +15,19 @@ const logout = place("logout") as HTMLButtonElement;
 let session: Session | undefined;
 let current: View | undefined;
 
-const shell = new Shell({ told: place("told"), link: place("link") }, () => void askAgain());
+const places = { told: place("told"), link: place("link"), news: place("news") };
+const shell = new Shell(places, askAgain);
 
-/** Something was refused for good: by the end of the session, or by an orchestrator in trouble. */
-async function askAgain(): Promise<void> {
-  const found = await currentSession().catch(() => session);
-  if (found !== undefined) {
-    shell.tell("The orchestrator tells nothing more just now: load the page again.");
-    return;
-  }
+/** What was asked was refused, because the session is over: by time, or by an orchestrator anew. */
+function askAgain(): void {
+  if (session === undefined) return;
   session = undefined;
   show();
+  shell.tell("The session has ended. Log in again: then this view comes back.");
 }
 
 function show(): void {
   const run = /^#\/runs\/(\d{1,15})$/.exec(location.hash)?.[1];
-  // What is no path of a view is a place in the one that stands there.
-  if (current !== undefined && session !== undefined && !/^#?(\/|$)/.test(location.hash)) return;
   current?.stop?.();
   who.textContent = session?.who ?? "";
   logout.hidden = session === undefined;
@@ -42,12 +38,25 @@ function show(): void {
   scrollTo(0, 0);
 }
 
+/** A place in the view that stands there: the address stays that of the view. */
+function goWithin(event: MouseEvent): void {
+  const link = (event.target as Element).closest?.('a[href^="#"]:not([href^="#/"])');
+  if (link === null || link === undefined) return;
+  event.preventDefault();
+  const target = document.getElementById((link.getAttribute("href") ?? "").slice(1));
+  const fold = target?.querySelector<HTMLDetailsElement>(":scope > details");
+  if (fold) fold.open = true;
+  target?.scrollIntoView();
+  (fold?.querySelector("summary") ?? target)?.focus({ preventScroll: true });
+}
+
 const viewOf = (run: string | undefined) =>
   run === undefined ? fleetView(shell) : runView(shell, Number(run));
 
 function loginAs(): View {
   const form = loginView((opened) => {
     session = opened;
+    shell.hush();
     show();
   });
   return { title: "Log in", place: form };
@@ -60,5 +69,9 @@ logout.addEventListener("click", () => {
   });
 });
 addEventListener("hashchange", show);
-session = await currentSession().catch(() => undefined);
+addEventListener("click", goWithin);
+session = await currentSession().catch((error: Error) => {
+  shell.tell(error.message);
+  return undefined;
+});
 show();

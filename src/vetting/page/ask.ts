@@ -35,6 +35,13 @@ export async function ask<Answer>(
   const answer = await fetch(path, {
     ...{ method, headers, credentials: "same-origin" as const },
     ...(body !== undefined && { body: JSON.stringify(body) }),
+  }).catch((cause: unknown) => {
+    throw new Error(
+      "The orchestrator does not answer. Look whether it runs, and is reached from here.",
+      {
+        cause,
+      },
+    );
   });
   const found: unknown = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(answer.status, found as Problem);

@@ -1,5 +1,6 @@
 import uPlot from "uplot";
-import { element } from "./dom.ts";
+import { element, later } from "./dom.ts";
+import { clockText, shownText } from "./format.ts";
 
 /** Lines over time that grow, with the stages behind them. */
 
@@ -35,40 +36,43 @@ export class LiveChart {
   #names = "";
   #bands: readonly Band[] = [];
   #critical: number | undefined;
-  #isDue = false;
+  #all: readonly Line[] = [];
+  /** Of all, those that are drawn. */
   #lines: readonly Line[] = [];
   readonly #resize: ResizeObserver;
+  readonly #caption = element("span", { class: "faint" });
+  readonly #gone = new AbortController();
 
   constructor(title: string, unit: string) {
     this.#title = title;
     this.#unit = unit;
-    this.#figure = element("div", { class: "plot" });
-    const caption = element("figcaption", {}, `${title}, ${unit}`);
+    this.#figure = element("div", { class: "plot", role: "img" });
+    const caption = element("figcaption", {}, `${title}, ${unit} `, this.#caption);
     this.place = element("figure", { class: "chart", hidden: true }, caption, this.#figure);
     this.#resize = new ResizeObserver(() => this.#fit());
     this.#resize.observe(this.#figure);
     // Colours are read when a chart is made.
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    const isDark = matchMedia("(prefers-color-scheme: dark)");
+    const drawAnew = () => {
       this.#names = "";
       this.#draw();
-    });
+    };
+    isDark.addEventListener("change", drawAnew, { signal: this.#gone.signal });
   }
 
   set(lines: readonly Line[], bands: readonly Band[], critical: number | undefined): void {
-    const peak = ({ points }: Line) => points.reduce((most, [, value]) => Math.max(most, value), 0);
-    const told = lines.filter(({ points }) => points.length > 0);
-    this.#lines = told.toSorted((a, b) => peak(b) - peak(a)).slice(0, chartLimits.lines);
+    this.#all = lines;
     this.#bands = bands;
     this.#critical = critical;
-    if (this.#isDue) return;
-    this.#isDue = true;
-    requestAnimationFrame(() => {
-      this.#isDue = false;
-      this.#draw();
-    });
+    this.#drawSoon();
   }
 
+  readonly #drawSoon = later(() => {
+    if (!this.#gone.signal.aborted) this.#draw();
+  });
+
   #draw(): void {
+    this.#choose();
     this.place.hidden = this.#lines.length === 0;
     if (this.#lines.length === 0) return;
     const data = joined(this.#lines);
@@ -82,6 +86,18 @@ export class LiveChart {
     this.#plot.setData(data);
   }
 
+  /** Those that rose highest. */
+  #choose(): void {
+    const told = this.#all.filter(({ points }) => points.length > 0);
+    const peak = ({ points }: Line) => points.reduce((most, [, value]) => Math.max(most, value), 0);
+    const ranked = told.map((line) => ({ line, peak: peak(line) }));
+    ranked.sort((left, right) => right.peak - left.peak);
+    this.#lines = ranked.slice(0, chartLimits.lines).map(({ line }) => line);
+    const isCut = told.length > this.#lines.length;
+    this.#caption.textContent = isCut ? `the ${chartLimits.lines} highest of ${told.length}` : "";
+    this.#figure.setAttribute("aria-label", this.#words);
+  }
+
   #fit(): void {
     const width = this.#figure.clientWidth;
     if (width > 0) this.#plot?.setSize({ width, height: heightOf(width) });
@@ -92,7 +108,7 @@ export class LiveChart {
     const width = Math.max(280, this.#figure.clientWidth);
     return {
       ...{ width, height: heightOf(width) },
-      ...{ ms: 1, cursor: { drag: { x: true, y: false } } },
+      ...{ ms: 1, cursor: { drag: { x: true, y: false }, sync: { key: "run" } } },
       axes: [
         { ...axis, ticks: { stroke: colour("--edge") }, space: 70 },
         { ...axis, ticks: { stroke: colour("--edge") }, size: 56 },
@@ -101,9 +117,9 @@ export class LiveChart {
         y: { range: (_plot, low, high) => this.#range(low, high) },
       },
       series: [
-        { value: (_plot, at) => (at === null ? "" : new Date(at).toLocaleTimeString()) },
+        { value: (_plot, at) => (at === null ? "" : clockText(new Date(at))) },
         ...this.#lines.map(({ name }, index) => ({
-          label: name,
+          label: shownText(name),
           stroke: colour(colours[index % colours.length] ?? "--s0"),
           width: 1.6,
           spanGaps: true,
@@ -163,16 +179,23 @@ export class LiveChart {
     context.moveTo(left, y);
     context.lineTo(left + width, y);
     context.stroke();
+    context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    context.fillStyle = colour("--fail");
+    context.textAlign = "right";
+    const words = `critical: ${this.#critical} ${this.#unit}`;
+    context.fillText(words, left + width - 4 * devicePixelRatio, y + 13 * devicePixelRatio);
     context.restore();
   }
 
   /** A reader of screens is told the last values. */
-  get words(): string {
-    const told = this.#lines.map(({ name, points }) => `${name} ${points.at(-1)?.[1] ?? ""}`);
-    return `${this.#title}: ${told.join(", ")} ${this.#unit}`;
+  get #words(): string {
+    const last = ({ points }: Line) => Number((points.at(-1)?.[1] ?? 0).toPrecision(4));
+    const told = this.#lines.map((line) => `${line.name} ${last(line)}`);
+    return shownText(`${this.#title}, ${this.#unit}, at last: ${told.join(", ")}`);
   }
 
   destroy(): void {
+    this.#gone.abort();
     this.#resize.disconnect();
     this.#plot?.destroy();
   }

@@ -1,3 +1,5 @@
+import { shownText } from "./format.ts";
+
 /** Elements. All text goes in as text: what a host tells is never markup. */
 
 type Child = Node | string | number | null | undefined | false;
@@ -28,20 +30,66 @@ export function element<Tag extends keyof HTMLElementTagNameMap>(
 }
 
 function nodesOf(children: readonly Child[]): (Node | string)[] {
-  return children.flatMap((child) => {
+  return children.flatMap((child): (Node | string)[] => {
     if (child === null || child === undefined || child === false) return [];
-    return [typeof child === "number" ? String(child) : child];
+    if (typeof child === "object") return [child];
+    return [typeof child === "number" ? String(child) : shownText(child)];
   });
 }
 
 const focusable = "a[href], button, input, select, textarea, summary, [tabindex]";
 
-/** What is drawn anew keeps the focus where it was: whoever goes by keys stays there. */
+/**
+ * What is drawn anew keeps the focus on what it was on, and what was unfolded. Where that is gone
+ * the view has the focus, and nothing else: a key that is pressed must not do another thing.
+ */
 export function replace(place: Element, ...children: readonly Child[]): void {
-  const reachable = () => [...place.querySelectorAll<HTMLElement>(focusable)];
-  const at = reachable().indexOf(document.activeElement as HTMLElement);
-  place.replaceChildren(...nodesOf(children));
-  if (at >= 0) reachable()[at]?.focus({ preventScroll: true });
+  const unfolded = new Map(foldsIn(place).map((one) => [one.dataset["key"], one.open]));
+  keepFocus(place, () => {
+    place.replaceChildren(...nodesOf(children));
+    for (const one of foldsIn(place)) one.open = unfolded.get(one.dataset["key"]) ?? one.open;
+  });
+}
+
+const foldsIn = (place: Element) => [
+  ...place.querySelectorAll<HTMLDetailsElement>("details[data-key]"),
+];
+
+/** Changes a place, and gives what stands for what had the focus there the focus again. */
+export function keepFocus(place: Element, change: () => void): void {
+  const held = document.activeElement;
+  if (held === null || held === document.body || !place.contains(held)) {
+    change();
+    return;
+  }
+  const wanted = meaningOf(held);
+  change();
+  const stands = [...place.querySelectorAll(focusable)].find((one) => meaningOf(one) === wanted);
+  const next = place.contains(held) ? held : (stands ?? document.getElementById("view"));
+  if (next instanceof HTMLElement && next !== document.activeElement) {
+    next.focus({ preventScroll: true });
+  }
+}
+
+/** What an element does, in letters: by it the same one is known when it was drawn anew. */
+function meaningOf(one: Element): string {
+  const owner = one.closest("[data-row]")?.getAttribute("data-row") ?? "";
+  const own =
+    one.getAttribute("data-key") ?? one.getAttribute("href") ?? one.textContent?.slice(0, 200);
+  return `${one.tagName} ${owner} ${own}`;
+}
+
+/** Once for all that comes before the next picture. */
+export function later(act: () => void): () => void {
+  let isDue = false;
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    requestAnimationFrame(() => {
+      isDue = false;
+      act();
+    });
+  };
 }
 
 export function button(label: string, act: () => void, properties: Properties = {}) {
@@ -52,36 +100,68 @@ export const badge = (word: string) => element("span", { class: `badge ${word}` 
 
 export interface Column<Row> {
   readonly title: string;
-  readonly isNumber?: boolean;
+  /** A number stands right; "tight" is never broken; "wide" has what room there is. */
+  readonly kind?: "number" | "tight" | "wide" | "actions";
   cell(row: Row): Child;
 }
 
-/** A table that a narrow screen can push aside. */
-export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): HTMLElement {
-  const kind = (column: Column<Row>) => (column.isNumber === true ? "number" : "text");
-  const head = columns.map((column) =>
-    element("th", { scope: "col", class: kind(column) }, column.title),
-  );
-  const body = rows.map((row) =>
-    element(
-      "tr",
-      {},
-      ...columns.map((column) =>
-        element("td", { class: kind(column), "data-title": column.title }, column.cell(row)),
-      ),
-    ),
-  );
-  return element(
-    "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": "table" },
-    element(
-      "table",
-      {},
-      element("thead", {}, element("tr", {}, ...head)),
-      element("tbody", {}, ...body),
-    ),
-  );
+/** A table that a narrow screen can push aside. @param label what it is of */
+export function table<Row>(
+  rows: readonly Row[],
+  columns: readonly Column<Row>[],
+  label: string,
+): HTMLElement {
+  return tableOf(columns, element("tbody", {}, ...rows.map((row) => rowOf(row, columns))), label);
 }
+
+export function rowOf<Row>(row: Row, columns: readonly Column<Row>[], key?: string) {
+  const cells = columns.map(({ title, kind = "text", cell }) =>
+    element("td", { class: kind, "data-title": title }, clipped(cell(row))),
+  );
+  return element("tr", { "data-row": key }, ...cells);
+}
+
+export function tableOf<Row>(
+  columns: readonly Column<Row>[],
+  body: HTMLElement,
+  label: string,
+): HTMLElement {
+  const head = columns.map(({ title, kind = "text" }) =>
+    element("th", { scope: "col", class: kind }, title || element("span", UNSEEN, "actions")),
+  );
+  const made = element("table", {}, element("thead", {}, element("tr", {}, ...head)), body);
+  const place = element("div", { class: "scroll", "aria-label": label }, made);
+  reaches.observe(place);
+  reaches.observe(made);
+  return place;
+}
+
+const UNSEEN = { class: "unseen" };
+
+/** Letters of a cell; what is longer is unfolded by whoever wants it. */
+export const CELL_LENGTH = 320;
+
+function clipped(told: Child): Child {
+  if (typeof told !== "string" || told.length <= CELL_LENGTH) return told;
+  const start = `${told.slice(0, 120)}… (${told.length} letters)`;
+  return element("details", {}, element("summary", {}, start), element("pre", {}, told));
+}
+
+/** Only what can be pushed aside is a stop of the Tab key. */
+const reaches = new ResizeObserver((changed) => {
+  for (const { target } of changed) {
+    const place = target.closest(".scroll");
+    if (place === null) continue;
+    const isWider = place.scrollWidth > place.clientWidth + 1;
+    for (const [name, value] of [
+      ["tabindex", "0"],
+      ["role", "region"],
+    ] as const) {
+      if (isWider) place.setAttribute(name, value);
+      else place.removeAttribute(name);
+    }
+  }
+});
 
 export function facts(pairs: readonly (readonly [name: string, value: Child])[]): HTMLElement {
   const told = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");

@@ -19,13 +19,33 @@ export function durationText(milliseconds: number): string {
   return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 }
 
-/** In the zone of whoever looks. */
+const twoDigits = (value: number) => String(value).padStart(2, "0");
+
+/** "09:14:03", in the zone of whoever looks. */
+export function clockText(at: Date): string {
+  return [at.getHours(), at.getMinutes(), at.getSeconds()].map(twoDigits).join(":");
+}
+
+/** "09:14:03" of today, "2026-11-30 09:14" of another day; in the zone of whoever looks. */
 export function timeText(time: string | null): string {
   if (time === null) return "";
   const at = new Date(time);
-  const isToday = at.toDateString() === new Date().toDateString();
-  return isToday ? at.toLocaleTimeString() : at.toLocaleString();
+  if (at.toDateString() === new Date().toDateString()) return clockText(at);
+  const day = [at.getFullYear(), twoDigits(at.getMonth() + 1), twoDigits(at.getDate())].join("-");
+  return `${day} ${clockText(at).slice(0, 5)}`;
 }
+
+/**
+ * Letters that nobody sees, or that turn the direction of what follows, as boxes with their number,
+ * as in a report: a serial cannot be shown as another one.
+ */
+export function shownText(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Bidi_C}\p{Cs}]/gu, (letter) =>
+    letter === "\n" || letter === "\t" ? letter : `⟦${numberOf(letter)}⟧`,
+  );
+}
+
+const numberOf = (letter: string) => (letter.codePointAt(0) ?? 0).toString(16).padStart(4, "0");
 
 export const percentText = (part: number) => `${Math.floor(part * 100)} %`;
 

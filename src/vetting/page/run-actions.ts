@@ -7,7 +7,7 @@ import type { Shell } from "./shell.ts";
 
 export function runActions(view: RunView, shell: Shell): HTMLElement {
   const isOpen = view.verdict === null;
-  const holds = view.state === "FailedHolding";
+  const holds = isOpen && view.state === "FailedHolding";
   const path = `/v1/vetting/runs/${view.run}`;
   const reasoned = (title: string, call: string, action: string, isDangerous = false) =>
     button(title, () => {
@@ -23,7 +23,8 @@ export function runActions(view: RunView, shell: Shell): HTMLElement {
     { class: "actions" },
     holds ? reasoned("Try again", "retry", "Try again") : undefined,
     holds ? button("Accept", () => openOverride(view, shell)) : undefined,
-    isOpen ? reasoned("Cancel", "cancel", "Cancel the run", true) : undefined,
+    // One that holds is released: there is no stage to cancel.
+    isOpen && !holds ? reasoned("Cancel", "cancel", "Cancel the run", true) : undefined,
     isOpen ? reasoned("Abort", "abort", "Abort at once", true) : undefined,
     ...downloads(path),
   );
@@ -31,11 +32,15 @@ export function runActions(view: RunView, shell: Shell): HTMLElement {
 
 function openOverride(view: RunView, shell: Shell): void {
   const failed = view.stages.filter(({ outcome }) => outcome === "FAIL" || outcome === "ERROR");
-  const choices = [...failed.map(({ stage }) => stage), "SpecValidate", "identity"];
+  const choices = ["SpecValidate", "identity", ...failed.map(({ stage }) => stage)];
+  // What its reason begins with is what it holds for.
+  const holdsFor = choices.find((choice) => view.reason.startsWith(choice)) ?? choices[0];
   const what = element(
     "select",
     { name: "what" },
-    ...choices.map((choice) => element("option", { value: choice }, choice)),
+    ...choices.map((choice) =>
+      element("option", { value: choice, selected: choice === holdsFor }, choice),
+    ),
   );
   const reason = element("input", { name: "reason", required: true, maxlength: 512 });
   shell.dialog({

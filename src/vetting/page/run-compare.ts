@@ -29,28 +29,36 @@ export function diffSection({ rules, view, inventory }: Dossier, shell: Shell): 
 }
 
 function rowsOf(rows: Dossier["rules"]): HTMLElement {
-  return table(rows, [
-    { title: "rule", cell: ({ outcome }) => badge(outcome) },
-    { title: "place", cell: ({ path }) => element("code", {}, path) },
-    { title: "expected", cell: ({ expected }) => expected },
-    { title: "found", cell: ({ found }) => found },
-    { title: "because", cell: ({ because }) => because ?? "" },
-  ]);
+  return table(
+    rows,
+    [
+      { title: "rule", kind: "tight", cell: ({ outcome }) => badge(outcome) },
+      { title: "place", cell: ({ path }) => element("code", {}, path) },
+      { title: "expected", cell: ({ expected }) => expected },
+      { title: "found", cell: ({ found }) => found },
+      { title: "because", cell: ({ because }) => because ?? "" },
+    ],
+    "rules",
+  );
 }
 
 function partOf({ part, rows, broken, free }: DiffPart): HTMLElement {
   const words = `${part}: ${rows.length - broken} hold, ${broken} broken, ${free.length} free`;
   return element(
     "details",
-    { open: broken > 0 },
+    { open: broken > 0, "data-key": `part ${part}` },
     element("summary", {}, words),
     rows.length === 0 ? undefined : rowsOf(rows),
     free.length === 0
       ? undefined
-      : table(free, [
-          { title: "no rule is about", cell: ({ path }) => element("code", {}, path) },
-          { title: "found", cell: ({ found }) => found },
-        ]),
+      : table(
+          free,
+          [
+            { title: "no rule is about", cell: ({ path }) => element("code", {}, path) },
+            { title: "found", cell: ({ found }) => found },
+          ],
+          "what no rule is about",
+        ),
   );
 }
 
@@ -65,9 +73,11 @@ export function comparisonSection(shell: Shell, run: number): HTMLElement {
     );
     if (told === undefined) return;
     const { outliers, hosts } = told;
+    const others = hosts === 1 ? "the one other host" : `the ${hosts} other hosts`;
+    const needed = hosts < 5 ? "; five are needed at least" : "";
     const words =
       outliers.length === 0
-        ? `Nothing is far from ${hosts} other hosts of this spec; five are needed at least.`
+        ? `Nothing is far from ${others} of this spec${needed}.`
         : `Beside ${hosts} other hosts of this spec:`;
     replace(
       place,
@@ -83,26 +93,30 @@ export function comparisonSection(shell: Shell, run: number): HTMLElement {
 }
 
 function outlierTable(outliers: readonly Outlier[]): HTMLElement {
-  return table(outliers, [
-    {
-      title: "what",
-      cell: (one) =>
-        one.kind === "fact" ? element("code", {}, one.path) : `${one.name} of ${one.component}`,
-    },
-    {
-      title: "here",
-      cell: (one) => (one.kind === "fact" ? one.found : `${valueText(one.value)} ${one.unit}`),
-    },
-    {
-      title: "others",
-      cell: (one) => (one.kind === "fact" ? one.usual : `${valueText(one.median)} ${one.unit}`),
-    },
-    {
-      title: "by",
-      cell: (one) =>
-        one.kind === "fact"
-          ? `${one.agreeing} of ${one.hosts} hosts`
-          : `${valueText(one.deviations)} deviations`,
-    },
-  ]);
+  return table(
+    outliers,
+    [
+      {
+        title: "what",
+        cell: (one) =>
+          one.kind === "fact" ? element("code", {}, one.path) : `${one.name} of ${one.component}`,
+      },
+      {
+        title: "here",
+        cell: (one) => (one.kind === "fact" ? one.found : `${valueText(one.value)} ${one.unit}`),
+      },
+      {
+        title: "others",
+        cell: (one) => (one.kind === "fact" ? one.usual : `${valueText(one.median)} ${one.unit}`),
+      },
+      {
+        title: "by",
+        cell: (one) =>
+          one.kind === "fact"
+            ? `${one.agreeing} of ${one.hosts} hosts`
+            : `${valueText(one.deviations)} deviations`,
+      },
+    ],
+    "outliers",
+  );
 }

@@ -16,35 +16,45 @@ export function diskSection({ inventory, spec, view }: Dossier, shell: Shell): H
     spec.expected_disks.map(({ serial, size_bytes }) => [serial, size_bytes]),
   );
   const writes = spec.stages.Storage.mode === "verify";
+  const mayBeGiven = view.state === "FailedHolding" && view.verdict === null;
   const words = writes
     ? "The stage Storage writes to disks that the spec names, and that have nothing on them."
     : "The stage Storage reads, and writes nothing.";
   return section(
     "Disks",
     element("p", {}, words),
-    table(disks, [
-      { title: "serial", cell: ({ serial, name }) => serial ?? `${name}, which tells none` },
-      { title: "model", cell: ({ model }) => model ?? "" },
-      { title: "firmware", cell: ({ firmware }) => firmware ?? "" },
-      { title: "size", isNumber: true, cell: ({ size_bytes }) => bytesText(size_bytes) },
-      {
-        title: "spec",
-        cell: ({ serial, size_bytes }) => {
-          const size = serial === null ? undefined : expected.get(serial);
-          if (size === undefined) return "not named";
-          return size === size_bytes ? "named" : "another size";
+    table(
+      disks,
+      [
+        {
+          title: "serial",
+          cell: ({ serial, name }) =>
+            serial === null ? `${name}, which tells none` : element("code", {}, serial),
         },
-      },
-      {
-        title: "",
-        cell: (disk) =>
-          writes && view.state === "FailedHolding" && disk.serial !== null
-            ? button("Give up…", () => openWipe(disk, disk.serial ?? "", view.run, shell), {
-                class: "danger",
-              })
-            : undefined,
-      },
-    ]),
+        { title: "model", cell: ({ model }) => model ?? "" },
+        { title: "firmware", cell: ({ firmware }) => firmware ?? "" },
+        { title: "size", kind: "number", cell: ({ size_bytes }) => bytesText(size_bytes) },
+        {
+          title: "spec",
+          cell: ({ serial, size_bytes }) => {
+            const size = serial === null ? undefined : expected.get(serial);
+            if (size === undefined) return "not named";
+            return size === size_bytes ? "named" : "another size";
+          },
+        },
+        {
+          title: "",
+          kind: "actions",
+          cell: (disk) =>
+            writes && mayBeGiven && disk.serial !== null
+              ? button("Give up…", () => openWipe(disk, disk.serial ?? "", view.run, shell), {
+                  ...{ class: "danger", "aria-label": `Give up ${disk.serial}` },
+                })
+              : undefined,
+        },
+      ],
+      "disks",
+    ),
   );
 }
 

@@ -3,6 +3,7 @@ import { ask } from "./ask.ts";
 import { button, element, facts, field, section } from "./dom.ts";
 import { durationText } from "./format.ts";
 import type { Shell } from "./shell.ts";
+import { every } from "./timers.ts";
 
 /** A host that holds: who may come in, and for how long still. */
 
@@ -20,7 +21,9 @@ export function holdSection(view: RunView, shell: Shell): HTMLElement | undefine
     element(
       "div",
       { class: "actions" },
-      button(until === undefined ? "Give a key…" : "Give another…", () => openKey(view, shell)),
+      button(until === undefined ? "Give a key…" : "Give another…", () => openKey(view, shell), {
+        "data-key": "key",
+      }),
       button("Release…", () => openRelease(view, shell)),
     ),
   );
@@ -36,10 +39,10 @@ function countdown(until: number): HTMLElement {
     place.textContent = left > 0 ? `for ${durationText(left)} more` : "has expired";
   };
   draw();
-  const timer = setInterval(() => {
+  const end = every(1_000, () => {
     if (place.isConnected) draw();
-    else clearInterval(timer);
-  }, 1_000);
+    else end();
+  });
   return place;
 }
 

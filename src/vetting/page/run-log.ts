@@ -1,5 +1,6 @@
 import type { LogLine } from "../protocol.ts";
-import { element, field, replace } from "./dom.ts";
+import { element, field, later, replace } from "./dom.ts";
+import { clockText } from "./format.ts";
 
 /** Lines of a run's log, all or of one stage; the view stays at the end unless it was moved. */
 
@@ -8,16 +9,32 @@ const SHOWN = 1_000;
 
 export class RunLog {
   readonly place: HTMLElement;
-  readonly #lines: LogLine[] = [];
+  #lines: LogLine[] = [];
+  /** What of them was not looked at by the last drawing. */
+  #fresh: LogLine[] = [];
   readonly #seen = new Set<string>();
   readonly #list = element("pre", { class: "log", tabindex: 0, "aria-label": "log" });
+  readonly #empty = element("p", { class: "faint" }, "Nothing was said yet.");
   readonly #stage = element("select", {}, element("option", { value: "" }, "all stages"));
+  readonly #words = element("input", { type: "search" });
   readonly #isBad = element("input", { type: "checkbox" });
-  #isDue = false;
+  readonly #draw = later(() => {
+    const isAtEnd = this.#isAtEnd;
+    this.#append(this.#fresh);
+    this.#fresh = [];
+    if (isAtEnd) this.#list.scrollTop = this.#list.scrollHeight;
+  });
 
   constructor() {
-    this.#stage.addEventListener("change", () => this.#draw());
-    this.#isBad.addEventListener("change", () => this.#draw());
+    const whole = later(() => {
+      replace(this.#list);
+      this.#fresh = [];
+      this.#append(this.#lines);
+      this.#list.scrollTop = this.#list.scrollHeight;
+    });
+    for (const choice of [this.#stage, this.#words, this.#isBad]) {
+      choice.addEventListener("input", whole);
+    }
     this.place = element(
       "div",
       {},
@@ -25,29 +42,30 @@ export class RunLog {
         "div",
         { class: "row" },
         field("Stage", this.#stage),
+        field("With the words", this.#words),
         element("label", { class: "check" }, this.#isBad, " warnings and errors alone"),
       ),
-      this.#list,
+      ...[this.#empty, this.#list],
     );
   }
 
   add(lines: readonly LogLine[]): void {
     for (const line of lines) {
-      const id = `${line.sequence} ${line.time} ${line.text}`;
+      const id = idOf(line);
       if (this.#seen.has(id)) continue;
       this.#seen.add(id);
       this.#lines.push(line);
+      this.#fresh.push(line);
       if (line.stage !== null) this.#addStage(line.stage);
     }
-    for (const old of this.#lines.splice(0, Math.max(0, this.#lines.length - LOG_LINES))) {
-      this.#seen.delete(`${old.sequence} ${old.time} ${old.text}`);
-    }
-    if (this.#isDue) return;
-    this.#isDue = true;
-    requestAnimationFrame(() => {
-      this.#isDue = false;
-      this.#draw();
-    });
+    const over = Math.max(0, this.#lines.length - LOG_LINES);
+    for (const old of this.#lines.splice(0, over)) this.#seen.delete(idOf(old));
+    this.#draw();
+  }
+
+  get #isAtEnd(): boolean {
+    const { scrollTop, clientHeight, scrollHeight } = this.#list;
+    return scrollTop + clientHeight >= scrollHeight - 8;
   }
 
   #addStage(stage: string): void {
@@ -55,22 +73,28 @@ export class RunLog {
     this.#stage.append(element("option", { value: stage }, stage));
   }
 
-  #draw(): void {
-    const list = this.#list;
-    const isAtEnd = list.scrollTop + list.clientHeight >= list.scrollHeight - 8;
-    const stage = this.#stage.value;
-    const shown = this.#lines
-      .filter((line) => stage === "" || line.stage === stage)
-      .filter(({ level }) => !this.#isBad.checked || level === "warn" || level === "error")
-      .slice(-SHOWN);
-    const rows = shown.map(({ time, level, stage: of, text }) =>
-      element(
-        "span",
-        { class: `line ${level}` },
-        `${time.slice(11, 19)} ${level.padEnd(6)} ${of ?? "-"}: ${text}\n`,
-      ),
-    );
-    replace(list, ...(rows.length === 0 ? ["Nothing was said yet."] : rows));
-    if (isAtEnd) list.scrollTop = list.scrollHeight;
+  #isShown({ stage, level, text }: LogLine): boolean {
+    if (this.#stage.value !== "" && stage !== this.#stage.value) return false;
+    if (this.#isBad.checked && level !== "warn" && level !== "error") return false;
+    return text.toLowerCase().includes(this.#words.value.toLowerCase());
   }
+
+  /** What was selected or scrolled to stays: lines that stand there are not made anew. */
+  #append(lines: readonly LogLine[]): void {
+    const shown = lines.filter((line) => this.#isShown(line)).slice(-SHOWN);
+    this.#list.append(...shown.map(lineOf));
+    while (this.#list.childElementCount > SHOWN) this.#list.firstElementChild?.remove();
+    const isNone = this.#list.childElementCount === 0;
+    this.#list.hidden = isNone;
+    this.#empty.hidden = !isNone;
+    this.#empty.textContent = this.#lines.length === 0 ? "Nothing was said yet." : "No line is so.";
+  }
+}
+
+const idOf = ({ sequence, time, text }: LogLine) => `${sequence} ${time} ${text}`;
+
+function lineOf({ time, level, stage, text }: LogLine): HTMLElement {
+  const at = clockText(new Date(time));
+  const words = `${at} ${level.padEnd(6)} ${stage ?? "-"}: ${text}\n`;
+  return element("span", { class: `line ${level}` }, words);
 }

@@ -23,23 +23,30 @@ function resultSection({ stage, attempt, report }: KeptResult): HTMLElement {
     { id: stage },
     element(
       "details",
-      { open: !isWell },
-      element("summary", {}, element("h2", {}, `${stage}${count} `, badge(outcome))),
+      { open: !isWell, "data-key": `result ${stage}` },
+      element("summary", {}, element("h3", {}, `${stage}${count} `, badge(outcome))),
       element("p", {}, report.summary),
-      table(sorted.slice(0, 200), [
-        { title: "outcome", cell: (one) => badge(one.outcome) },
-        { title: "of", cell: ({ component }) => component },
-        { title: "what", cell: ({ message }) => message },
-        { title: "expected", cell: ({ expected }) => expected ?? "" },
-        { title: "found", cell: ({ found }) => found ?? "" },
-      ]),
+      table(
+        sorted.slice(0, 200),
+        [
+          { title: "outcome", kind: "tight", cell: (one) => badge(one.outcome) },
+          { title: "of", cell: ({ component }) => component },
+          { title: "what", cell: ({ message }) => message },
+          { title: "expected", cell: ({ expected }) => expected ?? "" },
+          { title: "found", cell: ({ found }) => found ?? "" },
+        ],
+        `what ${stage} found`,
+      ),
+      sorted.length > 200
+        ? element("p", { class: "faint" }, `${sorted.length - 200} more stand in the report.`)
+        : undefined,
       coverage.length === 0 ? undefined : coverageTable(coverage),
       measurements.length === 0 ? undefined : measurementTable(measurements),
       ...evidence.map(({ name, component, text }) =>
         element(
           "div",
           {},
-          element("h3", {}, `${name} of ${component}`),
+          element("h4", {}, `${name} of ${component}`),
           element("pre", { tabindex: 0 }, text),
         ),
       ),
@@ -50,27 +57,35 @@ function resultSection({ stage, attempt, report }: KeptResult): HTMLElement {
 function coverageTable(coverage: KeptResult["report"]["coverage"]): HTMLElement {
   const amount = (value: number, unit: string) =>
     unit === "bytes" ? bytesText(value) : `${valueText(value)} ${unit}`;
-  return table(coverage, [
-    { title: "looked at", cell: ({ component }) => component },
-    { title: "so much", isNumber: true, cell: ({ covered, unit }) => amount(covered, unit) },
-    {
-      title: "of",
-      isNumber: true,
-      cell: ({ total, unit }) => (total === null ? "nobody knows" : amount(total, unit)),
-    },
-    {
-      title: "part",
-      isNumber: true,
-      cell: ({ covered, total }) =>
-        total === null || total === 0 ? "" : percentText(covered / total),
-    },
-  ]);
+  return table(
+    coverage,
+    [
+      { title: "looked at", cell: ({ component }) => component },
+      { title: "so much", kind: "number", cell: ({ covered, unit }) => amount(covered, unit) },
+      {
+        title: "of",
+        kind: "number",
+        cell: ({ total, unit }) => (total === null ? "nobody knows" : amount(total, unit)),
+      },
+      {
+        title: "part",
+        kind: "number",
+        cell: ({ covered, total }) =>
+          total === null || total === 0 ? "" : percentText(covered / total),
+      },
+    ],
+    "coverage",
+  );
 }
 
 function measurementTable(measurements: KeptResult["report"]["measurements"]): HTMLElement {
-  return table(measurements.slice(0, 200), [
-    { title: "measured", cell: ({ name }) => name },
-    { title: "of", cell: ({ component }) => component },
-    { title: "value", isNumber: true, cell: ({ value, unit }) => `${valueText(value)} ${unit}` },
-  ]);
+  return table(
+    measurements.slice(0, 200),
+    [
+      { title: "measured", cell: ({ name }) => name },
+      { title: "of", cell: ({ component }) => component },
+      { title: "value", kind: "number", cell: ({ value, unit }) => `${valueText(value)} ${unit}` },
+    ],
+    "measurements",
+  );
 }

@@ -1,8 +1,8 @@
 import type { LogLine } from "../protocol.ts";
-import type { Dossier, KeptResult, LiveEvent, RunView } from "../protocol-operator.ts";
+import type { Dossier, KeptResult, LiveEvent, RunEvent, RunView } from "../protocol-operator.ts";
 import { ask } from "./ask.ts";
 import { badge, element, facts, replace, section } from "./dom.ts";
-import { durationText, timeText } from "./format.ts";
+import { timeText } from "./format.ts";
 import { runActions } from "./run-actions.ts";
 import { RunCharts } from "./run-charts.ts";
 import { comparisonSection, diffSection } from "./run-compare.ts";
@@ -11,31 +11,51 @@ import { holdSection } from "./run-hold.ts";
 import { RunLog } from "./run-log.ts";
 import { resultSections } from "./run-results.ts";
 import type { Shell, View } from "./shell.ts";
-import { stageTable } from "./stages.ts";
+import { silenceText, type ToldRun } from "./silence.ts";
+import { type Accepted, acceptedOf, acceptedText, stageTable } from "./stages.ts";
+import { every } from "./timers.ts";
 
 /** One run: where it is, what it measures, what was found, and what an operator can do. */
+
+/** Milliseconds between two looks at how long a host has been silent. */
+const SILENCE_PACE = 1_000;
 
 export function runView(shell: Shell, number: number): View {
   const place = element("div", {}, element("p", { class: "faint" }, `Reads run ${number}`));
   const charts = new RunCharts();
   const log = new RunLog();
-  let stop = () => {};
+  const path = `/v1/vetting/runs/${number}`;
+  let page: RunPage | undefined;
   let isGone = false;
+  // Followed first, and read then: what happens in between is in one of the two.
+  const early: LiveEvent[] = [];
+  const stop = shell.follow(
+    `${path}/events`,
+    (event) => (page === undefined ? early.push(event) : page.take(event)),
+    () => void page?.readAgain(),
+  );
   const open = async () => {
-    const dossier = await shell.attempt(() =>
-      ask<Dossier>("GET", `/v1/vetting/runs/${number}/dossier`),
-    );
-    if (dossier === undefined || isGone) return;
-    const page = new RunPage(shell, dossier, { charts, log });
+    const dossier = await shell.attempt(() => ask<Dossier>("GET", `${path}/dossier`));
+    if (isGone) return;
+    if (dossier === undefined) {
+      stop();
+      const back = element("a", { href: "#/" }, "To the fleet");
+      replace(place, element("h1", {}, `Run ${number}`), "It cannot be shown. ", back);
+      return;
+    }
+    document.title = `Run ${number}, ${dossier.view.host} · hostler vetting`;
+    page = new RunPage(shell, dossier, { charts, log });
+    for (const event of early.splice(0)) page.take(event);
     replace(place, page.place);
-    stop = shell.follow(`/v1/vetting/runs/${number}/events`, (event) => page.take(event));
   };
   void open();
+  const endLooking = every(SILENCE_PACE, () => page?.drawSilence());
   return {
     title: `Run ${number}`,
     place,
     stop: () => {
       isGone = true;
+      endLooking();
       stop();
       charts.destroy();
     },
@@ -48,6 +68,8 @@ class RunPage {
   readonly #charts: RunCharts;
   readonly #log: RunLog;
   #dossier: Dossier;
+  #told: ToldRun;
+  readonly #silence = element("p", { class: "warn", hidden: true });
   readonly #parts = {
     head: element("div"),
     stages: element("div"),
@@ -65,6 +87,7 @@ class RunPage {
   ) {
     this.#shell = shell;
     this.#dossier = dossier;
+    this.#told = { view: dossier.view, at: performance.now() };
     this.#charts = parts.charts;
     this.#log = parts.log;
     const { head, stages, hold, disks, diff, results, events } = this.#parts;
@@ -72,14 +95,24 @@ class RunPage {
     this.place = element(
       "div",
       {},
-      ...[head, hold, section("Stages", stages), section("While it works", this.#charts.place)],
-      ...[diff, disks, section("Log", this.#log.place), results, comparisonSection(shell, run)],
+      ...[head, this.#silence, hold, section("Stages", stages)],
+      ...[section("While it works", this.#charts.place), section("What was found", results)],
+      ...[diff, disks, section("Log", this.#log.place), comparisonSection(shell, run)],
       section("What happened", events),
     );
+    this.#open(dossier);
+  }
+
+  #open(dossier: Dossier): void {
+    this.#dossier = dossier;
+    this.#told = { view: dossier.view, at: performance.now() };
     this.#charts.open(dossier);
     this.#log.add(dossier.log);
     this.#drawView();
-    this.#drawFound();
+    this.#drawDisks();
+    this.#drawEvents();
+    this.#drawResults();
+    this.#drawDiff();
   }
 
   take(event: LiveEvent): void {
@@ -97,8 +130,7 @@ class RunPage {
         this.#takeResult(event.result);
         break;
       case "event":
-        this.#dossier = { ...this.#dossier, events: [...this.#dossier.events, event.event] };
-        this.#drawEvents();
+        this.#takeEvent(event.event);
         break;
       case "host":
     }
@@ -107,11 +139,25 @@ class RunPage {
   #takeView(view: RunView): void {
     const before = this.#dossier.view;
     this.#dossier = { ...this.#dossier, view };
+    this.#told = { view, at: performance.now() };
     this.#charts.setStages(view);
     this.#drawView();
+    if (before.state !== view.state) {
+      this.#drawDisks();
+      this.#shell.announce(`${view.host}: ${view.verdict ?? view.state}. ${view.reason}`);
+    }
     // Rules are held against the host when the inventory is there.
     const isJudged = before.state === "InventoryCheck" && view.state !== before.state;
-    if (isJudged || before.verdict !== view.verdict) void this.#readAgain();
+    if (isJudged || before.verdict !== view.verdict) void this.readAgain();
+  }
+
+  #takeEvent(event: RunEvent): void {
+    const { events } = this.#dossier;
+    // What came with the dossier may come once more.
+    if (events.some(({ sequence }) => sequence === event.sequence)) return;
+    this.#dossier = { ...this.#dossier, events: [...events, event] };
+    this.#drawEvents();
+    if (event.what === "override") this.#drawView();
   }
 
   #takeResult(result: KeptResult): void {
@@ -123,34 +169,49 @@ class RunPage {
       results: [...this.#dossier.results, result],
       ...(inventory !== undefined && { inventory }),
     };
-    this.#drawFound();
+    this.#drawResults();
+    if (inventory === undefined) return;
+    this.#drawDiff();
+    this.#drawDisks();
   }
 
-  async #readAgain(): Promise<void> {
+  /** All of it: rules were held against the host, or something was missed. */
+  async readAgain(): Promise<void> {
     const { run } = this.#dossier.view;
     const dossier = await this.#shell.attempt(() =>
       ask<Dossier>("GET", `/v1/vetting/runs/${run}/dossier`),
     );
-    if (dossier === undefined) return;
-    this.#dossier = dossier;
-    this.#drawView();
-    this.#drawFound();
+    if (dossier !== undefined) this.#open(dossier);
   }
 
   #drawView(): void {
     const { view } = this.#dossier;
     const { head, stages, hold } = this.#parts;
-    replace(head, headOf(view, this.#shell));
-    replace(stages, stageTable(view));
+    const accepted = acceptedOf(view, this.#dossier.events);
+    replace(head, headOf(view, accepted, this.#shell));
+    replace(stages, stageTable(view, accepted));
     replace(hold, holdSection(view, this.#shell));
-    this.#drawEvents();
+    this.drawSilence();
   }
 
-  #drawFound(): void {
-    const { disks, diff, results } = this.#parts;
-    replace(diff, diffSection(this.#dossier, this.#shell));
-    replace(disks, diskSection(this.#dossier, this.#shell));
-    replace(results, ...resultSections(this.#dossier.results));
+  drawSilence(): void {
+    const words = silenceText(this.#told, performance.now());
+    this.#silence.hidden = words === undefined;
+    this.#silence.textContent = words ?? "";
+  }
+
+  #drawDiff(): void {
+    replace(this.#parts.diff, diffSection(this.#dossier, this.#shell));
+  }
+
+  #drawDisks(): void {
+    replace(this.#parts.disks, diskSection(this.#dossier, this.#shell));
+  }
+
+  #drawResults(): void {
+    const sections = resultSections(this.#dossier.results);
+    const none = element("p", { class: "faint" }, "No stage has ended yet.");
+    replace(this.#parts.results, ...(sections.length === 0 ? [none] : sections));
   }
 
   #drawEvents(): void {
@@ -165,24 +226,26 @@ class RunPage {
           message === "" ? undefined : element("span", { class: "faint" }, ` — ${message}`),
         ),
       );
-    replace(this.#parts.events, element("ol", { class: "events", tabindex: 0 }, ...items));
+    const list = { class: "events", tabindex: 0, "aria-label": "what happened, the newest first" };
+    replace(this.#parts.events, element("ol", list, ...items));
   }
 }
 
-function headOf(view: RunView, shell: Shell): HTMLElement {
+function headOf(view: RunView, accepted: Accepted, shell: Shell): HTMLElement {
   const word = view.verdict ?? view.state;
-  const silent = view.silent_ms;
-  const isSilent = view.verdict === null && silent !== null && silent > 30_000;
+  const identity = accepted.get("identity");
+  const rules = accepted.get("SpecValidate");
   return element(
     "header",
     { class: "run-head" },
     element("h1", {}, `${view.host} `, badge(word)),
     view.reason === "" ? undefined : element("p", { class: "reason" }, view.reason),
-    isSilent ? element("p", { class: "warn" }, `Silent for ${durationText(silent)}`) : undefined,
     facts([
       ["run", view.run],
       ["boots from", view.mac],
       ["spec", `${view.spec}, revision ${view.spec_revision}`],
+      ["identity", identity === undefined ? null : acceptedText(identity)],
+      ["broken rules", rules === undefined ? null : acceptedText(rules)],
       ["address", view.address],
       ["created", timeText(view.created)],
       ["ended", timeText(view.ended)],

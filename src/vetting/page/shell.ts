@@ -1,7 +1,8 @@
 import type { LiveEvent } from "../protocol-operator.ts";
-import { Refused } from "./ask.ts";
+import { currentSession, Refused } from "./ask.ts";
 import { button, element, replace } from "./dom.ts";
-import { follow } from "./live.ts";
+import { clockText, shownText } from "./format.ts";
+import { follow, type LinkState } from "./live.ts";
 
 /** What every view stands in: messages, dialogs, and the link to the orchestrator. */
 
@@ -19,14 +20,19 @@ export interface DialogOptions {
   act(): Promise<unknown>;
 }
 
+export interface Places {
+  readonly told: HTMLElement;
+  readonly link: HTMLElement;
+  /** For who listens and does not look. */
+  readonly news: HTMLElement;
+}
+
 export class Shell {
-  readonly #told: HTMLElement;
-  readonly #link: HTMLElement;
+  readonly #places: Places;
   readonly #onLoggedOut: () => void;
 
-  constructor(places: { told: HTMLElement; link: HTMLElement }, onLoggedOut: () => void) {
-    this.#told = places.told;
-    this.#link = places.link;
+  constructor(places: Places, onLoggedOut: () => void) {
+    this.#places = places;
     this.#onLoggedOut = onLoggedOut;
   }
 
@@ -42,26 +48,46 @@ export class Shell {
   }
 
   tell(message: string): void {
-    const close = button("Close", () => replace(this.#told), { class: "quiet" });
-    replace(this.#told, element("div", { class: "message" }, element("p", {}, message), close));
+    const close = button("Close", () => this.hush(), { class: "quiet" });
+    const words = element("div", { class: "message" }, element("p", {}, message), close);
+    replace(this.#places.told, words);
   }
 
-  follow(path: string, onEvent: (event: LiveEvent) => void): () => void {
+  hush(): void {
+    replace(this.#places.told);
+  }
+
+  /** Politely: it waits until a reader of screens has said what it says. */
+  announce(news: string): void {
+    this.#places.news.textContent = shownText(news);
+  }
+
+  /** @param again what was missed is asked for */
+  follow(path: string, onEvent: (event: LiveEvent) => void, again = () => {}): () => void {
+    const { link } = this.#places;
+    let before: LinkState | undefined;
     const stop = follow(path, {
-      event: onEvent,
+      ...{ event: onEvent, again },
       state: (state) => {
-        this.#link.className = state;
-        this.#link.textContent = state === "live" ? "live" : "the orchestrator is away";
+        if (state === before) return;
+        before = state;
+        link.className = state;
+        const since = clockText(new Date());
+        link.textContent = state === "live" ? "live" : `orchestrator away since ${since}`;
       },
-      end: () => this.#onLoggedOut(),
+      mayGoOn: async () => {
+        const found = await currentSession().catch(() => null);
+        if (found === undefined) this.#onLoggedOut();
+        return found !== undefined;
+      },
     });
     return () => {
       stop();
-      this.#link.textContent = "";
+      link.textContent = "";
     };
   }
 
-  /** Escape and Cancel close it; what is refused is told in it, and it stays open. */
+  /** Escape and Back close it; what is refused is told in it, and it stays open. */
   dialog({ title, content, action, isDangerous = false, act }: DialogOptions): void {
     const wrong = element("p", { class: "wrong", role: "alert" });
     const submit = element(
@@ -75,7 +101,7 @@ export class Shell {
         await act();
         dialog.close();
       } catch (error) {
-        wrong.textContent = (error as Error).message;
+        wrong.textContent = shownText((error as Error).message);
         submit.disabled = false;
       }
     };
@@ -95,7 +121,7 @@ export class Shell {
       element(
         "div",
         { class: "actions" },
-        button("Cancel", () => dialog.close()),
+        button("Back", () => dialog.close()),
         submit,
       ),
     );

@@ -1,19 +1,20 @@
-import type { RunView } from "../protocol-operator.ts";
-import { badge, element, table } from "./dom.ts";
-import { durationText } from "./format.ts";
+import type { RunEvent, RunView } from "../protocol-operator.ts";
+import { badge, type Column, element, table } from "./dom.ts";
+import { durationText, percentText, timeText } from "./format.ts";
 
 /** The way of a run. */
+
+type StageView = RunView["stages"][number];
 
 export function isStageUnderWay(run: RunView, stage: string): boolean {
   return run.activity?.kind === "stage" && run.activity.stage === stage && run.verdict === null;
 }
 
-/** One mark for each stage. */
+/** One mark for each stage: a letter and a form, not a colour alone. */
 export function stageDots(run: RunView): HTMLElement {
   const dots = run.stages.map(({ stage, outcome }) => {
     const state = isStageUnderWay(run, stage) ? "now" : (outcome ?? "none");
-    const accepted = run.overrides.includes(stage) ? ", overridden" : "";
-    const label = `${stage}: ${state === "now" ? "under way" : (outcome ?? "to come")}${accepted}`;
+    const label = `${stage}: ${state === "now" ? "under way" : (outcome ?? "to come")}`;
     return element("span", {
       class: `dot ${state}`,
       role: "img",
@@ -24,32 +25,74 @@ export function stageDots(run: RunView): HTMLElement {
   return element("span", { class: "dots" }, ...dots);
 }
 
-export function stageTable(run: RunView): HTMLElement {
-  return table(run.stages, [
-    { title: "stage", cell: ({ stage }) => element("a", { href: `#${stage}` }, stage) },
+/** Who accepted what failed, and why, by what was accepted. */
+export type Accepted = ReadonlyMap<string, RunEvent>;
+
+/** An operator's word counts until the stage has another result. */
+export function acceptedOf(run: RunView, events: readonly RunEvent[]): Accepted {
+  const accepted = new Map<string, RunEvent>();
+  for (const event of events) {
+    if (event.what === "override") accepted.set(event.message.split(":", 1)[0] ?? "", event);
+  }
+  for (const { stage, ended } of run.stages) {
+    const at = accepted.get(stage)?.at;
+    if (at !== undefined && ended !== null && Date.parse(at) < Date.parse(ended)) {
+      accepted.delete(stage);
+    }
+  }
+  return accepted;
+}
+
+/** "accepted by operator alice: the supply is on its way" */
+export function acceptedText({ who, message }: RunEvent): string {
+  const reason = message.includes(":") ? message.slice(message.indexOf(":")) : "";
+  return `accepted by ${who}${reason}`;
+}
+
+export function stageTable(run: RunView, accepted: Accepted): HTMLElement {
+  const columns: readonly Column<StageView>[] = [
     {
-      title: "outcome",
-      cell: ({ stage, outcome }) => {
-        if (isStageUnderWay(run, stage)) return progressOf(run);
-        if (outcome === null) return "to come";
-        const isAccepted = run.overrides.includes(stage);
-        return element("span", {}, badge(outcome), isAccepted ? " overridden" : undefined);
-      },
+      title: "stage",
+      kind: "tight",
+      cell: ({ stage, attempts }) =>
+        attempts === 0 ? stage : element("a", { href: `#${stage}` }, stage),
     },
-    { title: "what came of it", cell: ({ summary }) => summary },
-    { title: "attempts", isNumber: true, cell: ({ attempts }) => attempts },
+    { title: "outcome", kind: "tight", cell: (stage) => outcomeOf(run, stage) },
     {
-      title: "took",
-      isNumber: true,
-      cell: ({ started, ended }) =>
-        started === null || ended === null
-          ? ""
-          : durationText(Date.parse(ended) - Date.parse(started)),
+      title: "what came of it",
+      kind: "wide",
+      cell: (stage) => summaryOf(run, stage, accepted.get(stage.stage)),
     },
-  ]);
+    { title: "attempts", kind: "number", cell: ({ attempts }) => attempts || "" },
+    { title: "took", kind: "number", cell: (stage) => tookOf(run, stage) },
+  ];
+  return table(run.stages, columns, "stages");
+}
+
+function outcomeOf(run: RunView, { stage, outcome }: StageView) {
+  if (isStageUnderWay(run, stage)) return progressOf(run);
+  return outcome === null ? element("span", { class: "faint" }, "to come") : badge(outcome);
+}
+
+/** What the attempt before came to is no word on the one that is under way. */
+function summaryOf(run: RunView, { stage, outcome, summary }: StageView, by?: RunEvent) {
+  if (isStageUnderWay(run, stage)) {
+    const before = outcome === null ? "" : `the attempt before: ${outcome}, ${summary}`;
+    return element("span", { class: "faint" }, before);
+  }
+  if (by === undefined) return summary;
+  return element("span", {}, summary, element("small", { class: "accepted" }, acceptedText(by)));
+}
+
+function tookOf(run: RunView, { stage, started, ended }: StageView): string {
+  if (started === null) return "";
+  if (isStageUnderWay(run, stage)) return `since ${timeText(started)}`;
+  return ended === null ? "" : durationText(Date.parse(ended) - Date.parse(started));
 }
 
 function progressOf({ activity }: RunView): HTMLElement {
   const part = activity?.kind === "stage" ? activity.progress : null;
-  return element("progress", { max: 1, value: part ?? undefined, "aria-label": "under way" });
+  const bar = element("progress", { max: 1, value: part ?? undefined, "aria-label": "under way" });
+  const words = part === null ? "under way" : percentText(part);
+  return element("span", { class: "progress" }, bar, ` ${words}`);
 }

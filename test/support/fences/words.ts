@@ -112,8 +112,8 @@ export const wordFences: readonly WordFence[] = [
     except: [
       "src/event-loop/event-loop.ts",
       "src/event-loop/clock.ts",
-      // In a browser, where a key's time runs down.
-      "src/vetting/page/run-hold.ts",
+      // In a browser.
+      "src/vetting/page/timers.ts",
     ],
     mend: "use wakeAt of the event loop",
     bad: "setTimeout(stop, 5);",

@@ -32,8 +32,8 @@ test("every property that the inventory may not have seen can be required of it"
   const named = readdirSync(folder, { recursive: true }).flatMap((file) => {
     if (!String(file).endsWith(".ts")) return [];
     const text = readFileSync(join(folder, String(file)), "utf8");
-    const ofElement = /const of = \(property: string\) => `(\w+)\[/.exec(text)?.[1];
-    const direct = [...text.matchAll(/unseen\.(?:add|take)\(\s*(["`])(.+?)\1/g)];
+    const ofElement = /const of = \(property: string\) => \x60(\w+)\[/.exec(text)?.[1];
+    const direct = [...text.matchAll(/unseen\.(?:add|take)\(\s*(["\x60])(.+?)\1/g)];
     const below = ofElement === undefined ? [] : [...text.matchAll(/\bof\("([^"]+)"\)/g)];
     return [
       ...direct.map(([, , property = ""]) => property.replace(/\[[^\]]*\]/, "[*]")),
