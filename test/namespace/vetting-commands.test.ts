@@ -139,6 +139,7 @@ describe("a backup", () => {
     const open = await orchestrator.prepare({ mac: "52:54:00:12:34:57", name: "node-8" });
     const token = await orchestrator.mint(open);
     const agent = await orchestrator.agent(open, token);
+    agent.mac = "52:54:00:12:34:57";
     await agent.claim();
     const file = orchestrator.folder.file("backup");
     const backUp = async () =>
@@ -219,7 +220,7 @@ describe("runs", () => {
     expect(await stage("PSU")).toMatch(/^PSU +FAIL +1 /);
     await orchestrator.does("retry", `${run}`);
     await agent.attempt("PSU");
-    expect(await stage("PSU")).toMatch(/^PSU +- +2 .* - +$/);
+    expect(await stage("PSU")).toMatch(/^PSU +- +2 .* -\s*$/);
     await agent.result("PSU", agent.lastDrawn, "FAIL");
     const reason = ["--reason", "one supply by design"];
     await orchestrator.does("override", `${run}`, "PSU", ...reason);

@@ -92,7 +92,7 @@ describe("an orchestrator and its agents", () => {
     expect(await message(again.beat(run + 1))).toContain("is of another run");
     expect(await message(again.trespasses())).toContain(`run ${run} lacks the permission view`);
     const unasked = await message(orchestrator.mint(run, { replace: false }));
-    expect(unasked).toContain("has a session, which another token would end");
+    expect(unasked).toContain("Another token would end the session of run");
     expect(unasked).toContain("hostler 1.0.0 at 127.0.0.1, in InventoryCheck, heard 0 s ago");
     await again.beat();
     await orchestrator.mint(run);

@@ -47,11 +47,13 @@ function refuseLiving({ run, context }: RunDraft): RunAnswer | undefined {
   if (session === null || silence >= LOST_AFTER) return undefined;
   const where = `hostler ${session.version} at ${session.address ?? "an unknown address"}`;
   const seconds = Math.max(0, Math.round(silence / 1_000));
+  const living = `${where}, in ${run.state}, heard ${seconds} s ago (${heardTime ?? "no time"})`;
   return refused({
     kind: "conflict",
-    message: `The host of run ${run.run} has a session, which another token would end`,
+    // Commands print the message and the hint alone.
+    message: `Another token would end the session of run ${run.run}: ${living}`,
     expected: `a run whose host was not heard for ${LOST_AFTER / 1_000} s, or the word to replace`,
-    received: `${where}, in ${run.state}, heard ${seconds} s ago (${heardTime ?? "no time"})`,
+    received: living,
     hint: `If that host is to boot anew: hostler vetting token ${run.run} --replace --address …`,
   });
 }
