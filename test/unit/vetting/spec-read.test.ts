@@ -32,7 +32,7 @@ test("every property that the inventory may not have seen can be required of it"
   const named = readdirSync(folder, { recursive: true }).flatMap((file) => {
     if (!String(file).endsWith(".ts")) return [];
     const text = readFileSync(join(folder, String(file)), "utf8");
-    const ofElement = /const of = \(property: string\) => \x60(\w+)\[/.exec(text)?.[1];
+    const ofElement = /const of = \(property: string\) => \W(\w+)\[/.exec(text)?.[1];
     const direct = [...text.matchAll(/unseen\.(?:add|take)\(\s*(["\x60])(.+?)\1/g)];
     const below = ofElement === undefined ? [] : [...text.matchAll(/\bof\("([^"]+)"\)/g)];
     return [
@@ -42,9 +42,10 @@ test("every property that the inventory may not have seen can be required of it"
   });
   expect(named.length).toBeGreaterThan(20);
   // These are told as what contradicts itself: nobody requires a fault.
-  const faults = ["processors[*]", `smbios.fault $${"{index + 1}"}`];
-  const known = new Set([...stageProperties.Inventory, ...faults]);
-  expect([...new Set(named)].filter((property) => !known.has(property))).toEqual([]);
+  const isFault = (property: string) => /^(processors\[\*\]|smbios\.fault .*)$/.test(property);
+  const known = new Set(stageProperties.Inventory);
+  const unknown = [...new Set(named)].filter((property) => !known.has(property));
+  expect(unknown.filter((property) => !isFault(property))).toEqual([]);
 });
 
 test("one spec in TOML and in JSON is the same", () => {
