@@ -80,6 +80,16 @@ export interface LiveImage {
   readonly unpacked: number;
 }
 
+const fetchTree = () => fetchDebianTree({ name: "live-image", suite, packages: basePackages });
+
+/**
+ * systemd's: it makes one program for UEFI of kernel, initramfs and command line.
+ * @throws ScriptError as `makeLiveImage`
+ */
+export async function fetchStub(): Promise<Uint8Array> {
+  return readFileSync(join(await fetchTree(), "usr/lib/systemd/boot/efi/linuxx64.efi.stub"));
+}
+
 /** Levels of zstd; the kernel unpacks windows of up to 128 MB, and that of 19 has 8 MB. */
 const levels = { small: 19, fast: 3 } as const;
 
@@ -91,7 +101,7 @@ const levels = { small: 19, fast: 3 } as const;
 export async function makeLiveImage(options: LiveImageOptions): Promise<LiveImage> {
   mkdirSync(options.folder, { recursive: true });
   const fetched = await fetchKernelWithModules({ suite, flavour: "amd64" });
-  const tree = await fetchDebianTree({ name: "live-image", suite, packages: basePackages });
+  const tree = await fetchTree();
   const packages = [...basePackages, ...Object.keys(toolPackages)];
   const tools =
     options.tools === true
@@ -118,7 +128,7 @@ export async function makeLiveImage(options: LiveImageOptions): Promise<LiveImag
   const { release } = fetched;
   const disk = options.disk === true ? join(options.folder, "disk.img") : undefined;
   if (disk !== undefined) {
-    const stub = readFileSync(join(tree, "usr/lib/systemd/boot/efi/linuxx64.efi.stub"));
+    const stub = await fetchStub();
     const commandLine = options.commandLine ?? "";
     writeWhole(
       disk,
