@@ -30,15 +30,21 @@ import { type Program, startProgram } from "./program.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
 import { waitFor } from "./wait-for.ts";
 
-/** A processor is emulated, on a machine that may have much else to do. */
-export const laboratoryPatience = 5 * 60_000;
+/**
+ * For one host, from its switch to the end of its run. A processor is emulated, on a machine that
+ * may have much else to do: a minute and a half where it has not, five where it has.
+ */
+export const laboratoryPatience = 10 * 60_000;
 const memoryMebibytes = 1_536;
 
-/** The live image of this build, which is made once and kept while the file is the same. */
-export async function laboratoryImage(): Promise<LiveImage> {
-  const folder = cacheFolder("vetting-laboratory");
+/**
+ * The live image of this build, which is made once and kept while the file is the same.
+ * @param options.tools with Debian's tools
+ */
+export async function laboratoryImage({ tools = false } = {}): Promise<LiveImage> {
+  const folder = cacheFolder(tools ? "vetting-laboratory-tools" : "vetting-laboratory");
   // Unpacked: an emulated processor takes longer to unpack it than it takes to be read.
-  return await makeLiveImage({ folder, program: hostler(), packing: "none" });
+  return await makeLiveImage({ folder, program: hostler(), packing: "none", tools });
 }
 
 export interface LaboratoryOptions {

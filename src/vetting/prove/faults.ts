@@ -231,6 +231,12 @@ export const faults: readonly Fault[] = [
     expected: { by: "Storage", code: "read-errors", also: ["kernel-errors"] },
   },
   {
+    name: "scsi-media-error",
+    wrong: "a sector of a SCSI disk cannot be read",
+    change: { scsiMediaError: middle },
+    expected: { by: "Storage", code: "read-errors", also: ["kernel-errors"] },
+  },
+  {
     name: "slow-card",
     wrong: "the second network card has a tenth of its speed",
     change: { secondCardSpeed: guestCardSpeed / 10 },

@@ -12,6 +12,8 @@ export interface GuestChange {
   /** Bytes from the disk's beginning of a sector that cannot be read. */
   readonly nvmeMediaError?: number;
   readonly sataMediaError?: number;
+  /** As well a SCSI disk in its memory, by the kernel's own emulation, with such a sector. */
+  readonly scsiMediaError?: number;
   /** Megabits a second that the second card has. */
   readonly secondCardSpeed?: number;
 }
@@ -73,7 +75,7 @@ export const hostAddress = "10.0.2.2";
 /** All words after the program's name; the guest's console is standard input and output. */
 export function guestWords(plan: GuestPlan): string[] {
   const { files, kernelWords, change, memoryMebibytes } = plan;
-  const line = ["console=ttyS0", "panic=1", ...kernelWords].join(" ");
+  const line = ["console=ttyS0", "panic=1", ...kernelWords, ...scsiWords(change)].join(" ");
   return [
     ...["-accel", "tcg,thread=multi", "-machine", "q35"],
     // Linux takes a processor's name from itself, and not from SMBIOS.
@@ -153,6 +155,21 @@ function blockWords(name: string, path: string, mediaError: number | undefined):
           "inject-error": [{ ...injection, sector: Math.floor(mediaError / sectorBytes) }],
         };
   return ["-blockdev", JSON.stringify({ driver: "raw", "node-name": name, file: below })];
+}
+
+/**
+ * Words of the live image and of the module scsi_debug: bit 1 of its options
+ * (SDEBUG_OPT_MEDIUM_ERR) has a read of that sector end as a medium error.
+ */
+function scsiWords({ scsiMediaError }: GuestChange): string[] {
+  if (scsiMediaError === undefined) return [];
+  const start = Math.floor(scsiMediaError / sectorBytes);
+  const options = {
+    ...{ dev_size_mb: guestDiskBytes / 1024 ** 2, opts: 2 },
+    ...{ medium_error_start: start, medium_error_count: 1 },
+  };
+  const words = Object.entries(options).map(([name, value]) => `scsi_debug.${name}=${value}`);
+  return ["hostler.live.module=scsi_debug", ...words];
 }
 
 function cardWords(mac: string, change: GuestChange): string[] {

@@ -42,7 +42,9 @@ test("a story of a boot has a line for what it was asked and given", () => {
 });
 
 test("a record that is not whole yet is left out", () => {
-  const whole = capture([encodeDatagram({ from: client, to: server, payload: acknowledgeBytes(1) })]);
+  const whole = capture([
+    encodeDatagram({ from: client, to: server, payload: acknowledgeBytes(1) }),
+  ]);
   expect(bootStory(whole)).toEqual(["10.0.0.2 → 10.0.0.1 TFTP ACK"]);
   expect(bootStory(whole.subarray(0, whole.length - 1))).toEqual([]);
 });

@@ -74,6 +74,16 @@ describe("the emulated host", () => {
     ]);
   });
 
+  test("a sector of the disk in its memory is told to the module that is that disk", () => {
+    const words = guestWords({ ...plan, change: { scsiMediaError: 4_096 } });
+    expect(words[words.indexOf("-append") + 1]).toBe(
+      "console=ttyS0 panic=1 hostler.vetting.run=1 hostler.live.module=scsi_debug " +
+        "scsi_debug.dev_size_mb=64 scsi_debug.opts=2 scsi_debug.medium_error_start=8 " +
+        "scsi_debug.medium_error_count=1",
+    );
+    expect(wordsOf({})).not.toContain("scsi_debug");
+  });
+
   test("a comma in a value is none between values", () => {
     expect(wordsOf({ smbios: { product: "One, two" } })).toContain("product=One,, two");
   });
