@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { unknownEnding } from "./executor.ts";
 import { fleetLimits, type LastWords } from "./protocol.ts";
 
 /**
@@ -53,7 +54,8 @@ export function parseFormerEnding(
   }
   if (said.length === 0) return null;
   return {
-    ending: ending ?? "it was ended by its unit",
+    // A manager that logs elsewhere has not told it.
+    ending: ending ?? unknownEnding.ending,
     log: tailOf(said.map((one) => `${one}\n`).join("")),
     processor_seconds: null,
     memory_peak_bytes: null,

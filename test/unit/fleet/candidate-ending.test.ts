@@ -68,7 +68,7 @@ describe("what a unit's run before this one left", () => {
       line("Starting it", { _PID: "1", INVOCATION_ID: own.invocation }),
     ].join("\n");
     expect(parseFormerEnding(text, own)).toMatchObject({
-      ending: "it was ended by its unit",
+      ending: "it is gone, and nobody saw how",
       log: "of before\n",
     });
   });
