@@ -57,7 +57,7 @@ skipUnless("hostler doctor", root, () => {
     const result = await runProgram([hostler(), "doctor", word]);
     expect(result.exitCode).toBe(100);
     expect(result.stderr).toContain(
-      "Expected one of process, live-update, vm, fleet, or no word for all",
+      "Expected one of process, live-update, vm, fleet, vetting, vetting-agent, or no word for all",
     );
     expect(result.stderr).toContain(`received "${word}".${end}`);
   });
