@@ -86,6 +86,63 @@ export const totalBudgetSeconds: number = 40 * 60;
 
 export type System = keyof typeof budgetSeconds;
 
+/**
+ * Files of a third of a minute and more, in the order of their names: every second one has its turn
+ * with a commit, and the others with the next, because all of them do not fit into one run.
+ * `run test --all`, and a run that names files or cases, leaves none out.
+ */
+export const longFiles: readonly string[] = [
+  "test/machine/live-update-daemon.test.ts",
+  "test/machine/live-update-demo.test.ts",
+  "test/machine/live-update-doctor.test.ts",
+  "test/machine/live-update-guest.test.ts",
+  "test/machine/live-update-install.test.ts",
+  "test/machine/live-update-scenarios.test.ts",
+  "test/machine/vetting-laboratory.test.ts",
+  "test/machine/vm-guest.test.ts",
+  "test/namespace/authority-durable-killed.test.ts",
+  "test/namespace/fleet-agent.test.ts",
+  "test/namespace/fleet-bench.test.ts",
+  "test/namespace/fleet-clocks.test.ts",
+  "test/namespace/fleet-demo.test.ts",
+  "test/namespace/fleet-install.test.ts",
+  "test/namespace/fleet-killed.test.ts",
+  "test/namespace/fleet-operator-nats.test.ts",
+  "test/namespace/fleet-operator.test.ts",
+  "test/namespace/fleet-roles.test.ts",
+  "test/namespace/fleet-supervise.test.ts",
+  "test/namespace/fleet-systemd-agent.test.ts",
+  "test/namespace/fleet-upgrade.test.ts",
+  "test/namespace/live-update-daemon-killed.test.ts",
+  "test/namespace/live-update-daemon.test.ts",
+  "test/namespace/live-update-run.test.ts",
+  "test/namespace/process-orchestrator-killed.test.ts",
+  "test/namespace/process-reexecute-refused.test.ts",
+  "test/namespace/vetting-agent.test.ts",
+  "test/namespace/vetting-boot.test.ts",
+  "test/namespace/vetting-load.test.ts",
+  "test/namespace/vetting-network.test.ts",
+  "test/namespace/vetting-orchestrator.test.ts",
+  "test/namespace/vetting-page.test.ts",
+  "test/namespace/vm-cloud-hypervisor.test.ts",
+  "test/namespace/vm-demo.test.ts",
+  "test/namespace/vm-dns.test.ts",
+  "test/namespace/vm-lease.test.ts",
+  "test/namespace/vm-master-fence.test.ts",
+  "test/namespace/vm-master-nats.test.ts",
+  "test/namespace/vm-master.test.ts",
+  "test/namespace/vm-mastered-killed.test.ts",
+  "test/namespace/vm-mastered.test.ts",
+  "test/namespace/vm-migration.test.ts",
+  "test/namespace/vm-networks.test.ts",
+];
+
+/** @param turn the number of commits: neighbours differ by one */
+export function waitsForNextTurn(path: string, turn: number): boolean {
+  const index = longFiles.indexOf(path);
+  return index >= 0 && index % 2 !== turn % 2;
+}
+
 /** @returns the system a test file belongs to, by its name or folder: process-agent.test.ts */
 export function systemOf(path: string): System {
   const [, , first = ""] = path.split("/");

@@ -8,6 +8,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { currentTurn } from "../test/support/rotation.ts";
 import { buildAll, readCommit } from "./build.ts";
 import { listChecks, runCheck } from "./check.ts";
 import { findLiveUpdateKernel, makeLiveUpdateKernel } from "./guest-kernel.ts";
@@ -22,7 +23,7 @@ import {
 import { formatSeconds, readWords, runScript, ScriptError, withStep } from "./terminal.ts";
 import { type FileResult, runTestFile } from "./test-file.ts";
 import { report } from "./test-report.ts";
-import { filesOf, type Suite, suites } from "./test-suites.ts";
+import { filesOf, longFiles, type Suite, suites, waitsForNextTurn } from "./test-suites.ts";
 
 /** After so long without a line, the runner says what it is at. */
 const silenceMilliseconds = 20_000;
@@ -52,11 +53,17 @@ function readOptions(): Options {
   return { all: values.all, only: values.only, seed, parts: positionals };
 }
 
+/** In a run of everything that is not --all. */
+function waits(file: string, { all, only, parts }: Options): boolean {
+  return !all && only === undefined && parts.length === 0 && waitsForNextTurn(file, currentTurn());
+}
+
 async function main(): Promise<number> {
   const begin = performance.now();
   const options = readOptions();
   const plan = suites
     .map((suite) => ({ suite, files: filesOf(suite, options.parts) }))
+    .map(({ suite, files }) => ({ suite, files: files.filter((file) => !waits(file, options)) }))
     .filter(({ files }) => files.length > 0);
   if (plan.length === 0) {
     throw new ScriptError(`No test file has ${options.parts.join(" or ")} in its path.`, {
@@ -79,6 +86,10 @@ async function main(): Promise<number> {
     }
   } finally {
     rmSync(scratch, { recursive: true, force: true });
+  }
+  const waiting = longFiles.filter((file) => waits(file, options));
+  if (waiting.length > 0) {
+    console.log(`\n${waiting.length} long files have their turn with the next commit: --all`);
   }
   console.log(`\ncommit ${await readCommit()}, seed ${options.seed}`);
   const wallSeconds = (performance.now() - begin) / 1000;

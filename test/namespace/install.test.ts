@@ -304,7 +304,7 @@ describe("hostler install --remove", () => {
     const { exitCode, stdout } = await install(image, ["--role", "all", "--remove"]);
     expect({ exitCode, lines: stdout.match(/^removed /gm)?.length }).toEqual({
       exitCode: 0,
-      lines: 12,
+      lines: 14,
     });
     expect(treeOf(image.path)).toEqual(before);
     expect(others.every((path) => existsSync(path))).toBe(true);

@@ -1,7 +1,10 @@
 import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { countCases, findFaults } from "../../../scripts/test-file.ts";
 import { compareSkips } from "../../../scripts/test-report.ts";
-import { systemOf } from "../../../scripts/test-suites.ts";
+import { longFiles, systemOf, waitsForNextTurn } from "../../../scripts/test-suites.ts";
+import { repositoryRoot } from "../../support/binary.ts";
 
 describe("counting a file's cases", () => {
   const xml = '<?xml version="1.0"?>\n<testsuites name="x" tests="4" failures="1" skipped="2">';
@@ -38,6 +41,14 @@ describe("expected skips", () => {
     const other = { ...skip, reason: "no gcc" };
     expect(compareSkips([other], [skip])).toEqual({ unexpected: [other], absent: [skip] });
   });
+});
+
+test("two commits in a row run every long file, and each of them about half", () => {
+  const ofTurn = (turn: number) => longFiles.filter((file) => !waitsForNextTurn(file, turn));
+  expect([...ofTurn(7), ...ofTurn(8)].toSorted()).toEqual([...longFiles].toSorted());
+  expect(ofTurn(9)).toEqual(ofTurn(7));
+  expect(longFiles.filter((file) => !existsSync(join(repositoryRoot, file)))).toEqual([]);
+  expect(waitsForNextTurn("test/unit/house/runner.test.ts", 7)).toBe(false);
 });
 
 test("a file belongs to the system that its name begins with", () => {
