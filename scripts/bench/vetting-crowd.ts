@@ -4,7 +4,7 @@
  * certificate; what the product checks costs the orchestrator nothing.
  */
 import { connect, type TLSSocket } from "node:tls";
-import { agentPath } from "../../src/vetting/protocol.ts";
+import { agentPath, VETTING_PROTOCOL_VERSION } from "../../src/vetting/protocol.ts";
 import { ownIdentity } from "../../test/support/vetting-orchestrator/runs.ts";
 
 /** A connection on which one request waits for its answer at a time. */
@@ -117,8 +117,13 @@ export class CrowdAgent implements Disposable {
   static async begin(url: URL, seat: Seat): Promise<CrowdAgent> {
     const agent = new CrowdAgent(url, seat);
     const claimed = await agent.#ask("beats", "claim", {
-      ...{ protocol: 1, version: "1.0.0", instance: agent.#instance, boot_id: "boot-1" },
-      ...{ mac: seat.mac, address: "127.0.0.1", identity: identityOf(seat) },
+      ...{
+        protocol: VETTING_PROTOCOL_VERSION,
+        version: "1.0.0",
+        instance: agent.#instance,
+        boot_id: "boot-1",
+      },
+      ...{ mac: seat.mac, macs: [seat.mac], address: "127.0.0.1", identity: identityOf(seat) },
     });
     agent.#token = (claimed as { session: string }).session;
     const attempt = seat.run.toString(16).padStart(32, "a");
