@@ -24,6 +24,11 @@ test("its files name each other as they are served, with no script in markup", a
   const texts = new Map<string, string>();
   for (const { path, serve } of pages) {
     const answer = await serve({} as never);
+    // What people type in its place has nothing in it, and leads there.
+    if (answer.status === 302) {
+      expect([answer.headers.get("location"), await answer.text()]).toEqual(["/vetting", ""]);
+      continue;
+    }
     expect(answer.headers.get("content-security-policy")).toBe(pagePolicy);
     texts.set(path, await answer.text());
   }
@@ -123,7 +128,6 @@ skipUnless("the page in a browser", chromiumProgram, () => {
     await openRun(page, fleet.again.run);
     const row = (stage: string) => page.getByRole("row").filter({ hasText: stage }).first();
     await row("Storage").getByText("37 %").waitFor();
-    await row("Storage").getByText("the attempt before: FAIL").waitFor();
     expect(
       await row("Storage")
         .getByText(/since \d\d:\d\d:\d\d/)

@@ -74,12 +74,8 @@ function outcomeOf(run: RunView, { stage, outcome }: StageView) {
   return outcome === null ? element("span", { class: "faint" }, "to come") : badge(outcome);
 }
 
-/** What the attempt before came to is no word on the one that is under way. */
-function summaryOf(run: RunView, { stage, outcome, summary }: StageView, by?: RunEvent) {
-  if (isStageUnderWay(run, stage)) {
-    const before = outcome === null ? "" : `the attempt before: ${outcome}, ${summary}`;
-    return element("span", { class: "faint" }, before);
-  }
+function summaryOf(run: RunView, { stage, summary }: StageView, by?: RunEvent) {
+  if (isStageUnderWay(run, stage)) return "";
   if (by === undefined) return summary;
   return element("span", {}, summary, element("small", { class: "accepted" }, acceptedText(by)));
 }
