@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import type { GuestState, MachineCounters, VmmEvent } from "../driver.ts";
-import { AGENT_DEVICE } from "./plan.ts";
+import { AGENT_DEVICE, CONSOLE_CHANNEL } from "./plan.ts";
 import { diskOfNode } from "./plan-disks.ts";
 import type { QmpEvent } from "./qmp.ts";
 
@@ -73,6 +73,13 @@ export function diskCountersOf(
 }
 
 export const balloonSchema = v.object({ actual: count });
+
+/** ChardevInfo, qapi/char.json. */
+export const channelsSchema = v.array(v.object({ label: v.string(), filename: v.string() }));
+
+/** Whether this is the serial port, and nobody is connected to it. */
+export const isConsoleAlone = (channel: v.InferOutput<typeof channelsSchema>[number]): boolean =>
+  channel.label === CONSOLE_CHANNEL && channel.filename.startsWith("disconnected:");
 
 export const processorsSchema = v.array(
   v.object({ "thread-id": v.pipe(v.number(), v.integer(), v.minValue(1)) }),

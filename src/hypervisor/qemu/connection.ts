@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import { connectUnix, makeUnixSocket } from "../../../ffi/unix-socket.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { describeIssues } from "../../messaging/describe-issues.ts";
 import { formatDuration, type ProcessId } from "../../units/units.ts";
@@ -15,9 +16,11 @@ import {
 import {
   balloonSchema,
   blockStatisticsSchema,
+  channelsSchema,
   diskCountersOf,
   eventOf,
   guestStateOf,
+  isConsoleAlone,
   migrationEnd,
   migrationSchema,
   processorsSchema,
@@ -48,12 +51,13 @@ export async function connectQemu(
   options: ConnectOptions,
   limits: QmpLimits,
 ): Promise<VmmConnection> {
-  const connection = new QemuConnection(options, limits);
-  await connection.open(files.control);
+  const connection = new QemuConnection(files, options, limits);
+  await connection.open();
   return connection;
 }
 
 class QemuConnection implements VmmConnection {
+  readonly #files: MachineFiles;
   readonly #loop: EventLoop;
   readonly #options: ConnectOptions;
   readonly #limits: QmpLimits;
@@ -70,7 +74,8 @@ class QemuConnection implements VmmConnection {
   readonly #migrationWaiters = new Set<(end: "completed" | "failed") => void>();
   readonly migration: QemuMigration;
 
-  constructor(options: ConnectOptions, limits: QmpLimits) {
+  constructor(files: MachineFiles, options: ConnectOptions, limits: QmpLimits) {
+    this.#files = files;
     this.#loop = options.loop;
     this.#options = options;
     this.#limits = limits;
@@ -81,8 +86,8 @@ class QemuConnection implements VmmConnection {
     });
   }
 
-  async open(path: string): Promise<void> {
-    const { client, version, first } = await QmpClient.connect(this.#loop, path, {
+  async open(): Promise<void> {
+    const { client, version, first } = await QmpClient.connect(this.#loop, this.#files.control, {
       // Sent with what makes the connection, so that neither waits for the other's answer.
       first: "query-status",
       limits: this.#limits,
@@ -196,6 +201,7 @@ class QemuConnection implements VmmConnection {
       throw new VmmRefused(`Expected the state of a QEMU, received that of a ${state.hypervisor}`);
     }
     await this.#completeMachine();
+    using _listener = await this.#listenWhereNobodyDoes();
     await this.#execute("migrate-set-capabilities", { capabilities: stateCapabilities });
     using sink = sendState(this.#loop, state.bytes);
     await this.#client?.execute("getfd", { fdname: STATE_NAME }, sink.end);
@@ -204,6 +210,23 @@ class QemuConnection implements VmmConnection {
     const after = await this.guestState();
     if (after === "paused") return;
     throw new VmmRefused(`Expected a paused machine after the state, and QEMU says ${after}`);
+  }
+
+  /**
+   * A serial port whose listener was behind has a letter left over. QEMU sends it when the listener
+   * has room again, and looks for that from the moment on in which it takes the state: where nobody
+   * listens then, it never looks, and the guest waits for its port for ever, also when somebody
+   * listens later (serial_post_load in hw/char/serial.c, tcp_chr_add_watch in
+   * chardev/char-socket.c). So somebody does for as long as the state comes; nobody reads the
+   * letter, as nobody would have.
+   */
+  async #listenWhereNobodyDoes(): Promise<Disposable | null> {
+    const channels = await this.#ask("query-chardev", channelsSchema);
+    if (!channels.some(isConsoleAlone)) return null;
+    const socket = makeUnixSocket("stream");
+    // One that cannot be connected to has no listener that could be behind, or QEMU is gone.
+    connectUnix(socket, this.#files.console);
+    return { [Symbol.dispose]: () => socket.close() };
   }
 
   /**

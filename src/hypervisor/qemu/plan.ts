@@ -34,6 +34,8 @@ const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
  */
 const accelerators = { tcg: "tcg,thread=multi", kvm: "kvm,kernel-irqchip=split" } as const;
 
+/** What the serial port's socket is called in QEMU. */
+export const CONSOLE_CHANNEL = "console";
 /** Under which QEMU tells of the port that leads to the agent. */
 export const AGENT_DEVICE = "agent-port";
 
@@ -107,8 +109,8 @@ function socketArguments(files: MachineFiles): string[] {
   return [
     ...["-chardev", `socket,id=control,fd=${CONTROL_DESCRIPTOR},server=on,wait=off`],
     ...["-mon", "chardev=control,mode=control"],
-    ...["-chardev", listener("console", files.console)],
-    ...["-serial", "chardev:console"],
+    ...["-chardev", listener(CONSOLE_CHANNEL, files.console)],
+    ...["-serial", `chardev:${CONSOLE_CHANNEL}`],
   ];
 }
 

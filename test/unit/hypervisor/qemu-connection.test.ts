@@ -295,7 +295,10 @@ async function beginCapture(): Promise<RawClient> {
   return socket;
 }
 
-async function beginRestore(): Promise<RawClient> {
+const consoleOf = (filename: string) => [{ label: "console", filename }];
+
+async function beginRestore(channels = consoleOf("unix:/console,server=on")): Promise<RawClient> {
+  await peer.answer("query-chardev", channels);
   await peer.answer("migrate-set-capabilities", {});
   await peer.answer("getfd", {});
   const socket = stateSocket();
@@ -370,6 +373,18 @@ describe("a state", () => {
     await peer.tell("MIGRATION", { status: "completed" });
     await peer.answer("query-status", { status: "paused" });
     await asked;
+  });
+
+  test("is given while somebody listens at the serial port", async () => {
+    await connect("inmigrate");
+    using port = new QmpListener(filesIn(folder.path).console);
+    const asked = connection.restoreState(asState("x"));
+    using _socket = await beginRestore(consoleOf("disconnected:unix:/console,server=on"));
+    using listening = await port.accept();
+    await peer.tell("MIGRATION", { status: "completed" });
+    await peer.answer("query-status", { status: "paused" });
+    await asked;
+    await listening.closed();
   });
 
   test("that leaves QEMU otherwise than paused is told", async () => {
