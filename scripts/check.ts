@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { bunExecutable, tryCommand } from "./command.ts";
 import { ensureDependencies, repositoryRoot } from "./setup.ts";
 import { formatSeconds, readWords, runScript, ScriptError } from "./terminal.ts";
+import { caseTimeoutMilliseconds } from "./test-file.ts";
 
 export interface Check {
   readonly name: string;
@@ -34,7 +35,7 @@ export function listChecks(options: { fix: boolean }): Check[] {
 /** The fences are a test; `run test` has it among its suites. */
 export const fences: Check = {
   name: "fences",
-  argv: [bunExecutable, "test", "./test/tidy.test.ts"],
+  argv: [bunExecutable, "test", `--timeout=${caseTimeoutMilliseconds}`, "./test/tidy.test.ts"],
 };
 
 /** Runs one check; prints one line when it is fine and its whole output when not. */

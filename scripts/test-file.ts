@@ -6,7 +6,7 @@ import { repositoryRoot } from "./setup.ts";
 import type { Suite } from "./test-suites.ts";
 
 /** For one case, unless the case names its own; a loaded machine must not fail a test. */
-const caseTimeoutMilliseconds = 60_000;
+export const caseTimeoutMilliseconds = 60_000;
 /** Of a file's output, what is kept; the end is what tells why it failed. */
 const outputLimit = 400_000;
 

@@ -95,8 +95,11 @@ export const doctorCommand = defineCommand({
     }
     const { configuration } = outcome;
     const places = readPlaces(args, asked);
-    if (!/^\S+:\d{1,5}$/.test(args.listen)) {
-      throw new UsageError(`Expected ADDRESS:PORT for --listen, received ${args.listen}`);
+    const { parseListen } = await import("../authority/options.ts");
+    if (parseListen(args.listen) === undefined) {
+      throw new UsageError(
+        `Expected ADDRESS:PORT, a port of at most 65535, for --listen, received ${args.listen}`,
+      );
     }
     const place = {
       ...{ stateDirectory: args["state-directory"], listen: args.listen },

@@ -91,7 +91,10 @@ export const MOST_KEPT = 8;
  * is the same until that database is there.
  * @throws FileRefused when as many are kept as may be
  */
-export function placeBeforeRestore({ folder, beforeRestore }: StorePaths): string {
+export function placeBeforeRestore({
+  folder,
+  beforeRestore,
+}: Pick<StorePaths, "folder" | "beforeRestore">): string {
   for (let number = 1; number <= MOST_KEPT; number += 1) {
     const path = number === 1 ? beforeRestore : `${beforeRestore}-${number}`;
     if (!existsSync(path)) return path;

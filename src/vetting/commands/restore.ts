@@ -32,7 +32,7 @@ export async function runRestore(flags: {
   }
   const store = restore({ folder, file, withoutLedger: flags["without-ledger"] });
   using _lock = lockFolder(folder);
-  const keptAs = finishRestore(path, time);
+  const keptAs = finishRestore(path);
   if (flags.json) {
     await printJson({ ...store, runs, vetting_kept_as: keptAs ?? null });
     return ExitCode.done;

@@ -12,7 +12,7 @@ import {
 import { dirname } from "node:path";
 import { FileRefused } from "../../journal/file-refused.ts";
 import { nextTurn, syncFile, syncFolder, withDatabase } from "../../store/files.ts";
-import { removeDatabase } from "../../store/store-folder.ts";
+import { placeBeforeRestore, removeDatabase } from "../../store/store-folder.ts";
 import { VettingDatabase } from "./database.ts";
 import { restoredRun } from "./lifecycle-restored.ts";
 import type { Run } from "./lifecycle-state.ts";
@@ -160,7 +160,8 @@ export interface DatabaseRestore {
 /**
  * A backup as it is put in the place of a database: whole, and without what counted only then.
  * Nothing that runs uses it yet.
- * @throws FileRefused: there is no backup, it is damaged, or there is no room
+ * @throws FileRefused: there is no backup, it is damaged, as many databases are kept as may be, or
+ * there is no room
  */
 export function prepareRestore(file: string, path: string, time: string): number {
   const place = { what: "restore", path: file, otherwise: "give another file" };
@@ -171,6 +172,7 @@ export function prepareRestore(file: string, path: string, time: string): number
     );
   }
   return withDatabase(place, () => {
+    placeOfKept(path);
     const partial = restoring(path);
     removeDatabase(partial);
     using source = new Sqlite(file, { readonly: true, strict: true });
@@ -193,14 +195,20 @@ export function prepareRestore(file: string, path: string, time: string): number
         }
       }
       // Two runs of one number would have reports that say they are of one run.
-      const rise = "UPDATE sqlite_sequence SET seq = max(seq + ?, ?) WHERE name = 'runs'";
-      database.run(rise, RUNS_SINCE, highest);
+      const before = sequenceOf(
+        database.all("SELECT seq FROM sqlite_sequence WHERE name = 'runs'"),
+      );
+      const next = Math.max(before + RUNS_SINCE, highest);
+      // A backup from before the first run has no row of it.
+      database.run("DELETE FROM sqlite_sequence WHERE name = 'runs'");
+      database.run("INSERT INTO sqlite_sequence VALUES ('runs', ?)", next);
     });
     return runs.length;
   });
 }
 
 const restoring = (path: string) => `${path}.restoring`;
+const sequenceOf = ([row]: readonly { readonly seq: number }[]) => row?.seq ?? 0;
 
 /** Of the database that is there; 0 where it is none, or damaged. */
 function lastRunOf(path: string): number {
@@ -208,7 +216,7 @@ function lastRunOf(path: string): number {
   try {
     using database = new Sqlite(path, { readonly: true });
     const sql = "SELECT seq FROM sqlite_sequence WHERE name = 'runs'";
-    return Number(database.query(sql).values()[0]?.[0] ?? 0);
+    return sequenceOf(database.query<{ seq: number }, []>(sql).all());
   } catch {
     return 0;
   }
@@ -217,21 +225,34 @@ function lastRunOf(path: string): number {
 /**
  * Puts what was prepared in its place; killed before it ends, the same command does it anew.
  * @returns where the database is that was there before
+ * @throws FileRefused when as many are kept as may be
  */
-export function finishRestore(path: string, now: string): string | undefined {
+export function finishRestore(path: string): string | undefined {
   const place = { what: "restore", path, otherwise: "give another --state-directory" };
   return withDatabase(place, () => {
-    let keptAs: string | undefined;
-    if (existsSync(path)) {
-      keptAs = `${path}.before-restore-${now.replaceAll(/[^0-9]/g, "")}`;
-      // What is committed and not in the file yet belongs to it.
-      for (const suffix of ["-wal", "-shm", ""]) {
-        if (existsSync(path + suffix)) renameSync(path + suffix, keptAs + suffix);
-      }
-    }
-    for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true });
+    const folder = dirname(path);
+    const keptAs = existsSync(path) ? keep(folder, path) : undefined;
+    // Before the other file has its name: SQLite would take them for that one's.
+    for (const suffix of besides) rmSync(path + suffix, { force: true });
     renameSync(restoring(path), path);
-    syncFolder(dirname(path));
+    syncFolder(folder);
     return keptAs;
   });
 }
+
+/** What is committed and not in the file yet. */
+const besides = ["-wal", "-shm"];
+
+/** Gives a database another name as well. It is kept once its own file, the last one, has that. */
+function keep(folder: string, path: string): string {
+  const keptAs = placeOfKept(path);
+  for (const suffix of [...besides, ""]) {
+    rmSync(keptAs + suffix, { force: true });
+    if (existsSync(path + suffix)) linkSync(path + suffix, keptAs + suffix);
+  }
+  syncFolder(folder);
+  return keptAs;
+}
+
+const placeOfKept = (path: string) =>
+  placeBeforeRestore({ folder: dirname(path), beforeRestore: `${path}.before-restore` });
