@@ -95,8 +95,8 @@ export const doctorCommand = defineCommand({
     }
     const { configuration } = outcome;
     const places = readPlaces(args, asked);
-    const { parseListen } = await import("../authority/options.ts");
-    if (parseListen(args.listen) === undefined) {
+    const port = /^\S+:(\d{1,5})$/.exec(args.listen)?.[1];
+    if (port === undefined || Number(port) > 65_535) {
       throw new UsageError(
         `Expected ADDRESS:PORT, a port of at most 65535, for --listen, received ${args.listen}`,
       );
