@@ -170,25 +170,72 @@ export function sampleLines(
   type: "gauge" | "counter",
   samples: readonly Sample[],
 ): string[] {
-  const lines = samples.map(({ labels, value }) => {
-    return `${description.name}${inBraces(labelWords(Object.entries(labels)))} ${value}`;
+  return [...head(description, type), ...samples.map((sample) => sampleLine(description, sample))];
+}
+
+/** A part of a metric that is told in several, one behind the other. */
+export interface MetricPart extends Pick<Describe, "name" | "help"> {
+  readonly type: "gauge" | "counter" | "histogram";
+  readonly samples: readonly PartSample[];
+}
+
+export interface PartSample extends Sample {
+  /** Of a histogram: "_bucket", "_sum" and "_count". */
+  readonly suffix?: string | undefined;
+}
+
+/** Metrics that come in parts, as a scraper takes them. */
+export class MetricText {
+  #last: string | undefined;
+
+  /** The lines of the next part; what the metric is stands before its first part alone. */
+  of(part: MetricPart): string {
+    const { name, type, samples } = part;
+    const heading = name === this.#last ? [] : head(part, type);
+    this.#last = name;
+    const lines = samples.map((sample) =>
+      sampleLine({ name: `${name}${sample.suffix ?? ""}` }, sample),
+    );
+    return [...heading, ...lines].map((line) => `${line}\n`).join("");
+  }
+}
+
+/** A histogram's samples, as they are told. */
+export function histogramSamples(
+  labels: Labels,
+  one: Pick<HistogramValues, "counts" | "sum" | "bounds">,
+): PartSample[] {
+  const { counts, sum, bounds } = one;
+  let total = 0;
+  const buckets = counts.map((count, index) => {
+    total += count;
+    const le = `${bounds[index] ?? "+Inf"}`;
+    return { suffix: "_bucket", labels: { ...labels, le }, value: total };
   });
-  return [...head(description, type), ...lines];
+  const ends = [
+    { suffix: "_sum", labels, value: sum },
+    { suffix: "_count", labels, value: total },
+  ];
+  return [...buckets, ...ends];
+}
+
+function sampleLine({ name }: Pick<Describe, "name">, { labels, value }: Sample): string {
+  return `${name}${inBraces(labelWords(Object.entries(labels)))} ${value}`;
 }
 
 function valueLines(name: string, series: Series<{ value: number }>): string[] {
   return [...series].map(([labels, { value }]) => `${name}${inBraces(labels)} ${value}`);
 }
 
-function histogramLines(
-  name: string,
-  one: {
-    readonly labels: string;
-    readonly counts: readonly number[];
-    readonly sum: number;
-    readonly bounds: readonly number[];
-  },
-): string[] {
+interface HistogramValues {
+  readonly labels: string;
+  /** One more than there are bounds. */
+  readonly counts: readonly number[];
+  readonly sum: number;
+  readonly bounds: readonly number[];
+}
+
+function histogramLines(name: string, one: HistogramValues): string[] {
   const { labels, counts, sum, bounds } = one;
   let total = 0;
   const lines = counts.map((count, index) => {

@@ -1,4 +1,5 @@
 import * as v from "valibot";
+import type { MetricPart } from "../http/metrics.ts";
 import { ControlAnswers } from "../messaging/control-answers.ts";
 import { type ControlClient, connectControl } from "../messaging/control-client.ts";
 import { ExitCode } from "../units/exit-code.ts";
@@ -9,6 +10,7 @@ import {
   changeAnswerSchema,
   type LogLine,
   logLineSchema,
+  metricPartSchema,
   type PartitionSummary,
   type ProcessDetail,
   type ProcessEventRecord,
@@ -58,6 +60,11 @@ export class OrchestratorClient implements Disposable {
 
   list(): Promise<ProcessSummary[]> {
     return this.#request(v.array(processSummarySchema), "list");
+  }
+
+  /** What a scraper is told, in parts. */
+  metrics(): AsyncGenerator<MetricPart> {
+    return this.#stream(metricPartSchema, "metrics", {});
   }
 
   partitions(): Promise<PartitionSummary[]> {

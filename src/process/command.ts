@@ -134,6 +134,14 @@ const orchestratorCommand = defineCommand({
       description: "What to keep running, as TOML; see hostler process check",
     },
     ...ownControlSocketFlag,
+    "metrics-listen": {
+      type: "string",
+      valueHint: "address",
+      complete: "file",
+      description:
+        "Serve /metrics by plain HTTP at an address of loopback such as 127.0.0.1:9464, or at a " +
+        "Unix socket, an absolute path",
+    },
     ...logFlags,
   },
   run: async (args) => {
@@ -253,6 +261,22 @@ const partitionsCommand = defineCommand({
   },
   args: { ...controlSocketFlag, ...jsonFlag },
   run: async (args) => await (await import("./commands/partitions.ts")).runPartitions(args),
+});
+
+const metricsCommand = defineCommand({
+  meta: {
+    name: "metrics",
+    description: "Print counters and gauges of all processes, in Prometheus' text format",
+    examples: [
+      ["hostler process metrics", "Print what --metrics-listen would tell a scraper"],
+      [
+        "hostler process metrics > /var/lib/node_exporter/hostler.prom",
+        "For the node exporter's textfile collector",
+      ],
+    ],
+  },
+  args: { ...controlSocketFlag, ...jsonLinesFlag },
+  run: async (args) => await (await import("./commands/metrics.ts")).runMetrics(args),
 });
 
 const aboutCommand = defineCommand({
@@ -493,6 +517,7 @@ export const processCommand: Command = defineCommand({
     checkCommand,
     listCommand,
     partitionsCommand,
+    metricsCommand,
     aboutCommand,
     reexecuteCommand,
     showCommand,

@@ -1,4 +1,3 @@
-import { isIP } from "node:net";
 import * as v from "valibot";
 import {
   absolutePath,
@@ -29,6 +28,7 @@ import type { TomlNode } from "../toml/toml-tree.ts";
 import { parseBytes } from "../units/bytes.ts";
 import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
 import { Signal, signalNumber } from "../units/signals.ts";
+import { parseEndpoint } from "./endpoint.ts";
 import { limits } from "./protocol.ts";
 
 /** What each key of a configuration file may be. */
@@ -101,17 +101,6 @@ const command: Reader<string[]> = (node, own, report) => {
   report({ at, path: [...own, 0], expected, received: JSON.stringify(program) });
   return undefined;
 };
-
-/** "127.0.0.1:80", "[::1]:80" or "localhost:80"; no name that would have to be looked up. */
-function parseEndpoint(written: string): { host: string; port: number } | undefined {
-  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(written);
-  const [, bracketed, plain, digits] = match ?? [];
-  const port = Number(digits);
-  if (!(port >= 1 && port <= 65_535)) return undefined;
-  if (bracketed !== undefined) return isIP(bracketed) === 6 ? { host: bracketed, port } : undefined;
-  if (plain === "localhost") return { host: "127.0.0.1", port };
-  return plain !== undefined && isIP(plain) === 4 ? { host: plain, port } : undefined;
-}
 
 const endpoint = v.pipe(
   v.string(),

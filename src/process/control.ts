@@ -1,4 +1,5 @@
 import { wallClock } from "../event-loop/clock.ts";
+import type { MetricPart } from "../http/metrics.ts";
 import type { ControlCall, ControlError } from "../messaging/control-server.ts";
 import { describeEnding } from "../units/ending.ts";
 import { signalName } from "../units/signals.ts";
@@ -13,6 +14,7 @@ import {
   type ProcessState,
 } from "./lifecycle.ts";
 import type { LogBook, StoredLine } from "./log-book.ts";
+import type { Usage } from "./metrics.ts";
 import {
   blockersOf,
   countsAsReady,
@@ -45,6 +47,14 @@ export interface Orchestrated {
   historyOf(name: string): readonly BookedEvent[];
   partitions(): readonly PartitionEntry[];
   logOf(name: string): LogBook | undefined;
+  /** What is told to scrapers, in parts. */
+  metrics(): Promise<Iterable<MetricPart>>;
+  /** What each process uses, by its name. */
+  usage(): Promise<ReadonlyMap<string, Usage>>;
+  /** Resolves when others have had their turn. */
+  letOthers(): Promise<void>;
+  /** A bug, in what nobody waits for. */
+  fail(failure: unknown): void;
   /** Which program runs. @throws Error when its file cannot be read */
   about(): Promise<About>;
   /** Has it go on as another program, which answers; or refuses. */
@@ -231,6 +241,28 @@ function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall
   call.onGone(() => subscription?.[Symbol.dispose]());
   call.onDrained(send);
   send();
+}
+
+/** Sends part by part, no faster than they are taken: nothing else is held up. */
+async function metrics(orchestrated: Orchestrated, call: ControlCall): Promise<void> {
+  let isGone = false;
+  let wake = () => {};
+  call.onGone(() => {
+    isGone = true;
+    wake();
+  });
+  call.onDrained(() => wake());
+  for (const part of await orchestrated.metrics()) {
+    if (isGone) return;
+    call.item(part);
+    await orchestrated.letOthers();
+    while (call.isBehind && !isGone) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  }
+  call.done(null);
 }
 
 /** Lines of one process that are sent before others get their turn. */
@@ -491,6 +523,9 @@ export function answerControl(
       call.done(names.map((name) => summarize(orchestrated, name)));
       break;
     }
+    case "metrics":
+      metrics(orchestrated, call).catch((failure) => orchestrated.fail(failure));
+      break;
     case "partitions":
       call.done(orchestrated.partitions().map(summarizePartition));
       break;

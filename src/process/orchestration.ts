@@ -46,6 +46,8 @@ export interface AddressedEffect {
 export interface OrchestrationOutcome {
   readonly state: OrchestrationState;
   readonly effects: readonly AddressedEffect[];
+  /** Processes whose states are others than before. */
+  readonly changed: ReadonlySet<string>;
 }
 
 /** Chance, drawn when a decision needs it. */
@@ -147,6 +149,7 @@ class Turn {
   #reachable: ReadonlySet<string>;
   #shutdown: OrchestrationState["shutdown"];
   readonly effects: AddressedEffect[] = [];
+  readonly changed = new Set<string>();
 
   constructor(plan: Plan, state: OrchestrationState, context: TurnContext) {
     this.#plan = plan;
@@ -245,6 +248,7 @@ class Turn {
     if (outcome.state === before) return false;
     this.#processes ??= new Map(this.#before.processes);
     this.#processes.set(name, outcome.state);
+    this.changed.add(name);
     return true;
   }
 
@@ -314,7 +318,7 @@ export function step(
 ): OrchestrationOutcome {
   const turn = new Turn(plan, state, context);
   turn.handle(event);
-  return { state: turn.state, effects: turn.effects };
+  return { state: turn.state, effects: turn.effects, changed: turn.changed };
 }
 
 /**

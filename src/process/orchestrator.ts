@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { goOnWithOffset, monotonicNow, wallClockOffset } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
+import { MetricText } from "../http/metrics.ts";
 import { readHolder } from "../journal/lock-holder.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
@@ -18,6 +19,7 @@ import { outwaitPredecessor } from "../messaging/predecessor.ts";
 import { ServiceNotifier } from "../messaging/service-notify.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { signalName } from "../units/signals.ts";
+import type { MonotonicTime } from "../units/units.ts";
 import { hostlerCommit, hostlerVersion } from "../units/version.ts";
 import { answerControl, type Orchestrated } from "./control.ts";
 import { describeEntry } from "./event-book.ts";
@@ -29,6 +31,8 @@ import {
   type ProcessEvent,
   restartsAtOnceFrom,
 } from "./lifecycle.ts";
+import { type MetricFacts, metricParts } from "./metrics.ts";
+import type { MetricsEndpoint } from "./metrics-endpoint.ts";
 import {
   type Chance,
   effectsToRepeat,
@@ -37,6 +41,7 @@ import {
   makePlan,
   nextDeadline,
   type OrchestrationEvent,
+  type OrchestrationState,
   step,
 } from "./orchestration.ts";
 import { PartitionBook } from "./partition-book.ts";
@@ -48,9 +53,12 @@ import {
 } from "./perform/crash-journal.ts";
 import { ownIdentity, reexecutionKillPoint } from "./perform/inheritance.ts";
 import { type Luggage, Unpacking } from "./perform/luggage.ts";
+import { MetricsListener } from "./perform/metrics-listener.ts";
 import { hearSignals } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
 import { type Inherited, Performer } from "./perform/performer.ts";
+import { type Measured, measure, UsageMeter } from "./perform/usage-meter.ts";
+import { ProcessMeter } from "./process-meter.ts";
 import {
   type ControlRequest,
   controlRequestSchema,
@@ -71,6 +79,8 @@ export interface OrchestratorOptions {
   readonly calledAs: "hostler process orchestrator" | "holden-orchestrator";
   readonly configuration: Configuration;
   readonly controlSocket: string;
+  /** Where scrapers are waited for; undefined: nowhere. */
+  readonly metricsEndpoint?: MetricsEndpoint | undefined;
   /** What `check` would warn of. */
   readonly warnings: readonly string[];
   /** What was read, for the next program to go on with; undefined: the command line's. */
@@ -144,6 +154,9 @@ class Orchestrator {
   readonly #unsearched: Set<string>;
   readonly #connected = new Set<string>();
   readonly #partitions: PartitionBook;
+  readonly #meter: ProcessMeter;
+  readonly #usage: UsageMeter;
+  #metrics: MetricsListener | undefined;
   readonly #options: OrchestratorOptions;
   readonly #inherited: Inherited | undefined;
   readonly #reexecution: Reexecution;
@@ -170,6 +183,9 @@ class Orchestrator {
     this.#partitions = new PartitionBook(options.configuration, monotonicNow());
     if (state !== undefined) this.#partitions.restore(state.standings);
     if (state?.wallOffset !== undefined) goOnWithOffset(state.wallOffset);
+    this.#meter = new ProcessMeter([...this.#state.processes.keys()], monotonicNow());
+    if (state !== undefined) this.#meter.restore(state.metrics.meters);
+    this.#usage = new UsageMeter(loop, () => this.#measured());
     this.#journal = this.#openJournal();
     this.#reexecution = new Reexecution(loop, logger, this.#handing());
     this.#performer = new Performer(loop, options.configuration, {
@@ -245,9 +261,61 @@ class Orchestrator {
     });
   }
 
+  #listenForScrapers(): MetricsListener | undefined {
+    const endpoint = this.#options.metricsEndpoint;
+    if (endpoint === undefined) return undefined;
+    const listener = this.#inherited?.state.metrics.listener;
+    return new MetricsListener(this.#loop, {
+      endpoint,
+      render: () => this.#renderMetrics(),
+      onTrouble: (message) => this.#limited.warn(message),
+      inherited: listener && this.#inherited?.unpacking.takeListener(listener),
+    });
+  }
+
+  /** What runs now, for whoever measures it. */
+  #measured(): readonly Measured[] {
+    return [...this.#state.processes].flatMap(([name, state]) => {
+      const instance = instanceOf(state);
+      if (instance === undefined) return [];
+      const { invocation, processId } = instance;
+      return [{ name, processId, cgroup: this.#performer.cgroupOf(name, invocation) }];
+    });
+  }
+
+  async #metricFacts(): Promise<MetricFacts> {
+    const usage = await this.#usage.take();
+    return {
+      state: this.#state,
+      now: monotonicNow(),
+      usage,
+      meterOf: (name) => this.#meter.of(name),
+      logOf: (name) => this.#performer.logOf(name),
+      partitions: this.#partitions.entries.map(({ specification, standing }) => ({
+        name: specification.name,
+        isConnected: standing.state === "connected",
+      })),
+      newestEvent: this.#performer.events.newest,
+      own: measure({ processId: process.pid, cgroup: undefined }),
+      program: { version: hostlerVersion, commit: hostlerCommit },
+    };
+  }
+
+  /** Others have their turn between the parts. */
+  async #renderMetrics(): Promise<readonly string[]> {
+    const text = new MetricText();
+    const parts: string[] = [];
+    for (const part of metricParts(await this.#metricFacts())) {
+      parts.push(text.of(part));
+      await this.#loop.letOthers();
+    }
+    return parts;
+  }
+
   /** Takes its control socket, ends what a killed predecessor left, then starts what it should. */
   start(): void {
     this.#control = this.#listen();
+    this.#metrics = this.#listenForScrapers();
     this.#journal.keepFiles(this.#loop);
     if (this.#inherited !== undefined) {
       this.#goOn(this.#inherited, this.#control);
@@ -352,6 +420,10 @@ class Orchestrator {
       unsearched: [...this.#unsearched],
       held: this.#queue.filter(isHeldEvent),
       standings: this.#partitions.save(),
+      metrics: {
+        listener: luggage.packListener(this.#metrics?.carried),
+        meters: this.#meter.save(),
+      },
       ...this.#performer.pack(luggage),
     };
   }
@@ -413,12 +485,13 @@ class Orchestrator {
     this.#deciding = true;
     try {
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-        const outcome = step(this.#plan, this.#state, next, {
-          now: monotonicNow(),
-          chance: this.#chance,
-        });
+        const before = this.#state;
+        const now = monotonicNow();
+        const outcome = step(this.#plan, before, next, { now, chance: this.#chance });
         this.#state = outcome.state;
         for (const { name, effect } of outcome.effects) this.#perform(name, effect);
+        // After the restart, which is what takes part in the time that is counted.
+        for (const name of outcome.changed) this.#count(name, before, now);
         if (next.kind === "process" && isEndOfInstance(next.event)) {
           this.#performer.forget(next.event.invocation);
         }
@@ -429,6 +502,12 @@ class Orchestrator {
     this.#setTimer();
     this.#announce();
     this.#endIfDown();
+  }
+
+  #count(name: string, former: OrchestrationState, now: MonotonicTime): void {
+    const before = former.processes.get(name);
+    const after = this.#state.processes.get(name);
+    if (before !== undefined && after !== undefined) this.#meter.note(name, { before, after, now });
   }
 
   /** With everything stopped, waits a little for an agent that still owes the start of a check. */
@@ -497,6 +576,10 @@ class Orchestrator {
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
       about: () => this.#program.about(),
+      metrics: async () => metricParts(await this.#metricFacts()),
+      usage: () => this.#usage.take(),
+      letOthers: () => this.#loop.letOthers(),
+      fail: (failure) => this.#loop.fail(failure),
       reexecute: (request, call) => {
         this.#reexecution.begin(request, call).catch((failure) => this.#loop.fail(failure));
       },
@@ -521,6 +604,7 @@ class Orchestrator {
     this.#watchdog?.[Symbol.dispose]();
     this.#lastWait?.[Symbol.dispose]();
     this.#control?.[Symbol.dispose]();
+    this.#metrics?.[Symbol.dispose]();
     this.#reexecution.close();
     this.#performer.close();
     this.#limited[Symbol.dispose]();

@@ -5,6 +5,7 @@ import type { HistoryEntry, ProcessEvent, ProcessState } from "./lifecycle.ts";
 import type { LogBookState } from "./log-book.ts";
 import type { OrchestrationEvent } from "./orchestration.ts";
 import type { PartitionStanding } from "./partition-book.ts";
+import { type MeterState, restartReasons } from "./process-meter.ts";
 import { controlRequestSchema } from "./protocol.ts";
 
 /**
@@ -21,13 +22,17 @@ import { controlRequestSchema } from "./protocol.ts";
 export const STATE_FORMAT = "hostler-orchestrator-state";
 
 /** The version that is written. */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
+const FORMER_VERSION = 1;
 
-/** The versions that are read: this one, and in time the one before it. */
-export const readableVersions: readonly number[] = [STATE_VERSION];
+/** The versions that are read: this one, and the one before it. */
+export const readableVersions: readonly number[] = [STATE_VERSION, FORMER_VERSION];
 
 /** Bytes of log lines that are carried, of all processes together: 64 MiB; the newest are. */
 export const CARRIED_LOG_BYTES = 64 * 1024 * 1024;
+
+/** Buckets of a histogram: another version may have others. */
+const MOST_BUCKETS = 64;
 
 const text = v.string();
 const time = v.pipe(v.number(), v.finite());
@@ -288,6 +293,22 @@ const journalSchema = v.strictObject({
 });
 export type CarriedJournal = v.InferOutput<typeof journalSchema>;
 
+const meterSchema: v.GenericSchema<unknown, MeterState> = v.strictObject({
+  name: text,
+  since: time,
+  restarts: v.strictObject({ died: count, unready: count, asked: count }),
+  counts: v.pipe(v.array(count), v.maxLength(MOST_BUCKETS)),
+  sum: time,
+  reason: v.picklist(restartReasons),
+  diedAt: maybe(time),
+});
+
+/** What is told to scrapers. */
+const metricsSchema = v.strictObject({
+  listener: maybe(listenerSchema),
+  meters: v.array(meterSchema),
+});
+
 /** Who may go on with it: this process alone, in this boot. */
 const ownerSchema = v.strictObject({ boot: text, processId: id, startTicks: count });
 export type StateOwner = v.InferOutput<typeof ownerSchema>;
@@ -326,6 +347,7 @@ const stateSchema = v.strictObject({
   children: v.array(childSchema),
   partitions: v.array(remotePartitionSchema),
   holden: v.array(holdenPartitionSchema),
+  metrics: metricsSchema,
 });
 export type OrchestratorState = v.InferOutput<typeof stateSchema>;
 
@@ -337,6 +359,27 @@ export interface StateRefusal {
 
 export function encodeState(state: OrchestratorState): string {
   return JSON.stringify(state, (_key, value) => (value === undefined ? null : value));
+}
+
+/** The form of the version before, for a program that reads no later one. */
+export function encodeFormerState({ metrics: _metrics, ...state }: OrchestratorState): string {
+  const former = { ...state, version: FORMER_VERSION };
+  return JSON.stringify(former, (_key, value) => (value === undefined ? null : value));
+}
+
+/** The forms that a state can be handed over in, the best one first. */
+export const stateForms: readonly ((state: OrchestratorState) => string)[] = [
+  encodeState,
+  encodeFormerState,
+];
+
+/** What a program that does not read this version says that it received. */
+export const describeVersion = (version: unknown) =>
+  `version ${JSON.stringify(version)?.slice(0, 40)}`;
+
+/** A state of the version before, as this one has it: nothing was measured. */
+function fromFormer(input: object): object {
+  return { ...input, version: STATE_VERSION, metrics: { listener: null, meters: [] } };
 }
 
 /** A state, or what is wrong with it: of another version, damaged, or no state at all. */
@@ -357,10 +400,10 @@ export function decodeState(
   }
   if (!readableVersions.includes(version as number)) {
     const expected = `${STATE_FORMAT} of version ${readableVersions.join(" or ")}`;
-    const received = `version ${JSON.stringify(version)?.slice(0, 40)}`;
-    return { refusal: { expected, received } };
+    return { refusal: { expected, received: describeVersion(version) } };
   }
-  const parsed = v.safeParse(stateSchema, input, { abortEarly: true });
+  const current = version === FORMER_VERSION ? fromFormer(input as object) : input;
+  const parsed = v.safeParse(stateSchema, current, { abortEarly: true });
   if (parsed.success) return { state: parsed.output };
   const [issue] = parsed.issues;
   const where = v.getDotPath(issue) ?? "it";

@@ -190,6 +190,8 @@ const name = v.pipe(v.string(), v.minLength(1), v.maxLength(limits.nameLength));
 export const controlRequestSchema = v.variant("verb", [
   v.strictObject({ id: identifier, verb: v.literal("list") }),
   v.strictObject({ id: identifier, verb: v.literal("partitions") }),
+  /** What a scraper is told, in parts. */
+  v.strictObject({ id: identifier, verb: v.literal("metrics") }),
   /** Which program answers: the file that runs, and not the one that stands at its path. */
   v.strictObject({ id: identifier, verb: v.literal("about") }),
   /** Goes on as another program; that one answers, as `about` does. */
@@ -282,6 +284,21 @@ export const changeAnswerSchema = v.strictObject({
   ),
 });
 export type ChangeAnswer = v.InferOutput<typeof changeAnswerSchema>;
+
+/** A part of one metric; parts of the same metric follow each other. */
+export const metricPartSchema = v.object({
+  name: v.string(),
+  help: v.string(),
+  type: v.picklist(["gauge", "counter", "histogram"]),
+  samples: v.array(
+    v.object({
+      /** Of a histogram: "_bucket", "_sum" and "_count". */
+      suffix: v.optional(v.string()),
+      labels: v.record(v.string(), v.string()),
+      value: v.number(),
+    }),
+  ),
+});
 
 /** One line of `partitions`. */
 export const partitionSummarySchema = v.object({

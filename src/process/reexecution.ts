@@ -15,7 +15,7 @@ import {
   ReexecutionRefused,
   tryState,
 } from "./perform/next-program.ts";
-import { encodeState, type OrchestratorState } from "./protocol-state.ts";
+import { type OrchestratorState, readableVersions, stateForms } from "./protocol-state.ts";
 
 /** So long everything that has begun may take to come to its end. */
 const QUIET_LIMIT: Milliseconds = 5_000;
@@ -44,6 +44,15 @@ export interface Handing {
   noteDryRun(invocation: string, standing: "begins" | "over"): void;
   /** To the service manager: it is about to be another program, or is not after all. */
   tellManager(standing: "begins" | "over"): void;
+}
+
+type Encode = (state: OrchestratorState) => string;
+
+/** What a dry run came to, and the form of the state that it was given. */
+interface Tried {
+  readonly version: string;
+  readonly commit: string;
+  readonly encode: Encode;
 }
 
 export interface ReexecutionRequest {
@@ -106,14 +115,14 @@ export class Reexecution {
 
   async #run(request: ReexecutionRequest): Promise<void> {
     using program = await openProgram(request);
-    const { version, commit } = await this.#try(program);
+    const { version, commit, encode } = await this.#try(program);
     reexecutionKillPoint("reexecute:tried");
     this.#logger.info(`going on as ${program.path}, version ${version} (${commit})`);
     this.#handing.tellManager("begins");
     try {
       await this.#comeToRest();
       reexecutionKillPoint("reexecute:held");
-      this.#become(program);
+      this.#become(program, encode);
     } finally {
       // It is still this program: it was refused.
       this.#handing.release();
@@ -121,10 +130,25 @@ export class Reexecution {
     }
   }
 
-  /** With what it knows now, while it goes on: what changes meanwhile changes no form. */
-  async #try(program: NextProgram): Promise<{ readonly version: string; readonly commit: string }> {
+  /**
+   * With what it knows now, while it goes on: what changes meanwhile changes no form. A program
+   * that reads the version before alone is given that one, and what it does not know is lost.
+   */
+  async #try(program: NextProgram): Promise<Tried> {
     this.#refuseStopping();
-    const encoded = encodeState(this.#handing.pack(new Luggage()));
+    for (const encode of stateForms) {
+      const answer = await this.#tryForm(program, encode);
+      if (answer !== "of-former-version") return { ...answer, encode };
+    }
+    throw new ReexecutionRefused("dry-run", {
+      expected: `${program.path} to read a state of version ${readableVersions.join(" or ")}`,
+      received: "one that reads neither",
+      hint: "The orchestrator goes on as it was. Name another file, or restart it instead",
+    });
+  }
+
+  async #tryForm(program: NextProgram, encode: Encode): ReturnType<typeof tryState> {
+    const encoded = encode(this.#handing.pack(new Luggage()));
     const invocation = newInvocation();
     this.#handing.noteDryRun(invocation, "begins");
     try {
@@ -181,10 +205,10 @@ export class Reexecution {
   }
 
   /** From the first look to the exec in one go: nothing comes between. */
-  #become(program: NextProgram): never {
+  #become(program: NextProgram, encode: Encode): never {
     holdBackForNext();
     const luggage = new Luggage();
-    const encoded = encodeState(this.#handing.pack(luggage));
+    const encoded = encode(this.#handing.pack(luggage));
     reexecutionKillPoint("reexecute:packed");
     const reason = become(program, { encoded, luggage });
     throw new ReexecutionRefused("execve", {

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { step } from "../../src/process/lifecycle.ts";
 import {
   decodeState,
+  encodeFormerState,
   encodeState,
   readableVersions,
   STATE_VERSION,
@@ -29,9 +30,20 @@ test("this version is written as it always was", () => {
   );
 });
 
-test.each(readableVersions)("version %d is read", (version) => {
-  const decoded = decodeState(textOf(version));
-  expect(decoded).toEqual({ state: wholeState(everyPhase) });
+test("the version before is written as it always was", () => {
+  expect(JSON.parse(encodeFormerState(wholeState(everyPhase)))).toEqual(
+    JSON.parse(textOf(STATE_VERSION - 1)),
+  );
+});
+
+test("this version is read", () => {
+  expect(decodeState(textOf(STATE_VERSION))).toEqual({ state: wholeState(everyPhase) });
+});
+
+test("the version before is read, and nothing that it does not have", () => {
+  const metrics = { listener: undefined, meters: [] };
+  const state = { ...wholeState(everyPhase), metrics };
+  expect(decodeState(textOf(STATE_VERSION - 1))).toEqual({ state });
 });
 
 test("the version before is read, where there is one", () => {

@@ -66,6 +66,7 @@ export function makeState(
     children: [],
     partitions: [],
     holden: [],
+    metrics: { listener: undefined, meters: [] },
     ...change,
   };
 }
@@ -195,5 +196,19 @@ export function wholeState(processes: Readonly<Record<string, ProcessState>>): O
       },
     ],
     holden: [{ name: "radio", reachable: true, instances: [] }],
+    metrics: {
+      listener: { socket: descriptor(14, "socket:[6]"), file: undefined },
+      meters: [
+        {
+          name: first,
+          since: 1.5,
+          restarts: { died: 2, unready: 1, asked: 3 },
+          counts: [1, 0, 2],
+          sum: 0.25,
+          reason: "died",
+          diedAt: undefined,
+        },
+      ],
+    },
   };
 }

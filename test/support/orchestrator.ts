@@ -24,6 +24,8 @@ export interface OrchestratorOptions {
   /** dist/hostler when not given. */
   readonly binary?: string;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Further words of its command line. */
+  readonly words?: readonly string[];
   /** Where its files stand; when not given, a folder of its own. */
   readonly folder?: TemporaryFolder;
 }
@@ -260,9 +262,8 @@ export function spawnOrchestrator(
   const file = folder.file("process.toml");
   writeFileSync(file, configuration);
   const words = ["process", "orchestrator", "--config", file];
-  return startProgram([binary, ...words, "--control-socket", folder.file("control.sock")], {
-    environment,
-  });
+  const socket = ["--control-socket", folder.file("control.sock")];
+  return startProgram([binary, ...words, ...socket, ...(options.words ?? [])], { environment });
 }
 
 /** Its socket is there only when it has taken its lock and can answer. */

@@ -1,5 +1,6 @@
 /** What the control socket answers, over an orchestration and a clock of the test's own. */
 import { describe, expect, test } from "bun:test";
+import type { MetricPart } from "../../src/http/metrics.ts";
 import type { ControlCall } from "../../src/messaging/control-server.ts";
 import { answerControl, type Orchestrated } from "../../src/process/control.ts";
 import { EventBook } from "../../src/process/event-book.ts";
@@ -30,6 +31,7 @@ class Stage {
   #state;
   #invocations = 0;
   now = 1_000;
+  parts: readonly MetricPart[] = [];
   gone: () => void = () => {};
 
   constructor(change: Partial<ProcessSpecification> = {}) {
@@ -91,6 +93,12 @@ class Stage {
       logOf: () => undefined,
       partitions: () => [],
       reexecute: () => {},
+      metrics: () => Promise.resolve(stage.parts),
+      usage: () => Promise.resolve(new Map()),
+      letOthers: () => Promise.resolve(),
+      fail: (failure) => {
+        throw failure;
+      },
       about: () => Promise.reject(new Error("EIO: i/o error, read")),
       tell: (names, event) => stage.handle({ kind: "wish", names, event }),
       signal: () => false,

@@ -13,6 +13,11 @@ import {
   parseConfiguration,
 } from "../configuration.ts";
 import { cgroupPathExpected, cgroupPathSchema } from "../configuration-schema.ts";
+import {
+  type MetricsEndpoint,
+  metricsEndpointExpected,
+  parseMetricsEndpoint,
+} from "../metrics-endpoint.ts";
 import type { OrchestratorOptions } from "../orchestrator.ts";
 import { defaultAgentSocket, defaultHoldenSocket } from "../protocol.ts";
 
@@ -88,6 +93,7 @@ function readIds(name: string, given: readonly string[], usual: readonly number[
 interface OrchestratorFlags extends LogFlags {
   readonly config: string;
   readonly "control-socket": string;
+  readonly "metrics-listen": string | undefined;
 }
 
 export async function runOrchestratorCommand(flags: OrchestratorFlags): Promise<number> {
@@ -136,6 +142,7 @@ async function orchestrate(
   outcome: ConfigurationOutcome,
   flags: LogFlags & {
     readonly "control-socket": string;
+    readonly "metrics-listen"?: string | undefined;
     readonly calledAs: OrchestratorOptions["calledAs"];
     readonly configurationText?: OrchestratorOptions["configurationText"];
     readonly inherited: OrchestratorOptions["inherited"];
@@ -147,6 +154,7 @@ async function orchestrate(
   }
   const { calledAs, configurationText, inherited } = flags;
   const controlSocket = checkSocketPath("--control-socket", flags["control-socket"]);
+  const metricsEndpoint = metricsEndpointOf(flags["metrics-listen"]);
   applyLogFlags(flags);
   const { finishTrial, stateOnTrial } = await import("../dry-run.ts");
   if (stateOnTrial() !== undefined) return await finishTrial(outcome.configuration);
@@ -156,9 +164,22 @@ async function orchestrate(
     configuration: outcome.configuration,
     warnings: outcome.warnings.map(formatWarning),
     controlSocket,
+    metricsEndpoint,
     configurationText,
     inherited,
   });
+}
+
+function metricsEndpointOf(text: string | undefined): MetricsEndpoint | undefined {
+  if (text === undefined) return undefined;
+  const endpoint = parseMetricsEndpoint(text);
+  if (endpoint === undefined) {
+    throw new UsageError(
+      `Expected ${metricsEndpointExpected} after --metrics-listen, received ${text}`,
+    );
+  }
+  if (endpoint.kind === "unix") checkSocketPath("--metrics-listen", endpoint.path);
+  return endpoint;
 }
 
 function applyLogFlags(flags: LogFlags): void {

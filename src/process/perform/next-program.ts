@@ -29,6 +29,7 @@ import { describeEnding, type Ending } from "../../units/ending.ts";
 import { Signal, signalName } from "../../units/signals.ts";
 import { formatDuration, type Milliseconds } from "../../units/units.ts";
 import { DRY_RUN_WORD, dryRunAnswerSchema } from "../dry-run-answer.ts";
+import { describeVersion, STATE_VERSION } from "../protocol-state.ts";
 import { STATE_FILE, STATE_VARIABLE } from "./inheritance.ts";
 import type { Luggage } from "./luggage.ts";
 import { digestOf } from "./own-program.ts";
@@ -179,13 +180,14 @@ interface DryRun {
  * Starts the program with the state, and has it say that it can go on with it.
  * @param trial with an invocation, by which a dry run is found that outlives this process;
  * `onStarted` is told how to end it before its time
+ * @returns "of-former-version" when it does not read this version of the state
  * @throws ReexecutionRefused when it cannot, or does not say so in time
  */
 export async function tryState(
   loop: EventLoop,
   program: NextProgram,
   trial: Trial,
-): Promise<{ readonly version: string; readonly commit: string }> {
+): Promise<{ readonly version: string; readonly commit: string } | "of-former-version"> {
   const nonce = randomBytes(16).toString("hex");
   const run = await runDry(loop, program, { ...trial, nonce });
   const expected = `${program.path} to say that it can go on with the state`;
@@ -200,6 +202,7 @@ export async function tryState(
   const answer = parseAnswer(said);
   if (answer?.answer === "ready" && answer.nonce === nonce && isSuccess(ending)) return answer;
   if (answer?.answer === "refused") {
+    if (answer.received === describeVersion(STATE_VERSION)) return "of-former-version";
     throw refuse(`its refusal: it expects ${answer.expected}, and received ${answer.received}`);
   }
   const words = complained.trim().split("\n")[0]?.slice(0, 300);

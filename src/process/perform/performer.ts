@@ -338,6 +338,14 @@ export class Performer {
     return this.#checks.size === 0;
   }
 
+  /** The cgroup of an instance of this host; undefined where it has none of its own. */
+  cgroupOf(name: string, invocation: string): string | undefined {
+    const specification = this.#managed.get(name)?.process.specification;
+    const parent = specification?.constraints.cgroup;
+    if (parent === undefined || specification?.partition !== undefined) return undefined;
+    return `${parent}/${invocation}`;
+  }
+
   logOf(name: string): LogBook | undefined {
     return this.#managed.get(name)?.book;
   }

@@ -3,7 +3,8 @@
  * GAP_FOLDER says, which is in the environment beside GAP_REAL, the hostler that it becomes:
  *
  *   try     what a dry run does: hang, crash, silent, liar, copy, newer, "flag" which knows less
- *           flags; "forbid" passes, and has nobody run it any more; without the file, it passes
+ *           flags, "former" which reads the version of the state before this one alone; "forbid"
+ *           passes, and has nobody run it any more; without the file, it passes
  *   become  what it does as the orchestrator: crash, cut, "swap N"; without the file, it passes
  *   in      made when it has become the orchestrator
  *   go      is waited for then
@@ -59,13 +60,21 @@ static char *read_all(int file, size_t *length) {
 static void make_newer(void) {
   size_t length;
   char *text = read_all(0, &length);
-  char *version = strstr(text, "\"version\":1,");
+  char *version = strstr(text, "\"version\":2,");
   if (version == NULL) abort();
   version[strlen("\"version\":")] = '9';
   int newer = memfd_create("newer", 0);
   if (write(newer, text, length) != (ssize_t)length) abort();
   lseek(newer, 0, SEEK_SET);
   dup2(newer, 0);
+}
+
+/* As a program of the version before refuses this one. */
+static void refuse_this_version(void) {
+  size_t length;
+  if (strstr(read_all(0, &length), "\"version\":2,") == NULL) return;
+  puts("{\"answer\":\"refused\",\"expected\":\"version 1\",\"received\":\"version 2\"}");
+  exit(111);
 }
 
 static void try_state(char **argv) {
@@ -84,6 +93,7 @@ static void try_state(char **argv) {
     exit(0);
   }
   if (strcmp(word, "newer") == 0) make_newer();
+  if (strcmp(word, "former") == 0) refuse_this_version();
   if (strcmp(word, "flag") == 0) {
     for (int index = 1; argv[index] != NULL; index++) {
       if (strcmp(argv[index], "--config") == 0) argv[index] = "--no-such-flag";
