@@ -104,10 +104,12 @@ export function openApiPage(options: {
 
 const sessionSchema = v.object({ who: v.string(), csrfToken: v.string() });
 
-/** /v1/browser-session: a token in, a cookie out; the token for X-CSRF-Token with it. */
+/** Where a browser logs in, asks who it is, and logs out. */
+export const BROWSER_SESSION_PATH = "/v1/browser-session";
+
+/** A token in, a cookie out; the token for X-CSRF-Token with it. */
 export function browserRoutes(sessions: BrowserSessions): Route[] {
-  const path = "/v1/browser-session";
-  const common = { path, permission: "anyone" } as const;
+  const common = { path: BROWSER_SESSION_PATH, permission: "anyone" } as const;
   return [
     defineRoute({
       ...common,

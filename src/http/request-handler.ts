@@ -4,7 +4,7 @@ import { type Credentials, checkCrossSite, checkOrigin, credentialsOf } from "./
 import { type Caller, type Dispatcher, problemAt, refuseCaller } from "./dispatch.ts";
 import type { HttpLimits } from "./limits.ts";
 import type { Counter, Histogram, MetricsRegistry } from "./metrics.ts";
-import type { HttpCall, Page } from "./pages.ts";
+import { BROWSER_SESSION_PATH, type HttpCall, type Page } from "./pages.ts";
 import { describePrincipal, type Principal } from "./principal.ts";
 import { PROBLEM_TYPE, ProblemError } from "./problem.ts";
 import { RateLimiter, rateKeyOf } from "./rate-limiter.ts";
@@ -204,7 +204,15 @@ export class RequestHandler {
   /** @throws ProblemError unauthenticated, cross-site */
   async #authenticate({ request, origin }: Exchange, place: Served): Promise<Authenticated> {
     const credentials = credentialsOf(request.headers);
-    const session = await this.#options.authenticate(credentials, { from: origin.from });
+    let session: Authenticated;
+    try {
+      session = await this.#options.authenticate(credentials, { from: origin.from });
+    } catch (failure) {
+      // A browser cannot leave its cookie out: one that is over must not keep it from the login.
+      const isOver = failure instanceof ProblemError && failure.kind === "unauthenticated";
+      if (!isOver || credentials.kind !== "cookie" || !leadsToLogin(place)) throw failure;
+      return { principal: { kind: "anonymous" } };
+    }
     if (credentials.kind === "cookie") {
       if (place.kind === "socket") checkOrigin(request);
       else if (request.method !== "GET") checkCrossSite(request, credentials.token);
@@ -388,6 +396,10 @@ function tooMany(whose: string, retryAfter: number): ProblemError {
   const detail = `Too many requests ${whose}`;
   return new ProblemError("too-many", detail, { retryAfter, hint: "Wait, and ask again" });
 }
+
+/** What a browser needs that is to log in: pages that anybody may see, and the login. */
+const leadsToLogin = ({ kind, permission, path }: Served) =>
+  permission === "anyone" && (kind === "page" || path === BROWSER_SESSION_PATH);
 
 /** @throws ProblemError request, for what has no use for a body */
 function refuseBody(request: Request): void {

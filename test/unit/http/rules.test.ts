@@ -276,6 +276,29 @@ describe("a browser", () => {
     expect((await get(given, "/v1/things/a", { cookie })).status).toBeOneOf([200, 404]);
   });
 
+  test("logs in again with a cookie that is over: of another process, or another day", async () => {
+    await using given = startTestServer({ browserSessions });
+    const old = { cookie: `${COOKIE_NAME}=of-yesterday`, "x-csrf-token": csrfTokenOf("x") };
+    expect((await get(given, "/healthz", old)).status).toBe(200);
+    const asked = await get(given, "/v1/browser-session", old);
+    expect([asked.status, await asked.json()]).toEqual([
+      401,
+      expect.objectContaining({ received: "one that does not hold" }),
+    ]);
+    const body = JSON.stringify({ token: "operator-token" });
+    const headers = { ...json, ...old };
+    const answer = await send(given, "/v1/browser-session", { method: "POST", body, headers });
+    expect([answer.status, answer.headers.get("set-cookie")]).toEqual([
+      200,
+      expect.stringContaining("cookie-token"),
+    ]);
+    // Whatever else it asks, it is told that its session is over: a route for anybody as well.
+    expect((await get(given, "/v1/who", old)).status).toBe(401);
+    expect((await get(given, "/metrics", old)).status).toBe(401);
+    const bearer = { authorization: "Bearer of-yesterday" };
+    expect((await get(given, "/healthz", bearer)).status).toBe(401);
+  });
+
   test("cannot be made to send JSON as a form", async () => {
     await using given = startTestServer();
     const headers = { authorization: "Bearer admin-token", "content-type": "text/plain" };
