@@ -44,6 +44,8 @@ export const orchestratorHttpLimits: Partial<HttpLimits> = {
   unproven: 4_096,
   unprovenPerAddress: 2_048,
   addressRate: { burst: 20_000, perSecond: 4_000 },
+  // A thousand agents have two thousand calls under way when one commit takes its time.
+  concurrentRequests: vettingLimits.runsUnderWay,
   rememberedCallers: 4 * vettingLimits.runsUnderWay,
 };
 
