@@ -58,8 +58,10 @@ export class OrchestratorClient implements Disposable {
     }
   }
 
-  list(): Promise<ProcessSummary[]> {
-    return this.#request(v.array(processSummarySchema), "list");
+  /** All processes; with `usage` also what each uses. */
+  list(options: { readonly usage?: boolean } = {}): Promise<ProcessSummary[]> {
+    const fields = options.usage === true ? { usage: true } : {};
+    return this.#request(v.array(processSummarySchema), "list", fields);
   }
 
   /** What a scraper is told, in parts. */

@@ -233,12 +233,17 @@ const listCommand = defineCommand({
     description: "Show all processes: where, in which phase, how often restarted",
     examples: [
       ["hostler process list", "Show them as a table"],
-      ["hostler process list --watch", "Show them again whenever something happens"],
+      ["hostler process list --watch", "Show them live; without a terminal a line for each change"],
+      ["hostler process list --watch --json", "Print one JSON object for each change"],
       ["hostler process list --json", "Show them as a JSON array"],
     ],
   },
   args: {
-    watch: { type: "boolean", alias: "w", description: "Show them again at every event" },
+    watch: {
+      type: "boolean",
+      alias: "w",
+      description: "Show them at every event and each second, with what they use, until q",
+    },
     ...controlSocketFlag,
     ...jsonFlag,
   },

@@ -243,6 +243,26 @@ function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall
   send();
 }
 
+function list(orchestrated: Orchestrated, request: Of<"list">, call: ControlCall): void {
+  const names = [...orchestrated.plan.specifications.keys()];
+  const summaries = () => names.map((name) => summarize(orchestrated, name));
+  if (request.usage !== true) {
+    call.done(summaries());
+    return;
+  }
+  call.resumeBy(() => request);
+  orchestrated.usage().then(
+    (usage) => {
+      const encode = (used: Usage | undefined) =>
+        used === undefined
+          ? null
+          : { cpu_seconds: used.cpu.value, memory_bytes: used.memory.value };
+      call.done(summaries().map((one) => ({ ...one, usage: encode(usage.get(one.name)) })));
+    },
+    (failure: unknown) => orchestrated.fail(failure),
+  );
+}
+
 /** Sends part by part, no faster than they are taken: nothing else is held up. */
 async function metrics(orchestrated: Orchestrated, call: ControlCall): Promise<void> {
   let isGone = false;
@@ -518,11 +538,9 @@ export function answerControl(
     }
   }
   switch (request.verb) {
-    case "list": {
-      const names = [...orchestrated.plan.specifications.keys()];
-      call.done(names.map((name) => summarize(orchestrated, name)));
+    case "list":
+      list(orchestrated, request, call);
       break;
-    }
     case "metrics":
       metrics(orchestrated, call).catch((failure) => orchestrated.fail(failure));
       break;

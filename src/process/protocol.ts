@@ -188,7 +188,8 @@ const name = v.pipe(v.string(), v.minLength(1), v.maxLength(limits.nameLength));
 
 /** What the command line asks of the orchestrator. */
 export const controlRequestSchema = v.variant("verb", [
-  v.strictObject({ id: identifier, verb: v.literal("list") }),
+  /** With `usage` also what each process uses. */
+  v.strictObject({ id: identifier, verb: v.literal("list"), usage: v.optional(v.boolean()) }),
   v.strictObject({ id: identifier, verb: v.literal("partitions") }),
   /** What a scraper is told, in parts. */
   v.strictObject({ id: identifier, verb: v.literal("metrics") }),
@@ -267,6 +268,8 @@ export const processSummarySchema = v.object({
   invocation: v.nullable(v.string()),
   /** What it waits for, or why it failed; null otherwise. */
   reason: v.nullable(v.string()),
+  /** In the answer to `list` with `usage` alone; null where none runs. */
+  usage: v.optional(v.nullable(v.object({ cpu_seconds: v.number(), memory_bytes: v.number() }))),
   /** In the answer to `stop` alone: processes that come after it and were not stopped with it. */
   still_run_after: v.optional(v.array(v.string())),
 });

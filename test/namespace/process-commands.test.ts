@@ -168,14 +168,14 @@ skipUnless("commands of the process system", root, () => {
     await using logs = follow("logs", "-f");
     await using events = follow("events", "-f");
     await Promise.all([
-      watch.said(/optional +- +idle/),
+      watch.said(/optional idle; 0 restarts\n/),
       logs.said(/speaker stdout one\n/),
       events.said(/speaker ready/),
     ]);
     await runProgram([hostler(), "process", "start", "optional", ...socket]);
     await runProgram([hostler(), "process", "restart", "speaker", ...socket]);
     await Promise.all([
-      watch.said(/optional +- +ready/),
+      watch.said(/optional ready, process \d+; 0 restarts\n/),
       logs.said(/speaker stdout one\n[\s\S]*speaker stdout one\n/),
       events.said(/optional ready/),
     ]);

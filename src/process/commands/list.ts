@@ -1,4 +1,4 @@
-import { printJson, printJsonLine, printText } from "../../command-line/output.ts";
+import { printJson, printText } from "../../command-line/output.ts";
 import { renderTable } from "../../command-line/table.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
@@ -12,11 +12,11 @@ interface ListOptions {
   readonly watch: boolean;
 }
 
-/** Prints all processes; with `watch` again whenever something happens. */
+/** Prints all processes; with `watch` what becomes of them. */
 export async function runList(options: ListOptions): Promise<number> {
+  if (options.watch) return await (await import("./watch.ts")).runWatch(options);
   using client = await OrchestratorClient.connect(options["control-socket"]);
-  if (options.watch) await watch(client, options.json);
-  else if (options.json) await printJson(await client.list());
+  if (options.json) await printJson(await client.list());
   else await printText(renderList(await client.list()));
   return ExitCode.done;
 }
@@ -43,33 +43,4 @@ export function renderList(processes: readonly ProcessSummary[]): string {
     ...(hasReasons ? [process.reason ?? ""] : []),
   ]);
   return renderTable(columns, rows);
-}
-
-/** Draws after every event; what happens while it draws is drawn together. */
-async function watch(client: OrchestratorClient, json: boolean): Promise<void> {
-  let changed = true;
-  let wake = Promise.withResolvers<void>();
-  const follow = async (): Promise<never> => {
-    for await (const _event of client.events({ follow: true })) {
-      changed = true;
-      wake.resolve();
-    }
-    throw new Error("The orchestrator ended the stream of its events");
-  };
-  const draw = async (): Promise<never> => {
-    for (;;) {
-      if (!changed) await wake.promise;
-      wake = Promise.withResolvers<void>();
-      changed = false;
-      const processes = await client.list();
-      if (json) await printJsonLine(processes);
-      else await printText(frame(renderList(processes)));
-    }
-  };
-  await Promise.race([follow(), draw()]);
-}
-
-/** On a terminal the table stays in its place; elsewhere tables follow each other. */
-function frame(table: string): string {
-  return process.stdout.isTTY ? `\u001b[H\u001b[2J${table}` : `${table}\n`;
 }

@@ -107,24 +107,3 @@ function summaryOf(rows: readonly TopRow[]): string {
     formatBytes(sum("memory_bytes")),
   ].join(", ");
 }
-
-/** What fits on a screen: what is left out is said in the last line. */
-export function fitLines(
-  lines: readonly string[],
-  screen: { readonly columns: number; readonly rows: number },
-): string[] {
-  const { columns, rows } = screen;
-  const cut = (line: string) => (Bun.stringWidth(line) <= columns ? line : cutLine(line, columns));
-  if (lines.length <= rows) return lines.map(cut);
-  const shown = lines.slice(0, Math.max(0, rows - 1));
-  return [...shown, `… and ${lines.length - shown.length} more`].slice(0, rows).map(cut);
-}
-
-function cutLine(line: string, columns: number): string {
-  let kept = "";
-  for (const character of line) {
-    if (Bun.stringWidth(kept + character) > columns) return kept;
-    kept += character;
-  }
-  return kept;
-}

@@ -1,6 +1,6 @@
-import { writeSync } from "node:fs";
 import { printJsonLine, printText } from "../../command-line/output.ts";
 import { durationArgument, wholeNumber } from "../../command-line/parse.ts";
+import { Screen } from "../../command-line/screen.ts";
 import { monotonicNow, wallClock } from "../../event-loop/clock.ts";
 import { EventLoop } from "../../event-loop/event-loop.ts";
 import { startWorker } from "../../event-loop/worker-factory.ts";
@@ -8,7 +8,7 @@ import { escapeControls } from "../../logging/format.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { WorkerClient, WorkerError } from "../client.ts";
-import { fitLines, renderTop, rowsOf, type Sample } from "./top-view.ts";
+import { renderTop, rowsOf, type Sample } from "./top-view.ts";
 
 /** Looks that somebody may ask for, and how far apart: a worker has others to answer as well. */
 const MOST_LOOKS = 1_000_000;
@@ -92,85 +92,6 @@ async function print(
       await printText(`${gap}${renderTop(before, now).join("\n")}\n`);
     }
     before = now;
-  }
-}
-
-/** Another screen than the one that was there, without a cursor, and back: ctlseqs of xterm. */
-const enterScreen = "\u001b[?1049h\u001b[?25l";
-const leaveScreen = "\u001b[?25h\u001b[?1049l";
-/** From the upper left corner on; each line is cleared to its end, and what is below it. */
-const beginFrame = "\u001b[H";
-const endLine = "\u001b[K";
-const endFrame = "\u001b[J";
-
-/** Ctrl-C, as a terminal gives it that gives every key at once. */
-const INTERRUPT = 3;
-const leavers = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-/** The terminal, taken over until it is disposed of, however that comes. */
-class Screen implements Disposable {
-  readonly left: Promise<void>;
-  readonly #leave: () => void;
-  readonly #isTyped = process.stdin.isTTY === true;
-  readonly #type = (bytes: Uint8Array) => {
-    if (bytes.includes(INTERRUPT) || /[qQ]/.test(String.fromCharCode(...bytes))) this.#leave();
-  };
-  readonly #restore = () => this[Symbol.dispose]();
-  readonly #draw = () => this.#show();
-  #lines: readonly string[] = [];
-  #isTaken = true;
-
-  constructor() {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.left = promise;
-    this.#leave = resolve;
-    for (const signal of leavers) process.on(signal, resolve);
-    // Whatever ends this process by an error of its own, the terminal is as it was before.
-    process.once("exit", this.#restore);
-    process.stdout.on("resize", this.#draw);
-    if (this.#isTyped) {
-      process.stdin.setRawMode(true);
-      process.stdin.on("data", this.#type);
-      process.stdin.once("end", resolve);
-    }
-    writeAll(enterScreen);
-  }
-
-  draw(lines: readonly string[]): void {
-    this.#lines = lines;
-    this.#show();
-  }
-
-  #show(): void {
-    if (!this.#isTaken) return;
-    const { columns, rows } = process.stdout;
-    const fitting = fitLines(this.#lines, { columns: columns || 80, rows: rows || 24 });
-    writeAll(beginFrame + fitting.map((line) => line + endLine).join("\r\n") + endFrame);
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.#isTaken) return;
-    this.#isTaken = false;
-    process.off("exit", this.#restore);
-    process.stdout.off("resize", this.#draw);
-    if (this.#isTyped) {
-      process.stdin.off("data", this.#type);
-      process.stdin.off("end", this.#leave);
-      process.stdin.setRawMode(false);
-      process.stdin.pause();
-    }
-    writeAll(leaveScreen);
-    for (const signal of leavers) process.off(signal, this.#leave);
-  }
-}
-
-/** At once, also while this process ends. A terminal that is gone takes nothing any more. */
-function writeAll(text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  try {
-    for (let begin = 0; begin < bytes.length; ) begin += writeSync(1, bytes.subarray(begin));
-  } catch {
-    // EIO: it was hung up. EAGAIN: it takes nothing now, and the next frame is drawn over this one.
   }
 }
 

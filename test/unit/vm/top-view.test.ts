@@ -1,6 +1,7 @@
 /** `hostler vm top`: rates between two looks, and what is shown of them on a screen. */
 import { describe, expect, test } from "bun:test";
-import { fitLines, renderTop, rowsOf, type Sample } from "../../../src/vm/commands/top-view.ts";
+import { fitLines } from "../../../src/command-line/screen.ts";
+import { renderTop, rowsOf, type Sample } from "../../../src/vm/commands/top-view.ts";
 import type { VmMetrics, VmSummary } from "../../../src/vm/protocol.ts";
 
 const summary: VmSummary = {
