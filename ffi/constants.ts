@@ -402,6 +402,7 @@ export const IFLA_AF_SPEC = 26;
 export const IFLA_EXT_MASK = 29;
 export const IFLA_CARRIER = 33;
 export const IFLA_CARRIER_CHANGES = 35;
+export const IFLA_MAX_MTU = 51;
 export const IFLA_INFO_KIND = 1;
 export const IFLA_INFO_DATA = 2;
 export const IFLA_INFO_SLAVE_KIND = 4;

@@ -1,4 +1,6 @@
 import { askCardDriver } from "../../ffi/ethtool.ts";
+import { NetlinkError, NetlinkSocket } from "../../ffi/netlink.ts";
+import { decodeLinkHealth, getLink } from "../network/rtnetlink.ts";
 import { inventoryLimits } from "./inventory.ts";
 import type { DriverWords } from "./network-cards.ts";
 
@@ -13,5 +15,19 @@ export function askCard(interfaceName: string): DriverWords {
     permanentMac: isAddress
       ? [...permanentAddress].map((byte) => byte.toString(16).padStart(2, "0")).join(":")
       : null,
+    mostMtu: mostMtuOf(interfaceName),
   };
+}
+
+/** No file of /sys has it. */
+function mostMtuOf(interfaceName: string): number | null {
+  using socket = new NetlinkSocket("route");
+  try {
+    const [link] = socket.get(getLink(interfaceName)).map(decodeLinkHealth);
+    return link?.mostMtu ?? null;
+  } catch (error) {
+    // It has gone since the list of them was made.
+    if (error instanceof NetlinkError) return null;
+    throw error;
+  }
 }

@@ -11,6 +11,8 @@ export const NETWORK_FOLDER = "sys/class/net";
 export interface DriverWords {
   readonly firmware: string | null;
   readonly permanentMac: string | null;
+  /** In bytes. */
+  readonly mostMtu: number | null;
 }
 
 const ETHERNET = 1;
@@ -73,6 +75,8 @@ function readCard(tree: HostTree, { name, mac, words }: Found, unseen: Unseen): 
   if (speed === null) {
     unseen.add(of("speed_mbps"), carrier === 1 ? "the driver does not tell" : "no carrier");
   }
+  if (words?.mostMtu === null)
+    unseen.add(of("most_mtu"), "its driver sets no limit, or the kernel tells none");
   const duplex = tree.text(`${at}/duplex`).value;
   const node = tree.number(`${at}/device/numa_node`).value;
   return {
@@ -84,7 +88,7 @@ function readCard(tree: HostTree, { name, mac, words }: Found, unseen: Unseen): 
     carrier: carrier === null ? null : carrier === 1,
     speed_mbps: speed,
     duplex: duplex === "full" || duplex === "half" ? duplex : null,
-    most_mtu: null,
+    most_mtu: words?.mostMtu ?? null,
     numa_node: node === null || node < 0 ? null : node,
   };
 }

@@ -35,6 +35,7 @@ import {
   IFLA_INFO_SLAVE_KIND,
   IFLA_LINKINFO,
   IFLA_MASTER,
+  IFLA_MAX_MTU,
   IFLA_MTU,
   IFLA_STATS64,
   IFLA_TUN_GROUP,
@@ -450,6 +451,9 @@ export interface LinkHealth {
   readonly name: string;
   readonly isUp: boolean;
   readonly macAddress: string | undefined;
+  readonly mtu: number;
+  /** The highest that its driver takes; undefined where it sets none, or before Linux 4.19. */
+  readonly mostMtu: number | undefined;
   /** undefined where the kernel does not tell. */
   readonly carrier: boolean | undefined;
   readonly carrierChanges: number | undefined;
@@ -458,10 +462,11 @@ export interface LinkHealth {
 
 /** @throws MalformedNetlink */
 export function decodeLinkHealth(message: NetlinkMessage): LinkHealth {
-  const { index, name, isUp, macAddress } = decodeLink(message);
+  const { index, name, isUp, macAddress, mtu } = decodeLink(message);
   const attributes = readAttributes(message.payload.subarray(ifinfomsg.size));
   const carrier = attributes.get(IFLA_CARRIER);
   const changes = attributes.get(IFLA_CARRIER_CHANGES);
+  const mostMtu = attributes.get(IFLA_MAX_MTU);
   const statistics = attributes.get(IFLA_STATS64) ?? new Uint8Array();
   const counted = linkErrorNames
     .filter((error) => statistics.length >= rtnl_link_stats64[error] + 8)
@@ -470,7 +475,9 @@ export function decodeLinkHealth(message: NetlinkMessage): LinkHealth {
       return [error, unsignedOf(statistics.subarray(at, at + 8))] as const;
     });
   return {
-    ...{ index, name, isUp, macAddress },
+    ...{ index, name, isUp, macAddress, mtu },
+    // 0 is no limit of the driver's.
+    mostMtu: mostMtu && (unsignedOf(mostMtu) || undefined),
     carrier: carrier && unsignedOf(carrier) !== 0,
     carrierChanges: changes && unsignedOf(changes),
     errors: new Map(counted),

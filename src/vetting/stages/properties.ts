@@ -19,7 +19,7 @@ export const stageProperties: Readonly<Record<Stage, readonly string[]>> = {
     ...["smbios", "firmware.secure_boot", "bmc.firmware", "bmc.manufacturer"],
     ...["processors", "processors.socket", "memory.slots", ...each("memory.slots", "size_bytes")],
     ...["disks", "disks[*]", ...each("disks", "serial", "wwn", "model", "firmware", "rotational")],
-    ...["network", "network[*]", ...each("network", "carrier", "speed_mbps")],
+    ...["network", "network[*]", ...each("network", "carrier", "speed_mbps", "most_mtu")],
     ...["graphics", ...each("graphics", "memory_bytes", "serial", "link.width")],
     ...["pci", "power_supplies"],
   ],
@@ -32,7 +32,13 @@ export const stageProperties: Readonly<Record<Stage, readonly string[]>> = {
   Storage: ["disk.change"],
   Network: [
     ...["network.links", "network.carrier", "network.carrier-changes", "network.speed"],
-    ...["network.duplex", "network.throughput", "network.throughput-part"],
+    ...[
+      "network.duplex",
+      "network.throughput",
+      "network.throughput-part",
+      "network.content",
+      "network.pairs",
+    ],
   ],
   GPU: ["gpu.link", "gpu.ecc", "gpu.rows", "gpu.throttle", "gpu.nvlink", "gpu.diagnostics"],
   PSU: ["psu.state", "psu.redundancy"],

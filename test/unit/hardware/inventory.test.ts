@@ -38,8 +38,20 @@ describe("the inventory of a host", () => {
     expect(readCardAddresses(host.tree, undefined)).toEqual(cards);
     // As the maker gave it: a bond gives its own address to each of its cards.
     const permanentMac = "52:54:00:ab:cd:ef";
-    const told = readCardAddresses(host.tree, () => ({ firmware: null, permanentMac }));
+    const told = readCardAddresses(host.tree, () => ({
+      ...{ firmware: null, permanentMac, mostMtu: null },
+    }));
     expect(new Set(told)).toEqual(new Set([permanentMac]));
+    const mtuOf = (mostMtu: number | null) => {
+      const askDriver = () => ({ firmware: null, permanentMac, mostMtu });
+      const { network, unseen } = readInventory(host.tree, { askDriver });
+      const isUnseen = unseen.some(({ property }) => property.endsWith(".most_mtu"));
+      return [network[0]?.most_mtu, isUnseen];
+    };
+    expect([mtuOf(9_216), mtuOf(null)]).toEqual([
+      [9_216, false],
+      [null, true],
+    ]);
     expect(readIdentity(host.tree)).toEqual({
       uuid: "12345678-1234-5678-9abc-def012345678",
       system_serial: "SYS-0001",

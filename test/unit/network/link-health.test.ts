@@ -9,6 +9,8 @@ import {
   IFLA_CARRIER,
   IFLA_CARRIER_CHANGES,
   IFLA_IFNAME,
+  IFLA_MAX_MTU,
+  IFLA_MTU,
   IFLA_STATS64,
   RTM_NEWADDR,
   RTM_NEWLINK,
@@ -40,11 +42,12 @@ test("a link tells its carrier, how often that changed, and its errors", () => {
     link((writer) => {
       writer.unsigned8(IFLA_CARRIER, 1).unsigned32(IFLA_CARRIER_CHANGES, 4);
       writer.bytes(IFLA_STATS64, new Uint8Array(statistics.buffer));
+      writer.unsigned32(IFLA_MTU, 1_500).unsigned32(IFLA_MAX_MTU, 9_216);
     }),
   );
   expect(health).toMatchObject({
     ...{ index: 7, name: "eth0", isUp: true, macAddress: "02:00:00:00:00:01" },
-    ...{ carrier: true, carrierChanges: 4 },
+    ...{ carrier: true, carrierChanges: 4, mtu: 1_500, mostMtu: 9_216 },
   });
   // What was dropped is no error of a card.
   expect([...health.errors].filter(([, count]) => count > 0)).toEqual([["rx_crc_errors", 3]]);
@@ -55,6 +58,12 @@ test("a kernel that tells less leaves it open", () => {
   expect([health.carrier, health.carrierChanges, health.errors.size]).toEqual([
     ...[undefined, undefined, 0],
   ]);
+  expect(health.mostMtu).toBeUndefined();
+});
+
+test("a highest MTU of 0 is no limit of the driver's", () => {
+  const health = decodeLinkHealth(link((writer) => void writer.unsigned32(IFLA_MAX_MTU, 0)));
+  expect(health.mostMtu).toBeUndefined();
 });
 
 test("an IPv6 address, and whether anything may be sent from it", () => {
