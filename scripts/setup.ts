@@ -103,6 +103,11 @@ const systemPackages = {
     { name: "runit", shownBy: "/usr/bin/runsv" },
     { name: "supervisor", shownBy: "/usr/bin/supervisord" },
   ],
+  // Tools that stages of vetting can be told to ask; these packages start no service.
+  tools: [
+    { name: "fio", shownBy: "/usr/bin/fio" },
+    { name: "iperf3", shownBy: "/usr/bin/iperf3" },
+  ],
   // Measured beside the vetting of memory, links and disks; these packages start no service.
   vetting: [
     { name: "gcc", shownBy: "/usr/bin/gcc" },

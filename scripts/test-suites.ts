@@ -42,6 +42,7 @@ export const suites: readonly Suite[] = [
       "network",
       "disks",
       "browser",
+      "tools",
     ],
     minutesPerFile: 20,
   },

@@ -75,9 +75,9 @@ const deadline = (base: number, perTebibyte: number) =>
   );
 
 /**
- * Who does it, where a tool of the host's can: "default" asks the tool where it is there, and does
- * it by itself where it is not, fails, or prints nonsense; "own" asks no tool; "tool" asks nobody
- * else, and what the tool does not tell is not seen.
+ * Who does it, where a tool of the host's can: "default" asks the tool where it is there and sees
+ * as much as we do, and does it by itself where it is not, fails, or prints nonsense; "own" asks no
+ * tool; "tool" asks nobody else, and what the tool does not tell is not seen.
  */
 export const engineChoiceSchema = v.picklist(["default", "own", "tool"]);
 export type EngineChoice = v.InferOutput<typeof engineChoiceSchema>;
@@ -139,6 +139,8 @@ const storage = v.strictObject({
   /** Slowest read that is well; 0: any. */
   slow_read_warn_ms: v.optional(count, 5_000),
   throughput_least_mbps: v.optional(count, 0),
+  /** fio, which "tool" alone asks: of what fails it tells less than we do. */
+  engine,
   deadline: deadline(120, 14_400),
 });
 const network = v.strictObject({

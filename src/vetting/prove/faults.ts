@@ -104,6 +104,7 @@ export const proverSpec: Spec = {
       read_errors: 0,
       slow_read_warn_ms: 0,
       throughput_least_mbps: 0,
+      engine: "default",
       deadline: deadline(300),
     },
     Network: {

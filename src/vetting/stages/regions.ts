@@ -12,6 +12,8 @@ export interface Spread {
   readonly block: number;
   /** 0 to 1. */
   readonly extent: number;
+  /** Regions, at most; 4,096 without a word. */
+  readonly most?: number;
   /** The same seed gives the same regions: the disk's serial. */
   readonly seed: string;
 }
@@ -25,11 +27,12 @@ const MOST_REGIONS = 4_096;
  * seed draws. The first begins with the disk, the last ends with it, because that is where tables
  * of partitions stand.
  */
-export function regionsOf({ size, block, extent, seed }: Spread): readonly Region[] {
+export function regionsOf(spread: Spread): readonly Region[] {
+  const { size, block, extent, seed, most = MOST_REGIONS } = spread;
   if (size === 0 || extent === 0) return [];
   if (extent === 1 || size <= block) return [{ offset: 0, length: size }];
   const blocks = Math.ceil(size / block);
-  const wanted = Math.min(MOST_REGIONS, Math.ceil((size * extent) / REGION));
+  const wanted = Math.min(most, Math.ceil((size * extent) / REGION));
   const parts = Math.max(1, Math.min(wanted, Math.floor(blocks * extent)));
   return Array.from({ length: parts }, (_, index) => {
     const first = Math.floor((blocks * index) / parts);

@@ -97,7 +97,7 @@ function planTransfer(context: StageContext, named: NamedDisk): TaskPlan {
   const own = context.settings.Storage;
   const { disk, key, component } = named;
   const permission = permissionOf(context, named);
-  const { block_bytes, depth, extent } = own;
+  const { block_bytes, depth, extent, engine } = own;
   if (permission.kind !== "verify" || disk.serial === null) {
     const deadline = deadlineOf(own, disk.size_bytes * extent);
     const input: ScanInput = {
@@ -106,6 +106,7 @@ function planTransfer(context: StageContext, named: NamedDisk): TaskPlan {
       depth,
       extent,
       most_s: mostSeconds(deadline),
+      engine,
     };
     return { id: `${SCAN_TASK}/${key}`, task: SCAN_TASK, input, component, deadline, group: 1 };
   }
@@ -117,6 +118,7 @@ function planTransfer(context: StageContext, named: NamedDisk): TaskPlan {
     depth,
     allowed: permission.by,
     most_s: mostSeconds(deadline),
+    engine,
   };
   return { id: `${VERIFY_TASK}/${key}`, task: VERIFY_TASK, input, component, deadline, group: 1 };
 }
@@ -299,7 +301,9 @@ function* judgePass(
   }
   const slow = own.slow_read_warn_ms;
   if (slow > 0 && pass.slowest_ms > slow) {
-    const message = `The slowest ${way} was at byte ${pass.slowest_offset}`;
+    const { slowest_offset } = pass;
+    const place = slowest_offset === null ? "a place that nobody tells" : `byte ${slowest_offset}`;
+    const message = `The slowest ${way} was at ${place}`;
     yield finding("WARN", `slow-${way}`, component, message, {
       expected: `at most ${slow} ms`,
       found: `${Math.round(pass.slowest_ms)} ms`,

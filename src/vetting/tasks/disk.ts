@@ -41,13 +41,15 @@ export const passSchema = v.strictObject({
   done_bytes: count,
   duration_ms: duration,
   slowest_ms: duration,
-  slowest_offset: count,
+  /** null: a tool that does not tell it. */
+  slowest_offset: v.nullable(count),
   /** Of whole blocks, from their submission to their completion; 0 of none. */
   latency_ms: v.strictObject({ p50: duration, p90: duration, p99: duration, p999: duration }),
   failed: v.strictObject({
-    /** Ranges, those that lie side by side being one. */
+    /** Ranges, those that lie side by side being one; of a tool, blocks. */
     count,
     bytes: count,
+    /** The first of them; a tool does not tell the place of each. */
     ranges: v.pipe(v.array(failedRangeSchema), v.maxLength(diskTaskLimits.ranges)),
   }),
 });

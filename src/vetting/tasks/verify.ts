@@ -1,9 +1,13 @@
 import * as v from "valibot";
+import { engineChoiceSchema } from "../protocol-spec.ts";
 import { passSchema, plannedDiskSchema, taskEngineSchema, text, transferSettings } from "./disk.ts";
 
 /** What the task `verify` is told and reports: one disk, written over and read back. */
 
 export const VERIFY_TASK = "verify";
+
+/** Of the time that there is, what the writing may take; it is the slower one. */
+export const WRITING_PART = 0.55;
 
 /** What keeps a disk from being written, each looked at in the child before its first write. */
 export const interlocks = [
@@ -38,6 +42,7 @@ export const verifyInputSchema = v.strictObject({
   most_s: v.pipe(v.number(), v.finite(), v.minValue(0)),
   /** "wipe": an operator gave up what stands on the disk with this serial, for this attempt. */
   allowed: v.picklist(["expected", "wipe"]),
+  engine: v.optional(engineChoiceSchema, "default"),
 });
 export type VerifyInput = v.InferInput<typeof verifyInputSchema>;
 

@@ -40,6 +40,16 @@ describe("regions", () => {
     },
   );
 
+  test("of so many at most, as a tool takes them: as much of the disk, both ends in it", () => {
+    const size = 30e12;
+    const spread = { size, block: MEBIBYTE, extent: 0.1, seed: "S64ANX0R" };
+    const regions = regionsOf({ ...spread, most: 64 });
+    expect(regions).toHaveLength(64);
+    expect(sum({ ...spread, most: 64 })).toBeGreaterThanOrEqual(size * 0.1);
+    expect(regions[0]?.offset).toBe(0);
+    expect((regions.at(-1)?.offset ?? 0) + (regions.at(-1)?.length ?? 0)).toBe(size);
+  });
+
   test("it is not much more than was asked for", () => {
     const size = 1024 ** 4;
     expect(sum({ size, block: MEBIBYTE, extent: 0.01, seed: "S" })).toBeLessThan(size * 0.011);

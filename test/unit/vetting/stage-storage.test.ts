@@ -104,7 +104,12 @@ describe("plan", () => {
       extent: 0.25,
       // 120 s, and 4 hours for each tebibyte: of 2 GiB 28.125 s.
       most_s: 148.125 * 0.95,
+      engine: "default",
     });
+    for (const options of [{}, verifying]) {
+      const context = contextOf({ ...options, storage: { ...options.storage, engine: "tool" } });
+      expect(storage.plan(context)[1]?.input).toMatchObject({ engine: "tool" });
+    }
     expect(v.is(scanInputSchema, scan?.input)).toBe(true);
     const [, verify] = storage.plan(contextOf(verifying));
     expect(v.is(verifyInputSchema, verify?.input)).toBe(true);

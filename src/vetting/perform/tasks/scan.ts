@@ -10,8 +10,10 @@ import {
   scanInputSchema,
   scanReportSchema,
 } from "../../tasks/scan.ts";
+import { fioLimits } from "../../tools/fio.ts";
 import { DiskPass } from "../disks/disk-pass.ts";
-import { openPlanned } from "../disks/planned-disk.ts";
+import { type OpenDisk, openPlanned } from "../disks/planned-disk.ts";
+import { runFio } from "../disks/run-fio.ts";
 import { defineTask, type TaskContext } from "../task.ts";
 
 /** Reads a disk, past the page cache and several blocks at a time. Nothing is written. */
@@ -34,6 +36,7 @@ export async function scanDisk(
   tree: HostTree,
 ): Promise<ScanReport> {
   using opened = openPlanned(tree, input.disk, "read");
+  if (input.engine === "tool") return await scanByFio(input, opened, context);
   const blockBytes = wholeBlocks(input.block_bytes);
   const regions = regionsOf({
     size: opened.size,
@@ -57,4 +60,27 @@ export async function scanDisk(
   });
   const read = await pass.run();
   return { engine: { name: "hostler", version: hostlerVersion }, read };
+}
+
+async function scanByFio(
+  input: ScanInput,
+  opened: OpenDisk,
+  context: TaskContext,
+): Promise<ScanReport> {
+  const { serial, name } = input.disk;
+  const block = wholeBlocks(input.block_bytes);
+  const spread = { size: opened.size, block, extent: input.extent, seed: serial ?? name };
+  const { engine, pass: read } = await runFio(
+    {
+      descriptor: opened.descriptor,
+      regions: regionsOf({ ...spread, most: fioLimits.regions }),
+      blockBytes: block,
+      depth: input.depth,
+      way: "read",
+      until: monotonicNow() + input.most_s * 1_000,
+    },
+    context,
+  );
+  context.tell({ kind: "progress", done: read.done_bytes, total: read.planned_bytes });
+  return { engine, read };
 }

@@ -4,18 +4,20 @@ import { monotonicNow } from "../../../event-loop/clock.ts";
 import { HostTree } from "../../../hardware/host-tree.ts";
 import { hostlerVersion } from "../../../units/version.ts";
 import type { Region } from "../../stages/regions.ts";
-import type { Pass } from "../../tasks/disk.ts";
+import type { Pass, TaskEngine } from "../../tasks/disk.ts";
 import {
   VERIFY_TASK,
   type VerifyInput,
   type VerifyReport,
   verifyInputSchema,
   verifyReportSchema,
+  WRITING_PART,
 } from "../../tasks/verify.ts";
 import { DiskPass, type PassOptions } from "../disks/disk-pass.ts";
 import { unlock } from "../disks/interlocks.ts";
 import { MarkedBlocks, NONCE_BYTES, UNIT } from "../disks/marked-blocks.ts";
 import type { OpenDisk } from "../disks/planned-disk.ts";
+import { FioVerification } from "../disks/verify-by-fio.ts";
 import { defineTask, type TaskContext } from "../task.ts";
 import { wholeBlocks } from "./scan.ts";
 
@@ -26,9 +28,6 @@ export const verifyTask = defineTask({
   report: verifyReportSchema,
   run: (input, context) => verifyDisk(input, context, new HostTree()),
 });
-
-/** Of the time that there is, what the writing may take; it is the slower one. */
-const WRITING_PART = 0.55;
 
 export async function verifyDisk(
   input: VerifyInput,
@@ -41,12 +40,13 @@ export async function verifyDisk(
   const { overwritten } = unlocked;
   context.tell({ kind: "log", level: "warn", text: announcement(input, overwritten) });
   const nonce = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
-  const over = new Verification(disk, { input, nonce, context });
+  const isByTool = input.engine === "tool";
+  const over = new (isByTool ? FioVerification : Verification)(disk, { input, nonce, context });
   const written = await over.write();
   const { read, miscompared } = await over.readBack();
   return {
     kind: "verified",
-    engine: { name: "hostler", version: hostlerVersion },
+    engine: over.engine,
     overwritten: [...overwritten],
     written,
     read,
@@ -71,6 +71,7 @@ export class Verification {
   readonly #options: VerificationOptions;
   readonly #blockBytes: number;
   readonly #blocks: MarkedBlocks;
+  readonly engine: TaskEngine = { name: "hostler", version: hostlerVersion };
   readonly #begun = monotonicNow();
   /** How far the disk was written, which is what can be read back. */
   #reached = 0;
