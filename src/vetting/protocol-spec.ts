@@ -158,6 +158,12 @@ const network = v.strictObject({
   carrier_changes: v.optional(count, 0),
   errors: v.optional(count, 0),
   links_least: v.optional(part, 1),
+  /** From each card to each other one, 16 cards at most; 0: none. */
+  pair_frames: v.optional(v.pipe(count, v.maxValue(65_536)), 256),
+  /** Of them, of one pair in one direction, where any came. */
+  pair_lost: v.optional(count, 0),
+  /** iperf3 at both ends, which "tool" alone asks: it looks at no byte that comes. */
+  engine,
   deadline: deadline(300, 0),
 });
 const gpu = v.strictObject({

@@ -3,63 +3,25 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Inventory } from "../../src/hardware/inventory.ts";
 import type { TaskLine } from "../../src/vetting/protocol-task.ts";
 import { network } from "../../src/vetting/stages/network.ts";
+import { judgePairs } from "../../src/vetting/stages/network-pairs.ts";
 import { LINK_TASK, type LinkInput, linkReportSchema } from "../../src/vetting/tasks/link.ts";
+import { PAIRS_TASK, type PairsInput, pairsReportSchema } from "../../src/vetting/tasks/pairs.ts";
 import { hostler, repositoryRoot } from "../support/binary.ts";
-import { makeNetworks, type Network } from "../support/networks.ts";
-import { runProgram, startProgram } from "../support/program.ts";
+import { runProgram } from "../support/program.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
+import {
+  addCard,
+  ip,
+  LINK_KEY as KEY,
+  linkOf,
+  makeLinkStage as makeStage,
+} from "../support/vetting/link-stage.ts";
 import { reportOfTask, startTask } from "../support/vetting/run-task.ts";
 import { DurableOrchestrator } from "../support/vetting-orchestrator/daemon.ts";
 import { hostInventory, judged, stageContext } from "../support/vetting-stage.ts";
 import { waitFor, withDeadline } from "../support/wait-for.ts";
 
 setDefaultTimeout(60_000);
-
-const KEY = "00112233445566778899aabbccddeeff";
-
-interface LinkFacts {
-  readonly address: string;
-  readonly flags: readonly string[];
-  readonly stats64: { readonly rx: { readonly bytes: number } };
-}
-
-async function ip(of: Network, ...words: readonly string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await runProgram([...of.enter, "ip", ...words]);
-  if (exitCode !== 0) throw new Error(`ip ${words.join(" ")}: ${stderr}`);
-  return stdout;
-}
-
-async function linkOf(of: Network, name: string): Promise<LinkFacts> {
-  const [link] = JSON.parse(await ip(of, "-s", "-j", "link", "show", name)) as LinkFacts[];
-  if (link === undefined) throw new Error(`No link ${name}`);
-  return link;
-}
-
-/** An orchestrator at one end of a cable, a host under test with the card "wire" at the other. */
-async function makeStage() {
-  await using owned = new AsyncDisposableStack();
-  const made = owned.use(await makeNetworks(2));
-  const [orchestrator, host] = made.networks;
-  if (orchestrator === undefined || host === undefined) throw new Error("Expected two networks");
-  const script = `${repositoryRoot}/test/support/programs/throughput-server.ts`;
-  const words = [process.execPath, script, "::", "0", "7", KEY, hostler()];
-  const server = owned.use(startProgram([...orchestrator.enter, ...words]));
-  const port = Number((await server.said(/listening on (\d+)/))[1]);
-  const { address: mac } = await linkOf(host, "wire");
-  const input = (parts: Partial<LinkInput> = {}): LinkInput => ({
-    ...{ name: "wire", mac, carrier_wait_s: 10, duration_s: 0.5, turn_wait_s: 20 },
-    test: { host: orchestrator.address, port, run: 7, key: KEY },
-    ...parts,
-  });
-  const start = (parts: Partial<LinkInput> = {}, onLine: (line: TaskLine) => void = () => {}) =>
-    startTask([...host.enter, hostler()], { task: LINK_TASK, input: input(parts) }, { onLine });
-  const run = (parts: Partial<LinkInput> = {}) => reportOfTask(start(parts), linkReportSchema);
-  const kept = owned.move();
-  return {
-    ...{ orchestrator, host, server, mac, port, start, run },
-    [Symbol.asyncDispose]: () => kept.disposeAsync(),
-  };
-}
 
 const needs = [root, program("ip", "iproute2"), program("nsenter", "util-linux")];
 
@@ -203,6 +165,68 @@ skipUnless("the test of a link", needs, () => {
       expect((await task.ended).exitCode).toBe(111);
       expect((await linkOf(stage.host, "wire")).flags).not.toContain("UP");
     });
+  });
+});
+
+skipUnless("frames from each card to each other one", needs, () => {
+  type Stage = Awaited<ReturnType<typeof makeStage>>;
+  const tryPairs = async ({ host, mac }: Stage, second: string) => {
+    const cards = [
+      { name: "wire", mac },
+      { name: "second", mac: second },
+    ];
+    const input: PairsInput = { cards, frames: 64, carrier_wait_s: 10 };
+    const task = startTask([...host.enter, hostler()], { task: PAIRS_TASK, input });
+    const { pairs } = await reportOfTask(task, pairsReportSchema);
+    return pairs;
+  };
+
+  test("two cards at one switch: all of them come, both ways, and need no address", async () => {
+    await using stage = await makeStage();
+    const second = await addCard(stage, { name: "second", at: "bridge" });
+    await ip(stage.host, "address", "flush", "dev", "wire", "scope", "global");
+    await ip(stage.host, "link", "set", "second", "down");
+    expect(await tryPairs(stage, second)).toEqual([
+      { from: "wire", to: "second", sent: 64, received: 64, wrong: 0 },
+      { from: "second", to: "wire", sent: 64, received: 64, wrong: 0 },
+    ]);
+    expect((await linkOf(stage.host, "second")).flags).not.toContain("UP");
+    expect((await linkOf(stage.host, "wire")).flags).toContain("UP");
+  });
+
+  test("two cards that have no way to each other: none, and few are sent", async () => {
+    await using stage = await makeStage();
+    const second = await addCard(stage, { name: "second", at: "nothing" });
+    const pairs = await tryPairs(stage, second);
+    expect(pairs.map(({ sent, received }) => [sent, received])).toEqual([
+      [16, 0],
+      [16, 0],
+    ]);
+  });
+
+  test("a switch that takes no long frames loses them, and the stage fails", async () => {
+    await using stage = await makeStage();
+    const second = await addCard(stage, { name: "second", at: "bridge" });
+    await ip(stage.orchestrator, "link", "set", "port-second", "mtu", "1000");
+    const pairs = await tryPairs(stage, second);
+    expect(pairs.map(({ received }) => received)).toEqual([32, 32]);
+    const { findings } = judgePairs(stageContext({}).settings.Network, 2, { pairs });
+    expect(findings.map(({ outcome, code }) => `${outcome} ${code}`)).toEqual([
+      "FAIL pair-lost",
+      "FAIL pair-lost",
+    ]);
+  });
+});
+
+skipUnless("the highest MTU of a card", needs, () => {
+  test("is what the kernel says of its driver", async () => {
+    await using stage = await makeStage();
+    const script = `${repositoryRoot}/test/support/programs/ask-card.ts`;
+    const words = [...stage.host.enter, process.execPath, script, "wire"];
+    const { stdout } = await runProgram(words);
+    const told = JSON.parse(await ip(stage.host, "-d", "-j", "link", "show", "wire"));
+    expect(JSON.parse(stdout).mostMtu).toBe(told[0].max_mtu);
+    expect(told[0].max_mtu).toBeGreaterThan(1_500);
   });
 });
 

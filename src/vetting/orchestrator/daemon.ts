@@ -142,6 +142,7 @@ function serveThroughput(
     const server = ThroughputServer.start({
       listen: { address: addressBytes(address), port },
       admit: (run, key) => orchestrator.admitsTest(run, key),
+      asksForTool: (run) => orchestrator.asksForNetworkTool(run),
       ...{ logger, loop },
     });
     logger.info(`tests links at ${address}:${server.port}`);

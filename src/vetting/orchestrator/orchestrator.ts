@@ -303,6 +303,10 @@ export class VettingOrchestrator {
     return isOpen && isSameHash(key, this.#testKey(run));
   }
 
+  asksForNetworkTool(run: number): boolean {
+    return this.#entries.get(run)?.spec.stages.Network.engine === "tool";
+  }
+
   /** As the answer to a heartbeat tells them. */
   directivesOf(run: Run): Directive[] {
     const now = this.#parts.now();

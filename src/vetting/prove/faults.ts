@@ -117,6 +117,9 @@ export const proverSpec: Spec = {
       carrier_changes: 0,
       errors: 0,
       links_least: 0,
+      pair_frames: 0,
+      pair_lost: 0,
+      engine: "default",
       deadline: deadline(300),
     },
     GPU: {

@@ -2,7 +2,14 @@ import type { Inventory } from "../../hardware/inventory.ts";
 import { milliseconds } from "../../units/units.ts";
 import type { Coverage, Finding, Measurement, StageReport } from "../protocol-result.ts";
 import type { StageSettings } from "../protocol-spec.ts";
-import { LINK_TASK, type LinkInput, type LinkReport, linkReportSchema } from "../tasks/link.ts";
+import {
+  LINK_TASK,
+  type LinkInput,
+  type LinkReport,
+  linkReportSchema,
+  type Throughput,
+} from "../tasks/link.ts";
+import { PAIRS_TASK, pairsReportSchema } from "../tasks/pairs.ts";
 import {
   commonDeltas,
   cover,
@@ -13,12 +20,14 @@ import {
   reportOf,
   stageReport,
 } from "./findings.ts";
+import { judgePairs, planPairs } from "./network-pairs.ts";
 import type { StageContext, StageDefinition, StageDone, TaskPlan } from "./stage.ts";
 
 /** Every network card: its link against the spec, and as much through it as goes, both ways. */
 export const network: StageDefinition = { stage: "Network", plan, judge };
 
 type Settings = StageSettings["Network"];
+type Measured = Extract<Throughput, { readonly kind: "measured" }>;
 type Card = Inventory["network"][number];
 
 /** What a card takes beside its waiting and its test: to come up, to connect. Seconds. */
@@ -30,7 +39,7 @@ function plan({ settings, inventory, networkTest }: StageContext): readonly Task
   if (!own.enabled || inventory === undefined) return [];
   const turn = own.carrier_wait_s + 2 * own.duration_s + TAKES;
   const turns = turn * inventory.network.length + own.deadline.base_s;
-  return inventory.network.map(({ name, mac }) => {
+  const links = inventory.network.map(({ name, mac }) => {
     const input: LinkInput = {
       name,
       mac,
@@ -38,6 +47,7 @@ function plan({ settings, inventory, networkTest }: StageContext): readonly Task
       duration_s: own.duration_s,
       turn_wait_s: turns - turn,
       test: networkTest,
+      engine: own.engine,
     };
     return {
       id: `link/${name}`,
@@ -48,34 +58,50 @@ function plan({ settings, inventory, networkTest }: StageContext): readonly Task
       group: 0,
     };
   });
+  return [...links, ...planPairs(own, inventory.network)];
 }
 
 function judge({ settings, inventory }: StageContext, done: StageDone): StageReport {
   const own = settings.Network;
   const told = emptyTold();
   const cards = inventory?.network ?? [];
-  let exercised = 0;
-  for (const task of done.tasks) {
+  const exercised = new Set<string>();
+  const links = done.tasks.filter(({ plan }) => plan.task === LINK_TASK);
+  const engines = new Map<string, string | null>();
+  for (const task of links) {
     const card = cards.find(({ name }) => name === task.plan.component);
     const report = reportOf(linkReportSchema, task, "The test of the link", told);
     if (report === undefined || card === undefined) continue;
     const found = [...judgeLink(own, { card, report, deltas: done.deltas })];
-    if (report.throughput.kind === "measured") exercised += 1;
+    if (report.throughput.kind === "measured") {
+      exercised.add(card.name);
+      engines.set(report.throughput.engine.name, report.throughput.engine.version);
+    }
     if (report.throughput.kind === "measured" && !found.some(({ outcome }) => outcome === "FAIL")) {
-      const message = `${card.name} carried all that was sent, both ways`;
-      found.push(finding("PASS", "link-verified", card.name, message));
+      found.push(
+        finding("PASS", "link-verified", card.name, carriedBy(card.name, report.throughput)),
+      );
     }
     told.findings.push(...found);
     told.measurements.push(...measured(report));
   }
+  for (const task of done.tasks.filter(({ plan }) => plan.task === PAIRS_TASK)) {
+    const report = reportOf(pairsReportSchema, task, "The test of pairs of cards", told);
+    if (report === undefined) continue;
+    const pairs = judgePairs(own, cards.length, report);
+    told.findings.push(...pairs.findings);
+    told.measurements.push(...pairs.measurements);
+    for (const name of pairs.exercised) exercised.add(name);
+    told.engines.push({ task: PAIRS_TASK, engine: "hostler", version: null });
+  }
   if (cards.length === 0) {
     told.findings.push(notSeen("network.links", "host", "it has no network card", own.required));
   }
-  const present = Math.max(cards.length, done.tasks.length);
+  const present = Math.max(cards.length, links.length);
   const coverage: Coverage = {
     component: "host",
     unit: "links",
-    covered: exercised,
+    covered: exercised.size,
     total: present,
     least: own.links_least,
   };
@@ -83,10 +109,16 @@ function judge({ settings, inventory }: StageContext, done: StageDone): StageRep
   told.findings.push(...missingCards(own, cards), ...missingSensors(done));
   const judgedHere = ["carrier", "network-errors"] as const;
   told.findings.push(...commonDeltas(done, judgedHere));
-  if (done.tasks.length > 0)
-    told.engines.push({ task: LINK_TASK, engine: "hostler", version: null });
-  const summary = `${exercised} of ${present} links carried traffic both ways`;
+  // The link itself is looked at by us in any case.
+  if (links.length > 0 && !engines.has("hostler")) engines.set("hostler", null);
+  for (const [engine, version] of engines) told.engines.push({ task: LINK_TASK, engine, version });
+  const summary = `${exercised.size} of ${present} links carried traffic both ways`;
   return stageReport({ ...told, summary, deltas: [...done.deltas] });
+}
+
+function carriedBy(name: string, { corrupted, engine }: Measured): string {
+  if (corrupted !== null) return `${name} carried all that was sent, both ways`;
+  return `${name} carried what ${engine.name} sent, both ways`;
 }
 
 /** Cards that the spec names and this host does not have. */
@@ -205,7 +237,10 @@ function* judgeThroughput(
     yield notSeen("network.throughput", name, throughput.reason, own.required);
     return;
   }
-  if (throughput.corrupted > 0) {
+  if (throughput.corrupted === null) {
+    const reason = `${throughput.engine.name} does not look at the bytes that come`;
+    yield notSeen("network.content", name, reason, own.required);
+  } else if (throughput.corrupted > 0) {
     const message = `${throughput.corrupted} bytes came through ${name} changed`;
     yield finding("FAIL", "corrupted", name, message, {
       expected: "0",

@@ -1,5 +1,7 @@
 import * as v from "valibot";
 import { macSchema } from "../../hardware/inventory.ts";
+import { engineChoiceSchema } from "../protocol-spec.ts";
+import { taskEngineSchema } from "./disk.ts";
 
 /** What the task `link` is told and reports: one network card, brought up, watched, and used. */
 
@@ -32,8 +34,9 @@ export const linkInputSchema = v.strictObject({
   /** Until the server has a turn for this card. */
   turn_wait_s: seconds,
   test: v.nullable(throughputTestSchema),
+  engine: v.optional(engineChoiceSchema, "default"),
 });
-export type LinkInput = v.InferOutput<typeof linkInputSchema>;
+export type LinkInput = v.InferInput<typeof linkInputSchema>;
 
 /** Bytes that came through one way, and how long the first to the last of them took. */
 const flowSchema = v.strictObject({ bytes: count, seconds });
@@ -44,8 +47,9 @@ export const throughputSchema = v.variant("kind", [
     /** From the card, as the server counted it, and to the card. */
     up: flowSchema,
     down: flowSchema,
-    /** Bytes that came, in both directions, and were not what was sent. */
-    corrupted: count,
+    /** Bytes that came, in both directions, and were not what was sent; null: nobody looked. */
+    corrupted: v.nullable(count),
+    engine: taskEngineSchema,
     address: text,
   }),
   /** Nothing to reach anybody by, or nobody to reach. */

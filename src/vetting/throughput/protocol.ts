@@ -9,6 +9,9 @@ import { randomWords } from "../random-words.ts";
  * "up": the client sends for so long and then writes no more; the server counts, says "done", and
  * closes. "down": the server sends for so long and closes; the client counts.
  *
+ * With a tool, "go" has the port at which the server's end of that tool waits, and the bytes go
+ * there; the connection is kept until they have.
+ *
  * The bytes are `patternWords`, again and again from their beginning, so that both ends can see
  * that they are what was sent.
  */
@@ -39,6 +42,8 @@ export const throughputHelloSchema = v.strictObject({
   key: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/, "32 hexadecimal digits")),
   direction: v.picklist(["up", "down"]),
   seconds: v.pipe(v.number(), v.minValue(0.001), v.maxValue(throughputLimits.seconds)),
+  /** Who moves the bytes; not there: we do. */
+  tool: v.optional(v.literal("iperf3")),
 });
 export type ThroughputHello = v.InferOutput<typeof throughputHelloSchema>;
 
@@ -46,7 +51,10 @@ export const throughputAnswerSchema = v.variant("say", [
   /** Others are before it. */
   v.strictObject({ say: v.literal("wait") }),
   v.strictObject({ say: v.literal("refused"), reason: v.pipe(v.string(), v.maxLength(256)) }),
-  v.strictObject({ say: v.literal("go") }),
+  v.strictObject({
+    say: v.literal("go"),
+    port: v.optional(v.pipe(count, v.minValue(1), v.maxValue(65_535))),
+  }),
   /** Bytes that came, from the first to the last in so long, and how many of them were wrong. */
   v.strictObject({
     say: v.literal("done"),

@@ -10,6 +10,7 @@ import {
   linkInputSchema,
   type Throughput,
 } from "../../../src/vetting/tasks/link.ts";
+import { PAIRS_TASK } from "../../../src/vetting/tasks/pairs.ts";
 import { hostInventory, judged, stageContext, told } from "../../support/vetting-stage.ts";
 
 const card = (name: string, mac: string): Inventory["network"][number] => ({
@@ -20,14 +21,21 @@ const cards = [card("eth0", "52:54:00:00:00:01"), card("eth1", "52:54:00:00:00:0
 const inventory = hostInventory({ network: cards });
 const networkTest = { host: "192.0.2.1", port: 5201, run: 7, key: "0".repeat(32) };
 const here = { inventory, networkTest };
-const context = stageContext({}, here);
+const context = stageContext({ Network: { pair_frames: 0 } }, here);
 
 const flow = (mbps: number) => ({ bytes: (mbps * 1e6) / 8, seconds: 1 });
 const measured = (up: number, down = up): Throughput => ({
   ...{ kind: "measured", up: flow(up), down: flow(down) },
   ...{ corrupted: 0, address: "192.0.2.7" },
+  engine: { name: "hostler", version: "0.1.0" },
 });
+const noPairs: TaskEnding = { kind: "report", report: { pairs: [] } };
+const byTool = {
+  ...measured(940),
+  ...{ corrupted: null, engine: { name: "iperf3", version: "3.12" } },
+} as Throughput;
 const linked = (plan: TaskPlan, parts: Partial<LinkReport> = {}): TaskEnding => {
+  if (plan.task === PAIRS_TASK) return noPairs;
   const { name, mac } = plan.input as LinkInput;
   const report: LinkReport = {
     ...{ name, mac, brought_up: false, carrier: true, waited_s: 0 },
@@ -153,6 +161,14 @@ describe("the judge of Network", () => {
       "FAIL",
       "FAIL throughput eth1",
     ],
+    ["a tool that looks at no byte", { throughput: byTool }, {}, "PASS", "SKIP not-seen eth1"],
+    [
+      "a tool that looks at no byte, where that is required",
+      { throughput: byTool },
+      { required: ["network.content"] },
+      "FAIL",
+      "FAIL required-not-seen eth1",
+    ],
     [
       "changed bytes",
       { throughput: { ...measured(940), corrupted: 1 } as Throughput },
@@ -178,7 +194,11 @@ describe("the judge of Network", () => {
     ["enough", {}, { throughput_least: 0.9 }, "PASS", "PASS link-verified eth1"],
   ];
   test.each([...cases])("%s", (_, parts, settings, outcome, line) => {
-    const found = judged(network, stageContext({ Network: settings }, here), but(parts));
+    const found = judged(
+      network,
+      stageContext({ Network: { pair_frames: 0, ...settings } }, here),
+      but(parts),
+    );
     expect(told(found).some((one) => one.startsWith(line))).toBe(true);
     expect(found.outcome).toBe(outcome as typeof found.outcome);
   });

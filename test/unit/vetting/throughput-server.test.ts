@@ -93,6 +93,8 @@ describe("who is refused", () => {
     ["too long a test", hello({ seconds: throughputLimits.seconds + 1 }), /expected a test/],
     ["a key that is none", hello({ key: "../../etc" }), /expected a test/],
     ["more than is known", hello({ wait: true }), /expected a test/],
+    ["a tool that is none", hello({ tool: "sh" }), /expected a test/],
+    ["a tool that its spec does not want", hello({ tool: "iperf3" }), /does not ask for iperf3/],
     ["no JSON", "GET / HTTP/1.1\n", /expected a line of JSON/],
     ["a line that is too long", `${" ".repeat(600)}\n`, /expected one line of at most 512 bytes/],
     ["a line without an end", " ".repeat(600), /expected one line of at most 512 bytes/],

@@ -10,6 +10,7 @@ export const tasks: TaskRegistry = {
   cpu: async () => (await import("./cpu.ts")).cpuTask,
   memory: async () => (await import("./memory.ts")).memoryTask,
   link: async () => (await import("./link.ts")).linkTask,
+  pairs: async () => (await import("./pairs.ts")).pairsTask,
   gpu: async () => (await import("./gpu.ts")).gpuTask,
   psu: async () => (await import("./psu.ts")).psuTask,
   sync: async () => (await import("./sync.ts")).syncTask,

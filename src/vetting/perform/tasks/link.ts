@@ -80,7 +80,7 @@ async function look(
 
 async function use(
   link: LinkState,
-  { test, duration_s, turn_wait_s, name }: LinkInput,
+  { test, duration_s, turn_wait_s, name, engine }: LinkInput,
   { health, signal }: { readonly health: LinkHealth | undefined; readonly signal: AbortSignal },
 ): Promise<Throughput> {
   if (health === undefined) return { kind: "not-seen", reason: "it has no carrier" };
@@ -99,6 +99,7 @@ async function use(
     addresses,
     duration: duration_s * 1_000,
     turnWithin: turn_wait_s * 1_000,
+    isByTool: engine === "tool",
     signal,
   });
 }

@@ -13,18 +13,27 @@ import {
 import { TEST_MARGIN, type ThroughputAnswer } from "../../throughput/protocol.ts";
 import { defineTask, TaskRefused } from "../task.ts";
 import { Flow } from "../throughput/flow.ts";
+import { serveIperf3 } from "../throughput/serve-iperf3.ts";
 
 /** The server's end of a test, in a process of its own: its daemon goes on answering others. */
 export const throughputTask = defineTask({
   name: THROUGHPUT_TASK,
   input: throughputInputSchema,
   report: throughputReportSchema,
-  run: async ({ direction, seconds }, { signal }) => {
+  run: async ({ direction, seconds, tool, address }, { signal }) => {
     using socket = new OwnedDescriptor(THROUGHPUT_SOCKET);
     setCloseOnExec(socket.number);
+    const time = seconds * 1_000;
+    if (tool !== undefined) {
+      const refusal = await serveIperf3(socket, {
+        ...{ address, limit: Math.ceil(time) + 2 * TEST_MARGIN, signal },
+        tellPort: (port) => answer(socket, { say: "go", port }),
+      });
+      if (refusal !== undefined) answer(socket, { say: "refused", reason: refusal });
+      return { bytes: 0, ended: refusal ?? "end" };
+    }
     using flow = new Flow();
     answer(socket, { say: "go" });
-    const time = seconds * 1_000;
     if (direction === "down") {
       const { bytes, ended } = await flow.send(socket, time, signal);
       finishWriting(socket);

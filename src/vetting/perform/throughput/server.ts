@@ -30,6 +30,8 @@ export interface ThroughputServerOptions {
   readonly listen: { readonly address: Uint8Array; readonly port: number };
   /** Whether this run is under way and its key is that one: compare by `isSameKey`. */
   readonly admit: (run: number, key: string) => boolean;
+  /** Whether the spec of this run asks for a tool. */
+  readonly asksForTool?: (run: number) => boolean;
   readonly logger: Logger;
   readonly loop: EventLoop;
   readonly limits?: Partial<Record<keyof typeof throughputLimits, number>>;
@@ -177,6 +179,10 @@ export class ThroughputServer implements Disposable {
       this.#refuse(connection, `no test of run ${hello.run} is expected with this key`);
       return;
     }
+    if (hello.tool !== undefined && this.#options.asksForTool?.(hello.run) !== true) {
+      this.#refuse(connection, `the spec of run ${hello.run} does not ask for ${hello.tool}`);
+      return;
+    }
     const ofRun = [...this.#connections.values()].filter(({ run }) => run === hello.run);
     if (ofRun.length >= this.#limits.connectionsOfRun) {
       this.#refuse(connection, `run ${hello.run} has ${ofRun.length} connections already`);
@@ -210,7 +216,7 @@ export class ThroughputServer implements Disposable {
     try {
       const child = new ServingChild({
         ...{ loop, own: own ?? ownProgram(), socket: connection.socket },
-        test: { direction: hello.direction, seconds: hello.seconds },
+        test: this.#testOf(hello),
         onEnd: () => this.#forget(connection),
       });
       connection.phase = { kind: "serving", child };
@@ -219,6 +225,13 @@ export class ThroughputServer implements Disposable {
       this.#logger.warn(`cannot start a test: ${failure.message}`);
       this.#forget(connection);
     }
+  }
+
+  #testOf({ direction, seconds, tool }: ThroughputHello) {
+    if (tool === undefined) return { direction, seconds };
+    const { address } = this.#options.listen;
+    const isOne = address.length === 4 && address.some((byte) => byte !== 0);
+    return { direction, seconds, tool, ...(isOne && { address: address.join(".") }) };
   }
 
   #refuse(connection: Connection, reason: string): void {

@@ -1,4 +1,5 @@
 import { closeSync, openSync } from "node:fs";
+import type * as v from "valibot";
 import { makePipe, setBlocking, writeFrom } from "../../../../ffi/descriptor.ts";
 import { faultVariables } from "../../../../ffi/fault-hooks.ts";
 import { cString } from "../../../../ffi/memory.ts";
@@ -10,8 +11,12 @@ import { errnoMessage, SystemCallError } from "../../../../ffi/system-call-error
 import type { EventLoop, Watch } from "../../../event-loop/event-loop.ts";
 import { Signal } from "../../../units/signals.ts";
 import type { TaskOrder } from "../../protocol-task.ts";
-import { THROUGHPUT_SOCKET, THROUGHPUT_TASK } from "../../tasks/throughput.ts";
-import { TEST_MARGIN, type ThroughputHello } from "../../throughput/protocol.ts";
+import {
+  THROUGHPUT_SOCKET,
+  THROUGHPUT_TASK,
+  type throughputInputSchema,
+} from "../../tasks/throughput.ts";
+import { TEST_MARGIN } from "../../throughput/protocol.ts";
 import type { OwnProgram } from "../task-process.ts";
 
 /** A child that serves one test: until it ends, or its time is over and it is killed. */
@@ -31,7 +36,7 @@ export class ServingChild implements Disposable {
     readonly loop: EventLoop;
     readonly own: OwnProgram;
     readonly socket: OwnedDescriptor;
-    readonly test: Pick<ThroughputHello, "direction" | "seconds">;
+    readonly test: v.InferInput<typeof throughputInputSchema>;
     readonly onEnd: () => void;
   }) {
     const { loop, own, socket, test, onEnd } = options;
@@ -50,7 +55,8 @@ export class ServingChild implements Disposable {
   }
 
   #kill(): void {
-    kill(this.#processId, Signal.SIGKILL);
+    // It has a session of its own, and with it the tool that it may have started.
+    kill(-this.#processId, Signal.SIGKILL);
   }
 
   #look(): void {
@@ -74,6 +80,9 @@ export class ServingChild implements Disposable {
   }
 }
 
+/** Where a child looks for a tool. */
+const searchPath = () => `PATH=${process.env["PATH"] ?? ""}`;
+
 /** @throws SystemCallError */
 function spawn(own: OwnProgram, socket: OwnedDescriptor) {
   const nowhere = openSync("/dev/null", "r+");
@@ -83,7 +92,7 @@ function spawn(own: OwnProgram, socket: OwnedDescriptor) {
     using prepared = new PreparedSpawn({
       path: own.path,
       argv: [...own.words, "--vetting-task"],
-      environment: ["LC_ALL=C", ...faultVariables()],
+      environment: ["LC_ALL=C", searchPath(), ...faultVariables()],
       workingDirectory: "/",
       descriptors: [
         { source: input.read.number, target: 0 },
