@@ -74,6 +74,12 @@ const watchRows = `globalThis.changedRows = new Set();
     }
   }).observe(document.querySelector(".board tbody"), { childList: true });`;
 
+/** Counts how often rows are put into the board, from now on. */
+const countPictures = `globalThis.pictures = 0;
+  globalThis.begun = performance.now();
+  new MutationObserver(() => (pictures += 1))
+    .observe(document.querySelector(".board tbody"), { childList: true });`;
+
 skipUnless("the page in a browser", chromiumProgram, () => {
   let browser: Browser;
   let fleet: ShownFleet;
@@ -148,15 +154,71 @@ skipUnless("the page in a browser", chromiumProgram, () => {
     const offered = (name: string) => page.getByRole("button", { name, exact: true });
     await openRun(page, fleet.holding.run);
     await offered("Release…").waitFor();
-    expect(await offered("Cancel").count()).toBe(0);
-    await offered("Accept").click();
+    expect(await offered("Cancel…").count()).toBe(0);
+    await offered("Accept…").click();
     expect(await page.locator("dialog select").inputValue()).toBe("Storage");
     await page.keyboard.press("Escape");
     await openRun(page, fleet.again.run);
-    await offered("Cancel").waitFor();
-    expect(await offered("Accept").count()).toBe(0);
+    await offered("Cancel…").waitFor();
+    expect(await offered("Accept…").count()).toBe(0);
     await openRun(page, 999);
     await page.getByText("It cannot be shown").waitFor();
+    await context.close();
+  }, 60_000);
+
+  test("has who waits for an operator first, and shows those alone", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    await logIn(page);
+    const first = page.locator("tr[data-row]").first();
+    await first.getByText("rack-7-with").waitFor();
+    await page.getByRole("button", { name: "1 holds" }).click();
+    await page.getByText(/^1 of \d+ hosts$/).waitFor();
+    expect(await first.textContent()).toContain("FailedHolding");
+    await context.close();
+  }, 60_000);
+
+  test("tells the last values below a chart, and counts errors in whole numbers", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    const agent = await bootShown(fleet.server, 21, "node-21");
+    await agent.begin("Inventory");
+    for (const heat of [40, 50, 61]) await agent.sensors({ core: heat }, { pcie: 3 });
+    await logIn(page);
+    await openRun(page, agent.run);
+    const legend = (index: number) => page.locator(".u-legend").nth(index);
+    await legend(0).getByText("61 °C").waitFor();
+    await page.getByText("Errors, counted since the agent began").waitFor();
+    expect(await legend(1).textContent()).toMatch(/Time:?\d\d:\d\d:\d\d.*pcie:?3 *$/);
+    await agent.sensors({ core: 72 }, { pcie: 4 });
+    await legend(0).getByText("72 °C").waitFor();
+    await legend(1).getByRole("cell", { name: "4", exact: true }).waitFor();
+    await context.close();
+  }, 60_000);
+
+  test("goes on showing the part of a chart that was chosen, until all is asked for", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    const agent = await bootShown(fleet.server, 22, "node-22");
+    await agent.begin("Inventory");
+    for (let heat = 40; heat < 60; heat += 1) await agent.sensors({ core: heat });
+    await logIn(page);
+    await openRun(page, agent.run);
+    const legend = page.locator(".u-legend").first();
+    await legend.getByText("59 °C").waitFor();
+    const plot = page.locator(".u-over").first();
+    await plot.scrollIntoViewIfNeeded();
+    const { x, y, width } = (await plot.boundingBox()) ?? { x: 0, y: 0, width: 0 };
+    await page.mouse.move(x + width - 40, y + 50);
+    await page.mouse.down();
+    await page.mouse.move(x + width - 2, y + 50);
+    await page.mouse.up();
+    await page.mouse.move(1, 1);
+    await agent.sensors({ core: 77 });
+    await legend.getByText("77 °C").waitFor();
+    // The first of what is shown is not the first of all.
+    await page.mouse.move(x + 1, y + 50);
+    await legend.getByText(/^5\d °C$/).waitFor();
+    await page.mouse.dblclick(x + 1, y + 50);
+    await page.mouse.move(x + 2, y + 50);
+    await legend.getByText("40 °C").waitFor();
     await context.close();
   }, 60_000);
 
@@ -205,6 +267,22 @@ skipUnless("the page in a browser", chromiumProgram, () => {
     }
     await page.locator(`a[href="#/runs/${first.run}"]:focus`, { hasText: "30 %" }).waitFor();
     await page.locator(`tr[data-row="${second.mac}"]`, { hasText: "30 %" }).waitFor();
+    // However fast they change, the board is laid out ten times a second at most.
+    await page.evaluate(countPictures);
+    for (let percent = 31; percent < 90; percent += 1) {
+      const activity = { kind: "stage", stage: "SMART", progress: percent / 100 + 0.001 } as const;
+      for (const { run } of [first, second]) {
+        server.orchestrator.setPresence(run, { activity, dropped: 0 });
+      }
+      // There and back: the browser had time for a picture.
+      await page.evaluate("0");
+    }
+    await page.locator(`tr[data-row="${second.mac}"]`, { hasText: "89 %" }).waitFor();
+    const { pictures, time } = await page.evaluate<{ pictures: number; time: number }>(
+      "({ pictures, time: performance.now() - begun })",
+    );
+    expect(pictures).toBeGreaterThan(0);
+    expect(pictures).toBeLessThanOrEqual(2 + time / 100);
     // Of a thousand rows, those of two hosts were made anew.
     expect(await page.evaluate("[...changedRows].toSorted()")).toEqual(
       [first.mac, second.mac].toSorted(),
@@ -240,11 +318,21 @@ skipUnless("the page in a browser", chromiumProgram, () => {
     await context.clearCookies();
     await page.goto(`${server.http.server.url}/vetting#/runs/7`);
     await page.getByText("The session has ended").waitFor();
-    await page.getByLabel("Operator's token").fill("admin-token");
-    await page.keyboard.press("Enter");
-    // What was to be seen comes back: here a run that there is not.
-    await page.getByRole("heading", { name: "Run 7" }).waitFor();
+    const enter = async () => {
+      await page.getByLabel("Operator's token").fill("admin-token");
+      await page.keyboard.press("Enter");
+      // What was to be seen comes back: here a run that there is not.
+      await page.getByRole("heading", { name: "Run 7" }).waitFor();
+    };
+    await enter();
     expect(await page.getByText("The session has ended").count()).toBe(0);
+    // A browser keeps the cookie of an orchestrator that has ended, and comes to the next one.
+    const cookies = await context.cookies();
+    await context.addCookies(cookies.map((cookie) => ({ ...cookie, value: "of-another" })));
+    await page.reload();
+    await page.getByRole("heading", { name: "Log in" }).waitFor();
+    expect(await page.getByRole("button", { name: "Log out" }).isVisible()).toBe(false);
+    await enter();
     await page.getByRole("link", { name: "To the fleet" }).click();
     await page.locator("#link.live").waitFor();
     await server[Symbol.asyncDispose]();

@@ -22,17 +22,21 @@ export interface Look {
   readonly width: number;
 }
 
-/** A page that is logged in; the certificate is pinned by nobody here. */
+/**
+ * A page that is logged in; the certificate is pinned by nobody here.
+ * @param look patience: milliseconds for whatever is waited for, 30 s unless it is told
+ */
 export async function openPage(
   browser: Browser,
   server: VettingServer,
-  look: Look,
+  look: Look & { readonly patience?: number },
 ): Promise<{ readonly context: BrowserContext; readonly page: Page; readonly errors: string[] }> {
   const context = await browser.newContext({
     ignoreHTTPSErrors: true,
     colorScheme: look.scheme,
     viewport: { width: look.width, height: 800 },
   });
+  if (look.patience !== undefined) context.setDefaultTimeout(look.patience);
   const page = await context.newPage();
   const errors: string[] = [];
   page.on("console", (message) => {
@@ -165,8 +169,7 @@ export async function startShownFleet(): Promise<ShownFleet> {
   for (const stage of stages) await passed.stage(stage, shownReport(stage, "PASS"));
   const holding = await boot(2, "rack-7-with-a-rather-long-name");
   for (const stage of ["Inventory", "SMART", "CPUStress"] as const) {
-    await work(holding, stage);
-    await holding.stage(stage, shownReport(stage, "PASS"));
+    await holding.stage(stage, shownReport(stage, "PASS"), () => work(holding, stage));
   }
   await holding.log("I/O error, dev nvme0n1, sector 1234", { level: "error", stage: "Storage" });
   await holding.log(hostileText, { level: "warn", stage: "Storage" });

@@ -159,9 +159,10 @@ export class TestAgent {
     return attempt;
   }
 
-  /** @returns the state after it */
-  async stage(stage: Stage, report: StageReport): Promise<string> {
+  /** @param during what it tells meanwhile @returns the state after it */
+  async stage(stage: Stage, report: StageReport, during = async () => {}): Promise<string> {
     const attempt = await this.begin(stage);
+    await during();
     const inventory = stage === "Inventory" ? { inventory: this.#inventory } : {};
     const told = await this.#client.call(agentApi.result, {
       ...{ run: this.run, result: randomBytes(16).toString("hex"), attempt, stage },

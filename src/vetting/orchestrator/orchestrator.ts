@@ -165,9 +165,9 @@ export class VettingOrchestrator {
     const row = this.records.run(run);
     if (row !== undefined) return this.#entryOf(row);
     throw new ProblemError("not-found", `There is no run ${run}`, {
-      expected: "the number of a run",
+      expected: "the number of a run that there is",
       received: String(run),
-      hint: "hostler vetting runs",
+      hint: "hostler vetting runs lists them",
     });
   }
 

@@ -34,7 +34,8 @@ function show(): void {
   current = session === undefined ? loginAs() : viewOf(run);
   document.title = `${current.title} · hostler vetting`;
   replace(main, current.place);
-  if (session !== undefined) main.focus({ preventScroll: true });
+  const first = session === undefined ? main.querySelector("input") : main;
+  first?.focus({ preventScroll: true });
   scrollTo(0, 0);
 }
 
@@ -68,7 +69,11 @@ logout.addEventListener("click", () => {
     show();
   });
 });
-addEventListener("hashchange", show);
+addEventListener("hashchange", () => {
+  // What was refused was of the view before.
+  shell.hush();
+  show();
+});
 addEventListener("click", goWithin);
 session = await currentSession().catch((error: Error) => {
   shell.tell(error.message);

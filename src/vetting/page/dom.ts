@@ -1,4 +1,5 @@
 import { shownText } from "./format.ts";
+import { after } from "./timers.ts";
 
 /** Elements. All text goes in as text: what a host tells is never markup. */
 
@@ -79,16 +80,25 @@ function meaningOf(one: Element): string {
   return `${one.tagName} ${owner} ${own}`;
 }
 
-/** Once for all that comes before the next picture. */
-export function later(act: () => void): () => void {
+/**
+ * Once for all that comes before the next picture.
+ * @param pace milliseconds from the end of one time to the next one: what costs much leaves room
+ */
+export function later(act: () => void, pace = 0): () => void {
   let isDue = false;
-  return () => {
-    if (isDue) return;
-    isDue = true;
+  let next = 0;
+  const draw = () =>
     requestAnimationFrame(() => {
       isDue = false;
       act();
+      next = performance.now() + pace;
     });
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    const wait = next - performance.now();
+    if (wait > 0) after(wait, draw);
+    else draw();
   };
 }
 

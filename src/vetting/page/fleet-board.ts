@@ -1,7 +1,7 @@
 import type { HostView, RunView } from "../protocol-operator.ts";
 import { badge, button, type Column, element, keepFocus, rowOf, tableOf } from "./dom.ts";
 import { openStart, openTakeIn } from "./fleet-actions.ts";
-import { percentText, timeText } from "./format.ts";
+import { percentText, reasonText, timeText } from "./format.ts";
 import type { Shell } from "./shell.ts";
 import { SILENT_AFTER, silenceText, type ToldRun } from "./silence.ts";
 import { stageDots } from "./stages.ts";
@@ -16,8 +16,12 @@ export class FleetBoard {
   readonly #rows = new Map<string, HTMLElement>();
   readonly #dirty = new Set<string>();
   readonly #columns: readonly Column<HostView>[];
+  readonly #runs: ReadonlyMap<number, ToldRun>;
+  /** By their cards, in the order of the last picture: what is nearly sorted is sorted at once. */
+  #order: readonly string[] = [];
 
   constructor(runs: ReadonlyMap<number, ToldRun>, shell: Shell) {
+    this.#runs = runs;
     this.#columns = columnsOf(runs, shell);
     this.place = tableOf(this.#columns, this.#body, "hosts");
     this.place.classList.add("board");
@@ -35,7 +39,15 @@ export class FleetBoard {
 
   draw(hosts: readonly HostView[]): void {
     this.place.hidden = hosts.length === 0;
-    const rows = hosts.toSorted(byNeed).map((host) => this.#rowOf(host));
+    const left = new Map(hosts.map((host) => [host.mac, host]));
+    const before = this.#order.flatMap((mac) => left.get(mac) ?? []);
+    for (const { mac } of before) left.delete(mac);
+    const ranked = [...before, ...left.values()].map((host) => {
+      return { host, rank: rankOf(host, this.#runs) };
+    });
+    const sorted = ranked.toSorted(byNeed).map(({ host }) => host);
+    this.#order = sorted.map(({ mac }) => mac);
+    const rows = sorted.map((host) => this.#rowOf(host));
     keepFocus(this.#body, () => place(this.#body, rows));
   }
 
@@ -63,13 +75,23 @@ function place(body: HTMLElement, rows: readonly HTMLElement[]): void {
 
 const names = new Intl.Collator(undefined, { numeric: true });
 
-const byNeed = (left: HostView, right: HostView) =>
-  rank(left) - rank(right) || names.compare(left.name, right.name);
+interface Ranked {
+  readonly host: HostView;
+  readonly rank: number;
+}
 
-/** What is under way first, then what is not well. */
-function rank({ verdict, run }: HostView): number {
-  if (run !== null) return 0;
-  return ["failed", "lost", "aborted", "warned"].includes(verdict?.verdict ?? "") ? 1 : 2;
+const byNeed = (left: Ranked, right: Ranked) =>
+  left.rank - right.rank || names.compare(left.host.name, right.host.name);
+
+/** Who holds first, who is lost, what is under way, what waits for its host, what is not well. */
+function rankOf({ verdict, run }: HostView, runs: ReadonlyMap<number, ToldRun>): number {
+  if (run !== null) {
+    const state = runs.get(run)?.view.state;
+    if (state === "FailedHolding") return 0;
+    if (state === "Lost") return 1;
+    return state === "Queued" ? 3 : 2;
+  }
+  return ["failed", "lost", "aborted", "warned"].includes(verdict?.verdict ?? "") ? 4 : 5;
 }
 
 const columnsOf = (
@@ -84,9 +106,9 @@ const columnsOf = (
   { title: "verdict", cell: verdictCell },
   {
     title: "under way",
-    cell: ({ run }) => (run === null ? "—" : underWay(runs.get(run), run)),
+    cell: ({ run }) => (run === null ? undefined : underWay(runs.get(run), run)),
   },
-  { title: "spec", cell: ({ spec }) => spec ?? "—" },
+  { title: "spec", cell: ({ spec }) => spec },
   { title: "heard", kind: "tight", cell: ({ last_seen }) => timeText(last_seen) || "never" },
   { title: "", kind: "actions", cell: (host) => actionsOf(host, shell) },
 ];
@@ -97,7 +119,7 @@ function verdictCell({ verdict }: HostView): HTMLElement {
     "span",
     {},
     runLink(verdict.run, badge(verdict.verdict), `run ${verdict.run}`),
-    verdict.reason === "" ? undefined : element("small", {}, verdict.reason),
+    verdict.reason === "" ? undefined : element("small", {}, reasonText(verdict.reason)),
   );
 }
 

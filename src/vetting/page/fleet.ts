@@ -9,6 +9,8 @@ import { every } from "./timers.ts";
 
 /** Milliseconds between two looks at who is silent. */
 const SILENCE_PACE = 5_000;
+/** Milliseconds between two pictures of the board: of a thousand rows the browser lays out all. */
+const BOARD_PACE = 100;
 
 export function fleetView(shell: Shell): View {
   const hosts = new Map<string, HostView>();
@@ -19,11 +21,12 @@ export function fleetView(shell: Shell): View {
   const filter = element("input", { type: "search", placeholder: "Name, card, spec, verdict" });
   const draw = later(() => {
     const all = [...hosts.values()];
-    const shown = all.filter((host) => isShown(host, filter.value));
-    drawCounts(counts, all, filter, draw);
+    const told = all.map((host) => ({ host, state: stateOf(host, runs) }));
+    const shown = told.filter((one) => isShown(one, filter.value)).map(({ host }) => host);
+    drawCounts(counts, told, filter, draw);
     board.draw(shown);
     replace(empty, emptyWords(all.length, shown.length));
-  });
+  }, BOARD_PACE);
   filter.addEventListener("input", draw);
   const take = (event: LiveEvent) => {
     if (event.kind === "host") {
@@ -67,16 +70,28 @@ function announce(before: HostView | undefined, { name, verdict }: HostView, she
   shell.announce(`${name}: ${verdict.verdict}`);
 }
 
-const wordsOf = ({ name, mac, spec, verdict, run, enrolled }: HostView) =>
+/** A host, and the state of its run that is open; "" where there is none. */
+interface ToldHost {
+  readonly host: HostView;
+  readonly state: string;
+}
+
+/** One that waits for an operator "holds": "failed" is the verdict of one that has ended. */
+function stateOf({ run }: HostView, runs: ReadonlyMap<number, ToldRun>): string {
+  const state = run === null ? "" : (runs.get(run)?.view.state ?? "");
+  return state === "FailedHolding" ? "holds" : state.toLowerCase();
+}
+
+const wordsOf = ({ host: { name, mac, spec, verdict, run, enrolled }, state }: ToldHost) =>
   [
-    ...[name, mac, spec, verdict?.verdict ?? "never vetted"],
+    ...[name, mac, spec, verdict?.verdict ?? "never vetted", state],
     run === null ? "" : "under way",
     enrolled ? "" : "not taken in",
   ]
     .join(" ")
     .toLowerCase();
 
-function isShown(host: HostView, words: string): boolean {
+function isShown(host: ToldHost, words: string): boolean {
   const text = wordsOf(host);
   return words
     .toLowerCase()
@@ -87,12 +102,14 @@ function isShown(host: HostView, words: string): boolean {
 /** How many there are of each kind; a press shows those alone. */
 function drawCounts(
   place: HTMLElement,
-  hosts: readonly HostView[],
+  all: readonly ToldHost[],
   filter: HTMLInputElement,
   draw: () => void,
 ): void {
+  const hosts = all.map(({ host }) => host);
   const counted = Map.groupBy(hosts, ({ verdict }) => verdict?.verdict ?? "never vetted");
   const told: [word: string, count: number][] = [
+    ["holds", all.filter(({ state }) => state === "holds").length],
     ["under way", hosts.filter(({ run }) => run !== null).length],
     ...[...counted].map(([word, those]): [string, number] => [word, those.length]),
     ["not taken in", hosts.filter(({ enrolled }) => !enrolled).length],
@@ -108,10 +125,12 @@ function drawCounts(
       const state = { class: "chip", "aria-pressed": String(isPressed), "data-key": word };
       return button(`${count} ${word}`, press, state);
     });
-  const all = hosts.length === 1 ? "1 host" : `${hosts.length} hosts`;
-  const words = [all, ...told.map(([word, count]) => `${count} ${word}`), filter.value].join("\n");
+  const heading = hosts.length === 1 ? "1 host" : `${hosts.length} hosts`;
+  const words = [heading, ...told.map(([word, count]) => `${count} ${word}`), filter.value].join(
+    "\n",
+  );
   // Most of what happens changes none of the numbers.
   if (place.dataset["drawn"] === words) return;
   place.dataset["drawn"] = words;
-  replace(place, element("span", { class: "all" }, all), ...chips);
+  replace(place, element("span", { class: "all" }, heading), ...chips);
 }

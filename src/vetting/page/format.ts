@@ -26,13 +26,22 @@ export function clockText(at: Date): string {
   return [at.getHours(), at.getMinutes(), at.getSeconds()].map(twoDigits).join(":");
 }
 
+/** "2026-11-30", in the zone of whoever looks. */
+export function dayText(at: Date): string {
+  return [at.getFullYear(), twoDigits(at.getMonth() + 1), twoDigits(at.getDate())].join("-");
+}
+
 /** "09:14:03" of today, "2026-11-30 09:14" of another day; in the zone of whoever looks. */
 export function timeText(time: string | null): string {
   if (time === null) return "";
   const at = new Date(time);
   if (at.toDateString() === new Date().toDateString()) return clockText(at);
-  const day = [at.getFullYear(), twoDigits(at.getMonth() + 1), twoDigits(at.getDate())].join("-");
-  return `${day} ${clockText(at).slice(0, 5)}`;
+  return `${dayText(at)} ${clockText(at).slice(0, 5)}`;
+}
+
+/** What the orchestrator says, with its times as whoever looks reads them. */
+export function reasonText(reason: string): string {
+  return reason.replaceAll(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, timeText);
 }
 
 /**

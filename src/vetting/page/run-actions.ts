@@ -5,29 +5,35 @@ import type { Shell } from "./shell.ts";
 
 /** What an operator can do to a run, and what can be taken along. */
 
-export function runActions(view: RunView, shell: Shell): HTMLElement {
+export function runActions(view: RunView, shell: Shell): HTMLElement[] {
   const isOpen = view.verdict === null;
   const holds = isOpen && view.state === "FailedHolding";
   const path = `/v1/vetting/runs/${view.run}`;
   const reasoned = (title: string, call: string, action: string, isDangerous = false) =>
-    button(title, () => {
-      const reason = element("input", { name: "reason", maxlength: 512 });
-      shell.dialog({
-        ...{ title: `${title}: run ${view.run} of ${view.host}`, action, isDangerous },
-        content: [field("Why, for whoever looks", reason)],
-        act: () => ask("POST", `${path}/${call}`, reason.value ? { reason: reason.value } : {}),
-      });
-    });
-  return element(
-    "div",
-    { class: "actions" },
+    button(
+      `${title}…`,
+      () => {
+        const reason = element("input", { name: "reason", maxlength: 512 });
+        shell.dialog({
+          ...{ title: `${title}: run ${view.run} of ${view.host}`, action, isDangerous },
+          content: [field("Why, for whoever looks", reason)],
+          act: () => ask("POST", `${path}/${call}`, reason.value ? { reason: reason.value } : {}),
+        });
+      },
+      isDangerous ? { class: "danger" } : {},
+    );
+  const actions = [
     holds ? reasoned("Try again", "retry", "Try again") : undefined,
-    holds ? button("Accept", () => openOverride(view, shell)) : undefined,
+    holds ? button("Accept…", () => openOverride(view, shell)) : undefined,
     // One that holds is released: there is no stage to cancel.
     isOpen && !holds ? reasoned("Cancel", "cancel", "Cancel the run", true) : undefined,
     isOpen ? reasoned("Abort", "abort", "Abort at once", true) : undefined,
-    ...downloads(path),
-  );
+  ];
+  const name = element("span", { class: "faint" }, "Take along");
+  return [
+    element("div", { class: "actions" }, ...actions),
+    element("div", { class: "actions files" }, name, ...downloads(path)),
+  ];
 }
 
 function openOverride(view: RunView, shell: Shell): void {

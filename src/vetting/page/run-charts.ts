@@ -7,7 +7,7 @@ import { element } from "./dom.ts";
 const drawn = [
   { kind: "temperature", title: "Temperatures", unit: "°C" },
   { kind: "power", title: "Power", unit: "W" },
-  { kind: "errors", title: "Errors", unit: "sum" },
+  { kind: "errors", title: "Errors, counted since the agent began", unit: "" },
 ] as const;
 
 interface Chart {

@@ -17,7 +17,7 @@ export function diffSection({ rules, view, inventory }: Dossier, shell: Shell): 
   };
   const words =
     rules.length === 0
-      ? "No rule was held against this host yet."
+      ? "No rule was held against this host yet: that is done when its inventory is there."
       : `${rules.length - broken.length} of ${rules.length} rules hold.`;
   return section(
     `Spec ${view.spec}`,

@@ -10,7 +10,7 @@ import type { Shell } from "./shell.ts";
 export function diskSection({ inventory, spec, view }: Dossier, shell: Shell): HTMLElement {
   const disks = inventory?.disks ?? [];
   if (disks.length === 0) {
-    return section("Disks", element("p", { class: "faint" }, "None is known of this host."));
+    return section("Disks", element("p", { class: "faint" }, noneText(inventory)));
   }
   const expected = new Map(
     spec.expected_disks.map(({ serial, size_bytes }) => [serial, size_bytes]),
@@ -57,6 +57,11 @@ export function diskSection({ inventory, spec, view }: Dossier, shell: Shell): H
     ),
   );
 }
+
+const noneText = (inventory: Dossier["inventory"]) =>
+  inventory === null
+    ? "None is known yet: the stage Inventory tells them."
+    : "The host has no disk that its kernel sees.";
 
 function openWipe(disk: Disk, serial: string, run: number, shell: Shell): void {
   const typed = element("input", {

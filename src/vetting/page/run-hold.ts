@@ -14,7 +14,7 @@ export function holdSection(view: RunView, shell: Shell): HTMLElement | undefine
   const made = section(
     "It holds",
     facts([
-      ["key", until === undefined ? "there is none" : countdown(until)],
+      ["key", until === undefined ? "there is none: nobody can come in" : countdown(until)],
       ["SSH host key", hold.host_key === null ? null : element("code", {}, hold.host_key)],
       ["come in by", until === undefined ? null : element("code", {}, `ssh root@${view.address}`)],
     ]),

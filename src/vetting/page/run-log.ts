@@ -6,6 +6,8 @@ import { clockText } from "./format.ts";
 
 export const LOG_LINES = 5_000;
 const SHOWN = 1_000;
+const NOTHING = "Nothing was said yet: lines of the agent and of the host's kernel come here.";
+const NONE_FITS = "No line is of that stage, with those words.";
 
 export class RunLog {
   readonly place: HTMLElement;
@@ -14,7 +16,7 @@ export class RunLog {
   #fresh: LogLine[] = [];
   readonly #seen = new Set<string>();
   readonly #list = element("pre", { class: "log", tabindex: 0, "aria-label": "log" });
-  readonly #empty = element("p", { class: "faint" }, "Nothing was said yet.");
+  readonly #empty = element("p", { class: "faint" }, NOTHING);
   readonly #stage = element("select", {}, element("option", { value: "" }, "all stages"));
   readonly #words = element("input", { type: "search" });
   readonly #isBad = element("input", { type: "checkbox" });
@@ -87,7 +89,7 @@ export class RunLog {
     const isNone = this.#list.childElementCount === 0;
     this.#list.hidden = isNone;
     this.#empty.hidden = !isNone;
-    this.#empty.textContent = this.#lines.length === 0 ? "Nothing was said yet." : "No line is so.";
+    this.#empty.textContent = this.#lines.length === 0 ? NOTHING : NONE_FITS;
   }
 }
 
@@ -96,5 +98,5 @@ const idOf = ({ sequence, time, text }: LogLine) => `${sequence} ${time} ${text}
 function lineOf({ time, level, stage, text }: LogLine): HTMLElement {
   const at = clockText(new Date(time));
   const words = `${at} ${level.padEnd(6)} ${stage ?? "-"}: ${text}\n`;
-  return element("span", { class: `line ${level}` }, words);
+  return element("span", { class: `line ${level}`, title: time }, words);
 }

@@ -2,7 +2,7 @@ import type { LogLine } from "../protocol.ts";
 import type { Dossier, KeptResult, LiveEvent, RunEvent, RunView } from "../protocol-operator.ts";
 import { ask } from "./ask.ts";
 import { badge, element, facts, replace, section } from "./dom.ts";
-import { timeText } from "./format.ts";
+import { reasonText, timeText } from "./format.ts";
 import { runActions } from "./run-actions.ts";
 import { RunCharts } from "./run-charts.ts";
 import { comparisonSection, diffSection } from "./run-compare.ts";
@@ -144,7 +144,8 @@ class RunPage {
     this.#drawView();
     if (before.state !== view.state) {
       this.#drawDisks();
-      this.#shell.announce(`${view.host}: ${view.verdict ?? view.state}. ${view.reason}`);
+      const reason = reasonText(view.reason);
+      this.#shell.announce(`${view.host}: ${view.verdict ?? view.state}. ${reason}`);
     }
     // Rules are held against the host when the inventory is there.
     const isJudged = before.state === "InventoryCheck" && view.state !== before.state;
@@ -210,7 +211,11 @@ class RunPage {
 
   #drawResults(): void {
     const sections = resultSections(this.#dossier.results);
-    const none = element("p", { class: "faint" }, "No stage has ended yet.");
+    const none = element(
+      "p",
+      { class: "faint" },
+      "No stage has ended yet: each tells here what it found.",
+    );
     replace(this.#parts.results, ...(sections.length === 0 ? [none] : sections));
   }
 
@@ -239,7 +244,7 @@ function headOf(view: RunView, accepted: Accepted, shell: Shell): HTMLElement {
     "header",
     { class: "run-head" },
     element("h1", {}, `${view.host} `, badge(word)),
-    view.reason === "" ? undefined : element("p", { class: "reason" }, view.reason),
+    view.reason === "" ? undefined : element("p", { class: "reason" }, reasonText(view.reason)),
     facts([
       ["run", view.run],
       ["boots from", view.mac],
@@ -253,6 +258,6 @@ function headOf(view: RunView, accepted: Accepted, shell: Shell): HTMLElement {
       ["waits", view.directives.map(({ kind }) => kind).join(", ")],
       ["lost on the way", view.dropped === 0 ? null : `${view.dropped} lines and readings`],
     ]),
-    runActions(view, shell),
+    ...runActions(view, shell),
   );
 }

@@ -10,11 +10,17 @@ export function isStageUnderWay(run: RunView, stage: string): boolean {
   return run.activity?.kind === "stage" && run.activity.stage === stage && run.verdict === null;
 }
 
+/** Of a host that is lost nobody knows what it does. */
+const underWayText = ({ state }: RunView) =>
+  state === "Lost" ? "under way when it was last heard" : "under way";
+
 /** One mark for each stage: a letter and a form, not a colour alone. */
 export function stageDots(run: RunView): HTMLElement {
+  const now = run.state === "Lost" ? "now still" : "now";
   const dots = run.stages.map(({ stage, outcome }) => {
-    const state = isStageUnderWay(run, stage) ? "now" : (outcome ?? "none");
-    const label = `${stage}: ${state === "now" ? "under way" : (outcome ?? "to come")}`;
+    const isNow = isStageUnderWay(run, stage);
+    const state = isNow ? now : (outcome ?? "none");
+    const label = `${stage}: ${isNow ? underWayText(run) : (outcome ?? "to come")}`;
     return element("span", {
       class: `dot ${state}`,
       role: "img",
@@ -75,7 +81,7 @@ function outcomeOf(run: RunView, { stage, outcome }: StageView) {
 }
 
 function summaryOf(run: RunView, { stage, summary }: StageView, by?: RunEvent) {
-  if (isStageUnderWay(run, stage)) return "";
+  if (isStageUnderWay(run, stage)) return run.state === "Lost" ? underWayText(run) : "";
   if (by === undefined) return summary;
   return element("span", {}, summary, element("small", { class: "accepted" }, acceptedText(by)));
 }
