@@ -26,9 +26,10 @@ const usage = `Usage: run bench process [--quick] [--json] [--write-readme] [--s
                 machines, their adoption, a VMM's replacement, 100 networks, hashing (5 minutes)
   fleet         bytes over the wire of an upgrade beside zsync, casync, rsync and patches; the
                 silence of a commit; as many devices as one operator holds (15 minutes)
-  vetting       a host from its switch to its verdict, 1,000 agents at one orchestrator, disks,
-                memory, links and boot files beside fio, memtester and others (20 minutes);
-                parts: run, agents, image, storage, memory, busy, flips, link, boot
+  vetting       a host from its switch to its verdict, 1,000 agents at one orchestrator, its page in
+                Chromium, disks, memory, links and boot files beside fio, memtester and others
+                (20 minutes); parts: run, agents, page, image, storage, memory, busy, flips, link,
+                boot
 
   --quick          fewer samples: 2 minutes
   --json           print JSON

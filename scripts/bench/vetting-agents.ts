@@ -25,6 +25,8 @@ const LOG_EVERY = 2_000;
 const PAGES = 10;
 /** Agents that begin at once. */
 const HANDS = 32;
+/** Refusals of different words that are told. */
+const TOLD_REFUSALS = 5;
 const HOUR = 3_600_000;
 
 export interface CrowdFindings {
@@ -74,47 +76,87 @@ class BenchOrchestrator extends DurableOrchestrator {
 export async function measureCrowd(plan: CrowdPlan, step?: Step): Promise<CrowdFindings> {
   await using orchestrator = new BenchOrchestrator([plan.hostler].flat());
   await orchestrator.start();
+  const never = Number.POSITIVE_INFINITY;
+  const tally: Tally = { beats: [], calls: 0, refused: [], from: never, end: never };
+  await using crowd = new Crowd(tally, plan.agents);
   step?.say("agents begin");
-  const agents = await beginAll(orchestrator, plan.agents);
+  await crowd.begin(orchestrator);
   const pages = await Pages.open(orchestrator);
   step?.say("agents tell");
   const before = processorSeconds(orchestrator.processId);
   const ownBefore = process.cpuUsage();
   const start = performance.now();
-  const end = start + plan.seconds * 1_000;
-  const tally: Tally = { beats: [], calls: 0, refused: 0, firstRefusal: undefined };
-  await Promise.all([
-    ...agents.map((agent, place) => live(agent, { place, end, of: agents.length }, tally)),
-    pages.watch(agents[0]?.mac ?? "", end),
-  ]);
+  tally.from = start;
+  tally.end = start + plan.seconds * 1_000;
+  await Promise.all([crowd.ended(), pages.watch(crowd.first, tally.end)]);
   const seconds = (performance.now() - start) / 1_000;
   const own = process.cpuUsage(ownBefore);
   const memory = memoryOf(orchestrator.processId);
   const busy = processorSeconds(orchestrator.processId) - before;
   pages.close();
-  for (const agent of agents) agent[Symbol.dispose]();
-  if (tally.firstRefusal !== undefined) console.error(`refused: ${tally.firstRefusal.message}`);
+  const words = [...new Set(tally.refused)].slice(0, TOLD_REFUSALS);
+  for (const refusal of words) console.error(`refused: ${refusal}`);
   return {
-    ...{ agents: agents.length, pages: PAGES, seconds, memory, updates: pages.updates },
-    ...{ beats: tally.beats, calls: tally.calls, refused: tally.refused },
+    ...{ agents: plan.agents, pages: PAGES, seconds, memory, updates: pages.updates },
+    ...{ beats: tally.beats, calls: tally.calls, refused: tally.refused.length },
     busy: { orchestrator: busy, agents: (own.user + own.system) / 1e6 },
   };
 }
 
-async function beginAll(orchestrator: BenchOrchestrator, count: number): Promise<CrowdAgent[]> {
-  await orchestrator.call(specApi.specPut, { spec: exampleSpec.name, content: exampleSpec });
-  const url = new URL(orchestrator.url);
-  const agents: CrowdAgent[] = [];
-  let next = 0;
-  const hand = async () => {
-    while (next < count) {
-      const place = next;
-      next += 1;
-      agents.push(await CrowdAgent.begin(url, await seatOf(orchestrator, place)));
-    }
-  };
-  await Promise.all(Array.from({ length: HANDS }, hand));
-  return agents;
+/** What is counted of calls that began between two moments of `performance.now()`. */
+interface Tally {
+  readonly beats: number[];
+  calls: number;
+  /** Why, of each. */
+  readonly refused: string[];
+  from: number;
+  end: number;
+}
+
+/**
+ * Agents that live from their claim on, as real ones do: one that waited for all others would lose
+ * its connections by their idle time, and all would open them anew in the moment of the measure.
+ */
+class Crowd implements AsyncDisposable {
+  readonly #tally: Tally;
+  readonly #count: number;
+  readonly #agents: CrowdAgent[] = [];
+  readonly #living: Promise<void>[] = [];
+
+  constructor(tally: Tally, count: number) {
+    this.#tally = tally;
+    this.#count = count;
+  }
+
+  get first(): string {
+    return this.#agents[0]?.mac ?? "";
+  }
+
+  async begin(orchestrator: BenchOrchestrator): Promise<void> {
+    await orchestrator.call(specApi.specPut, { spec: exampleSpec.name, content: exampleSpec });
+    const url = new URL(orchestrator.url);
+    let next = 0;
+    const hand = async () => {
+      while (next < this.#count) {
+        const place = next;
+        next += 1;
+        const agent = await CrowdAgent.begin(url, await seatOf(orchestrator, place));
+        this.#agents.push(agent);
+        this.#living.push(live(agent, { place, of: this.#count }, this.#tally));
+      }
+    };
+    await Promise.all(Array.from({ length: HANDS }, hand));
+  }
+
+  async ended(): Promise<void> {
+    await Promise.all(this.#living);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#tally.end = 0;
+    await this.ended();
+    for (const agent of this.#agents) agent[Symbol.dispose]();
+  }
 }
 
 async function seatOf(orchestrator: BenchOrchestrator, place: number): Promise<Seat> {
@@ -127,41 +169,35 @@ async function seatOf(orchestrator: BenchOrchestrator, place: number): Promise<S
   return { run, mac, token };
 }
 
-interface Tally {
-  readonly beats: number[];
-  calls: number;
-  refused: number;
-  firstRefusal: Error | undefined;
-}
-
-/** One agent, whose three clocks begin at a moment of its own. */
+/** One agent, whose three clocks begin at a moment of its own; what is refused, it gives up. */
 async function live(
   agent: CrowdAgent,
-  { place, end, of }: { readonly place: number; readonly end: number; readonly of: number },
+  { place, of }: { readonly place: number; readonly of: number },
   tally: Tally,
 ): Promise<void> {
   const every = async (period: number, act: () => Promise<void>, list?: number[]) => {
     let due = performance.now() + (place * period) / of;
-    while (due < end) {
+    while (due < tally.end) {
       await until(due);
       const began = performance.now();
-      try {
-        await act();
-        tally.calls += 1;
-        list?.push(performance.now() - began);
-      } catch (error) {
-        tally.refused += 1;
-        tally.firstRefusal ??= error as Error;
-        return;
+      const refusal = await act().then(
+        () => undefined,
+        (error: Error) => error.message,
+      );
+      if (began >= tally.from && began < tally.end) {
+        if (refusal === undefined) tally.calls += 1;
+        else tally.refused.push(refusal);
+        if (refusal === undefined) list?.push(performance.now() - began);
       }
       due = Math.max(due + period, performance.now());
     }
   };
   // Lines and readings go over one connection, one after the other.
-  let telling: Promise<void> = Promise.resolve();
+  let telling: Promise<unknown> = Promise.resolve();
   const orderly = (act: () => Promise<void>) => {
-    telling = telling.then(act);
-    return telling;
+    const told = telling.then(act);
+    telling = told.catch(() => undefined);
+    return told;
   };
   const line = `line of agent ${place}: all is as it should be, and nothing has happened since`;
   await Promise.all([

@@ -42,7 +42,8 @@ interface Place {
   readonly runs: readonly { readonly run: number; readonly mac: string }[];
 }
 
-const look = { scheme: "light", width: 1280 } as const;
+/** With patience, in milliseconds: a machine that has other work is slow. */
+const look = { scheme: "light", width: 1280, patience: 120_000 } as const;
 /** Changes a second: what a thousand agents tell that heartbeat every ten seconds. */
 const PACE = 100;
 
@@ -53,7 +54,7 @@ export async function measurePage(options: {
 }): Promise<PageMeasures> {
   const { hosts, quick } = options;
   await ensureDependencies();
-  await ensureSystemPackages(["vetting"], "the bench of the page");
+  await ensureSystemPackages(["browser"], "the bench of the page");
   await using server = startVettingServer();
   await server.putSpec({ name: "r1" });
   await addCrowd(server, hosts);

@@ -18,6 +18,8 @@ const wantedAgents = 1_000;
 /** Milliseconds. */
 const wantedBeat = 100;
 const wantedUpdate = 1_000;
+/** Milliseconds of a browser: beyond them somebody sees that it does not answer (Web Vitals). */
+const wantedLongest = 200;
 /** Of fio's throughput; of a processor's time. */
 const wantedOfFio = 0.95;
 const wantedBusy = 0.99;
@@ -50,6 +52,7 @@ export function measuresOf(result: VettingBenchResult): Measure[] {
   return [
     ...runMeasures(result),
     ...agentMeasures(result),
+    ...pageMeasures(result),
     ...imageMeasures(result),
     ...storageMeasures(result),
     ...memoryMeasures(result),
@@ -108,6 +111,37 @@ function agentMeasures({ agents: found }: VettingBenchResult): Measure[] {
       measure: `${many}: of one processor, the orchestrator and the agents' process`,
       wanted: "",
       found: `${share(found.busy.orchestrator)} and ${share(found.busy.agents)}`,
+    },
+  ];
+}
+
+function pageMeasures({ page }: VettingBenchResult): Measure[] {
+  if (page === undefined) return [];
+  const { hosts, bytes, loads, updates, crowd } = page;
+  const many = `page of ${count(hosts)} hosts`;
+  const both = (samples: readonly number[], digits: number) =>
+    [0.5, 0.99].map((part) => quantile(samples, part).toFixed(digits)).join(" and ");
+  return [
+    { measure: `${many}: bytes of it and its parts`, wanted: "", found: count(bytes) },
+    {
+      measure: `${many}: from the navigation to the last row, p50 and p99`,
+      ...{ wanted: "", found: `${both(loads, 0)} ms` },
+    },
+    {
+      measure: `${many}: a change at the orchestrator seen in its row, p50 and p99`,
+      wanted: `p99 ≤ ${count(wantedUpdate)} ms`,
+      found: `${both(updates, 1)} ms`,
+      isMet: quantile(updates, 0.99) <= wantedUpdate,
+    },
+    {
+      measure: `${many}: the browser's main thread for a change, of ${crowd.perSecond} a second`,
+      ...{ wanted: "", found: `${median(crowd.costs).toFixed(2)} ms` },
+    },
+    {
+      measure: `${many}: the longest that the browser did not answer meanwhile`,
+      wanted: `≤ ${wantedLongest} ms`,
+      found: `${crowd.longest.toFixed(0)} ms`,
+      isMet: crowd.longest <= wantedLongest,
     },
   ];
 }
@@ -201,7 +235,8 @@ function legend({ host, peers, load, quick, agents }: VettingBenchResult): strin
     "QEMU's, with an emulated processor, from the minting of its token on; the image is not",
     "packed. *Agents* are bytes over TLS 1.3 on loopback from one process: a heartbeat every 5 s,",
     "five readings of 40 sensors every 5 s, a line of log every 2 s, each agent with two",
-    `connections; they told for ${told}, and share this machine with the orchestrator. *Disks* are`,
+    `connections; they told for ${told}, and share this machine with the orchestrator. The *page*`,
+    "is in Chromium without a screen, of an orchestrator in the bench's own process. *Disks* are",
     "a loop device, O_DIRECT, blocks of 1 MiB, four at a time; fio verifies by crc32c. *Memory*: a",
     "byte is verified that was written and came back; stressapptest's figure is halved, because",
     "it counts a copied byte twice. *What others left* of a processor is the time in which it was",

@@ -1,6 +1,7 @@
 /**
  * `run bench vetting`: a host from its switch to its verdict, a thousand agents at one
- * orchestrator, and what stages read and verify beside other programs. The method is the legend's.
+ * orchestrator, its page in a browser, and what stages read and verify beside other programs. The
+ * method is the legend's.
  */
 import { copyFileSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
@@ -20,6 +21,7 @@ import { type BootRow, measureBoot } from "./vetting-boot.ts";
 import { benchVettingLink, type LinkRow } from "./vetting-link.ts";
 import { type BusyRow, type FlipFindings, measureBusy, measureFlips } from "./vetting-load.ts";
 import { benchVettingMemory, type MemoryRow } from "./vetting-memory.ts";
+import { measurePage, type PageMeasures } from "./vetting-page.ts";
 import {
   type HealthyRun,
   type ImageSizes,
@@ -32,6 +34,7 @@ import { benchVettingStorage, type StorageRow } from "./vetting-storage.ts";
 export const vettingParts = [
   "run",
   "agents",
+  "page",
   "image",
   "storage",
   "memory",
@@ -56,6 +59,7 @@ export interface VettingBenchResult {
   readonly quick: boolean;
   readonly run?: HealthyRun;
   readonly agents?: CrowdFindings;
+  readonly page?: PageMeasures;
   readonly image?: ImageSizes;
   readonly storage?: readonly StorageRow[];
   readonly memory?: readonly MemoryRow[];
@@ -76,6 +80,7 @@ const peerPackages = {
   iperf3: "iperf3",
   dnsmasq: "dnsmasq-base",
   [qemu]: "qemu-system-x86",
+  chromium: "chromium",
 } as const;
 
 type Findings = Partial<Omit<VettingBenchResult, "troubles">>;
@@ -95,7 +100,7 @@ export async function benchVetting(options: VettingBenchOptions): Promise<Vettin
     });
   }
   await ensureDependencies();
-  await tryPackages(["vetting", "machine", "boot", "addresses"]);
+  await tryPackages(["vetting", "machine", "boot", "addresses", "browser"]);
   const [load = Number.NaN] = loadavg();
   const folder = mkdtempSync(join(realpathSync(tmpdir()), "hostler-"));
   try {
@@ -127,6 +132,7 @@ function partsOf(
   return {
     run: async () => ({ run: await measureHealthyRun(hostler, qemu) }),
     agents: async () => ({ agents: await measureCrowd(crowd) }),
+    page: async () => ({ page: await measurePage({ hosts: 1_000, quick }) }),
     image: async () => ({ image: await measureImage(hostler, quick ? "fast" : "small") }),
     storage: async () => ({ storage: await benchVettingStorage({ quick, seed }) }),
     memory: async () => ({ memory: await benchVettingMemory({ quick, seed }) }),

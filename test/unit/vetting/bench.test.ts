@@ -24,6 +24,10 @@ const result: VettingBenchResult = {
     ...{ beats: [1, 2, 99], updates: [10, 20, 2_000] },
     ...{ busy: { orchestrator: 30, agents: 42 }, memory: { resident: 300, most: 320 } },
   },
+  page: {
+    ...{ hosts: 1_000, bytes: 123_456, loads: [700, 710, 900], updates: [10, 12, 1_400] },
+    crowd: { changes: 500, perSecond: 100, costs: [1.2, 1.3, 1.4], longest: 90 },
+  },
   image: {
     packing: "fast",
     release: "6.1.0",
@@ -55,6 +59,8 @@ describe("the report", () => {
       "2.0 and 97.1 ms true",
       "20.0 and 1960.4 ms false",
       "900; 0 true",
+      "12.0 and 1372.2 ms false",
+      "90 ms true",
       "940 and 1,000: 0.94 false",
       "950 and 1,000: 0.95 true",
       "98.0 %; 50.0 % false",
