@@ -1,4 +1,4 @@
-import { realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { duplicate } from "../../ffi/descriptor.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
@@ -15,7 +15,13 @@ import {
 } from "../units/units.ts";
 import { type Asked, HolderLink, type LinkAnswer } from "./holder-link.ts";
 import { HolderReach } from "./holder-reach.ts";
-import { type HolderRefusal, holderLockOf, limits, refuseName } from "./protocol.ts";
+import {
+  type HolderRefusal,
+  holderLockOf,
+  holderSocketOf,
+  limits,
+  refuseName,
+} from "./protocol.ts";
 
 export type { HolderRefusal } from "./protocol.ts";
 
@@ -28,8 +34,19 @@ const SHORT_SERVICE = 1_000;
  */
 const REFUSALS_WHEN_TAKEN = 3;
 
-/** What the live-update daemon and its like start as their holder: this very program. */
-export const holderCommand = (): string[] => [process.execPath, "--hold"];
+/**
+ * What the live-update daemon and its like start as their holder: this very program; when run from
+ * source, Bun and the entry file.
+ */
+export function holderCommand(): string[] {
+  const source = Bun.main.startsWith("/$bunfs/") ? [] : [Bun.main];
+  return [process.execPath, ...source, "--hold"];
+}
+
+/** True where a holder listens, or was killed: its socket is beside the control socket. */
+export function isHolderLeft(controlSocket: string): boolean {
+  return existsSync(holderSocketOf(controlSocket));
+}
 
 /** The one name of a control socket, whatever links lead to it. Its folder is made. */
 function canonical(controlSocket: string): string {
@@ -131,9 +148,27 @@ export class HolderClient implements Disposable {
     return [...this.#kept.keys()];
   }
 
+  /**
+   * A duplicate of what is kept, as far as is known now, which is the caller's to close: at once,
+   * and without asking the holder. Undefined when nothing is kept so.
+   * @throws SystemCallError (EMFILE)
+   */
+  duplicate(name: string): OwnedDescriptor | undefined {
+    const kept = this.#kept.get(name);
+    return kept === undefined ? undefined : duplicate(kept.number);
+  }
+
   /** The holder's process, which must outlive all others before a kexec; 0 for none. */
   get processId(): ProcessId {
     return this.#reach.processId;
+  }
+
+  /**
+   * Kills the holder, whatever it keeps: for who can do without what only it has. Another one is
+   * started, and filled with what is known here. False where it is not known, or out of reach.
+   */
+  kill(): boolean {
+    return this.#reach.kill();
   }
 
   /** The holder hangs and is left alone: why, and what can be done; undefined when it answers. */

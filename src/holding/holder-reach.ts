@@ -40,8 +40,6 @@ interface Options {
 interface HolderProcess {
   readonly process: OwnedDescriptor;
   readonly processId: ProcessId;
-  /** Started by us, and so ours to reap. */
-  readonly isChild: boolean;
   readonly watch: Watch;
 }
 
@@ -129,7 +127,7 @@ export class HolderReach implements Disposable {
     if (this.#holder?.processId !== processId) {
       const peer = peerProcess(socket) ?? (processId > 0 ? openProcess(processId) : undefined);
       this.#options.onProcess({ isChild: false });
-      if (peer !== undefined) this.#watch(peer, { processId, isChild: false });
+      if (peer !== undefined) this.#watch(peer, processId);
     }
     this.#hand(socket);
   }
@@ -160,7 +158,7 @@ export class HolderReach implements Disposable {
       const result = spawn.spawn();
       if (result.kind === "started") {
         this.#options.onProcess({ isChild: true });
-        this.#watch(result.process, { processId: result.processId, isChild: true });
+        this.#watch(result.process, result.processId);
         this.#hand(ours);
         return;
       }
@@ -175,13 +173,10 @@ export class HolderReach implements Disposable {
     }
   }
 
-  #watch(
-    process: OwnedDescriptor,
-    who: { readonly processId: ProcessId; readonly isChild: boolean },
-  ): void {
+  #watch(process: OwnedDescriptor, processId: ProcessId): void {
     this.#forget();
     const watch = this.#loop.watch(process, "readable", () => this.#onDeath());
-    this.#holder = { process, watch, ...who };
+    this.#holder = { process, watch, processId };
   }
 
   #forget(): void {
@@ -192,8 +187,8 @@ export class HolderReach implements Disposable {
 
   #onDeath(): void {
     if (this.#holder === undefined) return;
-    const { process, isChild } = this.#holder;
-    const ending = isChild ? waitForChild(process, "reap") : "not-a-child";
+    // One that the program before this one started is this process's child as well.
+    const ending = waitForChild(this.#holder.process, "reap");
     let how = "";
     if (typeof ending === "object") {
       how =

@@ -283,6 +283,8 @@ export const readPartition = table(
 );
 export type PartitionTable = Read<typeof readPartition>;
 
+const readOrchestrator = table({ holder: flag }, { expected: "a table [orchestrator]" });
+
 /** Names of processes and partitions. */
 export const isName = (name: string) => /^[a-z0-9][a-z0-9._-]{0,63}$/i.test(name);
 const expectedName =
@@ -291,6 +293,7 @@ const expectedName =
 
 export const readRoot = table(
   {
+    orchestrator: readOrchestrator,
     process: namedTable(readProcess, {
       expected: "tables [process.NAME]",
       most: configurationLimits.processes,

@@ -117,7 +117,8 @@ export function holdenConfiguration(commands: {
       partition: name === "agent" ? partition.name : undefined,
     }),
   );
-  return { kind: "ok", configuration: { partitions: [partition], processes }, warnings: [] };
+  const configuration = { holder: true, partitions: [partition], processes };
+  return { kind: "ok", configuration, warnings: [] };
 }
 
 function makeConfiguration(read: RootTable): Configuration {
@@ -132,7 +133,7 @@ function makeConfiguration(read: RootTable): Configuration {
     // Holden v0.2 passes no pipes.
     ...(holden.has(process.partition ?? "") && { output: "inherit" as const }),
   }));
-  return { partitions, processes };
+  return { holder: read.orchestrator?.holder ?? true, partitions, processes };
 }
 
 function makePartition(name: string, read: PartitionTable): PartitionSpecification {

@@ -98,9 +98,19 @@ function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState)
     const why = orchestrated.historyOf(name).findLast(({ entry }) => reasons.has(entry.what));
     return why === undefined ? null : (describeEntry(why.entry, signalName) ?? null);
   }
+  if (state.phase === "running" || state.phase === "ready") return pastCrash(orchestrated, name);
   if (state.phase !== "waiting") return null;
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   return blockers.length === 0 ? null : `waits for ${blockers.join(", ")}`;
+}
+
+/** What the last start, or the lack of one, had to do with an orchestrator that was killed. */
+function pastCrash(orchestrated: Orchestrated, name: string): string | null {
+  const told = ["adopted", "lost", "died"];
+  const last = orchestrated.historyOf(name).findLast(({ entry }) => told.includes(entry.what));
+  if (last?.entry.what === "adopted") return "adopted: found running";
+  if (last?.entry.what === "lost") return `the one before it was lost: ${last.entry.reason}`;
+  return null;
 }
 
 function summarize(orchestrated: Orchestrated, name: string): ProcessSummary {

@@ -27,6 +27,8 @@ export function describeEntry(
       return `restart in ${formatDuration(entry.wait)} (failure ${entry.failures} in a row)`;
     case "failed":
       return entry.reason;
+    case "lost":
+      return entry.reason;
     case "strays-ended":
       return `${entry.count} that had left the session of a dead instance`;
     case "uncertain":

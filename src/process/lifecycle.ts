@@ -135,6 +135,8 @@ export type HistoryEntry =
   | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
   | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }
   | { readonly what: "failed"; readonly reason: string }
+  /** An orchestrator that was killed had it, and the next one cannot go on with it. */
+  | { readonly what: "lost"; readonly invocation: string; readonly reason: string }
   /** Who fled from a dead instance into another session; noted by the driver. */
   | { readonly what: "strays-ended"; readonly count: number };
 
@@ -213,7 +215,8 @@ function enter(
   return { state: { ...kept, ...change } as ProcessState, effects };
 }
 
-function commonOf(state: ProcessState): Common {
+/** What is true in every phase, alone. */
+export function commonOf(state: ProcessState): Common {
   const { wanted, restarts, begunBy, refusedStarts, failures, recentStarts } = state;
   const { lastInvocation, lastEnding, awaitedEndings, toldEnding } = state;
   const past = { lastInvocation, lastEnding, awaitedEndings, toldEnding };

@@ -28,8 +28,8 @@ export interface OrchestrationState {
 export type Wish = Extract<ProcessEvent, { readonly kind: "start" | "stop" | "restart" }>;
 
 export type OrchestrationEvent =
-  /** Wants every process that starts by itself. */
-  | { readonly kind: "boot" }
+  /** Wants every process that starts by itself, but those that go on as they were. */
+  | { readonly kind: "boot"; readonly goOn?: readonly string[] }
   | { readonly kind: "process"; readonly name: string; readonly event: ProcessEvent }
   /** What an operator wants of some processes at once, in whatever order they are named. */
   | { readonly kind: "wish"; readonly names: readonly string[]; readonly event: Wish }
@@ -169,7 +169,8 @@ class Turn {
       case "boot":
         if (this.#shutdown !== "no") break;
         for (const [name, specification] of this.#plan.specifications) {
-          if (specification.autostart) this.#apply(name, { kind: "start" });
+          const isNew = event.goOn?.includes(name) !== true;
+          if (isNew && specification.autostart) this.#apply(name, { kind: "start" });
         }
         break;
       case "process":

@@ -29,8 +29,10 @@ import {
   isUntold,
   type ProcessEffect,
   type ProcessEvent,
+  type ProcessState,
   restartsAtOnceFrom,
 } from "./lifecycle.ts";
+import type { Adoption } from "./lifecycle-adoption.ts";
 import { type MetricFacts, metricParts } from "./metrics.ts";
 import type { MetricsEndpoint } from "./metrics-endpoint.ts";
 import {
@@ -52,11 +54,13 @@ import {
   noteMissingFiles,
 } from "./perform/crash-journal.ts";
 import { ownIdentity, reexecutionKillPoint } from "./perform/inheritance.ts";
+import { adoptionKillPoint, Keeping, releaseLeftHolder } from "./perform/keeping.ts";
 import { type Luggage, Unpacking } from "./perform/luggage.ts";
 import { MetricsListener } from "./perform/metrics-listener.ts";
 import { hearSignals } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
 import { type Inherited, Performer } from "./perform/performer.ts";
+import { launchOf, type Survey, survey } from "./perform/survey.ts";
 import { type Measured, measure, UsageMeter } from "./perform/usage-meter.ts";
 import { ProcessMeter } from "./process-meter.ts";
 import {
@@ -65,6 +69,7 @@ import {
   defaultControlSocket,
   PROTOCOL_VERSION,
 } from "./protocol.ts";
+import { keptLine } from "./protocol-kept.ts";
 import {
   type HeldEvent,
   type OrchestratorState,
@@ -122,7 +127,19 @@ const tellings: Readonly<Record<string, "warn" | "info">> = {
   uncertain: "warn",
   failed: "warn",
   "backing-off": "info",
+  adopted: "info",
+  lost: "warn",
 };
+
+/** What an orchestrator begins with. */
+interface Beginning {
+  readonly journal: CrashJournal;
+  /** Undefined where the configuration says that there is to be no holder. */
+  readonly keeping: Keeping | undefined;
+  /** What one that was killed has left, and is gone on with. */
+  readonly survey: Survey;
+  readonly inherited: Inherited | undefined;
+}
 
 /** The driver: waits, decides by `step`, and has what was decided performed. */
 class Orchestrator {
@@ -159,25 +176,38 @@ class Orchestrator {
   #metrics: MetricsListener | undefined;
   readonly #options: OrchestratorOptions;
   readonly #inherited: Inherited | undefined;
+  readonly #keeping: Keeping | undefined;
+  readonly #survey: Survey;
+  /** The states that stand in the journal that the holder keeps. */
+  readonly #written = new Map<string, ProcessState>();
+  readonly #launches = new Map<string, string>();
   readonly #reexecution: Reexecution;
   /** Nothing is decided: this is about to be another program. */
   #isHeld = false;
   /** Searches for what a killed predecessor left that have not come to their ends. */
   #searching = 0;
   #isOpen = false;
+  /** It was told to stop everything before it could tell anybody. */
+  #stopWhenOpen: "graceful" | "hurried" | undefined;
 
-  constructor(options: OrchestratorOptions, logger: Logger, loop: EventLoop) {
+  constructor(
+    options: OrchestratorOptions,
+    { logger, loop }: { readonly logger: Logger; readonly loop: EventLoop },
+    beginning: Beginning,
+  ) {
     this.#options = options;
     this.#logger = logger;
-    const state = options.inherited;
-    this.#inherited = state && { state, unpacking: new Unpacking() };
+    this.#inherited = beginning.inherited;
+    this.#keeping = beginning.keeping;
+    this.#survey = beginning.survey;
+    const { state } = beginning.inherited ?? {};
     this.#limited = new LimitedLogger(logger, {
       now: monotonicNow,
       wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
     });
     this.#loop = loop;
     this.#plan = makePlan(options.configuration);
-    this.#state = state === undefined ? initialOrchestration(this.#plan) : orchestrationOf(state);
+    this.#state = state === undefined ? this.#firstState() : orchestrationOf(state);
     const partitions = options.configuration.partitions.map(({ name }) => name);
     this.#unsearched = new Set(state?.unsearched ?? partitions);
     this.#partitions = new PartitionBook(options.configuration, monotonicNow());
@@ -186,10 +216,12 @@ class Orchestrator {
     this.#meter = new ProcessMeter([...this.#state.processes.keys()], monotonicNow());
     if (state !== undefined) this.#meter.restore(state.metrics.meters);
     this.#usage = new UsageMeter(loop, () => this.#measured());
-    this.#journal = this.#openJournal();
+    this.#journal = beginning.journal;
     this.#reexecution = new Reexecution(loop, logger, this.#handing());
     this.#performer = new Performer(loop, options.configuration, {
       inherited: this.#inherited,
+      keeping: this.#keeping,
+      survey: this.#survey,
       journal: this.#journal,
       hello: {
         kind: "hello",
@@ -229,16 +261,14 @@ class Orchestrator {
     });
   }
 
-  #openJournal(): CrashJournal {
-    const { controlSocket } = this.#options;
-    const onTrouble = (message: string) => this.#logger.warn(message);
-    if (this.#inherited === undefined) {
-      prepareControlSocket(controlSocket);
-      return new CrashJournal(controlSocket, onTrouble);
+  /** As one that was killed has left it, where that is gone on with. */
+  #firstState(): ReturnType<typeof initialOrchestration> {
+    const initial = initialOrchestration(this.#plan);
+    const processes = new Map(initial.processes);
+    for (const [name, { adoption }] of this.#survey) {
+      if (adoption.state !== undefined) processes.set(name, adoption.state);
     }
-    const { journal } = this.#inherited.state;
-    const lock = this.#inherited.unpacking.take(journal.lock);
-    return new CrashJournal(controlSocket, onTrouble, { journal, lock });
+    return { ...initial, processes };
   }
 
   #listen(): ControlServer<ControlRequest> {
@@ -312,7 +342,10 @@ class Orchestrator {
     return parts;
   }
 
-  /** Takes its control socket, ends what a killed predecessor left, then starts what it should. */
+  /**
+   * Takes its control socket, ends what a killed predecessor left and cannot be gone on with, then
+   * goes on with the rest, and starts what it should.
+   */
   start(): void {
     this.#control = this.#listen();
     this.#metrics = this.#listenForScrapers();
@@ -324,10 +357,70 @@ class Orchestrator {
     this.#endLeftovers(() => {
       this.#isOpen = true;
       this.#performer.open();
-      this.#handle({ kind: "boot" });
+      this.#adopt();
       this.#notifier.tell("READY=1");
       this.#keepWatchdog();
+      this.#keep();
+      if (this.#stopWhenOpen !== undefined) this.stop(this.#stopWhenOpen === "hurried");
     });
+  }
+
+  get #goesOnWithSomebody(): boolean {
+    return [...this.#survey.values()].some(({ instances }) => instances.size > 0);
+  }
+
+  /** Goes on with what a killed predecessor left, then starts the rest. */
+  #adopt(): void {
+    this.#performer.adopt();
+    adoptionKillPoint("adoption:watched");
+    const again = effectsToRepeat(this.#state).filter(({ effect }) => effect.kind !== "find");
+    for (const [name, { adoption }] of this.#survey) this.#tellAdoption(name, adoption);
+    for (const { name, effect } of again) this.#perform(name, effect);
+    for (const [name, { adoption }] of this.#survey) {
+      for (const event of adoption.events) this.#handle({ kind: "process", name, event });
+    }
+    const goOn = [...this.#survey].flatMap(([name, { adoption }]) =>
+      adoption.state === undefined ? [] : [name],
+    );
+    this.#handle({ kind: "boot", goOn });
+    this.#handle({ kind: "time" });
+    adoptionKillPoint("adoption:told");
+  }
+
+  /** One that is found by an event is told by what comes of that. */
+  #tellAdoption(name: string, { state, verdicts }: Adoption): void {
+    const instance = state === undefined ? undefined : instanceOf(state);
+    for (const verdict of verdicts) {
+      const { invocation } = verdict;
+      if (verdict.kind === "end" || verdict.kind === "lost") {
+        const { reason } = verdict;
+        const entry = { what: "lost", invocation, reason } as const;
+        this.#perform(name, { kind: "record", entry });
+      } else if (verdict.kind === "adopt" && invocation === instance?.invocation) {
+        const { processId } = instance;
+        const entry = { what: "adopted", invocation, processId } as const;
+        this.#perform(name, { kind: "record", entry });
+      }
+    }
+  }
+
+  /** From now on the holder has what the one after this one needs. */
+  #keep(): void {
+    this.#keeping?.journal(() => this.#unwritten());
+    this.#keeping?.begin();
+  }
+
+  *#unwritten(): Generator<readonly [name: string, line: string]> {
+    for (const [name, state] of this.#state.processes) {
+      if (this.#written.get(name) === state) continue;
+      const specification = this.#plan.specifications.get(name);
+      if (specification === undefined) continue;
+      this.#written.set(name, state);
+      const notify = this.#performer.notifyNameOf(name);
+      const launch = this.#launches.get(name) ?? launchOf(specification);
+      this.#launches.set(name, launch);
+      yield [name, keptLine({ name, launch, notify, state })];
+    }
   }
 
   /** Goes on where the program before this one was, and answers whoever asked for it. */
@@ -350,6 +443,8 @@ class Orchestrator {
     }
     this.#notifier.tell("READY=1", `MAINPID=${process.pid}`);
     this.#keepWatchdog();
+    this.#keeping?.goOn();
+    this.#keep();
     reexecutionKillPoint("reexecute:unpacked");
     const { version, commit } = state.program;
     this.#logger.info(
@@ -371,6 +466,7 @@ class Orchestrator {
       pack: (luggage) => this.#pack(luggage),
       hold: () => {
         this.#isHeld = true;
+        this.#keeping?.pause();
         this.#performer.pause();
       },
       release: () => this.#release(),
@@ -392,6 +488,7 @@ class Orchestrator {
     hearSignals();
     if (!this.#isHeld) return;
     this.#isHeld = false;
+    this.#keeping?.resume();
     this.#performer.resume();
     for (const { name, effect } of effectsToRepeat(this.#state)) {
       if (effect.kind === "watch-readiness") this.#perform(name, effect);
@@ -461,6 +558,11 @@ class Orchestrator {
   }
 
   stop(hurry: boolean): void {
+    if (!this.#isOpen && this.#goesOnWithSomebody) {
+      // Nobody of them could be told yet.
+      this.#stopWhenOpen = hurry ? "hurried" : (this.#stopWhenOpen ?? "graceful");
+      return;
+    }
     this.#notifier.tell("STOPPING=1");
     this.#logger.info(hurry ? "stopping at once" : "stopping in reverse order");
     this.#handle({ kind: "shutdown", hurry });
@@ -500,6 +602,7 @@ class Orchestrator {
       this.#deciding = false;
     }
     this.#setTimer();
+    this.#keeping?.flushLater();
     this.#announce();
     this.#endIfDown();
   }
@@ -575,7 +678,11 @@ class Orchestrator {
       partitions: () => this.#partitions.entries,
       historyOf: (name) => performer.events.historyOf(name),
       logOf: (name) => performer.logOf(name),
-      about: () => this.#program.about(),
+      about: async () => {
+        const { processId, kept } = this.#keeping?.standing ?? {};
+        const holder = processId === undefined ? null : { process_id: processId, kept: kept ?? 0 };
+        return { ...(await this.#program.about()), holder };
+      },
       metrics: async () => metricParts(await this.#metricFacts()),
       usage: () => this.#usage.take(),
       letOthers: () => this.#loop.letOthers(),
@@ -599,7 +706,13 @@ class Orchestrator {
     };
   }
 
+  /** All is stopped, so that there is nothing to keep. */
+  async release(): Promise<void> {
+    await this.#keeping?.release();
+  }
+
   close(): void {
+    this.#keeping?.[Symbol.dispose]();
     this.#timer?.wake[Symbol.dispose]();
     this.#watchdog?.[Symbol.dispose]();
     this.#lastWait?.[Symbol.dispose]();
@@ -642,6 +755,74 @@ function makeOrLeaveNothing<T>(
   }
 }
 
+/** @throws AlreadyRunning, FileRefused, SocketPathError, WrongLuggage */
+function openJournal(
+  { controlSocket }: OrchestratorOptions,
+  logger: Logger,
+  inherited: Inherited | undefined,
+): CrashJournal {
+  const onTrouble = (message: string) => logger.warn(message);
+  if (inherited === undefined) {
+    prepareControlSocket(controlSocket);
+    return new CrashJournal(controlSocket, onTrouble);
+  }
+  const { journal } = inherited.state;
+  const lock = inherited.unpacking.take(journal.lock);
+  return new CrashJournal(controlSocket, onTrouble, { journal, lock });
+}
+
+/** What there is to begin with: with the lock in hand, so that nobody else has the same. */
+async function lookBack(
+  options: OrchestratorOptions,
+  { logger, loop }: { readonly logger: Logger; readonly loop: EventLoop },
+  given: { readonly journal: CrashJournal; readonly inherited: Inherited | undefined },
+): Promise<Beginning> {
+  const { configuration, controlSocket } = options;
+  const { journal } = given;
+  const onTrouble = (message: string) => logger.warn(message);
+  const nothing: Beginning = { ...given, keeping: undefined, survey: new Map() };
+  if (!configuration.holder) {
+    if (given.inherited === undefined) {
+      releaseLeftHolder(loop, { controlSocket, onTrouble }).catch((error) => loop.fail(error));
+    }
+    return nothing;
+  }
+  const keeping = new Keeping(loop, { controlSocket, onTrouble });
+  if (given.inherited !== undefined) return { ...nothing, keeping };
+  await keeping.fetch();
+  adoptionKillPoint("adoption:fetched");
+  const found = await survey(loop, configuration, { keeping, journal, onTrouble });
+  journal.adopt(
+    new Map(
+      [...found].flatMap(([name, { adoption }]) =>
+        adoption.verdicts.flatMap(({ kind, invocation }) =>
+          kind === "adopt" ? [[invocation, name] as const] : [],
+        ),
+      ),
+    ),
+  );
+  adoptionKillPoint("adoption:decided");
+  return { ...nothing, keeping, survey: found };
+}
+
+/** Hears SIGTERM and SIGINT at once; whoever is to be told, hears of those before as well. */
+function hearStops(): { tell(stop: (hurry: boolean) => void): void } {
+  let count = 0;
+  let stop: ((hurry: boolean) => void) | undefined;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      count += 1;
+      stop?.(count > 1);
+    });
+  }
+  return {
+    tell: (onStop) => {
+      stop = onStop;
+      if (count > 0) onStop(count > 1);
+    },
+  };
+}
+
 /** Runs the orchestrator until everything is stopped after SIGTERM or SIGINT. */
 export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
   const logger = createLogger(options.calledAs);
@@ -652,32 +833,35 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
   }
   ignoreSignals((message) => logger.warn(message));
   using loop = new EventLoop(startWorker);
-  const { controlSocket, inherited } = options;
+  const { controlSocket } = options;
+  const inherited = options.inherited && {
+    state: options.inherited,
+    unpacking: new Unpacking(),
+  };
   if (inherited === undefined) {
     await outwaitPredecessor(loop, controlSocket, readHolder(lockPath(controlSocket)));
   }
-  const files = noteMissingFiles(controlSocket);
-  const orchestrator = makeOrLeaveNothing(files, () => new Orchestrator(options, logger, loop));
   const failed = Promise.withResolvers<number>();
   loop.onFailure((failure) => {
     logger.error("stopped by a bug", { failure });
     failed.resolve(ExitCode.bug);
   });
-  let asked = false;
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.on(signal, () => {
-      orchestrator.stop(asked);
-      asked = true;
-    });
-  }
+  const stopping = hearStops();
+  const files = noteMissingFiles(controlSocket);
+  const journal = makeOrLeaveNothing(files, () => openJournal(options, logger, inherited));
+  const beginning = await lookBack(options, { logger, loop }, { journal, inherited });
+  const make = () => new Orchestrator(options, { logger, loop }, beginning);
+  const orchestrator = makeOrLeaveNothing(files, make);
   const start = () => orchestrator.start();
   makeOrLeaveNothing(files, start, () => orchestrator.close());
+  stopping.tell((hurry) => orchestrator.stop(hurry));
   // Those that came while it became this program wait for it.
   hearSignals();
-  const code = await Promise.race([
-    orchestrator.whenDown.then(() => ExitCode.done),
-    failed.promise,
-  ]);
+  const down = orchestrator.whenDown.then(async () => {
+    await orchestrator.release();
+    return ExitCode.done;
+  });
+  const code = await Promise.race([down, failed.promise]);
   orchestrator.close();
   return code;
 }

@@ -147,6 +147,7 @@ export const historyEntrySchema: v.GenericSchema<unknown, HistoryEntry> = v.vari
   v.strictObject({ what: v.literal("ended"), invocation, ending: endingSchema }),
   v.strictObject({ what: v.literal("backing-off"), wait: time, failures: count }),
   v.strictObject({ what: v.literal("failed"), reason: text }),
+  v.strictObject({ what: v.literal("lost"), invocation, reason: text }),
   v.strictObject({ what: v.literal("strays-ended"), count }),
 ]);
 
@@ -215,7 +216,7 @@ const childSchema = v.strictObject({
 });
 export type CarriedChild = v.InferOutput<typeof childSchema>;
 
-/** A process that an agent is the parent of. */
+/** A process that somebody else is the parent of. */
 const remoteInstanceSchema = v.strictObject({
   invocation,
   name: text,
@@ -345,6 +346,8 @@ const stateSchema = v.strictObject({
   managed: v.array(managedSchema),
   strays: v.array(v.strictObject({ invocation, name: text, rounds: count })),
   children: v.array(childSchema),
+  /** Processes of this host that were adopted after a crash: children of somebody else. */
+  adopted: v.array(remoteInstanceSchema),
   partitions: v.array(remotePartitionSchema),
   holden: v.array(holdenPartitionSchema),
   metrics: metricsSchema,
@@ -361,10 +364,24 @@ export function encodeState(state: OrchestratorState): string {
   return JSON.stringify(state, (_key, value) => (value === undefined ? null : value));
 }
 
-/** The form of the version before, for a program that reads no later one. */
-export function encodeFormerState({ metrics: _metrics, ...state }: OrchestratorState): string {
-  const former = { ...state, version: FORMER_VERSION };
+/**
+ * The form of the version before, for a program that reads no later one. That one refuses a state
+ * in which somebody runs who was adopted: it finds no descriptor of that.
+ */
+export function encodeFormerState(state: OrchestratorState): string {
+  const { metrics: _metrics, adopted: _adopted, events, ...same } = state;
+  const known = { ...events, older: inFormerWords(events.older), all: inFormerWords(events.all) };
+  const former = { ...same, events: known, version: FORMER_VERSION };
   return JSON.stringify(former, (_key, value) => (value === undefined ? null : value));
+}
+
+/** It has no word for what was lost. */
+function inFormerWords(events: readonly BookedEvent[]): readonly BookedEvent[] {
+  return events.map((event) => {
+    const { entry } = event;
+    if (entry.what !== "lost") return event;
+    return { ...event, entry: { what: "failed", reason: `lost: ${entry.reason}` } };
+  });
 }
 
 /** The forms that a state can be handed over in, the best one first. */
@@ -377,9 +394,10 @@ export const stateForms: readonly ((state: OrchestratorState) => string)[] = [
 export const describeVersion = (version: unknown) =>
   `version ${JSON.stringify(version)?.slice(0, 40)}`;
 
-/** A state of the version before, as this one has it: nothing was measured. */
+/** A state of the version before, as this one has it: nothing was measured, nobody adopted. */
 function fromFormer(input: object): object {
-  return { ...input, version: STATE_VERSION, metrics: { listener: null, meters: [] } };
+  const metrics = { listener: null, meters: [] };
+  return { ...input, version: STATE_VERSION, adopted: [], metrics };
 }
 
 /** A state, or what is wrong with it: of another version, damaged, or no state at all. */
@@ -434,7 +452,7 @@ export function refuseState(
   const nameOf = ({ name }: { readonly name: string }) => name;
   const partitions = [...state.partitions, ...state.holden].map(nameOf);
   const carried = new Set([
-    ...state.children.map(({ invocation: known }) => known),
+    ...[...state.children, ...state.adopted].map(({ invocation: known }) => known),
     ...[...state.partitions, ...state.holden].flatMap(({ instances }) =>
       instances.map(({ invocation: known }) => known),
     ),

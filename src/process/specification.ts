@@ -67,6 +67,8 @@ export interface PartitionSpecification {
 
 /** A whole configuration, validated. */
 export interface Configuration {
+  /** A process of its own keeps what a killed orchestrator must not take with it. */
+  readonly holder: boolean;
   readonly partitions: readonly PartitionSpecification[];
   readonly processes: readonly ProcessSpecification[];
 }

@@ -15,7 +15,7 @@ import {
   STATE_VERSION,
 } from "../../src/process/protocol-state.ts";
 import { lifeIn, phases } from "../support/lifecycle/phases.ts";
-import { wholeState, withInvocations } from "../support/orchestrator-state.ts";
+import { invocationOf, wholeState, withInvocations } from "../support/orchestrator-state.ts";
 
 const textOf = (version: number) =>
   readFileSync(join(import.meta.dirname, `process-state-${version}.json`), "utf8");
@@ -36,13 +36,25 @@ test("the version before is written as it always was", () => {
   );
 });
 
+test("what the version before has no word for is said in others", () => {
+  const invocation = invocationOf("i7");
+  const entry = { what: "lost", invocation, reason: "its output cannot be had" } as const;
+  const all = [{ sequence: 1, at: 1, name: "idle", entry }];
+  const state = { ...wholeState(everyPhase), events: { newest: 1, older: [], all } };
+  const decoded = decodeState(encodeFormerState(state));
+  if ("refusal" in decoded) throw new Error(JSON.stringify(decoded.refusal));
+  expect(decoded.state.events.all.map((event) => event.entry)).toEqual([
+    { what: "failed", reason: "lost: its output cannot be had" },
+  ]);
+});
+
 test("this version is read", () => {
   expect(decodeState(textOf(STATE_VERSION))).toEqual({ state: wholeState(everyPhase) });
 });
 
 test("the version before is read, and nothing that it does not have", () => {
   const metrics = { listener: undefined, meters: [] };
-  const state = { ...wholeState(everyPhase), metrics };
+  const state = { ...wholeState(everyPhase), metrics, adopted: [] };
   expect(decodeState(textOf(STATE_VERSION - 1))).toEqual({ state });
 });
 

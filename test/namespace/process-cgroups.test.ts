@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { AgentClient } from "../support/agent-client.ts";
 import { cgroupFolder, writableCgroup } from "../support/cgroup.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { isAlive, startAgent } from "../support/partition.ts";
 import { root, skipUnless } from "../support/skips.ts";
@@ -105,7 +106,7 @@ skipUnless("cgroups of instances", [root, writableCgroup], () => {
     // Without its environment nothing names it but its cgroup.
     const script = "env -i setsid sleep 1000 & exec sleep 1000";
     const configuration = [
-      "[process.it]",
+      `${withoutHolder}[process.it]`,
       `command = ["/bin/sh", "-c", "${script}"]`,
       `cgroup = "${parent}"`,
       "",
@@ -135,7 +136,8 @@ skipUnless("cgroups of instances", [root, writableCgroup], () => {
     using folder = temporaryFolder();
     using cgroup = cgroupFolder();
     const parent = `${cgroup.path}/made`;
-    const configuration = `[process.it]\ncommand = ["/bin/sleep", "1000"]\ncgroup = "${parent}"\n`;
+    const it = `[process.it]\ncommand = ["/bin/sleep", "1000"]\ncgroup = "${parent}"\n`;
+    const configuration = `${withoutHolder}${it}`;
     const first = await startOrchestrator({ folder, configuration });
     const pid = await first.started("it");
     const [name] = foldersIn(parent);

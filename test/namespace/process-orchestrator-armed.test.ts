@@ -5,6 +5,7 @@ import { agentSteps } from "../../src/process/perform/agent-session.ts";
 import { statusOf } from "../../src/process/perform/process-table.ts";
 import { Signal } from "../../src/units/signals.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
+import { kept, withoutHolder } from "../support/kept.ts";
 import { type LonelyChild, lonelyChild } from "../support/lonely-child.ts";
 import { journaled, startOrchestrator, type TestOrchestrator } from "../support/orchestrator.ts";
 import {
@@ -90,8 +91,13 @@ const connections = ({ program }: TestOrchestrator) =>
   [...program.output.stderr.matchAll(/partition qm is connected/g)].length;
 
 /** An armed instance of one process. */
-async function beginArmed(folder: TemporaryFolder, it: CountedChild, options: BeginOptions = {}) {
-  const running = await begin(partitionPlace, folder, tableOf(it), options);
+async function beginArmed(
+  folder: TemporaryFolder,
+  it: CountedChild,
+  options: BeginOptions & { readonly before?: string } = {},
+) {
+  const { before = "", ...rest } = options;
+  const running = await begin(partitionPlace, folder, `${before}${tableOf(it)}`, rest);
   const first = await running.orchestrator.started("it");
   await it.started(1);
   await armed(running);
@@ -431,10 +437,32 @@ skipUnless("an orchestrator that has armed its agent is killed", root, () => {
     });
   }
 
-  test("when the start was made and nobody was told: the next one ends it", async () => {
+  test("when the start was made, and the holder has the rest: the next one goes on", async () => {
     using folder = temporaryFolder();
     const it = new CountedChild(folder);
     const { running, first } = await beginArmed(folder, it);
+    await using _running = running;
+    const { orchestrator } = running;
+    await kept(orchestrator);
+    suspend(orchestrator.program.processId);
+    process.kill(first, "SIGKILL");
+    const made = await it.inPlaceOf(first);
+    await it.started(2);
+    orchestrator.program.kill("SIGKILL");
+    await orchestrator.program.ended();
+    await using next = await startNext(running, folder, it);
+    expect((await next.events.nth("it", "adopted")).pid).toBe(made);
+    const { ending } = await next.events.nth("it", "ended");
+    expect(ending).toMatchObject({ kind: "signalled", signal: Signal.SIGKILL });
+    expect((await next.summary("it")).restarts).toBe(1);
+    expect(await next.stop()).toBe(0);
+    it.expectNobody(2);
+  });
+
+  test("when the start was made and nobody was told, without a holder: it is ended", async () => {
+    using folder = temporaryFolder();
+    const it = new CountedChild(folder);
+    const { running, first } = await beginArmed(folder, it, { before: withoutHolder });
     await using _running = running;
     const { orchestrator } = running;
     suspend(orchestrator.program.processId);

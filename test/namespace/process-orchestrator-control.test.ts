@@ -24,6 +24,7 @@ import {
   processSummarySchema,
 } from "../../src/process/protocol.ts";
 import { hostler } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { spawnOrchestrator, startOrchestrator } from "../support/orchestrator.ts";
 import { isAlive } from "../support/partition.ts";
 import { type ProgramResult, runProgram, startProgram } from "../support/program.ts";
@@ -504,13 +505,14 @@ skipUnless("a control socket that is removed", root, () => {
 
   test("the journal comes back with it: what a killed one leaves is ended", async () => {
     using folder = temporaryFolder();
-    await using orchestrator = await startOrchestrator({ folder, configuration: sleeper });
+    const configuration = `${withoutHolder}${sleeper}`;
+    await using orchestrator = await startOrchestrator({ folder, configuration });
     const pid = await orchestrator.started("it");
     removeFolder(orchestrator.controlSocket);
     await orchestrator.program.said(/it is made anew/);
     orchestrator.program.kill("SIGKILL");
     await orchestrator.program.ended();
-    await using next = await startOrchestrator({ folder, configuration: sleeper });
+    await using next = await startOrchestrator({ folder, configuration });
     await next.program.said(/it: ended what an orchestrator that was killed had left running/);
     expect(isAlive(pid)).toBe(false);
   });

@@ -1,6 +1,7 @@
 /** The crash journal is removed or damaged: what was left running is ended all the same. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { withoutHolder } from "../support/kept.ts";
 import { lonelyChild } from "../support/lonely-child.ts";
 import { journaled, startOrchestrator } from "../support/orchestrator.ts";
 import { begin, bothPlaces } from "../support/orchestrator-partition.ts";
@@ -32,7 +33,7 @@ skipUnless("a crash journal", root, () => {
     test.each(damages)(`%s: told, and one instance: ${place.title}`, async (_, damage, words) => {
       using folder = temporaryFolder();
       const child = lonelyChild(folder);
-      const lines = `[process.it]\n@here\n${child.table}\n`;
+      const lines = `${withoutHolder}[process.it]\n@here\n${child.table}\n`;
       await using running = await begin(place, folder, lines);
       const { orchestrator, partition } = running;
       const pid = await orchestrator.started("it");

@@ -2,6 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import type { EffectKind } from "../../src/process/lifecycle.ts";
 import { hostlerWithFaults } from "../support/binary.ts";
+import { keptDescriptors, killHolder, withoutHolder } from "../support/kept.ts";
 import { type LonelyChild, lonelyChild } from "../support/lonely-child.ts";
 import {
   spawnOrchestrator,
@@ -59,7 +60,12 @@ const killTests: Record<EffectKind, KillTest> = {
   record: { passes: [1, 2, 3, 4, 5, 6], provoke: killIt },
 };
 
+/** What its holder is good for. */
+const ways = ["without a holder", "with a holder", "its holder is killed as well"] as const;
+type Way = (typeof ways)[number];
+
 interface KillCase {
+  readonly way: Way;
   readonly effect: EffectKind;
   readonly when: "before" | "after";
   readonly pass: number;
@@ -69,12 +75,9 @@ interface KillCase {
 const cases: KillCase[] = Object.entries(killTests).flatMap(([effect, killTest]) =>
   (["before", "after"] as const).flatMap((when) =>
     (killTest.passes ?? [1]).flatMap((pass) =>
-      (killTest.places ?? bothPlaces).map((place) => ({
-        effect: effect as EffectKind,
-        when,
-        pass,
-        place,
-      })),
+      (killTest.places ?? bothPlaces).flatMap((place) =>
+        ways.map((way) => ({ way, effect: effect as EffectKind, when, pass, place })),
+      ),
     ),
   ),
 );
@@ -85,8 +88,13 @@ async function dies(running: Running): Promise<void> {
   expect(signal).toBe("SIGKILL");
 }
 
+/** Both ends of two pipes, and a journal: of a process that has not been started. */
+const KEPT_UNSTARTED = 5;
+
 /** The next orchestrator has one instance, and nothing of the last one's is left. */
 async function expectFresh(next: TestOrchestrator, child: LonelyChild): Promise<void> {
+  // Where its former start had not been written down it was never wanted.
+  await next.client.request("start", { name: "it" });
   await next.client.request("wait", { name: "it", until: "ready" });
   const { pid } = await next.summary("it");
   // A check of readiness carries the same environment for as long as it runs.
@@ -97,21 +105,28 @@ async function expectFresh(next: TestOrchestrator, child: LonelyChild): Promise<
 }
 
 skipUnless("the orchestrator is killed", root, () => {
-  for (const { effect, when, pass, place } of rotating("kill points", cases, { outOf: 1 })) {
-    test(`${effect}, ${when}, pass ${pass}: ${place.title}`, async () => {
+  for (const { way, effect, when, pass, place } of rotating("kill points", cases, { outOf: 3 })) {
+    test(`${effect}, ${when}, pass ${pass}: ${place.title}, ${way}`, async () => {
       const { table = "", agentDiesAt, provoke } = killTests[effect];
       using folder = temporaryFolder();
       const child = lonelyChild(folder);
-      const lines = `[process.it]\n@here\n${child.table}\n${table}\n`;
+      const before = way === "without a holder" ? withoutHolder : "";
+      const lines = `${before}[process.it]\n@here\n${child.table}\n${table}\n`;
       const agent = agentDiesAt === undefined ? {} : dyingAt(agentDiesAt);
       const orchestrator = dyingAt(`orchestrator:${effect}:${when}#${pass}`);
       const options = { agent, orchestrator };
       await using running = await begin(place, folder, `${lines}autostart = false`, options);
+      if (way !== "without a holder") {
+        await keptDescriptors(running.orchestrator, KEPT_UNSTARTED);
+      }
       // It is dead before it answers, or before what is waited for comes.
       const { client } = running.orchestrator;
       await client.request("start", { name: "it" }).catch(() => undefined);
       await provoke?.(running.orchestrator).catch(() => undefined);
       await dies(running);
+      if (way === "its holder is killed as well") {
+        await killHolder(running.orchestrator.controlSocket);
+      }
       if (agentDiesAt !== undefined) await running.partition?.startAgent();
       await using next = await startNext(running, folder, lines);
       await expectFresh(next, child);

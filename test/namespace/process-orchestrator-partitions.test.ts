@@ -1,6 +1,7 @@
 /** Agents that dial out, that come back, that are not let in; and a quick program's notice. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { hostlerWithFaults } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { lonelyChild } from "../support/lonely-child.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
@@ -62,7 +63,7 @@ skipUnless("partitions", root, () => {
     using folder = temporaryFolder();
     const child = lonelyChild(folder);
     const path = folder.file("dialled.sock");
-    const configuration = `[process.it]\npartition = "qm"\n${child.table}
+    const configuration = `${withoutHolder}[process.it]\npartition = "qm"\n${child.table}
       [partition.qm]\nlisten = "${path}"\n`;
     await using partition = await startPartition(folder);
     await partition.startAgent({ words: ["--connect", path] });

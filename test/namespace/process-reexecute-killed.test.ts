@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { type ReexecutionStep, reexecutionSteps } from "../../src/process/perform/inheritance.ts";
 import { findInvocation } from "../../src/process/perform/process-table.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { lonelyChild } from "../support/lonely-child.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, bothPlaces } from "../support/orchestrator-partition.ts";
@@ -34,7 +35,7 @@ skipUnless("killed on its way to another program", root, () => {
       if (isAnswered(step)) await answer.catch(() => undefined);
       else expect((await rejectionOf(answer)).message).toContain("closed the connection");
       expect((await program.ended()).signal).toBe("SIGKILL");
-      // Its child goes on until the next one ends it.
+      // Its child goes on, until the next one goes on with it, or ends it.
       expect(await child.lives()).toHaveLength(1);
       const { partition } = running;
       const here = partition === undefined ? "" : 'partition = "qm"';
@@ -55,7 +56,7 @@ skipUnless("killed on its way to another program", root, () => {
     using folder = temporaryFolder();
     const gap = new Gap(folder, hostler());
     gap.set("try", "hang");
-    const configuration = '[process.it]\ncommand = ["sleep", "1000"]\n';
+    const configuration = `${withoutHolder}[process.it]\ncommand = ["sleep", "1000"]\n`;
     const { environment } = gap;
     await using orchestrator = await startOrchestrator({ folder, configuration, environment });
     await orchestrator.started("it");

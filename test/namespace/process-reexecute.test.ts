@@ -8,6 +8,7 @@ import { connectControl } from "../../src/messaging/control-client.ts";
 import { digestOf } from "../../src/process/perform/own-program.ts";
 import { findInvocation } from "../../src/process/perform/process-table.ts";
 import { hostler, repositoryRoot } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { lonelyChild } from "../support/lonely-child.ts";
 import { journaled, startOrchestrator, type TestOrchestrator } from "../support/orchestrator.ts";
 import {
@@ -413,7 +414,7 @@ skipUnless("another program in the orchestrator's place", root, () => {
 
   test("the lock is held throughout, and the journal names all that runs", async () => {
     using folder = temporaryFolder();
-    const configuration = `[process.it]\n${sleeper}\n`;
+    const configuration = `${withoutHolder}[process.it]\n${sleeper}\n`;
     const { running, gap } = await beginWithGap(localPlace, folder, configuration);
     await using _running = running;
     const { orchestrator } = running;

@@ -47,6 +47,23 @@ describe("an orchestrator that becomes another program, again and again", () => 
   }, 280_000);
 });
 
+describe("an orchestrator that is killed, again and again, and has a holder", () => {
+  const fewer = seeds.filter((_seed, index) => index % 3 === 1 || chosen !== undefined);
+
+  test(`${fewer.length} seeds: never two, and no exit is lost`, () => {
+    const total = { crashes: 0, goneOnWith: 0, lost: 0, deaths: 0 };
+    for (const seed of fewer) {
+      const result = simulate({ seed, crashes: "well" });
+      for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += result[key];
+    }
+    console.log(`${fewer.length} seeds: ${JSON.stringify(total)}`);
+    if (chosen !== undefined) return;
+    expect(total.crashes).toBeGreaterThan(10 * fewer.length);
+    expect(total.goneOnWith).toBeGreaterThan(total.crashes);
+    expect(total.lost).toBeGreaterThan(fewer.length);
+  }, 280_000);
+});
+
 describe("a restart that is certain before the end", () => {
   const fewer = seeds.filter((_seed, index) => index % 5 === 0);
 
@@ -162,6 +179,15 @@ describe("the simulation notices", () => {
   test("a program that goes on without what came before it", () => {
     const lost = findViolation({ reexecutes: "loses what comes meanwhile" });
     expect(lost).toMatch(/the shutdown does not end/);
+  });
+
+  test("an orchestrator that starts anew beside what a killed one left", () => {
+    expect(findViolation({ crashes: "starts anew beside it" })).toMatch(/2 instances of \S+ live/);
+  });
+
+  test("an orchestrator that forgets who ended while nobody watched", () => {
+    const forgotten = findViolation({ crashes: "forgets exits" });
+    expect(forgotten).toMatch(/is lost|when all is well|does not end/);
   });
 
   test("each violation names the seed that replays it", () => {

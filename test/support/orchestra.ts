@@ -24,6 +24,7 @@ export class Orchestra {
 
   constructor(processes: Changes) {
     this.plan = makePlan({
+      holder: true,
       partitions: [],
       processes: Object.entries(processes).map(([name, change]) =>
         makeSpecification({ name, ...change }),

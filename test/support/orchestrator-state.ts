@@ -64,6 +64,7 @@ export function makeState(
     })),
     strays: [],
     children: [],
+    adopted: [],
     partitions: [],
     holden: [],
     metrics: { listener: undefined, meters: [] },
@@ -178,6 +179,7 @@ export function wholeState(processes: Readonly<Record<string, ProcessState>>): O
         groupParent: "/sys/fs/cgroup/it",
       },
     ],
+    adopted: [{ ...instance, invocation: i("i7"), dead: false, notice: undefined }],
     partitions: [
       {
         name: "qm",

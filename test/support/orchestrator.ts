@@ -14,6 +14,7 @@ import {
   processSummarySchema,
 } from "../../src/process/protocol.ts";
 import { hostler } from "./binary.ts";
+import { endHolders } from "./holding.ts";
 import { type Program, startProgram } from "./program.ts";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.ts";
 import { DeadlineError, waitFor, withDeadline } from "./wait-for.ts";
@@ -204,6 +205,7 @@ export class TestOrchestrator implements AsyncDisposable {
     }
     this.client.close();
     await this.program[Symbol.asyncDispose]();
+    endHolders(this.controlSocket);
     killJournaled(this.controlSocket);
     for (const disposable of this.#disposables) disposable[Symbol.dispose]();
   }

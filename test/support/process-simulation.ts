@@ -5,7 +5,12 @@
  * After some time of trouble the world becomes kind; then everything that is wanted must run, and
  * after a shutdown nothing may live. What must always be so is checked after every event.
  */
-import type { ProcessEffect, Table } from "../../src/process/lifecycle.ts";
+import type { ProcessEffect, ProcessState, Table } from "../../src/process/lifecycle.ts";
+import {
+  adopt,
+  type FoundInstance,
+  type LeftProcess,
+} from "../../src/process/lifecycle-adoption.ts";
 import {
   type AddressedEffect,
   blockersOf,
@@ -21,6 +26,7 @@ import {
   step,
   type Wish,
 } from "../../src/process/orchestration.ts";
+import { keptHeader, keptLine, readKept } from "../../src/process/protocol-kept.ts";
 import { decodeState, encodeState, type HeldEvent } from "../../src/process/protocol-state.ts";
 import type { Configuration } from "../../src/process/specification.ts";
 import type { MonotonicTime } from "../../src/units/units.ts";
@@ -40,6 +46,8 @@ export interface SimulationOptions {
   readonly table?: Table;
   /** The orchestrator becomes another program now and then, while the world goes on. */
   readonly reexecutes?: "well" | "loses what comes meanwhile";
+  /** The orchestrator is killed now and then, and another one follows; or how that one fails. */
+  readonly crashes?: "well" | "starts anew beside it" | "forgets exits";
   /** Shown every state after the event that led to it. */
   readonly onState?: (moment: Moment) => void;
 }
@@ -60,14 +68,23 @@ export interface SimulationResult {
   /** How often it became another program, and how many events came in those gaps. */
   readonly reexecutions: number;
   readonly held: number;
+  /** How often it was killed, how many instances the next one went on with, or said to be lost. */
+  readonly crashes: number;
+  readonly goneOnWith: number;
+  readonly lost: number;
 }
 
 const TROUBLE_TIME = 20_000;
+/** Milliseconds after which the holder has what has changed. */
+const KEEP_AFTER = 2;
+const BOOT = "9a0c7f5e-6b5c-4b0e-9d8c-1f6f6f6f6f6f";
 /** Milliseconds between two re-executions, and in one of them; at most. */
 const REEXECUTION_INTERVAL = 2_000;
 const LONGEST_GAP = 400;
 const AGENDA_LIMIT = 2_000;
 const EVENTS_LIMIT = 200_000;
+/** Events after which nothing of an invocation lives, and nothing can begin to. */
+const ENDS: readonly string[] = ["cleared", "start-refused", "not-found"];
 const TRACE_LENGTH = 80;
 
 /** Runs one seed. @throws Error with the seed and what happened last, when something is broken. */
@@ -103,6 +120,18 @@ class Simulation {
   #held: HeldEvent[] | undefined;
   #reexecutions = 0;
   #heldEvents = 0;
+  /** Nobody decides: it was killed. */
+  #isDead = false;
+  #keepsLater = false;
+  /** What the holder has: the journal, and pidfds. */
+  #written: OrchestrationState;
+  #pidfds: ReadonlySet<string> = new Set();
+  /** By invocation, the names of starts in the crash journal. */
+  readonly #starts = new Map<string, string>();
+  /** Instances whose ends must have been told, and what was told of whom. */
+  readonly #owed = new Set<string>();
+  readonly #told = new Set<string>();
+  readonly #crashes = { crashes: 0, goneOnWith: 0, lost: 0 };
 
   constructor(options: SimulationOptions) {
     this.#options = options;
@@ -111,6 +140,7 @@ class Simulation {
     this.#configuration = makeConfiguration(chance);
     this.#plan = makePlan(this.#configuration);
     this.#state = initialOrchestration(this.#plan);
+    this.#written = this.#state;
     this.#troubles = makeTroubles(chance);
     this.#driver = new Driver({
       agenda: this.#agenda,
@@ -129,13 +159,21 @@ class Simulation {
     this.#driver.begin();
     this.#planTrouble();
     if (this.#options.reexecutes !== undefined) this.#planReexecution();
-    this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME && this.#held === undefined);
+    if (this.#options.crashes !== undefined) this.#planCrash();
+    const isAwake = () => this.#held === undefined && !this.#isDead;
+    this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME && isAwake());
     this.#becomeKind();
     this.#runUntil(() => false);
     this.#requireAllRun();
     this.#shutDown();
+    this.#requireAllTold();
     const reexecutions = { reexecutions: this.#reexecutions, held: this.#heldEvents };
-    return { ...this.#driver.counts, ...reexecutions, events: this.#events };
+    return {
+      ...this.#driver.counts,
+      ...reexecutions,
+      ...this.#crashes,
+      events: this.#events,
+    };
   }
 
   #note(line: string): void {
@@ -148,7 +186,7 @@ class Simulation {
       this.#events += 1;
       if (this.#events > EVENTS_LIMIT) throw new Error("it does not come to rest");
       // In a gap the state is behind the world.
-      if (this.#held !== undefined) continue;
+      if (this.#held !== undefined || this.#isDead) continue;
       requireInvariants(this.#invariants, this.#state);
       const now = this.#agenda.now;
       this.#options.onState?.({ plan: this.#plan, state: this.#state, now });
@@ -156,6 +194,7 @@ class Simulation {
   }
 
   #handle(event: OrchestrationEvent): void {
+    if (this.#isDead) return;
     if (this.#held !== undefined) {
       // Time comes by itself, and nobody stops a simulation in a gap.
       if (event.kind !== "time") this.#held.push(event as HeldEvent);
@@ -178,12 +217,31 @@ class Simulation {
     this.#state = outcome.state;
     this.#note(describe(event, this.#state));
     for (const effect of outcome.effects) this.#perform(effect);
+    const isEnd = event.kind === "process" && ENDS.includes(event.event.kind);
+    if (isEnd && "invocation" in event.event) this.#starts.delete(event.event.invocation);
+    this.#keepLater();
+  }
+
+  /** The holder has all of it a little later. */
+  #keepLater(): void {
+    if (this.#options.crashes === undefined || this.#keepsLater) return;
+    this.#keepsLater = true;
+    this.#agenda.after(KEEP_AFTER, () => {
+      this.#keepsLater = false;
+      if (this.#isDead) return;
+      this.#written = this.#state;
+      this.#pidfds = new Set(this.#driver.watched);
+    });
   }
 
   #perform({ name, effect }: AddressedEffect): void {
     const specification = this.#plan.specifications.get(name);
     if (specification === undefined) throw new Error(`an effect for ${name}, which there is not`);
     if (effect.kind !== "record") this.#note(`  ${describeEffect(effect)} ${name}`);
+    else if (effect.entry.what === "ended" || effect.entry.what === "lost") {
+      this.#told.add(effect.entry.invocation);
+    }
+    if (effect.kind === "start") this.#starts.set(effect.invocation, name);
     this.#driver.perform(specification, effect);
   }
 
@@ -194,10 +252,10 @@ class Simulation {
     if (deadline < this.#agenda.now) throw new Error("a deadline lies in the past");
     this.#plannedDeadline = deadline;
     this.#agenda.after(deadline - this.#agenda.now, () => {
-      if (this.#plannedDeadline !== deadline) return;
+      if (this.#plannedDeadline !== deadline || this.#isDead) return;
       this.#plannedDeadline = undefined;
       this.#handle({ kind: "time" });
-      if (this.#held !== undefined) return;
+      if (this.#held !== undefined || this.#isDead) return;
       const next = nextDeadline(this.#state);
       if (next !== undefined && next <= this.#agenda.now) throw new Error("a deadline stays");
     });
@@ -237,6 +295,111 @@ class Simulation {
     for (const event of came) this.#decide(event);
     this.#handle({ kind: "time" });
     this.#planReexecution();
+  }
+
+  #planCrash(): void {
+    this.#agenda.after(this.#chance.below(REEXECUTION_INTERVAL) + 1, () => {
+      if (this.#agenda.now >= TROUBLE_TIME) return;
+      this.#note("the orchestrator is killed");
+      this.#isDead = true;
+      this.#plannedDeadline = undefined;
+      this.#crashes.crashes += 1;
+      for (const state of this.#written.processes.values()) {
+        if (["running", "ready", "stopping"].includes(state.phase) && "instance" in state) {
+          this.#owed.add(state.instance.invocation);
+        }
+      }
+      this.#driver.crash();
+      this.#agenda.after(this.#chance.below(LONGEST_GAP), () => this.#follow());
+    });
+  }
+
+  /** The next orchestrator: what it finds, what it ends, and what it goes on with. */
+  #follow(): void {
+    this.#isDead = false;
+    const lines = [...this.#written.processes].map(([name, state]) =>
+      keptLine({ name, launch: "", notify: undefined, state }),
+    );
+    const read = readKept(keptHeader(BOOT) + lines.join(""), BOOT);
+    if ("refusal" in read) throw new Error(JSON.stringify(read.refusal));
+    const adoptions = new Map(
+      this.#configuration.processes.map(({ name, readyTimeout }) => {
+        const left = this.#leftOf(name, read.entries.get(name)?.state);
+        return [name, adopt(left, { now: this.#agenda.now, readyTimeout })] as const;
+      }),
+    );
+    const processes = new Map(initialOrchestration(this.#plan).processes);
+    const adopted = new Set<string>();
+    const heard = new Set<string>();
+    for (const [name, { state, verdicts }] of adoptions) {
+      if (state !== undefined) processes.set(name, state);
+      for (const { kind, invocation } of verdicts) {
+        if (kind === "adopt") adopted.add(invocation);
+        if (kind === "hear") heard.add(invocation);
+      }
+    }
+    this.#state = { processes, reachable: new Set(), shutdown: "no" };
+    this.#note(`another one follows, and goes on with ${[...adopted].join(", ")}`);
+    this.#crashes.goneOnWith += adopted.size;
+    if (this.#options.crashes !== "starts anew beside it") this.#endOthers(adopted);
+    const again = effectsToRepeat(this.#state).filter(({ effect }) => effect.kind !== "find");
+    const forgets = this.#options.crashes === "forgets exits";
+    for (const invocation of [...adopted, ...heard]) {
+      const isAlive = this.#driver.world.find(invocation)?.isAlive === true;
+      if (isAlive || !forgets) this.#driver.adopt(invocation);
+    }
+    for (const [name, { verdicts }] of adoptions) {
+      for (const verdict of verdicts) {
+        if (verdict.kind === "adopt" || verdict.kind === "hear") continue;
+        const { invocation, reason } = verdict;
+        this.#crashes.lost += 1;
+        this.#perform({
+          name,
+          effect: { kind: "record", entry: { what: "lost", invocation, reason } },
+        });
+      }
+    }
+    for (const effect of again) this.#perform(effect);
+    for (const [name, { events }] of adoptions) {
+      for (const event of events) this.#decide({ kind: "process", name, event });
+    }
+    this.#decide({ kind: "boot", goOn: [...adoptions.keys()] });
+    this.#handle({ kind: "time" });
+    this.#driver.begin();
+    this.#planCrash();
+  }
+
+  #leftOf(name: string, state: ProcessState | undefined): LeftProcess {
+    const starts = [...this.#starts].flatMap(([id, owner]) => (owner === name ? [id] : []));
+    const { world } = this.#driver;
+    const found = new Map<string, FoundInstance>();
+    for (const { invocation, isAlive } of world.processes) {
+      const isNamed = starts.includes(invocation) || JSON.stringify(state).includes(invocation);
+      // What had no pidfd yet is found as long as it lives.
+      if (!isNamed || !(isAlive || this.#pidfds.has(invocation))) continue;
+      found.set(invocation, { processId: 1, life: isAlive ? "alive" : "dead" });
+    }
+    const isLost = this.#chance.happens(0.1);
+    const output = isLost ? "lost" : "there";
+    return { state, launch: "same", output, notices: "there", starts, found };
+  }
+
+  /** What is not gone on with is ended before anything is started. */
+  #endOthers(adopted: ReadonlySet<string>): void {
+    for (const [invocation] of this.#starts) {
+      if (adopted.has(invocation)) continue;
+      const process = this.#driver.world.find(invocation);
+      if (process?.isAlive === true) this.#driver.world.kill(process);
+      if (process !== undefined && !process.keepsLeftovers) process.hasLeftovers = false;
+      this.#starts.delete(invocation);
+    }
+  }
+
+  /** Nobody's end is passed over in silence. */
+  #requireAllTold(): void {
+    for (const invocation of this.#owed) {
+      if (!this.#told.has(invocation)) throw new Error(`the exit of ${invocation} is lost`);
+    }
   }
 
   #planTrouble(): void {

@@ -234,6 +234,16 @@ describe("what is valid", () => {
     expect(configuration.processes.map(({ name }) => name)).toEqual(["a", "b"]);
   });
 
+  test("a holder is there unless the file says that there is to be none", () => {
+    const process = '[process.a]\ncommand = ["/bin/a"]\n';
+    expect(accept(process).configuration.holder).toBe(true);
+    expect(accept(`[orchestrator]\n${process}`).configuration.holder).toBe(true);
+    expect(accept(`[orchestrator]\nholder = false\n${process}`).configuration.holder).toBe(false);
+    expect(told(`[orchestrator]\nholder = "no"\n${process}`)).toEqual([
+      '2:10 orchestrator.holder: true or false; "no"',
+    ]);
+  });
+
   test("a file without a process is warned of", () => {
     expect(accept("").warnings[0]?.message).toBe("there is no process");
   });

@@ -417,7 +417,11 @@ describe("many", () => {
   }, 60_000);
 
   test("the states before a step stay as they were", () => {
-    const plan = makePlan({ partitions: [], processes: [makeSpecification({ name: "one" })] });
+    const plan = makePlan({
+      holder: true,
+      partitions: [],
+      processes: [makeSpecification({ name: "one" })],
+    });
     const before = initialOrchestration(plan);
     const chance = { random: () => 0.5, invocation: () => "i1" };
     const after = step(plan, before, { kind: "boot" }, { now: 5, chance }).state;

@@ -39,6 +39,13 @@ export async function runReexecute(options: ReexecuteOptions): Promise<number> {
   return await tell(about, options);
 }
 
+/** What a crash of it would leave to go on. */
+function describeHolder({ holder }: About): string {
+  if (holder === null || holder === undefined) return "none: a crash ends what runs";
+  if (holder.process_id === 0) return "not there: a crash ends what runs";
+  return `process ${holder.process_id}, keeps ${holder.kept} descriptors`;
+}
+
 async function tell(about: About, { json }: AboutOptions): Promise<number> {
   if (json) {
     await printJson(about);
@@ -51,6 +58,7 @@ async function tell(about: About, { json }: AboutOptions): Promise<number> {
     ["process", String(about.process_id)],
     ["instance", about.instance],
     ["since", about.started_at],
+    ["holder", describeHolder(about)],
   ];
   await printText(`${alignColumns(rows).join("\n")}\n`);
   return ExitCode.done;

@@ -26,7 +26,8 @@ const LOOK_AT_FILES_EVERY: Milliseconds = 2_000;
 
 const entrySchema = v.union([
   v.object({ boot: v.string() }),
-  v.object({ start: v.string(), name: v.string() }),
+  /** `check`: not the process itself, but a command that looks for its readiness. */
+  v.object({ start: v.string(), name: v.string(), check: v.optional(v.boolean()) }),
   v.object({ end: v.string() }),
   /** A folder of cgroups that was made, and which one it is. */
   v.object({ made: v.string(), inode: v.string() }),
@@ -51,6 +52,12 @@ export class CrashJournal {
   /** Invocation to name, for what has been started and has not ended. */
   readonly #alive = new Map<string, string>();
   readonly #left: Map<string, string>;
+  /** Of those, which are an instance of their process, and nothing else of it. */
+  readonly #starts: ReadonlySet<string>;
+  /** What an earlier orchestrator left, and this one goes on with: nothing of it is ended. */
+  #adopted: ReadonlySet<string> = new Set();
+  /** Invocations of checks. */
+  readonly #checks = new Set<string>();
   /** Path to inode of folders that this orchestrator made, or one before it that was killed. */
   readonly #made: Map<string, string>;
   readonly #mark: OwnerMark;
@@ -82,6 +89,7 @@ export class CrashJournal {
       this.#lock = carried.lock;
       this.#mark = { ...ownerMark(controlSocket, this.#lock), run };
       this.#left = new Map(left);
+      this.#starts = new Set();
       this.#made = new Map(made);
       this.#isDoubtful = isDoubtful;
       for (const [invocation, name] of alive) this.#alive.set(invocation, name);
@@ -96,6 +104,8 @@ export class CrashJournal {
       readLeftovers(path),
     );
     this.#left = read?.left ?? new Map();
+    this.#starts = new Set([...this.#left.keys()].filter((id) => read?.checks.has(id) === false));
+    for (const check of read?.checks ?? []) if (this.#left.has(check)) this.#checks.add(check);
     // One that somebody removed and made anew is not ours to take down.
     const isStillThere = ([path, inode]: readonly [string, string]) => inodeOf(path) === inode;
     this.#made = new Map([...(read?.made ?? [])].filter(isStillThere));
@@ -107,7 +117,9 @@ export class CrashJournal {
           'by its environment; what has none of ours (leftovers = "keep", Holden v0.2) is not',
       );
     }
-    for (const { invocation, name } of findLeft(this.#mark).left) this.#left.set(invocation, name);
+    for (const { invocation, name } of findLeft(this.#mark).left) {
+      if (!this.#left.has(invocation)) this.#left.set(invocation, name);
+    }
     for (const [invocation, name] of this.#left) this.#alive.set(invocation, name);
     this.#journal = openJournal(path);
     // Until they are ended they stay written down: this orchestrator may be killed as well.
@@ -174,8 +186,26 @@ export class CrashJournal {
     return this.#left;
   }
 
+  /** Starts of a process that an earlier orchestrator had written down, the oldest first. */
+  startsOf(name: string): readonly string[] {
+    return [...this.#left].flatMap(([invocation, owner]) =>
+      owner === name && this.#starts.has(invocation) ? [invocation] : [],
+    );
+  }
+
+  /** These go on, by invocation and name: they are no leftovers, whatever is found of them. */
+  adopt(instances: ReadonlyMap<string, string>): void {
+    this.#adopted = new Set(instances.keys());
+    for (const [invocation, name] of instances) {
+      this.#left.delete(invocation);
+      this.starting(invocation, name);
+    }
+  }
+
   #compact(): void {
-    const entries = [...this.#alive].map(([start, name]) => ({ start, name }));
+    const entries = [...this.#alive].map(([start, name]) =>
+      this.#checks.has(start) ? { start, name, check: true } : { start, name },
+    );
     const folders = [...this.#made].map(([made, inode]) => ({ made, inode }));
     this.#journal.compact([{ boot: bootId() }, ...folders, ...entries]);
   }
@@ -199,6 +229,13 @@ export class CrashJournal {
     if (this.#alive.has(invocation)) return;
     this.#alive.set(invocation, name);
     this.#write(`{"start":"${invocation}","name":${JSON.stringify(name)}}`);
+  }
+
+  /** As `starting`, of a command that looks for the readiness of a process. */
+  checking(invocation: string, name: string): void {
+    this.#alive.set(invocation, name);
+    this.#checks.add(invocation);
+    this.#write(`{"start":"${invocation}","name":${JSON.stringify(name)},"check":true}`);
   }
 
   /**
@@ -227,6 +264,7 @@ export class CrashJournal {
 
   /** The instance and its rest are gone. */
   ended(invocation: string): void {
+    this.#checks.delete(invocation);
     if (!this.#alive.delete(invocation)) return;
     this.#write(`{"end":"${invocation}"}`);
   }
@@ -287,7 +325,7 @@ export class CrashJournal {
 
   /** Known as left from now on, and written down until it is ended. */
   #leave(invocation: string, name: string): void {
-    if (this.#left.has(invocation)) return;
+    if (this.#left.has(invocation) || this.#adopted.has(invocation)) return;
     this.#left.set(invocation, name);
     this.starting(invocation, name);
   }
@@ -371,6 +409,7 @@ function isStillAt(path: string, file: OwnedDescriptor): boolean {
 function readLeftovers(path: string):
   | {
       readonly left: Map<string, string>;
+      readonly checks: ReadonlySet<string>;
       readonly made: Map<string, string>;
       readonly broken: number;
     }
@@ -378,6 +417,7 @@ function readLeftovers(path: string):
   const lines = AppendJournal.read(path);
   if (lines === undefined) return undefined;
   const left = new Map<string, string>();
+  const checks = new Set<string>();
   const made = new Map<string, string>();
   let { broken } = lines;
   let thisBoot = true;
@@ -389,9 +429,11 @@ function readLeftovers(path: string):
     }
     const known = parsed.output;
     if ("boot" in known) thisBoot = known.boot === bootId();
-    else if ("start" in known && thisBoot) left.set(known.start, known.name);
-    else if ("end" in known) left.delete(known.end);
+    else if ("start" in known && thisBoot) {
+      left.set(known.start, known.name);
+      if (known.check === true) checks.add(known.start);
+    } else if ("end" in known) left.delete(known.end);
     else if ("made" in known && thisBoot) made.set(known.made, known.inode);
   }
-  return { left, made, broken };
+  return { left, checks, made, broken };
 }

@@ -15,11 +15,13 @@ import {
 import { type Instance, START_ANSWER_LIMIT } from "../lifecycle.ts";
 import type { CarriedHoldenPartition } from "../protocol-state.ts";
 import type { PartitionSpecification } from "../specification.ts";
+import type { Keeper } from "./keeping.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import type {
   CommandRequest,
   CommandResult,
   Emit,
+  LeftInstance,
   ManagedProcess,
   Partition,
 } from "./partition.ts";
@@ -56,7 +58,11 @@ export class HoldenPartition implements Partition {
   constructor(
     loop: EventLoop,
     specification: PartitionSpecification,
-    options: { readonly emit: Emit; readonly handlers: RemoteHandlers },
+    options: {
+      readonly emit: Emit;
+      readonly handlers: RemoteHandlers;
+      readonly keeper: Keeper;
+    },
   ) {
     this.loop = loop;
     this.#specification = specification;
@@ -65,6 +71,7 @@ export class HoldenPartition implements Partition {
     this.#instances = new RemoteInstances(loop, {
       emit: options.emit,
       onTrouble: (message) => options.handlers.onTrouble(message),
+      keeper: options.keeper,
     });
   }
 
@@ -177,6 +184,11 @@ export class HoldenPartition implements Partition {
     const processId = verified.kind === "process" ? verified.processId : 0;
     this.#instances.watch(name, { invocation, processId, process, parentTells: false });
     this.#emit(name, { kind: "started", invocation, processId });
+  }
+
+  /** By its pidfd alone: nothing else tells who it is. */
+  adopt({ specification }: ManagedProcess, left: LeftInstance): void {
+    this.#instances.watch(specification.name, { ...left, parentTells: false });
   }
 
   /** Holden carries no invocation: a start that was not answered cannot be looked for. */

@@ -15,8 +15,11 @@ import { InstanceGroup, type InstanceGroups } from "../../event-loop/instance-gr
 import type { Ending } from "../../units/ending.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
-import type { CarriedChild } from "../protocol-state.ts";
+import { keptNames } from "../protocol-kept.ts";
+import type { CarriedChild, CarriedInstance } from "../protocol-state.ts";
 import { type ChildRequest, Children, refuseStart, type StartResult } from "./children.ts";
+import type { Keeper } from "./keeping.ts";
+import { clearInvocation } from "./leftovers.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import {
   type CommandRequest,
@@ -24,10 +27,12 @@ import {
   describeRefusedSignal,
   type Emit,
   invocationVariable,
+  type LeftInstance,
   type ManagedProcess,
   type Partition,
 } from "./partition.ts";
 import { resolveProgram } from "./program-path.ts";
+import { RemoteInstances } from "./remote-instances.ts";
 
 const SIGKILL = 9;
 
@@ -64,6 +69,13 @@ export class LocalPartition implements Partition {
   readonly #names = new Map<string, string>();
   readonly #prepared = new Map<string, Prepared>();
   readonly #commands = new Map<string, RunningCommand>();
+  readonly #keeper: Keeper;
+  /** What an orchestrator that was killed has left: children of whoever inherited them. */
+  readonly #adopted: RemoteInstances;
+  /** Of those, who has not been cleared: dead or alive. */
+  readonly #uncleared = new Set<string>();
+  /** Clearings of those that have begun and have not come to their end. */
+  #clearing = 0;
 
   constructor(
     loop: EventLoop,
@@ -71,10 +83,14 @@ export class LocalPartition implements Partition {
       readonly emit: Emit;
       readonly onPrepared: (name: string, invocation: string) => void;
       readonly onTrouble: (message: string) => void;
+      /** Keeps the pidfds of instances. */
+      readonly keeper: Keeper;
     },
     groups: InstanceGroups,
   ) {
     this.loop = loop;
+    this.#keeper = handlers.keeper;
+    this.#adopted = new RemoteInstances(loop, handlers);
     this.#emit = handlers.emit;
     this.#onPrepared = handlers.onPrepared;
     this.#onTrouble = handlers.onTrouble;
@@ -86,12 +102,24 @@ export class LocalPartition implements Partition {
   }
 
   get underWay(): string | undefined {
+    if (this.#clearing > 0) return "the end of what an instance left behind";
     return this.#commands.size > 0 ? "a check of readiness" : this.#children.underWay;
   }
 
   /** Invocations that were drawn for starts to come: the next program draws its own. */
   get drawn(): readonly string[] {
     return [...this.#standby.values()];
+  }
+
+  /** Children of others that are watched here, for another program to go on with. */
+  packAdopted(luggage: Luggage): CarriedInstance[] {
+    return this.#adopted.pack(luggage);
+  }
+
+  /** @throws WrongLuggage */
+  unpackAdopted(carried: readonly CarriedInstance[], unpacking: Unpacking): void {
+    for (const { invocation } of carried) this.#uncleared.add(invocation);
+    this.#adopted.unpack(carried, unpacking);
   }
 
   pack(luggage: Luggage): CarriedChild[] {
@@ -113,14 +141,38 @@ export class LocalPartition implements Partition {
       const started = { processId, process: unpacking.takeProcess(process, processId) };
       if (name !== undefined) this.#names.set(invocation, name);
       this.#children.adopt(invocation, started, leftovers, group);
+      this.#keep(invocation);
     }
   }
 
   close(): void {
     this.#children.close();
+    this.#adopted.close();
+  }
+
+  /** Its next start is laid out as if this orchestrator had made the last one. */
+  adopt(managed: ManagedProcess, left: LeftInstance): void {
+    const { name } = managed.specification;
+    const { invocation } = left;
+    this.#uncleared.add(invocation);
+    this.#adopted.watch(name, { ...left, parentTells: false, orphanOf: "orchestrator" });
+    if (managed.constraints !== undefined || managed.output === undefined) return;
+    this.loop.wakeAfter(PREPARE_AFTER, () => {
+      if (this.#adopted.get(invocation)?.isDead !== false || this.#prepared.has(name)) return;
+      this.#prepare(managed, newInvocation());
+      this.#prepareNext(managed, invocation);
+    });
+  }
+
+  /** Keeps the pidfd of a child that is an instance of a process. */
+  #keep(invocation: string): void {
+    const process = this.#children.processOf(invocation);
+    if (process === undefined || !this.#names.has(invocation)) return;
+    this.#keeper.keep(keptNames.instance(invocation), process);
   }
 
   #onDeath(invocation: string, ending: Ending): void {
+    this.#keeper.forget(keptNames.instance(invocation));
     const command = this.#commands.get(invocation);
     if (command !== undefined) {
       this.#commands.delete(invocation);
@@ -170,6 +222,7 @@ export class LocalPartition implements Partition {
       this.#emit(name, { kind: "start-refused", invocation, refusal });
     } else {
       this.#emit(name, { kind: "started", invocation, processId: result.processId });
+      this.#keep(invocation);
     }
   }
 
@@ -195,7 +248,10 @@ export class LocalPartition implements Partition {
     }
     this.#children.adopt(invocation, result, leftovers);
     const { processId } = result;
-    const tell = () => this.#emit(name, { kind: "started", invocation, processId });
+    const tell = () => {
+      this.#emit(name, { kind: "started", invocation, processId });
+      this.#keep(invocation);
+    };
     this.loop.wakeAfter(PREPARE_AFTER, () => this.#prepareNext(managed, invocation));
     if (replaces === undefined) {
       tell();
@@ -220,7 +276,9 @@ export class LocalPartition implements Partition {
     const { name, restart } = managed.specification;
     const prepared = this.#prepared.get(name);
     // An instance that is gone already is being restarted by now.
-    const runs = this.#children.processOf(current) !== undefined;
+    const runs =
+      this.#children.processOf(current) !== undefined ||
+      this.#adopted.get(current)?.isDead === false;
     if (restart === "never" || prepared === undefined || !runs) return;
     const invocation = newInvocation();
     this.#setInvocation(prepared, invocation);
@@ -257,6 +315,7 @@ export class LocalPartition implements Partition {
   }
 
   signal(instance: Instance, signal: number): void {
+    this.#adopted.get(instance.invocation)?.signal(signal);
     const process = this.#children.processOf(instance.invocation);
     if (process !== undefined) this.#send(instance.invocation, { process, signal });
   }
@@ -273,6 +332,7 @@ export class LocalPartition implements Partition {
   }
 
   kill(_managed: ManagedProcess, instance: Instance): void {
+    this.#adopted.get(instance.invocation)?.kill();
     this.#killGroup(instance.invocation);
   }
 
@@ -280,7 +340,30 @@ export class LocalPartition implements Partition {
   clear(managed: ManagedProcess, instance: Instance): void {
     const { invocation } = instance;
     const { name } = managed.specification;
-    this.#children.afterEndOf(invocation, () => this.#emit(name, { kind: "cleared", invocation }));
+    const tell = () => this.#emit(name, { kind: "cleared", invocation });
+    if (this.#uncleared.delete(invocation)) this.#clearAdopted(managed, invocation, tell);
+    else this.#children.afterEndOf(invocation, tell);
+  }
+
+  /** Its parent is somebody who does not clear; its number may mean another by now. */
+  #clearAdopted({ specification }: ManagedProcess, invocation: string, onGone: () => void): void {
+    const parent = specification.constraints.cgroup;
+    const group = parent === undefined ? undefined : InstanceGroup.left(parent, invocation);
+    if (specification.leftovers === "keep") {
+      group?.remove();
+      onGone();
+      return;
+    }
+    this.#clearing += 1;
+    this.#adopted.get(invocation)?.killGroup();
+    clearInvocation(this.loop, invocation, () => {
+      const end = () => {
+        this.#clearing -= 1;
+        onGone();
+      };
+      if (group === undefined) end();
+      else group.clear(this.loop, end);
+    });
   }
 
   bindNotify(name: string, onSocket: (socket: OwnedDescriptor | undefined) => void): void {

@@ -36,6 +36,13 @@ export type CommandResult =
   | { readonly kind: "exited"; readonly status: number }
   | { readonly kind: "failed"; readonly reason: string };
 
+/** An instance with its pidfd, which is the taker's. */
+export interface LeftInstance {
+  readonly invocation: string;
+  readonly processId: number;
+  readonly process: OwnedDescriptor;
+}
+
 /** Where processes run: this host itself, or behind an agent. */
 export interface Partition {
   readonly loop: EventLoop;
@@ -44,6 +51,8 @@ export interface Partition {
   standbyOf(name: string): string | undefined;
   /** Looks for an instance whose start was never answered, and tells found or not-found. */
   find(process: ManagedProcess, invocation: string): void;
+  /** Watches an instance that an orchestrator which was killed has left, dead or alive. */
+  adopt(process: ManagedProcess, left: LeftInstance): void;
   signal(instance: Instance, signal: number): void;
   /** SIGKILL to the process and its whole group. */
   kill(process: ManagedProcess, instance: Instance): void;

@@ -19,13 +19,15 @@ import {
 import { LogBook } from "../log-book.ts";
 import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
+import { keptNames } from "../protocol-kept.ts";
 import { CARRIED_LOG_BYTES, type OrchestratorState } from "../protocol-state.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
+import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
 import { LocalPartition } from "./local-partition.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
-import { OutputPipes } from "./output-pipes.ts";
+import { OutputPipes, type PipeEnds } from "./output-pipes.ts";
 import {
   encodeConstraints,
   environmentOf,
@@ -35,6 +37,7 @@ import {
 import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
 import { StraySweep } from "./stray-sweep.ts";
+import { pipeNames, type Survey } from "./survey.ts";
 
 /** Where a fault test can kill the orchestrator: before and after each effect. */
 export type OrchestratorKillPoint = `orchestrator:${EffectKind}:${"before" | "after"}`;
@@ -80,12 +83,14 @@ export interface Inherited {
 
 export type PackedPerformer = Pick<
   OrchestratorState,
-  "journal" | "events" | "managed" | "strays" | "children" | "partitions" | "holden"
+  "journal" | "events" | "managed" | "strays" | "children" | "adopted" | "partitions" | "holden"
 >;
 
 /** Descriptors of the daemon itself, and of each process: four ends of pipes, a pidfd, one more. */
 const OWN_DESCRIPTORS = 48;
 const DESCRIPTORS_A_PROCESS = 6;
+/** Of what is kept for the orchestrator after this one it has a duplicate each. */
+const KEPT_A_PROCESS = 6;
 
 /** Fewer descriptors than the configuration needs, said before anything starts. */
 class TooFewDescriptors extends Error {
@@ -94,8 +99,9 @@ class TooFewDescriptors extends Error {
 }
 
 /** @throws TooFewDescriptors */
-function refuseTooFewDescriptors(processes: number): void {
-  const needed = OWN_DESCRIPTORS + processes * DESCRIPTORS_A_PROCESS;
+function refuseTooFewDescriptors(processes: number, isKept: boolean): void {
+  const each = DESCRIPTORS_A_PROCESS + (isKept ? KEPT_A_PROCESS : 0);
+  const needed = OWN_DESCRIPTORS + processes * each;
   const limit = descriptorLimit()?.soft ?? needed;
   if (limit >= needed) return;
   throw new TooFewDescriptors(
@@ -110,6 +116,9 @@ export class Performer {
   readonly #handlers: PerformerHandlers;
   readonly #journal: CrashJournal;
   readonly #strays: StraySweep;
+  readonly #keeping: Keeping | undefined;
+  readonly #keeper: Keeper;
+  readonly #survey: Survey;
   readonly #local: LocalPartition;
   readonly #remote = new Map<string, RemotePartition>();
   readonly #holden = new Map<string, HoldenPartition>();
@@ -126,9 +135,18 @@ export class Performer {
       readonly journal: CrashJournal;
       readonly handlers: PerformerHandlers;
       readonly inherited?: Inherited | undefined;
+      /** Undefined where nothing is kept for the orchestrator after this one. */
+      readonly keeping: Keeping | undefined;
+      /** What an orchestrator that was killed has left, and is gone on with. */
+      readonly survey: Survey;
     },
   ) {
-    refuseTooFewDescriptors(configuration.processes.length);
+    const { keeping } = options;
+    refuseTooFewDescriptors(configuration.processes.length, keeping !== undefined);
+    this.#keeping = keeping;
+    this.#keeper = keeping ?? keepsNothing;
+    this.#survey = options.survey;
+    const keeper = this.#keeper;
     this.#loop = loop;
     this.#handlers = options.handlers;
     this.#journal = options.journal;
@@ -142,7 +160,7 @@ export class Performer {
     const { onTrouble } = options.handlers;
     const { journal } = options;
     const groups = new InstanceGroups(journal.madeFolders, (path) => journal.made(path));
-    this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble }, groups);
+    this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble, keeper }, groups);
     for (const specification of configuration.partitions) {
       const handlers: RemoteHandlers = {
         onReachable: (reachable, detail, agent) =>
@@ -157,7 +175,10 @@ export class Performer {
       };
       const { name } = specification;
       if (specification.protocol === "holden") {
-        this.#holden.set(name, new HoldenPartition(loop, specification, { emit, handlers }));
+        this.#holden.set(
+          name,
+          new HoldenPartition(loop, specification, { emit, handlers, keeper }),
+        );
         continue;
       }
       const partition = new RemotePartition(loop, specification, {
@@ -167,6 +188,7 @@ export class Performer {
         onPrepared,
         onForgotten: (invocation) => this.#journal.ended(invocation),
         restartsAtOnceFrom: (process) => options.handlers.restartsAtOnceFrom(process),
+        keeper,
       });
       this.#remote.set(name, partition);
     }
@@ -189,14 +211,16 @@ export class Performer {
     const book = new LogBook(logLimit);
     const carried = inherited?.state.managed.find((managed) => managed.name === name);
     if (carried !== undefined) book.restore(carried.book);
-    const ends = carried?.pipes?.map(({ read, write }) => ({
-      read: inherited?.unpacking.take(read) as OwnedDescriptor,
-      write: inherited?.unpacking.take(write) as OwnedDescriptor,
-    }));
+    const ends =
+      carried?.pipes?.map(({ read, write }) => ({
+        read: inherited?.unpacking.take(read) as OwnedDescriptor,
+        write: inherited?.unpacking.take(write) as OwnedDescriptor,
+      })) ?? this.#keptPipes(specification);
     // It stands in the environment of who runs already.
+    const known = carried?.notifyName ?? this.#survey.get(name)?.notifyName;
     const notifyName =
       readiness.kind === "notify"
-        ? (carried?.notifyName ?? `@hostler-notify-${randomBytes(12).toString("hex")}`)
+        ? (known ?? `@hostler-notify-${randomBytes(12).toString("hex")}`)
         : undefined;
     const process: ManagedProcess = {
       specification,
@@ -207,20 +231,47 @@ export class Performer {
           ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name), ends)
           : undefined,
     };
-    this.#managed.set(name, {
-      process,
-      partition,
-      book,
-      notifyName,
-      notify: undefined,
-      readiness: undefined,
-    });
+    const managed = { process, partition, book, notifyName };
+    this.#managed.set(name, { ...managed, notify: undefined, readiness: undefined });
+    process.output?.ends
+      .flatMap(({ read, write }) => [read, write])
+      .forEach((end, index) => {
+        this.#keeper.keep(pipeNames(name)[index] ?? "", end);
+      });
+  }
+
+  /** Both ends of both log pipes, as an orchestrator that was killed had them. */
+  #keptPipes({ name, output }: ProcessSpecification): PipeEnds[] | undefined {
+    const keeping = this.#keeping;
+    const names = pipeNames(name);
+    if (output !== "log" || !names.every((pipe) => keeping?.has(pipe) === true)) return undefined;
+    const take = (index: number) => keeping?.take(names[index] ?? "") as OwnedDescriptor;
+    return [0, 2].map((index) => ({ read: take(index), write: take(index + 1) }));
+  }
+
+  /** Watches what an orchestrator that was killed has left, and its sockets of notices. */
+  adopt(): void {
+    for (const [name, { adoption, instances, notifyName }] of this.#survey) {
+      const managed = this.#managed.get(name);
+      if (managed === undefined) continue;
+      if (managed.notifyName !== undefined && managed.notifyName === notifyName) {
+        const socket = this.#keeping?.take(keptNames.notices(name));
+        if (socket !== undefined) managed.notify = this.#listenForNotices(managed, socket);
+      }
+      for (const [invocation, { processId, process }] of instances) {
+        const { state } = adoption;
+        const known = state !== undefined && "instance" in state ? state.instance : undefined;
+        const number = known?.invocation === invocation ? known.processId : processId;
+        managed.partition.adopt(managed.process, { invocation, processId: number, process });
+      }
+    }
   }
 
   /** @throws WrongLuggage */
   #unpack({ state, unpacking }: Inherited): void {
     this.events.restore(state.events);
     this.#local.unpack(state.children, unpacking);
+    this.#local.unpackAdopted(state.adopted, unpacking);
     for (const carried of state.partitions) {
       this.#remote.get(carried.name)?.unpack(carried, unpacking);
     }
@@ -288,6 +339,7 @@ export class Performer {
       managed,
       strays: this.#strays.save(),
       children: this.#local.pack(luggage),
+      adopted: this.#local.packAdopted(luggage),
       partitions: [...this.#remote.values()].map((partition) => partition.pack(luggage)),
       holden: [...this.#holden.values()].map((partition) => partition.pack(luggage)),
     };
@@ -456,6 +508,7 @@ export class Performer {
             `process${instance === undefined ? "" : `, ${instance.processId}`}`,
         ),
     };
+    this.#keeper.keep(keptNames.notices(name), socket);
     return new NotifySocket(partition, socket, handlers, early);
   }
 
@@ -468,7 +521,7 @@ export class Performer {
       // Written down like a start: an orchestrator that is killed leaves no check behind.
       onCommand: (check) => {
         this.#checks.add(check);
-        this.#journal.starting(check, name);
+        this.#journal.checking(check, name);
       },
       onCommandEnded: (check) => {
         this.#checks.delete(check);
@@ -483,6 +536,11 @@ export class Performer {
   /** The invocation that the next start of a process must carry, if one is prepared. */
   standbyOf(name: string): string | undefined {
     return this.#managed.get(name)?.partition.standbyOf(name);
+  }
+
+  /** The name in the NOTIFY_SOCKET of a process, where it has one. */
+  notifyNameOf(name: string): string | undefined {
+    return this.#managed.get(name)?.notifyName;
   }
 
   /** The rest of an instance is gone for good: the journal may forget it. */

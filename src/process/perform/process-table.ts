@@ -73,8 +73,17 @@ export interface InvocationSearch {
 
 /** Looks through /proc for living processes whose environment holds INVOCATION_ID=<id>. */
 export function findInvocation(invocation: string): InvocationSearch {
-  const wanted = `INVOCATION_ID=${invocation}`;
-  const found: ProcessStatus[] = [];
+  const { found, unreadable } = findInvocations([invocation]);
+  return { found: found.get(invocation) ?? [], unreadable };
+}
+
+/** As `findInvocation`, for several in one go; those of which nothing is found are left out. */
+export function findInvocations(invocations: readonly string[]): {
+  readonly found: ReadonlyMap<string, readonly ProcessStatus[]>;
+  readonly unreadable: readonly number[];
+} {
+  const wanted = new Map(invocations.map((id) => [`INVOCATION_ID=${id}`, id]));
+  const found = new Map<string, ProcessStatus[]>();
   const unreadable: number[] = [];
   for (const processId of allProcesses()) {
     let environment: string;
@@ -87,9 +96,12 @@ export function findInvocation(invocation: string): InvocationSearch {
     if (status === undefined || !isAlive(status)) continue;
     // Kernel threads have no environment either; all of them descend from process 2.
     if (environment === "" && status.parentId !== 2 && processId !== 2) unreadable.push(processId);
-    if (environment.split("\0").includes(wanted)) found.push(status);
+    for (const variable of environment.split("\0")) {
+      const id = wanted.get(variable);
+      if (id !== undefined) found.set(id, [...(found.get(id) ?? []), status]);
+    }
   }
-  found.sort((first, second) => first.startTicks - second.startTicks);
+  for (const list of found.values()) list.sort((one, other) => one.startTicks - other.startTicks);
   return { found, unreadable };
 }
 

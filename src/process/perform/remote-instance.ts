@@ -37,6 +37,8 @@ export class RemoteInstance {
   readonly #watch: Watch;
   /** PIDFD_GET_INFO is there; below Linux 6.15 it may still have nothing to tell. */
   readonly #kernelTells: boolean;
+  /** Who started it. */
+  readonly #starter: "agent" | "orchestrator";
   #parentTells: boolean;
   #notice: Ending | undefined;
   #dead = false;
@@ -50,6 +52,8 @@ export class RemoteInstance {
       readonly process: OwnedDescriptor;
       /** The agent that is its parent is connected, and will tell how it ended. */
       readonly parentTells: boolean;
+      /** Who started it and is gone, where that is not an agent. */
+      readonly orphanOf?: "orchestrator";
       /** What the program before this one knew of it. */
       readonly past?: Pick<CarriedInstance, "dead" | "notice">;
     },
@@ -60,6 +64,7 @@ export class RemoteInstance {
     this.#process = identity.process;
     this.#parentTells = identity.parentTells;
     this.#handlers = handlers;
+    this.#starter = identity.orphanOf ?? "agent";
     this.#kernelTells = processInformation(this.#process) !== "unsupported";
     this.#dead = identity.past?.dead ?? false;
     this.#notice = identity.past?.notice;
@@ -163,14 +168,15 @@ export class RemoteInstance {
   giveUp(): void {
     if (!this.#dead) return;
     const reason = this.isLeftUnreaped
-      ? "nobody reaped it: its agent is gone, and whoever inherited it does not wait for it"
+      ? `nobody reaped it: its ${this.#starter} is gone, and whoever inherited it does not wait`
       : "nobody told, and later ones have ended as well";
     this.#tell({ kind: "unknown", reason });
   }
 
   #unknown(): Ending {
     const reason =
-      "this kernel tells only the parent (Linux 6.15 tells others), and its agent is gone";
+      "this kernel tells only the parent (Linux 6.15 tells others), and " +
+      `its ${this.#starter} is gone`;
     return { kind: "unknown", reason };
   }
 

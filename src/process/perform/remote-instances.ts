@@ -1,6 +1,8 @@
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Ending } from "../../units/ending.ts";
+import { keptNames } from "../protocol-kept.ts";
 import type { CarriedInstance } from "../protocol-state.ts";
+import { type Keeper, keepsNothing } from "./keeping.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import type { Emit } from "./partition.ts";
 import { RemoteInstance, type RemoteInstanceHandlers } from "./remote-instance.ts";
@@ -8,12 +10,16 @@ import { UntoldEndings } from "./untold-endings.ts";
 
 type Identity = ConstructorParameters<typeof RemoteInstance>[1];
 
-/** All that runs behind one agent, by invocation: instances of processes, and their checks. */
+/**
+ * Processes that somebody else is the parent of, by invocation: all that runs behind one agent,
+ * instances of processes and their checks; or what an orchestrator that was killed left running.
+ */
 export class RemoteInstances {
   readonly #loop: EventLoop;
   readonly #emit: Emit;
   readonly #onTrouble: (message: string) => void;
   readonly #onGone: (invocation: string) => void;
+  readonly #keeper: Keeper;
   readonly #instances = new Map<string, RemoteInstance>();
   /** Names of the processes whose instances these are; a check's has none. */
   readonly #names = new Map<string, string>();
@@ -26,12 +32,15 @@ export class RemoteInstances {
       readonly onTrouble: (message: string) => void;
       /** Nothing more comes of one. */
       readonly onGone?: (invocation: string) => void;
+      /** Keeps their pidfds. */
+      readonly keeper?: Keeper;
     },
   ) {
     this.#loop = loop;
     this.#emit = handlers.emit;
     this.#onTrouble = handlers.onTrouble;
     this.#onGone = handlers.onGone ?? (() => {});
+    this.#keeper = handlers.keeper ?? keepsNothing;
     this.#untold = new UntoldEndings(handlers.onTrouble);
   }
 
@@ -43,6 +52,7 @@ export class RemoteInstances {
   watch(name: string, identity: Identity): void {
     const { invocation } = identity;
     this.#names.set(invocation, name);
+    this.#keeper.keep(keptNames.instance(invocation), identity.process);
     this.#add(name, identity, {
       onDeath: (ending) => this.#emit(name, { kind: "died", invocation, ending }),
       onEnding: (ending) => this.#emit(name, { kind: "ending-known", invocation, ending }),
@@ -76,6 +86,7 @@ export class RemoteInstances {
       },
       onDone: () => {
         this.#untold.delete(counted, instance);
+        this.#keeper.forget(keptNames.instance(invocation));
         this.#names.delete(invocation);
         this.#instances.delete(invocation);
         this.#onGone(invocation);

@@ -19,6 +19,7 @@ import { type Hello, limits, PROTOCOL_VERSION, type Refused } from "../protocol.
 import type { CarriedPartition } from "../protocol-state.ts";
 import type { PartitionSpecification } from "../specification.ts";
 import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.ts";
+import type { Keeper } from "./keeping.ts";
 import { clearInvocation, endUncertain } from "./leftovers.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import {
@@ -26,6 +27,7 @@ import {
   type CommandResult,
   type Emit,
   invocationVariable,
+  type LeftInstance,
   type ManagedProcess,
   type Partition,
   policyOf,
@@ -105,6 +107,7 @@ export class RemotePartition implements Partition {
       readonly onForgotten: (invocation: string) => void;
       /** From when on the end of the instance that runs is answered by a start, whatever it is. */
       readonly restartsAtOnceFrom: (name: string) => MonotonicTime | undefined;
+      readonly keeper: Keeper;
     },
   ) {
     this.#restartsAtOnceFrom = options.restartsAtOnceFrom;
@@ -119,6 +122,7 @@ export class RemotePartition implements Partition {
       emit: options.emit,
       onTrouble: (message) => options.handlers.onTrouble(message),
       onGone: (invocation) => this.#startedOn.delete(invocation),
+      keeper: options.keeper,
     });
   }
 
@@ -586,6 +590,11 @@ export class RemotePartition implements Partition {
     clearInvocation(this.loop, invocation, () =>
       this.#emit(name, { kind: "not-found", invocation }),
     );
+  }
+
+  /** Its agent, if it lives, has forgotten who had asked for it. */
+  adopt({ specification }: ManagedProcess, left: LeftInstance): void {
+    this.#instances.watch(specification.name, { ...left, parentTells: false });
   }
 
   /** Watches an instance that nobody told of; false when it has just died. */

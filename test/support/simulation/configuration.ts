@@ -27,5 +27,5 @@ export function makeConfiguration(chance: SeededChance): Configuration {
       }),
     );
   }
-  return { partitions: [], processes };
+  return { holder: true, partitions: [], processes };
 }

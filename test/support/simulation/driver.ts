@@ -7,7 +7,7 @@ import type { SeededChance } from "../chance.ts";
 import type { Agenda } from "./agenda.ts";
 import { Agent, type AgentFrame, type Faults, Link, type Surroundings } from "./agent.ts";
 import type { Troubles } from "./troubles.ts";
-import { World, type WorldProcess } from "./world.ts";
+import { firstProcess, World, type WorldProcess } from "./world.ts";
 
 export interface DriverOptions {
   readonly agenda: Agenda;
@@ -34,6 +34,8 @@ export class Driver {
   /** The name, and the link that it was started on, of each instance with an open pidfd. */
   readonly #watched = new Map<string, { name: string; link: Link | undefined }>();
   readonly #names = new Map<string, string>();
+  /** How often the orchestrator was killed: what it was about to do is never done. */
+  #epoch = 0;
 
   constructor(options: DriverOptions) {
     this.#options = options;
@@ -83,6 +85,33 @@ export class Driver {
     }
   }
 
+  /** The orchestrator is killed: its connections end, and its children are somebody else's. */
+  crash(): void {
+    this.#epoch += 1;
+    for (const partition of this.#partitions.values()) {
+      partition.link?.close();
+      partition.link = undefined;
+    }
+    for (const process of this.world.processes) {
+      if (process.parent !== undefined) continue;
+      process.parent = firstProcess;
+      if (!process.isAlive) this.world.reap(process);
+    }
+    this.#watched.clear();
+  }
+
+  /** Whose pidfds it has. */
+  get watched(): Iterable<string> {
+    return this.#watched.keys();
+  }
+
+  /** The next orchestrator watches what the one before it had. */
+  adopt(invocation: string): void {
+    const process = this.world.find(invocation);
+    if (process === undefined) throw new Error(`there is no instance ${invocation}`);
+    this.#watch(process, undefined);
+  }
+
   /** Something goes wrong. */
   makeTrouble(): void {
     const { chance } = this.#options;
@@ -127,8 +156,15 @@ export class Driver {
 
   /** Tells the orchestration, a little later. */
   #tell(name: string, event: ProcessEvent, delay = this.#options.chance.below(3)): void {
-    const { agenda, onEvent } = this.#options;
-    agenda.after(delay, () => onEvent({ kind: "process", name, event }));
+    this.#after(delay, () => this.#options.onEvent({ kind: "process", name, event }));
+  }
+
+  /** What this orchestrator does a little later, if it lives then. */
+  #after(delay: number, act: () => void): void {
+    const epoch = this.#epoch;
+    this.#options.agenda.after(delay, () => {
+      if (epoch === this.#epoch) act();
+    });
   }
 
   #start(specification: ProcessSpecification, invocation: string): void {
@@ -214,7 +250,7 @@ export class Driver {
     if (process?.isAlive === true) {
       this.counts.adoptions += 1;
       this.#tell(name, { kind: "found", invocation, processId: 1 }, 1);
-      this.#options.agenda.after(1, () => this.#watch(process, undefined));
+      this.#after(1, () => this.#watch(process, undefined));
       return;
     }
     if (process !== undefined) process.hasLeftovers = false;
@@ -235,8 +271,7 @@ export class Driver {
   }
 
   #clear({ name }: ProcessSpecification, instance: Instance): void {
-    const { agenda, chance } = this.#options;
-    agenda.after(chance.below(5), () => {
+    this.#after(this.#options.chance.below(5), () => {
       this.#withProcess(instance, (process) => {
         if (process.isAlive) throw new Error(`${process.invocation} is cleared, and lives`);
         if (!process.keepsLeftovers) process.hasLeftovers = false;
@@ -260,8 +295,7 @@ export class Driver {
   }
 
   #dial(partition: RemotePartition): void {
-    const { agenda, chance } = this.#options;
-    agenda.after(chance.below(100) + 1, () => {
+    this.#after(this.#options.chance.below(100) + 1, () => {
       if (partition.link !== undefined) return;
       if (!partition.agent.isAlive) {
         // Its service manager starts it again.
@@ -321,8 +355,8 @@ export class Driver {
         this.#tellUnknown(watched.name, invocation);
       }
     }
-    const { agenda, onEvent } = this.#options;
-    agenda.after(0, () => {
+    const { onEvent } = this.#options;
+    this.#after(0, () => {
       if (partition.link?.isUp === true) return;
       onEvent({ kind: "partition", name: partition.name, reachable: false });
     });

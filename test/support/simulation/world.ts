@@ -15,10 +15,13 @@ export interface WorldProcess {
   hasLeftovers: boolean;
   readonly keepsLeftovers: boolean;
   readonly ignoresSignals: boolean;
-  readonly parent: Parent | undefined;
+  parent: Parent | undefined;
   isReaped: boolean;
   ending: Ending | undefined;
 }
+
+/** Inherits whom an orchestrator that was killed has left, and reaps at once. */
+export const firstProcess: Parent = { isAlive: false, onChildDied: () => {} };
 
 export interface Watcher {
   onDeath(process: WorldProcess): void;
