@@ -19,6 +19,8 @@ import {
   processDetailSchema,
   processEventSchema,
   processSummarySchema,
+  type Reopened,
+  reopenedSchema,
 } from "./protocol.ts";
 
 /** The orchestrator is away, refused, or is not understood; the message has the mend. */
@@ -137,6 +139,11 @@ export class OrchestratorClient implements Disposable {
     readonly follow?: boolean;
   }): AsyncGenerator<LogLine> {
     return this.#stream(logLineSchema, "logs", options);
+  }
+
+  /** Opens files of lines anew; what could not be opened is told for each. */
+  reopenLogs(name: string | undefined): Promise<Reopened> {
+    return this.#request(reopenedSchema, "reopen-logs", name === undefined ? {} : { name });
   }
 
   /** Kept events, the oldest first; with `follow` the coming ones too. */

@@ -457,6 +457,32 @@ const logsCommand = defineCommand({
   run: async (args) => await (await import("./commands/follow.ts")).runLogs(args),
 });
 
+const reopenLogsCommand = defineCommand({
+  meta: {
+    name: "reopen-logs",
+    description: "Open the files of log_file anew, after somebody has renamed them",
+    examples: [
+      ["hostler process reopen-logs", "All of them, as in a postrotate of logrotate"],
+      ["hostler process reopen-logs media", "That of one process"],
+    ],
+    exitCodes: {
+      0: "all are open anew",
+      111: "one could not be opened, its lines are dropped until it can; or as for other commands",
+    },
+  },
+  args: {
+    name: {
+      type: "positional",
+      required: false,
+      complete: "process",
+      description: "A process of the configuration; all without it",
+    },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/reopen-logs.ts")).runReopenLogs(args),
+});
+
 const eventsCommand = defineCommand({
   meta: {
     name: "events",
@@ -531,6 +557,7 @@ export const processCommand: Command = defineCommand({
     restartCommand,
     signalCommand,
     logsCommand,
+    reopenLogsCommand,
     eventsCommand,
     waitCommand,
   ),

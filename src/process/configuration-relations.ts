@@ -15,6 +15,7 @@ export function checkRelations(root: TomlTable, read: RootTable, report: Report)
     const partition = read.partition?.get(process.partition ?? "");
     if (partition?.protocol === "holden") checker.checkHoldenProcess(name, process);
   }
+  checker.checkLogFiles(read.process ?? new Map());
   checker.checkCycles(read.process ?? new Map());
 }
 
@@ -30,6 +31,7 @@ const notWithHolden = [
   "capabilities",
   "no_new_privileges",
   "cgroup",
+  "log_file",
 ] as const;
 
 /** START of Holden v0.2: name[256], args[32][256] without argv[0]. */
@@ -143,6 +145,35 @@ class RelationChecker {
     }
     const mistake = checkHoldenCommand(command);
     if (mistake !== undefined) this.#complain([...path, "command"], mistake);
+  }
+
+  /** Lines come by the pipes alone; and no file is written, or turned over, by two. */
+  checkLogFiles(processes: ReadonlyMap<string, ProcessTable>): void {
+    const owners = new Map<string, string>();
+    for (const [name, { log_file: file, output }] of processes) {
+      if (file?.path === undefined) continue;
+      if (output === "inherit") {
+        this.#complain(["process", name, "log_file"], {
+          expected: 'output = "log" beside log_file: nothing else is read',
+          received: 'output = "inherit"',
+        });
+      }
+      const path = posix.normalize(file.path);
+      const owner = owners.get(path);
+      if (owner === undefined) owners.set(path, name);
+      else this.#complainOfLogFile(name, owner);
+    }
+    for (const [path, name] of owners) {
+      const owner = owners.get(path.replace(/\.\d{1,3}$/, ""));
+      if (owner !== undefined && owner !== name) this.#complainOfLogFile(name, owner);
+    }
+  }
+
+  #complainOfLogFile(name: string, owner: string): void {
+    this.#complain(["process", name, "log_file", "path"], {
+      expected: "a path that no other process writes to, or turns its file over to",
+      received: `that of process ${owner}`,
+    });
   }
 
   /** Every cycle is told once, at the process of it that stands first in the file. */

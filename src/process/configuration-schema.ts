@@ -47,6 +47,10 @@ export const configurationLimits = {
   /** A log keeps at least one line of the longest kind. */
   leastLogBytes: 16 * 1024,
   mostLogBytes: 64 * 1024 * 1024,
+  /** Of a file of lines: it holds at least one of the longest. */
+  leastLogFileBytes: 64 * 1024,
+  mostLogFileBytes: 16 * 1024 ** 3,
+  logFiles: 100,
 } as const;
 
 /** A cgroup is named from the root of its hierarchy; ".." would lead out of it. */
@@ -210,6 +214,32 @@ const logBytes = value(
   ),
 );
 
+const { leastLogFileBytes, mostLogFileBytes, logFiles } = configurationLimits;
+const logFileBytes = value(
+  'a size from "64KiB" to "16GiB", or as many bytes',
+  v.pipe(
+    v.union([v.pipe(v.string(), v.transform(parseBytes)), v.number()]),
+    v.number(),
+    v.safeInteger(),
+    v.minValue(leastLogFileBytes),
+    v.maxValue(mostLogFileBytes),
+  ),
+);
+
+const logFile = table(
+  {
+    path: value(
+      'the absolute path of a file, without "." and ".."',
+      v.pipe(cgroupPathSchema, v.regex(/[^/]$/)),
+    ),
+    size: logFileBytes,
+    count: value(`a number from 0 to ${logFiles}`, wholeNumber(0, logFiles)),
+    time: flag,
+    stream: flag,
+  },
+  { expected: 'a table such as {path = "/var/log/hostler/web.log"}', required: ["path"] },
+);
+
 /** They are hostler's to set, for every start anew. */
 const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET", "HOSTLER_ORCHESTRATOR"];
 const environment = namedTable(plainText, {
@@ -244,6 +274,7 @@ export const readProcess = table(
       wholeNumber(1, configurationLimits.logLines),
     ),
     log_bytes: logBytes,
+    log_file: logFile,
     environment,
     working_directory: path,
     umask,

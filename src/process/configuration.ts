@@ -22,6 +22,7 @@ import {
 import type {
   Configuration,
   LaunchConstraints,
+  LogFileSpecification,
   PartitionSpecification,
   ProcessSpecification,
   Readiness,
@@ -71,6 +72,7 @@ const processDefaults = {
   logLimit: { lines: 1_000, bytes: 256 * 1024 },
   environment: {},
   constraints: {},
+  logFile: undefined,
   partition: undefined,
   workingDirectory: undefined,
   umask: undefined,
@@ -177,7 +179,22 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
       lines: read.log_lines ?? usual.logLimit.lines,
       bytes: read.log_bytes ?? usual.logLimit.bytes,
     },
+    logFile: makeLogFile(read.log_file),
     autostart: read.autostart ?? usual.autostart,
+  };
+}
+
+const usualLogFile = { size: 10 * 1024 * 1024, count: 5, time: true, stream: true } as const;
+
+function makeLogFile(read: ProcessTable["log_file"]): LogFileSpecification | undefined {
+  if (read?.path === undefined) return undefined;
+  const { path, size, count, time, stream } = read;
+  return {
+    path,
+    size: size ?? usualLogFile.size,
+    count: count ?? usualLogFile.count,
+    time: time ?? usualLogFile.time,
+    stream: stream ?? usualLogFile.stream,
   };
 }
 

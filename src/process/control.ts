@@ -3,7 +3,7 @@ import type { MetricPart } from "../http/metrics.ts";
 import type { ControlCall, ControlError } from "../messaging/control-server.ts";
 import { describeEnding } from "../units/ending.ts";
 import { signalName } from "../units/signals.ts";
-import type { Milliseconds, MonotonicTime } from "../units/units.ts";
+import type { Bytes, Milliseconds, MonotonicTime } from "../units/units.ts";
 import { decodeEnding, encodeEnding } from "./ending.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
 import {
@@ -36,6 +36,15 @@ import type {
 import type { ReexecutionRequest } from "./reexecution.ts";
 import type { ProcessSpecification } from "./specification.ts";
 
+/** A file of lines, as it is shown and asked. */
+export interface LogFileView {
+  readonly path: string;
+  readonly size: Bytes;
+  readonly dropped: number;
+  /** @throws Error (EACCES …), FileRefused */
+  reopen(): Promise<void>;
+}
+
 /** What the control socket can see and ask of the orchestrator. */
 export interface Orchestrated {
   readonly plan: Plan;
@@ -47,6 +56,8 @@ export interface Orchestrated {
   historyOf(name: string): readonly BookedEvent[];
   partitions(): readonly PartitionEntry[];
   logOf(name: string): LogBook | undefined;
+  /** The file that its lines are written to. */
+  logFileOf(name: string): LogFileView | undefined;
   /** What is told to scrapers, in parts. */
   metrics(): Promise<Iterable<MetricPart>>;
   /** What each process uses, by its name. */
@@ -172,6 +183,7 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
   const state = orchestrated.state.processes.get(name) as ProcessState;
   const { startLimit, stopSignal, stopGrace } = specification;
   const book = orchestrated.logOf(name);
+  const file = orchestrated.logFileOf(name);
   const now = orchestrated.now();
   const { waits, thenFails } = comingWaits(state, specification, { now, most: SCHEDULE_LENGTH });
   return {
@@ -189,6 +201,10 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
       lines: book?.size.lines ?? 0,
       bytes: book?.size.bytes ?? 0,
       dropped_lines: book?.dropped ?? 0,
+      file:
+        file === undefined
+          ? null
+          : { path: file.path, bytes: file.size, dropped_lines: file.dropped },
     },
     history: orchestrated.historyOf(name).map(encodeEvent),
   };
@@ -293,6 +309,32 @@ async function metrics(orchestrated: Orchestrated, call: ControlCall): Promise<v
     }
   }
   call.done(null);
+}
+
+/** Opens files of lines anew, and answers what became of each. */
+async function reopenLogs(
+  orchestrated: Orchestrated,
+  { name }: Of<"reopen-logs">,
+  call: ControlCall,
+): Promise<void> {
+  const names = name === undefined ? [...orchestrated.plan.specifications.keys()] : [name];
+  const files = names.flatMap((one) => {
+    const file = orchestrated.logFileOf(one);
+    return file === undefined ? [] : [{ name: one, file }];
+  });
+  if (name !== undefined && files.length === 0) {
+    const message = `${name} has no log_file`;
+    call.refuse({ kind: "no-log-file", message, hint: "hostler process show tells what it has" });
+    return;
+  }
+  const answers = files.map(async ({ name: one, file }) => {
+    const error = await file.reopen().then(
+      () => null,
+      (failure: Error) => failure.message,
+    );
+    return { name: one, path: file.path, error };
+  });
+  call.done(await Promise.all(answers));
 }
 
 /** Lines of one process that are sent before others get their turn. */
@@ -583,6 +625,9 @@ export function answerControl(
       break;
     case "logs":
       logs(orchestrated, request, call);
+      break;
+    case "reopen-logs":
+      reopenLogs(orchestrated, request, call).catch((failure) => orchestrated.fail(failure));
       break;
     case "subscribe":
       subscribe(orchestrated, request, call);

@@ -95,11 +95,17 @@ export class LogBook {
   #lines: StoredLine[] = [];
   #first = 0;
   #bytes = 0;
+  readonly #onLine: (line: StoredLine) => void;
   #sequence = 0;
   #dropped = 0;
 
-  constructor(limit: { readonly lines: number; readonly bytes: number }) {
+  /** @param onLine told each line that comes, and none that is restored */
+  constructor(
+    limit: { readonly lines: number; readonly bytes: number },
+    onLine: (line: StoredLine) => void = () => {},
+  ) {
     this.#limit = limit;
+    this.#onLine = onLine;
   }
 
   /** What another program needs to go on with it: of the lines the newest, so many characters. */
@@ -139,19 +145,24 @@ export class LogBook {
 
   /** Takes what a stream gave. */
   push(stream: Stream, bytes: Uint8Array, at: MonotonicTime): void {
-    this.#splitters[stream].push(bytes, (line) => this.#append(stream, line, at));
+    this.#splitters[stream].push(bytes, (line) => {
+      this.#onLine(this.#append(stream, line, at));
+    });
   }
 
   /** Ends lines that have no newline yet: their writer is gone. */
   flush(at: MonotonicTime): void {
     for (const stream of ["stdout", "stderr"] as const) {
-      this.#splitters[stream].flush((line) => this.#append(stream, line, at));
+      this.#splitters[stream].flush((line) => {
+        this.#onLine(this.#append(stream, line, at));
+      });
     }
   }
 
-  #append(stream: Stream, line: string, at: MonotonicTime): void {
+  #append(stream: Stream, line: string, at: MonotonicTime): StoredLine {
     this.#sequence += 1;
-    this.#lines.push({ sequence: this.#sequence, at, stream, line });
+    const stored = { sequence: this.#sequence, at, stream, line };
+    this.#lines.push(stored);
     this.#bytes += line.length;
     while (
       this.#lines.length - this.#first > this.#limit.lines ||
@@ -167,6 +178,7 @@ export class LogBook {
       this.#lines = this.#lines.slice(this.#first);
       this.#first = 0;
     }
+    return stored;
   }
 
   /** The sequence number of the newest line; 0 before there is one. */

@@ -28,6 +28,8 @@ export interface MetricFacts {
   readonly meterOf: (name: string) => MeterState | undefined;
   readonly usage: ReadonlyMap<string, Usage>;
   readonly logOf: (name: string) => Pick<LogBook, "dropped"> | undefined;
+  /** The file that its lines are written to. */
+  readonly logFileOf: (name: string) => { readonly dropped: number } | undefined;
   readonly partitions: readonly { readonly name: string; readonly isConnected: boolean }[];
   readonly newestEvent: number;
   readonly own: Usage | undefined;
@@ -35,7 +37,7 @@ export interface MetricFacts {
 }
 
 /** Samples that are made before others have their turn. */
-export const SAMPLES_A_PART = 512;
+export const SAMPLES_A_PART = 256;
 
 type Describe = Pick<MetricPart, "name" | "help" | "type">;
 type Entry = readonly [name: string, state: ProcessState];
@@ -209,6 +211,17 @@ const processMetrics: readonly (readonly [
     ({ logOf }, [process]) => {
       const book = logOf(process);
       return book === undefined ? [] : [{ labels: { process }, value: book.dropped }];
+    },
+  ],
+  [
+    {
+      name: "hostler_process_log_file_dropped_lines_total",
+      help: "Lines that its log_file did not take: a full disk, or one that is too slow",
+      type: "counter",
+    },
+    ({ logFileOf }, [process]) => {
+      const file = logFileOf(process);
+      return file === undefined ? [] : [{ labels: { process }, value: file.dropped }];
     },
   ],
 ];

@@ -94,6 +94,9 @@ export interface OrchestratorOptions {
   readonly inherited?: OrchestratorState | undefined;
 }
 
+/** So long a stopped orchestrator gives a disk to take the last lines. */
+const LAST_WRITE = 2_000;
+
 /** Milliseconds that a stopped orchestrator gives an agent to answer for its last checks. */
 const LAST_WAIT = 1_000;
 
@@ -321,6 +324,7 @@ class Orchestrator {
       usage,
       meterOf: (name) => this.#meter.of(name),
       logOf: (name) => this.#performer.logOf(name),
+      logFileOf: (name) => this.#performer.logFileOf(name),
       partitions: this.#partitions.entries.map(({ specification, standing }) => ({
         name: specification.name,
         isConnected: standing.state === "connected",
@@ -553,6 +557,18 @@ class Orchestrator {
     });
   }
 
+  /** Opens the files of lines, where no program before this one has. @throws FileRefused */
+  async openLogs(): Promise<void> {
+    if (this.#inherited === undefined) await this.#performer.openLogs();
+  }
+
+  /** What waits for the files of lines is written, where that does not take long. */
+  async finishLogs(): Promise<void> {
+    const over = Promise.withResolvers<void>();
+    using _limit = this.#loop.wakeAfter(LAST_WRITE, () => over.resolve());
+    await Promise.race([this.#performer.finishLogs(), over.promise]);
+  }
+
   get whenDown(): Promise<void> {
     return this.#down.promise;
   }
@@ -683,6 +699,7 @@ class Orchestrator {
         const holder = processId === undefined ? null : { process_id: processId, kept: kept ?? 0 };
         return { ...(await this.#program.about()), holder };
       },
+      logFileOf: (name) => performer.logFileOf(name),
       metrics: async () => metricParts(await this.#metricFacts()),
       usage: () => this.#usage.take(),
       letOthers: () => this.#loop.letOthers(),
@@ -823,6 +840,10 @@ function hearStops(): { tell(stop: (hurry: boolean) => void): void } {
   };
 }
 
+function fail(error: unknown): never {
+  throw error;
+}
+
 /** Runs the orchestrator until everything is stopped after SIGTERM or SIGINT. */
 export async function runOrchestrator(options: OrchestratorOptions): Promise<number> {
   const logger = createLogger(options.calledAs);
@@ -853,7 +874,11 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
   const make = () => new Orchestrator(options, { logger, loop }, beginning);
   const orchestrator = makeOrLeaveNothing(files, make);
   const start = () => orchestrator.start();
-  makeOrLeaveNothing(files, start, () => orchestrator.close());
+  const close = () => orchestrator.close();
+  await orchestrator.openLogs().catch((error) => {
+    makeOrLeaveNothing(files, () => fail(error), close);
+  });
+  makeOrLeaveNothing(files, start, close);
   stopping.tell((hurry) => orchestrator.stop(hurry));
   // Those that came while it became this program wait for it.
   hearSignals();
@@ -862,6 +887,7 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
     return ExitCode.done;
   });
   const code = await Promise.race([down, failed.promise]);
+  await orchestrator.finishLogs();
   orchestrator.close();
   return code;
 }

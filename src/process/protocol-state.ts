@@ -268,6 +268,22 @@ const sender = v.strictObject({
   startTicks: count,
 });
 
+/** By hand, as those of a log. */
+const areTexts = (input: unknown): input is readonly string[] =>
+  Array.isArray(input) && input.every((one) => typeof one === "string");
+
+/** A file of lines between two writes, and what waits to be written. */
+const logFileSchema = v.strictObject({
+  /** null: it could not be opened, and is tried again. */
+  file: maybe(descriptorSchema),
+  waiting: v.custom<readonly string[]>(areTexts, "Expected lines of a log"),
+  dropped: count,
+  wantsReopening: v.boolean(),
+  /** Lines that are dropped since the last one that was written. */
+  episode: maybe(v.strictObject({ reason: text, lines: count, retryAt: maybe(time) })),
+});
+export type CarriedLogFile = v.InferOutput<typeof logFileSchema>;
+
 /** What outlives the instances of a process. */
 const managedSchema = v.strictObject({
   name: text,
@@ -282,6 +298,7 @@ const managedSchema = v.strictObject({
   /** The name in NOTIFY_SOCKET. */
   notifyName: maybe(text),
   notify: maybe(v.strictObject({ socket: descriptorSchema, early: v.array(sender) })),
+  logFile: maybe(logFileSchema),
 });
 
 const journalSchema = v.strictObject({
@@ -371,7 +388,8 @@ export function encodeState(state: OrchestratorState): string {
 export function encodeFormerState(state: OrchestratorState): string {
   const { metrics: _metrics, adopted: _adopted, events, ...same } = state;
   const known = { ...events, older: inFormerWords(events.older), all: inFormerWords(events.all) };
-  const former = { ...same, events: known, version: FORMER_VERSION };
+  const managed = state.managed.map(({ logFile: _logFile, ...one }) => one);
+  const former = { ...same, events: known, version: FORMER_VERSION, managed };
   return JSON.stringify(former, (_key, value) => (value === undefined ? null : value));
 }
 
@@ -394,10 +412,13 @@ export const stateForms: readonly ((state: OrchestratorState) => string)[] = [
 export const describeVersion = (version: unknown) =>
   `version ${JSON.stringify(version)?.slice(0, 40)}`;
 
-/** A state of the version before, as this one has it: nothing was measured, nobody adopted. */
-function fromFormer(input: object): object {
+/** A state of the version before, as this one has it: without all that it did not know. */
+function fromFormer(input: { readonly managed?: unknown }): object {
+  const managed = Array.isArray(input.managed)
+    ? input.managed.map((one) => ({ ...(one as object), logFile: null }))
+    : input.managed;
   const metrics = { listener: null, meters: [] };
-  return { ...input, version: STATE_VERSION, adopted: [], metrics };
+  return { ...input, version: STATE_VERSION, managed, adopted: [], metrics };
 }
 
 /** A state, or what is wrong with it: of another version, damaged, or no state at all. */

@@ -230,6 +230,8 @@ export const controlRequestSchema = v.variant("verb", [
     lines: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
     follow: v.optional(v.boolean()),
   }),
+  /** Opens the files of lines of a process, or of all, anew: somebody has renamed them. */
+  v.strictObject({ id: identifier, verb: v.literal("reopen-logs"), name: v.optional(name) }),
   /** The kept events after a sequence number; with `follow` the coming ones too. */
   v.strictObject({
     id: identifier,
@@ -370,10 +372,25 @@ export const processDetailSchema = v.object({
   backoff_schedule_ms: v.array(v.number()),
   /** After these waits the start limit lets no start happen. */
   fails_after_schedule: v.boolean(),
-  log: v.object({ lines: v.number(), bytes: v.number(), dropped_lines: v.number() }),
+  log: v.object({
+    lines: v.number(),
+    bytes: v.number(),
+    dropped_lines: v.number(),
+    /** The file that lines are written to; null without `log_file`. */
+    file: v.nullish(
+      v.object({ path: v.string(), bytes: v.number(), dropped_lines: v.number() }),
+      null,
+    ),
+  }),
   history: v.array(processEventSchema),
 });
 export type ProcessDetail = v.InferOutput<typeof processDetailSchema>;
+
+/** The answer of `reopen-logs`, for each file: why it could not be opened, or null. */
+export const reopenedSchema = v.array(
+  v.object({ name: v.string(), path: v.string(), error: v.nullable(v.string()) }),
+);
+export type Reopened = v.InferOutput<typeof reopenedSchema>;
 
 /** One line that a process wrote. */
 export const logLineSchema = v.object({

@@ -23,6 +23,18 @@ export interface LaunchConstraints {
   readonly cgroup?: string;
 }
 
+/** A file that a process's lines are written to, and turned over. */
+export interface LogFileSpecification {
+  readonly path: string;
+  /** Over which the file is turned over. */
+  readonly size: Bytes;
+  /** Older files that are kept: PATH.1 is the newest of them. */
+  readonly count: number;
+  /** What stands before each line. */
+  readonly time: boolean;
+  readonly stream: boolean;
+}
+
 /** One process to look after, as the configuration says. */
 export interface ProcessSpecification {
   readonly name: string;
@@ -46,6 +58,7 @@ export interface ProcessSpecification {
   readonly leftovers: "kill" | "keep";
   readonly output: "log" | "inherit";
   readonly logLimit: { readonly lines: number; readonly bytes: Bytes };
+  readonly logFile: LogFileSpecification | undefined;
   readonly autostart: boolean;
 }
 

@@ -103,7 +103,7 @@ function cases(shell: Shell): void {
     ],
     [
       ["hostler", "process", "re"],
-      ["reexecute", "restart"],
+      ["reexecute", "reopen-logs", "restart"],
     ],
     [["hostler", "process", "list", "--wa"], ["--watch"]],
     [

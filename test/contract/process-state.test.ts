@@ -53,8 +53,10 @@ test("this version is read", () => {
 });
 
 test("the version before is read, and nothing that it does not have", () => {
+  const whole = wholeState(everyPhase);
+  const managed = whole.managed.map((one) => ({ ...one, logFile: undefined }));
   const metrics = { listener: undefined, meters: [] };
-  const state = { ...wholeState(everyPhase), metrics, adopted: [] };
+  const state = { ...whole, managed, metrics, adopted: [] };
   expect(decodeState(textOf(STATE_VERSION - 1))).toEqual({ state });
 });
 

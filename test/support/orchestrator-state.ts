@@ -61,6 +61,7 @@ export function makeState(
       book,
       notifyName: undefined,
       notify: undefined,
+      logFile: undefined,
     })),
     strays: [],
     children: [],
@@ -166,6 +167,13 @@ export function wholeState(processes: Readonly<Record<string, ProcessState>>): O
       notify: {
         socket: descriptor(30, "socket:[5]"),
         early: [{ processId: 7, parentId: 1, group: 7, session: 7, state: "S", startTicks: 90 }],
+      },
+      logFile: {
+        file: descriptor(31, "file 1:3"),
+        waiting: ["a line\n"],
+        dropped: 2,
+        wantsReopening: true,
+        episode: { reason: "no room", lines: 2, retryAt: 5.5 },
       },
     })),
     strays: [{ invocation: i("i3"), name: first, rounds: 10 }],

@@ -226,7 +226,7 @@ describe("for people", () => {
     start_limit: { starts: 20, within_ms: 60_000 },
     backoff_schedule_ms: [0, 100, 200],
     fails_after_schedule: false,
-    log: { lines: 2, bytes: 2_048, dropped_lines: 1 },
+    log: { lines: 2, bytes: 2_048, dropped_lines: 1, file: null },
     history: [died],
   };
 
@@ -251,6 +251,14 @@ describe("for people", () => {
     const summary = { ...media, refused_starts: 4 };
     expect(renderDetail({ ...detail, summary })).toContain("\nrefused starts  4\n");
     expect(renderDetail(detail)).not.toContain("refused");
+  });
+
+  test("show tells the file of lines where there is one", () => {
+    const file = { path: "/l/media.log", bytes: 2_048, dropped_lines: 3 };
+    const log = { ...detail.log, file };
+    const row = "\nlog file      /l/media.log, 2 KiB; 3 lines dropped\n";
+    expect(renderDetail({ ...detail, log })).toContain(row);
+    expect(renderDetail(detail)).not.toContain("log file");
   });
 
   test("show", () => {

@@ -138,6 +138,7 @@ describe("what is valid", () => {
       leftovers: "kill",
       output: "log",
       logLimit: { lines: 1_000, bytes: 262_144 },
+      logFile: undefined,
       autostart: true,
     });
     expect(warnings.map(({ line, key_path }) => [line, key_path])).toEqual([[2, "partition.qm"]]);
@@ -191,6 +192,7 @@ describe("what is valid", () => {
       leftovers: "keep",
       output: "inherit",
       logLimit: { lines: 10, bytes: 1_048_576 },
+      logFile: undefined,
       autostart: false,
     });
   });
@@ -221,6 +223,16 @@ describe("what is valid", () => {
     ["stop_signal = 9", "stopSignal", 9],
     ['umask = "0022"', "umask", 0o22],
     ["log_bytes = 16384", "logLimit", { lines: 1_000, bytes: 16_384 }],
+    [
+      'log_file = {path = "/l/x.log"}',
+      "logFile",
+      { path: "/l/x.log", size: 10_485_760, count: 5, time: true, stream: true },
+    ],
+    [
+      'log_file = {path = "/l/x", size = "64KiB", count = 0, time = false, stream = false}',
+      "logFile",
+      { path: "/l/x", size: 65_536, count: 0, time: false, stream: false },
+    ],
     ["environment.__proto__ = 'x'", "environment", JSON.parse('{"__proto__":"x"}')],
   ];
   test.each(spellings)("%s", (line, key, expected) => {
@@ -288,6 +300,21 @@ describe("one mistake", () => {
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],
     ["log_bytes = 1e9", "log_bytes: a size from"],
+    ["log_file = '/x'", 'log_file: a table such as {path = "/var/log/hostler/web.log"}; "/x"'],
+    ["log_file = {}", "log_file.path: the key path; nothing"],
+    ["log_file = {path = 'x.log'}", "log_file.path: the absolute path of a file, without"],
+    ["log_file = {path = '/a/../b'}", "log_file.path: the absolute path of a file, without"],
+    ["log_file = {path = '/a/'}", "log_file.path: the absolute path of a file, without"],
+    ["log_file = {path = '/a', size = '63KiB'}", 'log_file.size: a size from "64KiB" to "16GiB"'],
+    ["log_file = {path = '/a', count = 101}", "log_file.count: a number from 0 to 100; 101"],
+    [
+      "log_file = {path = '/a'}\noutput = 'inherit'",
+      'log_file: output = "log" beside log_file: nothing else is read; output = "inherit"',
+    ],
+    [
+      "log_file = {path = '/a.5'}\n[process.q]\ncommand = ['x']\nlog_file = {path = '/a'}",
+      "log_file.path: a path that no other process writes to, or turns its file over to; that of",
+    ],
     ["environment = {A = 1}", "environment.A: text in quotes; 1"],
     ['environment = {A = "\\u0000"}', "environment.A: text without a zero byte"],
     ['environment = {"A=B" = "x"}', 'environment."A=B": a name without "="'],

@@ -91,6 +91,7 @@ class Stage {
       eventsAfter: (sequence) => stage.#book.after(sequence),
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
+      logFileOf: () => undefined,
       partitions: () => [],
       reexecute: () => {},
       metrics: () => Promise.resolve(stage.parts),

@@ -143,6 +143,7 @@ describe("what a scraper is told", () => {
       meterOf: (name) => meter.of(name),
       usage,
       logOf: () => ({ dropped: 3 }),
+      logFileOf: (name) => (name === "it" ? { dropped: 2 } : undefined),
       partitions: [{ name: "qm", isConnected: true }],
       newestEvent: 12,
       own: {
@@ -178,6 +179,7 @@ describe("what a scraper is told", () => {
       'hostler_process_cpu_seconds_total{process="it",by="cgroup"} 0.25',
       'hostler_process_memory_bytes{process="it",by="process"} 8192',
       'hostler_process_log_dropped_lines_total{process="it"} 3',
+      'hostler_process_log_file_dropped_lines_total{process="it"} 2',
       "",
     ]);
   });
@@ -189,6 +191,7 @@ describe("what a scraper is told", () => {
       ...facts,
       meterOf: (name) => stage.meter.of(name),
       logOf: () => undefined,
+      logFileOf: () => undefined,
       newestEvent: 0,
       own: undefined,
       program: { version: "1", commit: "a" },

@@ -4,7 +4,7 @@ import {
   changesOf,
   changeText,
   lastError,
-  processorPercent,
+  processorPercents,
   renderWatch,
 } from "../../src/process/commands/watch-view.ts";
 import type { ProcessSummary } from "../../src/process/protocol.ts";
@@ -30,7 +30,7 @@ describe("shares of a processor", () => {
   const before = look(1_000, summary());
 
   test("are of the time between two looks", () => {
-    expect(processorPercent(summary({ usage: used(1.5) }), before, { at: 3_000 })).toBe(25);
+    expect(processorPercents(before, look(3_000, summary({ usage: used(1.5) })))).toEqual([25]);
   });
 
   test.each([
@@ -41,7 +41,7 @@ describe("shares of a processor", () => {
     ["that went back", summary({ usage: used(0.5) }), before],
     ["of one that is new", summary({ name: "other" }), before],
   ])("are not told: %s", (_title, process, earlier) => {
-    expect(processorPercent(process, earlier, { at: 3_000 })).toBeNull();
+    expect(processorPercents(earlier, look(3_000, process))).toEqual([null]);
   });
 });
 

@@ -41,10 +41,17 @@ export function renderDetail(detail: ProcessDetail): string {
     ...scheduleRows(detail),
     ["stop", `${detail.stop.signal}, SIGKILL after ${formatDuration(detail.stop.grace_ms)}`],
     ["log", `${log.lines} lines, ${formatBytes(log.bytes)}; ${log.dropped_lines} lines dropped`],
+    ...logFileRows(log.file),
   ];
   const events = history.map((event) => [event.time, event.what, eventDetail(event)]);
   const past = renderTable(["WHEN", "WHAT", "HOW"], events);
   return `${alignColumns(rows).join("\n")}\n\n${past}`;
+}
+
+function logFileRows(file: ProcessDetail["log"]["file"]): string[][] {
+  if (file == null) return [];
+  const { path, bytes, dropped_lines: dropped } = file;
+  return [["log file", `${path}, ${formatBytes(bytes)}; ${dropped} lines dropped`]];
 }
 
 function restartText(detail: ProcessDetail): string {

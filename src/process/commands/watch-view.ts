@@ -12,13 +12,17 @@ export interface Look {
 }
 
 /** Of one processor, since the look before; null where there is nothing to compare with. */
-export function processorPercent(
-  process: ProcessSummary,
-  before: Look | undefined,
-  now: Pick<Look, "at">,
-): number | null {
-  const former = before?.processes.find(({ name }) => name === process.name);
+export function processorPercents(before: Look | undefined, now: Look): (number | null)[] {
+  const formerly = new Map(before?.processes.map((process) => [process.name, process]));
   const seconds = (now.at - (before?.at ?? now.at)) / 1_000;
+  return now.processes.map((process) => percentOf(process, formerly.get(process.name), seconds));
+}
+
+function percentOf(
+  process: ProcessSummary,
+  former: ProcessSummary | undefined,
+  seconds: number,
+): number | null {
   // Another instance has begun anew, even where it has come further meanwhile.
   if (former?.invocation !== process.invocation || seconds <= 0) return null;
   const [one, other] = [former.usage?.cpu_seconds, process.usage?.cpu_seconds];
@@ -37,8 +41,9 @@ const head = ["NAME", "PHASE", "PID", "RESTARTS", "CPU", "MEMORY", "UPTIME", "LA
 
 /** One line for all of them, and a table in the order of the configuration. */
 export function renderWatch(before: Look | undefined, now: Look): string[] {
-  const rows = now.processes.map((process) => {
-    const percent = processorPercent(process, before, now);
+  const percents = processorPercents(before, now);
+  const rows = now.processes.map((process, index) => {
+    const percent = percents[index] ?? null;
     return [
       process.name,
       process.phase,
@@ -50,19 +55,15 @@ export function renderWatch(before: Look | undefined, now: Look): string[] {
       lastError(process),
     ];
   });
-  return [summaryOf(before, now), ...alignColumns([head, ...rows])];
+  return [summaryOf(now, percents), ...alignColumns([head, ...rows])];
 }
 
 /** What is drawn each second need not say more. */
 const inWholeSeconds = (time: number) => (time < 1_000 ? time : Math.floor(time / 1_000) * 1_000);
 
-function summaryOf(before: Look | undefined, now: Look): string {
-  const { processes } = now;
+function summaryOf({ processes }: Look, percents: readonly (number | null)[]): string {
   const count = (phase: string) => processes.filter((one) => one.phase === phase).length;
-  const percent = processes.reduce(
-    (sum, one) => sum + (processorPercent(one, before, now) ?? 0),
-    0,
-  );
+  const percent = percents.reduce<number>((sum, one) => sum + (one ?? 0), 0);
   const memory = processes.reduce((sum, { usage }) => sum + (usage?.memory_bytes ?? 0), 0);
   return [
     `${processes.length} process${processes.length === 1 ? "" : "es"}, ${count("ready")} ready`,

@@ -17,6 +17,7 @@ import {
   type ProcessEvent,
 } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
+import { QueueRoom } from "../log-queue.ts";
 import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
 import { keptNames } from "../protocol-kept.ts";
@@ -26,6 +27,7 @@ import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
 import { LocalPartition } from "./local-partition.ts";
+import { LogFile } from "./log-file.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import { OutputPipes, type PipeEnds } from "./output-pipes.ts";
 import {
@@ -46,6 +48,7 @@ interface Managed {
   readonly process: ManagedProcess;
   readonly partition: Partition;
   readonly book: LogBook;
+  readonly logFile: LogFile | undefined;
   readonly notifyName: string | undefined;
   notify: NotifySocket | undefined;
   readiness: ReadinessWatch | undefined;
@@ -99,9 +102,14 @@ class TooFewDescriptors extends Error {
 }
 
 /** @throws TooFewDescriptors */
-function refuseTooFewDescriptors(processes: number, isKept: boolean): void {
+function refuseTooFewDescriptors(
+  specifications: readonly ProcessSpecification[],
+  isKept: boolean,
+): void {
+  const processes = specifications.length;
+  const files = specifications.filter(({ logFile }) => logFile !== undefined).length;
   const each = DESCRIPTORS_A_PROCESS + (isKept ? KEPT_A_PROCESS : 0);
-  const needed = OWN_DESCRIPTORS + processes * each;
+  const needed = OWN_DESCRIPTORS + processes * each + files;
   const limit = descriptorLimit()?.soft ?? needed;
   if (limit >= needed) return;
   throw new TooFewDescriptors(
@@ -125,6 +133,7 @@ export class Performer {
   readonly #managed = new Map<string, Managed>();
   /** Commands that look for readiness and have not ended. */
   readonly #checks = new Set<string>();
+  readonly #queueRoom = new QueueRoom();
   readonly events = new EventBook();
 
   constructor(
@@ -142,7 +151,7 @@ export class Performer {
     },
   ) {
     const { keeping } = options;
-    refuseTooFewDescriptors(configuration.processes.length, keeping !== undefined);
+    refuseTooFewDescriptors(configuration.processes, keeping !== undefined);
     this.#keeping = keeping;
     this.#keeper = keeping ?? keepsNothing;
     this.#survey = options.survey;
@@ -208,8 +217,16 @@ export class Performer {
     const partition =
       agent === undefined ? this.#local : (this.#remote.get(agent) ?? this.#holden.get(agent));
     if (partition === undefined) throw new Error(`Bug: no partition ${agent}`);
-    const book = new LogBook(logLimit);
+    const room = this.#queueRoom;
+    const handlers = { onTrouble: this.#handlers.onTrouble };
+    const logFile =
+      specification.logFile &&
+      new LogFile(this.#loop, specification.logFile, { name, room, handlers });
+    const book = new LogBook(logLimit, (line) => logFile?.push(line));
     const carried = inherited?.state.managed.find((managed) => managed.name === name);
+    if (inherited !== undefined && carried?.logFile !== undefined) {
+      logFile?.unpack(carried.logFile, inherited.unpacking);
+    }
     if (carried !== undefined) book.restore(carried.book);
     const ends =
       carried?.pipes?.map(({ read, write }) => ({
@@ -231,7 +248,7 @@ export class Performer {
           ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name), ends)
           : undefined,
     };
-    const managed = { process, partition, book, notifyName };
+    const managed = { process, partition, book, logFile, notifyName };
     this.#managed.set(name, { ...managed, notify: undefined, readiness: undefined });
     process.output?.ends
       .flatMap(({ read, write }) => [read, write])
@@ -292,12 +309,14 @@ export class Performer {
     for (const managed of this.#managed.values()) {
       managed.readiness?.cancel();
       managed.readiness = undefined;
+      managed.logFile?.pause();
     }
     for (const partition of this.#remote.values()) partition.pause();
   }
 
   /** Nobody goes on with it after all; checks of readiness are begun anew by their effect. */
   resume(): void {
+    for (const { logFile } of this.#managed.values()) logFile?.resume();
     for (const partition of this.#remote.values()) partition.resume();
   }
 
@@ -308,7 +327,25 @@ export class Performer {
       const what = partition.underWay;
       if (what !== undefined) return `${what}, partition ${name}`;
     }
+    for (const [name, { logFile }] of this.#managed) {
+      if (logFile?.isBusy === true) return `a write to the log of ${name}`;
+    }
     return this.#local.underWay;
+  }
+
+  /** Opens the files that lines are written to. @throws FileRefused */
+  async openLogs(): Promise<void> {
+    for (const { logFile } of this.#managed.values()) await logFile?.begin();
+  }
+
+  logFileOf(name: string): LogFile | undefined {
+    return this.#managed.get(name)?.logFile;
+  }
+
+  /** Resolves when what waits has been written, or cannot be. */
+  async finishLogs(): Promise<void> {
+    const files = [...this.#managed.values()].flatMap(({ logFile }) => logFile ?? []);
+    await Promise.all(files.map((file) => file.finish()));
   }
 
   /** Ends connections to agents that do not come to rest. */
@@ -319,15 +356,19 @@ export class Performer {
   /** For another program to go on with. */
   pack(luggage: Luggage): PackedPerformer {
     const most = Math.floor(CARRIED_LOG_BYTES / Math.max(1, this.#managed.size));
-    const managed = [...this.#managed].map(([name, { process, book, notifyName, notify }]) => ({
+    const managed = [...this.#managed].map(([name, one]) => ({
       name,
-      pipes: process.output?.ends.map(({ read, write }) => ({
+      pipes: one.process.output?.ends.map(({ read, write }) => ({
         read: luggage.pack(read),
         write: luggage.pack(write),
       })),
-      book: book.save(most),
-      notifyName,
-      notify: notify && { socket: luggage.pack(notify.socket), early: [...notify.early] },
+      book: one.book.save(most),
+      notifyName: one.notifyName,
+      notify: one.notify && {
+        socket: luggage.pack(one.notify.socket),
+        early: [...one.notify.early],
+      },
+      logFile: one.logFile?.pack(luggage),
     }));
     const { newest, older, all } = this.events.save();
     return {
@@ -554,6 +595,7 @@ export class Performer {
       managed.readiness?.cancel();
       managed.notify?.[Symbol.dispose]();
       managed.process.output?.[Symbol.dispose]();
+      managed.logFile?.close();
     }
     this.#local.close();
     for (const [, partition] of this.#agents) partition.close();

@@ -57,6 +57,7 @@ export function makeSpecification(
     leftovers: "kill",
     output: "log",
     logLimit: { lines: 100, bytes: 10_000 },
+    logFile: undefined,
     autostart: true,
     ...change,
   };
