@@ -70,6 +70,7 @@ function bunTestWords(run: FileRun, report: string): string[] {
     "--pass-with-no-tests",
     "--only-failures",
     `--timeout=${caseTimeoutMilliseconds}`,
+    `--max-concurrency=${navigator.hardwareConcurrency}`,
     "--reporter=junit",
     `--reporter-outfile=${report}`,
     ...(run.suite.randomize ? ["--randomize", `--seed=${run.seed}`] : []),

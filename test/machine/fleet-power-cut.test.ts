@@ -27,7 +27,7 @@ const MEBIBYTE = 1_024 * KIBIBYTE;
 /** So deep in a version's file that its self-test does not see it. */
 const DEEP = 30 * MEBIBYTE;
 /** Of a rollout to one device; a processor is emulated. */
-const endTime = 180_000;
+const endTime = 480_000;
 
 /** When the power goes, and which version is canonical when it is there again. */
 const cuts = [
@@ -207,9 +207,14 @@ class Device implements AsyncDisposable {
     const look = async () => {
       // As JSON: a table is cut to the width of the guest's terminal.
       const said = await this.guest.does(`hostler fleet history ${rollout} --json`);
-      return /"standing": "failed"/.test(said) ? said : undefined;
+      if (/"standing": "failed"/.test(said)) return said;
+      throw new Error(`history says: ${said}\nits agent: ${await this.#lastWords()}`);
     };
     expect(await waitFor(`${rollout} to have failed`, look, endTime)).toMatch(reason);
+  }
+
+  async #lastWords(): Promise<string> {
+    return await this.guest.does("journalctl -u hostler-fleet-agent -n 20 -o cat --no-pager");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

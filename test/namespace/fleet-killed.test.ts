@@ -41,7 +41,8 @@ const kills = [
 ];
 
 skipUnless("an agent that is killed", root, () => {
-  test.each(rotating("fleet agent kill points", kills, { outOf: 20 }))(
+  // Hosts of their own, which wait most of their time.
+  test.concurrent.each(rotating("fleet agent kill points", kills, { outOf: 20 }))(
     "$version at $place: the upgrade is done all the same",
     async ({ version, place }) => {
       const isFormer = version === "the former version";

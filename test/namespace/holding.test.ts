@@ -343,10 +343,12 @@ describe("who dies", () => {
     test("with nobody who asks: it is not noticed, nor anything done", async () => {
       using daemon = new TestDaemon(control, [hostler(), "--hold"], soon);
       await daemon.ready();
+      // Before that it may have been too slow to begin, on a busy machine.
+      const before = daemon.troubles.length;
       const holder = await stopped();
       // Time enough to take it for silent by mistake.
       for (let count = 0; count < 20; count++) await runProgram([hostler(), "--version"]);
-      expect(daemon.troubles).toEqual([]);
+      expect(daemon.troubles.slice(before)).toEqual([]);
       process.kill(holder, "SIGCONT");
       expect(await daemon.list()).toEqual([]);
     });

@@ -1,5 +1,5 @@
 /** Kills either worker at each step of a migration: one of both runs the machine afterwards. */
-import { afterEach, expect, setDefaultTimeout, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import {
   type MigrationEffect,
@@ -13,19 +13,10 @@ import { startProgram } from "../support/program.ts";
 import { onlyInAll, rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { VmPair } from "../support/vm-pair.ts";
-import type { TestImage, VmHost } from "../support/vm-worker.ts";
+import type { VmHost } from "../support/vm-worker.ts";
 import { waitFor } from "../support/wait-for.ts";
 
 setDefaultTimeout(180_000);
-
-let pair: VmPair;
-let giver: VmHost;
-let taker: VmHost;
-let image: TestImage;
-
-afterEach(async () => {
-  await pair[Symbol.asyncDispose]();
-});
 
 /** Who performs it; abandon-send has cases of its own: nobody migrates to call it off. */
 const sideOf: Readonly<Record<Exclude<MigrationEffect, "abandon-send">, "giver" | "taker">> = {
@@ -99,24 +90,24 @@ const listed = async (host: VmHost): Promise<VmSummary | undefined> => (await ho
 const settled = new Set(["running", "given", "arrived", "none"]);
 
 /** How both hosts stand, once neither changes any more by itself. */
-async function standings(): Promise<readonly [string, string]> {
+async function standings(pair: VmPair): Promise<readonly [string, string]> {
   const look = async () => {
     const phases = await Promise.all(
-      [giver, taker].map(async (host) => (await listed(host))?.phase ?? "none"),
+      [pair.giver, pair.taker].map(async (host) => (await listed(host))?.phase ?? "none"),
     );
     const [here = "none", there = "none"] = phases;
     if (here === "running" && there === "running") throw new Error("It runs on both hosts");
     const isSettled = phases.every((phase) => settled.has(phase));
     // What one of both can still tell the other by itself is waited for.
     const isOpen = here === "given" || there === "arrived";
-    const isUndecided = !isOpen || (await isStuck());
+    const isUndecided = !isOpen || (await isStuck(pair));
     return isSettled && isUndecided && ([here, there] as const);
   };
   return await waitFor("both hosts to settle", look, 60_000);
 }
 
 /** Both say that an operator has to decide, each for what it has. */
-async function isStuck(): Promise<boolean> {
+async function isStuck({ giver, taker }: VmPair): Promise<boolean> {
   const all = await Promise.all([giver, taker].map((host) => listed(host)));
   return all.every((one) => {
     const isOpen = one?.phase === "given" || one?.phase === "arrived";
@@ -125,7 +116,10 @@ async function isStuck(): Promise<boolean> {
 }
 
 /** What an operator does who has read what both say. */
-async function decide([here, there]: readonly [string, string]): Promise<void> {
+async function decide(
+  { giver, taker }: VmPair,
+  [here, there]: readonly [string, string],
+): Promise<void> {
   if (here === "given" && there === "arrived") {
     await taker.say("delete", "web", "--wait");
     await giver.say("migrate", "web", "--resume-here");
@@ -146,7 +140,8 @@ const withFaults = (point: string, pass: number) => ({
 const needs = [root, program("qemu-system-x86_64", "qemu-system-x86"), program("ip", "iproute2")];
 
 /** @returns the file that declares it */
-async function make(isDeclared: boolean): Promise<string> {
+async function make(giver: VmHost, isDeclared: boolean): Promise<string> {
+  const image = await giver.image();
   const declaration = giver.folder.file("machines.json");
   const machine = [{ name: "web", imagePath: image.path, hash: image.hash }];
   writeFileSync(declaration, JSON.stringify({ machine }));
@@ -157,14 +152,11 @@ async function make(isDeclared: boolean): Promise<string> {
   return declaration;
 }
 
-/** Lines of a host's configuration. */
-const settings = new Map<VmHost, readonly string[]>();
-
 async function migrateAndDie(one: KillCase): Promise<void> {
   const { side, point, pass, isDeclared = false, isFake = false } = one;
-  pair = await VmPair.make();
-  ({ giver, taker } = pair);
-  image = await giver.image();
+  await using pair = await VmPair.make();
+  const { giver, taker } = pair;
+  const settings = new Map<VmHost, readonly string[]>();
   for (const host of [giver, taker]) {
     settings.set(host, isFake ? await setUpFakeCloudHypervisor(host) : []);
   }
@@ -172,7 +164,7 @@ async function migrateAndDie(one: KillCase): Promise<void> {
     host.start({ configuration: settings.get(host) ?? [], ...more });
   const dying = side === "giver" ? giver : taker;
   await start(giver);
-  const declaration = await make(isDeclared);
+  const declaration = await make(giver, isDeclared);
   const before = await giver.counts("web");
   if (dying === giver) await giver.kill();
   else await giver.reaches("web", "running");
@@ -193,9 +185,8 @@ async function migrateAndDie(one: KillCase): Promise<void> {
   await told;
   await dying.worker.ended();
   await start(dying);
-  const stood = await standings();
-  await decide(stood);
-  const [here, there] = await standings();
+  await decide(pair, await standings(pair));
+  const [here, there] = await standings(pair);
   expect([here, there].toSorted()).toEqual(["none", "running"]);
   const host = here === "running" ? giver : taker;
   expect((await listed(host))?.restarts).toBe(0);
@@ -219,9 +210,9 @@ const callingOff = ["before", "after"].flatMap((when) =>
 
 /** The giver dies over it, and the machine is ended here and is not there. */
 async function callOffAndDie(point: string, now: boolean): Promise<void> {
-  pair = await VmPair.make();
-  ({ giver, taker } = pair);
-  image = await giver.image();
+  await using pair = await VmPair.make();
+  const { giver, taker } = pair;
+  const image = await giver.image();
   await taker.start();
   await giver.start(withFaults(point, 1));
   await giver.say("create", "web", "--image", image.path, "--hash", image.hash, "--start");
@@ -250,12 +241,13 @@ async function callOffAndDie(point: string, now: boolean): Promise<void> {
   await giver.counts("web");
 }
 
+// Each has two hosts of its own, which wait most of their time.
 const chosen = rotating("migration kills", cases, { outOf: 30 });
 
 const fakeNeeds = [root, kvmDevice, program("ip", "iproute2")];
 skipUnless("either worker, killed, with the fake of cloud-hypervisor", fakeNeeds, () => {
   for (const one of chosen.filter(({ isFake }) => isFake === true)) {
-    test(`the ${one.side} is killed at ${one.point}#${one.pass}, with the fake`, () =>
+    test.concurrent(`the ${one.side} is killed at ${one.point}#${one.pass}, with the fake`, () =>
       migrateAndDie(one));
   }
 });
@@ -263,11 +255,12 @@ skipUnless("either worker, killed, with the fake of cloud-hypervisor", fakeNeeds
 skipUnless("either worker, killed in the middle of a migration", needs, () => {
   for (const one of chosen.filter(({ isFake }) => isFake !== true)) {
     const what = one.isDeclared === true ? ", of what is declared" : "";
-    test(`the ${one.side} is killed at ${one.point}#${one.pass}${what}`, () => migrateAndDie(one));
+    test.concurrent(`the ${one.side} is killed at ${one.point}#${one.pass}${what}`, () =>
+      migrateAndDie(one));
   }
   for (const { point, now } of rotating("calling it off", callingOff, { outOf: 4 })) {
     const how = now ? "at once" : "with a grace";
-    test(`it is called off ${how}, and the giver is killed at ${point}`, () =>
+    test.concurrent(`it is called off ${how}, and the giver is killed at ${point}`, () =>
       callOffAndDie(point, now));
   }
   onlyInAll(() => {
