@@ -12,6 +12,8 @@ export interface Suite {
   /** false: cases run as they are written, because they tell one story. */
   readonly randomize: boolean;
   readonly needsRoot: boolean;
+  /** It runs at the same time as the suite before it: neither uses the whole machine. */
+  readonly runsBeside: boolean;
   readonly packages: readonly PackageGroup[];
   /** Longest time for one file, in minutes; over it, the file is killed and has failed. */
   readonly minutesPerFile: number;
@@ -33,6 +35,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: true,
+    runsBeside: false,
     packages: [
       "layouts",
       "authority",
@@ -52,6 +55,7 @@ export const suites: readonly Suite[] = [
     width: 1,
     randomize: false,
     needsRoot: false,
+    runsBeside: true,
     packages: ["machine", "boot"],
     minutesPerFile: 40,
   },
@@ -64,6 +68,7 @@ function quick(name: string, place: string): Suite {
     width: navigator.hardwareConcurrency,
     randomize: true,
     needsRoot: false,
+    runsBeside: false,
     packages: [],
     minutesPerFile: 5,
   };

@@ -1,5 +1,6 @@
 /**
- * `run test`: gets what is needed, builds, checks, and runs the suites one after another.
+ * `run test`: gets what is needed, builds, checks, and runs the suites, the guests of the last one
+ * beside the one before it.
  *
  *   run test [--all] [--only PATTERN] [--seed N] [PART-OF-PATH …]
  *
@@ -81,8 +82,9 @@ async function main(): Promise<number> {
   if (isWhole) results.push(...(await runChecks()));
   const scratch = mkdtempSync(join(tmpdir(), "hostler-test-"));
   try {
-    for (const { suite, files } of plan) {
-      results.push(...(await runSuite({ suite, files, options, scratch })));
+    for (const together of byCompany(plan)) {
+      const runs = together.map((one) => runSuite({ ...one, options, scratch }));
+      results.push(...(await Promise.all(runs)).flat());
     }
   } finally {
     rmSync(scratch, { recursive: true, force: true });
@@ -146,9 +148,23 @@ async function runChecks(): Promise<FileResult[]> {
   return results;
 }
 
-interface SuiteRun {
+interface PlannedSuite {
   readonly suite: Suite;
   readonly files: readonly string[];
+}
+
+/** One suite after another, but for one that runs beside the one before it. */
+function byCompany(plan: readonly PlannedSuite[]): PlannedSuite[][] {
+  const groups: PlannedSuite[][] = [];
+  for (const one of plan) {
+    const before = groups.at(-1);
+    if (one.suite.runsBeside && before !== undefined) before.push(one);
+    else groups.push([one]);
+  }
+  return groups;
+}
+
+interface SuiteRun extends PlannedSuite {
   readonly options: Options;
   readonly scratch: string;
 }
