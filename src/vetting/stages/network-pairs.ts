@@ -16,6 +16,8 @@ import type { TaskPlan } from "./stage.ts";
 
 type Settings = StageSettings["Network"];
 
+/** Of the child: so many frames are waited for at once, for half a second. */
+const WINDOW = 8;
 /** Seconds that a pair takes at most: a frame that does not come is waited for. */
 const PAIR_TAKES = 2;
 /** Pairs that are named where many have no way to each other. */
@@ -29,7 +31,7 @@ export function planPairs(own: Settings, cards: Inventory["network"]): readonly 
   const input: PairsInput = { cards: some, frames, carrier_wait_s };
   const pairs = some.length * (some.length - 1);
   // A frame that is late may hold up each window of them.
-  const seconds = carrier_wait_s + own.deadline.base_s + pairs * (PAIR_TAKES + frames / 16);
+  const seconds = 2 * carrier_wait_s + own.deadline.base_s + pairs * (PAIR_TAKES + frames / WINDOW);
   return [
     {
       ...{ id: PAIRS_TASK, task: PAIRS_TASK, input, component: "host", group: 1 },

@@ -31,7 +31,7 @@ export type PairsInput = v.InferOutput<typeof pairsInputSchema>;
 export const pairSchema = v.strictObject({
   from: nameSchema,
   to: nameSchema,
-  /** Less than was asked for where none of the first ones came: there is no way between them. */
+  /** Less than was asked for where there is no way between them. A card may have taken less. */
   sent: count,
   /** Each once, however often it came. */
   received: count,

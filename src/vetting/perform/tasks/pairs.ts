@@ -1,9 +1,8 @@
-import type { OwnedDescriptor } from "../../../../ffi/owned-descriptor.ts";
 import { PacketSocket } from "../../../../ffi/packet-socket.ts";
 import { pollDescriptor } from "../../../../ffi/poll.ts";
 import { monotonicNow } from "../../../event-loop/clock.ts";
 import { nextTurn } from "../../../store/files.ts";
-import type { Milliseconds } from "../../../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../../../units/units.ts";
 import {
   PAIRS_TASK,
   type Pair,
@@ -26,8 +25,8 @@ export const pairsTask = defineTask({
 
 /** "Local experimental", of IEEE 802: nobody else's, and no address is needed for it. */
 const ETHER_TYPE = 0x88b5;
-/** Frames under way: so many fit into the memory of any card, and of our socket. */
-const WINDOW = 16;
+/** Frames under way: so many of the longest fit into the memory that a socket has by itself. */
+const WINDOW = 8;
 /** How long a frame may be under way. */
 const ARRIVES_WITHIN: Milliseconds = 500;
 
@@ -36,6 +35,13 @@ interface Port {
   readonly mac: Uint8Array;
   readonly mtu: number;
   readonly socket: PacketSocket;
+}
+
+/** One direction, and the frames by which it is found out whether there is a way at all. */
+interface Way {
+  readonly from: Port;
+  readonly to: Port;
+  readonly probe: PairFrames;
 }
 
 async function tryPairs(input: PairsInput, context: TaskContext): Promise<PairsReport> {
@@ -47,14 +53,28 @@ async function tryPairs(input: PairsInput, context: TaskContext): Promise<PairsR
     const port = await openPort(link, { until, signal: context.signal });
     if (port !== undefined) ports.push(owned.adopt(port, ({ socket }) => socket[Symbol.dispose]()));
   }
+  const ways = ports.flatMap((from) =>
+    ports
+      .filter((to) => to !== from)
+      .map((to): Way => ({ from, to, probe: new PairFrames(LEAST_FRAME) })),
+  );
+  // Behind a card that has just come up a switch may take nothing for a while.
+  const isNew = links.some(({ wasDown }) => wasDown);
+  const patience = isNew ? input.carrier_wait_s * 1_000 : 0;
+  const probes = await findWays(ways, {
+    ...{ until: monotonicNow() + patience, signal: context.signal },
+  });
   const pairs: Pair[] = [];
-  const total = ports.length * (ports.length - 1);
-  for (const from of ports) {
-    for (const to of ports) {
-      if (from === to || context.signal.aborted) continue;
-      pairs.push(await tryPair(from, to, { frames: input.frames, signal: context.signal }));
-      context.tell({ kind: "progress", done: pairs.length, total });
-    }
+  for (const { from, to } of ways) {
+    if (context.signal.aborted) break;
+    const isWay = ways.some(
+      ({ probe, ...way }) =>
+        probe.received > 0 && [from, to].includes(way.from) && [from, to].includes(way.to),
+    );
+    const none = { from: from.name, to: to.name, sent: probes, received: 0, wrong: 0 };
+    const options = { frames: input.frames, signal: context.signal };
+    pairs.push(isWay ? await tryPair(from, to, options) : none);
+    context.tell({ kind: "progress", done: pairs.length, total: ways.length });
   }
   return { pairs };
 }
@@ -63,11 +83,12 @@ async function tryPairs(input: PairsInput, context: TaskContext): Promise<PairsR
 function bringUp(card: PairsInput["cards"][number], owned: DisposableStack) {
   const link = owned.use(new LinkState(card));
   try {
-    if (!link.health().isUp) {
+    const wasDown = !link.health().isUp;
+    if (wasDown) {
       link.setUp(true);
       owned.defer(() => link.setUp(false));
     }
-    return { link, name: card.name };
+    return { link, name: card.name, wasDown };
   } catch (error) {
     if (error instanceof TaskRefused) return undefined;
     throw error;
@@ -89,6 +110,31 @@ async function openPort(
   return { name, mac: Uint8Array.fromHex(health.macAddress.replaceAll(":", "")), mtu, socket };
 }
 
+/**
+ * Sends a frame by each way of which nothing came yet, once at least, and until the time is over.
+ * @returns how many were sent by a way of which nothing came
+ */
+async function findWays(
+  ways: readonly Way[],
+  { until, signal }: { readonly until: MonotonicTime; readonly signal: AbortSignal },
+): Promise<number> {
+  for (let sent = 0; ; ) {
+    const silent = ways.filter(({ probe }) => probe.received === 0);
+    if (silent.length === 0 || signal.aborted || (sent > 0 && monotonicNow() >= until)) return sent;
+    for (const { from, to, probe } of silent) send(from, to, probe.frame(sent));
+    sent += 1;
+    const end = monotonicNow() + ARRIVES_WITHIN;
+    for (const { to } of silent) {
+      const coming = silent.filter((way) => way.to === to);
+      receive(to.socket, end, (bytes) => {
+        for (const { probe } of coming) probe.take(bytes);
+        return coming.every(({ probe }) => probe.received > 0);
+      });
+      await nextTurn();
+    }
+  }
+}
+
 /** A window at a time, so that what is lost was lost by the link, and not by us. */
 async function tryPair(
   from: Port,
@@ -98,32 +144,38 @@ async function tryPair(
   const sending = new PairFrames(Math.min(from.mtu, to.mtu));
   let sent = 0;
   while (sent < frames && !signal.aborted) {
-    const end = Math.min(frames, sent + WINDOW);
-    for (; sent < end; sent += 1) from.socket.send(sending.frame(sent), to.mac);
-    receive(to.socket, sending, sent);
+    const window = Math.min(WINDOW, frames - sent);
+    const wanted = sending.received + window;
+    for (const next = sent + window; sent < next; sent += 1) send(from, to, sending.frame(sent));
+    const end = monotonicNow() + ARRIVES_WITHIN;
+    receive(to.socket, end, (bytes) => sending.take(bytes) && sending.received >= wanted);
     await nextTurn();
-    // Nothing of the first ones came: there is no way between them.
-    if (sending.received === 0) break;
+  }
+  // One of an earlier window that came late has let the last one go too soon.
+  const end = monotonicNow() + ARRIVES_WITHIN;
+  if (sending.received < sent) {
+    receive(to.socket, end, (bytes) => sending.take(bytes) && sending.received >= sent);
   }
   const { received, wrong } = sending;
   return { from: from.name, to: to.name, sent, received, wrong };
 }
 
-/** Until all that was sent is there, or nothing has come for too long. */
-function receive(socket: PacketSocket, frames: PairFrames, sent: number): void {
-  let until = monotonicNow() + ARRIVES_WITHIN;
-  while (frames.received < sent) {
-    const packet = socket.receive();
-    if (typeof packet !== "number") {
-      if (packet.kind === "host" && frames.take(packet.bytes)) {
-        until = monotonicNow() + ARRIVES_WITHIN;
-      }
-      continue;
-    }
-    const left = until - monotonicNow();
-    if (left <= 0 || !waitsFor(socket.descriptor, left)) return;
-  }
+/** A card without room is waited for; what it does not take then is lost as any other. */
+function send({ socket }: Port, to: Port, frame: Uint8Array): void {
+  if (socket.send(frame, to.mac) >= 0) return;
+  if (pollDescriptor(socket.descriptor, "writable", ARRIVES_WITHIN)) socket.send(frame, to.mac);
 }
 
-const waitsFor = (descriptor: OwnedDescriptor, time: Milliseconds): boolean =>
-  pollDescriptor(descriptor, "readable", time);
+/** Until `take` says that it is enough, or the time is over: others send such frames as well. */
+function receive(
+  socket: PacketSocket,
+  end: MonotonicTime,
+  take: (bytes: Uint8Array) => boolean,
+): void {
+  for (let left = 1; left > 0; left = end - monotonicNow()) {
+    const packet = socket.receive();
+    if (typeof packet !== "number") {
+      if (packet.kind === "host" && take(packet.bytes)) return;
+    } else if (!pollDescriptor(socket.descriptor, "readable", left)) return;
+  }
+}
