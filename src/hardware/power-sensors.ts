@@ -165,30 +165,68 @@ const words: readonly (readonly [RegExp, PowerState])[] = [
 export const ipmitoolLimits = { output: 1024 ** 2, line: 1_024 } as const;
 
 /**
- * Lines of `ipmitool -c sdr type "Power Supply"`: "PS1 Status,C8h,ok,10.1,Presence detected". The
- * states have commas in them, and between them.
+ * What `ipmitool -v sdr type "Power Supply"` says: for each sensor a paragraph of "Key : value",
+ * with states in brackets below. Without -v a sensor of thresholds none of which is crossed looks
+ * like a supply that is absent.
  */
 export function parseIpmitool(output: string): PowerSensors {
   const sensors: PowerSensor[] = [];
   const unread: { name: string; reason: string }[] = [];
-  for (const line of output.slice(0, ipmitoolLimits.output).split("\n")) {
-    if (line.length > ipmitoolLimits.line) continue;
-    const match = /^(.+?)\s*,\s*[0-9a-f]{2}h,\s*(\w+),\s*(\d{1,3}\.\d{1,3}),(.*)$/i.exec(line);
-    if (match === null) continue;
-    const [, name = "", status = "", entity = "", text = ""] = match;
-    if (status === "ns" || status === "na" || /No Reading|Disabled/i.test(text)) {
-      unread.push({ name, reason: text.trim() || "no reading" });
+  for (const one of paragraphsOf(output.slice(0, ipmitoolLimits.output))) {
+    const entity = /^\d{1,3}\.\d{1,3}/.exec(one.values.get("Entity ID") ?? "")?.[0];
+    const reading = one.values.get("Sensor Reading");
+    // One that only sends events has no reading.
+    if (entity === undefined || reading === undefined) continue;
+    const isOfThresholds = one.values.has("Sensor Type (Threshold)");
+    const status = isOfThresholds ? (one.values.get("Status") ?? "Not Available") : "";
+    if (/No Reading|Disabled/i.test(reading) || status === "Not Available") {
+      const reason = status === "Not Available" ? status : reading;
+      unread.push({ name: one.name, reason });
       continue;
     }
-    const told = words.flatMap(([pattern, state]) => (pattern.test(text) ? [state] : []));
-    // "Fully Redundant" stands in "Redundancy Degraded from Fully Redundant" as well.
-    const degraded = told.includes("redundancy-degraded");
-    const kept = told.filter((state) => !(degraded && state === "fully-redundant"));
-    const isSpecific = kept.some((state) => specific.has(state));
-    const isAbsent = (kept.length === 0 || isSpecific) && !kept.includes("present");
-    sensors.push({ name, entity, states: isAbsent ? ["absent", ...kept] : kept });
+    const states = isOfThresholds ? statesIn(status) : discreteStates(one.asserted.join(", "));
+    sensors.push({ name: one.name, entity, states });
   }
   return { sensors, unread };
+}
+
+interface Paragraph {
+  readonly name: string;
+  readonly values: Map<string, string>;
+  /** What is in brackets below "States Asserted"; events have brackets too. */
+  readonly asserted: string[];
+}
+
+function paragraphsOf(output: string): Paragraph[] {
+  const found: Paragraph[] = [];
+  let key = "";
+  for (const line of output.split("\n")) {
+    if (line.length > ipmitoolLimits.line) continue;
+    const name = /^Sensor ID {14}: (.*) \(0x[0-9a-f]+\)$/.exec(line)?.[1];
+    if (name !== undefined) found.push({ name: name.trim(), values: new Map(), asserted: [] });
+    const last = found.at(-1);
+    const [, word, value = ""] = /^ (\S[^:]*?) *: (.*)$/.exec(line) ?? [];
+    if (word !== undefined) {
+      key = word;
+      last?.values.set(word, value.trim());
+    }
+    const state = /^ +\[(.*)\]$/.exec(line)?.[1];
+    if (state !== undefined && key === "States Asserted") last?.asserted.push(state);
+  }
+  return found;
+}
+
+const statesIn = (text: string): PowerState[] =>
+  words.flatMap(([pattern, state]) => (pattern.test(text) ? [state] : []));
+
+function discreteStates(text: string): PowerState[] {
+  const told = statesIn(text);
+  // "Fully Redundant" stands in "Redundancy Degraded from Fully Redundant" as well.
+  const degraded = told.includes("redundancy-degraded");
+  const kept = told.filter((state) => !(degraded && state === "fully-redundant"));
+  const isSpecific = kept.some((state) => specific.has(state));
+  const isAbsent = (kept.length === 0 || isSpecific) && !kept.includes("present");
+  return isAbsent ? ["absent", ...kept] : kept;
 }
 
 /** States of the kind of sensor that tells a presence. */

@@ -9,6 +9,7 @@ import {
 } from "../../../src/hardware/ipmi.ts";
 import { parseIpmitool, readPowerSensors } from "../../../src/hardware/power-sensors.ts";
 import { type FakeSensor, fakeBmc, sensorRecord } from "../../support/hardware/fake-bmc.ts";
+import { discreteSensor, thresholdSensor } from "../../support/hardware/ipmitool-words.ts";
 
 const supply = (number: number, states: number | null, rest: Partial<FakeSensor> = {}) => ({
   name: `PS${number} Status`,
@@ -136,18 +137,30 @@ describe("a service processor", () => {
 });
 
 describe("ipmitool's words", () => {
-  const output = `PS1 Status,C8h,ok,10.1,Presence detected
-PS2 Status      ,C9h,ok,10.2,Presence detected, Failure detected, Power Supply AC lost
-PS3 Status,CAh,ok,10.3,
-PS4 Status,CBh,ns,10.4,No Reading
-PS5 Status,CCh,ok,10.5,Predictive failure
-PS6 Status,CDh,ok,10.6,Presence detected, AC out-of-range, but present
-PS7 Status,CEh,ok,10.7,Presence detected, Config Error: Vendor Mismatch, Power Supply Inactive
-PS Redundancy,D0h,ok,19.1,Redundancy Degraded from Fully Redundant
-PS Redundancy 2,D1h,ok,19.2,Fully Redundant
-PS Redundancy 3,D2h,ok,19.3,Non-Redundant: Insufficient Resources
-Could not open device at /dev/ipmi0 or /dev/ipmi/0: No such file or directory
-`;
+  const none = discreteSensor("PS4 Status", "10.4", []).replace(": 0h", ": No Reading");
+  const output = [
+    discreteSensor("PS1 Status", "10.1", ["Presence detected"]),
+    discreteSensor("PS2 Status      ", "10.2", [
+      ...["Presence detected", "Failure detected", "Power Supply AC lost"],
+    ]),
+    discreteSensor("PS3 Status", "10.3", []),
+    none,
+    discreteSensor("PS5 Status", "10.5", ["Predictive failure"]),
+    discreteSensor("PS6 Status", "10.6", ["Presence detected", "AC out-of-range, but present"]),
+    discreteSensor("PS7 Status", "10.7", [
+      ...["Presence detected", "Config Error: Vendor Mismatch", "Power Supply Inactive"],
+    ]),
+    thresholdSensor("PS8 Input", "10.8", "ok"),
+    thresholdSensor("PS9 Input", "10.9", "Upper Non-Critical"),
+    thresholdSensor("PS10 Input", "10.10", "Lower Critical"),
+    thresholdSensor("PS11 Input", "10.11", "Upper Non-Recoverable"),
+    thresholdSensor("PS12 Input", "10.12", "Not Available"),
+    discreteSensor("PS Redundancy", "19.1", ["Redundancy Degraded from Fully Redundant"]),
+    discreteSensor("PS Redundancy 2", "19.2", ["Fully Redundant"]),
+    discreteSensor("PS Redundancy 3", "19.3", ["Non-Redundant: Insufficient Resources"]),
+    "Sensor ID              : PS Event (0xd3)\n Entity ID             : 10.13 (Power Supply)\n",
+    "Could not open device at /dev/ipmi0 or /dev/ipmi/0: No such file or directory\n",
+  ].join("");
 
   test("are the same states", () => {
     const { sensors, unread } = parseIpmitool(output);
@@ -158,17 +171,26 @@ Could not open device at /dev/ipmi0 or /dev/ipmi/0: No such file or directory
       ["10.5", "absent", "predictive-failure"],
       ["10.6", "present", "input-out-of-range"],
       ["10.7", "present", "configuration-error", "inactive"],
+      ["10.8"],
+      ["10.9", "non-critical"],
+      ["10.10", "critical"],
+      ["10.11", "non-recoverable"],
       ["19.1", "redundancy-degraded"],
       ["19.2", "fully-redundant"],
       ["19.3", "not-redundant-insufficient"],
     ]);
-    expect(unread).toEqual([{ name: "PS4 Status", reason: "No Reading" }]);
+    expect(unread).toEqual([
+      { name: "PS4 Status", reason: "No Reading" },
+      { name: "PS12 Input", reason: "Not Available" },
+    ]);
   });
 
   test("that are none say nothing", () => {
     expect(parseIpmitool("")).toEqual({ sensors: [], unread: [] });
-    expect(parseIpmitool("\u0000,,,,,\n,C8h,ok,,\n")).toEqual({ sensors: [], unread: [] });
-    const long = `${" ".repeat(1_000_000)},C8h,ok,10.1,Presence detected`;
+    expect(parseIpmitool("\u0000 : \n[Presence detected]\n Entity ID : 10.1\n")).toEqual({
+      ...{ sensors: [], unread: [] },
+    });
+    const long = discreteSensor(" ".repeat(1_000_000), "10.1", ["Presence detected"]);
     expect(parseIpmitool(long)).toEqual({ sensors: [], unread: [] });
   });
 });

@@ -3,18 +3,21 @@ import { writeFileSync } from "node:fs";
 import { askDriver, askSupplies, askTool } from "../../../src/vetting/perform/tasks/psu.ts";
 import { psu } from "../../../src/vetting/stages/psu.ts";
 import type { PsuReport } from "../../../src/vetting/tasks/psu.ts";
+import { discreteSensor } from "../../support/hardware/ipmitool-words.ts";
 import { writeTool } from "../../support/hardware/nvidia-tools.ts";
 import { temporaryFolder } from "../../support/temporary-folder.ts";
 import { hostInventory, judged, stageContext, told } from "../../support/vetting-stage.ts";
 
 describe("the task psu", () => {
   const signal = new AbortController().signal;
+  const well = discreteSensor("PS1", "10.1", ["Presence detected"]);
 
   test("asks ipmitool for supplies and for the redundancy of their unit", async () => {
     using folder = temporaryFolder();
+    const unit = discreteSensor("Pwr Unit", "21.1", ["Power off/down"]);
     const body = `case "$*" in
-*Supply*) echo "PS1 Status,C8h,ok,10.1,Presence detected" ;;
-*Unit*) echo "Pwr Unit,01h,ok,21.1,Power off/down"; echo "R,02h,ok,21.2,Redundancy Lost" ;;
+*Supply*) echo "${discreteSensor("PS1 Status", "10.1", ["Presence detected"])}" ;;
+*Unit*) echo "${unit}${discreteSensor("R", "21.2", ["Redundancy Lost"])}" ;;
 -V) echo "ipmitool version 1.8.19" ;;
 esac`;
     expect(await askTool(writeTool(folder, "ipmitool", body), signal)).toEqual({
@@ -42,9 +45,9 @@ esac`;
 
   test.each([
     // What ipmitool says, whom the spec wants; who was asked, and what is said of it.
-    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "default", "ipmitool", null, []],
-    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "tool", "ipmitool", null, []],
-    ["echo 'PS1,C8h,ok,10.1,Presence detected'", "own", null, "ipmi0: No such file", []],
+    [`echo '${well}'`, "default", "ipmitool", null, []],
+    [`echo '${well}'`, "tool", "ipmitool", null, []],
+    [`echo '${well}'`, "own", null, "ipmi0: No such file", []],
     ["echo no BMC >&2; exit 1", "tool", null, "ipmitool ended with 1: no BMC", []],
     [
       "echo no BMC >&2; exit 1",

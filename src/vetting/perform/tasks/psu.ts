@@ -61,14 +61,14 @@ export async function askTool(
   signal: AbortSignal,
 ): Promise<PsuReport | { readonly refusal: string }> {
   const ask = (...words: string[]) => runTool([tool, ...words], { limit: TOOL_LIMIT, signal });
-  const answer = await ask("-c", "sdr", "type", "Power Supply");
+  const answer = await ask("-v", "sdr", "type", "Power Supply");
   if (answer.kind === "failed") return { refusal: answer.reason };
   const supplies = parseIpmitool(answer.output);
   // It ends with 1 when a single sensor could not be read, and has told the others.
   if (answer.code !== 0 && supplies.sensors.length === 0) {
     return { refusal: `ipmitool ended with ${answer.code}: ${answer.said}` };
   }
-  const more = await ask("-c", "sdr", "type", "Power Unit");
+  const more = await ask("-v", "sdr", "type", "Power Unit");
   const units = parseIpmitool(more.kind === "ended" ? more.output : "").sensors;
   const redundancy = units.filter(({ states }) => states.some(isRedundancy));
   const version = await ask("-V");
