@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { hostler } from "../support/binary.ts";
 import { HangingDisk, hangingDisks } from "../support/hanging-disk.ts";
+import { kept, killOrchestrator } from "../support/kept.ts";
 import { spawnOrchestrator, startOrchestrator } from "../support/orchestrator.ts";
 import { allPlaces, begin, bothPlaces } from "../support/orchestrator-partition.ts";
 import { runProgram } from "../support/program.ts";
@@ -233,6 +234,26 @@ skipUnless("log files", root, () => {
       }
     });
   }
+
+  test("the orchestrator is killed: the next one writes on, nothing is doubled", async () => {
+    using folder = temporaryFolder();
+    const path = `${logsIn(folder)}/it.log`;
+    const script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.005; done";
+    const file = `log_file = {path = "${path}", ${plain}}`;
+    const configuration = `[process.it]\n${shell(script)}\n${file}\n`;
+    await using first = await startOrchestrator({ folder, configuration });
+    await kept(first);
+    await waitFor("lines", () => linesOf(path).length > 20);
+    await killOrchestrator(first);
+    await using second = await startOrchestrator({ folder, configuration });
+    await second.events.nth("it", "adopted");
+    const before = linesOf(path).length;
+    await waitFor("more lines", () => linesOf(path).length > before + 20);
+    // What stood in the memory of the one that was killed is lost, and nothing else.
+    const numbers = linesOf(path).map(Number);
+    expect(numbers).toEqual([...new Set(numbers)].toSorted((one, other) => one - other));
+    expect(numbers.every(Number.isInteger)).toBe(true);
+  });
 
   test("what its processes say while all is stopped is there at the end", async () => {
     using folder = temporaryFolder();
