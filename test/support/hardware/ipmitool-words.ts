@@ -1,4 +1,4 @@
-/** What `ipmitool -v sdr` says of a sensor that is on or off: states it has, and events it sends. */
+/** What `ipmitool -v sdr` says of a sensor that is on or off: its states, and events it sends. */
 export function discreteSensor(name: string, entity: string, states: readonly string[]): string {
   const list = (words: readonly string[]) =>
     words.map((word) => `                         [${word}]\n`).join("");
