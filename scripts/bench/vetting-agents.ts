@@ -25,6 +25,8 @@ const LOG_EVERY = 2_000;
 const PAGES = 10;
 /** Agents that begin at once. */
 const HANDS = 32;
+/** Times that an agent tries to begin. */
+const CLAIMS = 3;
 /** Refusals of different words that are told. */
 const TOLD_REFUSALS = 5;
 const HOUR = 3_600_000;
@@ -140,7 +142,7 @@ class Crowd implements AsyncDisposable {
       while (next < this.#count) {
         const place = next;
         next += 1;
-        const agent = await CrowdAgent.begin(url, await seatOf(orchestrator, place));
+        const agent = await beginAgent(url, await seatOf(orchestrator, place));
         this.#agents.push(agent);
         this.#living.push(live(agent, { place, of: this.#count }, this.#tally));
       }
@@ -156,6 +158,18 @@ class Crowd implements AsyncDisposable {
     this.#tally.end = 0;
     await this.ended();
     for (const agent of this.#agents) agent[Symbol.dispose]();
+  }
+}
+
+/** As agents do, which try again: a claim counts for the same process once more. */
+async function beginAgent(url: URL, seat: Seat): Promise<CrowdAgent> {
+  for (let turn = 1; ; turn += 1) {
+    try {
+      return await CrowdAgent.begin(url, seat);
+    } catch (error) {
+      if (turn === CLAIMS) throw error;
+      console.error(`${seat.mac} begins again: ${(error as Error).message}`);
+    }
   }
 }
 
