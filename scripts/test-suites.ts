@@ -126,6 +126,8 @@ export const longFiles: readonly string[] = [
   "test/namespace/process-reexecute-refused.test.ts",
   "test/namespace/vetting-agent.test.ts",
   "test/namespace/vetting-boot.test.ts",
+  "test/namespace/vetting-fio.test.ts",
+  "test/namespace/vetting-iperf3.test.ts",
   "test/namespace/vetting-load.test.ts",
   "test/namespace/vetting-network.test.ts",
   "test/namespace/vetting-orchestrator.test.ts",
