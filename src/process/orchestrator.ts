@@ -32,7 +32,6 @@ import {
   type ProcessState,
   restartsAtOnceFrom,
 } from "./lifecycle.ts";
-import type { Adoption } from "./lifecycle-adoption.ts";
 import { type MetricFacts, metricParts } from "./metrics.ts";
 import type { MetricsEndpoint } from "./metrics-endpoint.ts";
 import {
@@ -60,7 +59,7 @@ import { MetricsListener } from "./perform/metrics-listener.ts";
 import { hearSignals } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
 import { type Inherited, Performer } from "./perform/performer.ts";
-import { launchOf, type Survey, survey } from "./perform/survey.ts";
+import { launchOf, type Survey, type SurveyedProcess, survey } from "./perform/survey.ts";
 import { type Measured, measure, UsageMeter } from "./perform/usage-meter.ts";
 import { ProcessMeter } from "./process-meter.ts";
 import {
@@ -378,7 +377,7 @@ class Orchestrator {
     this.#performer.adopt();
     adoptionKillPoint("adoption:watched");
     const again = effectsToRepeat(this.#state).filter(({ effect }) => effect.kind !== "find");
-    for (const [name, { adoption }] of this.#survey) this.#tellAdoption(name, adoption);
+    for (const [name, surveyed] of this.#survey) this.#tellAdoption(name, surveyed);
     for (const { name, effect } of again) this.#perform(name, effect);
     for (const [name, { adoption }] of this.#survey) {
       for (const event of adoption.events) this.#handle({ kind: "process", name, event });
@@ -391,16 +390,18 @@ class Orchestrator {
     adoptionKillPoint("adoption:told");
   }
 
-  /** One that is found by an event is told by what comes of that. */
-  #tellAdoption(name: string, { state, verdicts }: Adoption): void {
+  /** One that is found by an event is told by what comes of that, as is a death. */
+  #tellAdoption(name: string, { adoption, instances }: SurveyedProcess): void {
+    const { state } = adoption;
     const instance = state === undefined ? undefined : instanceOf(state);
-    for (const verdict of verdicts) {
+    for (const verdict of adoption.verdicts) {
       const { invocation } = verdict;
       if (verdict.kind === "end" || verdict.kind === "lost") {
         const { reason } = verdict;
         const entry = { what: "lost", invocation, reason } as const;
         this.#perform(name, { kind: "record", entry });
       } else if (verdict.kind === "adopt" && invocation === instance?.invocation) {
+        if (instances.get(invocation)?.life === "dead") continue;
         const { processId } = instance;
         const entry = { what: "adopted", invocation, processId } as const;
         this.#perform(name, { kind: "record", entry });

@@ -1,6 +1,6 @@
 /** The orchestrator is killed, and the next one goes on with what its holder has kept. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { adoptionSteps } from "../../src/process/perform/keeping.ts";
 import { hostler, hostlerWithFaults } from "../support/binary.ts";
 import { descriptorsIn, holderOf, holdersOf, noHolder } from "../support/holding.ts";
@@ -20,7 +20,7 @@ import {
   type Running,
 } from "../support/orchestrator-partition.ts";
 import { isAlive } from "../support/partition.ts";
-import { again, reexecute } from "../support/reexecution.ts";
+import { aboutOf, again, reexecute } from "../support/reexecution.ts";
 import { root, skipUnless } from "../support/skips.ts";
 import { suspend } from "../support/suspend.ts";
 import { type TemporaryFolder, temporaryFolder } from "../support/temporary-folder.ts";
@@ -111,6 +111,7 @@ skipUnless("what a killed orchestrator left running", root, () => {
       if (place.absent === undefined) expect(ending).toEqual({ kind: "exited", status: 7 });
       else expect(ending).toMatchObject({ kind: "unknown" });
       await second.started("it");
+      expect(second.events.story("adopted", "died")).toEqual(["it died"]);
       expect((await second.summary("it")).restarts).toBe(1);
       expect(child.metAnother).toBe(false);
     });
@@ -434,6 +435,25 @@ skipUnless("the orchestrator is killed while it goes on with what was left", roo
 });
 
 skipUnless("another program in the place of the orchestrator", root, () => {
+  test("leaks no descriptor to the holder or beside it, three times", async () => {
+    const configuration = '[process.it]\ncommand = ["sleep", "1000"]\n';
+    await using orchestrator = await startOrchestrator({ configuration });
+    const { controlSocket, program } = orchestrator;
+    await orchestrator.started("it");
+    const count = () => readdirSync(`/proc/${program.processId}/fd`).length;
+    // Four ends of pipes, a pidfd, and one journal.
+    const keepsAll = async () => (await aboutOf(controlSocket)).holder?.kept === 6;
+    await waitFor("all to be kept", keepsAll);
+    const holder = await holderOf(controlSocket);
+    const before = count();
+    for (let round = 1; round <= 3; round += 1) {
+      await reexecute(controlSocket);
+      await waitFor("all to be kept, and nothing else", keepsAll);
+      await waitFor(`${before} descriptors`, () => count() === before);
+    }
+    expect(await holderOf(controlSocket)).toBe(holder);
+  });
+
   test("goes on with what was adopted, and when it is killed the next one does", async () => {
     using folder = temporaryFolder();
     const child = lonelyChild(folder);
