@@ -416,6 +416,8 @@ class Orchestrator {
   }
 
   *#unwritten(): Generator<readonly [name: string, line: string]> {
+    // Who is killed while it stops everything has stopped nothing that an operator wants stopped.
+    if (this.#state.shutdown !== "no") return;
     for (const [name, state] of this.#state.processes) {
       if (this.#written.get(name) === state) continue;
       const specification = this.#plan.specifications.get(name);

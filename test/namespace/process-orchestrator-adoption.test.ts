@@ -178,6 +178,25 @@ skipUnless("what a killed orchestrator left running", root, () => {
     expect(await child.lives()).toEqual([pid]);
   });
 
+  test("was being stopped with everything: it is wanted as before", async () => {
+    using folder = temporaryFolder();
+    const stubborn = lonelyChild(folder, '$SIG{TERM} = "IGNORE"; sleep 1000000 while 1;');
+    const lines = `[process.it]\n${stubborn.table}\nstop_grace = "1h"\n
+      [process.other]\ncommand = ["sleep", "1000"]\nafter = ["it"]\n`;
+    await using running = await begin(localPlace, folder, lines);
+    const { orchestrator } = running;
+    const pid = await orchestrator.started("it");
+    await orchestrator.started("other");
+    await kept(orchestrator, 2);
+    orchestrator.program.kill("SIGTERM");
+    await orchestrator.events.nth("it", "stop-requested");
+    await killOrchestrator(orchestrator);
+    await using second = await next(running, folder, lines);
+    expect((await second.events.nth("it", "adopted")).pid).toBe(pid);
+    await second.client.request("wait", { name: "other", until: "ready" });
+    expect(stubborn.metAnother).toBe(false);
+  });
+
   test("was stopped, had failed, or was waiting: it is so still", async () => {
     using folder = temporaryFolder();
     const lines = `
