@@ -699,7 +699,8 @@ class Orchestrator {
       logOf: (name) => performer.logOf(name),
       about: async () => {
         const { processId, kept } = this.#keeping?.standing ?? {};
-        const holder = processId === undefined ? null : { process_id: processId, kept: kept ?? 0 };
+        const holder =
+          processId === undefined ? null : { process_id: processId, kept: kept ?? null };
         return { ...(await this.#program.about()), holder };
       },
       logFileOf: (name) => performer.logFileOf(name),

@@ -338,7 +338,9 @@ export const aboutSchema = v.object({
   /** When the process became this program: wall clock, RFC 3339 with microseconds, UTC. */
   started_at: v.string(),
   /** What outlives it: its process, 0 until it is there; null where there is to be none. */
-  holder: v.optional(v.nullable(v.object({ process_id: v.number(), kept: v.number() }))),
+  holder: v.optional(
+    v.nullable(v.object({ process_id: v.number(), kept: v.nullable(v.number()) })),
+  ),
 });
 export type About = v.InferOutput<typeof aboutSchema>;
 

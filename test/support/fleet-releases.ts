@@ -21,10 +21,30 @@ export interface BuiltVersion {
 /** The version whose canonical agent ends as soon as it has begun. */
 export const badEntry = "scripts/demo/fleet/bad/main.ts";
 
-/** This source, which says another version. @param options.entry instead of src/main.ts */
+const built = new Map<string, Promise<BuiltVersion>>();
+let lastBuild: Promise<unknown> = Promise.resolve();
+
+/**
+ * This source, which says another version; built once by a file of tests.
+ * @param options.entry instead of src/main.ts
+ */
 export async function buildVersion(
   version: string,
   options: { readonly entry?: string; readonly faults?: boolean } = {},
+): Promise<BuiltVersion> {
+  const key = JSON.stringify([version, options.entry, options.faults ?? false]);
+  const present = built.get(key);
+  if (present !== undefined) return await present;
+  // One after another: a build waits for the lock of another one with its whole thread.
+  const made = lastBuild.then(() => buildAnew(version, options));
+  built.set(key, made);
+  lastBuild = made.catch(() => {});
+  return await made;
+}
+
+async function buildAnew(
+  version: string,
+  options: { readonly entry?: string; readonly faults?: boolean },
 ): Promise<BuiltVersion> {
   const folder = join(repositoryRoot, "dist/fleet-versions");
   const { faults = false, ...entries } = options;

@@ -43,6 +43,7 @@ export async function runReexecute(options: ReexecuteOptions): Promise<number> {
 function describeHolder({ holder }: About): string {
   if (holder === null || holder === undefined) return "none: a crash ends what runs";
   if (holder.process_id === 0) return "not there: a crash ends what runs";
+  if (holder.kept === null) return `process ${holder.process_id}, just reached`;
   return `process ${holder.process_id}, keeps ${holder.kept} descriptors`;
 }
 

@@ -47,8 +47,8 @@ interface Options {
 export interface HolderStanding {
   /** 0 while there is none. */
   readonly processId: number;
-  /** Descriptors that it keeps. */
-  readonly kept: number;
+  /** Descriptors that it keeps; undefined until it has said so. */
+  readonly kept: number | undefined;
 }
 
 /**
@@ -197,7 +197,8 @@ export class Keeping implements Keeper, Disposable {
   }
 
   get standing(): HolderStanding {
-    return { processId: this.#client?.processId ?? 0, kept: this.#client?.names.length ?? 0 };
+    const kept = this.#isReady ? this.#client?.names.length : undefined;
+    return { processId: this.#client?.processId ?? 0, kept };
   }
 
   keep(name: string, descriptor: OwnedDescriptor): void {
