@@ -85,6 +85,11 @@ interface Options {
   readonly controlSocket: string;
   /** The holder's program and its words; the control socket is added to them. */
   readonly command: readonly string[];
+  /**
+   * This process becomes other programs by execve(2): a holder that the one before started is its
+   * child, to be reaped. False where nothing is said.
+   */
+  readonly goesOnByExec?: boolean;
   /** Without a word for so long a holder that owes one hangs. */
   readonly silenceTime?: Milliseconds;
   /** What an operator should read. */
@@ -132,6 +137,7 @@ export class HolderClient implements Disposable {
     this.#reach = new HolderReach(loop, {
       controlSocket: canonical(options.controlSocket),
       command: options.command,
+      findsChildren: options.goesOnByExec ?? false,
       onConnection: (socket) => this.#onConnection(socket),
       onProcess: ({ isChild }) => {
         // A child was given everything by us; another one had a daemon before this one.

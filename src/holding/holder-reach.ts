@@ -30,6 +30,8 @@ interface Options {
   readonly controlSocket: string;
   /** The program and its words, less those that this class adds. */
   readonly command: readonly string[];
+  /** A holder that is found may be a child of this process, from before it was another program. */
+  readonly findsChildren: boolean;
   readonly onConnection: (socket: OwnedDescriptor) => void;
   /** Before a connection to another process than that of the one before. */
   readonly onProcess: (holder: { readonly isChild: boolean }) => void;
@@ -40,6 +42,8 @@ interface Options {
 interface HolderProcess {
   readonly process: OwnedDescriptor;
   readonly processId: ProcessId;
+  /** It may be ours to reap. */
+  readonly isChild: boolean;
   readonly watch: Watch;
 }
 
@@ -127,7 +131,8 @@ export class HolderReach implements Disposable {
     if (this.#holder?.processId !== processId) {
       const peer = peerProcess(socket) ?? (processId > 0 ? openProcess(processId) : undefined);
       this.#options.onProcess({ isChild: false });
-      if (peer !== undefined) this.#watch(peer, processId);
+      const isChild = this.#options.findsChildren;
+      if (peer !== undefined) this.#watch(peer, { processId, isChild });
     }
     this.#hand(socket);
   }
@@ -158,7 +163,7 @@ export class HolderReach implements Disposable {
       const result = spawn.spawn();
       if (result.kind === "started") {
         this.#options.onProcess({ isChild: true });
-        this.#watch(result.process, result.processId);
+        this.#watch(result.process, { processId: result.processId, isChild: true });
         this.#hand(ours);
         return;
       }
@@ -173,10 +178,13 @@ export class HolderReach implements Disposable {
     }
   }
 
-  #watch(process: OwnedDescriptor, processId: ProcessId): void {
+  #watch(
+    process: OwnedDescriptor,
+    who: { readonly processId: ProcessId; readonly isChild: boolean },
+  ): void {
     this.#forget();
     const watch = this.#loop.watch(process, "readable", () => this.#onDeath());
-    this.#holder = { process, watch, processId };
+    this.#holder = { process, watch, ...who };
   }
 
   #forget(): void {
@@ -187,8 +195,8 @@ export class HolderReach implements Disposable {
 
   #onDeath(): void {
     if (this.#holder === undefined) return;
-    // One that the program before this one started is this process's child as well.
-    const ending = waitForChild(this.#holder.process, "reap");
+    const { process, isChild } = this.#holder;
+    const ending = isChild ? waitForChild(process, "reap") : "not-a-child";
     let how = "";
     if (typeof ending === "object") {
       how =

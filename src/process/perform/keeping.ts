@@ -149,6 +149,7 @@ export class Keeping implements Keeper, Disposable {
       this.#client = new HolderClient(this.#loop, {
         controlSocket,
         command: holderCommand(),
+        goesOnByExec: true,
         onTrouble,
         onReady: () => {
           // Another holder is filled with what the first one had.
