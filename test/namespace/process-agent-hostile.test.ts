@@ -28,6 +28,7 @@ import {
   type TestProcess,
   threadDescriptor,
 } from "../support/hostile-agent.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { descriptorsOf } from "../support/malformed.ts";
 import { isAlive, startAgent } from "../support/partition.ts";
 import { type Program, runProgram, startProgram } from "../support/program.ts";
@@ -81,6 +82,8 @@ ${more}
   bindUnix(listener, path("dialled"));
   listen(listener, 16);
   const configuration = [
+    // Descriptors are counted, and a holder has duplicates.
+    withoutHolder,
     '[process.canary]\ncommand = ["/bin/sleep", "1000"]\n',
     ...starts.map((name) => process(name, "")),
     process("connect", 'ready = {tcp = "127.0.0.1:9"}'),
