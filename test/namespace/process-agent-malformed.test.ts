@@ -7,6 +7,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { connectControl } from "../../src/messaging/control-client.ts";
 import { AgentClient, clientHello, openNull, RawClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { countLines } from "../support/log-lines.ts";
 import {
   anonymousMemoryOf,
@@ -86,7 +87,8 @@ async function startOrchestrator(configuration: string): Promise<{
 }> {
   const control = folder.file("control.sock");
   const file = folder.file("process.toml");
-  writeFileSync(file, configuration);
+  // Descriptors are counted, and a holder has duplicates.
+  writeFileSync(file, `${withoutHolder}${configuration}`);
   const words = ["--config", file, "--control-socket", control];
   const program = startProgram([hostler(), "process", "orchestrator", ...words]);
   await waitFor("the control socket", async () => {

@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readdirSync, unlinkSync, writeFileSync } from "node:fs";
 import { AgentClient } from "../support/agent-client.ts";
 import { hostler } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { spawnOrchestrator, startOrchestrator } from "../support/orchestrator.ts";
 import { isAlive, startAgent } from "../support/partition.ts";
 import { runProgram, startProgram } from "../support/program.ts";
@@ -115,7 +116,9 @@ skipUnless("signals that are no order to end", root, () => {
 
 skipUnless("clients of an orchestrator that hangs", root, () => {
   test("end with 111: after 10 s, or when --timeout is over", async () => {
-    await using orchestrator = await startOrchestrator({ configuration: sleeper });
+    // Descriptors are counted, and a holder has duplicates.
+    const configuration = `${withoutHolder}${sleeper}`;
+    await using orchestrator = await startOrchestrator({ configuration });
     await orchestrator.started("it");
     const socket = ["--control-socket", orchestrator.controlSocket];
     const command = (...words: string[]) => runProgram([hostler(), "process", ...words, ...socket]);
