@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
 import { UNTOLD_LIMIT } from "../../src/process/perform/untold-endings.ts";
 import { hostler } from "../support/binary.ts";
+import { withoutHolder } from "../support/kept.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { begin, partitionPlace, startPartition } from "../support/orchestrator-partition.ts";
 import { runProgram } from "../support/program.ts";
@@ -72,9 +73,10 @@ skipUnless("a partition in which nobody reaps", root, () => {
   test("a few of the dead are kept, the others are unknown, and why is said once", async () => {
     using folder = temporaryFolder();
     await using partition = await startPartition(folder, { reaps: false });
+    // Descriptors are counted, and a holder has duplicates.
     const configuration =
-      `[partition.qm]\nsocket = "${partition.socket}"\n[process.it]\npartition = "qm"\n` +
-      'command = ["sleep", "1000"]\nbackoff = "none"\n';
+      `${withoutHolder}[partition.qm]\nsocket = "${partition.socket}"\n` +
+      '[process.it]\npartition = "qm"\ncommand = ["sleep", "1000"]\nbackoff = "none"\n';
     let agent = await partition.startAgent();
     await using orchestrator = await startOrchestrator({ folder, configuration });
     const rounds = UNTOLD_LIMIT + 4;
