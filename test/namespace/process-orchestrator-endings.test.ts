@@ -92,7 +92,7 @@ skipUnless("a partition in which nobody reaps", root, () => {
     expect(heldProcesses(orchestrator.program.processId)).toBeLessThanOrEqual(UNTOLD_LIMIT + 1);
     const givenUp = orchestrator.events.of("it", "ended").map(({ detail }) => detail);
     const reason =
-      "unknown: nobody reaped it: its agent is gone, and whoever inherited it does not wait for it";
+      "unknown: nobody reaped it: its agent is gone, and whoever inherited it does not wait";
     expect(givenUp.filter((detail) => detail === reason)).toHaveLength(rounds - UNTOLD_LIMIT);
     const { stderr } = orchestrator.program.output;
     const cause = `expected that process ${partition.processId}, which inherited it, waits for it`;
