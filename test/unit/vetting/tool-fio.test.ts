@@ -161,6 +161,14 @@ describe("JSON that is well", () => {
     const { latency_ms, slowest_ms } = passOf(json, "", { regions }).pass;
     expect([latency_ms.p50, latency_ms.p99, slowest_ms]).toEqual([8, 2.042912, 9]);
   });
+
+  test("a percentile that is above the slowest is the slowest", () => {
+    const json = good();
+    const lat_ns = { max: 9e6, percentile: { "50.000000": 9.1e6 } };
+    Object.assign(json.jobs[0] ?? {}, { read: { ...fioWay(MEBIBYTE, 30), lat_ns } });
+    const { latency_ms, slowest_ms } = passOf(json).pass;
+    expect([latency_ms.p50, slowest_ms]).toEqual([9, 9]);
+  });
 });
 
 describe("JSON that is none of it is refused, with what was expected and received", () => {
