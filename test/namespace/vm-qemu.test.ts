@@ -111,7 +111,7 @@ skipUnless("QEMU", [root, program("qemu-system-x86_64", "qemu-system-x86")], () 
     test("a guest that panics is told, and its memory can be looked at", async () => {
       const { vmm, connection, serial } = await bench.run();
       await serial.sendBytes(new TextEncoder().encode(guestLetters.panic));
-      await vmm.heard("guest-panic");
+      await vmm.heard("guest-panic", serial);
       await waitFor("the panic", async () => (await connection.guestState()) === "panicked");
       expect(vmm.counter).toBeGreaterThan(0);
       expect(vmm.events.map(({ kind }) => kind)).toEqual(["booted", "guest-panic"]);

@@ -162,7 +162,7 @@ function defineGuestEvents(bench: () => Bench, subject: HypervisorSubject): void
   test("a guest that resets is told, and starts anew", async () => {
     const { vmm, connection, serial } = await bench().run();
     await serial.sendBytes(letter("reset"));
-    await vmm.heard("guest-reset");
+    await vmm.heard("guest-reset", serial);
     await serial.next();
     expect(await connection.guestState()).toBe("running");
   });
@@ -171,7 +171,7 @@ function defineGuestEvents(bench: () => Bench, subject: HypervisorSubject): void
   test("a guest that switches itself off is told, and stays so", async () => {
     const { vmm, connection, serial } = await bench().run();
     await serial.sendBytes(letter("off"));
-    expect(await vmm.heard("guest-off")).toEqual({ kind: "guest-off", by: "guest" });
+    expect(await vmm.heard("guest-off", serial)).toEqual({ kind: "guest-off", by: "guest" });
     await waitFor("the machine to be off", async () => (await connection.guestState()) === "off");
     expect(vmm.events.map(({ kind }) => kind)).toEqual(["booted", "guest-off"]);
   });

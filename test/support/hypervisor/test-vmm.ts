@@ -107,8 +107,12 @@ export class TestVmm implements AsyncDisposable {
     return new GuestConsole(socket);
   }
 
-  async heard(kind: VmmEvent["kind"]): Promise<VmmEvent> {
-    return await waitFor(`the event ${kind}`, () => this.events.find((one) => one.kind === kind));
+  /** @param listening its guest does something for it: it stands still while nobody reads */
+  async heard(kind: VmmEvent["kind"], listening?: GuestConsole): Promise<VmmEvent> {
+    return await waitFor(`the event ${kind}`, () => {
+      listening?.look();
+      return this.events.find((one) => one.kind === kind);
+    });
   }
 
   kill(signal: NodeJS.Signals): void {
