@@ -203,6 +203,14 @@ const jsonFlag = { json: { type: "boolean", description: "Print JSON" } } as con
 const jsonLinesFlag = {
   json: { type: "boolean", description: "Print one JSON object a line" },
 } as const;
+const nameOrAllArgument = {
+  name: {
+    type: "positional",
+    required: false,
+    complete: "process",
+    description: "A process of the configuration; all without it",
+  },
+} as const;
 const followFlag = {
   follow: { type: "boolean", alias: "f", description: "Go on with what comes" },
 } as const;
@@ -438,12 +446,7 @@ const logsCommand = defineCommand({
     exitCodes: nameRefused,
   },
   args: {
-    name: {
-      type: "positional",
-      required: false,
-      complete: "process",
-      description: "A process of the configuration; all without it",
-    },
+    ...nameOrAllArgument,
     ...followFlag,
     lines: {
       type: "string",
@@ -471,12 +474,7 @@ const reopenLogsCommand = defineCommand({
     },
   },
   args: {
-    name: {
-      type: "positional",
-      required: false,
-      complete: "process",
-      description: "A process of the configuration; all without it",
-    },
+    ...nameOrAllArgument,
     ...controlSocketFlag,
     ...jsonFlag,
   },

@@ -11,6 +11,7 @@ import { ExitCode } from "../../units/exit-code.ts";
 import { whyNotListening } from "../../units/listen-failure.ts";
 import type { Bytes, Milliseconds } from "../../units/units.ts";
 import type { MetricsEndpoint } from "../metrics-endpoint.ts";
+import { parseAddress } from "./readiness.ts";
 
 /** Connections at once; one more is closed. */
 export const MOST_SCRAPERS = 8;
@@ -104,8 +105,8 @@ export class MetricsListener implements Disposable {
 }
 
 function listenTo({ host, port }: Extract<MetricsEndpoint, { kind: "tcp" }>): OwnedDescriptor {
-  const loopback6 = Uint8Array.from({ length: 16 }, (_, index) => (index === 15 ? 1 : 0));
-  const address = host === "::1" ? loopback6 : Uint8Array.from(host.split("."), Number);
+  const address = parseAddress(host)?.address;
+  if (address === undefined) throw new Error(`Bug: ${host} is no address`);
   try {
     return listenTcp({ address, port }, { backlog: BACKLOG });
   } catch (error) {
