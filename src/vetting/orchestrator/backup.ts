@@ -172,7 +172,8 @@ export function prepareRestore(file: string, path: string, time: string): number
     );
   }
   return withDatabase(place, () => {
-    placeOfKept(path);
+    // Refused before anything is made.
+    if (existsSync(path)) placeOfKept(path);
     const partial = restoring(path);
     removeDatabase(partial);
     using source = new Sqlite(file, { readonly: true, strict: true });
