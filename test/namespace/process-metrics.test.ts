@@ -129,14 +129,21 @@ skipUnless("metrics", root, () => {
     await using _orchestrator = await startOrchestrator({ folder, configuration, words });
     const ends: Promise<void>[] = [];
     const sockets: Bun.Socket[] = [];
+    const closed: number[] = [];
     const connect = async () => {
       const { promise, resolve } = Promise.withResolvers<void>();
-      ends.push(promise);
-      sockets.push(await Bun.connect({ unix, socket: { data: () => {}, close: () => resolve() } }));
+      const index = ends.push(promise) - 1;
+      const close = () => {
+        closed.push(index);
+        resolve();
+      };
+      sockets.push(await Bun.connect({ unix, socket: { data: () => {}, close } }));
     };
     for (let count = 0; count < MOST_SCRAPERS; count += 1) await connect();
     await connect();
     await ends[MOST_SCRAPERS];
+    // At once, and not when the time of all is over.
+    expect(closed).toEqual([MOST_SCRAPERS]);
     sockets[0]?.end();
     const answer = await waitFor("a place that is free again", () =>
       scrape(unix).catch(() => undefined),
