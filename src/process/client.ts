@@ -19,7 +19,9 @@ import {
   processDetailSchema,
   processEventSchema,
   processSummarySchema,
+  type ReloadPart,
   type Reopened,
+  reloadPartSchema,
   reopenedSchema,
 } from "./protocol.ts";
 
@@ -86,6 +88,11 @@ export class OrchestratorClient implements Disposable {
    */
   reexecute(request: { readonly program?: string; readonly digest?: string } = {}): Promise<About> {
     return this.#request(aboutSchema, "reexecute", { ...request });
+  }
+
+  /** Has the configuration read anew: what it means, and then that all of it is put in. */
+  reload(options: { readonly dryRun: boolean }): AsyncGenerator<ReloadPart> {
+    return this.#stream(reloadPartSchema, "reload", options.dryRun ? { dry_run: true } : {});
   }
 
   show(name: string): Promise<ProcessDetail> {

@@ -333,6 +333,32 @@ const reexecuteCommand = defineCommand({
   run: async (args) => await (await import("./commands/about.ts")).runReexecute(args),
 });
 
+const reloadCommand = defineCommand({
+  meta: {
+    name: "reload",
+    description: "Have the orchestrator read its configuration anew, as SIGHUP does",
+    examples: [
+      ["hostler process reload --dry-run", "Say who would come, go, or be restarted, and why"],
+      ["hostler process reload --wait", "Return when all of it is put in"],
+    ],
+    exitCodes: {
+      0: "it is begun; with --wait it is put in, and with --dry-run it could be",
+      100: "the file is wrong, and nothing has changed",
+      111: "it is refused, and nothing has changed; or the orchestrator is away, or stops",
+    },
+  },
+  args: {
+    "dry-run": { type: "boolean", description: "Change nothing" },
+    wait: {
+      type: "boolean",
+      description: "Return when those that go are gone, and the others go by what the file says",
+    },
+    ...controlSocketFlag,
+    ...jsonLinesFlag,
+  },
+  run: async (args) => await (await import("./commands/reload.ts")).runReload(args),
+});
+
 const showCommand = defineCommand({
   meta: {
     name: "show",
@@ -548,6 +574,7 @@ export const processCommand: Command = defineCommand({
     partitionsCommand,
     metricsCommand,
     aboutCommand,
+    reloadCommand,
     reexecuteCommand,
     showCommand,
     startCommand,

@@ -4,6 +4,7 @@ import type { ControlCall, ControlError } from "../messaging/control-server.ts";
 import { describeEnding } from "../units/ending.ts";
 import { signalName } from "../units/signals.ts";
 import type { Bytes, Milliseconds, MonotonicTime } from "../units/units.ts";
+import type { ConfigurationWarning } from "./configuration.ts";
 import { decodeEnding, encodeEnding } from "./ending.ts";
 import { type BookedEvent, describeEntry } from "./event-book.ts";
 import {
@@ -32,8 +33,11 @@ import type {
   ProcessDetail,
   ProcessEventRecord,
   ProcessSummary,
+  ReloadPart,
 } from "./protocol.ts";
 import type { ReexecutionRequest } from "./reexecution.ts";
+import type { ReloadPlan } from "./reload-plan.ts";
+import type { ReloadListener } from "./reloading.ts";
 import type { ProcessSpecification } from "./specification.ts";
 
 /** A file of lines, as it is shown and asked. */
@@ -47,6 +51,7 @@ export interface LogFileView {
 
 /** What the control socket can see and ask of the orchestrator. */
 export interface Orchestrated {
+  /** As it is at the moment. */
   readonly plan: Plan;
   readonly state: OrchestrationState;
   now(): MonotonicTime;
@@ -70,6 +75,8 @@ export interface Orchestrated {
   about(): Promise<About>;
   /** Has it go on as another program, which answers; or refuses. */
   reexecute(request: ReexecutionRequest, call: ControlCall): void;
+  /** Reads the configuration anew, and has it put in; a dry run only tells what it means. */
+  reload(request: { readonly dryRun: boolean }, listener: ReloadListener): void;
   tell(names: readonly string[], wish: Wish): void;
   /** False when nothing runs that could be signalled. */
   signal(name: string, signal: number): boolean;
@@ -240,8 +247,8 @@ function subscribe(orchestrated: Orchestrated, request: Of<"subscribe">, call: C
 }
 
 function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall): void {
-  const names =
-    request.name === undefined ? [...orchestrated.plan.specifications.keys()] : [request.name];
+  const { name } = request;
+  const names = () => (name === undefined ? [...orchestrated.plan.specifications.keys()] : [name]);
   const reader = new LogReader(orchestrated, names, request.lines);
   const follows = request.follow === true;
   const ends = follows ? undefined : reader.newest();
@@ -270,8 +277,8 @@ function logs(orchestrated: Orchestrated, request: Of<"logs">, call: ControlCall
 }
 
 function list(orchestrated: Orchestrated, request: Of<"list">, call: ControlCall): void {
-  const names = [...orchestrated.plan.specifications.keys()];
-  const summaries = () => names.map((name) => summarize(orchestrated, name));
+  const summaries = () =>
+    [...orchestrated.plan.specifications.keys()].map((name) => summarize(orchestrated, name));
   if (request.usage !== true) {
     call.done(summaries());
     return;
@@ -343,14 +350,17 @@ const LINES_A_BATCH = 512;
 /** Reads the books of several processes in the order of time, from where it stands. */
 class LogReader {
   readonly #orchestrated: Orchestrated;
+  /** Who is read at the moment: a configuration that is read anew may have others. */
+  readonly #names: () => readonly string[];
   readonly #positions = new Map<string, number>();
   /** A reader that asked for the last lines alone does not miss the ones before. */
   readonly #silent: Set<string>;
 
-  constructor(orchestrated: Orchestrated, names: readonly string[], last: number | undefined) {
+  constructor(orchestrated: Orchestrated, names: () => readonly string[], last?: number) {
     this.#orchestrated = orchestrated;
-    this.#silent = new Set(last === undefined ? [] : names);
-    for (const name of names) {
+    this.#names = names;
+    this.#silent = new Set(last === undefined ? [] : names());
+    for (const name of names()) {
       const book = orchestrated.logOf(name);
       const position = last === undefined ? 0 : (book?.sequenceBefore(last) ?? 0);
       this.#positions.set(name, position);
@@ -367,7 +377,8 @@ class LogReader {
   next(ends: ReadonlyMap<string, number> | undefined): LogLine[] {
     const found: { readonly name: string; readonly line: StoredLine; readonly lost: number }[] = [];
     let horizon = Number.POSITIVE_INFINITY;
-    for (const [name, position] of this.#positions) {
+    for (const name of this.#names()) {
+      const position = this.#positions.get(name) ?? 0;
       const part = this.#orchestrated.logOf(name)?.after(position, LINES_A_BATCH);
       const end = ends?.get(name) ?? Number.POSITIVE_INFINITY;
       part?.lines.forEach((line, index) => {
@@ -410,7 +421,7 @@ function endingDue(orchestrated: Orchestrated, name: string): MonotonicTime | un
  */
 function answerInTime(
   orchestrated: Orchestrated,
-  call: ControlCall,
+  { name, call }: { readonly name: string; readonly call: ControlCall },
   look: () => "answered" | { readonly againAfter: Milliseconds | undefined },
 ): void {
   let subscription: Disposable | undefined;
@@ -423,6 +434,12 @@ function answerInTime(
   const answer = () => {
     expiry?.[Symbol.dispose]();
     expiry = undefined;
+    const gone = unknownName(orchestrated, name);
+    if (gone !== undefined) {
+      end();
+      call.refuse(gone);
+      return;
+    }
     const found = look();
     if (found === "answered") end();
     else if (found.againAfter !== undefined) {
@@ -442,7 +459,7 @@ function endingAwaited(orchestrated: Orchestrated, name: string): Milliseconds |
 
 /** Answers when the process rests and it is known how it ended, or nobody told in time. */
 function waitUntilStopped(orchestrated: Orchestrated, name: string, call: ControlCall): void {
-  answerInTime(orchestrated, call, () => {
+  answerInTime(orchestrated, { name, call }, () => {
     const state = orchestrated.state.processes.get(name);
     const isStopped = state !== undefined && !isActive(state);
     if (!isStopped || ["waiting", "backing-off"].includes(state.phase)) {
@@ -468,7 +485,7 @@ function waitUntilReady(orchestrated: Orchestrated, request: Of<"wait">, call: C
     orchestrated
       .historyOf(name)
       .some(({ sequence, entry }) => sequence > since && entry.what === "ready");
-  answerInTime(orchestrated, call, () => {
+  answerInTime(orchestrated, { name, call }, () => {
     const state = orchestrated.state.processes.get(name);
     if (countsAsReady(state) || wasReady()) call.done(summarize(orchestrated, name));
     else if (state?.phase === "failed" || state?.phase === "finished") {
@@ -548,7 +565,8 @@ function change(
   orchestrated.tell(known, wishes[what](request));
   const summary = what === "stop" ? summarizeStop : summarize;
   return names.map((name) => {
-    const error = refusals.get(name);
+    // Whoever was about to be removed may be gone by now.
+    const error = refusals.get(name) ?? unknownName(orchestrated, name);
     return error === undefined ? { name, summary: summary(orchestrated, name) } : { name, error };
   });
 }
@@ -563,6 +581,56 @@ function changeOne(
     if ("error" in answer) call.refuse(answer.error);
     else call.done(answer.summary);
   }
+}
+
+function reload(orchestrated: Orchestrated, request: Of<"reload">, call: ControlCall): void {
+  const dryRun = request.dry_run === true;
+  // What it came to is nothing for somebody who has gone.
+  let isGone = false;
+  call.onGone(() => {
+    isGone = true;
+  });
+  const tell = (part: ReloadPart, isLast: boolean) => {
+    if (isGone) return;
+    call.item(part);
+    if (isLast) call.done(null);
+  };
+  orchestrated.reload(
+    { dryRun },
+    {
+      refused: (errors) => tell({ what: "refused", errors: [...errors] }, true),
+      impossible: (error) => {
+        if (!isGone) call.refuse(error);
+      },
+      planned: (plan, warnings) => tell(encodePlan(plan, warnings), dryRun),
+      applied: () => tell({ what: "applied" }, true),
+    },
+  );
+}
+
+function encodePlan(
+  { processes, partitions }: ReloadPlan,
+  warnings: readonly ConfigurationWarning[],
+): ReloadPart {
+  const keysOf = ({ name, keys }: { readonly name: string; readonly keys: readonly string[] }) => ({
+    name,
+    keys: [...keys],
+  });
+  return {
+    what: "planned",
+    warnings: [...warnings],
+    processes: {
+      added: [...processes.added],
+      removed: [...processes.removed],
+      changed: processes.changed.map((one) => ({ ...keysOf(one), how: one.how })),
+      unchanged: processes.unchanged,
+    },
+    partitions: {
+      added: [...partitions.added],
+      removed: [...partitions.removed],
+      changed: partitions.changed.map(keysOf),
+    },
+  };
 }
 
 /** The file is hashed first, which takes a while: others are answered meanwhile. */
@@ -607,6 +675,9 @@ export function answerControl(
     case "about":
       call.resumeBy(() => request);
       about(orchestrated, call);
+      break;
+    case "reload":
+      reload(orchestrated, request, call);
       break;
     case "show":
       call.done(detail(orchestrated, request.name));

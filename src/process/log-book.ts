@@ -89,7 +89,7 @@ class LineSplitter {
 }
 
 export class LogBook {
-  readonly #limit: { readonly lines: number; readonly bytes: number };
+  #limit: { readonly lines: number; readonly bytes: number };
   readonly #splitters = { stdout: new LineSplitter(), stderr: new LineSplitter() };
   /** A ring would be faster to cut; cutting in halves keeps this one simple and as cheap. */
   #lines: StoredLine[] = [];
@@ -132,6 +132,11 @@ export class LogBook {
     for (const stream of ["stdout", "stderr"] as const) {
       this.#splitters[stream].rest = rest[stream];
     }
+  }
+
+  /** Keeps more or fewer lines from now on; what is too much falls out with the next one. */
+  set limit(limit: { readonly lines: number; readonly bytes: number }) {
+    this.#limit = limit;
   }
 
   /** Lines that fell out since the beginning. */

@@ -1,3 +1,4 @@
+import { countedStarts } from "../units/restarts.ts";
 import type { MonotonicTime } from "../units/units.ts";
 import {
   type Context,
@@ -22,7 +23,15 @@ export interface OrchestrationState {
   /** Partitions that take requests now. */
   readonly reachable: ReadonlySet<string>;
   readonly shutdown: "no" | "graceful" | "hurried";
+  /** Who is about to be another process, or gone: nothing of it is started any more. */
+  readonly renewing: ReadonlyMap<string, Renewal>;
 }
+
+/**
+ * What becomes of a process whose configuration is another one: "restart" and "gone" end what
+ * runs, "in-place" leaves it.
+ */
+export type Renewal = "restart" | "in-place" | "gone";
 
 /** What an operator can want of a process. */
 export type Wish = Extract<ProcessEvent, { readonly kind: "start" | "stop" | "restart" }>;
@@ -35,6 +44,13 @@ export type OrchestrationEvent =
   | { readonly kind: "wish"; readonly names: readonly string[]; readonly event: Wish }
   | { readonly kind: "partition"; readonly name: string; readonly reachable: boolean }
   | { readonly kind: "shutdown"; readonly hurry: boolean }
+  /** Their configuration is another one: they are brought to where it can be put in. */
+  | { readonly kind: "renew"; readonly renewals: ReadonlyMap<string, Renewal> }
+  /**
+   * The plan of this step is another than before: it has names that are new, and not those that
+   * are gone; of `names` it says something else.
+   */
+  | { readonly kind: "renewed"; readonly names: readonly string[] }
   | { readonly kind: "time" };
 
 /** An effect, and the process that it is for. */
@@ -66,7 +82,7 @@ export interface TurnContext {
   readonly table?: Table;
 }
 
-/** What does not change while the orchestrator runs. */
+/** What is to run; another one where the configuration was read anew. */
 export interface Plan {
   readonly specifications: ReadonlyMap<string, ProcessSpecification>;
   /** Who comes after a process. */
@@ -93,6 +109,7 @@ export function initialOrchestration(plan: Plan): OrchestrationState {
     processes: new Map(names.map((name) => [name, initialState])),
     reachable: new Set(),
     shutdown: "no",
+    renewing: new Map(),
   };
 }
 
@@ -130,13 +147,35 @@ export function blockersOf(plan: Plan, state: OrchestrationState, name: string):
   if (partition !== undefined && !state.reachable.has(partition)) {
     blockers.push(`partition ${partition}`);
   }
+  const renewal = state.renewing.get(name);
+  if (renewal !== undefined) {
+    blockers.push(renewal === "gone" ? "its removal" : "its new configuration");
+  }
   return blockers;
+}
+
+/** Nothing of it lives, and nothing is started: its new configuration can be put in. */
+export function isRenewable(state: OrchestrationState, name: string): boolean {
+  const renewal = state.renewing.get(name);
+  if (renewal === undefined) return false;
+  return renewal === "in-place" || !isActive(state.processes.get(name));
 }
 
 /** True while anything of the process may be alive. */
 export function isActive(state: ProcessState | undefined): boolean {
   if (state === undefined) return false;
   return !["idle", "waiting", "backing-off", "finished", "failed"].includes(state.phase);
+}
+
+/** The same state, with what counts of its starts by the start limit that holds now. */
+function underLimit(
+  state: ProcessState,
+  { startLimit }: ProcessSpecification,
+  now: MonotonicTime,
+): ProcessState {
+  const counted = countedStarts(state.recentStarts, startLimit, now);
+  const recentStarts = startLimit === "none" ? [] : counted.slice(-startLimit.starts);
+  return { ...state, recentStarts };
 }
 
 /** One turn of deciding: events are handled one after the other until nothing follows. */
@@ -148,6 +187,7 @@ class Turn {
   #processes: Map<string, ProcessState> | undefined;
   #reachable: ReadonlySet<string>;
   #shutdown: OrchestrationState["shutdown"];
+  #renewing: OrchestrationState["renewing"];
   readonly effects: AddressedEffect[] = [];
   readonly changed = new Set<string>();
 
@@ -157,11 +197,13 @@ class Turn {
     this.#before = state;
     this.#reachable = state.reachable;
     this.#shutdown = state.shutdown;
+    this.#renewing = state.renewing;
   }
 
   get state(): OrchestrationState {
     const processes = this.#processes ?? this.#before.processes;
-    return { processes, reachable: this.#reachable, shutdown: this.#shutdown };
+    const common = { reachable: this.#reachable, shutdown: this.#shutdown };
+    return { processes, ...common, renewing: this.#renewing };
   }
 
   handle(event: OrchestrationEvent): void {
@@ -187,6 +229,12 @@ class Turn {
         break;
       case "shutdown":
         this.#handleShutdown(event.hurry);
+        break;
+      case "renew":
+        this.#renewing = new Map([...this.#renewing, ...event.renewals]);
+        break;
+      case "renewed":
+        this.#handleRenewed(event.names);
         break;
       case "time":
         for (const [name, process] of this.state.processes) {
@@ -230,7 +278,31 @@ class Turn {
     this.#reachable = partitions;
   }
 
+  /** Takes the names of the plan, and starts who is new and who could not be made to run before. */
+  #handleRenewed(names: readonly string[]): void {
+    const renewing = new Map(this.#renewing);
+    for (const name of names) renewing.delete(name);
+    this.#renewing = renewing;
+    const former = this.state.processes;
+    const { specifications } = this.#plan;
+    const next = [...specifications].map(([name, specification]) => {
+      const state = former.get(name) ?? initialState;
+      const isOther = names.includes(name);
+      return [name, isOther ? underLimit(state, specification, this.#context.now) : state] as const;
+    });
+    this.#processes = new Map(next);
+    if (this.#shutdown !== "no") return;
+    for (const [name, { autostart }] of specifications) {
+      const before = former.get(name);
+      const isNew = before === undefined;
+      const hasFailed = before?.phase === "failed" && names.includes(name);
+      if (autostart && (isNew || hasFailed)) this.#handleProcess(name, { kind: "start" });
+    }
+  }
+
   #handleShutdown(hurry: boolean): void {
+    // What would be put in is found by the next orchestrator.
+    this.#renewing = new Map();
     const hurried = hurry || this.#shutdown !== "no";
     this.#shutdown = hurried ? "hurried" : "graceful";
     for (const [name, process] of this.state.processes) {
@@ -266,7 +338,8 @@ class Turn {
       get nextInvocation() {
         return chance.invocation(name);
       },
-      reachable: partition === undefined || this.#reachable.has(partition),
+      reachable:
+        !this.#renewing.has(name) && (partition === undefined || this.#reachable.has(partition)),
       get dependenciesReady() {
         return blockers().every((blocker) => blocker.startsWith("partition "));
       },
@@ -287,6 +360,8 @@ class Turn {
   #followUp(name: string, process: ProcessState): ProcessEvent | undefined {
     switch (this.#shutdown) {
       case "no": {
+        const ending = this.#endForRenewal(name, process);
+        if (ending !== undefined) return ending;
         if (process.phase !== "waiting") return undefined;
         const blocked = blockersOf(this.#plan, this.state, name).length > 0;
         return blocked ? undefined : { kind: "unblocked" };
@@ -301,6 +376,29 @@ class Turn {
         return isKind ? { kind: "stop", hurry: true } : undefined;
       }
     }
+  }
+
+  /** Ends what runs by a configuration that is over; what waits for a start goes on to wait. */
+  #endForRenewal(name: string, process: ProcessState): ProcessEvent | undefined {
+    switch (this.#renewing.get(name)) {
+      case "restart": {
+        const runs = ["running", "ready", "backing-off"].includes(process.phase);
+        return runs ? { kind: "restart" } : undefined;
+      }
+      case "gone":
+        return process.wanted && this.#mayGo(name) ? { kind: "stop", hurry: false } : undefined;
+      default:
+        return undefined;
+    }
+  }
+
+  /** In reverse order, among those that go. */
+  #mayGo(name: string): boolean {
+    const dependents = this.#plan.dependents.get(name) ?? [];
+    return dependents.every(
+      (dependent) =>
+        this.#renewing.get(dependent) !== "gone" || !isActive(this.state.processes.get(dependent)),
+    );
   }
 
   /** In reverse order: a process is stopped when nobody that comes after it is active. */

@@ -7,7 +7,11 @@ import { readHolder } from "../journal/lock-holder.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
 import { createLogger, type Logger } from "../logging/logger.ts";
-import { ControlServer, defaultControlLimits } from "../messaging/control-server.ts";
+import {
+  type ControlError,
+  ControlServer,
+  defaultControlLimits,
+} from "../messaging/control-server.ts";
 import {
   checkSocketPath,
   isListenedAt,
@@ -58,7 +62,7 @@ import { type Luggage, Unpacking } from "./perform/luggage.ts";
 import { MetricsListener } from "./perform/metrics-listener.ts";
 import { hearSignals } from "./perform/next-program.ts";
 import { OwnProgram } from "./perform/own-program.ts";
-import { type Inherited, Performer } from "./perform/performer.ts";
+import { type Inherited, Performer, reloadKillPoint } from "./perform/performer.ts";
 import { launchOf, type Survey, type SurveyedProcess, survey } from "./perform/survey.ts";
 import { type Measured, measure, UsageMeter } from "./perform/usage-meter.ts";
 import { ProcessMeter } from "./process-meter.ts";
@@ -76,6 +80,7 @@ import {
   STATE_VERSION,
 } from "./protocol-state.ts";
 import { type Handing, Reexecution } from "./reexecution.ts";
+import { type Reloadable, Reloading } from "./reloading.ts";
 import type { Configuration } from "./specification.ts";
 
 export interface OrchestratorOptions {
@@ -151,7 +156,9 @@ class Orchestrator {
   readonly #loop: EventLoop;
   readonly #performer: Performer;
   readonly #journal: CrashJournal;
-  readonly #plan: ReturnType<typeof makePlan>;
+  #configuration: Configuration;
+  #configurationText: OrchestratorOptions["configurationText"];
+  #plan: ReturnType<typeof makePlan>;
   readonly #notifier = new ServiceNotifier();
   readonly #program = new OwnProgram();
   readonly #turnListeners = new Set<() => void>();
@@ -184,6 +191,7 @@ class Orchestrator {
   readonly #written = new Map<string, ProcessState>();
   readonly #launches = new Map<string, string>();
   readonly #reexecution: Reexecution;
+  readonly #reloading: Reloading;
   /** Nothing is decided: this is about to be another program. */
   #isHeld = false;
   /** Searches for what a killed predecessor left that have not come to their ends. */
@@ -208,6 +216,8 @@ class Orchestrator {
       wakeAfter: (delay, call) => loop.wakeAfter(delay, call),
     });
     this.#loop = loop;
+    this.#configuration = options.configuration;
+    this.#configurationText = options.configurationText;
     this.#plan = makePlan(options.configuration);
     this.#state = state === undefined ? this.#firstState() : orchestrationOf(state);
     const partitions = options.configuration.partitions.map(({ name }) => name);
@@ -220,6 +230,7 @@ class Orchestrator {
     this.#usage = new UsageMeter(loop, () => this.#measured());
     this.#journal = beginning.journal;
     this.#reexecution = new Reexecution(loop, logger, this.#handing());
+    this.#reloading = new Reloading(this.#reloadable(), logger);
     this.#performer = new Performer(loop, options.configuration, {
       inherited: this.#inherited,
       keeping: this.#keeping,
@@ -468,7 +479,8 @@ class Orchestrator {
       isStopping,
       underWay: () => {
         const isSearching = !this.#isOpen || this.#searching > 0;
-        return isSearching ? "the search for what was left running" : this.#performer.underWay;
+        if (isSearching) return "the search for what was left running";
+        return this.#reloading.underWay ?? this.#performer.underWay;
       },
       pack: (luggage) => this.#pack(luggage),
       hold: () => {
@@ -482,13 +494,82 @@ class Orchestrator {
         if (standing === "begins") this.#journal.starting(invocation, "a dry run");
         else this.#journal.ended(invocation);
       },
-      tellManager: (standing) => {
-        if (!this.#isOpen || isStopping()) return;
-        const microseconds = Math.round(monotonicNow() * 1_000);
-        if (standing === "over") this.#notifier.tell("READY=1");
-        else this.#notifier.tell("RELOADING=1", `MONOTONIC_USEC=${microseconds}`);
+      tellManager: (standing) => this.#tellManager(standing),
+    };
+  }
+
+  #tellManager(standing: "begins" | "over"): void {
+    if (!this.#isOpen || this.#state.shutdown !== "no") return;
+    const microseconds = Math.round(monotonicNow() * 1_000);
+    if (standing === "over") this.#notifier.tell("READY=1");
+    else this.#notifier.tell("RELOADING=1", `MONOTONIC_USEC=${microseconds}`);
+  }
+
+  #reloadable(): Reloadable {
+    const configuration = () => this.#configuration;
+    const state = () => this.#state;
+    const performer = () => this.#performer;
+    return {
+      file: this.#options.configurationText?.file,
+      get configuration() {
+        return configuration();
+      },
+      get state() {
+        return state();
+      },
+      get performer() {
+        return performer();
+      },
+      obstacle: () => this.#obstacleOfReload(),
+      handle: (event) => this.#handle(event),
+      goBy: (next, others) => this.#goBy(next, others),
+      watchReadiness: (name) => {
+        const process = this.#state.processes.get(name);
+        if (process?.phase !== "running") return;
+        this.#perform(name, { kind: "watch-readiness", instance: process.instance });
+      },
+      onStep: reloadKillPoint,
+      fail: (failure) => this.#loop.fail(failure),
+      tellManager: (standing) => this.#tellManager(standing),
+      applied: (text) => {
+        const file = this.#configurationText?.file;
+        if (file !== undefined) this.#configurationText = { file, text };
       },
     };
+  }
+
+  #obstacleOfReload(): ControlError | undefined {
+    if (this.#state.shutdown !== "no" || this.#stopWhenOpen !== undefined) {
+      return { kind: "shutdown", message: "The orchestrator is stopping" };
+    }
+    const isSearching = !this.#isOpen || this.#searching > 0;
+    if (!isSearching && !this.#isHeld) return undefined;
+    const what = isSearching ? "looks for what was left running" : "is about to be another program";
+    const message = `The orchestrator ${what}`;
+    return { kind: "busy", message, hint: "Try it again in a moment" };
+  }
+
+  /** Another configuration is what it goes by; names that both have go on as they are. */
+  #goBy(next: Configuration, others: readonly string[]): void {
+    const now = monotonicNow();
+    this.#configuration = next;
+    this.#plan = makePlan(next);
+    this.#meter.renew([...this.#plan.specifications.keys()], now);
+    this.#partitions.renew(next, now);
+    for (const name of others) {
+      this.#launches.delete(name);
+      this.#written.delete(name);
+    }
+    const reached = new Set(next.partitions.map(({ name }) => name));
+    for (const names of [this.#connected, this.#unsearched]) {
+      for (const name of names) if (!reached.has(name)) names.delete(name);
+    }
+    this.#handle({ kind: "renewed", names: others });
+  }
+
+  /** Reads its file again, as SIGHUP asks for it. */
+  reload(): void {
+    this.#reloading.beginBySignal();
   }
 
   #release(): void {
@@ -510,7 +591,7 @@ class Orchestrator {
       version: STATE_VERSION,
       owner: ownIdentity(),
       program: { version: hostlerVersion, commit: hostlerCommit },
-      configuration: this.#options.configurationText,
+      configuration: this.#configurationText,
       wallOffset: wallClockOffset(),
       control: {
         listener: luggage.packListener(listener),
@@ -582,6 +663,7 @@ class Orchestrator {
       this.#stopWhenOpen = hurry ? "hurried" : (this.#stopWhenOpen ?? "graceful");
       return;
     }
+    this.#reloading.abandon();
     this.#notifier.tell("STOPPING=1");
     this.#logger.info(hurry ? "stopping at once" : "stopping in reverse order");
     this.#handle({ kind: "shutdown", hurry });
@@ -624,6 +706,7 @@ class Orchestrator {
     this.#keeping?.flushLater();
     this.#announce();
     this.#endIfDown();
+    this.#reloading.advance();
   }
 
   #count(name: string, former: OrchestrationState, now: MonotonicTime): void {
@@ -684,8 +767,11 @@ class Orchestrator {
   #view(): Orchestrated {
     const performer = this.#performer;
     const current = () => this.#state;
+    const plan = () => this.#plan;
     return {
-      plan: this.#plan,
+      get plan() {
+        return plan();
+      },
       get state() {
         return current();
       },
@@ -710,6 +796,9 @@ class Orchestrator {
       fail: (failure) => this.#loop.fail(failure),
       reexecute: (request, call) => {
         this.#reexecution.begin(request, call).catch((failure) => this.#loop.fail(failure));
+      },
+      reload: (request, listener) => {
+        this.#reloading.begin(request, listener).catch((failure) => this.#loop.fail(failure));
       },
       tell: (names, event) => this.#handle({ kind: "wish", names, event }),
       signal: (name, signal) => {
@@ -748,7 +837,7 @@ class Orchestrator {
 
 /** Events that another program can take up; the others come by themselves. */
 function isHeldEvent(event: OrchestrationEvent): event is HeldEvent {
-  return !["boot", "shutdown", "time"].includes(event.kind);
+  return !["boot", "shutdown", "time", "renew", "renewed"].includes(event.kind);
 }
 
 /** Where the program before this one was. */
@@ -757,6 +846,7 @@ function orchestrationOf(state: OrchestratorState): ReturnType<typeof initialOrc
     processes: new Map(state.processes.map(({ name, state: process }) => [name, process])),
     reachable: new Set(state.reachable),
     shutdown: "no",
+    renewing: new Map(),
   };
 }
 
@@ -856,7 +946,10 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
     if (allowLabels.length === 0 || givesLabels()) continue;
     logger.warn(`partition ${name}: allow_label: ${withoutLabels}`);
   }
-  ignoreSignals((message) => logger.warn(message));
+  let onHangUp: (() => void) | undefined;
+  // Without a file there is nothing to read.
+  const reload = options.configurationText && (() => onHangUp?.());
+  ignoreSignals((message) => logger.warn(message), reload);
   using loop = new EventLoop(startWorker);
   const { controlSocket } = options;
   const inherited = options.inherited && {
@@ -884,6 +977,7 @@ export async function runOrchestrator(options: OrchestratorOptions): Promise<num
   });
   makeOrLeaveNothing(files, start, close);
   stopping.tell((hurry) => orchestrator.stop(hurry));
+  onHangUp = () => orchestrator.reload();
   // Those that came while it became this program wait for it.
   hearSignals();
   const down = orchestrator.whenDown.then(async () => {

@@ -1,5 +1,9 @@
 import type { MonotonicTime } from "../units/units.ts";
-import type { PartitionSpecification, ProcessSpecification } from "./specification.ts";
+import type {
+  Configuration,
+  PartitionSpecification,
+  ProcessSpecification,
+} from "./specification.ts";
 
 /** Who answers in a partition, as it says of itself; the process as the host numbers it. */
 export interface AgentIdentity {
@@ -26,22 +30,26 @@ export interface PartitionEntry {
 
 /** What is known of the partitions: whether their agents are there, since when, and why not. */
 export class PartitionBook {
-  readonly #specifications: readonly PartitionSpecification[];
-  readonly #processes: readonly ProcessSpecification[];
+  #specifications: readonly PartitionSpecification[] = [];
+  #processes: readonly ProcessSpecification[] = [];
   readonly #standings = new Map<string, PartitionStanding>();
 
-  constructor(
-    configuration: {
-      readonly partitions: readonly PartitionSpecification[];
-      readonly processes: readonly ProcessSpecification[];
-    },
-    now: MonotonicTime,
-  ) {
-    this.#specifications = configuration.partitions;
-    this.#processes = configuration.processes;
+  constructor(configuration: Configuration, now: MonotonicTime) {
+    this.renew(configuration, now);
+  }
+
+  /** Has the partitions of this configuration; one that is new, or another, is away at first. */
+  renew({ partitions, processes }: Configuration, now: MonotonicTime): void {
+    const former = new Map(this.#specifications.map((one) => [one.name, one]));
+    this.#specifications = partitions;
+    this.#processes = processes;
+    for (const name of former.keys()) {
+      if (!partitions.some((one) => one.name === name)) this.#standings.delete(name);
+    }
     const reason = "its agent has not come yet";
-    for (const { name } of configuration.partitions) {
-      this.#standings.set(name, { state: "away", since: now, reason });
+    for (const one of partitions) {
+      if (former.get(one.name) === one) continue;
+      this.#standings.set(one.name, { state: "away", since: now, reason });
     }
   }
 

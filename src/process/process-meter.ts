@@ -31,7 +31,17 @@ export class ProcessMeter {
   readonly #meters = new Map<string, MeterState>();
 
   constructor(names: readonly string[], now: MonotonicTime) {
+    this.renew(names, now);
+  }
+
+  /** Counts for these names; for those that it knows it goes on. */
+  renew(names: readonly string[], now: MonotonicTime): void {
+    const kept = new Set(names);
+    for (const name of this.#meters.keys()) {
+      if (!kept.has(name)) this.#meters.delete(name);
+    }
     for (const name of names) {
+      if (this.#meters.has(name)) continue;
       const restarts = { died: 0, unready: 0, asked: 0 };
       const counts = Array<number>(RESTART_BUCKETS.length + 1).fill(0);
       const begun = { reason: "asked", diedAt: undefined } as const;

@@ -204,6 +204,8 @@ export const controlRequestSchema = v.variant("verb", [
     /** SHA-256 that the file must have. */
     digest: v.optional(digest),
   }),
+  /** Reads the configuration anew; answered in parts, and ended when all of it is put in. */
+  v.strictObject({ id: identifier, verb: v.literal("reload"), dry_run: v.optional(v.boolean()) }),
   v.strictObject({ id: identifier, verb: v.literal("show"), name }),
   v.strictObject({ id: identifier, verb: v.literal("start"), name }),
   v.strictObject({ id: identifier, verb: v.literal("stop"), name, now: v.optional(v.boolean()) }),
@@ -393,6 +395,53 @@ export const reopenedSchema = v.array(
   v.object({ name: v.string(), path: v.string(), error: v.nullable(v.string()) }),
 );
 export type Reopened = v.InferOutput<typeof reopenedSchema>;
+
+const mistakeSchema = v.object({
+  file: v.string(),
+  line: v.number(),
+  column: v.number(),
+  key_path: v.string(),
+  expected: v.string(),
+  received: v.string(),
+  mend: v.exactOptional(v.string()),
+  beyond_syntax_error: v.exactOptional(v.literal(true)),
+});
+
+const changedSchema = v.object({ name: v.string(), keys: v.array(v.string()) });
+
+/** Of a reload, as it comes: what is wrong with the file, or what it means, and that it is so. */
+export const reloadPartSchema = v.variant("what", [
+  v.object({ what: v.literal("refused"), errors: v.array(mistakeSchema) }),
+  v.object({
+    what: v.literal("planned"),
+    warnings: v.array(
+      v.object({
+        file: v.string(),
+        line: v.number(),
+        column: v.number(),
+        key_path: v.string(),
+        message: v.string(),
+        mend: v.string(),
+      }),
+    ),
+    processes: v.object({
+      added: v.array(v.string()),
+      removed: v.array(v.string()),
+      /** Keys that differ; none where its partition alone is another. */
+      changed: v.array(
+        v.object({ ...changedSchema.entries, how: v.picklist(["restart", "in-place"]) }),
+      ),
+      unchanged: v.number(),
+    }),
+    partitions: v.object({
+      added: v.array(v.string()),
+      removed: v.array(v.string()),
+      changed: v.array(changedSchema),
+    }),
+  }),
+  v.object({ what: v.literal("applied") }),
+]);
+export type ReloadPart = v.InferOutput<typeof reloadPartSchema>;
 
 /** One line that a process wrote. */
 export const logLineSchema = v.object({

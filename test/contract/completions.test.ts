@@ -103,7 +103,7 @@ function cases(shell: Shell): void {
     ],
     [
       ["hostler", "process", "re"],
-      ["reexecute", "reopen-logs", "restart"],
+      ["reload", "reexecute", "reopen-logs", "restart"],
     ],
     [["hostler", "process", "list", "--wa"], ["--watch"]],
     [

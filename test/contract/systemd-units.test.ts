@@ -107,6 +107,9 @@ describe("systemd units", () => {
     const unit = read("hostler-process-orchestrator.service");
     expect([...unit.keys()]).not.toContain("Service.RuntimeDirectory");
     expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
+    // Those who wait for the reload are told when it is over, or what is wrong.
+    const [reload] = unit.get("Service.ExecReload") ?? [];
+    expect(reload).toBe("/usr/bin/hostler process reload --wait");
   });
 
   test("the socket is the agent's own default, for its user alone", () => {

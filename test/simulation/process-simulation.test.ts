@@ -64,6 +64,22 @@ describe("an orchestrator that is killed, again and again, and has a holder", ()
   }, 280_000);
 });
 
+describe("an orchestrator whose configuration is edited, again and again", () => {
+  const fewer = seeds.filter((_seed, index) => index % 3 === 2 || chosen !== undefined);
+
+  test(`${fewer.length} seeds: what runs is what the file says`, () => {
+    const total = { reloads: 0, renewed: 0, deaths: 0 };
+    for (const seed of fewer) {
+      const result = simulate({ seed, reloads: "well" });
+      for (const key of Object.keys(total) as (keyof typeof total)[]) total[key] += result[key];
+    }
+    console.log(`${fewer.length} seeds: ${JSON.stringify(total)}`);
+    if (chosen !== undefined) return;
+    expect(total.reloads).toBeGreaterThan(4 * fewer.length);
+    expect(total.renewed).toBeGreaterThan(total.reloads);
+  }, 280_000);
+});
+
 describe("a restart that is certain before the end", () => {
   const fewer = seeds.filter((_seed, index) => index % 5 === 0);
 
@@ -188,6 +204,15 @@ describe("the simulation notices", () => {
   test("an orchestrator that forgets who ended while nobody watched", () => {
     const forgotten = findViolation({ crashes: "forgets exits" });
     expect(forgotten).toMatch(/is lost|when all is well|does not end/);
+  });
+
+  test("a configuration that is put in while something of the former one runs", () => {
+    const early = findViolation({ reloads: "before it has stopped" });
+    expect(early).toMatch(/is gone, and lives|runs by a former configuration/);
+  });
+
+  test("whoever is to go, and is never stopped", () => {
+    expect(findViolation({ reloads: "forgets who goes" })).toMatch(/a reload does not end/);
   });
 
   test("each violation names the seed that replays it", () => {

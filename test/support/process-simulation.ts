@@ -5,7 +5,12 @@
  * After some time of trouble the world becomes kind; then everything that is wanted must run, and
  * after a shutdown nothing may live. What must always be so is checked after every event.
  */
-import type { ProcessEffect, ProcessState, Table } from "../../src/process/lifecycle.ts";
+import {
+  initialState,
+  type ProcessEffect,
+  type ProcessState,
+  type Table,
+} from "../../src/process/lifecycle.ts";
 import {
   adopt,
   type FoundInstance,
@@ -28,13 +33,19 @@ import {
 } from "../../src/process/orchestration.ts";
 import { keptHeader, keptLine, readKept } from "../../src/process/protocol-kept.ts";
 import { decodeState, encodeState, type HeldEvent } from "../../src/process/protocol-state.ts";
-import type { Configuration } from "../../src/process/specification.ts";
+import { ConfigurationChange } from "../../src/process/reload-change.ts";
+import { describePlan, planReload } from "../../src/process/reload-plan.ts";
+import type { Configuration, ProcessSpecification } from "../../src/process/specification.ts";
 import type { MonotonicTime } from "../../src/units/units.ts";
 import { SeededChance } from "./chance.ts";
 import { makeState } from "./orchestrator-state.ts";
 import { Agenda } from "./simulation/agenda.ts";
 import type { Faults } from "./simulation/agent.ts";
-import { makeConfiguration, partitionNames } from "./simulation/configuration.ts";
+import {
+  editConfiguration,
+  makeConfiguration,
+  partitionNames,
+} from "./simulation/configuration.ts";
 import { Driver } from "./simulation/driver.ts";
 import { type Invariants, requireInvariants } from "./simulation/invariants.ts";
 import { makeTroubles, type Troubles } from "./simulation/troubles.ts";
@@ -48,6 +59,8 @@ export interface SimulationOptions {
   readonly reexecutes?: "well" | "loses what comes meanwhile";
   /** The orchestrator is killed now and then, and another one follows; or how that one fails. */
   readonly crashes?: "well" | "starts anew beside it" | "forgets exits";
+  /** The configuration is another one now and then; or how it is put in wrongly. */
+  readonly reloads?: "well" | "before it has stopped" | "forgets who goes";
   /** Shown every state after the event that led to it. */
   readonly onState?: (moment: Moment) => void;
 }
@@ -72,6 +85,9 @@ export interface SimulationResult {
   readonly crashes: number;
   readonly goneOnWith: number;
   readonly lost: number;
+  /** How many configurations were put in, and processes that were others by them, or gone. */
+  readonly reloads: number;
+  readonly renewed: number;
 }
 
 const TROUBLE_TIME = 20_000;
@@ -83,6 +99,8 @@ const REEXECUTION_INTERVAL = 2_000;
 const LONGEST_GAP = 400;
 const AGENDA_LIMIT = 2_000;
 const EVENTS_LIMIT = 200_000;
+/** Milliseconds between two configurations, at most. */
+const RELOAD_INTERVAL = 4_000;
 /** Events after which nothing of an invocation lives, and nothing can begin to. */
 const ENDS: readonly string[] = ["cleared", "start-refused", "not-found"];
 const TRACE_LENGTH = 80;
@@ -106,11 +124,15 @@ class Simulation {
   readonly trace: string[] = [];
   readonly #chance: SeededChance;
   readonly #agenda = new Agenda(AGENDA_LIMIT);
-  readonly #configuration: Configuration;
-  readonly #plan: Plan;
+  #configuration: Configuration;
+  #plan: Plan;
   readonly #driver: Driver;
   readonly #options: SimulationOptions;
   readonly #invariants: Invariants;
+  #change: ConfigurationChange<never> | undefined;
+  readonly #reloads = { reloads: 0, renewed: 0 };
+  /** By what each instance was started. */
+  readonly #startedBy = new Map<string, ProcessSpecification>();
   #troubles: Troubles;
   #state: OrchestrationState;
   #invocations = 0;
@@ -151,7 +173,13 @@ class Simulation {
       onEvent: (event) => this.#handle(event),
       note: (line) => this.#note(line),
     });
-    this.#invariants = { plan: this.#plan, world: this.#driver.world };
+    const plan = () => this.#plan;
+    this.#invariants = {
+      get plan() {
+        return plan();
+      },
+      world: this.#driver.world,
+    };
   }
 
   run(): SimulationResult {
@@ -160,6 +188,7 @@ class Simulation {
     this.#planTrouble();
     if (this.#options.reexecutes !== undefined) this.#planReexecution();
     if (this.#options.crashes !== undefined) this.#planCrash();
+    if (this.#options.reloads !== undefined) this.#planReload();
     const isAwake = () => this.#held === undefined && !this.#isDead;
     this.#runUntil(() => this.#agenda.now >= TROUBLE_TIME && isAwake());
     this.#becomeKind();
@@ -172,6 +201,7 @@ class Simulation {
       ...this.#driver.counts,
       ...reexecutions,
       ...this.#crashes,
+      ...this.#reloads,
       events: this.#events,
     };
   }
@@ -201,6 +231,7 @@ class Simulation {
       return;
     }
     this.#decide(event);
+    if (this.#change?.advance() === true) this.#change = undefined;
     this.#planDeadline();
   }
 
@@ -214,7 +245,8 @@ class Simulation {
       },
       ...(table === undefined ? {} : { table }),
     });
-    this.#state = outcome.state;
+    const forgets = this.#options.reloads === "forgets who goes" && event.kind === "renew";
+    this.#state = forgets ? { ...outcome.state, renewing: new Map() } : outcome.state;
     this.#note(describe(event, this.#state));
     for (const effect of outcome.effects) this.#perform(effect);
     const isEnd = event.kind === "process" && ENDS.includes(event.event.kind);
@@ -241,7 +273,10 @@ class Simulation {
     else if (effect.entry.what === "ended" || effect.entry.what === "lost") {
       this.#told.add(effect.entry.invocation);
     }
-    if (effect.kind === "start") this.#starts.set(effect.invocation, name);
+    if (effect.kind === "start") {
+      this.#starts.set(effect.invocation, name);
+      this.#startedBy.set(effect.invocation, specification);
+    }
     this.#driver.perform(specification, effect);
   }
 
@@ -288,6 +323,7 @@ class Simulation {
       processes: new Map(state.processes.map(({ name, state: process }) => [name, process])),
       reachable: new Set(state.reachable),
       shutdown: "no",
+      renewing: new Map(),
     };
     for (const again of effectsToRepeat(this.#state)) this.#perform(again);
     // What came before a deadline that has passed meanwhile is decided before it.
@@ -295,6 +331,63 @@ class Simulation {
     for (const event of came) this.#decide(event);
     this.#handle({ kind: "time" });
     this.#planReexecution();
+  }
+
+  #planReload(): void {
+    this.#agenda.after(this.#chance.below(RELOAD_INTERVAL) + 1, () => {
+      if (this.#agenda.now >= TROUBLE_TIME) return;
+      if (this.#change === undefined) this.#reload();
+      this.#planReload();
+    });
+  }
+
+  /** An operator has edited the file. */
+  #reload(): void {
+    const next = editConfiguration(this.#chance, this.#configuration);
+    const plan = planReload(this.#configuration, next);
+    const { added, removed, changed } = plan.processes;
+    this.#note(`reloads: ${describePlan(plan).join("; ")}`);
+    this.#reloads.reloads += 1;
+    this.#reloads.renewed += removed.length + changed.length;
+    const configuration = () => this.#configuration;
+    const state = () => this.#seenState();
+    this.#change = new ConfigurationChange<never>(
+      {
+        get configuration() {
+          return configuration();
+        },
+        get state() {
+          return state();
+        },
+        performer: {
+          // An armed start is taken back first.
+          settle: (_name, act) => this.#agenda.after(this.#chance.below(5), act),
+          add: () => {},
+          renew: () => {},
+          remove: () => {},
+          addPartition: () => {},
+          removePartition: () => {},
+        },
+        handle: (event) => this.#handle(event),
+        goBy: (following, others) => {
+          this.#configuration = following;
+          this.#plan = makePlan(following);
+          this.#handle({ kind: "renewed", names: others });
+        },
+        watchReadiness: () => {},
+        onStep: () => {},
+      },
+      { plan, next, logFiles: new Map<string, never>() },
+    );
+    this.#change.begin();
+    if (added.length + removed.length + changed.length === 0) this.#handle({ kind: "time" });
+  }
+
+  /** The state, as it is shown to whoever puts in a configuration. */
+  #seenState(): OrchestrationState {
+    if (this.#options.reloads !== "before it has stopped") return this.#state;
+    const all = [...this.#state.processes.keys()];
+    return { ...this.#state, processes: new Map(all.map((name) => [name, initialState])) };
   }
 
   #planCrash(): void {
@@ -338,7 +431,7 @@ class Simulation {
         if (kind === "hear") heard.add(invocation);
       }
     }
-    this.#state = { processes, reachable: new Set(), shutdown: "no" };
+    this.#state = { processes, reachable: new Set(), shutdown: "no", renewing: new Map() };
     this.#note(`another one follows, and goes on with ${[...adopted].join(", ")}`);
     this.#crashes.goneOnWith += adopted.size;
     if (this.#options.crashes !== "starts anew beside it") this.#endOthers(adopted);
@@ -429,6 +522,8 @@ class Simulation {
 
   /** Whatever is wanted runs, or the rule or a limit says that it does not. */
   #requireAllRun(): void {
+    if (this.#change !== undefined) throw new Error("a reload does not end");
+    this.#requireLaunches();
     for (const { name, restart, startLimit } of this.#configuration.processes) {
       const phase = this.#state.processes.get(name)?.phase ?? "idle";
       const isBlocked = blockersOf(this.#plan, this.#state, name).length > 0;
@@ -440,6 +535,18 @@ class Simulation {
       if (!isFine) throw new Error(`${name} is ${phase} when all is well`);
     }
     if (this.#state.reachable.size !== partitionNames.length) throw new Error("an agent is away");
+  }
+
+  /** What runs was started by what the configuration says now. */
+  #requireLaunches(): void {
+    for (const { name, invocation, isAlive } of this.#driver.world.processes) {
+      const former = this.#startedBy.get(invocation);
+      const current = this.#plan.specifications.get(name);
+      if (!isAlive || former === undefined || current === undefined) continue;
+      const of = (one: ProcessSpecification) => ({ ...this.#configuration, processes: [one] });
+      const how = planReload(of(former), of(current)).processes.changed[0]?.how;
+      if (how === "restart") throw new Error(`${name} runs by a former configuration`);
+    }
   }
 
   #shutDown(): void {

@@ -94,6 +94,7 @@ class Stage {
       logFileOf: () => undefined,
       partitions: () => [],
       reexecute: () => {},
+      reload: () => {},
       metrics: () => Promise.resolve(stage.parts),
       usage: () => Promise.resolve(new Map()),
       letOthers: () => Promise.resolve(),

@@ -201,6 +201,14 @@ export class HoldenPartition implements Partition {
     this.#emit(name, { kind: "not-found", invocation });
   }
 
+  settle(_name: string, act: () => void): void {
+    act();
+  }
+
+  renewed(): undefined {
+    return undefined;
+  }
+
   standbyOf(): undefined {
     return undefined;
   }

@@ -214,6 +214,11 @@ export class Keeping implements Keeper, Disposable {
     this.flushLater();
   }
 
+  /** A process is no more: the next journal has nothing of it. */
+  forgetLine(name: string): void {
+    this.#lines.delete(name);
+  }
+
   /** From now on the journal is written, by these lines. */
   journal(changes: () => Iterable<readonly [name: string, line: string]>): void {
     this.#changes = changes;

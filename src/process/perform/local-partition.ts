@@ -290,6 +290,20 @@ export class LocalPartition implements Partition {
     return this.#standby.get(name);
   }
 
+  /** Nothing starts by itself here. */
+  settle(_name: string, act: () => void): void {
+    act();
+  }
+
+  renewed(name: string, launch: "same" | "other"): string | undefined {
+    if (launch === "same") return undefined;
+    this.#prepared.get(name)?.spawn[Symbol.dispose]();
+    this.#prepared.delete(name);
+    const invocation = this.#standby.get(name);
+    this.#standby.delete(name);
+    return invocation;
+  }
+
   #prepare(managed: ManagedProcess, invocation: string): Prepared {
     const { name, command, workingDirectory } = managed.specification;
     const known = this.#prepared.get(name);

@@ -49,6 +49,16 @@ export interface Partition {
   start(process: ManagedProcess, invocation: string, replaces: string | undefined): void;
   /** The invocation that the next start must carry, where one is prepared already. */
   standbyOf(name: string): string | undefined;
+  /**
+   * Acts when no start of this process can be made that nobody asks for, until `renewed`; what was
+   * made meanwhile is ended.
+   */
+  settle(name: string, act: () => void): void;
+  /**
+   * The process is another one from now on, by its rules alone where `launch` is the same.
+   * Otherwise a start that was prepared is none of it any more: its invocation.
+   */
+  renewed(name: string, launch: "same" | "other"): string | undefined;
   /** Looks for an instance whose start was never answered, and tells found or not-found. */
   find(process: ManagedProcess, invocation: string): void;
   /** Watches an instance that an orchestrator which was killed has left, dead or alive. */

@@ -5,8 +5,9 @@ import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { clearLeftGroups, InstanceGroups, sweepGroups } from "../../event-loop/instance-groups.ts";
+import { SocketPathError } from "../../messaging/listener.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import type { MonotonicTime } from "../../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import { EventBook } from "../event-book.ts";
 import {
   type EffectKind,
@@ -22,7 +23,12 @@ import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
 import { keptNames } from "../protocol-kept.ts";
 import { CARRIED_LOG_BYTES, type OrchestratorState } from "../protocol-state.ts";
-import type { Configuration, ProcessSpecification } from "../specification.ts";
+import type { ReloadStep } from "../reload-change.ts";
+import type {
+  Configuration,
+  PartitionSpecification,
+  ProcessSpecification,
+} from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
@@ -44,12 +50,14 @@ import { pipeNames, type Survey } from "./survey.ts";
 /** Where a fault test can kill the orchestrator: before and after each effect. */
 export type OrchestratorKillPoint = `orchestrator:${EffectKind}:${"before" | "after"}`;
 
+export const reloadKillPoint = (step: ReloadStep): void => killPoint(step);
+
 interface Managed {
-  readonly process: ManagedProcess;
-  readonly partition: Partition;
+  process: ManagedProcess;
+  partition: Partition;
   readonly book: LogBook;
-  readonly logFile: LogFile | undefined;
-  readonly notifyName: string | undefined;
+  logFile: LogFile | undefined;
+  notifyName: string | undefined;
   notify: NotifySocket | undefined;
   readiness: ReadinessWatch | undefined;
 }
@@ -89,14 +97,26 @@ export type PackedPerformer = Pick<
   "journal" | "events" | "managed" | "strays" | "children" | "adopted" | "partitions" | "holden"
 >;
 
+/** A partition whose socket cannot be made is tried again. */
+const OPEN_AGAIN_AFTER: Milliseconds = 1_000;
+
 /** Descriptors of the daemon itself, and of each process: four ends of pipes, a pidfd, one more. */
 const OWN_DESCRIPTORS = 48;
 const DESCRIPTORS_A_PROCESS = 6;
 /** Of what is kept for the orchestrator after this one it has a duplicate each. */
 const KEPT_A_PROCESS = 6;
 
+/** The name in NOTIFY_SOCKET of a process that tells its readiness; the one that it has stays. */
+function notifyNameFor(
+  { readiness }: ProcessSpecification,
+  known: string | undefined,
+): string | undefined {
+  if (readiness.kind !== "notify") return undefined;
+  return known ?? `@hostler-notify-${randomBytes(12).toString("hex")}`;
+}
+
 /** Fewer descriptors than the configuration needs, said before anything starts. */
-class TooFewDescriptors extends Error {
+export class TooFewDescriptors extends Error {
   override readonly name = "TooFewDescriptors";
   readonly exitCode = ExitCode.refused;
 }
@@ -121,6 +141,7 @@ function refuseTooFewDescriptors(
 /** Does what was decided: every effect becomes calls, and what comes of them becomes events. */
 export class Performer {
   readonly #loop: EventLoop;
+  readonly #hello: Hello;
   readonly #handlers: PerformerHandlers;
   readonly #journal: CrashJournal;
   readonly #strays: StraySweep;
@@ -131,6 +152,8 @@ export class Performer {
   readonly #remote = new Map<string, RemotePartition>();
   readonly #holden = new Map<string, HoldenPartition>();
   readonly #managed = new Map<string, Managed>();
+  /** Files of lines that nobody writes to any more, until all that waits is in them. */
+  readonly #closing = new Set<LogFile>();
   /** Commands that look for readiness and have not ended. */
   readonly #checks = new Set<string>();
   readonly #queueRoom = new QueueRoom();
@@ -160,50 +183,63 @@ export class Performer {
     this.#handlers = options.handlers;
     this.#journal = options.journal;
     this.#strays = new StraySweep(loop, (name, count) => {
+      if (!this.#managed.has(name)) return;
       this.events.add(name, { what: "strays-ended", count }, monotonicNow());
       this.#handlers.onLines(name);
     });
-    const emit = (name: string, event: ProcessEvent) => this.#emit(name, event);
-    const onPrepared = (name: string, invocation: string) =>
-      this.#journal.starting(invocation, name);
+    const emit = this.#emitter;
+    const onPrepared = this.#onPrepared;
     const { onTrouble } = options.handlers;
     const { journal } = options;
     const groups = new InstanceGroups(journal.madeFolders, (path) => journal.made(path));
     this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble, keeper }, groups);
-    for (const specification of configuration.partitions) {
-      const handlers: RemoteHandlers = {
-        onReachable: (reachable, detail, agent) =>
-          options.handlers.onReachable(specification.name, {
-            reachable,
-            detail,
-            ...(agent !== undefined && { agent }),
-          }),
-        onMissed: (reason) => options.handlers.onMissed(specification.name, reason),
-        onTrouble: (message) =>
-          options.handlers.onTrouble(`partition ${specification.name}: ${message}`),
-      };
-      const { name } = specification;
-      if (specification.protocol === "holden") {
-        this.#holden.set(
-          name,
-          new HoldenPartition(loop, specification, { emit, handlers, keeper }),
-        );
-        continue;
-      }
-      const partition = new RemotePartition(loop, specification, {
-        hello: options.hello,
-        emit,
-        handlers,
-        onPrepared,
-        onForgotten: (invocation) => this.#journal.ended(invocation),
-        restartsAtOnceFrom: (process) => options.handlers.restartsAtOnceFrom(process),
-        keeper,
-      });
-      this.#remote.set(name, partition);
-    }
+    this.#hello = options.hello;
+    for (const specification of configuration.partitions) this.#addAgent(specification);
     const { inherited } = options;
     for (const specification of configuration.processes) this.#manage(specification, inherited);
     if (inherited !== undefined) this.#unpack(inherited);
+  }
+
+  readonly #emitter = (name: string, event: ProcessEvent) => this.#emit(name, event);
+  readonly #onPrepared = (name: string, invocation: string) =>
+    this.#journal.starting(invocation, name);
+
+  #addAgent(specification: PartitionSpecification): RemotePartition | HoldenPartition {
+    const { name } = specification;
+    // One that is no partition any more says that it is away, of which nobody wants to hear.
+    const isOurs = () => this.#isOurs(partition);
+    const handlers: RemoteHandlers = {
+      onReachable: (reachable, detail, agent) => {
+        if (!isOurs()) return;
+        const reached = { reachable, detail, ...(agent !== undefined && { agent }) };
+        this.#handlers.onReachable(name, reached);
+      },
+      onMissed: (reason) => {
+        if (isOurs()) this.#handlers.onMissed(name, reason);
+      },
+      onTrouble: (message) => this.#handlers.onTrouble(`partition ${name}: ${message}`),
+    };
+    const partition: RemotePartition | HoldenPartition = this.#makeAgent(specification, handlers);
+    if (partition instanceof HoldenPartition) this.#holden.set(name, partition);
+    else this.#remote.set(name, partition);
+    return partition;
+  }
+
+  #makeAgent(
+    specification: PartitionSpecification,
+    handlers: RemoteHandlers,
+  ): RemotePartition | HoldenPartition {
+    const common = { emit: this.#emitter, handlers, keeper: this.#keeper };
+    if (specification.protocol === "holden") {
+      return new HoldenPartition(this.#loop, specification, common);
+    }
+    return new RemotePartition(this.#loop, specification, {
+      ...common,
+      hello: this.#hello,
+      onPrepared: this.#onPrepared,
+      onForgotten: (invocation) => this.#journal.ended(invocation),
+      restartsAtOnceFrom: (process) => this.#handlers.restartsAtOnceFrom(process),
+    });
   }
 
   /** Behind agents, of both kinds. */
@@ -211,18 +247,52 @@ export class Performer {
     return [...this.#remote, ...this.#holden];
   }
 
-  #manage(specification: ProcessSpecification, inherited: Inherited | undefined): void {
-    const { name, output, readiness, logLimit } = specification;
-    const agent = specification.partition;
+  #partitionOf({ partition: agent }: ProcessSpecification): Partition {
     const partition =
       agent === undefined ? this.#local : (this.#remote.get(agent) ?? this.#holden.get(agent));
     if (partition === undefined) throw new Error(`Bug: no partition ${agent}`);
-    const room = this.#queueRoom;
+    return partition;
+  }
+
+  #makeLogFile({ name, logFile }: ProcessSpecification): LogFile | undefined {
+    if (logFile === undefined) return undefined;
     const handlers = { onTrouble: this.#handlers.onTrouble };
-    const logFile =
-      specification.logFile &&
-      new LogFile(this.#loop, specification.logFile, { name, room, handlers });
-    const book = new LogBook(logLimit, (line) => logFile?.push(line));
+    return new LogFile(this.#loop, logFile, { name, room: this.#queueRoom, handlers });
+  }
+
+  #makeProcess(
+    specification: ProcessSpecification,
+    notifyName: string | undefined,
+    output: OutputPipes | undefined,
+  ): ManagedProcess {
+    const owner = this.#journal.variableOf(specification.name);
+    return {
+      specification,
+      constraints: encodeConstraints(specification.constraints),
+      environment: environmentOf(specification, notifyName, owner),
+      output,
+    };
+  }
+
+  #makePipes(name: string, book: LogBook, ends: readonly PipeEnds[] | undefined): OutputPipes {
+    const pipes = new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name), ends);
+    const names = pipeNames(name);
+    pipes.ends
+      .flatMap(({ read, write }) => [read, write])
+      .forEach((end, index) => {
+        this.#keeper.keep(names[index] ?? "", end);
+      });
+    return pipes;
+  }
+
+  #manage(
+    specification: ProcessSpecification,
+    inherited: Inherited | undefined,
+    logFile = this.#makeLogFile(specification),
+  ): void {
+    const { name, output, logLimit } = specification;
+    const partition = this.#partitionOf(specification);
+    const book = new LogBook(logLimit, (line) => this.#managed.get(name)?.logFile?.push(line));
     const carried = inherited?.state.managed.find((managed) => managed.name === name);
     if (inherited !== undefined && carried?.logFile !== undefined) {
       logFile?.unpack(carried.logFile, inherited.unpacking);
@@ -235,26 +305,154 @@ export class Performer {
       })) ?? this.#keptPipes(specification);
     // It stands in the environment of who runs already.
     const known = carried?.notifyName ?? this.#survey.get(name)?.notifyName;
-    const notifyName =
-      readiness.kind === "notify"
-        ? (known ?? `@hostler-notify-${randomBytes(12).toString("hex")}`)
-        : undefined;
-    const process: ManagedProcess = {
-      specification,
-      constraints: encodeConstraints(specification.constraints),
-      environment: environmentOf(specification, notifyName, this.#journal.variableOf(name)),
-      output:
-        output === "log"
-          ? new OutputPipes(this.#loop, book, () => this.#handlers.onLines(name), ends)
-          : undefined,
-    };
+    const notifyName = notifyNameFor(specification, known);
+    const pipes = output === "log" ? this.#makePipes(name, book, ends) : undefined;
+    const process = this.#makeProcess(specification, notifyName, pipes);
     const managed = { process, partition, book, logFile, notifyName };
     this.#managed.set(name, { ...managed, notify: undefined, readiness: undefined });
-    process.output?.ends
-      .flatMap(({ read, write }) => [read, write])
-      .forEach((end, index) => {
-        this.#keeper.keep(pipeNames(name)[index] ?? "", end);
-      });
+  }
+
+  /**
+   * What a configuration needs before anything of it is put in: room for descriptors, and files of
+   * lines that can be written to.
+   * @throws TooFewDescriptors, FileRefused
+   */
+  async prepareFor(
+    { processes }: Configuration,
+    isOther: (name: string) => boolean,
+  ): Promise<ReadonlyMap<string, LogFile>> {
+    refuseTooFewDescriptors(processes, this.#keeping !== undefined);
+    const files = new Map<string, LogFile>();
+    try {
+      for (const specification of processes) {
+        const file = isOther(specification.name) ? this.#makeLogFile(specification) : undefined;
+        if (file === undefined) continue;
+        files.set(specification.name, file);
+        await file.begin();
+      }
+    } catch (error) {
+      for (const file of files.values()) file.close();
+      throw error;
+    }
+    return files;
+  }
+
+  /** Where it cannot listen for its agent, it tries again, for as long as it is there. */
+  addPartition(specification: PartitionSpecification): void {
+    const partition = this.#addAgent(specification);
+    const open = () => {
+      if (!this.#isOurs(partition)) return;
+      try {
+        partition.open();
+      } catch (error) {
+        if (!(error instanceof SocketPathError)) throw error;
+        this.#handlers.onTrouble(`partition ${specification.name}: ${error.message}`);
+        this.#loop.wakeAfter(OPEN_AGAIN_AFTER, open);
+      }
+    };
+    open();
+  }
+
+  #isOurs(partition: Partition): boolean {
+    return this.#agents.some(([, one]) => one === partition);
+  }
+
+  /** Nothing of it runs any more. */
+  removePartition(name: string): void {
+    const partition = this.#remote.get(name) ?? this.#holden.get(name);
+    this.#remote.delete(name);
+    this.#holden.delete(name);
+    partition?.close();
+  }
+
+  /** Acts when no start of this process can be made that nobody asks for. */
+  settle(name: string, act: () => void): void {
+    this.#managed.get(name)?.partition.settle(name, act);
+  }
+
+  add(specification: ProcessSpecification, logFile: LogFile | undefined): void {
+    this.#manage(specification, undefined, logFile);
+  }
+
+  /**
+   * The process is another one from now on; where `launch` is "other", nothing of the former one
+   * lives.
+   */
+  renew(
+    specification: ProcessSpecification,
+    {
+      launch,
+      logFile,
+    }: { readonly launch: "same" | "other"; readonly logFile: LogFile | undefined },
+  ): void {
+    const { name, output, logLimit } = specification;
+    const managed = this.#managed.get(name);
+    if (managed === undefined) throw new Error(`Bug: no process ${name}`);
+    managed.book.limit = logLimit;
+    if (!Bun.deepEquals(specification.logFile, managed.process.specification.logFile)) {
+      this.#changeLogFile(managed, logFile);
+    } else logFile?.close();
+    let pipes = managed.process.output;
+    if (launch === "other") {
+      this.#forgetPrepared(managed, name);
+      if (output !== "log") pipes = this.#closePipes(managed, name);
+      else pipes ??= this.#makePipes(name, managed.book, undefined);
+      this.#forgetNotices(managed, name);
+      managed.notifyName = notifyNameFor(specification, managed.notifyName);
+      managed.partition = this.#partitionOf(specification);
+    }
+    managed.process = this.#makeProcess(specification, managed.notifyName, pipes);
+    if (launch === "same") managed.partition.renewed(name, "same");
+  }
+
+  /** A start that is laid out is written down as one that may have been made. */
+  #forgetPrepared({ partition }: Managed, name: string): void {
+    const invocation = partition.renewed(name, "other");
+    if (invocation !== undefined) this.#journal.ended(invocation);
+  }
+
+  #forgetNotices(managed: Managed, name: string): void {
+    managed.notify?.[Symbol.dispose]();
+    managed.notify = undefined;
+    this.#keeper.forget(keptNames.notices(name));
+  }
+
+  #closePipes({ process }: Managed, name: string): undefined {
+    process.output?.settle();
+    process.output?.[Symbol.dispose]();
+    for (const pipe of pipeNames(name)) this.#keeper.forget(pipe);
+  }
+
+  /** What waits for the former file is written before anything is written to the next one. */
+  #changeLogFile(managed: Managed, next: LogFile | undefined): void {
+    const former = managed.logFile;
+    managed.logFile = next;
+    if (former === undefined) return;
+    next?.pause();
+    this.#closing.add(former);
+    const onClosed = async () => {
+      await former.finish();
+      former.close();
+      this.#closing.delete(former);
+      // It may be the same path, turned over meanwhile.
+      await next?.reopen().catch(() => undefined);
+      next?.resume();
+    };
+    onClosed().catch((failure) => this.#loop.fail(failure));
+  }
+
+  /** Nothing of it lives, and nothing follows. */
+  remove(name: string): void {
+    const managed = this.#managed.get(name);
+    if (managed === undefined) return;
+    managed.readiness?.cancel();
+    this.#forgetPrepared(managed, name);
+    this.#closePipes(managed, name);
+    this.#forgetNotices(managed, name);
+    this.#changeLogFile(managed, undefined);
+    this.#managed.delete(name);
+    this.#keeping?.forgetLine(name);
+    this.events.forget(name);
   }
 
   /** Both ends of both log pipes, as an orchestrator that was killed had them. */
@@ -330,6 +528,7 @@ export class Performer {
     for (const [name, { logFile }] of this.#managed) {
       if (logFile?.isBusy === true) return `a write to the log of ${name}`;
     }
+    if (this.#closing.size > 0) return "a write to the log of a process that is no more";
     return this.#local.underWay;
   }
 
@@ -344,7 +543,8 @@ export class Performer {
 
   /** Resolves when what waits has been written, or cannot be. */
   async finishLogs(): Promise<void> {
-    const files = [...this.#managed.values()].flatMap(({ logFile }) => logFile ?? []);
+    const current = [...this.#managed.values()].flatMap(({ logFile }) => logFile ?? []);
+    const files = [...current, ...this.#closing];
     await Promise.all(files.map((file) => file.finish()));
   }
 
@@ -445,6 +645,8 @@ export class Performer {
 
   /** Takes what stands in the pipes of a process that died, and tells the orchestrator. */
   #emit(name: string, event: ProcessEvent): void {
+    // It may be another process, or gone, when the event has been handled.
+    const specification = this.#managed.get(name)?.process.specification;
     this.#handlers.onEvent(name, event);
     if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
@@ -453,16 +655,15 @@ export class Performer {
         if (event.ending === undefined) {
           this.#awaitEnding(name, event.invocation, monotonicNow() + ENDING_LIMIT);
         }
-        this.#sweepAfter(name, event.invocation);
+        if (specification !== undefined) this.#sweepAfter(specification, event.invocation);
       });
     }
   }
 
   /** A cgroup holds whoever flees; else they are looked for when the restart has been made. */
-  #sweepAfter(name: string, invocation: string): void {
-    const specification = this.#managed.get(name)?.process.specification;
-    if (specification?.leftovers !== "kill") return;
-    if (specification.constraints.cgroup === undefined) this.#strays.add(invocation, name);
+  #sweepAfter({ name, leftovers, constraints }: ProcessSpecification, invocation: string): void {
+    if (leftovers !== "kill") return;
+    if (constraints.cgroup === undefined) this.#strays.add(invocation, name);
   }
 
   /** Says that an ending is unknown which nobody told in time; a later one is noted as well. */

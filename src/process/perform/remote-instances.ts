@@ -114,7 +114,10 @@ export class RemoteInstances {
 
   /** Looks at none of them any more; they go on. */
   close(): void {
-    for (const instance of this.#instances.values()) instance.close();
+    for (const [invocation, instance] of this.#instances) {
+      instance.close();
+      this.#keeper.forget(keptNames.instance(invocation));
+    }
     this.#instances.clear();
   }
 }

@@ -384,6 +384,27 @@ export class RemotePartition implements Partition {
     return counts ? standby.invocation : undefined;
   }
 
+  settle(name: string, act: () => void): void {
+    const standby = this.#standby.get(name);
+    const waiting = standby && this.#withdrawals.get(standby.replaces);
+    if (waiting !== undefined) waiting.push(act);
+    else if (standby?.isArmed === true) this.#withdraw(name, standby, act);
+    else act();
+  }
+
+  renewed(name: string, launch: "same" | "other"): string | undefined {
+    const standby = this.#standby.get(name);
+    if (standby === undefined) return undefined;
+    this.#standby.delete(name);
+    if (launch === "other") return standby.invocation;
+    // It is prepared as before, and armed by the rules that hold now.
+    const { link, invocation, replaces } = standby;
+    const same = new Standby(link, invocation, replaces);
+    this.#standby.set(name, same);
+    this.#armWhenDecided(name, same);
+    return undefined;
+  }
+
   /**
    * Of an armed start whose connection has ended, or to which we write no more. The agent makes it
    * after the reaping of what it replaces, and looks before that whether we have hung up.

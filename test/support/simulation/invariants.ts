@@ -9,6 +9,7 @@ import type { ProcessSpecification } from "../../../src/process/specification.ts
 import type { World } from "./world.ts";
 
 export interface Invariants {
+  /** As it is at the moment. */
   readonly plan: Plan;
   readonly world: World;
 }
@@ -23,6 +24,9 @@ export function requireInvariants({ plan, world }: Invariants, state: Orchestrat
       throw new Error(`an instance of ${name} lives, and it is ${process.phase}`);
     }
     requireBounds(specification, process);
+  }
+  for (const { name, isAlive } of world.processes) {
+    if (isAlive && !plan.specifications.has(name)) throw new Error(`${name} is gone, and lives`);
   }
 }
 
