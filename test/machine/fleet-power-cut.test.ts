@@ -104,7 +104,8 @@ async function refuseWhatIsDamaged(device: Device, versions: Versions): Promise<
   const stays = () => device.runs(second, [versions.first.version, second]);
   for (const source of ["flipped", "truncated"]) {
     await device.rollOut(third, source);
-    await device.fails(source, /expected .* received/);
+    // The version is not to blame for what a source has.
+    await device.ends(source, "hindered", /expected .* received/);
     await stays();
   }
   // On the disk, while its candidate runs and the power is gone.
@@ -116,7 +117,7 @@ async function refuseWhatIsDamaged(device: Device, versions: Versions): Promise<
   await guest.cutPower();
   guest.flip(`/opt/hostler/${folder}/hostler`, DEEP);
   await device.boot();
-  await device.fails("rotten", /expected .* received/);
+  await device.ends("rotten", "failed", /expected .* received/);
   await stays();
 }
 
@@ -126,7 +127,7 @@ async function goBackThroughACut(device: Device, versions: Versions): Promise<vo
   // Before each of its three starts the guard hashes all that is there.
   await device.guest.said(/upgrade: swapped/);
   await device.cutIn("reverting");
-  await device.fails(bad.version, /was started 3 times, and was not proven/);
+  await device.ends(bad.version, "failed", /was started 3 times, and was not proven/);
   await device.runs(second.version, [first.version, second.version]);
 }
 
@@ -202,15 +203,15 @@ class Device implements AsyncDisposable {
     expect(units).not.toContain("candidate");
   }
 
-  /** The rollout has its one device as one that failed, for this reason. */
-  async fails(rollout: string, reason: RegExp): Promise<void> {
+  /** The rollout has its one device as one that ended so, for this reason. */
+  async ends(rollout: string, standing: "failed" | "hindered", reason: RegExp): Promise<void> {
     const look = async () => {
       // As JSON: a table is cut to the width of the guest's terminal.
       const said = await this.guest.does(`hostler fleet history ${rollout} --json`);
-      if (/"standing": "failed"/.test(said)) return said;
+      if (said.includes(`"standing": "${standing}"`)) return said;
       throw new Error(`history says: ${said}\nits agent: ${await this.#lastWords()}`);
     };
-    expect(await waitFor(`${rollout} to have failed`, look, endTime)).toMatch(reason);
+    expect(await waitFor(`${rollout}: ${standing}`, look, endTime)).toMatch(reason);
   }
 
   async #lastWords(): Promise<string> {
