@@ -9,6 +9,7 @@ import { temporaryFolder } from "../support/temporary-folder.ts";
 
 setDefaultTimeout(60_000);
 
+const sleeper = 'command = ["sleep", "1000"]';
 const configuration = `
 [process.quiet]
 command = ["/bin/sleep", "1000"]
@@ -65,6 +66,28 @@ skipUnless("commands of the process system", root, () => {
       "There is no process quite in the configuration. Did you mean",
     );
     expect((await command("signal", "optional", "HUP")).stderr).toContain("optional does not run");
+  });
+
+  test("200 are waited for at once, which succeed, and others that do not", async () => {
+    const names = Array.from({ length: 200 }, (_value, index) => `p${index}`);
+    const tables = names.map((name) => `[process.${name}]\n${sleeper}\nautostart = false\n`);
+    const never = `[process.never]\n${sleeper}\nready = "notify"\nautostart = false\n`;
+    const comeAfter = tables.map((table) => `${table}after = ["never"]\n`).join("");
+    const orchestrated = { configuration: tables.join("") };
+    {
+      await using orchestrator = await startOrchestrator(orchestrated);
+      const socket = ["--control-socket", orchestrator.controlSocket];
+      const words = [hostler(), "process", "start", ...names, "--wait", ...socket];
+      const { exitCode, stdout, stderr } = await runProgram(words);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+      expect(stdout.match(/^p\d+: ready, process \d+$/gm)).toHaveLength(200);
+    }
+    await using orchestrator = await startOrchestrator({ configuration: never + comeAfter });
+    const socket = ["--control-socket", orchestrator.controlSocket];
+    const waits = ["--wait", "--timeout", "300ms"];
+    const vain = await runProgram([hostler(), "process", "start", ...names, ...waits, ...socket]);
+    expect(vain.exitCode).toBe(111);
+    expect(vain.stderr.match(/p\d+ is not ready after 300 ms/g)).toHaveLength(200);
   });
 
   test("start --wait of a job is decided by what became of it", async () => {

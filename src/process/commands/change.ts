@@ -46,16 +46,14 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   );
   const changed = await client.change(verb, [...names], { now: options.now === true });
   const { since } = changed;
-  const outcomes = await Promise.allSettled(
-    changed.outcomes.map(async (outcome) => {
-      if ("error" in outcome) throw outcome.error;
-      const { name, summary } = outcome;
-      const others = summary.still_run_after?.filter((other) => !names.has(other)) ?? [];
-      if (others.length > 0)
-        tellText(streamLine([`${name}: what comes after it runs on: ${others.join(", ")}`]));
-      return wait ? await awaitState(client, name, { ...awaited, since }) : summary;
-    }),
-  );
+  const outcomes = await settleAll(changed.outcomes, async (outcome) => {
+    if ("error" in outcome) throw outcome.error;
+    const { name, summary } = outcome;
+    const others = summary.still_run_after?.filter((other) => !names.has(other)) ?? [];
+    if (others.length > 0)
+      tellText(streamLine([`${name}: what comes after it runs on: ${others.join(", ")}`]));
+    return wait ? await awaitState(client, name, { ...awaited, since }) : summary;
+  });
   const done = outcomes.flatMap((outcome) =>
     outcome.status === "fulfilled" ? [outcome.value] : [],
   );
@@ -67,6 +65,28 @@ export async function runChange(options: ChangeOptions): Promise<number> {
   if (first === undefined) return ExitCode.done;
   if (refusals.length === 1 || !(first instanceof OrchestratorError)) throw first;
   throw new OrchestratorError(refusals.map(({ message }) => message).join("\n"));
+}
+
+/**
+ * What becomes of each item, in their order. So many are waited for at once: a connection has room
+ * for 64 requests, and one that is waited for in vain is looked at once more while it is open.
+ */
+const WAITS_AT_ONCE = 24;
+
+async function settleAll<Item, Result>(
+  items: readonly Item[],
+  act: (item: Item) => Promise<Result>,
+): Promise<PromiseSettledResult<Result>[]> {
+  const results: PromiseSettledResult<Result>[] = [];
+  const left = items.entries();
+  const work = async () => {
+    for (const [index, item] of left) {
+      const [result] = await Promise.allSettled([act(item)]);
+      results[index] = result;
+    }
+  };
+  await Promise.all(Array.from({ length: WAITS_AT_ONCE }, work));
+  return results;
 }
 
 const shortSignalNames = signalNames.map((name) => name.slice("SIG".length));
@@ -112,11 +132,15 @@ async function awaitState(
   name: string,
   { until, limit, expired, onceOnly, since }: Awaited,
 ): Promise<ProcessSummary> {
-  const reached = client.wait(name, until, { onceOnly, since });
-  const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
-  if (summary !== "expired") return summary;
-  // Its answer is not waited for any more: the connection's end is its refusal.
-  reached.catch(() => undefined);
+  // Of those that are in the race the first that has come to its end already wins.
+  const now = await Promise.race([expired ?? "not yet", "not yet"]);
+  if (now !== "expired") {
+    const reached = client.wait(name, until, { onceOnly, since });
+    const summary = await (expired === undefined ? reached : Promise.race([reached, expired]));
+    if (summary !== "expired") return summary;
+    // Its answer is not waited for any more: the connection's end is its refusal.
+    reached.catch(() => undefined);
+  }
   const found = await Promise.race([client.show(name), expiry(LAST_LOOK)]);
   const waited = formatDuration(limit ?? 0);
   const phase = found === "expired" ? "the orchestrator hangs" : phaseText(found.summary);
