@@ -529,6 +529,7 @@ class Orchestrator {
         this.#perform(name, { kind: "watch-readiness", instance: process.instance });
       },
       onStep: reloadKillPoint,
+      wakeAfter: (delay, call) => this.#loop.wakeAfter(delay, call),
       fail: (failure) => this.#loop.fail(failure),
       tellManager: (standing) => this.#tellManager(standing),
       applied: (text) => {

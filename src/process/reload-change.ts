@@ -54,6 +54,7 @@ export class ConfigurationChange<LogFile> {
   readonly #host: ChangeHost<LogFile>;
   readonly #plan: ReloadPlan;
   readonly #next: Configuration;
+  readonly #nextProcesses: ReadonlyMap<string, ProcessSpecification>;
   readonly #changed: ReadonlyMap<string, ChangedProcess>;
   readonly #otherPartitions: ReadonlySet<string>;
   /** Files of lines that are open already, until their processes have them. */
@@ -82,6 +83,7 @@ export class ConfigurationChange<LogFile> {
     const { plan } = what;
     this.#plan = plan;
     this.#next = what.next;
+    this.#nextProcesses = byName(what.next.processes);
     this.#logFiles = new Map(what.logFiles);
     this.#changed = byName(plan.processes.changed);
     this.#otherPartitions = new Set(plan.partitions.changed.map(({ name }) => name));
@@ -117,7 +119,7 @@ export class ConfigurationChange<LogFile> {
     this.#host.onStep("reload:begun");
   }
 
-  /** Puts in whoever can be, after each turn; true when all of it is, once. */
+  /** Puts in whoever can be, as it is now; true when all of it is, once. */
   advance(): boolean {
     if (this.#isBusy || this.#isOver) return false;
     this.#isBusy = true;
@@ -162,12 +164,12 @@ export class ConfigurationChange<LogFile> {
   }
 
   #hasItsPartition(name: string): boolean {
-    const specification = this.#next.processes.find((one) => one.name === name);
-    return !this.#formerPartitions.has(specification?.partition ?? "");
+    return !this.#formerPartitions.has(this.#nextProcesses.get(name)?.partition ?? "");
   }
 
   /** Has the next one in the place of each changed partition in which nothing runs any more. */
   #renewPartitions(): void {
+    if (this.#formerPartitions.size === 0) return;
     const { performer, configuration } = this.#host;
     const former = byName(configuration.processes);
     const next = byName(this.#next.partitions);
@@ -186,7 +188,7 @@ export class ConfigurationChange<LogFile> {
 
   #putIn(names: readonly string[], added: readonly string[]): void {
     const { performer } = this.#host;
-    const next = byName(this.#next.processes);
+    const next = this.#nextProcesses;
     for (const name of names) {
       const launch = this.#pending.get(name) === "in-place" ? "same" : "other";
       this.#pending.delete(name);
