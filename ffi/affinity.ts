@@ -12,6 +12,15 @@ export const MOST_PROCESSORS = 8192;
  * where they are. false when none of them is online, or a cgroup keeps us away from them (EINVAL).
  */
 export function tieThread(processors: readonly number[]): boolean {
+  const thisThread = 0;
+  const result = tieOtherThread(thisThread, processors);
+  if (result === -Errno.EINVAL) return false;
+  if (result < 0) throw new SystemCallError("sched_setaffinity", -result, processors.join(" "));
+  return true;
+}
+
+/** Ties a thread to some processors: 0, or -errno (ESRCH, EPERM, EINVAL as above). */
+export function tieOtherThread(thread: number, processors: readonly number[]): number {
   const set = new NativeMemory(MOST_PROCESSORS / 8);
   for (const processor of processors) {
     if (!Number.isSafeInteger(processor) || processor < 0 || processor >= MOST_PROCESSORS) {
@@ -20,11 +29,7 @@ export function tieThread(processors: readonly number[]): boolean {
     const at = processor >> 3;
     set.bytes[at] = (set.bytes[at] ?? 0) | (1 << (processor & 7));
   }
-  const thisThread = 0;
-  const result = attempt(() => libc.sched_setaffinity(thisThread, set.size, set.address));
-  if (result === -Errno.EINVAL) return false;
-  if (result < 0) throw new SystemCallError("sched_setaffinity", -result, processors.join(" "));
-  return true;
+  return attempt(() => libc.sched_setaffinity(thread, set.size, set.address));
 }
 
 /** The processor that this thread runs on now: sched_getcpu(3). */

@@ -265,6 +265,10 @@ export const POSIX_SPAWN_SETSID = 0x80;
 // <sched.h>, <sys/resource.h>, <time.h>
 export const CLONE_NEWNS = 0x2_0000;
 export const SCHED_OTHER = 0;
+export const SCHED_FIFO = 1;
+export const SCHED_RR = 2;
+export const SCHED_BATCH = 3;
+export const SCHED_IDLE = 5;
 export const SCHED_RESET_ON_FORK = 0x4000_0000;
 export const RLIMIT_NOFILE = 7;
 export const PRIO_PROCESS = 0;

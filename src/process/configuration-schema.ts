@@ -30,6 +30,7 @@ import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
 import { Signal, signalNumber } from "../units/signals.ts";
 import { parseEndpoint } from "./endpoint.ts";
 import { limits } from "./protocol.ts";
+import { MOST_PROCESSORS } from "./specification.ts";
 
 /** What each key of a configuration file may be. */
 
@@ -240,6 +241,51 @@ const logFile = table(
   { expected: 'a table such as {path = "/var/log/hostler/web.log"}', required: ["path"] },
 );
 
+const mostProcessor = MOST_PROCESSORS - 1;
+const processorRange = /^(\d{1,4})-(\d{1,4})$/;
+
+/** One processor, or "4-7". */
+const processors = value(
+  `a processor from 0 to ${mostProcessor}, or a range such as "4-7"`,
+  v.union([
+    v.pipe(
+      wholeNumber(0, mostProcessor),
+      v.transform((one) => [one]),
+    ),
+    v.pipe(
+      v.string(),
+      v.regex(processorRange),
+      v.transform((range) => range.split("-").map(Number) as [number, number]),
+      v.check(([first, last]) => first <= last && last <= mostProcessor),
+      v.transform(([first, last]) =>
+        Array.from({ length: last - first + 1 }, (_one, index) => first + index),
+      ),
+    ),
+  ]),
+);
+
+const realTimePriority = value("a priority from 1 to 99", wholeNumber(1, 99));
+const realTimeTable = table(
+  { fifo: realTimePriority, round_robin: realTimePriority },
+  { expected: "a table" },
+);
+
+/** A class without priorities, or a table with exactly one real-time class. */
+const scheduling = either(
+  isTable,
+  (node, own, report) => {
+    const found = realTimeTable(node, own, report);
+    if (node.kind !== "table" || node.entries.size === 1) return found;
+    const received = [...node.entries.keys()].join(", ") || "neither";
+    report({ at: node.at, path: own, expected: "one of fifo and round_robin", received });
+    return undefined;
+  },
+  value(
+    '"other", "batch", "idle", {fifo = 1} or {round_robin = 1}',
+    v.picklist(["other", "batch", "idle"]),
+  ),
+);
+
 /** They are hostler's to set, for every start anew. */
 const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET", "HOSTLER_ORCHESTRATOR"];
 const environment = namedTable(plainText, {
@@ -293,6 +339,14 @@ export const readProcess = table(
     }),
     no_new_privileges: flag,
     cgroup: cgroupPath,
+    nice: value("a number from -20 to 19", wholeNumber(-20, 19)),
+    affinity: list(processors, {
+      expected: `an array of 1 to ${configurationLimits.ids} processors and ranges`,
+      least: 1,
+      most: configurationLimits.ids,
+    }),
+    scheduling,
+    oom_score_adjust: value("a number from -1000 to 1000", wholeNumber(-1000, 1000)),
     autostart: flag,
   },
   { expected: "a table [process.NAME]", required: ["command"] },

@@ -26,6 +26,8 @@ import type {
   PartitionSpecification,
   ProcessSpecification,
   Readiness,
+  Scheduling,
+  SchedulingPolicy,
 } from "./specification.ts";
 
 export type { ConfigurationWarning } from "../toml/configuration-file.ts";
@@ -72,6 +74,7 @@ const processDefaults = {
   logLimit: { lines: 1_000, bytes: 256 * 1024 },
   environment: {},
   constraints: {},
+  scheduling: {},
   logFile: undefined,
   partition: undefined,
   workingDirectory: undefined,
@@ -165,6 +168,7 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
     workingDirectory: read.working_directory,
     umask: read.umask,
     constraints: makeConstraints(read),
+    scheduling: makeScheduling(read),
     restart: read.restart ?? usual.restart,
     backoff: makeBackoff(read.backoff),
     startLimit: makeStartLimit(read.start_limit),
@@ -216,6 +220,25 @@ function makeConstraints(read: ProcessTable): LaunchConstraints {
     ...(no_new_privileges !== undefined && { noNewPrivileges: no_new_privileges }),
     ...(cgroup !== undefined && { cgroup }),
   };
+}
+
+function makeScheduling(read: ProcessTable): Scheduling {
+  const { nice, affinity, scheduling, oom_score_adjust } = read;
+  return {
+    ...(nice !== undefined && { nice }),
+    ...(affinity !== undefined && { affinity: [...new Set(affinity.flat())].toSorted(byNumber) }),
+    ...(scheduling !== undefined && { policy: makePolicy(scheduling) }),
+    ...(oom_score_adjust !== undefined && { oomScoreAdjust: oom_score_adjust }),
+  };
+}
+
+const byNumber = (one: number, other: number) => one - other;
+
+function makePolicy(read: NonNullable<ProcessTable["scheduling"]>): SchedulingPolicy {
+  if (typeof read === "string") return { name: read };
+  const { fifo, round_robin: roundRobin } = read;
+  if (fifo !== undefined) return { name: "fifo", priority: fifo };
+  return { name: "round-robin", priority: roundRobin ?? 1 };
 }
 
 function warningsOf(

@@ -38,7 +38,7 @@ import type {
 import type { ReexecutionRequest } from "./reexecution.ts";
 import type { ReloadPlan } from "./reload-plan.ts";
 import type { ReloadListener } from "./reloading.ts";
-import type { ProcessSpecification } from "./specification.ts";
+import type { ProcessSpecification, Scheduling } from "./specification.ts";
 
 /** A file of lines, as it is shown and asked. */
 export interface LogFileView {
@@ -204,6 +204,7 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
       startLimit === "none" ? null : { starts: startLimit.starts, within_ms: startLimit.within },
     backoff_schedule_ms: [...waits],
     fails_after_schedule: thenFails,
+    ...encodeScheduling(specification.scheduling),
     log: {
       lines: book?.size.lines ?? 0,
       bytes: book?.size.bytes ?? 0,
@@ -214,6 +215,20 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
           : { path: file.path, bytes: file.size, dropped_lines: file.dropped },
     },
     history: orchestrated.historyOf(name).map(encodeEvent),
+  };
+}
+
+function encodeScheduling(scheduling: Scheduling): Pick<ProcessDetail, "scheduling"> {
+  const { nice, affinity, policy, oomScoreAdjust } = scheduling;
+  if (Object.keys(scheduling).length === 0) return {};
+  return {
+    scheduling: {
+      ...(nice !== undefined && { nice }),
+      ...(affinity !== undefined && { affinity: [...affinity] }),
+      ...(policy !== undefined && { policy: policy.name }),
+      ...(policy !== undefined && "priority" in policy && { priority: policy.priority }),
+      ...(oomScoreAdjust !== undefined && { oom_score_adjust: oomScoreAdjust }),
+    },
   };
 }
 

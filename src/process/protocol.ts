@@ -376,6 +376,16 @@ export const processDetailSchema = v.object({
   backoff_schedule_ms: v.array(v.number()),
   /** After these waits the start limit lets no start happen. */
   fails_after_schedule: v.boolean(),
+  /** What it is told to be scheduled by; what is not said is the daemon's own. */
+  scheduling: v.optional(
+    v.object({
+      nice: v.optional(v.number()),
+      affinity: v.optional(v.array(v.number())),
+      policy: v.optional(v.string()),
+      priority: v.optional(v.number()),
+      oom_score_adjust: v.optional(v.number()),
+    }),
+  ),
   log: v.object({
     lines: v.number(),
     bytes: v.number(),

@@ -3,6 +3,7 @@ import type {
   LaunchConstraints,
   PartitionSpecification,
   ProcessSpecification,
+  Scheduling,
 } from "./specification.ts";
 
 /** What another configuration means for what runs: who comes, who goes, who is another. Pure. */
@@ -75,6 +76,7 @@ function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
 function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness, readyTimeout } = specification;
   const { stopSignal, stopGrace, logLimit, logFile } = specification;
+  const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
     ["after", after],
     ["autostart", autostart],
@@ -88,6 +90,10 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["log_lines", logLimit.lines],
     ["log_bytes", logLimit.bytes],
     ["log_file", logFile],
+    ["nice", nice],
+    ["affinity", affinity],
+    ["scheduling", policy],
+    ["oom_score_adjust", oomScoreAdjust],
   ]);
 }
 
@@ -162,9 +168,13 @@ function changeOf(
   const launch = differing(launchFacets(before), launchFacets(after));
   const rules = differing(ruleFacets(before), ruleFacets(after));
   const keys = [...new Set([...launch, ...rules])];
+  // What it had before nobody knows.
+  const isFreed = (Object.keys(before.scheduling) as (keyof Scheduling)[]).some(
+    (key) => after.scheduling[key] === undefined,
+  );
   // Who speaks for a partition is another: what it started for us ends with the former one.
   const isMoved = partition !== undefined && otherPartitions.has(partition);
-  if (launch.length > 0 || isMoved) return [{ name, keys, how: "restart" }];
+  if (launch.length > 0 || isMoved || isFreed) return [{ name, keys, how: "restart" }];
   return keys.length === 0 ? [] : [{ name, keys, how: "in-place" }];
 }
 

@@ -1,6 +1,9 @@
 import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Bytes, Milliseconds } from "../units/units.ts";
 
+/** Processors that a kernel may have, CONFIG_NR_CPUS: 8192 on x86-64, and less elsewhere. */
+export const MOST_PROCESSORS = 8192;
+
 /** When a process counts as ready, seen from its own partition. */
 export type Readiness =
   | { readonly kind: "started" }
@@ -22,6 +25,25 @@ export interface LaunchConstraints {
   /** A cgroup v2 folder that the process is put into, as its own partition sees it. */
   readonly cgroup?: string;
 }
+
+/**
+ * How a process is scheduled, by the orchestrator and from the moment on in which it is told of the
+ * start; can be changed while it runs.
+ */
+export interface Scheduling {
+  /** -20 to 19: setpriority(2). */
+  readonly nice?: number;
+  /** Processors by the kernel's numbers: sched_setaffinity(2). */
+  readonly affinity?: readonly number[];
+  /** sched(7); a priority of a real-time class is 1 to 99. */
+  readonly policy?: SchedulingPolicy;
+  /** -1000 to 1000: proc_pid_oom_score_adj(5). */
+  readonly oomScoreAdjust?: number;
+}
+
+export type SchedulingPolicy =
+  | { readonly name: "other" | "batch" | "idle" }
+  | { readonly name: "fifo" | "round-robin"; readonly priority: number };
 
 /** A file that a process's lines are written to, and turned over. */
 export interface LogFileSpecification {
@@ -46,6 +68,7 @@ export interface ProcessSpecification {
   readonly workingDirectory: string | undefined;
   readonly umask: number | undefined;
   readonly constraints: LaunchConstraints;
+  readonly scheduling: Scheduling;
   readonly restart: "always" | "on-failure" | "never";
   readonly backoff: Backoff | "none";
   readonly startLimit: StartLimit | "none";

@@ -97,6 +97,10 @@ limits = {nofile = 1024, core = "unlimited", nproc = {soft = 1, hard = "unlimite
 capabilities = ["cap_net_bind_service", "CAP_CHOWN"]
 no_new_privileges = true
 cgroup = "/sys/fs/cgroup/media"
+nice = -5
+affinity = [3, "0-1", 3]
+scheduling = {fifo = 10}
+oom_score_adjust = -900
 autostart = false
 `;
 
@@ -127,6 +131,7 @@ describe("what is valid", () => {
       workingDirectory: undefined,
       umask: undefined,
       constraints: {},
+      scheduling: {},
       restart: "always",
       backoff: defaultBackoff,
       startLimit: "none",
@@ -180,6 +185,12 @@ describe("what is valid", () => {
         capabilities: ["CAP_NET_BIND_SERVICE", "CAP_CHOWN"],
         noNewPrivileges: true,
         cgroup: "/sys/fs/cgroup/media",
+      },
+      scheduling: {
+        nice: -5,
+        affinity: [0, 1, 3],
+        policy: { name: "fifo", priority: 10 },
+        oomScoreAdjust: -900,
       },
       restart: "on-failure",
       backoff: { first: 1_000, factor: 1.5, cap: 60_000, jitter: 0, resetAfter: 3_600_000 },
@@ -296,6 +307,27 @@ describe("one mistake", () => {
     ["stop_signal = 'SIGTRM'", 'stop_signal: a signal such as SIGTERM; "SIGTRM"'],
     ["stop_signal = 0", "stop_signal: a signal such as SIGTERM; 0"],
     ["umask = 22", 'umask: octal digits in quotes, such as "022"; 22'],
+    ["nice = 20", "nice: a number from -20 to 19; 20"],
+    ["nice = 1.5", "nice: a number from -20 to 19; 1.5"],
+    ["oom_score_adjust = -1001", "oom_score_adjust: a number from -1000 to 1000; -1001"],
+    ["affinity = []", "affinity: an array of 1 to 256 processors and ranges"],
+    [
+      "affinity = ['3-1']",
+      'affinity[0]: a processor from 0 to 8191, or a range such as "4-7"; "3-1"',
+    ],
+    [
+      "affinity = [8192]",
+      'affinity[0]: a processor from 0 to 8191, or a range such as "4-7"; 8192',
+    ],
+    [
+      "scheduling = 'fifo'",
+      'scheduling: "other", "batch", "idle", {fifo = 1} or {round_robin = 1}; "fifo"',
+    ],
+    ["scheduling = {fifo = 100}", "scheduling.fifo: a priority from 1 to 99; 100"],
+    [
+      "scheduling = {fifo = 1, round_robin = 1}",
+      "scheduling: one of fifo and round_robin; fifo, round_robin",
+    ],
     ["umask = '9'", 'umask: octal digits in quotes, such as "022"; "9"'],
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],

@@ -40,12 +40,25 @@ export function renderDetail(detail: ProcessDetail): string {
     ...(summary.refused_starts > 0 ? [["refused starts", `${summary.refused_starts}`]] : []),
     ...scheduleRows(detail),
     ["stop", `${detail.stop.signal}, SIGKILL after ${formatDuration(detail.stop.grace_ms)}`],
+    ...schedulingRows(detail.scheduling),
     ["log", `${log.lines} lines, ${formatBytes(log.bytes)}; ${log.dropped_lines} lines dropped`],
     ...logFileRows(log.file),
   ];
   const events = history.map((event) => [event.time, event.what, eventDetail(event)]);
   const past = renderTable(["WHEN", "WHAT", "HOW"], events);
   return `${alignColumns(rows).join("\n")}\n\n${past}`;
+}
+
+function schedulingRows(scheduling: ProcessDetail["scheduling"]): string[][] {
+  if (scheduling === undefined) return [];
+  const { nice, affinity, policy, priority, oom_score_adjust: score } = scheduling;
+  const parts = [
+    ...(policy === undefined ? [] : [`${policy}${priority === undefined ? "" : ` ${priority}`}`]),
+    ...(nice === undefined ? [] : [`nice ${nice}`]),
+    ...(affinity === undefined ? [] : [`processors ${affinity.join(", ")}`]),
+    ...(score === undefined ? [] : [`oom_score_adj ${score}`]),
+  ];
+  return [["scheduling", parts.join("; ")]];
 }
 
 function logFileRows(file: ProcessDetail["log"]["file"]): string[][] {

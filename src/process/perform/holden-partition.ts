@@ -201,6 +201,10 @@ export class HoldenPartition implements Partition {
     this.#emit(name, { kind: "not-found", invocation });
   }
 
+  processOf(invocation: string): OwnedDescriptor | undefined {
+    return this.#instances.processOf(invocation);
+  }
+
   settle(_name: string, act: () => void): void {
     act();
   }

@@ -290,6 +290,10 @@ export class LocalPartition implements Partition {
     return this.#standby.get(name);
   }
 
+  processOf(invocation: string): OwnedDescriptor | undefined {
+    return this.#children.processOf(invocation) ?? this.#adopted.processOf(invocation);
+  }
+
   /** Nothing starts by itself here. */
   settle(_name: string, act: () => void): void {
     act();

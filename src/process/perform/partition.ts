@@ -59,6 +59,8 @@ export interface Partition {
    * Otherwise a start that was prepared is none of it any more: its invocation.
    */
   renewed(name: string, launch: "same" | "other"): string | undefined;
+  /** The pidfd of an instance, which stays the partition's; undefined when it is known no more. */
+  processOf(invocation: string): OwnedDescriptor | undefined;
   /** Looks for an instance whose start was never answered, and tells found or not-found. */
   find(process: ManagedProcess, invocation: string): void;
   /** Watches an instance that an orchestrator which was killed has left, dead or alive. */

@@ -44,6 +44,7 @@ import {
 } from "./partition.ts";
 import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
+import { reschedule, ScheduledStarts } from "./scheduled-starts.ts";
 import { StraySweep } from "./stray-sweep.ts";
 import { pipeNames, type Survey } from "./survey.ts";
 
@@ -157,6 +158,7 @@ export class Performer {
   /** Commands that look for readiness and have not ended. */
   readonly #checks = new Set<string>();
   readonly #queueRoom = new QueueRoom();
+  readonly #scheduled = new ScheduledStarts();
   readonly events = new EventBook();
 
   constructor(
@@ -402,7 +404,18 @@ export class Performer {
       managed.partition = this.#partitionOf(specification);
     }
     managed.process = this.#makeProcess(specification, managed.notifyName, pipes);
-    if (launch === "same") managed.partition.renewed(name, "same");
+    if (launch === "other") return;
+    managed.partition.renewed(name, "same");
+    const instance = this.#handlers.instanceOf(name);
+    if (instance !== undefined) this.#reschedule(managed, instance);
+  }
+
+  /** As the configuration says now, which may be another than when it was started. */
+  #reschedule(managed: Managed, instance: Pick<Instance, "invocation" | "processId">): void {
+    const refusal = reschedule(managed, instance);
+    if (refusal === undefined) return;
+    const { name } = managed.process.specification;
+    this.#handlers.onTrouble(`${name}: cannot change it while it runs: ${refusal.message}`);
   }
 
   /** A start that is laid out is written down as one that may have been made. */
@@ -478,6 +491,7 @@ export class Performer {
         const known = state !== undefined && "instance" in state ? state.instance : undefined;
         const number = known?.invocation === invocation ? known.processId : processId;
         managed.partition.adopt(managed.process, { invocation, processId: number, process });
+        this.#reschedule(managed, { invocation, processId: number });
       }
     }
   }
@@ -521,6 +535,7 @@ export class Performer {
   /** What has begun and has not come to its end, in words; undefined when all has. */
   get underWay(): string | undefined {
     if (this.#checks.size > 0) return "a check of readiness";
+    if (this.#scheduled.isBusy) return "the end of a start that is refused";
     for (const [name, partition] of this.#agents) {
       const what = partition.underWay;
       if (what !== undefined) return `${what}, partition ${name}`;
@@ -646,7 +661,13 @@ export class Performer {
   /** Takes what stands in the pipes of a process that died, and tells the orchestrator. */
   #emit(name: string, event: ProcessEvent): void {
     // It may be another process, or gone, when the event has been handled.
-    const specification = this.#managed.get(name)?.process.specification;
+    const managed = this.#managed.get(name);
+    const told = managed === undefined ? event : this.#scheduled.pass(managed, event);
+    if (told === undefined) return;
+    this.#tell(name, told, managed?.process.specification);
+  }
+
+  #tell(name: string, event: ProcessEvent, specification: ProcessSpecification | undefined): void {
     this.#handlers.onEvent(name, event);
     if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.

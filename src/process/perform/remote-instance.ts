@@ -32,7 +32,8 @@ export interface RemoteInstanceHandlers {
 export class RemoteInstance {
   readonly invocation: string;
   readonly processId: number;
-  readonly #process: OwnedDescriptor;
+  /** Its pidfd, closed when nothing more is to come. */
+  readonly process: OwnedDescriptor;
   readonly #handlers: RemoteInstanceHandlers;
   readonly #watch: Watch;
   /** PIDFD_GET_INFO is there; below Linux 6.15 it may still have nothing to tell. */
@@ -61,15 +62,15 @@ export class RemoteInstance {
   ) {
     this.invocation = identity.invocation;
     this.processId = identity.processId;
-    this.#process = identity.process;
+    this.process = identity.process;
     this.#parentTells = identity.parentTells;
     this.#handlers = handlers;
     this.#starter = identity.orphanOf ?? "agent";
-    this.#kernelTells = processInformation(this.#process) !== "unsupported";
+    this.#kernelTells = processInformation(this.process) !== "unsupported";
     this.#dead = identity.past?.dead ?? false;
     this.#notice = identity.past?.notice;
     const interest = this.#dead ? "hangup" : "readable";
-    this.#watch = loop.watch(this.#process, interest, (ready) => this.#onReady(ready));
+    this.#watch = loop.watch(this.process, interest, (ready) => this.#onReady(ready));
   }
 
   /** For another program to go on with it. */
@@ -77,7 +78,7 @@ export class RemoteInstance {
     return {
       invocation: this.invocation,
       processId: this.processId,
-      process: luggage.pack(this.#process),
+      process: luggage.pack(this.process),
       parentTells: this.#parentTells,
       dead: this.#dead,
       notice: this.#notice,
@@ -90,25 +91,25 @@ export class RemoteInstance {
 
   /** True once the process has been reaped, or is just about to be told as dead. */
   get isReaped(): boolean {
-    return this.#dead || !this.#process.isOpen || !isThere(this.#process);
+    return this.#dead || !this.process.isOpen || !isThere(this.process);
   }
 
   signal(signal: number): void {
-    if (!this.#process.isOpen || signalProcess(this.#process, signal) !== "refused") return;
+    if (!this.process.isOpen || signalProcess(this.process, signal) !== "refused") return;
     this.#handlers.onRefused(describeRefusedSignal(this.processId, signal));
   }
 
   /** SIGKILL to the process and the group that it leads. */
   kill(): void {
-    if (!this.#process.isOpen) return;
+    if (!this.process.isOpen) return;
     this.killGroup();
     this.signal(SIGKILL);
   }
 
   /** SIGKILL to the group that it leads, whether it lives or not. */
   killGroup(): void {
-    if (!this.#process.isOpen) return;
-    const result = signalProcessGroup(this.#process, SIGKILL);
+    if (!this.process.isOpen) return;
+    const result = signalProcessGroup(this.process, SIGKILL);
     // Alive or a zombie, it still owns its number, which is that of its group. One that was reaped
     // before we saw it has the number 0, which would mean our own group.
     if (result === "unsupported" && !this.#dead && this.processId > 0) {
@@ -120,7 +121,7 @@ export class RemoteInstance {
     if (!this.#dead) this.#onDeath();
     if (ready.hungUp) this.#onReaped();
     // Readable for good: from now on only the reaping is of interest.
-    if (this.#process.isOpen) this.#watch.change("hangup");
+    if (this.process.isOpen) this.#watch.change("hangup");
   }
 
   #onDeath(): void {
@@ -136,7 +137,7 @@ export class RemoteInstance {
   /** The parent has reaped it: now the kernel can say how it ended, if it ever can. */
   #onReaped(): void {
     if (this.#told) return;
-    const information = processInformation(this.#process);
+    const information = processInformation(this.process);
     const ending = typeof information === "object" ? information.ending : undefined;
     if (ending !== undefined) this.#tell(ending);
     else if (this.#notice !== undefined) this.#tell(this.#notice);
@@ -147,7 +148,7 @@ export class RemoteInstance {
   notice(ending: Ending): void {
     this.#notice = ending;
     if (!this.#dead || this.#told) return;
-    const information = processInformation(this.#process);
+    const information = processInformation(this.process);
     const kernel = typeof information === "object" ? information.ending : undefined;
     this.#tell(kernel ?? ending);
   }
@@ -156,12 +157,12 @@ export class RemoteInstance {
   orphan(): void {
     this.#parentTells = false;
     if (!this.#dead || this.#told) return;
-    if (processInformation(this.#process) === "unsupported") this.#tell(this.#unknown());
+    if (processInformation(this.process) === "unsupported") this.#tell(this.#unknown());
   }
 
   /** True when it is dead, and whoever inherited it from its agent has not reaped it. */
   get isLeftUnreaped(): boolean {
-    return this.#dead && !this.#parentTells && this.#process.isOpen && isThere(this.#process);
+    return this.#dead && !this.#parentTells && this.process.isOpen && isThere(this.process);
   }
 
   /** Others have died since, and nobody has told how this one ended: it is not kept any longer. */
@@ -194,6 +195,6 @@ export class RemoteInstance {
 
   close(): void {
     this.#watch[Symbol.dispose]();
-    this.#process.close();
+    this.process.close();
   }
 }

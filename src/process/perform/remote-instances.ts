@@ -1,3 +1,4 @@
+import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Ending } from "../../units/ending.ts";
 import { keptNames } from "../protocol-kept.ts";
@@ -46,6 +47,12 @@ export class RemoteInstances {
 
   get(invocation: string): RemoteInstance | undefined {
     return this.#instances.get(invocation);
+  }
+
+  /** The pidfd of one, which stays ours. */
+  processOf(invocation: string): OwnedDescriptor | undefined {
+    const process = this.#instances.get(invocation)?.process;
+    return process?.isOpen === true ? process : undefined;
   }
 
   /** Watches an instance of a process, and emits its death and its ending. */

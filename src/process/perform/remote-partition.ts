@@ -384,6 +384,10 @@ export class RemotePartition implements Partition {
     return counts ? standby.invocation : undefined;
   }
 
+  processOf(invocation: string): OwnedDescriptor | undefined {
+    return this.#instances.processOf(invocation);
+  }
+
   settle(name: string, act: () => void): void {
     const standby = this.#standby.get(name);
     const waiting = standby && this.#withdrawals.get(standby.replaces);

@@ -46,6 +46,7 @@ export function makeSpecification(
     workingDirectory: undefined,
     umask: undefined,
     constraints: {},
+    scheduling: {},
     restart: "always",
     backoff: defaultBackoff,
     startLimit: "none",
