@@ -32,6 +32,7 @@ const notWithHolden = [
   "no_new_privileges",
   "cgroup",
   "log_file",
+  "alive",
 ] as const;
 
 /** START of Holden v0.2: name[256], args[32][256] without argv[0]. */

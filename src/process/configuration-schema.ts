@@ -138,6 +138,39 @@ const readiness = either(
   ),
 );
 
+const livenessTable = table(
+  {
+    command,
+    tcp: value('an address such as "127.0.0.1:80", "[::1]:80" or "localhost:80"', endpoint),
+    unix: socketPath,
+    watchdog: someDuration,
+    interval: someDuration,
+    timeout: someDuration,
+    failures: value("a number from 1 to 1000", wholeNumber(1, 1_000)),
+    on_failure: word(["restart", "degrade"]),
+  },
+  { expected: 'a table such as {tcp = "127.0.0.1:80"}' },
+);
+
+/** Exactly one way to look; what belongs to checks alone does not go with a watchdog. */
+const liveness: Reader<NonNullable<ReturnType<typeof livenessTable>>> = (node, own, report) => {
+  const found = livenessTable(node, own, report);
+  if (node.kind !== "table") return found;
+  const keys = [...node.entries.keys()];
+  const ways = keys.filter((key) => ["command", "tcp", "unix", "watchdog"].includes(key));
+  const at = { at: node.at, path: own };
+  if (ways.length !== 1) {
+    const expected = "one of command, tcp, unix and watchdog";
+    report({ ...at, expected, received: ways.join(", ") || "none" });
+    return undefined;
+  }
+  const foreign = keys.filter((key) => ["interval", "timeout", "failures"].includes(key));
+  if (ways[0] !== "watchdog" || foreign.length === 0) return found;
+  const expected = "no interval, timeout and failures beside watchdog, which is its own time";
+  report({ ...at, expected, received: foreign.join(", ") });
+  return undefined;
+};
+
 const resourceAmount = v.union([
   v.pipe(
     v.literal("unlimited"),
@@ -311,6 +344,7 @@ export const readProcess = table(
     }),
     ready: readiness,
     ready_timeout: someDuration,
+    alive: liveness,
     stop_signal: signal,
     stop_grace: anyDuration,
     leftovers: word(["kill", "keep"]),

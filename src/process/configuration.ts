@@ -22,6 +22,7 @@ import {
 import type {
   Configuration,
   LaunchConstraints,
+  Liveness,
   LogFileSpecification,
   PartitionSpecification,
   ProcessSpecification,
@@ -67,6 +68,7 @@ const processDefaults = {
   after: [],
   readiness: { kind: "started" },
   readyTimeout: 30_000,
+  liveness: undefined,
   stopSignal: Signal.SIGTERM,
   stopGrace: 10_000,
   leftovers: "kill",
@@ -175,6 +177,7 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
     after: read.after ?? usual.after,
     readiness: makeReadiness(read.ready),
     readyTimeout: read.ready_timeout ?? usual.readyTimeout,
+    liveness: makeLiveness(read.alive),
     stopSignal: read.stop_signal ?? usual.stopSignal,
     stopGrace: read.stop_grace ?? usual.stopGrace,
     leftovers: read.leftovers ?? usual.leftovers,
@@ -202,8 +205,34 @@ function makeLogFile(read: ProcessTable["log_file"]): LogFileSpecification | und
   };
 }
 
+const usualLiveness = { interval: 10_000, timeout: 3_000, failures: 3 } as const;
+
+function makeLiveness(read: ProcessTable["alive"]): Liveness | undefined {
+  if (read === undefined) return undefined;
+  const { watchdog, on_failure: onFailure = "restart" } = read;
+  if (watchdog !== undefined) {
+    const own = { interval: watchdog, timeout: watchdog, failures: 1 };
+    return { check: { kind: "watchdog" }, ...own, onFailure };
+  }
+  const { interval, timeout, failures } = read;
+  return {
+    check: makeCheck(read),
+    interval: interval ?? usualLiveness.interval,
+    timeout: timeout ?? usualLiveness.timeout,
+    failures: failures ?? usualLiveness.failures,
+    onFailure,
+  };
+}
+
 function makeReadiness(read: ProcessTable["ready"]): Readiness {
   if (read === undefined || typeof read === "string") return { kind: read ?? "started" };
+  return makeCheck(read);
+}
+
+/** Of a table with one way to look. */
+function makeCheck(
+  read: Pick<NonNullable<ProcessTable["alive"]>, "command" | "tcp" | "unix">,
+): Exclude<Readiness, { kind: "notify" | "started" }> {
   if (read.command !== undefined) return { kind: "command", command: read.command };
   if (read.tcp !== undefined) return { kind: "tcp", ...read.tcp };
   return { kind: "unix", path: read.unix ?? "" };

@@ -38,7 +38,7 @@ import type {
 import type { ReexecutionRequest } from "./reexecution.ts";
 import type { ReloadPlan } from "./reload-plan.ts";
 import type { ReloadListener } from "./reloading.ts";
-import type { ProcessSpecification, Scheduling } from "./specification.ts";
+import type { Liveness, ProcessSpecification, Readiness, Scheduling } from "./specification.ts";
 
 /** A file of lines, as it is shown and asked. */
 export interface LogFileView {
@@ -113,13 +113,32 @@ function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState)
   if (state.phase === "failed") return state.reason;
   if (state.phase === "uncertain") return "its start was not answered; waits for its agent's end";
   if (state.phase === "backing-off") {
-    const why = orchestrated.historyOf(name).findLast(({ entry }) => reasons.has(entry.what));
-    return why === undefined ? null : (describeEntry(why.entry, signalName) ?? null);
+    return lastFailure(orchestrated.historyOf(name));
   }
-  if (state.phase === "running" || state.phase === "ready") return pastCrash(orchestrated, name);
+  if (state.phase === "running" || state.phase === "ready") {
+    return degradedReason(orchestrated.historyOf(name)) ?? pastCrash(orchestrated, name);
+  }
   if (state.phase !== "waiting") return null;
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   return blockers.length === 0 ? null : `waits for ${blockers.join(", ")}`;
+}
+
+/** Why the last instance ended, or was none: what it was ended for tells more than how. */
+function lastFailure(history: readonly BookedEvent[]): string | null {
+  const why = history.findLast(({ entry }) => reasons.has(entry.what))?.entry;
+  if (why === undefined) return null;
+  const invocation = "invocation" in why ? why.invocation : undefined;
+  const seen = history.findLast(
+    ({ entry }) => entry.what === "unhealthy" && entry.invocation === invocation,
+  );
+  return describeEntry(seen?.entry ?? why, signalName) ?? null;
+}
+
+/** It runs, and does its work no more, by its last word. */
+function degradedReason(history: readonly BookedEvent[]): string | null {
+  const told = ["degraded", "recovered", "started"];
+  const last = history.findLast(({ entry }) => told.includes(entry.what))?.entry;
+  return last?.what === "degraded" ? `degraded: ${last.reason}` : null;
 }
 
 /** What the last start, or the lack of one, had to do with an orchestrator that was killed. */
@@ -171,18 +190,30 @@ function summarizePartition({
   };
 }
 
-function describeReadiness(specification: ProcessSpecification): string {
-  const { readiness } = specification;
-  switch (readiness.kind) {
+function describeCheck(check: Readiness | Liveness["check"]): string {
+  switch (check.kind) {
     case "tcp":
-      return `tcp ${readiness.host}:${readiness.port}`;
+      return `tcp ${check.host}:${check.port}`;
     case "unix":
-      return `unix ${readiness.path}`;
+      return `unix ${check.path}`;
     case "command":
-      return `command ${readiness.command.join(" ")}`;
+      return `command ${check.command.join(" ")}`;
     default:
-      return readiness.kind;
+      return check.kind;
   }
+}
+
+function encodeLiveness(liveness: Liveness | undefined): Pick<ProcessDetail, "liveness"> {
+  if (liveness === undefined) return {};
+  const { check, interval, timeout, failures, onFailure } = liveness;
+  return {
+    liveness: {
+      check: describeCheck(check),
+      interval_ms: interval,
+      ...(check.kind !== "watchdog" && { timeout_ms: timeout, failures }),
+      on_failure: onFailure,
+    },
+  };
 }
 
 function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
@@ -197,7 +228,8 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
     summary: summarize(orchestrated, name),
     command: [...specification.command],
     restart: specification.restart,
-    readiness: describeReadiness(specification),
+    readiness: describeCheck(specification.readiness),
+    ...encodeLiveness(specification.liveness),
     after: [...specification.after],
     stop: { signal: signalName(stopSignal), grace_ms: stopGrace },
     start_limit:

@@ -28,6 +28,8 @@ export function describeEntry(
     case "failed":
       return entry.reason;
     case "lost":
+    case "unhealthy":
+    case "degraded":
       return entry.reason;
     case "strays-ended":
       return `${entry.count} that had left the session of a dead instance`;

@@ -32,6 +32,8 @@ export interface LeftProcess {
   readonly output: Standing;
   /** The socket of its readiness; there as well where it has none. */
   readonly notices: Standing;
+  /** The same socket, where it says there that it lives; there as well where it need not. */
+  readonly heartbeats: Standing;
   /** Starts that may have been made, by the crash journal on the disk, the oldest first. */
   readonly starts: readonly string[];
   /** By invocation, those of `starts` and of the state that were found. */
@@ -103,7 +105,13 @@ export function adopt(left: LeftProcess, terms: Terms): Adoption {
 }
 
 /** Why nobody could go on with an instance of it. */
-function obstacleOf({ state, launch, output, notices }: LeftProcess): string | undefined {
+function obstacleOf({
+  state,
+  launch,
+  output,
+  notices,
+  heartbeats,
+}: LeftProcess): string | undefined {
   if (state === undefined) return undefined;
   if (launch === "changed") return "its configuration has changed since its start";
   if (output === "lost") return "its output cannot be had: its log pipes were not kept";
@@ -111,6 +119,7 @@ function obstacleOf({ state, launch, output, notices }: LeftProcess): string | u
   if (notices === "lost" && isAwaited) {
     return "its readiness could not be heard: its notice socket was not kept";
   }
+  if (heartbeats === "lost") return "that it lives could not be heard: its notice socket is lost";
   return undefined;
 }
 

@@ -54,7 +54,7 @@ interface Common {
 }
 
 /** Why an instance is being stopped, which is what follows its end. */
-export type StopReason = "stop" | "restart" | "unready";
+export type StopReason = "stop" | "restart" | "unready" | "unhealthy";
 
 /** The phases, each with what is true only in it. */
 type Phases =
@@ -101,6 +101,8 @@ export type ProcessEvent =
   | { readonly kind: "found"; readonly invocation: string; readonly processId: number }
   | { readonly kind: "not-found"; readonly invocation: string }
   | { readonly kind: "became-ready"; readonly invocation: string }
+  /** It was ready, and does its work no more. */
+  | { readonly kind: "unhealthy"; readonly invocation: string; readonly reason: string }
   | { readonly kind: "died"; readonly invocation: string; readonly ending: Ending | undefined }
   | { readonly kind: "ending-known"; readonly invocation: string; readonly ending: Ending }
   | { readonly kind: "cleared"; readonly invocation: string }
@@ -114,6 +116,8 @@ export type ProcessEffect =
   | { readonly kind: "find"; readonly invocation: string }
   | { readonly kind: "watch-readiness"; readonly instance: Instance }
   | { readonly kind: "forget-readiness"; readonly invocation: string }
+  | { readonly kind: "watch-liveness"; readonly instance: Instance }
+  | { readonly kind: "forget-liveness"; readonly invocation: string }
   | { readonly kind: "signal"; readonly instance: Instance; readonly signal: number }
   | { readonly kind: "kill"; readonly instance: Instance }
   | { readonly kind: "clear"; readonly instance: Instance }
@@ -129,6 +133,10 @@ export type HistoryEntry =
   | { readonly what: "uncertain"; readonly invocation: string }
   | { readonly what: "ready"; readonly invocation: string; readonly after: Milliseconds }
   | { readonly what: "readiness-timeout"; readonly invocation: string }
+  | { readonly what: "unhealthy"; readonly invocation: string; readonly reason: string }
+  /** It does its work no more, and is left running; and it does again. Noted by the driver. */
+  | { readonly what: "degraded"; readonly invocation: string; readonly reason: string }
+  | { readonly what: "recovered"; readonly invocation: string }
   | { readonly what: "stop-requested"; readonly invocation: string }
   | { readonly what: "killed"; readonly invocation: string }
   | { readonly what: "died"; readonly invocation: string; readonly ranFor: Milliseconds }
@@ -382,9 +390,11 @@ function died(
   const ranFor = context.now - instance.startedAt;
   const told = state.toldEnding?.invocation === invocation ? state.toldEnding.ending : undefined;
   const ending = event.ending ?? told;
-  const effects: ProcessEffect[] = [{ kind: "clear", instance }];
-  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
-  effects.push(record({ what: "died", invocation, ranFor }));
+  const effects: ProcessEffect[] = [
+    { kind: "clear", instance },
+    ...forgetWatch(state, context),
+    record({ what: "died", invocation, ranFor }),
+  ];
   if (ending !== undefined) effects.push(record({ what: "ended", invocation, ending }));
   const awaited = ending === undefined ? [...state.awaitedEndings, invocation] : undefined;
   const change = {
@@ -486,7 +496,8 @@ function arrive(
   if (!state.wanted) return prepend(known, stopInstance(arrived, instance, "stop", context));
   if (context.specification.readiness.kind === "started") {
     const ready = record({ what: "ready", invocation, after: 0 });
-    return enter(arrived, { phase: "ready", instance, readyAt: context.now }, [known, ready]);
+    const effects = [known, ready, ...watchLiveness(instance, context)];
+    return enter(arrived, { phase: "ready", instance, readyAt: context.now }, effects);
   }
   const readyBy = context.now + context.specification.readyTimeout;
   const watch: ProcessEffect = { kind: "watch-readiness", instance };
@@ -509,24 +520,29 @@ function stopInstance(
   const effects: ProcessEffect[] = [
     { kind: "signal", instance, signal: context.specification.stopSignal },
     record({ what: "stop-requested", invocation }),
+    ...forgetWatch(state, context),
   ];
-  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
   return enter(state, { phase: "stopping", instance, why, killAt }, effects);
 }
 
-function killInstance(state: ProcessState, instance: Instance, why: StopReason): Outcome {
+function killInstance(
+  state: ProcessState,
+  instance: Instance,
+  why: StopReason,
+  context: Context,
+): Outcome {
   const { invocation } = instance;
   const effects: ProcessEffect[] = [
     { kind: "kill", instance },
     record({ what: "killed", invocation }),
+    ...forgetWatch(state, context),
   ];
-  if (state.phase === "running") effects.push({ kind: "forget-readiness", invocation });
   return enter(state, { phase: "stopping", instance, why, killAt: undefined }, effects);
 }
 
 function stopRunning(state: In<"running" | "ready">, event: Of<"stop">, context: Context): Outcome {
   const unwanted = enter(state, { wanted: false }).state;
-  if (event.hurry) return killInstance(unwanted, state.instance, "stop");
+  if (event.hurry) return killInstance(unwanted, state.instance, "stop", context);
   return stopInstance(unwanted, state.instance, "stop", context);
 }
 
@@ -534,11 +550,11 @@ function restartRunning(state: In<"running" | "ready">, _event: Of<"restart">, c
   return stopInstance(state, state.instance, "restart", context);
 }
 
-function stopStopping(state: In<"stopping">, event: Of<"stop">): Outcome {
+function stopStopping(state: In<"stopping">, event: Of<"stop">, context: Context): Outcome {
   const unwanted = enter(state, { wanted: false }).state;
   if (!event.hurry || state.killAt === undefined)
     return enter(unwanted, { ...state, wanted: false });
-  return killInstance(unwanted, state.instance, "stop");
+  return killInstance(unwanted, state.instance, "stop", context);
 }
 
 /** A start was refused: by the rule, try again after a wait ("none" is for programs that ran). */
@@ -593,19 +609,41 @@ function becameReady(state: In<"running">, event: Of<"became-ready">, context: C
   return enter(state, { phase: "ready", instance, readyAt: context.now }, [
     { kind: "forget-readiness", invocation },
     record({ what: "ready", invocation, after }),
+    ...watchLiveness(instance, context),
   ]);
+}
+
+function watchLiveness(instance: Instance, { specification }: Context): ProcessEffect[] {
+  return specification.liveness === undefined ? [] : [{ kind: "watch-liveness", instance }];
+}
+
+/** What watched a phase that is left. */
+function forgetWatch(state: ProcessState, { specification }: Context): ProcessEffect[] {
+  if (!("instance" in state)) return [];
+  const { invocation } = state.instance;
+  if (state.phase === "running") return [{ kind: "forget-readiness", invocation }];
+  const isWatched = state.phase === "ready" && specification.liveness !== undefined;
+  return isWatched ? [{ kind: "forget-liveness", invocation }] : [];
+}
+
+/** It is asked to stop as an operator would, and what follows is as after a death. */
+function becameUnhealthy(state: In<"ready">, event: Of<"unhealthy">, context: Context): Outcome {
+  const { invocation, reason } = event;
+  if (invocation !== state.instance.invocation) return stay(state);
+  const seen = record({ what: "unhealthy", invocation, reason });
+  return prepend(seen, stopInstance(state, state.instance, "unhealthy", context));
 }
 
 function unready(state: In<"running">, _event: Of<"deadline">, context: Context): Outcome {
   if (context.now < state.readyBy) return stay(state);
   const { invocation } = state.instance;
   const late = record({ what: "readiness-timeout", invocation });
-  return prepend(late, killInstance(state, state.instance, "unready"));
+  return prepend(late, killInstance(state, state.instance, "unready", context));
 }
 
 function graceOver(state: In<"stopping">, _event: Of<"deadline">, context: Context): Outcome {
   if (state.killAt === undefined || context.now < state.killAt) return stay(state);
-  return killInstance(state, state.instance, state.why);
+  return killInstance(state, state.instance, state.why, context);
 }
 
 const wantAgain = (state: In<"starting" | "uncertain">) => enter(state, { wanted: true });
@@ -622,6 +660,7 @@ const noStart = ignored("no start is under way");
 const noInstance = ignored("no instance runs");
 const noDeadline = ignored("nothing is waited for in this phase");
 const notWaiting = ignored("it does not wait for others");
+const noLiveness = ignored("its liveness is not watched in this phase");
 const noReadiness = ignored("its readiness is not watched in this phase");
 const alreadyWanted = ignored("it is wanted already, and on its way or running");
 const notLooked = ignored("its invocation is not being looked for");
@@ -639,6 +678,7 @@ const atRest = {
   found: notLooked,
   "not-found": notLooked,
   "became-ready": noReadiness,
+  unhealthy: noLiveness,
   died: noInstance,
   "ending-known": noteEnding,
   cleared: notClearing,
@@ -659,6 +699,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": noReadiness,
+    unhealthy: noLiveness,
     died: noInstance,
     "ending-known": noteEnding,
     cleared: notClearing,
@@ -675,6 +716,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": noReadiness,
+    unhealthy: noLiveness,
     died: noInstance,
     "ending-known": noteEnding,
     cleared: notClearing,
@@ -692,6 +734,7 @@ export const table: Table = {
     found: arrive,
     "not-found": notFound,
     "became-ready": noReadiness,
+    unhealthy: noLiveness,
     died: noInstance,
     "ending-known": noteEnding,
     cleared: notClearing,
@@ -708,6 +751,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": becameReady,
+    unhealthy: noLiveness,
     died,
     "ending-known": hearEnding,
     cleared: notClearing,
@@ -724,6 +768,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": ignored("it is ready already"),
+    unhealthy: becameUnhealthy,
     died,
     "ending-known": hearEnding,
     cleared: notClearing,
@@ -740,6 +785,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": ignored("it is being stopped"),
+    unhealthy: noLiveness,
     died,
     "ending-known": hearEnding,
     cleared: notClearing,
@@ -756,6 +802,7 @@ export const table: Table = {
     found: notLooked,
     "not-found": notLooked,
     "became-ready": ignored("it is dead"),
+    unhealthy: noLiveness,
     died: ignored("it is dead already"),
     "ending-known": endingWhileClearing,
     cleared,

@@ -423,9 +423,9 @@ export function step(
 /**
  * What the next program begins again, because nobody can hand it over while it is under way. Each
  * may be done twice: looking for an uncertain start, clearing what a dead instance left, and
- * watching for readiness.
+ * watching for readiness or liveness.
  */
-export function effectsToRepeat(state: OrchestrationState): AddressedEffect[] {
+export function effectsToRepeat(plan: Plan, state: OrchestrationState): AddressedEffect[] {
   return [...state.processes].flatMap(([name, process]): AddressedEffect[] => {
     switch (process.phase) {
       case "uncertain":
@@ -435,6 +435,9 @@ export function effectsToRepeat(state: OrchestrationState): AddressedEffect[] {
         return [{ name, effect: { kind: "clear", instance: process.instance } }];
       case "running":
         return [{ name, effect: { kind: "watch-readiness", instance: process.instance } }];
+      case "ready":
+        if (plan.specifications.get(name)?.liveness === undefined) return [];
+        return [{ name, effect: { kind: "watch-liveness", instance: process.instance } }];
       default:
         return [];
     }

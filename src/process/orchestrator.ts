@@ -131,6 +131,9 @@ function makeDefaultFolder(path: string): void {
 const tellings: Readonly<Record<string, "warn" | "info">> = {
   "start-refused": "warn",
   "readiness-timeout": "warn",
+  unhealthy: "warn",
+  degraded: "warn",
+  recovered: "info",
   uncertain: "warn",
   failed: "warn",
   "backing-off": "info",
@@ -387,7 +390,9 @@ class Orchestrator {
   #adopt(): void {
     this.#performer.adopt();
     adoptionKillPoint("adoption:watched");
-    const again = effectsToRepeat(this.#state).filter(({ effect }) => effect.kind !== "find");
+    const again = effectsToRepeat(this.#plan, this.#state).filter(
+      ({ effect }) => effect.kind !== "find",
+    );
     for (const [name, surveyed] of this.#survey) this.#tellAdoption(name, surveyed);
     for (const { name, effect } of again) this.#perform(name, effect);
     for (const [name, { adoption }] of this.#survey) {
@@ -453,7 +458,8 @@ class Orchestrator {
       if (standing.state === "connected") this.#connected.add(name);
     }
     this.#performer.open();
-    for (const { name, effect } of effectsToRepeat(this.#state)) this.#perform(name, effect);
+    const again = effectsToRepeat(this.#plan, this.#state);
+    for (const { name, effect } of again) this.#perform(name, effect);
     for (const event of state.held) this.#handle(event);
     this.#handle({ kind: "time" });
     for (const [name, { awaitedEndings }] of this.#state.processes) {
@@ -523,11 +529,7 @@ class Orchestrator {
       obstacle: () => this.#obstacleOfReload(),
       handle: (event) => this.#handle(event),
       goBy: (next, others) => this.#goBy(next, others),
-      watchReadiness: (name) => {
-        const process = this.#state.processes.get(name);
-        if (process?.phase !== "running") return;
-        this.#perform(name, { kind: "watch-readiness", instance: process.instance });
-      },
+      watchAgain: (name) => this.#watchAgain(name),
       onStep: reloadKillPoint,
       wakeAfter: (delay, call) => this.#loop.wakeAfter(delay, call),
       fail: (failure) => this.#loop.fail(failure),
@@ -537,6 +539,18 @@ class Orchestrator {
         if (file !== undefined) this.#configurationText = { file, text };
       },
     };
+  }
+
+  /** What it is looked at by is another check. */
+  #watchAgain(name: string): void {
+    const process = this.#state.processes.get(name);
+    if (process?.phase === "running") {
+      this.#perform(name, { kind: "watch-readiness", instance: process.instance });
+    } else if (process?.phase === "ready") {
+      const { invocation } = process.instance;
+      this.#perform(name, { kind: "forget-liveness", invocation });
+      this.#perform(name, { kind: "watch-liveness", instance: process.instance });
+    }
   }
 
   #obstacleOfReload(): ControlError | undefined {
@@ -579,8 +593,9 @@ class Orchestrator {
     this.#isHeld = false;
     this.#keeping?.resume();
     this.#performer.resume();
-    for (const { name, effect } of effectsToRepeat(this.#state)) {
-      if (effect.kind === "watch-readiness") this.#perform(name, effect);
+    for (const { name, effect } of effectsToRepeat(this.#plan, this.#state)) {
+      const isWatch = effect.kind === "watch-readiness" || effect.kind === "watch-liveness";
+      if (isWatch) this.#perform(name, effect);
     }
     this.#handle({ kind: "time" });
   }

@@ -1,10 +1,13 @@
 import type { MonotonicTime } from "../units/units.ts";
-import type { ProcessState } from "./lifecycle.ts";
+import type { ProcessState, StopReason } from "./lifecycle.ts";
 
 /** What is counted of processes for whoever measures them. Pure: states and times come in. */
 
-/** Why an instance came after another one: it died, it was not ready in time, somebody asked. */
-export const restartReasons = ["died", "unready", "asked"] as const;
+/**
+ * Why an instance came after another one: it died, it was not ready in time, it did its work no
+ * more, somebody asked.
+ */
+export const restartReasons = ["died", "unready", "unhealthy", "asked"] as const;
 export type RestartReason = (typeof restartReasons)[number];
 
 /** Seconds from a death that was noticed to the next start; back-off is part of it. */
@@ -42,7 +45,7 @@ export class ProcessMeter {
     }
     for (const name of names) {
       if (this.#meters.has(name)) continue;
-      const restarts = { died: 0, unready: 0, asked: 0 };
+      const restarts = { died: 0, unready: 0, unhealthy: 0, asked: 0 };
       const counts = Array<number>(RESTART_BUCKETS.length + 1).fill(0);
       const begun = { reason: "asked", diedAt: undefined } as const;
       this.#meters.set(name, { name, since: now, restarts, counts, sum: 0, ...begun });
@@ -100,7 +103,7 @@ export class ProcessMeter {
   }
 }
 
-function reasonOf(why: "stop" | "restart" | "unready" | undefined): RestartReason {
+function reasonOf(why: StopReason | undefined): RestartReason {
   if (why === undefined) return "died";
-  return why === "unready" ? "unready" : "asked";
+  return why === "unready" || why === "unhealthy" ? why : "asked";
 }

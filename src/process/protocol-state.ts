@@ -22,8 +22,8 @@ import { controlRequestSchema } from "./protocol.ts";
 export const STATE_FORMAT = "hostler-orchestrator-state";
 
 /** The version that is written. */
-export const STATE_VERSION = 2;
-const FORMER_VERSION = 1;
+export const STATE_VERSION = 3;
+const FORMER_VERSION = 2;
 
 /** The versions that are read: this one, and the one before it. */
 export const readableVersions: readonly number[] = [STATE_VERSION, FORMER_VERSION];
@@ -56,7 +56,7 @@ const endingSchema: v.GenericSchema<unknown, Ending> = v.variant("kind", [
 
 const refusal = v.strictObject({ message: text, code: maybe(text) });
 const instance = v.strictObject({ invocation, processId: count, startedAt: time });
-const stopReason = v.picklist(["stop", "restart", "unready"]);
+const stopReason = v.picklist(["stop", "restart", "unready", "unhealthy"]);
 
 const common = {
   wanted: v.boolean(),
@@ -117,6 +117,7 @@ export const processEventSchema: v.GenericSchema<unknown, ProcessEvent> = v.vari
   v.strictObject({ kind: v.literal("found"), invocation, processId: count }),
   v.strictObject({ kind: v.literal("not-found"), invocation }),
   v.strictObject({ kind: v.literal("became-ready"), invocation }),
+  v.strictObject({ kind: v.literal("unhealthy"), invocation, reason: text }),
   v.strictObject({ kind: v.literal("died"), invocation, ending: maybe(endingSchema) }),
   v.strictObject({ kind: v.literal("ending-known"), invocation, ending: endingSchema }),
   v.strictObject({ kind: v.literal("cleared"), invocation }),
@@ -124,7 +125,10 @@ export const processEventSchema: v.GenericSchema<unknown, ProcessEvent> = v.vari
 ]);
 
 /** Events that came while no turn was begun any more; a shutdown is none, it takes all back. */
-export type HeldEvent = Exclude<OrchestrationEvent, { kind: "boot" | "shutdown" | "time" }>;
+export type HeldEvent = Extract<
+  OrchestrationEvent,
+  { readonly kind: "process" | "wish" | "partition" }
+>;
 
 const heldEventSchema: v.GenericSchema<unknown, HeldEvent> = v.variant("kind", [
   v.strictObject({ kind: v.literal("process"), name: text, event: processEventSchema }),
@@ -141,6 +145,9 @@ export const historyEntrySchema: v.GenericSchema<unknown, HistoryEntry> = v.vari
   v.strictObject({ what: v.literal("uncertain"), invocation }),
   v.strictObject({ what: v.literal("ready"), invocation, after: time }),
   v.strictObject({ what: v.literal("readiness-timeout"), invocation }),
+  v.strictObject({ what: v.literal("unhealthy"), invocation, reason: text }),
+  v.strictObject({ what: v.literal("degraded"), invocation, reason: text }),
+  v.strictObject({ what: v.literal("recovered"), invocation }),
   v.strictObject({ what: v.literal("stop-requested"), invocation }),
   v.strictObject({ what: v.literal("killed"), invocation }),
   v.strictObject({ what: v.literal("died"), invocation, ranFor: time }),
@@ -314,7 +321,12 @@ export type CarriedJournal = v.InferOutput<typeof journalSchema>;
 const meterSchema: v.GenericSchema<unknown, MeterState> = v.strictObject({
   name: text,
   since: time,
-  restarts: v.strictObject({ died: count, unready: count, asked: count }),
+  restarts: v.strictObject({
+    died: count,
+    unready: count,
+    unhealthy: count,
+    asked: count,
+  }),
   counts: v.pipe(v.array(count), v.maxLength(MOST_BUCKETS)),
   sum: time,
   reason: v.picklist(restartReasons),
@@ -381,24 +393,42 @@ export function encodeState(state: OrchestratorState): string {
   return JSON.stringify(state, (_key, value) => (value === undefined ? null : value));
 }
 
-/**
- * The form of the version before, for a program that reads no later one. That one refuses a state
- * in which somebody runs who was adopted: it finds no descriptor of that.
- */
+/** The form of the version before, for a program that reads no later one. */
 export function encodeFormerState(state: OrchestratorState): string {
-  const { metrics: _metrics, adopted: _adopted, events, ...same } = state;
+  const { events, metrics } = state;
   const known = { ...events, older: inFormerWords(events.older), all: inFormerWords(events.all) };
-  const managed = state.managed.map(({ logFile: _logFile, ...one }) => one);
-  const former = { ...same, events: known, version: FORMER_VERSION, managed };
+  const processes = state.processes.map((one) => ({ ...one, state: inFormerPhase(one.state) }));
+  const held = state.held.filter(
+    (event) => event.kind !== "process" || event.event.kind !== "unhealthy",
+  );
+  const meters = metrics.meters.map(({ restarts, reason, ...same }) => {
+    const { unhealthy, ...counted } = restarts;
+    const all = { ...counted, unready: counted.unready + unhealthy };
+    return { ...same, restarts: all, reason: reason === "unhealthy" ? "unready" : reason };
+  });
+  const same = { ...state, version: FORMER_VERSION, events: known, processes, held };
+  const former = { ...same, metrics: { ...metrics, meters } };
   return JSON.stringify(former, (_key, value) => (value === undefined ? null : value));
 }
 
-/** It has no word for what was lost. */
+/** What is stopped because it does its work no more is followed by the same as one not ready. */
+function inFormerPhase(state: ProcessState): object {
+  return "why" in state && state.why === "unhealthy" ? { ...state, why: "unready" } : state;
+}
+
+/** It has no word for what does its work no more. */
 function inFormerWords(events: readonly BookedEvent[]): readonly BookedEvent[] {
   return events.map((event) => {
     const { entry } = event;
-    if (entry.what !== "lost") return event;
-    return { ...event, entry: { what: "failed", reason: `lost: ${entry.reason}` } };
+    switch (entry.what) {
+      case "unhealthy":
+      case "degraded":
+        return { ...event, entry: { what: "failed", reason: `${entry.what}: ${entry.reason}` } };
+      case "recovered":
+        return { ...event, entry: { what: "ready", invocation: entry.invocation, after: 0 } };
+      default:
+        return event;
+    }
   });
 }
 
@@ -413,12 +443,15 @@ export const describeVersion = (version: unknown) =>
   `version ${JSON.stringify(version)?.slice(0, 40)}`;
 
 /** A state of the version before, as this one has it: without all that it did not know. */
-function fromFormer(input: { readonly managed?: unknown }): object {
-  const managed = Array.isArray(input.managed)
-    ? input.managed.map((one) => ({ ...(one as object), logFile: null }))
-    : input.managed;
-  const metrics = { listener: null, meters: [] };
-  return { ...input, version: STATE_VERSION, managed, adopted: [], metrics };
+function fromFormer(input: { readonly metrics?: { readonly meters?: unknown } }): object {
+  const { metrics } = input;
+  const meters = Array.isArray(metrics?.meters)
+    ? metrics.meters.map(({ restarts, ...one }) => ({
+        ...one,
+        restarts: { ...restarts, unhealthy: 0 },
+      }))
+    : metrics?.meters;
+  return { ...input, version: STATE_VERSION, metrics: { ...metrics, meters } };
 }
 
 /** A state, or what is wrong with it: of another version, damaged, or no state at all. */

@@ -369,6 +369,16 @@ export const processDetailSchema = v.object({
   command: v.array(v.string()),
   restart: v.string(),
   readiness: v.string(),
+  /** How it is seen that it does its work; absent where nobody looks. */
+  liveness: v.optional(
+    v.object({
+      check: v.string(),
+      interval_ms: v.number(),
+      timeout_ms: v.optional(v.number()),
+      failures: v.optional(v.number()),
+      on_failure: v.string(),
+    }),
+  ),
   after: v.array(v.string()),
   stop: v.object({ signal: v.string(), grace_ms: v.number() }),
   start_limit: v.nullable(v.object({ starts: v.number(), within_ms: v.number() })),

@@ -38,8 +38,8 @@ export interface ChangeHost<LogFile> {
   handle(event: OrchestrationEvent): void;
   /** Goes by this one from now on; of `others` it says something else than before. */
   goBy(configuration: Configuration, others: readonly string[]): void;
-  /** A process that is not ready is looked at by what is said now. */
-  watchReadiness(name: string): void;
+  /** Whether it is ready, or does its work, is looked at by what is said now. */
+  watchAgain(name: string): void;
   onStep(step: ReloadStep): void;
 }
 
@@ -203,9 +203,8 @@ export class ConfigurationChange<LogFile> {
     this.#host.goBy(this.#mixed(), [...names, ...added]);
     this.#host.onStep("reload:put-in");
     for (const name of names) {
-      if (this.#changed.get(name)?.keys.includes("ready") === true) {
-        this.#host.watchReadiness(name);
-      }
+      const keys = this.#changed.get(name)?.keys ?? [];
+      if (keys.includes("ready") || keys.includes("alive")) this.#host.watchAgain(name);
     }
   }
 

@@ -44,7 +44,7 @@ type Facets = ReadonlyMap<string, unknown>;
 /** Keys that a start is made of, or that its output goes by: what runs keeps the former ones. */
 function launchFacets(specification: ProcessSpecification): Facets {
   const { command, partition, environment, workingDirectory, umask } = specification;
-  const { constraints, output, readiness, leftovers } = specification;
+  const { constraints, output, readiness, liveness, leftovers } = specification;
   return new Map<string, unknown>([
     ["command", command],
     ["partition", partition],
@@ -56,6 +56,8 @@ function launchFacets(specification: ProcessSpecification): Facets {
     ["leftovers", leftovers],
     // Of another kind, it is told elsewhere; of the same kind, the next check looks elsewhere.
     ["ready", readiness.kind],
+    // It is told how often it has to say that it lives.
+    ["alive", liveness?.check.kind === "watchdog" ? liveness.interval : undefined],
   ]);
 }
 
@@ -74,7 +76,8 @@ function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
 
 /** Keys that hold from now on, whatever runs. */
 function ruleFacets(specification: ProcessSpecification): Facets {
-  const { after, autostart, restart, backoff, startLimit, readiness, readyTimeout } = specification;
+  const { after, autostart, restart, backoff, startLimit, readiness } = specification;
+  const { readyTimeout, liveness } = specification;
   const { stopSignal, stopGrace, logLimit, logFile } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
@@ -85,6 +88,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["start_limit", startLimit],
     ["ready", readiness],
     ["ready_timeout", readyTimeout],
+    ["alive", liveness],
     ["stop_signal", stopSignal],
     ["stop_grace", stopGrace],
     ["log_lines", logLimit.lines],

@@ -12,6 +12,21 @@ export type Readiness =
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
   | { readonly kind: "unix"; readonly path: string };
 
+/** How it is seen that a process which is ready still does its work. */
+export interface Liveness {
+  /** A check, seen from its own partition; or its own word, WATCHDOG=1 of sd_notify(3). */
+  readonly check:
+    | Exclude<Readiness, { kind: "started" | "notify" }>
+    | { readonly kind: "watchdog" };
+  /** Between two checks; of a watchdog, how long it may be silent. */
+  readonly interval: Milliseconds;
+  /** A check that takes longer has failed. */
+  readonly timeout: Milliseconds;
+  /** So many failures in a row are one too many. */
+  readonly failures: number;
+  readonly onFailure: "restart" | "degrade";
+}
+
 /** What must be so before the program's first instruction; needs the launcher. */
 export interface LaunchConstraints {
   readonly user?: string | number;
@@ -76,6 +91,7 @@ export interface ProcessSpecification {
   readonly readiness: Readiness;
   /** A process that is not ready this long after its start is killed and restarted. */
   readonly readyTimeout: Milliseconds;
+  readonly liveness: Liveness | undefined;
   readonly stopSignal: number;
   readonly stopGrace: Milliseconds;
   readonly leftovers: "kill" | "keep";

@@ -48,12 +48,16 @@ const killIt = async (orchestrator: TestOrchestrator) => {
   process.kill(await orchestrator.started("it"), "SIGKILL");
 };
 
+const alive = 'alive = {command = ["true"], interval = "10ms"}';
+
 /** One for each effect: a new effect without one does not compile. */
 const killTests: Record<EffectKind, KillTest> = {
   start: { passes: [1, 2], provoke: killIt },
   find: { places: [partitionPlace], agentDiesAt: "agent:start:spawned" },
   "watch-readiness": { table: 'ready = {command = ["true"]}' },
   "forget-readiness": { table: 'ready = {command = ["true"]}' },
+  "watch-liveness": { table: alive },
+  "forget-liveness": { table: alive, provoke: ask("stop") },
   signal: { provoke: ask("stop") },
   kill: { provoke: ask("stop", { now: true }) },
   clear: { provoke: killIt },

@@ -118,7 +118,7 @@ skipUnless("another program is refused", root, () => {
       ["liar", /no such word before its end \(exit 0\)/],
       ["copy", /no such word before its end \(exit 0\)/],
       ["flag", /before its end \(exit 100\); it said: .*--no-such-flag/],
-      ["newer", /its refusal: it expects \S+ of version 2 or 1, and received version 9/],
+      ["newer", /its refusal: it expects \S+ of version 3 or 2, and received version 9/],
     ] as const;
     for (const [word, message] of cases) {
       gap.set("try", word);

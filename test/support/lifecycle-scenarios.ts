@@ -7,6 +7,7 @@ import { beginnings } from "./lifecycle/beginnings.ts";
 import { doubts } from "./lifecycle/doubts.ts";
 import { endings } from "./lifecycle/endings.ts";
 import type { StepFunction } from "./lifecycle/life.ts";
+import { liveness } from "./lifecycle/liveness.ts";
 import { restarts } from "./lifecycle/restarts.ts";
 import { staleEvents } from "./lifecycle/stale-events.ts";
 import { walks } from "./lifecycle/walks.ts";
@@ -23,6 +24,7 @@ export const scenarios: readonly Scenario[] = [
   ...endings,
   ...wishes,
   ...doubts,
+  ...liveness,
   ...staleEvents,
   ...walks,
 ];

@@ -212,7 +212,7 @@ export function wholeState(processes: Readonly<Record<string, ProcessState>>): O
         {
           name: first,
           since: 1.5,
-          restarts: { died: 2, unready: 1, asked: 3 },
+          restarts: { died: 2, unready: 1, unhealthy: 4, asked: 3 },
           counts: [1, 0, 2],
           sum: 0.25,
           reason: "died",

@@ -325,7 +325,7 @@ class Simulation {
       shutdown: "no",
       renewing: new Map(),
     };
-    for (const again of effectsToRepeat(this.#state)) this.#perform(again);
+    for (const again of effectsToRepeat(this.#plan, this.#state)) this.#perform(again);
     // What came before a deadline that has passed meanwhile is decided before it.
     const came = this.#options.reexecutes === "loses what comes meanwhile" ? [] : state.held;
     for (const event of came) this.#decide(event);
@@ -374,7 +374,7 @@ class Simulation {
           this.#plan = makePlan(following);
           this.#handle({ kind: "renewed", names: others });
         },
-        watchReadiness: () => {},
+        watchAgain: () => {},
         onStep: () => {},
       },
       { plan, next, logFiles: new Map<string, never>() },
@@ -435,7 +435,9 @@ class Simulation {
     this.#note(`another one follows, and goes on with ${[...adopted].join(", ")}`);
     this.#crashes.goneOnWith += adopted.size;
     if (this.#options.crashes !== "starts anew beside it") this.#endOthers(adopted);
-    const again = effectsToRepeat(this.#state).filter(({ effect }) => effect.kind !== "find");
+    const again = effectsToRepeat(this.#plan, this.#state).filter(
+      ({ effect }) => effect.kind !== "find",
+    );
     const forgets = this.#options.crashes === "forgets exits";
     for (const invocation of [...adopted, ...heard]) {
       const isAlive = this.#driver.world.find(invocation)?.isAlive === true;
@@ -474,7 +476,8 @@ class Simulation {
     }
     const isLost = this.#chance.happens(0.1);
     const output = isLost ? "lost" : "there";
-    return { state, launch: "same", output, notices: "there", starts, found };
+    const sockets = { notices: "there", heartbeats: "there" } as const;
+    return { state, launch: "same", output, ...sockets, starts, found };
   }
 
   /** What is not gone on with is ended before anything is started. */

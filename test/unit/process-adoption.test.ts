@@ -41,7 +41,7 @@ const combinations: Combination[] = phases.flatMap((phase) => {
             const words = [life, `later ${later}`, launch, `output ${output}`, notices];
             return {
               title: `${phase}: ${words.join(", ")}`,
-              left: { state, launch, output, notices, starts, found },
+              left: { state, launch, output, notices, heartbeats: "there", starts, found },
               named,
             };
           }),
@@ -152,7 +152,8 @@ describe(`in ${combinations.length} combinations`, () => {
 describe("without a journal that can be read", () => {
   test("whoever lives is ended, and nothing is gone on with", () => {
     const found = new Map([[successor, { processId: 8, life: "alive" as const }]]);
-    const left = { launch: "same", output: "there", notices: "there" } as const;
+    const sockets = { notices: "there", heartbeats: "there" } as const;
+    const left = { launch: "same", output: "there", ...sockets } as const;
     const adoption = adopt({ ...left, state: undefined, starts: [successor], found }, terms);
     expect(adoption).toEqual({
       state: undefined,
@@ -168,6 +169,7 @@ const gone = (state: ProcessState): LeftProcess => ({
   launch: "same",
   output: "there",
   notices: "there",
+  heartbeats: "there",
   starts: [],
   found: new Map(),
 });

@@ -81,6 +81,11 @@ start_limit = {starts = 20, within = "60s"}
 after = ["first"]
 ready = {tcp = "[::1]:8080"}
 ready_timeout = "1.5s"
+alive.unix = "/run/all.sock"
+alive.interval = "2s"
+alive.timeout = "500ms"
+alive.failures = 2
+alive.on_failure = "degrade"
 stop_signal = "SIGRTMIN+2"
 stop_grace = "0s"
 leftovers = "keep"
@@ -138,6 +143,7 @@ describe("what is valid", () => {
       after: ["brake-monitor"],
       readiness: { kind: "started" },
       readyTimeout: 30_000,
+      liveness: undefined,
       stopSignal: 15,
       stopGrace: 10_000,
       leftovers: "kill",
@@ -198,6 +204,13 @@ describe("what is valid", () => {
       after: ["first"],
       readiness: { kind: "tcp", host: "::1", port: 8080 },
       readyTimeout: 1_500,
+      liveness: {
+        check: { kind: "unix", path: "/run/all.sock" },
+        interval: 2_000,
+        timeout: 500,
+        failures: 2,
+        onFailure: "degrade",
+      },
       stopSignal: 36,
       stopGrace: 0,
       leftovers: "keep",
@@ -307,6 +320,13 @@ describe("one mistake", () => {
     ["stop_signal = 'SIGTRM'", 'stop_signal: a signal such as SIGTERM; "SIGTRM"'],
     ["stop_signal = 0", "stop_signal: a signal such as SIGTERM; 0"],
     ["umask = 22", 'umask: octal digits in quotes, such as "022"; 22'],
+    ["alive = {}", "alive: one of command, tcp, unix and watchdog; none"],
+    [
+      "alive = {unix = '/a', watchdog = '1s'}",
+      "alive: one of command, tcp, unix and watchdog; unix, watchdog",
+    ],
+    ["alive = {watchdog = '1s', failures = 3}", "which is its own time; failures"],
+    ["alive = {unix = '/a', failures = 0}", "alive.failures: a number from 1 to 1000; 0"],
     ["nice = 20", "nice: a number from -20 to 19; 20"],
     ["nice = 1.5", "nice: a number from -20 to 19; 1.5"],
     ["oom_score_adjust = -1001", "oom_score_adjust: a number from -1000 to 1000; -1001"],

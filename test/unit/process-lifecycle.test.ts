@@ -36,17 +36,17 @@ describe("scenarios", () => {
  * phase, else the phase that it leads to. Columns are the kinds of events in their order.
  */
 const decisions: { readonly [P in Phase]: string } = {
-  idle: "starting - starting - - - - - - - - - - -",
-  waiting: "- idle - starting - - - - - - - - - -",
-  starting: "- = - - running backing-off uncertain - - - - - - uncertain",
-  uncertain: "- = - - running - - running starting - - - - -",
-  running: "- stopping stopping - - - - - - ready clearing = - stopping",
-  ready: "- stopping stopping - - - - - - - clearing = - -",
-  stopping: "= - = - - - - - - - clearing = - =",
-  clearing: "= = = - - - - - - - - - starting -",
-  "backing-off": "starting idle starting - - - - - - - - - - starting",
-  finished: "starting idle starting - - - - - - - - - - -",
-  failed: "starting idle starting - = - - - - - - - - -",
+  idle: "starting - starting - - - - - - - - - - - -",
+  waiting: "- idle - starting - - - - - - - - - - -",
+  starting: "- = - - running backing-off uncertain - - - - - - - uncertain",
+  uncertain: "- = - - running - - running starting - - - - - -",
+  running: "- stopping stopping - - - - - - ready - clearing = - stopping",
+  ready: "- stopping stopping - - - - - - - stopping clearing = - -",
+  stopping: "= - = - - - - - - - - clearing = - =",
+  clearing: "= = = - - - - - - - - - - starting -",
+  "backing-off": "starting idle starting - - - - - - - - - - - starting",
+  finished: "starting idle starting - - - - - - - - - - - -",
+  failed: "starting idle starting - = - - - - - - - - - -",
 };
 
 function decide(phase: Phase, kind: EventKind): string {

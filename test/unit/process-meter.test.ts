@@ -174,6 +174,7 @@ describe("what a scraper is told", () => {
       'hostler_process_phase_seconds{process="it",phase="idle"} 2.5',
       'hostler_process_restarts_total{process="it",reason="died"} 0',
       'hostler_process_restarts_total{process="it",reason="unready"} 0',
+      'hostler_process_restarts_total{process="it",reason="unhealthy"} 0',
       'hostler_process_restarts_total{process="it",reason="asked"} 0',
       'hostler_process_refused_starts_total{process="it"} 0',
       'hostler_process_cpu_seconds_total{process="it",by="cgroup"} 0.25',

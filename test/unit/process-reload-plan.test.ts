@@ -48,6 +48,8 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ['backoff = "none"', "backoff", "in-place"],
   ['start_limit = {starts = 3, within = "1min"}', "start_limit", "in-place"],
   ['ready_timeout = "1s"', "ready_timeout", "in-place"],
+  ['alive = {tcp = "127.0.0.1:80"}', "alive", "in-place"],
+  ['alive = {watchdog = "1s"}', "alive", "restart"],
   ['stop_signal = "SIGINT"', "stop_signal", "in-place"],
   ['stop_grace = "1s"', "stop_grace", "in-place"],
   ["log_lines = 7", "log_lines", "in-place"],
@@ -90,9 +92,10 @@ describe("what differs", () => {
       .processes as [Configuration["processes"][0]];
     expect([constraints, scheduling]).toEqual([{}, {}]);
     expect({ readiness, logLimit }).toBeDefined();
+    const words = new Map([["liveness", "alive"]]);
     const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     const missing = Object.keys(rest)
-      .map(snake)
+      .map((name) => words.get(name) ?? snake(name))
       .filter((key) => key !== "name" && !said.has(key));
     expect(missing).toEqual([]);
   });

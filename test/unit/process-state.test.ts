@@ -50,6 +50,7 @@ const eventsOf = (invocation: string): Events => ({
   found: [{ kind: "found", invocation, processId: 7 }],
   "not-found": [{ kind: "not-found", invocation }],
   "became-ready": [{ kind: "became-ready", invocation }],
+  unhealthy: [{ kind: "unhealthy", invocation, reason: "no WATCHDOG=1" }],
   died: [
     { kind: "died", invocation, ending: undefined },
     { kind: "died", invocation, ending: signalled(9) },
@@ -73,6 +74,9 @@ const everyEntry: { readonly [W in HistoryEntry["what"]]: Extract<HistoryEntry, 
   uncertain: { what: "uncertain", invocation: i1 },
   ready: { what: "ready", invocation: i1, after: 0.5 },
   "readiness-timeout": { what: "readiness-timeout", invocation: i1 },
+  unhealthy: { what: "unhealthy", invocation: i1, reason: "no WATCHDOG=1" },
+  degraded: { what: "degraded", invocation: i1, reason: "its check fails" },
+  recovered: { what: "recovered", invocation: i1 },
   "stop-requested": { what: "stop-requested", invocation: i1 },
   killed: { what: "killed", invocation: i1 },
   died: { what: "died", invocation: i1, ranFor: 12.25 },
@@ -228,9 +232,9 @@ describe("a state is refused", () => {
   });
 
   test("of a version that this program does not read, before anything else of it", () => {
-    expect(refusalOf(JSON.stringify({ format: STATE_FORMAT, version: 3, new: true }))).toEqual({
-      expected: `${STATE_FORMAT} of version 2 or 1`,
-      received: "version 3",
+    expect(refusalOf(JSON.stringify({ format: STATE_FORMAT, version: 4, new: true }))).toEqual({
+      expected: `${STATE_FORMAT} of version 3 or 2`,
+      received: "version 4",
     });
     expect(refusalOf(damaged(state, ["version"], 0))?.received).toBe("version 0");
     expect(refusalOf(damaged(state, ["version"], "1"))?.received).toBe('version "1"');

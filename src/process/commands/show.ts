@@ -35,6 +35,7 @@ export function renderDetail(detail: ProcessDetail): string {
     ["command", detail.command.map(quoteWord).join(" ")],
     ["after", detail.after.join(", ") || "-"],
     ["ready", detail.readiness],
+    ...livenessRows(detail.liveness),
     ["restart", restartText(detail)],
     ["restarts", `${summary.restarts}; the last exit: ${endingText(summary.last_exit)}`],
     ...(summary.refused_starts > 0 ? [["refused starts", `${summary.refused_starts}`]] : []),
@@ -47,6 +48,14 @@ export function renderDetail(detail: ProcessDetail): string {
   const events = history.map((event) => [event.time, event.what, eventDetail(event)]);
   const past = renderTable(["WHEN", "WHAT", "HOW"], events);
   return `${alignColumns(rows).join("\n")}\n\n${past}`;
+}
+
+function livenessRows(liveness: ProcessDetail["liveness"]): string[][] {
+  if (liveness === undefined) return [];
+  const { check, interval_ms: interval, failures, on_failure: onFailure } = liveness;
+  const often = failures === undefined ? "within" : "every";
+  const limit = failures === undefined ? "" : `, ${failures} failures in a row`;
+  return [["alive", `${check} ${often} ${formatDuration(interval)}${limit}; else ${onFailure}`]];
 }
 
 function schedulingRows(scheduling: ProcessDetail["scheduling"]): string[][] {

@@ -45,6 +45,7 @@ type Answer =
  */
 export class HoldenPartition implements Partition {
   readonly loop: EventLoop;
+  readonly canCheck = false;
   readonly #specification: PartitionSpecification;
   readonly #emit: Emit;
   readonly #handlers: RemoteHandlers;

@@ -59,6 +59,7 @@ interface RunningCommand {
 /** The host itself: its processes are our own children. */
 export class LocalPartition implements Partition {
   readonly loop: EventLoop;
+  readonly canCheck = true;
   readonly #emit: Emit;
   /** Told before a start that was laid out can be made, so that it is written down by then. */
   readonly #onPrepared: (name: string, invocation: string) => void;

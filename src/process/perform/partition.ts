@@ -2,6 +2,7 @@ import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { PeerPolicy } from "../../messaging/peer.ts";
 import { signalName } from "../../units/signals.ts";
+import type { Milliseconds } from "../../units/units.ts";
 import type { Instance, ProcessEvent } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
 import type {
@@ -46,6 +47,8 @@ export interface LeftInstance {
 /** Where processes run: this host itself, or behind an agent. */
 export interface Partition {
   readonly loop: EventLoop;
+  /** Somebody is there who can make a socket and run a command. */
+  readonly canCheck: boolean;
   start(process: ManagedProcess, invocation: string, replaces: string | undefined): void;
   /** The invocation that the next start must carry, where one is prepared already. */
   standbyOf(name: string): string | undefined;
@@ -118,8 +121,15 @@ export function environmentOf(
   const variables = { PATH: defaultSearchPath, ...specification.environment };
   const list = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
   if (notifyName !== undefined) list.push(`NOTIFY_SOCKET=${notifyName}`);
+  const watchdog = watchdogOf(specification);
+  if (watchdog !== undefined) list.push(`WATCHDOG_USEC=${watchdog * 1_000}`);
   if (specification.leftovers === "kill") list.push(ownerVariable);
   return list;
+}
+
+/** How long a process may be silent that tells that it lives: sd_watchdog_enabled(3). */
+export function watchdogOf({ liveness }: ProcessSpecification): Milliseconds | undefined {
+  return liveness?.check.kind === "watchdog" ? liveness.interval : undefined;
 }
 
 export const invocationVariable = (invocation: string) => `INVOCATION_ID=${invocation}`;

@@ -12,6 +12,7 @@ import { EventBook } from "../event-book.ts";
 import {
   type EffectKind,
   ENDING_LIMIT,
+  type HistoryEntry,
   type Instance,
   nobodyTold,
   type ProcessEffect,
@@ -32,6 +33,7 @@ import type {
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
+import { type LivenessWatch, watchLiveness } from "./liveness.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { LogFile } from "./log-file.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
@@ -41,8 +43,14 @@ import {
   environmentOf,
   type ManagedProcess,
   type Partition,
+  watchdogOf,
 } from "./partition.ts";
-import { NotifySocket, type ReadinessWatch, watchReadiness } from "./readiness.ts";
+import {
+  type CommandHandlers,
+  NotifySocket,
+  type ReadinessWatch,
+  watchReadiness,
+} from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
 import { reschedule, ScheduledStarts } from "./scheduled-starts.ts";
 import { StraySweep } from "./stray-sweep.ts";
@@ -61,6 +69,7 @@ interface Managed {
   notifyName: string | undefined;
   notify: NotifySocket | undefined;
   readiness: ReadinessWatch | undefined;
+  liveness: LivenessWatch | undefined;
 }
 
 export interface PerformerHandlers {
@@ -107,12 +116,13 @@ const DESCRIPTORS_A_PROCESS = 6;
 /** Of what is kept for the orchestrator after this one it has a duplicate each. */
 const KEPT_A_PROCESS = 6;
 
-/** The name in NOTIFY_SOCKET of a process that tells its readiness; the one that it has stays. */
+/** The name in NOTIFY_SOCKET of a process that tells how it is; the one that it has stays. */
 function notifyNameFor(
-  { readiness }: ProcessSpecification,
+  specification: ProcessSpecification,
   known: string | undefined,
 ): string | undefined {
-  if (readiness.kind !== "notify") return undefined;
+  const tells = specification.readiness.kind === "notify";
+  if (!tells && watchdogOf(specification) === undefined) return undefined;
   return known ?? `@hostler-notify-${randomBytes(12).toString("hex")}`;
 }
 
@@ -311,7 +321,8 @@ export class Performer {
     const pipes = output === "log" ? this.#makePipes(name, book, ends) : undefined;
     const process = this.#makeProcess(specification, notifyName, pipes);
     const managed = { process, partition, book, logFile, notifyName };
-    this.#managed.set(name, { ...managed, notify: undefined, readiness: undefined });
+    const unwatched = { notify: undefined, readiness: undefined, liveness: undefined };
+    this.#managed.set(name, { ...managed, ...unwatched });
   }
 
   /**
@@ -459,6 +470,7 @@ export class Performer {
     const managed = this.#managed.get(name);
     if (managed === undefined) return;
     managed.readiness?.cancel();
+    managed.liveness?.cancel();
     this.#forgetPrepared(managed, name);
     this.#closePipes(managed, name);
     this.#forgetNotices(managed, name);
@@ -521,6 +533,8 @@ export class Performer {
     for (const managed of this.#managed.values()) {
       managed.readiness?.cancel();
       managed.readiness = undefined;
+      managed.liveness?.cancel();
+      managed.liveness = undefined;
       managed.logFile?.pause();
     }
     for (const partition of this.#remote.values()) partition.pause();
@@ -730,6 +744,13 @@ export class Performer {
         managed.readiness?.cancel();
         managed.readiness = undefined;
         break;
+      case "watch-liveness":
+        this.#watchLiveness(managed, name, effect.instance);
+        break;
+      case "forget-liveness":
+        managed.liveness?.cancel();
+        managed.liveness = undefined;
+        break;
       case "record":
         this.events.add(name, effect.entry, monotonicNow());
         break;
@@ -755,6 +776,42 @@ export class Performer {
     });
   }
 
+  /** What it comes to is an event of the process; or, where it is left running, a word of it. */
+  #watchLiveness(managed: Managed, name: string, { invocation }: Instance): void {
+    managed.liveness?.cancel();
+    const note = (entry: HistoryEntry) => {
+      this.events.add(name, entry, monotonicNow());
+      this.#handlers.onLines(name);
+    };
+    const isLeft = managed.process.specification.liveness?.onFailure === "degrade";
+    managed.liveness = watchLiveness(managed.partition, managed.process, {
+      ...this.#commandHandlers(name),
+      hearNotices: () => managed.notify?.hear(),
+      onUnhealthy: (reason) => {
+        if (isLeft) note({ what: "degraded", invocation, reason });
+        else this.#emit(name, { kind: "unhealthy", invocation, reason });
+      },
+      onHealthy: () => {
+        if (isLeft) note({ what: "recovered", invocation });
+      },
+    });
+  }
+
+  /** Written down like a start: an orchestrator that is killed leaves no check behind. */
+  #commandHandlers(name: string): CommandHandlers {
+    return {
+      onCommand: (check) => {
+        this.#checks.add(check);
+        this.#journal.checking(check, name);
+      },
+      onCommandEnded: (check) => {
+        this.#checks.delete(check);
+        this.#journal.ended(check);
+        if (this.isQuiet) this.#handlers.onQuiet();
+      },
+    };
+  }
+
   #listenForNotices(
     { partition, process }: Managed,
     socket: OwnedDescriptor,
@@ -765,6 +822,7 @@ export class Performer {
       instance: () => this.#handlers.instanceOf(name),
       onReady: (instance) =>
         this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
+      onBeat: () => this.#managed.get(name)?.liveness?.beat(),
       onForeign: (sender, instance) =>
         this.#handlers.onTrouble(
           `${name}: READY=1 of process ${sender} does not count: expected it from the main ` +
@@ -781,16 +839,7 @@ export class Performer {
     const onReady = () => this.#emit(name, { kind: "became-ready", invocation });
     managed.readiness = watchReadiness(managed.partition, managed.process, {
       onReady,
-      // Written down like a start: an orchestrator that is killed leaves no check behind.
-      onCommand: (check) => {
-        this.#checks.add(check);
-        this.#journal.checking(check, name);
-      },
-      onCommandEnded: (check) => {
-        this.#checks.delete(check);
-        this.#journal.ended(check);
-        if (this.isQuiet) this.#handlers.onQuiet();
-      },
+      ...this.#commandHandlers(name),
     });
     // The notice of a quick program overtakes the answer to its start.
     if (managed.notify?.wasEarly(instance) === true) onReady();
@@ -815,6 +864,7 @@ export class Performer {
     this.#strays[Symbol.dispose]();
     for (const managed of this.#managed.values()) {
       managed.readiness?.cancel();
+      managed.liveness?.cancel();
       managed.notify?.[Symbol.dispose]();
       managed.process.output?.[Symbol.dispose]();
       managed.logFile?.close();

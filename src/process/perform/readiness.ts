@@ -7,6 +7,7 @@ import type { Watch } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
+import type { Readiness } from "../specification.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
 import { type ProcessStatus, statusOf } from "./process-table.ts";
 
@@ -48,7 +49,7 @@ export function parseAddress(
 
 /** One check: tells its result once, unless it is cancelled before. */
 type Check = (onResult: (ready: boolean) => void) => Cancel;
-type Cancel = () => void;
+export type Cancel = () => void;
 
 /** Repeats a check until it succeeds or is cancelled. */
 class RepeatedCheck implements ReadinessWatch {
@@ -141,7 +142,7 @@ function checkCommand(
   check: {
     readonly managed: ManagedProcess;
     readonly command: readonly string[];
-    readonly handlers: ReadinessHandlers;
+    readonly handlers: CommandHandlers;
   },
   onResult: (ready: boolean) => void,
 ): Cancel {
@@ -155,12 +156,39 @@ function checkCommand(
   return () => partition.endCommand(invocation);
 }
 
-export interface ReadinessHandlers {
-  /** Called at most once. */
-  onReady(): void;
+export interface CommandHandlers {
   /** A command is about to be run under this invocation. */
   onCommand(invocation: string): void;
   onCommandEnded(invocation: string): void;
+}
+
+export interface ReadinessHandlers extends CommandHandlers {
+  /** Called at most once. */
+  onReady(): void;
+}
+
+/** One look at a process from its own partition. */
+export function checkFor(
+  partition: Partition,
+  managed: ManagedProcess,
+  {
+    check,
+    handlers,
+  }: {
+    readonly check: Exclude<Readiness, { kind: "notify" | "started" }>;
+    readonly handlers: CommandHandlers;
+  },
+): Check {
+  switch (check.kind) {
+    case "tcp":
+      return (onResult) => checkTcp(partition, check, onResult);
+    case "unix":
+      return (onResult) => checkUnix(partition, check.path, onResult);
+    case "command": {
+      const { command } = check;
+      return (onResult) => checkCommand(partition, { managed, command, handlers }, onResult);
+    }
+  }
 }
 
 /** Begins to watch. */
@@ -170,23 +198,10 @@ export function watchReadiness(
   handlers: ReadinessHandlers,
 ): ReadinessWatch {
   const { readiness } = managed.specification;
-  const repeat = (check: Check) => new RepeatedCheck(partition, check, () => handlers.onReady());
-  switch (readiness.kind) {
-    case "tcp":
-      return repeat((onResult) => checkTcp(partition, readiness, onResult));
-    case "unix":
-      return repeat((onResult) => checkUnix(partition, readiness.path, onResult));
-    case "command": {
-      const { command } = readiness;
-      return repeat((onResult) =>
-        checkCommand(partition, { managed, command, handlers }, onResult),
-      );
-    }
-    // A notice comes on the process's own socket, which outlives its instances.
-    case "notify":
-    case "started":
-      return { cancel: () => {} };
-  }
+  // A notice comes on the process's own socket, which outlives its instances.
+  if (readiness.kind === "notify" || readiness.kind === "started") return { cancel: () => {} };
+  const check = checkFor(partition, managed, { check: readiness, handlers });
+  return new RepeatedCheck(partition, check, () => handlers.onReady());
 }
 
 /** Milliseconds after which the answer to a start has come, where it is to come. */
@@ -196,6 +211,8 @@ interface NotifyHandlers {
   /** The instance whose messages count now. */
   readonly instance: () => Instance | undefined;
   readonly onReady: (instance: Instance) => void;
+  /** WATCHDOG=1 of the instance itself. */
+  readonly onBeat: () => void;
   /** Somebody else said that it is ready. */
   readonly onForeign: (sender: number, instance: Instance | undefined) => void;
 }
@@ -239,6 +256,11 @@ export class NotifySocket implements Disposable {
     return this.#early;
   }
 
+  /** Takes what waits. */
+  hear(): void {
+    if (this.#socket.isOpen) this.#receive();
+  }
+
   #receive(): void {
     const handlers = this.#handlers;
     const MESSAGES_A_TURN = 64;
@@ -248,8 +270,11 @@ export class NotifySocket implements Disposable {
       if (message.length < 0) return;
       const sender = message.credentials?.processId ?? 0;
       const text = new TextDecoder().decode(datagram.bytes.subarray(0, message.length));
-      if (sender === 0 || !text.split("\n").includes("READY=1")) continue;
+      const words = text.split("\n");
       const instance = handlers.instance();
+      const isOwn = sender !== 0 && sender === instance?.processId;
+      if (isOwn && words.includes("WATCHDOG=1")) handlers.onBeat();
+      if (sender === 0 || !words.includes("READY=1")) continue;
       if (sender === instance?.processId) handlers.onReady(instance);
       else {
         this.#remember(sender);

@@ -183,6 +183,10 @@ export class RemotePartition implements Partition {
     }
   }
 
+  get canCheck(): boolean {
+    return this.#link?.isUp === true;
+  }
+
   get underWay(): string | undefined {
     if (this.#owing.size > 0) return "the answer to a start";
     if (this.#withdrawals.size > 0) return "the answer to a start that is taken back";

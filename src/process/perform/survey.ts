@@ -9,6 +9,7 @@ import { type KeptEntry, keptNames, readKept } from "../protocol-kept.ts";
 import type { Configuration, ProcessSpecification } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import type { Keeping } from "./keeping.ts";
+import { watchdogOf } from "./partition.ts";
 import {
   bootId,
   descriptorInformation,
@@ -48,8 +49,10 @@ export const pipeNames = (name: string): readonly string[] =>
 export function launchOf(specification: ProcessSpecification): string {
   const { command, partition, environment, workingDirectory, umask } = specification;
   const { constraints, output, readiness, leftovers } = specification;
+  const watchdog = watchdogOf(specification);
   const parts = [command, partition, environment, workingDirectory, umask];
-  const text = JSON.stringify([...parts, constraints, output, readiness.kind, leftovers]);
+  const told = watchdog === undefined ? [] : [watchdog];
+  const text = JSON.stringify([...parts, constraints, output, readiness.kind, leftovers, ...told]);
   return createHash("sha256").update(text).digest("hex").slice(0, 32);
 }
 
@@ -140,6 +143,7 @@ function decide(
     launch: entry?.launch === launchOf(specification) ? "same" : "changed",
     output: output === "inherit" || hasPipes ? "there" : "lost",
     notices: readiness.kind !== "notify" || hasNotices ? "there" : "lost",
+    heartbeats: watchdogOf(specification) === undefined || hasNotices ? "there" : "lost",
     starts,
     found: own,
   } as const;

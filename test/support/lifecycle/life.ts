@@ -13,7 +13,7 @@ import {
   type StopReason,
   type step,
 } from "../../../src/process/lifecycle.ts";
-import type { ProcessSpecification } from "../../../src/process/specification.ts";
+import type { Liveness, ProcessSpecification } from "../../../src/process/specification.ts";
 import type { Ending } from "../../../src/units/ending.ts";
 import { defaultBackoff } from "../../../src/units/restarts.ts";
 
@@ -34,6 +34,15 @@ export const signalled = (signal: number): Ending => ({
 });
 export const record = (entry: HistoryEntry): ProcessEffect => ({ kind: "record", entry });
 
+/** It has to say each second that it lives. */
+export const watchdog: Liveness = {
+  check: { kind: "watchdog" },
+  interval: 1_000,
+  timeout: 1_000,
+  failures: 1,
+  onFailure: "restart",
+};
+
 /** A specification in which nothing is special. */
 export function makeSpecification(
   change: Partial<ProcessSpecification> = {},
@@ -53,6 +62,7 @@ export function makeSpecification(
     after: [],
     readiness: { kind: "started" },
     readyTimeout: 2_000,
+    liveness: undefined,
     stopSignal: 15,
     stopGrace: 5_000,
     leftovers: "kill",
@@ -347,6 +357,7 @@ export function makeEvents(invocation: string): { readonly [K in EventKind]: Pro
     found: { kind: "found", invocation, processId: 77 },
     "not-found": { kind: "not-found", invocation },
     "became-ready": { kind: "became-ready", invocation },
+    unhealthy: { kind: "unhealthy", invocation, reason: "silent" },
     died: { kind: "died", invocation, ending: exited(3) },
     "ending-known": { kind: "ending-known", invocation, ending: exited(4) },
     cleared: { kind: "cleared", invocation },

@@ -13,6 +13,7 @@ const carrying = [
   "found",
   "not-found",
   "became-ready",
+  "unhealthy",
   "died",
   "cleared",
 ] as const;

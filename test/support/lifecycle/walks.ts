@@ -14,9 +14,9 @@ import type { Ending } from "../../../src/units/ending.ts";
 import { defaultBackoff } from "../../../src/units/restarts.ts";
 import { SeededChance } from "../chance.ts";
 import type { Scenario } from "../lifecycle-scenarios.ts";
-import { exited, makeSpecification, type StepFunction, signalled } from "./life.ts";
+import { exited, makeSpecification, type StepFunction, signalled, watchdog } from "./life.ts";
 
-const WALKS = 24;
+const WALKS = 36;
 const EVENTS = 250;
 const EVENTS_UNTIL_REST = 500;
 
@@ -39,6 +39,7 @@ class Walk {
   readonly #specification: ProcessSpecification;
   readonly #instances = new Map<string, Living>();
   readonly #watched = new Set<string>();
+  readonly #lively = new Set<string>();
   readonly #told = new Set<string>();
   #coming: Coming[] = [];
   #now = 0;
@@ -57,6 +58,7 @@ class Walk {
       readiness: { kind: chance.pick(["started", "notify"]) },
       readyTimeout: 300,
       stopGrace: 200,
+      liveness: seed % 2 === 0 ? undefined : watchdog,
     });
   }
 
@@ -74,6 +76,7 @@ class Walk {
     this.#require(["idle", "finished", "failed"].includes(this.#state.phase), "it rests");
     this.#require(this.#livingCount() === 0, "nothing lives when it rests");
     this.#require(this.#watched.size === 0, "no readiness is watched when it rests");
+    this.#require(this.#lively.size === 0, "no liveness is watched when it rests");
     this.#require(!this.#state.wanted, "it is not wanted after a stop");
   }
 
@@ -161,6 +164,17 @@ class Walk {
         break;
       case "forget-readiness":
         this.#require(this.#watched.delete(effect.invocation), "what is forgotten was watched");
+        break;
+      case "watch-liveness":
+        this.#require(!this.#lively.has(effect.instance.invocation), "it is watched once");
+        this.#lively.add(effect.instance.invocation);
+        if (this.#chance.happens(0.3)) {
+          const { invocation } = effect.instance;
+          this.#later({ kind: "unhealthy", invocation, reason: "silent" }, 900);
+        }
+        break;
+      case "forget-liveness":
+        this.#require(this.#lively.delete(effect.invocation), "what is forgotten was watched");
         break;
       case "record":
         if (effect.entry.what === "ended" || effect.entry.what === "died") {

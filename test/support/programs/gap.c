@@ -60,7 +60,7 @@ static char *read_all(int file, size_t *length) {
 static void make_newer(void) {
   size_t length;
   char *text = read_all(0, &length);
-  char *version = strstr(text, "\"version\":2,");
+  char *version = strstr(text, "\"version\":3,");
   if (version == NULL) abort();
   version[strlen("\"version\":")] = '9';
   int newer = memfd_create("newer", 0);
@@ -72,8 +72,8 @@ static void make_newer(void) {
 /* As a program of the version before refuses this one. */
 static void refuse_this_version(void) {
   size_t length;
-  if (strstr(read_all(0, &length), "\"version\":2,") == NULL) return;
-  puts("{\"answer\":\"refused\",\"expected\":\"version 1\",\"received\":\"version 2\"}");
+  if (strstr(read_all(0, &length), "\"version\":3,") == NULL) return;
+  puts("{\"answer\":\"refused\",\"expected\":\"version 2\",\"received\":\"version 3\"}");
   exit(111);
 }
 

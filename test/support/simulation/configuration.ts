@@ -2,7 +2,7 @@
 import type { Configuration, ProcessSpecification } from "../../../src/process/specification.ts";
 import { defaultBackoff } from "../../../src/units/restarts.ts";
 import type { SeededChance } from "../chance.ts";
-import { makeSpecification } from "../lifecycle/life.ts";
+import { makeSpecification, watchdog } from "../lifecycle/life.ts";
 
 export const partitionNames = ["qm", "radio"] as const;
 
@@ -29,6 +29,7 @@ function makeProcess(
     startLimit: chance.pick(["none", "none", "none", { starts: 10, within: 5_000 }]),
     readiness: chance.pick([{ kind: "started" }, { kind: "notify" }]),
     readyTimeout: 1_000,
+    liveness: chance.pick([undefined, watchdog]),
     stopGrace: 500,
     leftovers: chance.pick(["kill", "kill", "kill", "keep"]),
     autostart: chance.happens(0.9),

@@ -76,6 +76,10 @@ export class Driver {
         this.#watchReadiness(specification, effect.instance);
         break;
       case "forget-readiness":
+      case "forget-liveness":
+        break;
+      case "watch-liveness":
+        this.#watchLiveness(specification, effect.instance);
         break;
       case "record":
         if (effect.entry.what === "ended") {
@@ -284,6 +288,13 @@ export class Driver {
     const { chance, troubles } = this.#options;
     if (chance.happens(troubles().staysUnready)) return;
     this.#tell(name, { kind: "became-ready", invocation }, chance.below(1_200));
+  }
+
+  #watchLiveness({ name }: ProcessSpecification, { invocation }: Instance): void {
+    const { chance, troubles } = this.#options;
+    if (!chance.happens(troubles().hangs)) return;
+    const reason = "its check fails";
+    this.#tell(name, { kind: "unhealthy", invocation, reason }, chance.below(3_000));
   }
 
   /** An ending is what it was, or unknown: never invented. */

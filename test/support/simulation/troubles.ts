@@ -16,6 +16,8 @@ export interface Troubles extends Odds {
   };
   /** An instance never becomes ready. */
   readonly staysUnready: number;
+  /** An instance does its work no more some time after it was ready. */
+  readonly hangs: number;
   /** The kernel does not tell endings to one who is not the parent. */
   readonly kernelIsOld: boolean;
 }
@@ -33,6 +35,7 @@ export function makeTroubles(chance: SeededChance | undefined): Troubles {
     ignoresSignals: draw(0.5),
     agentCrashes: draw(0.2),
     staysUnready: draw(0.3),
+    hangs: draw(0.2),
     kernelIsOld: chance?.happens(0.3) ?? false,
   };
 }

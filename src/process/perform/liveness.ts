@@ -1,0 +1,156 @@
+import { monotonicNow } from "../../event-loop/clock.ts";
+import { formatDuration, type MonotonicTime } from "../../units/units.ts";
+import type { Liveness } from "../specification.ts";
+import type { ManagedProcess, Partition } from "./partition.ts";
+import { type Cancel, type CommandHandlers, checkFor } from "./readiness.ts";
+
+export interface LivenessHandlers extends CommandHandlers {
+  /** Said at each failure that is one too many, in a row. */
+  onUnhealthy(reason: string): void;
+  /** The first success after that. */
+  onHealthy(): void;
+  /** Hears what waits on the socket of its notices. */
+  hearNotices(): void;
+}
+
+/** Watches whether one instance does its work, until nobody asks any more. */
+export interface LivenessWatch {
+  /** WATCHDOG=1 of it. */
+  beat(): void;
+  cancel(): void;
+}
+
+export function watchLiveness(
+  partition: Partition,
+  managed: ManagedProcess,
+  handlers: LivenessHandlers,
+): LivenessWatch {
+  const { liveness } = managed.specification;
+  if (liveness === undefined) return { beat: () => {}, cancel: () => {} };
+  const watched = { partition, managed, liveness };
+  if (liveness.check.kind === "watchdog") return new Watchdog(watched, handlers);
+  return new PeriodicCheck(watched, handlers);
+}
+
+interface Watched {
+  readonly partition: Partition;
+  readonly managed: ManagedProcess;
+  readonly liveness: Liveness;
+}
+
+/** Its own word, again and again. */
+class Watchdog implements LivenessWatch {
+  readonly #watched: Watched;
+  readonly #handlers: LivenessHandlers;
+  #timer: Disposable | undefined;
+  #heardAt: MonotonicTime = monotonicNow();
+  #isSilent = false;
+
+  constructor(watched: Watched, handlers: LivenessHandlers) {
+    this.#watched = watched;
+    this.#handlers = handlers;
+    this.#wait();
+  }
+
+  #wait(): void {
+    const { partition, liveness } = this.#watched;
+    this.#timer = partition.loop.wakeAt(this.#heardAt + liveness.interval, () => this.#look());
+  }
+
+  #look(): void {
+    // This daemon may itself have been held up: what was said meanwhile waits to be heard.
+    this.#handlers.hearNotices();
+    const { interval } = this.#watched.liveness;
+    if (monotonicNow() - this.#heardAt < interval) {
+      this.#wait();
+      return;
+    }
+    this.#isSilent = true;
+    this.#handlers.onUnhealthy(`no WATCHDOG=1 for ${formatDuration(interval)}`);
+  }
+
+  beat(): void {
+    this.#heardAt = monotonicNow();
+    if (!this.#isSilent) return;
+    this.#isSilent = false;
+    this.#handlers.onHealthy();
+    this.#wait();
+  }
+
+  cancel(): void {
+    this.#timer?.[Symbol.dispose]();
+  }
+}
+
+/** A check at each interval, which may take so long, and may fail so often in a row. */
+class PeriodicCheck implements LivenessWatch {
+  readonly #watched: Watched;
+  readonly #handlers: LivenessHandlers;
+  #timer: Disposable | undefined;
+  #timeout: Disposable | undefined;
+  #cancelCheck: Cancel = () => {};
+  #failures = 0;
+  #isUnhealthy = false;
+  #isCancelled = false;
+
+  constructor(watched: Watched, handlers: LivenessHandlers) {
+    this.#watched = watched;
+    this.#handlers = handlers;
+    this.#waitForNext();
+  }
+
+  #waitForNext(): void {
+    const { partition, liveness } = this.#watched;
+    this.#timer = partition.loop.wakeAfter(liveness.interval, () => this.#check());
+  }
+
+  #check(): void {
+    const { partition, managed, liveness } = this.#watched;
+    let isOver = false;
+    const settle = (result: "alive" | string) => {
+      if (isOver || this.#isCancelled) return;
+      isOver = true;
+      this.#timeout?.[Symbol.dispose]();
+      // Nobody is there who could look: that says nothing of the process.
+      if (result === "alive" || partition.canCheck) this.#note(result);
+      if (!this.#isCancelled) this.#waitForNext();
+    };
+    if (!partition.canCheck) {
+      this.#waitForNext();
+      return;
+    }
+    const { check, timeout } = liveness;
+    if (check.kind === "watchdog") return;
+    this.#timeout = partition.loop.wakeAfter(timeout, () => {
+      this.#cancelCheck();
+      settle(`its check takes longer than ${formatDuration(timeout)}`);
+    });
+    this.#cancelCheck = checkFor(partition, managed, { check, handlers: this.#handlers })((is) =>
+      settle(is ? "alive" : "its check fails"),
+    );
+  }
+
+  #note(result: "alive" | string): void {
+    if (result === "alive") {
+      this.#failures = 0;
+      if (this.#isUnhealthy) this.#handlers.onHealthy();
+      this.#isUnhealthy = false;
+      return;
+    }
+    this.#failures += 1;
+    if (this.#failures < this.#watched.liveness.failures || this.#isUnhealthy) return;
+    this.#isUnhealthy = true;
+    const often = this.#failures === 1 ? "" : `, ${this.#failures} times in a row`;
+    this.#handlers.onUnhealthy(`${result}${often}`);
+  }
+
+  /** It says nothing by itself. */
+  beat(): void {}
+
+  cancel(): void {
+    this.#isCancelled = true;
+    this.#timer?.[Symbol.dispose]();
+    this.#timeout?.[Symbol.dispose]();
+    this.#cancelCheck();
+  }
+}
