@@ -342,6 +342,7 @@ export const readProcess = table(
       least: 0,
       most: configurationLimits.dependencies,
     }),
+    on_dependency_failure: word(["ignore", "stop", "restart"]),
     ready: readiness,
     ready_timeout: someDuration,
     alive: liveness,
@@ -402,7 +403,16 @@ export const readPartition = table(
 );
 export type PartitionTable = Read<typeof readPartition>;
 
-const readOrchestrator = table({ holder: flag }, { expected: "a table [orchestrator]" });
+const readOrchestrator = table(
+  {
+    holder: flag,
+    concurrent_starts: value(
+      `a number from 1 to ${configurationLimits.processes}`,
+      wholeNumber(1, configurationLimits.processes),
+    ),
+  },
+  { expected: "a table [orchestrator]" },
+);
 
 /** Names of processes and partitions. */
 export const isName = (name: string) => /^[a-z0-9][a-z0-9._-]{0,63}$/i.test(name);

@@ -66,6 +66,7 @@ const processDefaults = {
   backoff: defaultBackoff,
   startLimit: "none",
   after: [],
+  onDependencyFailure: "ignore",
   readiness: { kind: "started" },
   readyTimeout: 30_000,
   liveness: undefined,
@@ -124,7 +125,8 @@ export function holdenConfiguration(commands: {
       partition: name === "agent" ? partition.name : undefined,
     }),
   );
-  const configuration = { holder: true, partitions: [partition], processes };
+  const rest = { holder: true, concurrentStarts: undefined };
+  const configuration = { ...rest, partitions: [partition], processes };
   return { kind: "ok", configuration, warnings: [] };
 }
 
@@ -140,7 +142,8 @@ function makeConfiguration(read: RootTable): Configuration {
     // Holden v0.2 passes no pipes.
     ...(holden.has(process.partition ?? "") && { output: "inherit" as const }),
   }));
-  return { holder: read.orchestrator?.holder ?? true, partitions, processes };
+  const { holder = true, concurrent_starts: concurrentStarts } = read.orchestrator ?? {};
+  return { holder, concurrentStarts, partitions, processes };
 }
 
 function makePartition(name: string, read: PartitionTable): PartitionSpecification {
@@ -175,6 +178,7 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
     backoff: makeBackoff(read.backoff),
     startLimit: makeStartLimit(read.start_limit),
     after: read.after ?? usual.after,
+    onDependencyFailure: read.on_dependency_failure ?? usual.onDependencyFailure,
     readiness: makeReadiness(read.ready),
     readyTimeout: read.ready_timeout ?? usual.readyTimeout,
     liveness: makeLiveness(read.alive),

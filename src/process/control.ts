@@ -120,7 +120,11 @@ function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState)
   }
   if (state.phase !== "waiting") return null;
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
-  return blockers.length === 0 ? null : `waits for ${blockers.join(", ")}`;
+  if (blockers.length > 0) return `waits for ${blockers.join(", ")}`;
+  const { concurrentStarts } = orchestrated.plan;
+  return Number.isFinite(concurrentStarts)
+    ? `waits for its turn: ${concurrentStarts} start at once`
+    : null;
 }
 
 /** Why the last instance ended, or was none: what it was ended for tells more than how. */
@@ -656,7 +660,7 @@ function reload(orchestrated: Orchestrated, request: Of<"reload">, call: Control
 }
 
 function encodePlan(
-  { processes, partitions }: ReloadPlan,
+  { orchestrator, processes, partitions }: ReloadPlan,
   warnings: readonly ConfigurationWarning[],
 ): ReloadPart {
   const keysOf = ({ name, keys }: { readonly name: string; readonly keys: readonly string[] }) => ({
@@ -666,6 +670,7 @@ function encodePlan(
   return {
     what: "planned",
     warnings: [...warnings],
+    orchestrator: [...orchestrator],
     processes: {
       added: [...processes.added],
       removed: [...processes.removed],

@@ -31,6 +31,8 @@ export function describeEntry(
     case "unhealthy":
     case "degraded":
       return entry.reason;
+    case "dependency-failed":
+      return `of ${entry.dependency}, which it comes after`;
     case "strays-ended":
       return `${entry.count} that had left the session of a dead instance`;
     case "uncertain":

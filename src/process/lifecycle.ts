@@ -143,6 +143,8 @@ export type HistoryEntry =
   | { readonly what: "ended"; readonly invocation: string; readonly ending: Ending }
   | { readonly what: "backing-off"; readonly wait: Milliseconds; readonly failures: number }
   | { readonly what: "failed"; readonly reason: string }
+  /** One that it comes after has died, or does its work no more: it is stopped, or restarted. */
+  | { readonly what: "dependency-failed"; readonly dependency: string }
   /** An orchestrator that was killed had it, and the next one cannot go on with it. */
   | { readonly what: "lost"; readonly invocation: string; readonly reason: string }
   /** Who fled from a dead instance into another session; noted by the driver. */

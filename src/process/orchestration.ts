@@ -84,6 +84,8 @@ export interface TurnContext {
 
 /** What is to run; another one where the configuration was read anew. */
 export interface Plan {
+  /** So many may be on their way to readiness at once. */
+  readonly concurrentStarts: number;
   readonly specifications: ReadonlyMap<string, ProcessSpecification>;
   /** Who comes after a process. */
   readonly dependents: ReadonlyMap<string, readonly string[]>;
@@ -100,7 +102,8 @@ export function makePlan(configuration: Configuration): Plan {
   for (const { name, after } of configuration.processes) {
     for (const dependency of after) dependents.get(dependency)?.push(name);
   }
-  return { specifications, dependents };
+  const concurrentStarts = configuration.concurrentStarts ?? Number.POSITIVE_INFINITY;
+  return { concurrentStarts, specifications, dependents };
 }
 
 export function initialOrchestration(plan: Plan): OrchestrationState {
@@ -161,10 +164,21 @@ export function isRenewable(state: OrchestrationState, name: string): boolean {
   return renewal === "in-place" || !isActive(state.processes.get(name));
 }
 
+/** Started, and not ready yet. */
+function isOnItsWay(state: ProcessState | undefined): boolean {
+  return state !== undefined && ["starting", "uncertain", "running"].includes(state.phase);
+}
+
 /** True while anything of the process may be alive. */
 export function isActive(state: ProcessState | undefined): boolean {
   if (state === undefined) return false;
   return !["idle", "waiting", "backing-off", "finished", "failed"].includes(state.phase);
+}
+
+/** It was ready, and is not any more, of itself. */
+function hasFailed(before: ProcessState, after: ProcessState): boolean {
+  if (before.phase !== "ready") return false;
+  return after.phase === "clearing" || (after.phase === "stopping" && after.why === "unhealthy");
 }
 
 /** The same state, with what counts of its starts by the start limit that holds now. */
@@ -188,6 +202,8 @@ class Turn {
   #reachable: ReadonlySet<string>;
   #shutdown: OrchestrationState["shutdown"];
   #renewing: OrchestrationState["renewing"];
+  /** How many are on their way to readiness; undefined while nobody has asked. */
+  #onTheirWay: number | undefined;
   readonly effects: AddressedEffect[] = [];
   readonly changed = new Set<string>();
 
@@ -291,6 +307,7 @@ class Turn {
       return [name, isOther ? underLimit(state, specification, this.#context.now) : state] as const;
     });
     this.#processes = new Map(next);
+    this.#onTheirWay = undefined;
     if (this.#shutdown !== "no") return;
     for (const [name, { autostart }] of specifications) {
       const before = former.get(name);
@@ -322,13 +339,41 @@ class Turn {
     this.#processes ??= new Map(this.#before.processes);
     this.#processes.set(name, outcome.state);
     this.changed.add(name);
+    if (this.#onTheirWay !== undefined) {
+      this.#onTheirWay += Number(isOnItsWay(outcome.state)) - Number(isOnItsWay(before));
+    }
+    if (hasFailed(before, outcome.state)) this.#concern(name);
     return true;
+  }
+
+  /** Whoever comes after it, and wants to know of its end. */
+  #concern(dependency: string): void {
+    if (this.#shutdown !== "no") return;
+    for (const name of this.#plan.dependents.get(dependency) ?? []) {
+      const policy = this.#plan.specifications.get(name)?.onDependencyFailure ?? "ignore";
+      const phase = this.state.processes.get(name)?.phase ?? "idle";
+      if (policy === "ignore" || !["running", "ready"].includes(phase)) continue;
+      const entry = { what: "dependency-failed", dependency } as const;
+      this.effects.push({ name, effect: { kind: "record", entry } });
+      this.#apply(name, policy === "stop" ? { kind: "stop", hurry: false } : { kind: "restart" });
+      // Who comes after that one loses it for the same reason.
+      this.#concern(name);
+    }
+  }
+
+  /** For one more on its way to readiness. */
+  get #hasRoom(): boolean {
+    const { concurrentStarts } = this.#plan;
+    if (concurrentStarts === Number.POSITIVE_INFINITY) return true;
+    this.#onTheirWay ??= [...this.state.processes.values()].filter(isOnItsWay).length;
+    return this.#onTheirWay < concurrentStarts;
   }
 
   #contextOf(specification: ProcessSpecification): Context {
     const { chance, now } = this.#context;
     const { partition, name } = specification;
     const blockers = () => blockersOf(this.#plan, this.state, name);
+    const hasRoom = () => this.#hasRoom;
     return {
       specification,
       now,
@@ -341,7 +386,7 @@ class Turn {
       reachable:
         !this.#renewing.has(name) && (partition === undefined || this.#reachable.has(partition)),
       get dependenciesReady() {
-        return blockers().every((blocker) => blocker.startsWith("partition "));
+        return hasRoom() && blockers().every((blocker) => blocker.startsWith("partition "));
       },
     };
   }
@@ -363,7 +408,7 @@ class Turn {
         const ending = this.#endForRenewal(name, process);
         if (ending !== undefined) return ending;
         if (process.phase !== "waiting") return undefined;
-        const blocked = blockersOf(this.#plan, this.state, name).length > 0;
+        const blocked = !this.#hasRoom || blockersOf(this.#plan, this.state, name).length > 0;
         return blocked ? undefined : { kind: "unblocked" };
       }
       case "graceful": {

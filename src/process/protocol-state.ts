@@ -154,6 +154,7 @@ export const historyEntrySchema: v.GenericSchema<unknown, HistoryEntry> = v.vari
   v.strictObject({ what: v.literal("ended"), invocation, ending: endingSchema }),
   v.strictObject({ what: v.literal("backing-off"), wait: time, failures: count }),
   v.strictObject({ what: v.literal("failed"), reason: text }),
+  v.strictObject({ what: v.literal("dependency-failed"), dependency: text }),
   v.strictObject({ what: v.literal("lost"), invocation, reason: text }),
   v.strictObject({ what: v.literal("strays-ended"), count }),
 ]);
@@ -416,7 +417,7 @@ function inFormerPhase(state: ProcessState): object {
   return "why" in state && state.why === "unhealthy" ? { ...state, why: "unready" } : state;
 }
 
-/** It has no word for what does its work no more. */
+/** It has no word for what does its work no more, and for whom that concerns. */
 function inFormerWords(events: readonly BookedEvent[]): readonly BookedEvent[] {
   return events.map((event) => {
     const { entry } = event;
@@ -424,6 +425,10 @@ function inFormerWords(events: readonly BookedEvent[]): readonly BookedEvent[] {
       case "unhealthy":
       case "degraded":
         return { ...event, entry: { what: "failed", reason: `${entry.what}: ${entry.reason}` } };
+      case "dependency-failed": {
+        const reason = `${entry.dependency} failed, which it comes after`;
+        return { ...event, entry: { what: "failed", reason } };
+      }
       case "recovered":
         return { ...event, entry: { what: "ready", invocation: entry.invocation, after: 0 } };
       default:

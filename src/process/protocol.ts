@@ -444,6 +444,8 @@ export const reloadPartSchema = v.variant("what", [
         mend: v.string(),
       }),
     ),
+    /** Keys of [orchestrator] that differ. */
+    orchestrator: v.array(v.string()),
     processes: v.object({
       added: v.array(v.string()),
       removed: v.array(v.string()),

@@ -235,6 +235,7 @@ export class ConfigurationChange<LogFile> {
     const leaving = configuration.partitions.filter(({ name }) => removed.includes(name));
     return {
       holder: this.#next.holder,
+      concurrentStarts: this.#next.concurrentStarts,
       processes: [...processes, ...going],
       partitions: [...partitions, ...leaving],
     };

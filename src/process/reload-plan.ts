@@ -24,6 +24,8 @@ export interface ChangedPartition {
 }
 
 export interface ReloadPlan {
+  /** Keys of [orchestrator] that differ. */
+  readonly orchestrator: readonly string[];
   readonly processes: {
     readonly added: readonly string[];
     readonly removed: readonly string[];
@@ -77,11 +79,12 @@ function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
 /** Keys that hold from now on, whatever runs. */
 function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness } = specification;
-  const { readyTimeout, liveness } = specification;
+  const { onDependencyFailure, readyTimeout, liveness } = specification;
   const { stopSignal, stopGrace, logLimit, logFile } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
     ["after", after],
+    ["on_dependency_failure", onDependencyFailure],
     ["autostart", autostart],
     ["restart", restart],
     ["backoff", backoff],
@@ -149,6 +152,7 @@ export function planReload(current: Configuration, next: Configuration): ReloadP
   });
   const added = namesMissingIn(after, before);
   return {
+    orchestrator: current.concurrentStarts === next.concurrentStarts ? [] : ["concurrent_starts"],
     processes: {
       added,
       removed: namesMissingIn(before, after),
@@ -183,15 +187,16 @@ function changeOf(
 }
 
 /** Nothing would be another than it is. */
-export function isEmptyPlan({ processes, partitions }: ReloadPlan): boolean {
-  return [processes, partitions].every(
+export function isEmptyPlan({ orchestrator, processes, partitions }: ReloadPlan): boolean {
+  const hasNone = [processes, partitions].every(
     ({ added, removed, changed }) => added.length + removed.length + changed.length === 0,
   );
+  return hasNone && orchestrator.length === 0;
 }
 
 /** Whom it concerns, one line for each kind: at most so many names in one. */
 export function describePlan(
-  { processes, partitions }: ReloadPlan,
+  { orchestrator, processes, partitions }: ReloadPlan,
   most = Number.POSITIVE_INFINITY,
 ): string[] {
   const withKeys = ({ name, keys }: { readonly name: string; readonly keys: readonly string[] }) =>
@@ -203,6 +208,7 @@ export function describePlan(
     ["removed", processes.removed],
     ["restarted", by("restart")],
     ["changed while it runs", by("in-place")],
+    ["orchestrator changed", orchestrator],
     ["partitions added", partitions.added],
     ["partitions removed", partitions.removed],
     ["partitions changed", partitions.changed.map(withKeys)],

@@ -88,6 +88,8 @@ export interface ProcessSpecification {
   readonly backoff: Backoff | "none";
   readonly startLimit: StartLimit | "none";
   readonly after: readonly string[];
+  /** What becomes of it when one that it comes after dies, or does its work no more. */
+  readonly onDependencyFailure: "ignore" | "stop" | "restart";
   readonly readiness: Readiness;
   /** A process that is not ready this long after its start is killed and restarted. */
   readonly readyTimeout: Milliseconds;
@@ -119,6 +121,8 @@ export interface PartitionSpecification {
 
 /** A whole configuration, validated. */
 export interface Configuration {
+  /** So many may be on their way to readiness at once; undefined: any number. */
+  readonly concurrentStarts: number | undefined;
   /** A process of its own keeps what a killed orchestrator must not take with it. */
   readonly holder: boolean;
   readonly partitions: readonly PartitionSpecification[];

@@ -172,7 +172,8 @@ describe("the simulation notices", () => {
   });
 
   test("a start before the former instance is cleared", () => {
-    expect(findViolation({ table: startsWithoutClearing })).toMatch(/2 instances of \S+ live/);
+    const early = findViolation({ table: startsWithoutClearing });
+    expect(early).toMatch(/2 instances of \S+ live|an instance of \S+ lives, and it is/);
   });
 
   test("an invented ending", () => {

@@ -22,9 +22,10 @@ export class Orchestra {
   #invocations = 0;
   #newest = new Map<string, string>();
 
-  constructor(processes: Changes) {
+  constructor(processes: Changes, concurrentStarts?: number) {
     this.plan = makePlan({
       holder: true,
+      concurrentStarts,
       partitions: [],
       processes: Object.entries(processes).map(([name, change]) =>
         makeSpecification({ name, ...change }),

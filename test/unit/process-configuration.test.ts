@@ -79,6 +79,7 @@ restart = "on-failure"
 backoff = {first = "1s", factor = 1.5, cap = "1min", jitter = 0, reset_after = "1h"}
 start_limit = {starts = 20, within = "60s"}
 after = ["first"]
+on_dependency_failure = "restart"
 ready = {tcp = "[::1]:8080"}
 ready_timeout = "1.5s"
 alive.unix = "/run/all.sock"
@@ -141,6 +142,7 @@ describe("what is valid", () => {
       backoff: defaultBackoff,
       startLimit: "none",
       after: ["brake-monitor"],
+      onDependencyFailure: "ignore",
       readiness: { kind: "started" },
       readyTimeout: 30_000,
       liveness: undefined,
@@ -202,6 +204,7 @@ describe("what is valid", () => {
       backoff: { first: 1_000, factor: 1.5, cap: 60_000, jitter: 0, resetAfter: 3_600_000 },
       startLimit: { starts: 20, within: 60_000 },
       after: ["first"],
+      onDependencyFailure: "restart",
       readiness: { kind: "tcp", host: "::1", port: 8080 },
       readyTimeout: 1_500,
       liveness: {

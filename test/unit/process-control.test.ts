@@ -36,7 +36,12 @@ class Stage {
 
   constructor(change: Partial<ProcessSpecification> = {}) {
     const specification = makeSpecification({ name: "it", ...change });
-    this.#plan = makePlan({ holder: true, partitions: [], processes: [specification] });
+    this.#plan = makePlan({
+      holder: true,
+      concurrentStarts: undefined,
+      partitions: [],
+      processes: [specification],
+    });
     this.#state = initialOrchestration(this.#plan);
   }
 

@@ -18,7 +18,12 @@ class Stage {
 
   constructor(change: Partial<ProcessSpecification> = {}) {
     const specification = makeSpecification({ name: "it", ...change });
-    this.#plan = makePlan({ holder: true, partitions: [], processes: [specification] });
+    this.#plan = makePlan({
+      holder: true,
+      concurrentStarts: undefined,
+      partitions: [],
+      processes: [specification],
+    });
     this.state = initialOrchestration(this.#plan);
     this.meter = new ProcessMeter(["it"], this.now);
   }
@@ -135,7 +140,9 @@ test("another program goes on with it; with other buckets, with the time alone",
 describe("what a scraper is told", () => {
   const partsOf = (names: readonly string[], usage: ReadonlyMap<string, Usage> = new Map()) => {
     const processes = names.map((name) => makeSpecification({ name }));
-    const state = initialOrchestration(makePlan({ holder: true, partitions: [], processes }));
+    const state = initialOrchestration(
+      makePlan({ holder: true, concurrentStarts: undefined, partitions: [], processes }),
+    );
     const meter = new ProcessMeter(names, 0);
     return metricParts({
       state,

@@ -419,6 +419,7 @@ describe("many", () => {
   test("the states before a step stay as they were", () => {
     const plan = makePlan({
       holder: true,
+      concurrentStarts: undefined,
       partitions: [],
       processes: [makeSpecification({ name: "one" })],
     });
@@ -437,5 +438,103 @@ describe("many", () => {
     expect(orchestra.start("other")).toEqual([]);
     expect(orchestra.state).toEqual(before);
     expect(blockers(orchestra, "other")).toEqual([]);
+  });
+});
+
+describe("one that others come after dies of itself", () => {
+  const of = (policy: "ignore" | "stop" | "restart") => ({
+    base: {},
+    middle: { after: ["base"], onDependencyFailure: policy },
+    top: { after: ["middle"], onDependencyFailure: policy },
+    other: { after: ["base"] },
+  });
+
+  function ready(policy: "ignore" | "stop" | "restart"): Orchestra {
+    const orchestra = new Orchestra(of(policy));
+    orchestra.boot();
+    for (const name of ["base", "middle", "other", "top"]) orchestra.arrive(name);
+    return orchestra;
+  }
+
+  test("ignore: they run on", () => {
+    const orchestra = ready("ignore");
+    expect(orchestra.die("base", signalled(9))).toEqual(["clear base", "start base"]);
+    expect(orchestra.phase("middle")).toBe("ready");
+  });
+
+  test("restart: those that ask for it are started again when it is there", () => {
+    const orchestra = ready("restart");
+    const { invocation } = { invocation: orchestra.invocation("base") };
+    const ending = signalled(9);
+    const died = orchestra.process("base", { kind: "died", invocation, ending });
+    expect(died).toEqual(["clear base", "signal middle", "signal top"]);
+    expect(orchestra.phase("other")).toBe("ready");
+    expect(orchestra.die("middle")).toEqual(["clear middle"]);
+    expect(orchestra.die("top")).toEqual(["clear top"]);
+    expect([orchestra.phase("middle"), orchestra.phase("top")]).toEqual(["waiting", "waiting"]);
+    expect(orchestra.process("base", { kind: "cleared", invocation })).toEqual(["start base"]);
+    expect(orchestra.arrive("base")).toEqual(["start middle"]);
+    expect(orchestra.arrive("middle")).toEqual(["start top"]);
+  });
+
+  test("stop: they are stopped, and stay so", () => {
+    const orchestra = ready("stop");
+    expect(orchestra.die("base", exited(1))).toEqual([
+      "clear base",
+      "signal middle",
+      "signal top",
+      "start base",
+    ]);
+    orchestra.die("middle");
+    orchestra.die("top");
+    orchestra.arrive("base");
+    expect([orchestra.phase("middle"), orchestra.phase("top")]).toEqual(["idle", "idle"]);
+  });
+
+  test("an operator who stops or restarts it means it alone", () => {
+    for (const act of ["stop", "restart"] as const) {
+      const orchestra = ready("restart");
+      expect(orchestra[act]("base")).toEqual(["signal base"]);
+      orchestra.die("base");
+      expect(orchestra.phase("middle")).toBe("ready");
+    }
+  });
+
+  test("a shutdown concerns nobody twice", () => {
+    const orchestra = ready("restart");
+    orchestra.shutDown(true);
+    for (const name of ["base", "middle", "top", "other"]) orchestra.die(name);
+    expect(isDown(orchestra.state)).toBe(true);
+  });
+});
+
+describe("so many start at once", () => {
+  const notifying = Object.fromEntries(["a", "b", "c", "d"].map((name) => [name, notify]));
+
+  test("the others wait until one is ready, or is none", () => {
+    const orchestra = new Orchestra(notifying, 2);
+    expect(orchestra.boot()).toEqual(["start a", "start b"]);
+    expect(orchestra.phase("c")).toBe("waiting");
+    orchestra.arrive("a");
+    expect(orchestra.phase("c")).toBe("waiting");
+    expect(orchestra.becomeReady("a")).toEqual(["forget-readiness a", "start c"]);
+    orchestra.arrive("b");
+    expect(orchestra.stop("b")).toEqual(["signal b", "forget-readiness b", "start d"]);
+  });
+
+  test("a restart by the rule waits for nobody", () => {
+    const orchestra = new Orchestra({ ...notifying, a: {} }, 1);
+    orchestra.boot();
+    orchestra.arrive("a");
+    expect(orchestra.phase("b")).toBe("starting");
+    expect(orchestra.die("a", exited(1))).toEqual(["clear a", "start a"]);
+    expect(orchestra.phase("c")).toBe("waiting");
+  });
+
+  test("an operator's start waits for its turn as well", () => {
+    const orchestra = new Orchestra(notifying, 1);
+    orchestra.start("a");
+    expect(orchestra.start("b")).toEqual([]);
+    expect(orchestra.phase("b")).toBe("waiting");
   });
 });

@@ -43,6 +43,7 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ['leftovers = "keep"', "leftovers", "restart"],
   ['ready = "notify"', "ready", "restart"],
   ['after = ["away"]', "after", "in-place"],
+  ['on_dependency_failure = "stop"', "on_dependency_failure", "in-place"],
   ["autostart = false", "autostart", "in-place"],
   ['restart = "never"', "restart", "in-place"],
   ['backoff = "none"', "backoff", "in-place"],
@@ -143,6 +144,12 @@ command = ["/usr/bin/new"]
     expect(processes.changed.map(({ name, how }) => ({ name, how }))).toEqual([
       { name: "away", how: "restart" },
     ]);
+  });
+
+  test("how many may start at once", () => {
+    const next = plan(base, `[orchestrator]\nconcurrent_starts = 3\n${base}`);
+    expect(isEmptyPlan(next)).toBe(false);
+    expect(describePlan(next)).toEqual(["orchestrator changed: concurrent_starts", "2 as before"]);
   });
 
   test("a line of the log has so many names", () => {
@@ -321,7 +328,12 @@ test("the plan of a configuration that names somebody who has gone is no crash",
   renew(orchestra, { base: "gone", top: "restart" });
   orchestra.die("base");
   const former = [...orchestra.plan.specifications.values()].filter(({ name }) => name === "top");
-  const mixed = makePlan({ holder: true, partitions: [], processes: former });
+  const mixed = makePlan({
+    holder: true,
+    concurrentStarts: undefined,
+    partitions: [],
+    processes: former,
+  });
   Object.assign(orchestra, { plan: mixed });
   expect(orchestra.send({ kind: "renewed", names: ["base"] })).toEqual([]);
   orchestra.die("top");

@@ -83,6 +83,7 @@ const everyEntry: { readonly [W in HistoryEntry["what"]]: Extract<HistoryEntry, 
   ended: { what: "ended", invocation: i1, ending: exited(0) },
   "backing-off": { what: "backing-off", wait: 100, failures: 2 },
   failed: { what: "failed", reason: "the start limit is reached" },
+  "dependency-failed": { what: "dependency-failed", dependency: "base" },
   lost: { what: "lost", invocation: i1, reason: "its output cannot be had" },
   "strays-ended": { what: "strays-ended", count: 2 },
 };

@@ -60,6 +60,7 @@ export function makeSpecification(
     backoff: defaultBackoff,
     startLimit: "none",
     after: [],
+    onDependencyFailure: "ignore",
     readiness: { kind: "started" },
     readyTimeout: 2_000,
     liveness: undefined,

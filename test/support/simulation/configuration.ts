@@ -12,7 +12,8 @@ export function makeConfiguration(chance: SeededChance): Configuration {
   for (let index = 0; index < count; index += 1) {
     processes.push(makeProcess(chance, `process-${index}`, processes));
   }
-  return { holder: true, partitions: [], processes };
+  const concurrentStarts = chance.pick([undefined, undefined, 2]);
+  return { holder: true, concurrentStarts, partitions: [], processes };
 }
 
 function makeProcess(
@@ -24,6 +25,7 @@ function makeProcess(
     name,
     partition: chance.pick([undefined, ...partitionNames, ...partitionNames]),
     after: afterSomeOf(chance, earlier),
+    onDependencyFailure: chance.pick(["ignore", "restart"]),
     restart: chance.pick(["always", "always", "on-failure", "never"]),
     backoff: chance.pick([defaultBackoff, "none", { ...defaultBackoff, cap: 2_000 }]),
     startLimit: chance.pick(["none", "none", "none", { starts: 10, within: 5_000 }]),
