@@ -33,6 +33,8 @@ const notWithHolden = [
   "cgroup",
   "log_file",
   "alive",
+  "before_start",
+  "after_stop",
 ] as const;
 
 /** START of Holden v0.2: name[256], args[32][256] without argv[0]. */

@@ -28,6 +28,7 @@ import type { TomlNode } from "../toml/toml-tree.ts";
 import { parseBytes } from "../units/bytes.ts";
 import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
 import { Signal, signalNumber } from "../units/signals.ts";
+import { formatDuration } from "../units/units.ts";
 import { parseEndpoint } from "./endpoint.ts";
 import { limits } from "./protocol.ts";
 import { MOST_PROCESSORS } from "./specification.ts";
@@ -44,6 +45,8 @@ export const configurationLimits = {
   /** Allowed users, groups or labels of a partition, and groups of a process. */
   ids: 256,
   dependencies: 256,
+  /** Milliseconds. */
+  hookTimeout: 8_000,
   logLines: 1_000_000,
   /** A log keeps at least one line of the longest kind. */
   leastLogBytes: 16 * 1024,
@@ -137,6 +140,15 @@ const readiness = either(
     v.picklist(["started", "notify"]),
   ),
 );
+
+/** Shorter than the answer to a start may take. */
+const hookTimeout: Reader<number> = (node, own, report) => {
+  const found = someDuration(node, own, report);
+  if (found === undefined || found <= configurationLimits.hookTimeout) return found;
+  const expected = `at most ${formatDuration(configurationLimits.hookTimeout)}`;
+  report({ at: node.at, path: own, expected, received: formatDuration(found) });
+  return undefined;
+};
 
 const livenessTable = table(
   {
@@ -342,6 +354,9 @@ export const readProcess = table(
       least: 0,
       most: configurationLimits.dependencies,
     }),
+    before_start: command,
+    after_stop: command,
+    hook_timeout: hookTimeout,
     on_dependency_failure: word(["ignore", "stop", "restart"]),
     ready: readiness,
     ready_timeout: someDuration,

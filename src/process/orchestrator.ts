@@ -263,6 +263,7 @@ class Orchestrator {
           const state = this.#state.processes.get(name);
           return state === undefined ? undefined : instanceOf(state);
         },
+        isWanted: (name) => this.#state.processes.get(name)?.wanted === true,
         isUntold: (name, invocation) => {
           const state = this.#state.processes.get(name);
           return state !== undefined && isUntold(state, invocation);

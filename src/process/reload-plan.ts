@@ -79,7 +79,7 @@ function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
 /** Keys that hold from now on, whatever runs. */
 function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness } = specification;
-  const { onDependencyFailure, readyTimeout, liveness } = specification;
+  const { onDependencyFailure, hooks, readyTimeout, liveness } = specification;
   const { stopSignal, stopGrace, logLimit, logFile } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
@@ -89,6 +89,9 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["restart", restart],
     ["backoff", backoff],
     ["start_limit", startLimit],
+    ["before_start", hooks.beforeStart],
+    ["after_stop", hooks.afterStop],
+    ["hook_timeout", hooks.timeout],
     ["ready", readiness],
     ["ready_timeout", readyTimeout],
     ["alive", liveness],

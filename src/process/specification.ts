@@ -60,6 +60,15 @@ export type SchedulingPolicy =
   | { readonly name: "other" | "batch" | "idle" }
   | { readonly name: "fifo" | "round-robin"; readonly priority: number };
 
+/** Commands that run to their ends around each instance, as the process itself would be run. */
+export interface Hooks {
+  /** One that fails is a start that is refused. */
+  readonly beforeStart: readonly string[] | undefined;
+  /** When all of an instance is gone; nothing is started before it has come to its end. */
+  readonly afterStop: readonly string[] | undefined;
+  readonly timeout: Milliseconds;
+}
+
 /** A file that a process's lines are written to, and turned over. */
 export interface LogFileSpecification {
   readonly path: string;
@@ -90,6 +99,7 @@ export interface ProcessSpecification {
   readonly after: readonly string[];
   /** What becomes of it when one that it comes after dies, or does its work no more. */
   readonly onDependencyFailure: "ignore" | "stop" | "restart";
+  readonly hooks: Hooks;
   readonly readiness: Readiness;
   /** A process that is not ready this long after its start is killed and restarted. */
   readonly readyTimeout: Milliseconds;

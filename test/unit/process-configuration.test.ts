@@ -80,6 +80,9 @@ backoff = {first = "1s", factor = 1.5, cap = "1min", jitter = 0, reset_after = "
 start_limit = {starts = 20, within = "60s"}
 after = ["first"]
 on_dependency_failure = "restart"
+before_start = ["prepare"]
+after_stop = ["/bin/tidy", "-a"]
+hook_timeout = "2s"
 ready = {tcp = "[::1]:8080"}
 ready_timeout = "1.5s"
 alive.unix = "/run/all.sock"
@@ -143,6 +146,7 @@ describe("what is valid", () => {
       startLimit: "none",
       after: ["brake-monitor"],
       onDependencyFailure: "ignore",
+      hooks: { beforeStart: undefined, afterStop: undefined, timeout: 5_000 },
       readiness: { kind: "started" },
       readyTimeout: 30_000,
       liveness: undefined,
@@ -205,6 +209,7 @@ describe("what is valid", () => {
       startLimit: { starts: 20, within: 60_000 },
       after: ["first"],
       onDependencyFailure: "restart",
+      hooks: { beforeStart: ["prepare"], afterStop: ["/bin/tidy", "-a"], timeout: 2_000 },
       readiness: { kind: "tcp", host: "::1", port: 8080 },
       readyTimeout: 1_500,
       liveness: {
@@ -330,6 +335,8 @@ describe("one mistake", () => {
     ],
     ["alive = {watchdog = '1s', failures = 3}", "which is its own time; failures"],
     ["alive = {unix = '/a', failures = 0}", "alive.failures: a number from 1 to 1000; 0"],
+    ["hook_timeout = '9s'", "hook_timeout: at most 8.00 s; 9.00 s"],
+    ["before_start = 'x'", "before_start: an array of 1 to"],
     ["nice = 20", "nice: a number from -20 to 19; 20"],
     ["nice = 1.5", "nice: a number from -20 to 19; 1.5"],
     ["oom_score_adjust = -1001", "oom_score_adjust: a number from -1000 to 1000; -1001"],

@@ -45,6 +45,9 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ['after = ["away"]', "after", "in-place"],
   ['on_dependency_failure = "stop"', "on_dependency_failure", "in-place"],
   ["autostart = false", "autostart", "in-place"],
+  ['before_start = ["a"]', "before_start", "in-place"],
+  ['after_stop = ["a"]', "after_stop", "in-place"],
+  ['hook_timeout = "1s"', "hook_timeout", "in-place"],
   ['restart = "never"', "restart", "in-place"],
   ['backoff = "none"', "backoff", "in-place"],
   ['start_limit = {starts = 3, within = "1min"}', "start_limit", "in-place"],
@@ -89,12 +92,13 @@ describe("what differs", () => {
 
   test("every key of a process is in the table above", () => {
     const said = new Set(keys.map(([, key]) => key));
-    const [{ constraints, scheduling, readiness, logLimit, ...rest }] = configurationOf(base)
+    const [{ constraints, hooks, scheduling, readiness, logLimit, ...rest }] = configurationOf(base)
       .processes as [Configuration["processes"][0]];
     expect([constraints, scheduling]).toEqual([{}, {}]);
     expect({ readiness, logLimit }).toBeDefined();
     const words = new Map([["liveness", "alive"]]);
     const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    expect(Object.keys(hooks)).toEqual(["beforeStart", "afterStop", "timeout"]);
     const missing = Object.keys(rest)
       .map((name) => words.get(name) ?? snake(name))
       .filter((key) => key !== "name" && !said.has(key));

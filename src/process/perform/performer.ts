@@ -7,8 +7,9 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { clearLeftGroups, InstanceGroups, sweepGroups } from "../../event-loop/instance-groups.ts";
 import { SocketPathError } from "../../messaging/listener.ts";
 import { ExitCode } from "../../units/exit-code.ts";
-import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
+import { formatDuration, type Milliseconds, type MonotonicTime } from "../../units/units.ts";
 import { EventBook } from "../event-book.ts";
+import { newInvocation } from "../invocation.ts";
 import {
   type EffectKind,
   ENDING_LIMIT,
@@ -17,6 +18,7 @@ import {
   nobodyTold,
   type ProcessEffect,
   type ProcessEvent,
+  type Refusal,
 } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
 import { QueueRoom } from "../log-queue.ts";
@@ -90,6 +92,8 @@ export interface PerformerHandlers {
   onQuiet(): void;
   /** The instance of a process whose notices count now. */
   instanceOf(name: string): Instance | undefined;
+  /** It is to run. */
+  isWanted(name: string): boolean;
   /** Nobody has told how this instance, which is dead, ended. */
   isUntold(name: string, invocation: string): boolean;
   /** From when on the end of a process is answered by a start at once, whatever the end is. */
@@ -678,7 +682,46 @@ export class Performer {
     const managed = this.#managed.get(name);
     const told = managed === undefined ? event : this.#scheduled.pass(managed, event);
     if (told === undefined) return;
-    this.#tell(name, told, managed?.process.specification);
+    const { specification } = managed?.process ?? {};
+    const { afterStop } = specification?.hooks ?? {};
+    if (managed === undefined || told.kind !== "cleared" || afterStop === undefined) {
+      this.#tell(name, told, specification);
+      return;
+    }
+    this.#runHook(managed, { what: "after_stop", command: afterStop }, (refusal) => {
+      if (refusal !== undefined) this.#handlers.onTrouble(`${name}: ${refusal.message}`);
+      this.#tell(name, told, specification);
+    });
+  }
+
+  /** Runs a command to its end, or to the end of its time; undefined when it succeeded. */
+  #runHook(
+    managed: Managed,
+    hook: { readonly what: "before_start" | "after_stop"; readonly command: readonly string[] },
+    onEnd: (refusal: Refusal | undefined) => void,
+  ): void {
+    const { process, partition } = managed;
+    const { name, hooks } = process.specification;
+    const { what, command } = hook;
+    const invocation = newInvocation();
+    const { onCommand, onCommandEnded } = this.#commandHandlers(name);
+    let isLate = false;
+    const limit = this.#loop.wakeAfter(hooks.timeout, () => {
+      isLate = true;
+      partition.endCommand(invocation);
+    });
+    onCommand(invocation);
+    partition.runCommand(process, { command, invocation }, (result) => {
+      limit[Symbol.dispose]();
+      onCommandEnded(invocation);
+      if (result.kind === "exited" && result.status === 0) onEnd(undefined);
+      else {
+        const late = `it took longer than ${formatDuration(hooks.timeout)}`;
+        const ended = result.kind === "exited" ? `exit ${result.status}` : result.reason;
+        const message = `its ${what} has failed: ${isLate ? late : ended}`;
+        onEnd({ message, code: undefined });
+      }
+    });
   }
 
   #tell(name: string, event: ProcessEvent, specification: ProcessSpecification | undefined): void {
@@ -757,8 +800,23 @@ export class Performer {
     }
   }
 
-  /** A process that tells its readiness needs its socket before it starts. */
   #start(managed: Managed, invocation: string, replaces: string | undefined): void {
+    const { name, hooks } = managed.process.specification;
+    const command = hooks.beforeStart;
+    if (command === undefined) {
+      this.#startNow(managed, invocation, replaces);
+      return;
+    }
+    this.#runHook(managed, { what: "before_start", command }, (refusal) => {
+      const notWanted = { message: "it is not wanted any more", code: undefined };
+      const why = refusal ?? (this.#handlers.isWanted(name) ? undefined : notWanted);
+      if (why === undefined) this.#startNow(managed, invocation, replaces);
+      else this.#emit(name, { kind: "start-refused", invocation, refusal: why });
+    });
+  }
+
+  /** A process that tells its readiness needs its socket before it starts. */
+  #startNow(managed: Managed, invocation: string, replaces: string | undefined): void {
     const { process, partition, notifyName } = managed;
     if (notifyName === undefined || managed.notify !== undefined) {
       partition.start(process, invocation, replaces);

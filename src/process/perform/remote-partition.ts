@@ -438,8 +438,10 @@ export class RemotePartition implements Partition {
    * nothing but to go.
    */
   #prepareNext(link: AgentLink, managed: ManagedProcess, current: string): void {
-    const { name, restart } = managed.specification;
-    const useful = restart !== "never" && managed.constraints === undefined;
+    const { name, restart, hooks } = managed.specification;
+    // What has to be done before a start, or after an end, no agent knows.
+    const isPlain = hooks.beforeStart === undefined && hooks.afterStop === undefined;
+    const useful = restart !== "never" && managed.constraints === undefined && isPlain;
     if (!useful || !link.isUp || this.#standby.has(name) || this.#isPaused) return;
     // An instance that is gone already is being restarted by now.
     if (this.#instances.get(current)?.isDead !== false) return;

@@ -61,6 +61,7 @@ export function makeSpecification(
     startLimit: "none",
     after: [],
     onDependencyFailure: "ignore",
+    hooks: { beforeStart: undefined, afterStop: undefined, timeout: 5_000 },
     readiness: { kind: "started" },
     readyTimeout: 2_000,
     liveness: undefined,
