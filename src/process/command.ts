@@ -344,7 +344,9 @@ const reloadCommand = defineCommand({
     exitCodes: {
       0: "it is begun; with --wait it is put in, and with --dry-run it could be",
       100: "the file is wrong, and nothing has changed",
-      111: "it is refused, and nothing has changed; or the orchestrator is away, or stops",
+      111:
+        "it is refused, and nothing has changed; or with --wait, a process could not be changed " +
+        "while it runs; or the orchestrator is away, or stops",
     },
   },
   args: {

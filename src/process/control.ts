@@ -6,7 +6,7 @@ import { signalName } from "../units/signals.ts";
 import type { Bytes, Milliseconds, MonotonicTime } from "../units/units.ts";
 import type { ConfigurationWarning } from "./configuration.ts";
 import { decodeEnding, encodeEnding } from "./ending.ts";
-import { type BookedEvent, describeEntry } from "./event-book.ts";
+import { type BookedEvent, degradedBy, describeEntry } from "./event-book.ts";
 import {
   comingWaits,
   ENDING_LIMIT,
@@ -20,6 +20,7 @@ import {
   blockersOf,
   countsAsReady,
   isActive,
+  isOnItsWay,
   type OrchestrationState,
   type Plan,
   type Wish,
@@ -116,14 +117,19 @@ function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState)
     return lastFailure(orchestrated.historyOf(name));
   }
   if (state.phase === "running" || state.phase === "ready") {
-    return degradedReason(orchestrated.historyOf(name)) ?? pastCrash(orchestrated, name);
+    return degradedReason(orchestrated, name) ?? pastCrash(orchestrated, name);
   }
-  if (state.phase !== "waiting") return null;
+  if (state.phase === "idle") return dependencyReason(orchestrated.historyOf(name));
+  if (state.phase !== "waiting") return renewalReason(orchestrated, name);
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   if (blockers.length > 0) return `waits for ${blockers.join(", ")}`;
   const { concurrentStarts } = orchestrated.plan;
+  const starting = [...orchestrated.state.processes].flatMap(([other, process]) =>
+    isOnItsWay(process) ? [other] : [],
+  );
+  const who = starting.length === 0 ? "" : `: ${starting.slice(0, 3).join(", ")}`;
   return Number.isFinite(concurrentStarts)
-    ? `waits for its turn: ${concurrentStarts} start at once`
+    ? `waits for its turn, as ${concurrentStarts} start at once${who}`
     : null;
 }
 
@@ -138,11 +144,25 @@ function lastFailure(history: readonly BookedEvent[]): string | null {
   return describeEntry(seen?.entry ?? why, signalName) ?? null;
 }
 
-/** It runs, and does its work no more, by its last word. */
-function degradedReason(history: readonly BookedEvent[]): string | null {
-  const told = ["degraded", "recovered", "started"];
+/** It runs, and does its work no more. */
+function degradedReason(orchestrated: Orchestrated, name: string): string | null {
+  const isLooked = orchestrated.plan.specifications.get(name)?.liveness?.onFailure === "degrade";
+  const reason = isLooked ? degradedBy(orchestrated.historyOf(name)) : undefined;
+  return reason === undefined ? null : `degraded: ${reason}`;
+}
+
+/** Who took it down was no operator. */
+function dependencyReason(history: readonly BookedEvent[]): string | null {
+  const told = ["dependency-failed", "start-requested"];
   const last = history.findLast(({ entry }) => told.includes(entry.what))?.entry;
-  return last?.what === "degraded" ? `degraded: ${last.reason}` : null;
+  return last?.what === "dependency-failed" ? `stopped: ${last.dependency} failed` : null;
+}
+
+/** What a reload does with it. */
+function renewalReason(orchestrated: Orchestrated, name: string): string | null {
+  const renewal = orchestrated.state.renewing.get(name);
+  if (renewal === undefined || renewal === "in-place") return null;
+  return renewal === "gone" ? "the configuration has it no more" : "its configuration has changed";
 }
 
 /** What the last start, or the lack of one, had to do with an orchestrator that was killed. */
@@ -235,6 +255,7 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
     readiness: describeCheck(specification.readiness),
     ...encodeLiveness(specification.liveness),
     after: [...specification.after],
+    on_dependency_failure: specification.onDependencyFailure,
     stop: { signal: signalName(stopSignal), grace_ms: stopGrace },
     start_limit:
       startLimit === "none" ? null : { starts: startLimit.starts, within_ms: startLimit.within },
@@ -429,8 +450,11 @@ class LogReader {
     const found: { readonly name: string; readonly line: StoredLine; readonly lost: number }[] = [];
     let horizon = Number.POSITIVE_INFINITY;
     for (const name of this.#names()) {
-      const position = this.#positions.get(name) ?? 0;
-      const part = this.#orchestrated.logOf(name)?.after(position, LINES_A_BATCH);
+      const book = this.#orchestrated.logOf(name);
+      const known = this.#positions.get(name) ?? 0;
+      // One that was removed and came again has counted from the beginning.
+      const position = known > (book?.newest ?? 0) ? 0 : known;
+      const part = book?.after(position, LINES_A_BATCH);
       const end = ends?.get(name) ?? Number.POSITIVE_INFINITY;
       part?.lines.forEach((line, index) => {
         if (line.sequence <= end) found.push({ name, line, lost: index === 0 ? part.dropped : 0 });
@@ -576,6 +600,14 @@ function unknownName(orchestrated: Orchestrated, name: string): ControlError | u
   };
 }
 
+/** The refusal of a name that a reload is about to remove. */
+function goingName({ state }: Orchestrated, name: string): ControlError | undefined {
+  if (state.renewing.get(name) !== "gone") return undefined;
+  const message = `${name} is being removed: the configuration has it no more`;
+  const hint = `hostler process stop ${name} --now ends it at once`;
+  return { kind: "going", message, hint };
+}
+
 /** A stop stops one process alone: who it was needed by is named. */
 function summarizeStop(orchestrated: Orchestrated, name: string): ProcessSummary {
   const { plan, state } = orchestrated;
@@ -610,7 +642,10 @@ function change(
     ? { kind: "shutdown", message: "The orchestrator is stopping" }
     : undefined;
   const refusals = new Map(
-    names.map((name) => [name, unknownName(orchestrated, name) ?? shutdown]),
+    names.map((name) => {
+      const going = what === "stop" ? undefined : goingName(orchestrated, name);
+      return [name, unknownName(orchestrated, name) ?? going ?? shutdown];
+    }),
   );
   const known = names.filter((name) => refusals.get(name) === undefined);
   orchestrated.tell(known, wishes[what](request));
@@ -653,8 +688,10 @@ function reload(orchestrated: Orchestrated, request: Of<"reload">, call: Control
       impossible: (error) => {
         if (!isGone) call.refuse(error);
       },
-      planned: (plan, warnings) => tell(encodePlan(plan, warnings), dryRun),
-      applied: () => tell({ what: "applied" }, true),
+      planned: (plan, warnings) => {
+        tell({ ...encodePlan(plan, warnings), dry_run: dryRun }, dryRun);
+      },
+      applied: (refused) => tell({ what: "applied", refused: [...refused] }, true),
     },
   );
 }
@@ -662,7 +699,7 @@ function reload(orchestrated: Orchestrated, request: Of<"reload">, call: Control
 function encodePlan(
   { orchestrator, processes, partitions }: ReloadPlan,
   warnings: readonly ConfigurationWarning[],
-): ReloadPart {
+): Omit<Extract<ReloadPart, { what: "planned" }>, "dry_run"> {
   const keysOf = ({ name, keys }: { readonly name: string; readonly keys: readonly string[] }) => ({
     name,
     keys: [...keys],

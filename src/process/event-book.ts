@@ -9,6 +9,13 @@ export type BookedEvent = Booked<HistoryEntry>;
 /** What happened: all of it in order, and of each process. */
 export class EventBook extends Book<HistoryEntry> {}
 
+/** Why it does its work no more, by its last word; undefined when it does. */
+export function degradedBy(history: readonly BookedEvent[]): string | undefined {
+  const told = ["degraded", "recovered", "started"];
+  const last = history.findLast(({ entry }) => told.includes(entry.what))?.entry;
+  return last?.what === "degraded" ? last.reason : undefined;
+}
+
 /** What an entry says beyond its name, in words. */
 export function describeEntry(
   entry: HistoryEntry,

@@ -165,7 +165,7 @@ export function isRenewable(state: OrchestrationState, name: string): boolean {
 }
 
 /** Started, and not ready yet. */
-function isOnItsWay(state: ProcessState | undefined): boolean {
+export function isOnItsWay(state: ProcessState | undefined): boolean {
   return state !== undefined && ["starting", "uncertain", "running"].includes(state.phase);
 }
 
@@ -175,10 +175,18 @@ export function isActive(state: ProcessState | undefined): boolean {
   return !["idle", "waiting", "backing-off", "finished", "failed"].includes(state.phase);
 }
 
-/** It was ready, and is not any more, of itself. */
+/**
+ * It was ready, and is not any more, of itself: known when it is, or when it is clear that its end
+ * was no success of a job.
+ */
 function hasFailed(before: ProcessState, after: ProcessState): boolean {
-  if (before.phase !== "ready") return false;
-  return after.phase === "clearing" || (after.phase === "stopping" && after.why === "unhealthy");
+  if (before.phase === "ready") return after.phase === "stopping" && after.why === "unhealthy";
+  if (after.phase === "finished") {
+    const isNews = before.phase !== "finished" || before.lastEnding === undefined;
+    return isNews && after.lastEnding !== undefined && !countsAsReady(after);
+  }
+  if (before.phase !== "clearing" || before.why !== undefined) return false;
+  return after.phase !== "clearing" && after.wanted;
 }
 
 /** The same state, with what counts of its starts by the start limit that holds now. */
@@ -333,7 +341,8 @@ class Turn {
     const specification = this.#plan.specifications.get(name);
     if (before === undefined || specification === undefined) return false;
     const decisions = this.#context.table ?? table;
-    const outcome = stepProcess(before, event, this.#contextOf(specification), decisions);
+    const context = this.#contextOf(specification, before.phase === "clearing");
+    const outcome = stepProcess(before, event, context, decisions);
     for (const effect of outcome.effects) this.effects.push({ name, effect });
     if (outcome.state === before) return false;
     this.#processes ??= new Map(this.#before.processes);
@@ -369,11 +378,12 @@ class Turn {
     return this.#onTheirWay < concurrentStarts;
   }
 
-  #contextOf(specification: ProcessSpecification): Context {
+  /** @param isRestart what it follows has just ended: it waits for no turn */
+  #contextOf(specification: ProcessSpecification, isRestart: boolean): Context {
     const { chance, now } = this.#context;
     const { partition, name } = specification;
     const blockers = () => blockersOf(this.#plan, this.state, name);
-    const hasRoom = () => this.#hasRoom;
+    const hasRoom = () => isRestart || this.#hasRoom;
     return {
       specification,
       now,

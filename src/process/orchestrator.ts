@@ -131,6 +131,7 @@ function makeDefaultFolder(path: string): void {
 const tellings: Readonly<Record<string, "warn" | "info">> = {
   "start-refused": "warn",
   "readiness-timeout": "warn",
+  "dependency-failed": "warn",
   unhealthy: "warn",
   degraded: "warn",
   recovered: "info",
@@ -527,6 +528,7 @@ class Orchestrator {
       get performer() {
         return performer();
       },
+      controlSocket: this.#options.controlSocket,
       obstacle: () => this.#obstacleOfReload(),
       handle: (event) => this.#handle(event),
       goBy: (next, others) => this.#goBy(next, others),

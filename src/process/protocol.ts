@@ -380,6 +380,7 @@ export const processDetailSchema = v.object({
     }),
   ),
   after: v.array(v.string()),
+  on_dependency_failure: v.optional(v.string(), "ignore"),
   stop: v.object({ signal: v.string(), grace_ms: v.number() }),
   start_limit: v.nullable(v.object({ starts: v.number(), within_ms: v.number() })),
   /** The waits that can come if it kept failing, in milliseconds, jitter left out. */
@@ -444,6 +445,7 @@ export const reloadPartSchema = v.variant("what", [
         mend: v.string(),
       }),
     ),
+    dry_run: v.boolean(),
     /** Keys of [orchestrator] that differ. */
     orchestrator: v.array(v.string()),
     processes: v.object({
@@ -461,7 +463,11 @@ export const reloadPartSchema = v.variant("what", [
       changed: v.array(changedSchema),
     }),
   }),
-  v.object({ what: v.literal("applied") }),
+  v.object({
+    what: v.literal("applied"),
+    /** What the system refused of what a process was to have while it runs. */
+    refused: v.array(v.object({ name: v.string(), reason: v.string() })),
+  }),
 ]);
 export type ReloadPart = v.InferOutput<typeof reloadPartSchema>;
 

@@ -20,10 +20,11 @@ export interface Renewable<LogFile> {
   /** Acts when no start of this process can be made that nobody asks for. */
   settle(name: string, act: () => void): void;
   add(specification: ProcessSpecification, logFile: LogFile | undefined): void;
+  /** Why what runs cannot have what it is to have; undefined when it has it. */
   renew(
     specification: ProcessSpecification,
     how: { readonly launch: "same" | "other"; readonly logFile: LogFile | undefined },
-  ): void;
+  ): string | undefined;
   remove(name: string): void;
   addPartition(specification: PartitionSpecification): void;
   removePartition(name: string): void;
@@ -68,6 +69,7 @@ export class ConfigurationChange<LogFile> {
   /** Of those who can be put in: no start can be made any more that nobody asks for. */
   readonly #settling = new Set<string>();
   readonly #settled = new Set<string>();
+  readonly #refused: { readonly name: string; readonly reason: string }[] = [];
   #isBusy = false;
   #isOver = false;
 
@@ -93,6 +95,15 @@ export class ConfigurationChange<LogFile> {
     ]);
     this.#coming = new Set(plan.processes.added);
     this.#formerPartitions = new Set(this.#otherPartitions);
+  }
+
+  /** What processes that run could not be given. */
+  get refused(): readonly { readonly name: string; readonly reason: string }[] {
+    return this.#refused;
+  }
+
+  get next(): Configuration {
+    return this.#next;
   }
 
   /** Who is not put in yet. */
@@ -194,7 +205,11 @@ export class ConfigurationChange<LogFile> {
       this.#pending.delete(name);
       const specification = next.get(name);
       if (specification === undefined) performer.remove(name);
-      else performer.renew(specification, { launch, logFile: this.#takeLogFile(name) });
+      else {
+        const logFile = this.#takeLogFile(name);
+        const reason = performer.renew(specification, { launch, logFile });
+        if (reason !== undefined) this.#refused.push({ name, reason });
+      }
     }
     for (const name of added) {
       this.#coming.delete(name);

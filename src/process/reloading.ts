@@ -2,7 +2,12 @@ import { monotonicNow } from "../event-loop/clock.ts";
 import { FileRefused } from "../journal/file-refused.ts";
 import type { Logger } from "../logging/logger.ts";
 import type { ControlError } from "../messaging/control-server.ts";
-import { checkSocketPath, SocketPathError } from "../messaging/listener.ts";
+import {
+  checkSocketPath,
+  isListenedAt,
+  listenedAt,
+  SocketPathError,
+} from "../messaging/listener.ts";
 import { readConfigurationText } from "../toml/configuration-file.ts";
 import { formatErrors, formatWarning } from "../toml/format-errors.ts";
 import type { Milliseconds } from "../units/units.ts";
@@ -23,6 +28,7 @@ export interface Reloadable extends ChangeHost<LogFile> {
   /** Where the configuration is read from; undefined where the command line says it. */
   readonly file: string | undefined;
   readonly performer: Performer;
+  readonly controlSocket: string;
   /** Why nothing can be changed now. */
   obstacle(): ControlError | undefined;
   /** Calls once, unless disposed before. */
@@ -40,7 +46,8 @@ export interface ReloadListener {
   refused(errors: readonly ConfigurationError[]): void;
   impossible(error: ControlError): void;
   planned(plan: ReloadPlan, warnings: readonly ConfigurationWarning[]): void;
-  applied(): void;
+  /** @param refused what processes that run could not be given */
+  applied(refused: readonly { readonly name: string; readonly reason: string }[]): void;
 }
 
 /** Names of each kind in a line of the log; the command that asks prints all. */
@@ -76,8 +83,11 @@ export class Reloading {
   /** What is under way, in words. */
   get underWay(): string | undefined {
     if (this.#change === undefined) return this.#isLooking ? "a reload" : undefined;
-    const names = this.#change.change.waitsFor;
-    return `a reload, which waits for ${names.slice(0, 5).join(", ")}`;
+    return `a reload, which waits for ${this.#waitsFor.join(", ")}`;
+  }
+
+  get #waitsFor(): readonly string[] {
+    return this.#change?.change.waitsFor.slice(0, 5) ?? [];
   }
 
   /** Nobody waits for it: what comes of it stands in the log. */
@@ -86,25 +96,32 @@ export class Reloading {
       this.#again = true;
       return;
     }
-    const listener: ReloadListener = {
-      refused: () => {},
-      impossible: ({ message }) => this.#logger.warn(`cannot reload: ${message}`),
-      planned: () => {},
-      applied: () => {},
-    };
+    const nobody = () => {};
+    const listener = { refused: nobody, impossible: nobody, planned: nobody, applied: nobody };
     this.begin({ dryRun: false }, listener).catch((failure) => this.#driver.fail(failure));
   }
 
   /** Tells the listener what it means, and then, without `dryRun`, when all of it is so. */
   async begin(request: { readonly dryRun: boolean }, listener: ReloadListener): Promise<void> {
-    const obstacle = this.#obstacle();
-    if (obstacle !== undefined) {
-      listener.impossible(obstacle);
+    if (request.dryRun) {
+      await this.#look(request, listener, "busy");
+      return;
+    }
+    const told: ReloadListener = {
+      ...listener,
+      impossible: (error) => {
+        this.#logger.warn(`cannot reload: ${error.message}`);
+        listener.impossible(error);
+      },
+    };
+    // What is wrong with the file is told, whatever else is under way.
+    if (this.#obstacle() !== undefined) {
+      await this.#look(request, told, "busy");
       return;
     }
     this.#isLooking = true;
     try {
-      await this.#look(request, listener);
+      await this.#look(request, told, "free");
     } finally {
       this.#isLooking = false;
     }
@@ -115,10 +132,17 @@ export class Reloading {
     const what = this.underWay;
     if (what === undefined) return this.#driver.obstacle();
     const message = `Another reload is under way: ${what}`;
-    return { kind: "busy", message, hint: "Wait until it is over" };
+    const names = this.#waitsFor.join(" ");
+    const end =
+      names === "" ? "" : `. To end what it waits for: hostler process stop ${names} --now`;
+    return { kind: "busy", message, hint: `Wait until it is over${end}` };
   }
 
-  async #look({ dryRun }: { readonly dryRun: boolean }, listener: ReloadListener): Promise<void> {
+  async #look(
+    { dryRun }: { readonly dryRun: boolean },
+    listener: ReloadListener,
+    standing: "free" | "busy",
+  ): Promise<void> {
     const { file, configuration, performer } = this.#driver;
     if (file === undefined) {
       const message = "There is no configuration to read: the command line says what runs";
@@ -134,14 +158,19 @@ export class Reloading {
       return;
     }
     const { configuration: next, warnings } = outcome;
-    const plan = planReload(configuration, next);
-    const refusal = refuseNext(configuration, next, plan);
+    // What is under way is over by the time in which this one could be put in.
+    const coming = dryRun ? this.#change?.change.next : undefined;
+    const plan = planReload(coming ?? configuration, next);
+    const obstacle = dryRun || standing === "free" ? undefined : this.#obstacle();
+    const refusal = obstacle ?? this.#refuseNext(next, plan);
     if (refusal !== undefined) {
       listener.impossible(refusal);
       return;
     }
     if (dryRun) {
-      listener.planned(plan, warnings);
+      const error = await refusalOf(() => performer.checkFor(next, isOtherBy(plan)));
+      if (error === undefined) listener.planned(plan, warnings);
+      else listener.impossible(error);
       return;
     }
     for (const warning of warnings) this.#logger.warn(formatWarning(warning));
@@ -149,7 +178,7 @@ export class Reloading {
       this.#logger.info(`${file}: nothing is another than before`);
       this.#driver.applied(read.text);
       listener.planned(plan, warnings);
-      listener.applied();
+      listener.applied([]);
       return;
     }
     const prepared = await prepare(performer, next, plan);
@@ -158,10 +187,10 @@ export class Reloading {
       return;
     }
     const { logFiles } = prepared;
-    const obstacle = this.#driver.obstacle();
-    if (obstacle !== undefined) {
+    const late = this.#driver.obstacle();
+    if (late !== undefined) {
       for (const log of logFiles.values()) log.close();
-      listener.impossible(obstacle);
+      listener.impossible(late);
       return;
     }
     const what = describePlan(plan, LOGGED_NAMES).join("; ");
@@ -210,44 +239,72 @@ export class Reloading {
     const isOver = this.#change?.change.advance() === true;
     this.#next = undefined;
     this.#rest = 4 * (monotonicNow() - begun);
-    if (isOver && this.#change !== undefined) this.#end(this.#change);
+    if (isOver) this.#end();
   }
 
-  #end({ text, listener }: { readonly text: string; readonly listener: ReloadListener }): void {
+  #end(): void {
+    if (this.#change === undefined) return;
+    const { text, listener, change } = this.#change;
     this.#change = undefined;
     this.#driver.applied(text);
     this.#driver.tellManager("over");
     this.#logger.info(`${this.#driver.file} is reloaded`);
     this.#driver.onStep("reload:applied");
     this.#rest = 0;
-    listener.applied();
+    listener.applied(change.refused);
     this.advance();
+  }
+
+  /** What no running orchestrator can put in. */
+  #refuseNext(next: Configuration, plan: ReloadPlan): ControlError | undefined {
+    const { configuration, controlSocket } = this.#driver;
+    const { holder } = configuration;
+    if (holder !== next.holder) {
+      return {
+        kind: "not-while-running",
+        message: "[orchestrator] holder is another one",
+        expected: `holder = ${holder}, as when the orchestrator was started`,
+        received: `holder = ${next.holder}`,
+        hint: "Restart the orchestrator, or leave the key as it is",
+      };
+    }
+    if (next.processes.length === 0 && configuration.processes.length > 0) {
+      return {
+        kind: "empty",
+        message: "The configuration has no process: all would be stopped",
+        expected: "at least one table [process.NAME]",
+        received: "none, as of a file that was cut short",
+        hint: "hostler process stop NAME … stops them; to stop all, stop the orchestrator",
+      };
+    }
+    return refuseSockets(configuration, { next, plan, controlSocket });
   }
 }
 
-/** What no running orchestrator can put in. */
-function refuseNext(
-  { holder }: Configuration,
-  next: Configuration,
-  plan: ReloadPlan,
+/** Where agents cannot be waited for. */
+function refuseSockets(
+  configuration: Configuration,
+  what: {
+    readonly next: Configuration;
+    readonly plan: ReloadPlan;
+    readonly controlSocket: string;
+  },
 ): ControlError | undefined {
-  if (holder !== next.holder) {
-    return {
-      kind: "not-while-running",
-      message: "[orchestrator] holder is another one",
-      expected: `holder = ${holder}, as when the orchestrator was started`,
-      received: `holder = ${next.holder}`,
-      hint: "Restart the orchestrator, or leave the key as it is",
-    };
-  }
-  const others = new Set([
-    ...plan.partitions.added,
-    ...plan.partitions.changed.map(({ name }) => name),
-  ]);
+  const { next, plan, controlSocket } = what;
+  const { added, changed } = plan.partitions;
+  const others = new Set([...added, ...changed.map(({ name }) => name)]);
+  const own = new Set(
+    configuration.partitions.flatMap(({ endpoint }) =>
+      endpoint.kind === "listen" ? [endpoint.path] : [],
+    ),
+  );
   for (const { name, endpoint } of next.partitions) {
     if (endpoint.kind !== "listen" || !others.has(name)) continue;
+    const { path } = endpoint;
     try {
-      checkSocketPath(endpoint.path);
+      checkSocketPath(path);
+      const isTaken = !own.has(path) && isListenedAt(path);
+      if (path === controlSocket || isTaken) throw listenedAt(path);
     } catch (error) {
       if (!(error instanceof SocketPathError)) throw error;
       return { kind: "socket", message: `partition ${name}: ${error.message}` };
@@ -256,20 +313,34 @@ function refuseNext(
   return undefined;
 }
 
-/** Room for what is new, and files of lines that are open. */
-async function prepare(
-  performer: Performer,
-  next: Configuration,
-  { processes: { added, changed } }: ReloadPlan,
-): Promise<{ readonly logFiles: ReadonlyMap<string, LogFile> } | { readonly error: ControlError }> {
+/** Whose files of lines are others, or new. */
+function isOtherBy({ processes: { added, changed } }: ReloadPlan): (name: string) => boolean {
   const others = new Set([
     ...added,
     ...changed.flatMap(({ name, keys }) => (keys.includes("log_file") ? [name] : [])),
   ]);
+  return (name) => others.has(name);
+}
+
+/** Room for what is new, and files of lines that are open. */
+async function prepare(
+  performer: Performer,
+  next: Configuration,
+  plan: ReloadPlan,
+): Promise<{ readonly logFiles: ReadonlyMap<string, LogFile> } | { readonly error: ControlError }> {
+  let logFiles: ReadonlyMap<string, LogFile> = new Map();
+  const error = await refusalOf(async () => {
+    logFiles = await performer.prepareFor(next, isOtherBy(plan));
+  });
+  return error === undefined ? { logFiles } : { error };
+}
+
+async function refusalOf(act: () => Promise<void>): Promise<ControlError | undefined> {
   try {
-    return { logFiles: await performer.prepareFor(next, (name) => others.has(name)) };
+    await act();
+    return undefined;
   } catch (error) {
     if (!(error instanceof FileRefused || error instanceof TooFewDescriptors)) throw error;
-    return { error: { kind: "refused", message: error.message } };
+    return { kind: "refused", message: error.message };
   }
 }

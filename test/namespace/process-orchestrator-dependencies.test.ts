@@ -28,7 +28,7 @@ skipUnless("processes that come after others", root, () => {
       process.kill(pids.get("base") ?? 0, "SIGKILL");
       const { detail } = await orchestrator.events.nth("restart", "dependency-failed");
       expect(detail).toBe("of base, which it comes after");
-      await orchestrator.started("restart", 2);
+      await orchestrator.events.nth("restart", "ready", 2);
       const told = orchestrator.events.story("ready").slice(4);
       expect(told).toEqual(["base ready", "restart ready"]);
       await waitFor("its end", async () => (await orchestrator.summary("stop")).phase === "idle");
@@ -59,7 +59,7 @@ skipUnless("processes that come after others", root, () => {
       expect(phases).toEqual(expected);
       const last = names.at(-1) ?? "";
       const { reason } = await orchestrator.summary(last);
-      if (name !== last) expect(reason).toBe("waits for its turn: 1 start at once");
+      if (name !== last) expect(reason).toBe(`waits for its turn, as 1 start at once: ${name}`);
       writeFileSync(folder.file(name), "");
     }
     await orchestrator.events.nth("c", "ready");

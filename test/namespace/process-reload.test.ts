@@ -137,6 +137,13 @@ skipUnless("a configuration that is read anew", root, () => {
     const busy = await reload(orchestrator);
     expect(busy).toMatchObject({ exitCode: 111, stdout: "" });
     expect(busy.stderr).toContain("Another reload is under way: a reload, which waits for slow");
+    expect(busy.stderr).toContain("hostler process stop slow --now");
+    const started = [hostler(), "process", "start", "slow"];
+    const going = await runProgram([...started, "--control-socket", orchestrator.controlSocket]);
+    expect(going).toMatchObject({ exitCode: 111, stdout: "" });
+    expect(going.stderr).toContain("slow is being removed");
+    const { reason } = await orchestrator.summary("slow");
+    expect(reason).toBe("the configuration has it no more");
     await orchestrator.program.said(/reloading \S+: added: two; removed: one; 0 as before/);
     await waitFor("two alone", async () => (await namesOf(orchestrator)).join() === "two");
     await orchestrator.program.said(/process\.toml is reloaded/);
@@ -171,9 +178,11 @@ skipUnless("a configuration that is read anew", root, () => {
     const pid = await orchestrator.started("it");
     const refuse = async (text: string, reason: RegExp) => {
       edit(folder, text);
-      const { exitCode, stderr } = await reload(orchestrator, "--wait");
-      expect(exitCode).toBe(111);
-      expect(stderr).toMatch(reason);
+      for (const words of [["--wait"], ["--dry-run"]]) {
+        const { exitCode, stderr } = await reload(orchestrator, ...words);
+        expect(exitCode).toBe(111);
+        expect(stderr).toMatch(reason);
+      }
     };
     await refuse(`[orchestrator]\nholder = false\n${configuration}`, /holder is another one/);
     const log = folder.file("no-folder/it.log");
@@ -185,8 +194,31 @@ skipUnless("a configuration that is read anew", root, () => {
     const limit = spawnLimit(orchestrator, 400);
     await refuse(`${configuration}${many.join("")}`, /Expected room for \d+ open descriptors/);
     limit.restore();
+    await refuse("", /The configuration has no process: all would be stopped/);
+    const taken = `[partition.qm]\nlisten = "${orchestrator.controlSocket}"\n`;
+    await refuse(`${taken}${configuration}`, /somebody listens there already/);
     expect(await pidOf(orchestrator, "it")).toBe(pid);
     expect(await namesOf(orchestrator)).toEqual(["it"]);
+  });
+
+  test("a process that cannot have it while it runs is named, and the rest is put in", async () => {
+    using folder = temporaryFolder();
+    const lines = (more: string) => `[process.it]\n${sleeper}\n${more}\n`;
+    await using orchestrator = await startOrchestrator({ folder, configuration: lines("") });
+    const pid = await orchestrator.started("it");
+    edit(folder, lines("nice = 5\naffinity = [8191]"));
+    const told = await reload(orchestrator, "--wait", "--json");
+    expect(told.exitCode).toBe(111);
+    const parts = told.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(parts).toMatchObject([
+      { what: "planned", dry_run: false },
+      { what: "applied", refused: [{ name: "it", reason: expect.stringMatching(/affinity/) }] },
+    ]);
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ");
+    expect(fields?.[16]).toBe("5");
   });
 
   test("one that others come after goes last, and one that comes after others waits", async () => {

@@ -221,6 +221,7 @@ describe("for people", () => {
     command: ["/usr/bin/media", "a b", "it's", ""],
     restart: "always",
     readiness: "notify",
+    on_dependency_failure: "ignore",
     after: ["brake-monitor"],
     stop: { signal: "SIGTERM", grace_ms: 10_000 },
     start_limit: { starts: 20, within_ms: 60_000 },

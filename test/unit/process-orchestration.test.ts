@@ -464,15 +464,13 @@ describe("one that others come after dies of itself", () => {
 
   test("restart: those that ask for it are started again when it is there", () => {
     const orchestra = ready("restart");
-    const { invocation } = { invocation: orchestra.invocation("base") };
-    const ending = signalled(9);
-    const died = orchestra.process("base", { kind: "died", invocation, ending });
-    expect(died).toEqual(["clear base", "signal middle", "signal top"]);
+    expect(orchestra.die("base", signalled(9))).toEqual([
+      ...["clear base", "start base", "signal middle", "signal top"],
+    ]);
     expect(orchestra.phase("other")).toBe("ready");
     expect(orchestra.die("middle")).toEqual(["clear middle"]);
     expect(orchestra.die("top")).toEqual(["clear top"]);
     expect([orchestra.phase("middle"), orchestra.phase("top")]).toEqual(["waiting", "waiting"]);
-    expect(orchestra.process("base", { kind: "cleared", invocation })).toEqual(["start base"]);
     expect(orchestra.arrive("base")).toEqual(["start middle"]);
     expect(orchestra.arrive("middle")).toEqual(["start top"]);
   });
@@ -480,15 +478,50 @@ describe("one that others come after dies of itself", () => {
   test("stop: they are stopped, and stay so", () => {
     const orchestra = ready("stop");
     expect(orchestra.die("base", exited(1))).toEqual([
-      "clear base",
-      "signal middle",
-      "signal top",
-      "start base",
+      ...["clear base", "start base", "signal middle", "signal top"],
     ]);
     orchestra.die("middle");
     orchestra.die("top");
     orchestra.arrive("base");
     expect([orchestra.phase("middle"), orchestra.phase("top")]).toEqual(["idle", "idle"]);
+  });
+
+  test("the success of a job is no failure, its failure is one, whenever it is told", () => {
+    const of = (base: object) => {
+      const after = { after: ["base"], onDependencyFailure: "stop" } as const;
+      const orchestra = new Orchestra({ base: { restart: "never", ...base }, top: after });
+      orchestra.boot();
+      orchestra.arrive("base");
+      orchestra.arrive("top");
+      return orchestra;
+    };
+    const done = of({});
+    expect(done.die("base", exited(0))).toEqual(["clear base"]);
+    expect(done.phase("top")).toBe("ready");
+    expect(of({}).die("base", exited(1))).toEqual(["clear base", "signal top"]);
+    // One whose ending is told when it is finished already.
+    const late = (status: number) => {
+      const orchestra = of({});
+      const invocation = orchestra.invocation("base");
+      orchestra.process("base", { kind: "died", invocation, ending: undefined });
+      orchestra.process("base", { kind: "cleared", invocation });
+      expect(orchestra.phase("top")).toBe("ready");
+      const ending = exited(status);
+      return orchestra.process("base", { kind: "ending-known", invocation, ending });
+    };
+    expect(late(0)).toEqual([]);
+    expect(late(1)).toEqual(["signal top"]);
+  });
+
+  test("one that is unhealthy concerns them at once, and not again when it has ended", () => {
+    const orchestra = ready("restart");
+    const invocation = orchestra.invocation("base");
+    const unhealthy = { kind: "unhealthy", invocation, reason: "silent" } as const;
+    expect(orchestra.process("base", unhealthy)).toEqual([
+      ...["signal base", "signal middle", "signal top"],
+    ]);
+    orchestra.die("middle");
+    expect(orchestra.die("base")).toEqual(["clear base", "start base"]);
   });
 
   test("an operator who stops or restarts it means it alone", () => {
@@ -529,6 +562,15 @@ describe("so many start at once", () => {
     expect(orchestra.phase("b")).toBe("starting");
     expect(orchestra.die("a", exited(1))).toEqual(["clear a", "start a"]);
     expect(orchestra.phase("c")).toBe("waiting");
+  });
+
+  test("so does an operator's", () => {
+    const orchestra = new Orchestra({ a: {}, ...notifying, b: notify }, 1);
+    orchestra.start("a");
+    orchestra.arrive("a");
+    orchestra.start("b");
+    orchestra.restart("a");
+    expect(orchestra.die("a")).toEqual(["clear a", "start a"]);
   });
 
   test("an operator's start waits for its turn as well", () => {

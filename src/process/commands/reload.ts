@@ -1,4 +1,4 @@
-import { printJson, printText, tellText } from "../../command-line/output.ts";
+import { printJsonLine, printText, tellText } from "../../command-line/output.ts";
 import { UsageError } from "../../command-line/usage-error.ts";
 import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
@@ -27,6 +27,7 @@ export async function runReload(options: ReloadOptions): Promise<number> {
     await tellPart(part, json);
     if (part.what === "refused") return ExitCode.usage;
     if (part.what === "planned" && !wait) return ExitCode.done;
+    if (part.what === "applied" && part.refused.length > 0) return ExitCode.refused;
   }
   if (last === "applied") return ExitCode.done;
   throw new OrchestratorError("The orchestrator did not say what became of the reload");
@@ -34,7 +35,7 @@ export async function runReload(options: ReloadOptions): Promise<number> {
 
 async function tellPart(part: ReloadPart, json: boolean): Promise<void> {
   if (json) {
-    await printJson(part);
+    await printJsonLine(part);
     return;
   }
   switch (part.what) {
@@ -50,7 +51,10 @@ async function tellPart(part: ReloadPart, json: boolean): Promise<void> {
       );
       break;
     case "applied":
-      await printText("all of it is put in\n");
+      for (const { name, reason } of part.refused) {
+        tellText(streamLine([`${name}: cannot be changed while it runs: ${reason}`]));
+      }
+      await printText(`${part.refused.length === 0 ? "all of it" : "the rest"} is put in\n`);
       break;
   }
 }

@@ -33,7 +33,7 @@ export function renderDetail(detail: ProcessDetail): string {
     ["uptime", summary.uptime_ms === null ? "-" : formatDuration(summary.uptime_ms)],
     ["invocation", summary.invocation ?? "-"],
     ["command", detail.command.map(quoteWord).join(" ")],
-    ["after", detail.after.join(", ") || "-"],
+    ["after", afterText(detail)],
     ["ready", detail.readiness],
     ...livenessRows(detail.liveness),
     ["restart", restartText(detail)],
@@ -48,6 +48,11 @@ export function renderDetail(detail: ProcessDetail): string {
   const events = history.map((event) => [event.time, event.what, eventDetail(event)]);
   const past = renderTable(["WHEN", "WHAT", "HOW"], events);
   return `${alignColumns(rows).join("\n")}\n\n${past}`;
+}
+
+function afterText({ after, on_dependency_failure: policy }: ProcessDetail): string {
+  if (after.length === 0) return "-";
+  return `${after.join(", ")}${policy === "ignore" ? "" : `; on a failure of it: ${policy}`}`;
 }
 
 function livenessRows(liveness: ProcessDetail["liveness"]): string[][] {
@@ -65,7 +70,7 @@ function schedulingRows(scheduling: ProcessDetail["scheduling"]): string[][] {
     ...(policy === undefined ? [] : [`${policy}${priority === undefined ? "" : ` ${priority}`}`]),
     ...(nice === undefined ? [] : [`nice ${nice}`]),
     ...(affinity === undefined ? [] : [`processors ${affinity.join(", ")}`]),
-    ...(score === undefined ? [] : [`oom_score_adj ${score}`]),
+    ...(score === undefined ? [] : [`oom_score_adjust ${score}`]),
   ];
   return [["scheduling", parts.join("; ")]];
 }

@@ -48,6 +48,8 @@ function isSocketFor(request: SocketRequest, descriptor: OwnedDescriptor): boole
 
 interface Pending {
   readonly invocation: string | undefined;
+  /** It is answered at the end of an instance, whenever that is. */
+  readonly isArmed: boolean;
   readonly onReply: (reply: AgentReply | undefined, descriptors: OwnedDescriptor[]) => void;
 }
 
@@ -108,6 +110,11 @@ export class AgentLink {
     this.#deadline = loop.wakeAfter(limits.helloTime, () => {
       this.close(`it said no hello within ${limits.helloTime} ms`);
     });
+  }
+
+  /** It owes an answer that comes by itself: an armed start is answered at the end of another. */
+  get owes(): boolean {
+    return [...this.#pending.values()].some(({ isArmed }) => !isArmed);
   }
 
   /** Everything was answered, and nothing is on its way: another program can go on with it. */
@@ -257,7 +264,8 @@ export class AgentLink {
       return;
     }
     const id = this.#nextId++;
-    this.#pending.set(id, { invocation: options.invocation, onReply });
+    const isArmed = request.kind === "arm";
+    this.#pending.set(id, { invocation: options.invocation, isArmed, onReply });
     // A connection that broke in the sending answers everything that is pending as lost.
     this.#frames.send({ ...request, id }, options.descriptors);
   }

@@ -46,6 +46,7 @@ type Answer =
 export class HoldenPartition implements Partition {
   readonly loop: EventLoop;
   readonly canCheck = false;
+  readonly isSilent = true;
   readonly #specification: PartitionSpecification;
   readonly #emit: Emit;
   readonly #handlers: RemoteHandlers;

@@ -23,11 +23,12 @@ export interface LivenessWatch {
 export function watchLiveness(
   partition: Partition,
   managed: ManagedProcess,
-  handlers: LivenessHandlers,
+  handlers: LivenessHandlers & { readonly wasUnhealthy: boolean },
 ): LivenessWatch {
   const { liveness } = managed.specification;
   if (liveness === undefined) return { beat: () => {}, cancel: () => {} };
-  const watched = { partition, managed, liveness };
+  const { wasUnhealthy } = handlers;
+  const watched = { partition, managed, liveness, wasUnhealthy };
   if (liveness.check.kind === "watchdog") return new Watchdog(watched, handlers);
   return new PeriodicCheck(watched, handlers);
 }
@@ -36,6 +37,8 @@ interface Watched {
   readonly partition: Partition;
   readonly managed: ManagedProcess;
   readonly liveness: Liveness;
+  /** By the last word of a watch before this one. */
+  readonly wasUnhealthy: boolean;
 }
 
 /** Its own word, again and again. */
@@ -44,11 +47,12 @@ class Watchdog implements LivenessWatch {
   readonly #handlers: LivenessHandlers;
   #timer: Disposable | undefined;
   #heardAt: MonotonicTime = monotonicNow();
-  #isSilent = false;
+  #isSilent: boolean;
 
   constructor(watched: Watched, handlers: LivenessHandlers) {
     this.#watched = watched;
     this.#handlers = handlers;
+    this.#isSilent = watched.wasUnhealthy;
     this.#wait();
   }
 
@@ -65,6 +69,7 @@ class Watchdog implements LivenessWatch {
       this.#wait();
       return;
     }
+    if (this.#isSilent) return;
     this.#isSilent = true;
     this.#handlers.onUnhealthy(`no WATCHDOG=1 for ${formatDuration(interval)}`);
   }
@@ -74,6 +79,7 @@ class Watchdog implements LivenessWatch {
     if (!this.#isSilent) return;
     this.#isSilent = false;
     this.#handlers.onHealthy();
+    this.#timer?.[Symbol.dispose]();
     this.#wait();
   }
 
@@ -90,12 +96,13 @@ class PeriodicCheck implements LivenessWatch {
   #timeout: Disposable | undefined;
   #cancelCheck: Cancel = () => {};
   #failures = 0;
-  #isUnhealthy = false;
+  #isUnhealthy: boolean;
   #isCancelled = false;
 
   constructor(watched: Watched, handlers: LivenessHandlers) {
     this.#watched = watched;
     this.#handlers = handlers;
+    this.#isUnhealthy = watched.wasUnhealthy;
     this.#waitForNext();
   }
 
@@ -107,12 +114,12 @@ class PeriodicCheck implements LivenessWatch {
   #check(): void {
     const { partition, managed, liveness } = this.#watched;
     let isOver = false;
-    const settle = (result: "alive" | string) => {
+    const settle = (why: string | undefined) => {
       if (isOver || this.#isCancelled) return;
       isOver = true;
       this.#timeout?.[Symbol.dispose]();
-      // Nobody is there who could look: that says nothing of the process.
-      if (result === "alive" || partition.canCheck) this.#note(result);
+      // Nobody is there who could look, or who would answer: that says nothing of the process.
+      if (why === undefined || !partition.isSilent) this.#note(why);
       if (!this.#isCancelled) this.#waitForNext();
     };
     if (!partition.canCheck) {
@@ -122,16 +129,18 @@ class PeriodicCheck implements LivenessWatch {
     const { check, timeout } = liveness;
     if (check.kind === "watchdog") return;
     this.#timeout = partition.loop.wakeAfter(timeout, () => {
+      const why = `its check takes longer than ${formatDuration(timeout)}`;
+      settle(why);
       this.#cancelCheck();
-      settle(`its check takes longer than ${formatDuration(timeout)}`);
     });
-    this.#cancelCheck = checkFor(partition, managed, { check, handlers: this.#handlers })((is) =>
-      settle(is ? "alive" : "its check fails"),
+    const look = checkFor(partition, managed, { check, handlers: this.#handlers });
+    this.#cancelCheck = look((result) =>
+      settle(result === "ready" ? undefined : `its check fails (${result.why})`),
     );
   }
 
-  #note(result: "alive" | string): void {
-    if (result === "alive") {
+  #note(why: string | undefined): void {
+    if (why === undefined) {
       this.#failures = 0;
       if (this.#isUnhealthy) this.#handlers.onHealthy();
       this.#isUnhealthy = false;
@@ -141,7 +150,7 @@ class PeriodicCheck implements LivenessWatch {
     if (this.#failures < this.#watched.liveness.failures || this.#isUnhealthy) return;
     this.#isUnhealthy = true;
     const often = this.#failures === 1 ? "" : `, ${this.#failures} times in a row`;
-    this.#handlers.onUnhealthy(`${result}${often}`);
+    this.#handlers.onUnhealthy(`${why}${often}`);
   }
 
   /** It says nothing by itself. */

@@ -60,6 +60,7 @@ interface RunningCommand {
 export class LocalPartition implements Partition {
   readonly loop: EventLoop;
   readonly canCheck = true;
+  readonly isSilent = false;
   readonly #emit: Emit;
   /** Told before a start that was laid out can be made, so that it is written down by then. */
   readonly #onPrepared: (name: string, invocation: string) => void;

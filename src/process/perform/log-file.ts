@@ -384,6 +384,17 @@ async function openLog(path: string): Promise<{ file: OwnedDescriptor; size: num
   }
 }
 
+/** Whether lines can be written there, without making the file. @throws FileRefused */
+export async function checkLogFile(path: string): Promise<void> {
+  try {
+    refuseFolder(path, await calls.stat(dirname(path)));
+    const found = await calls.stat(path).catch(ignoreMissing);
+    if (found !== undefined) refuseFile(path, found);
+  } catch (error) {
+    throw refused(path, error);
+  }
+}
+
 const own = () => process.geteuid?.() ?? 0;
 
 function refuseFolder(path: string, folder: Stats): void {

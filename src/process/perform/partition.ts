@@ -49,6 +49,8 @@ export interface Partition {
   readonly loop: EventLoop;
   /** Somebody is there who can make a socket and run a command. */
   readonly canCheck: boolean;
+  /** That one does not answer: what a check came to says nothing of the process. */
+  readonly isSilent: boolean;
   start(process: ManagedProcess, invocation: string, replaces: string | undefined): void;
   /** The invocation that the next start must carry, where one is prepared already. */
   standbyOf(name: string): string | undefined;

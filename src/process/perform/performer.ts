@@ -8,7 +8,7 @@ import { clearLeftGroups, InstanceGroups, sweepGroups } from "../../event-loop/i
 import { SocketPathError } from "../../messaging/listener.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration, type Milliseconds, type MonotonicTime } from "../../units/units.ts";
-import { EventBook } from "../event-book.ts";
+import { degradedBy, EventBook } from "../event-book.ts";
 import { newInvocation } from "../invocation.ts";
 import {
   type EffectKind,
@@ -37,7 +37,7 @@ import { HoldenPartition } from "./holden-partition.ts";
 import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
 import { type LivenessWatch, watchLiveness } from "./liveness.ts";
 import { LocalPartition } from "./local-partition.ts";
-import { LogFile } from "./log-file.ts";
+import { checkLogFile, LogFile } from "./log-file.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import { OutputPipes, type PipeEnds } from "./output-pipes.ts";
 import {
@@ -354,6 +354,17 @@ export class Performer {
     return files;
   }
 
+  /**
+   * Whether a configuration could be put in, without making anything.
+   * @throws TooFewDescriptors, FileRefused
+   */
+  async checkFor({ processes }: Configuration, isOther: (name: string) => boolean): Promise<void> {
+    refuseTooFewDescriptors(processes, this.#keeping !== undefined);
+    for (const { name, logFile } of processes) {
+      if (logFile !== undefined && isOther(name)) await checkLogFile(logFile.path);
+    }
+  }
+
   /** Where it cannot listen for its agent, it tries again, for as long as it is there. */
   addPartition(specification: PartitionSpecification): void {
     const partition = this.#addAgent(specification);
@@ -393,7 +404,7 @@ export class Performer {
 
   /**
    * The process is another one from now on; where `launch` is "other", nothing of the former one
-   * lives.
+   * lives. Why what runs cannot have what it is to have; undefined when it has it.
    */
   renew(
     specification: ProcessSpecification,
@@ -401,7 +412,7 @@ export class Performer {
       launch,
       logFile,
     }: { readonly launch: "same" | "other"; readonly logFile: LogFile | undefined },
-  ): void {
+  ): string | undefined {
     const { name, output, logLimit } = specification;
     const managed = this.#managed.get(name);
     if (managed === undefined) throw new Error(`Bug: no process ${name}`);
@@ -419,18 +430,22 @@ export class Performer {
       managed.partition = this.#partitionOf(specification);
     }
     managed.process = this.#makeProcess(specification, managed.notifyName, pipes);
-    if (launch === "other") return;
+    if (launch === "other") return undefined;
     managed.partition.renewed(name, "same");
     const instance = this.#handlers.instanceOf(name);
-    if (instance !== undefined) this.#reschedule(managed, instance);
+    return instance === undefined ? undefined : this.#reschedule(managed, instance);
   }
 
   /** As the configuration says now, which may be another than when it was started. */
-  #reschedule(managed: Managed, instance: Pick<Instance, "invocation" | "processId">): void {
+  #reschedule(
+    managed: Managed,
+    instance: Pick<Instance, "invocation" | "processId">,
+  ): string | undefined {
     const refusal = reschedule(managed, instance);
-    if (refusal === undefined) return;
+    if (refusal === undefined) return undefined;
     const { name } = managed.process.specification;
     this.#handlers.onTrouble(`${name}: cannot change it while it runs: ${refusal.message}`);
+    return refusal.message;
   }
 
   /** A start that is laid out is written down as one that may have been made. */
@@ -704,10 +719,11 @@ export class Performer {
     const { name, hooks } = process.specification;
     const { what, command } = hook;
     const invocation = newInvocation();
-    const { onCommand, onCommandEnded } = this.#commandHandlers(name);
+    const { onCommand, onCommandEnded, onCommandKilled } = this.#commandHandlers(name);
     let isLate = false;
     const limit = this.#loop.wakeAfter(hooks.timeout, () => {
       isLate = true;
+      onCommandKilled(invocation);
       partition.endCommand(invocation);
     });
     onCommand(invocation);
@@ -842,7 +858,9 @@ export class Performer {
       this.#handlers.onLines(name);
     };
     const isLeft = managed.process.specification.liveness?.onFailure === "degrade";
+    const wasUnhealthy = isLeft && degradedBy(this.events.historyOf(name)) !== undefined;
     managed.liveness = watchLiveness(managed.partition, managed.process, {
+      wasUnhealthy,
       ...this.#commandHandlers(name),
       hearNotices: () => managed.notify?.hear(),
       onUnhealthy: (reason) => {
@@ -867,6 +885,7 @@ export class Performer {
         this.#journal.ended(check);
         if (this.isQuiet) this.#handlers.onQuiet();
       },
+      onCommandKilled: (check) => this.#strays.add(check, name),
     };
   }
 

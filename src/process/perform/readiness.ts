@@ -1,7 +1,7 @@
 import { isIP } from "node:net";
 import { NativeMemory } from "../../../ffi/memory.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
-import { Errno } from "../../../ffi/system-call-error.ts";
+import { Errno, errnoMessage } from "../../../ffi/system-call-error.ts";
 import { connectTcp, pendingError, receiveMessage } from "../../../ffi/unix-socket.ts";
 import type { Watch } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
@@ -47,8 +47,11 @@ export function parseAddress(
   return { family: "ipv6", address: new Uint8Array(bytes) };
 }
 
+/** What a look at a process came to: "ready", or why it is not. */
+type CheckResult = "ready" | { readonly why: string };
+
 /** One check: tells its result once, unless it is cancelled before. */
-type Check = (onResult: (ready: boolean) => void) => Cancel;
+type Check = (onResult: (result: CheckResult) => void) => Cancel;
 export type Cancel = () => void;
 
 /** Repeats a check until it succeeds or is cancelled. */
@@ -69,9 +72,9 @@ class RepeatedCheck implements ReadinessWatch {
   }
 
   #run(): void {
-    this.#cancelCheck = this.#check((ready) => {
+    this.#cancelCheck = this.#check((result) => {
       if (this.#cancelled) return;
-      if (ready) {
+      if (result === "ready") {
         this.#onReady();
         return;
       }
@@ -91,31 +94,34 @@ class RepeatedCheck implements ReadinessWatch {
 function checkTcp(
   partition: Partition,
   target: { readonly host: string; readonly port: number },
-  onResult: (ready: boolean) => void,
+  onResult: (result: CheckResult) => void,
 ): Cancel {
+  const where = `${target.host}:${target.port}`;
   const parsed = parseAddress(target.host);
   if (parsed === undefined) {
-    onResult(false);
+    onResult({ why: `${where} is no address` });
     return () => {};
   }
+  const tell = (errno: number) =>
+    onResult(errno === 0 ? "ready" : { why: `${where}: ${errnoMessage(errno)}` });
   let cancelled = false;
   let cancelConnect: Cancel = () => {};
   partition.openSocket({ family: parsed.family }, (socket) => {
     if (socket === undefined || cancelled) {
       socket?.close();
-      onResult(false);
+      onResult({ why: `${where}: no socket was made` });
       return;
     }
     const result = connectTcp(socket, { ...parsed, port: target.port });
     if (result !== -Errno.EINPROGRESS) {
       socket.close();
-      onResult(result === 0);
+      tell(-result);
       return;
     }
     const watch = partition.loop.watch(socket, "writable", () => {
-      const ready = pendingError(socket) === 0;
+      const errno = pendingError(socket);
       cancelConnect();
-      onResult(ready);
+      tell(errno);
     });
     cancelConnect = () => {
       watch[Symbol.dispose]();
@@ -128,10 +134,14 @@ function checkTcp(
   };
 }
 
-function checkUnix(partition: Partition, path: string, onResult: (ready: boolean) => void): Cancel {
+function checkUnix(
+  partition: Partition,
+  path: string,
+  onResult: (result: CheckResult) => void,
+): Cancel {
   partition.openSocket({ family: "unix", path }, (socket) => {
     socket?.close();
-    onResult(socket !== undefined);
+    onResult(socket === undefined ? { why: `nobody takes a connection at ${path}` } : "ready");
   });
   return () => {};
 }
@@ -144,22 +154,28 @@ function checkCommand(
     readonly command: readonly string[];
     readonly handlers: CommandHandlers;
   },
-  onResult: (ready: boolean) => void,
+  onResult: (result: CheckResult) => void,
 ): Cancel {
   const { managed, command, handlers } = check;
   const invocation = newInvocation();
   handlers.onCommand(invocation);
   partition.runCommand(managed, { command, invocation }, (result) => {
     handlers.onCommandEnded(invocation);
-    onResult(result.kind === "exited" && result.status === 0);
+    if (result.kind === "failed") onResult({ why: result.reason });
+    else onResult(result.status === 0 ? "ready" : { why: `exit ${result.status}` });
   });
-  return () => partition.endCommand(invocation);
+  return () => {
+    handlers.onCommandKilled(invocation);
+    partition.endCommand(invocation);
+  };
 }
 
 export interface CommandHandlers {
   /** A command is about to be run under this invocation. */
   onCommand(invocation: string): void;
   onCommandEnded(invocation: string): void;
+  /** It is killed before its end: whatever it has begun may not go on. */
+  onCommandKilled(invocation: string): void;
 }
 
 export interface ReadinessHandlers extends CommandHandlers {

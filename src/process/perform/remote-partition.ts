@@ -187,6 +187,10 @@ export class RemotePartition implements Partition {
     return this.#link?.isUp === true;
   }
 
+  get isSilent(): boolean {
+    return this.#link?.isUp !== true || this.#link.owes;
+  }
+
   get underWay(): string | undefined {
     if (this.#owing.size > 0) return "the answer to a start";
     if (this.#withdrawals.size > 0) return "the answer to a start that is taken back";

@@ -42,7 +42,9 @@ const MOST_PASSES = 16;
 export function schedule({ processId, process }: Scheduled, wanted: Scheduling): ScheduleResult {
   if (Object.keys(wanted).length === 0) return "done";
   if (hasEnded(process)) return "gone";
-  const refusal = adjustScore(processId, wanted) ?? scheduleThreads(processId, wanted);
+  // What is refused keeps nothing else from being set.
+  const score = adjustScore(processId, wanted);
+  const refusal = scheduleThreads(processId, wanted) ?? score;
   return hasEnded(process) ? "gone" : (refusal ?? "done");
 }
 
@@ -54,23 +56,24 @@ function adjustScore(processId: number, { oomScoreAdjust }: Scheduling): Refusal
   } catch (error) {
     const code = refusalCode(error);
     if (code === undefined) throw error;
-    return { message: `oom_score_adjust = ${oomScoreAdjust}: ${(error as Error).message}`, code };
+    const mend = code === "EACCES" ? "to lower it takes CAP_SYS_RESOURCE" : code;
+    return { message: `oom_score_adjust = ${oomScoreAdjust} is refused: ${mend}`, code };
   }
 }
 
 /** A thread that comes into being has what its maker has: until a pass finds nobody new. */
 function scheduleThreads(processId: number, wanted: Scheduling): Refusal | undefined {
   const done = new Set<string>();
+  let refused: Refusal | undefined;
   for (let pass = 0; pass < MOST_PASSES; pass += 1) {
     const fresh = threadsOf(processId).filter((thread) => !done.has(thread));
-    if (fresh.length === 0) return undefined;
+    if (fresh.length === 0) return refused;
     for (const thread of fresh) {
       done.add(thread);
-      const refusal = scheduleThread(Number(thread), wanted);
-      if (refusal !== undefined) return refusal;
+      refused = scheduleThread(Number(thread), wanted) ?? refused;
     }
   }
-  return undefined;
+  return refused;
 }
 
 function threadsOf(processId: number): string[] {
@@ -90,13 +93,14 @@ function scheduleThread(thread: number, wanted: Scheduling): Refusal | undefined
       ? []
       : [[`affinity = [${affinity}]`, () => tieOtherThread(thread, affinity)] as const]),
   ];
+  let refused: Refusal | undefined;
   for (const [what, act] of steps) {
     const result = act();
     // A thread that has ended needs nothing.
     if (result >= 0 || result === -Errno.ESRCH) continue;
-    return { message: `${what}: ${explain(what, -result)}`, code: errnoName(-result) };
+    refused = { message: `${what}: ${explain(what, -result)}`, code: errnoName(-result) };
   }
-  return undefined;
+  return refused;
 }
 
 function stepOfPolicy(thread: number, policy: SchedulingPolicy) {
