@@ -66,8 +66,12 @@ skipUnless("log files", root, () => {
         expect.stringMatching(new RegExp(`^${time} stdout one$`)),
       ]);
       expect(statSync(path).mode & 0o7777).toBe(0o640);
-      const { log } = await running.orchestrator.show("it");
-      expect(log.file).toEqual({ path, bytes: statSync(path).size, dropped_lines: 0 });
+      // The line is in the file a moment before the thread that wrote it has said so.
+      const file = await waitFor("its size", async () => {
+        const { log } = await running.orchestrator.show("it");
+        return log.file?.bytes === statSync(path).size && log.file;
+      });
+      expect(file).toEqual({ path, bytes: statSync(path).size, dropped_lines: 0 });
     });
   }
 
