@@ -176,7 +176,7 @@ function judgeSubnet(
         found:
           `the subnet ${text} of ${bridge} overlaps the route to ${formatSubnet(destination)} ` +
           `by ${through}`,
-        mend: "give the network another subnet, in vm_subnet_base",
+        mend: `give ${bridge} another subnet: vm_subnet_base, or subnet in its own table`,
       },
     ];
   });

@@ -449,10 +449,11 @@ function detail(worker: MachineWorker, entry: Entry): VmDetail {
 function survivableOf(worker: MachineWorker, entry: Entry): Survivable {
   const { machine, state } = entry;
   const obstacles: { key: string; message: string }[] = [];
-  if (machine.attached === undefined) {
-    const message = `no VMM that answers has it: it is ${state.phase}`;
-    obstacles.push({ key: "phase", message });
-  }
+  const why =
+    machine.attached === undefined
+      ? `no VMM that answers has it: it is ${state.phase}`
+      : whyRefused(state, "replace");
+  if (why !== undefined) obstacles.push({ key: "phase", message: why });
   const bound = worker.boundToBuild(machine);
   return {
     name: machine.name,

@@ -61,6 +61,7 @@ import { Machine } from "./perform/machine.ts";
 import { MachineCgroups } from "./perform/machine-cgroups.ts";
 import { MachineFolders, type UnreadableRecord } from "./perform/machine-folders.ts";
 import type { MachineTools } from "./perform/machine-tools.ts";
+import { noteProcessor } from "./perform/measure.ts";
 import { MemoryTidying } from "./perform/memory-tidying.ts";
 import { Migrations } from "./perform/migrations.ts";
 import { restoreSnapshot } from "./perform/restoration.ts";
@@ -378,7 +379,10 @@ export class MachineWorker {
   /** Asks every guest how it is: what a VMM did not tell is noticed. */
   #poll(): void {
     this.#pollTimer = this.#loop.wakeAfter(this.configuration.metricsPollInterval, () => {
-      for (const { machine } of this.machines.values()) machine.observe();
+      for (const { machine } of this.machines.values()) {
+        machine.observe();
+        noteProcessor(machine);
+      }
       this.#poll();
     });
   }

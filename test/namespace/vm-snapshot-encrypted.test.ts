@@ -170,8 +170,11 @@ skipUnless("encrypted snapshots with QEMU", needs, () => {
     const secret = host.folder.file("backup");
     expect(statSync(secret).mode & 0o777).toBe(0o600);
     const again = await runProgram([hostler(), "vm", "snapshot-key", secret]);
-    expect(again).toMatchObject({ exitCode: 111, stdout: "" });
-    expect(again.stderr).toContain(`${secret}.pub`);
+    expect(again).toMatchObject({ exitCode: 100, stdout: "" });
+    // What is there is a key, and nothing to be removed.
+    expect(again.stderr).toMatch(/backup\.pub: expected nothing there.* It is left as it is/);
+    const missing = await refused("snapshot", "web", "nightly", "--encrypt-to", `${secret}.no`);
+    expect(missing).toContain("expected a file there, received nothing");
     const toSecret = await refused("snapshot", "web", "nightly", "--encrypt-to", secret);
     expect(toSecret).toContain("received a secret key");
     const toNone = await refused("snapshot", "web", "nightly", "--encrypt-to", "/dev/null");

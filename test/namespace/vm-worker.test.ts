@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test
 import { chmodSync, constants, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { guestLetters } from "../../scripts/test-guest.ts";
 import { outputBytes } from "../../src/vm/perform/vmm-output.ts";
-import type { VmSummary } from "../../src/vm/protocol.ts";
+import type { VmMetrics, VmSummary } from "../../src/vm/protocol.ts";
 import { expectContinuous } from "../support/guest-numbers.ts";
 import { onlyInAll } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
@@ -108,6 +108,28 @@ skipUnless("the worker with QEMU", needs, () => {
     expect(new Set(processes).size).toBe(3);
     expectContinuous(host.numbers("web"));
     expect((await host.summary("web")).restarts).toBe(0);
+  });
+
+  test("one that was not booted cannot have its VMM replaced, and is told why", async () => {
+    await host.start();
+    await create("web");
+    const { exitCode, stdout } = await host.run("survivable", "web");
+    expect(exitCode).not.toBe(0);
+    expect(stdout).toContain("it has not been booted");
+    const refused = await host.run("replace-vmm", "web");
+    expect(refused.stderr).toContain("it has not been booted");
+  });
+
+  test("the share of a processor is the worker's own reading, whoever asks", async () => {
+    await host.start();
+    await create("web", "--start");
+    const share = async () => {
+      const [measured] = JSON.parse(await host.say("metrics", "web", "--json")) as VmMetrics[];
+      return measured?.cpu_percent ?? null;
+    };
+    await waitFor("a reading", async () => (await share()) !== null);
+    // One who asks takes nothing from the next.
+    for (let count = 0; count < 3; count += 1) expect(await share()).not.toBeNull();
   });
 
   test("no thread of a VMM waits for a connection that another one has taken", async () => {

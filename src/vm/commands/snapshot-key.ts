@@ -1,6 +1,6 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeFileSync } from "node:fs";
 import { printJson, printText } from "../../command-line/output.ts";
-import { NamedFileRefused, withFile } from "../../journal/file-refused.ts";
+import { NamedFileRefused, withNamedFile, withNewFile } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import {
   KeyRefused,
@@ -33,7 +33,7 @@ export async function runSnapshotKey(options: {
 
 function writeNew(path: string, text: string, mode: number): void {
   const otherwise = "name another file";
-  withFile({ what: "make the key", path, otherwise }, () => {
+  withNewFile({ what: "make the key", path, otherwise }, () => {
     writeFileSync(path, text, { mode, flag: "wx", flush: true });
   });
 }
@@ -43,7 +43,8 @@ function writeNew(path: string, text: string, mode: number): void {
  * @throws NamedFileRefused when it is none, or when others may read a secret one
  */
 export function readKeyFile(kind: "public" | "secret", path: string): string {
-  const text = withFile({ what: `read the ${kind} key`, path, otherwise: "name another" }, () => {
+  const file = { what: `read the ${kind} key`, path, otherwise: "name another" };
+  const text = withNamedFile(file, () => {
     const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const { mode, size } = fstatSync(descriptor);

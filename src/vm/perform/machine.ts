@@ -1,5 +1,5 @@
 import { monotonicNow, wallClock } from "../../event-loop/clock.ts";
-import type { Milliseconds } from "../../units/units.ts";
+import type { Milliseconds, MonotonicTime } from "../../units/units.ts";
 import type { DeclaredCheck } from "../health-configuration.ts";
 import type {
   HistoryEntry,
@@ -28,6 +28,15 @@ import type { AttachedVmm } from "./vmm-seat.ts";
 
 /** Between attempts to write a note that found no room: what follows it waits. */
 const NOTE_AGAIN_AFTER: Milliseconds = 1_000;
+/** A share of less time than this would be one of ticks. */
+const LEAST_READING_AGE: Milliseconds = 500;
+
+/** What a VMM had used of processors at a time. */
+interface ProcessorReading {
+  readonly processId: number;
+  readonly seconds: number;
+  readonly at: MonotonicTime;
+}
 
 export interface MachineHandlers {
   readonly onEvent: (event: MachineEvent) => void;
@@ -53,9 +62,7 @@ export class Machine implements Disposable {
   #whyWaiting: string | undefined;
   #preparing: AbortController | undefined;
   #progress: PreparationProgress | undefined;
-  #measured:
-    | { readonly processId: number; readonly seconds: number; readonly at: number }
-    | undefined;
+  #readings: readonly ProcessorReading[] = [];
   /** Of the VMM whose card somebody removed. */
   #cutOff: string | undefined;
   #hasNoFolder = false;
@@ -274,18 +281,25 @@ export class Machine implements Disposable {
   }
 
   /**
-   * Of one processor, since the last measuring of the same VMM; null for the first.
+   * Of one processor, since the newest reading of the worker's own that is half a second old;
+   * null where there is none of the same VMM. Whoever asks disturbs nobody else.
    * @param seconds that its VMM has used so far
    */
   processorPercent(seconds: number | undefined): number | null {
     const { processId } = this;
     if (seconds === undefined || processId === undefined) return null;
     const now = monotonicNow();
-    const before = this.#measured;
-    this.#measured = { processId, seconds, at: now };
-    if (before === undefined || before.processId !== processId || now <= before.at) return null;
+    const before = this.#readings.findLast(({ at }) => now - at >= LEAST_READING_AGE);
+    if (before === undefined || before.processId !== processId) return null;
     const percent = ((seconds - before.seconds) * 100_000) / (now - before.at);
     return Math.round(Math.max(0, percent) * 10) / 10;
+  }
+
+  /** A reading of the worker's own: the two newest are kept. */
+  noteProcessor(seconds: number | undefined): void {
+    const { processId } = this;
+    if (seconds === undefined || processId === undefined) return;
+    this.#readings = [...this.#readings.slice(-1), { processId, seconds, at: monotonicNow() }];
   }
 
   /** @throws as Preparation.describe */

@@ -23,8 +23,7 @@ export async function measureMachine(
   });
   const disks = await attached?.connection.counters().catch(() => undefined);
   const used = machine.cgroupUse();
-  const seconds =
-    used?.processorSeconds ?? (processId === undefined ? undefined : processorSeconds(processId));
+  const seconds = secondsOf(machine, used);
   return {
     name: machine.name,
     cpu_percent: machine.processorPercent(seconds),
@@ -41,6 +40,19 @@ export async function measureMachine(
     healthy: healthyOf(machine),
     time,
   };
+}
+
+/** A reading of the worker's own, which percentages are counted from. */
+export function noteProcessor(machine: Machine): void {
+  machine.noteProcessor(secondsOf(machine, machine.cgroupUse()));
+}
+
+function secondsOf(
+  { processId }: Machine,
+  used: ReturnType<Machine["cgroupUse"]>,
+): number | undefined {
+  const own = () => (processId === undefined ? undefined : processorSeconds(processId));
+  return used?.processorSeconds ?? own();
 }
 
 function healthyOf({ health }: Machine): 0 | 1 | null {
