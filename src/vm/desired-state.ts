@@ -292,6 +292,7 @@ export class DesiredState {
     }
     if (command.kind === "adjust") {
       this.#worker.adjust(command.name, command.spec);
+      if (command.boots === true) this.#worker.handle(command.name, { kind: "boot" });
       return undefined;
     }
     if (command.kind === "power") {

@@ -79,6 +79,8 @@ export type Command =
       readonly kind: "adjust";
       readonly name: string;
       readonly spec: VmSpec;
+      /** It has failed as it was declared before: it is booted with what it has now. */
+      readonly boots?: true;
       readonly drift: readonly Drift[];
     }
   /** Given under a higher owner generation: it is ended, and created anew when it is removed. */
@@ -216,7 +218,10 @@ function decideDeclared(
   if (drift.length > 0) {
     const standing = { ...stand(name, "drifted", undefined), drift };
     if (drift.every(({ key }) => adjustable.has(key))) {
-      return { standing, command: { kind: "adjust", name, spec: machine.spec, drift } };
+      const boots = observed.phase === "failed" && machine.power === "running";
+      const mended = boots ? ({ boots: true } as const) : {};
+      const command = { kind: "adjust", name, spec: machine.spec, drift, ...mended } as const;
+      return { standing, command };
     }
     return { standing, command: { kind: "delete", name, reason: "changed", drift } };
   }

@@ -77,6 +77,19 @@ describe("commands", () => {
     ]);
   });
 
+  test("one that failed with other limits is booted with what it has now, if it is to run", () => {
+    const limits = { pidsMax: 100 };
+    const commandOf = (power: "running" | "off") => {
+      const { commands } = pass(
+        [desire("one", power, { limits })],
+        [see("one", { phase: "failed", reason: "no cgroup" })],
+      );
+      return commands[0];
+    };
+    expect(commandOf("running")).toMatchObject({ kind: "adjust", boots: true });
+    expect(commandOf("off")).not.toHaveProperty("boots");
+  });
+
   test("a machine whose checks are declared otherwise is changed while it runs", () => {
     const health = [{ kind: "tcp", port: 22 }] as const;
     const wanted = { ...desire("one").spec, health: [...health] };
