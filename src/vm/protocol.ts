@@ -46,7 +46,7 @@ export const limits = {
   processors: 255,
   /** Mebibytes of one machine: 4 TiB; and the least with which a kernel is unpacked. */
   memoryMebibytes: 4 * 1024 * 1024,
-  leastMemoryMebibytes: 1,
+  leastMemoryMebibytes: 4,
   /** Characters of a reason, from whoever. */
   textLength: 1024,
   /** Milliseconds of a grace. */

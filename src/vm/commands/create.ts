@@ -45,8 +45,9 @@ function readSpec(flags: CreateFlags): VmSpec {
     "machine-type": machineType,
     "processor-model": processorModel,
   } = flags;
-  const cpu = numberOf("--cpu", flags.cpu, limits.processors);
-  const memoryMb = numberOf("--memory", flags.memory, limits.memoryMebibytes);
+  const cpu = numberOf("--cpu", flags.cpu, { least: 1, most: limits.processors });
+  const { leastMemoryMebibytes: least, memoryMebibytes: most } = limits;
+  const memoryMb = numberOf("--memory", flags.memory, { least, most });
   const parsed = v.safeParse(vmSpecSchema, {
     name,
     imagePath: resolve(image),
@@ -72,6 +73,10 @@ export function cardOf(
   return network === undefined || address === undefined ? written : { network, address };
 }
 
-function numberOf(name: string, text: string | undefined, most: number): number | undefined {
-  return text === undefined ? undefined : wholeNumber(text, { name, least: 1, most });
+function numberOf(
+  name: string,
+  text: string | undefined,
+  range: { readonly least: number; readonly most: number },
+): number | undefined {
+  return text === undefined ? undefined : wholeNumber(text, { name, ...range });
 }

@@ -134,9 +134,11 @@ export class DiskPreparation implements Preparation {
     const hypervisor = record.choice?.hypervisor;
     const outcome = parseVmConfig(text, { folder, hypervisor });
     if (outcome.kind === "ok") return outcome.machine;
-    const words = outcome.errors.map(
-      ({ key, expected, received }) => `${key}: expected ${expected}, received ${received}`,
-    );
+    const words = outcome.errors.map(({ key, expected, received, mend }) => {
+      const where = key === "" ? "" : `${key}: `;
+      const advice = mend === undefined ? "" : ` (${mend})`;
+      return `${where}expected ${expected}, received ${received}${advice}`;
+    });
     throw new DeclarationRefused(`vm-config.json of ${folder}: ${words.join("; ")}`);
   }
 
