@@ -138,7 +138,11 @@ export class WorkerClient implements Disposable {
   change(
     verb: MachineVerb,
     name: string,
-    options: { readonly now?: boolean; readonly grace_ms?: Milliseconds } = {},
+    options: {
+      readonly now?: boolean;
+      readonly recreate?: boolean;
+      readonly grace_ms?: Milliseconds;
+    } = {},
   ): Promise<VmSummary | null> {
     return this.#request(v.nullable(vmSummarySchema), verb, { name, ...options });
   }

@@ -377,7 +377,13 @@ const deleteCommand = defineCommand({
     examples: [["hostler vm delete web --wait", "Return when nothing of it is left"]],
     exitCodes: refused,
   },
-  args: stopFlags,
+  args: {
+    ...stopFlags,
+    recreate: {
+      type: "boolean",
+      description: "Also one that is declared, which is made anew without its disks",
+    },
+  },
   run: async (args) =>
     await (await import("./commands/change.ts")).runChange({ ...args, verb: "delete" }),
 });

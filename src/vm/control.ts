@@ -211,6 +211,25 @@ function eventOf(request: Wished): Wish {
   }
 }
 
+/** Whose a machine is that came or went, an operator decides. */
+const undecided: readonly string[] = ["sending", "given", "receiving", "arrived"];
+
+/** Why a declared machine is not deleted: it would come again, and its disks would not. */
+function whyKept(
+  worker: MachineWorker,
+  { machine, state }: Entry,
+  request: Of<"delete">,
+): string | undefined {
+  const { owner, assigned } = machine.record;
+  const isLeft = request.recreate === true || undecided.includes(state.phase);
+  if (owner !== "declared" || isLeft || !worker.desired.has(machine.name)) return undefined;
+  const where = assigned === undefined ? "the file, and apply that" : "its master's declaration";
+  return (
+    `${machine.name} is declared, and would be made anew, without what is on its disks. Take it ` +
+    `out of ${where}`
+  );
+}
+
 /** What would have a machine run. */
 const starting: ReadonlySet<Wished["verb"]> = new Set<Wished["verb"]>(["boot", "resume"]);
 
@@ -220,6 +239,16 @@ function wish(worker: MachineWorker, entry: Entry, request: Wished, call: Contro
   if (why !== undefined) {
     const message = `${request.name} is ${entry.state.phase}: ${why}`;
     refuse(call, "wrong-phase", message);
+    return;
+  }
+  const kept = request.verb === "delete" ? whyKept(worker, entry, request) : undefined;
+  if (kept !== undefined) {
+    refuse(
+      call,
+      "wrong-phase",
+      kept,
+      `hostler vm delete ${request.name} --recreate has it made anew`,
+    );
     return;
   }
   if (request.verb === "replace-vmm") {

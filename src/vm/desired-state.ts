@@ -93,6 +93,11 @@ export class DesiredState {
     }
   }
 
+  /** It is declared now, so that it would be made anew. */
+  has(name: string): boolean {
+    return this.#desired?.machines.some(({ spec }) => spec.name === name) === true;
+  }
+
   get generation(): number | null {
     return this.#desired?.generation ?? null;
   }

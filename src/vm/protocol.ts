@@ -265,6 +265,8 @@ export const controlRequestSchema = v.variant("verb", [
     verb: v.literal("delete"),
     name,
     now: v.optional(v.boolean()),
+    /** One that is declared, and is made anew, without its disks. */
+    recreate: v.optional(v.boolean()),
   }),
   v.strictObject({ id: identifier, verb: v.literal("list") }),
   v.strictObject({ id: identifier, verb: v.literal("show"), name }),

@@ -1,6 +1,6 @@
 /** Machines as a file declares them: what is missing, changed, extra; over the worker's death. */
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import type { ReconciliationAnswer } from "../../src/vm/protocol.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { type TestImage, VmHost } from "../support/vm-worker.ts";
@@ -141,14 +141,24 @@ skipUnless(
       expect(exitCode).toBe(1);
     });
 
-    test("one that is declared and deleted by hand is made anew, and that is told", async () => {
+    test("one that is declared is deleted by hand only where that is meant", async () => {
       await host.start();
+      using client = await host.client();
       await host.say("apply", declare([{ name: "a", power: "created" }]));
       await reach({ a: "created" });
+      const folder = (await client.show("a")).folder;
+      const before = statSync(folder).birthtimeMs;
       const { exitCode, stderr } = await host.run("delete", "a", "--now", "--wait");
-      expect({ exitCode, stderr }).toMatchObject({ exitCode: 111 });
-      expect(stderr).toContain("a is declared, and was made anew");
-      expect(stderr).toContain("Take it out of the file");
+      expect(exitCode).toBe(111);
+      expect(stderr).toContain("a is declared, and would be made anew, without what is on its");
+      expect(stderr).toContain("hostler vm delete a --recreate");
+      expect(statSync(folder).birthtimeMs).toBe(before);
+      expect((await host.run("delete", "a", "--recreate", "--wait")).exitCode).toBe(100);
+      await host.say("delete", "a", "--now", "--recreate");
+      await waitFor("another one", () => {
+        return existsSync(folder) && statSync(folder).birthtimeMs !== before;
+      });
+      await reach({ a: "created" });
     });
   },
 );

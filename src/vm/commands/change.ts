@@ -1,3 +1,4 @@
+import { UsageError } from "../../command-line/usage-error.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { type MachineVerb, WorkerClient, WorkerError } from "../client.ts";
 import type { VmSummary } from "../protocol.ts";
@@ -9,6 +10,8 @@ interface ChangeOptions {
   readonly verb: MachineVerb;
   readonly now: boolean;
   readonly wait: boolean;
+  /** Of a declared machine, to delete it all the same. */
+  readonly recreate?: boolean;
   readonly "control-socket": string;
   readonly json: boolean;
 }
@@ -26,9 +29,13 @@ const aims = {
 
 /** Says what is wanted of a machine; with `wait` returns when it is so. */
 export async function runChange(options: ChangeOptions): Promise<number> {
-  const { name, verb } = options;
+  const { name, verb, recreate = false } = options;
+  if (recreate && options.wait) {
+    throw new UsageError("Expected --recreate or --wait, received both: it is not gone in the end");
+  }
   using client = await WorkerClient.connect(options["control-socket"]);
-  const summary = await client.change(verb, name, options.now ? { now: true } : {});
+  const how = { ...(options.now && { now: true }), ...(recreate && { recreate: true }) };
+  const summary = await client.change(verb, name, how);
   const isAwaited = options.wait && summary !== null;
   const reached = isAwaited ? await reach(client, summary, verb) : summary;
   await printSummary(reached, options);
