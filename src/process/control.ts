@@ -124,13 +124,12 @@ function reasonOf(orchestrated: Orchestrated, name: string, state: ProcessState)
   const blockers = blockersOf(orchestrated.plan, orchestrated.state, name);
   if (blockers.length > 0) return `waits for ${blockers.join(", ")}`;
   const { concurrentStarts } = orchestrated.plan;
+  if (!Number.isFinite(concurrentStarts)) return null;
   const starting = [...orchestrated.state.processes].flatMap(([other, process]) =>
     isOnItsWay(process) ? [other] : [],
   );
   const who = starting.length === 0 ? "" : `: ${starting.slice(0, 3).join(", ")}`;
-  return Number.isFinite(concurrentStarts)
-    ? `waits for its turn, as ${concurrentStarts} start at once${who}`
-    : null;
+  return `waits for its turn, as ${concurrentStarts} start at once${who}`;
 }
 
 /** Why the last instance ended, or was none: what it was ended for tells more than how. */

@@ -304,14 +304,15 @@ class Turn {
 
   /** Takes the names of the plan, and starts who is new and who could not be made to run before. */
   #handleRenewed(names: readonly string[]): void {
+    const others = new Set(names);
     const renewing = new Map(this.#renewing);
-    for (const name of names) renewing.delete(name);
+    for (const name of others) renewing.delete(name);
     this.#renewing = renewing;
     const former = this.state.processes;
     const { specifications } = this.#plan;
     const next = [...specifications].map(([name, specification]) => {
       const state = former.get(name) ?? initialState;
-      const isOther = names.includes(name);
+      const isOther = others.has(name);
       return [name, isOther ? underLimit(state, specification, this.#context.now) : state] as const;
     });
     this.#processes = new Map(next);
@@ -320,8 +321,8 @@ class Turn {
     for (const [name, { autostart }] of specifications) {
       const before = former.get(name);
       const isNew = before === undefined;
-      const hasFailed = before?.phase === "failed" && names.includes(name);
-      if (autostart && (isNew || hasFailed)) this.#handleProcess(name, { kind: "start" });
+      const isGivenUp = before?.phase === "failed" && others.has(name);
+      if (autostart && (isNew || isGivenUp)) this.#handleProcess(name, { kind: "start" });
     }
   }
 
