@@ -4,7 +4,7 @@ import {
   type OrchestrationState,
   type Renewal,
 } from "./orchestration.ts";
-import type { ChangedProcess, ReloadPlan } from "./reload-plan.ts";
+import { byName, type ChangedProcess, type ReloadPlan } from "./reload-plan.ts";
 import type {
   Configuration,
   PartitionSpecification,
@@ -43,9 +43,6 @@ export interface ChangeHost<LogFile> {
   watchAgain(name: string): void;
   onStep(step: ReloadStep): void;
 }
-
-const byName = <T extends { readonly name: string }>(all: readonly T[]) =>
-  new Map(all.map((one) => [one.name, one]));
 
 /**
  * A configuration that is being put in: each process when nothing of it lives that was started by

@@ -1,9 +1,10 @@
-import type {
-  Configuration,
-  LaunchConstraints,
-  PartitionSpecification,
-  ProcessSpecification,
-  Scheduling,
+import {
+  type Configuration,
+  type LaunchConstraints,
+  type PartitionSpecification,
+  type ProcessSpecification,
+  type Scheduling,
+  watchdogOf,
 } from "./specification.ts";
 
 /** What another configuration means for what runs: who comes, who goes, who is another. Pure. */
@@ -46,7 +47,7 @@ type Facets = ReadonlyMap<string, unknown>;
 /** Keys that a start is made of, or that its output goes by: what runs keeps the former ones. */
 function launchFacets(specification: ProcessSpecification): Facets {
   const { command, partition, environment, workingDirectory, umask } = specification;
-  const { constraints, output, readiness, liveness, leftovers } = specification;
+  const { constraints, output, readiness, leftovers } = specification;
   return new Map<string, unknown>([
     ["command", command],
     ["partition", partition],
@@ -59,7 +60,7 @@ function launchFacets(specification: ProcessSpecification): Facets {
     // Of another kind, it is told elsewhere; of the same kind, the next check looks elsewhere.
     ["ready", readiness.kind],
     // It is told how often it has to say that it lives.
-    ["alive", liveness?.check.kind === "watchdog" ? liveness.interval : undefined],
+    ["alive", watchdogOf(specification)],
   ]);
 }
 
@@ -129,7 +130,7 @@ function differing(before: Facets, after: Facets): string[] {
   );
 }
 
-const byName = <T extends { readonly name: string }>(all: readonly T[]) =>
+export const byName = <T extends { readonly name: string }>(all: readonly T[]) =>
   new Map(all.map((one) => [one.name, one]));
 
 const namesMissingIn = <T>(all: ReadonlyMap<string, T>, others: ReadonlyMap<string, T>) =>

@@ -138,3 +138,8 @@ export interface Configuration {
   readonly partitions: readonly PartitionSpecification[];
   readonly processes: readonly ProcessSpecification[];
 }
+
+/** How long a process may be silent that tells that it lives: sd_watchdog_enabled(3). */
+export function watchdogOf({ liveness }: ProcessSpecification): Milliseconds | undefined {
+  return liveness?.check.kind === "watchdog" ? liveness.interval : undefined;
+}

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { type ConfigurationOutcome, parseConfiguration } from "../../src/process/configuration.ts";
 import { isRenewable, makePlan, type Renewal } from "../../src/process/orchestration.ts";
+import { launchOf } from "../../src/process/perform/survey.ts";
 import { describePlan, isEmptyPlan, planReload } from "../../src/process/reload-plan.ts";
 import type { Configuration } from "../../src/process/specification.ts";
 import { type Changes, Orchestra } from "../support/orchestra.ts";
@@ -88,6 +89,15 @@ describe("what differs", () => {
     const back = plan(withLine(line), base);
     const howBack = schedulingKeys.includes(key) ? "restart" : how;
     expect(back.processes.changed).toEqual([{ name: "web", keys: [key], how: howBack }]);
+  });
+
+  // Found again after a crash, by the hash; told to read its configuration again, by the keys.
+  test.each(keys)("%s: a crash and a reload agree on what runs as it says", (line, _, how) => {
+    const launches = [base, withLine(line)].map((text) => {
+      const web = configurationOf(text).processes.find(({ name }) => name === "web");
+      return launchOf(web as Configuration["processes"][0]);
+    });
+    expect(launches[0] === launches[1] ? "in-place" : "restart").toBe(how);
   });
 
   test("every key of a process is in the table above", () => {

@@ -2,13 +2,13 @@ import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { PeerPolicy } from "../../messaging/peer.ts";
 import { signalName } from "../../units/signals.ts";
-import type { Milliseconds } from "../../units/units.ts";
 import type { Instance, ProcessEvent } from "../lifecycle.ts";
 import type { WireConstraints } from "../protocol.ts";
-import type {
-  LaunchConstraints,
-  PartitionSpecification,
-  ProcessSpecification,
+import {
+  type LaunchConstraints,
+  type PartitionSpecification,
+  type ProcessSpecification,
+  watchdogOf,
 } from "../specification.ts";
 import type { OutputPipes } from "./output-pipes.ts";
 import { defaultSearchPath } from "./program-path.ts";
@@ -127,11 +127,6 @@ export function environmentOf(
   if (watchdog !== undefined) list.push(`WATCHDOG_USEC=${watchdog * 1_000}`);
   if (specification.leftovers === "kill") list.push(ownerVariable);
   return list;
-}
-
-/** How long a process may be silent that tells that it lives: sd_watchdog_enabled(3). */
-export function watchdogOf({ liveness }: ProcessSpecification): Milliseconds | undefined {
-  return liveness?.check.kind === "watchdog" ? liveness.interval : undefined;
 }
 
 export const invocationVariable = (invocation: string) => `INVOCATION_ID=${invocation}`;

@@ -27,10 +27,11 @@ import type { Hello } from "../protocol.ts";
 import { keptNames } from "../protocol-kept.ts";
 import { CARRIED_LOG_BYTES, type OrchestratorState } from "../protocol-state.ts";
 import type { ReloadStep } from "../reload-change.ts";
-import type {
-  Configuration,
-  PartitionSpecification,
-  ProcessSpecification,
+import {
+  type Configuration,
+  type PartitionSpecification,
+  type ProcessSpecification,
+  watchdogOf,
 } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
@@ -45,7 +46,6 @@ import {
   environmentOf,
   type ManagedProcess,
   type Partition,
-  watchdogOf,
 } from "./partition.ts";
 import {
   type CommandHandlers,

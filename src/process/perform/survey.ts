@@ -6,10 +6,9 @@ import type { EventLoop } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { type Adoption, adopt, type FoundInstance } from "../lifecycle-adoption.ts";
 import { type KeptEntry, keptNames, readKept } from "../protocol-kept.ts";
-import type { Configuration, ProcessSpecification } from "../specification.ts";
+import { type Configuration, type ProcessSpecification, watchdogOf } from "../specification.ts";
 import type { CrashJournal } from "./crash-journal.ts";
 import type { Keeping } from "./keeping.ts";
-import { watchdogOf } from "./partition.ts";
 import {
   bootId,
   descriptorInformation,
