@@ -48,7 +48,8 @@ export async function measureGaps(
     }
     return found;
   } catch (error) {
-    throw new ScriptError(stage.diaries.join("\n"), { exitCode: 1, cause: error });
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ScriptError([...stage.diaries, why].join("\n"), { exitCode: 1, cause: error });
   } finally {
     await stage.close();
   }
@@ -86,9 +87,11 @@ class Watched {
       await program.said(/^listening$/);
       const order = async (version: string, manifest: string) => {
         const words = ["--source", releases.source, "--device", name, "--heartbeat", heartbeat];
-        const named = ["--name", `${name}-${version}`, "--max-unavailable", "1"];
+        // It is heard here, which the operator may hear later.
+        const named = ["--name", `${name}-${version}`, "--max-unavailable", "1", "--allow-unknown"];
         await stage.ask("fleet", "rollout", manifest, ...words, ...named);
       };
+      await this.#until(0, ({ what }) => what === "canonical");
       say("a good version");
       const begun = this.#heard.length;
       await order(versions.good.version, releases.manifestOf(versions.good));
