@@ -127,6 +127,27 @@ skipUnless("the page in a browser", chromiumProgram, () => {
     }, 60_000);
   }
 
+  test("shows which card reached which as a square", async () => {
+    const { page, context } = await openPage(browser, fleet.server, looks[0]);
+    await logIn(page);
+    await openRun(page, fleet.passed);
+    const stage = page.locator("section#Network");
+    await stage.locator("summary").first().click();
+    const square = stage.locator('[aria-label="which card reached which"]');
+    const rows = await square.locator("tr").evaluateAll((found) => {
+      return found.map((row) => [...row.children].map(({ textContent }) => textContent));
+    });
+    expect(rows).toEqual([
+      ["frames from", "to eth0", "to eth1", "to eth2"],
+      ["eth0", "", "256", "no way"],
+      ["eth1", "255", "", ""],
+      ["eth2", "no way", "", ""],
+    ]);
+    // What is in the square does not stand among the other figures once more.
+    expect(await stage.getByText("pair-frames").count()).toBe(0);
+    await context.close();
+  }, 60_000);
+
   test("says what is so of a stage now, and who accepted what failed", async () => {
     const { page, context } = await openPage(browser, fleet.server, looks[0]);
     await fleet.again.heartbeat("Storage", 0.37);

@@ -97,8 +97,19 @@ export function shownReport(stage: Stage, outcome: "PASS" | "FAIL"): StageReport
   const report = exampleDossier().results.find((one) => one.stage === stage)?.report;
   if (report === undefined) throw new Error(`The example has no ${stage}`);
   const findings = [exampleFinding(outcome, "disk S64ANX0R0"), exampleFinding("PASS", "host")];
-  return { ...report, outcome, findings, summary: `${stage} came to ${outcome}` };
+  const measurements = [...report.measurements, ...(stage === "Network" ? framesShown : [])];
+  return { ...report, outcome, findings, measurements, summary: `${stage} came to ${outcome}` };
 }
+
+/** Of three cards, of which one reaches nobody. */
+const framesShown = [
+  ["eth0 to eth1", 256],
+  ["eth1 to eth0", 255],
+  ["eth0 to eth2", 0],
+  ["eth2 to eth0", 0],
+].map(([component, value]) => ({
+  ...{ name: "pair-frames", component: String(component), value: Number(value), unit: "frames" },
+}));
 
 const endings = ["cancel", "abort"] as const;
 

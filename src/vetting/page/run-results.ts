@@ -1,6 +1,7 @@
 import type { KeptResult } from "../protocol-operator.ts";
 import { badge, element, table } from "./dom.ts";
 import { bytesText, percentText, valueText } from "./format.ts";
+import { isOfMatrix, matrixOf, matrixTable } from "./run-matrix.ts";
 
 /** What each stage found, of its last attempt; what is not well stands first. */
 
@@ -17,6 +18,8 @@ function resultSection({ stage, attempt, report }: KeptResult): HTMLElement {
     (left, right) => gravity.indexOf(left.outcome) - gravity.indexOf(right.outcome),
   );
   const isWell = outcome === "PASS" || outcome === "SKIP";
+  const matrix = matrixOf(report);
+  const others = measurements.filter((one) => !isOfMatrix(one));
   const count = attempt > 1 ? `, attempt ${attempt}` : "";
   return element(
     "section",
@@ -41,7 +44,8 @@ function resultSection({ stage, attempt, report }: KeptResult): HTMLElement {
         ? element("p", { class: "faint" }, `${sorted.length - 200} more stand in the report.`)
         : undefined,
       coverage.length === 0 ? undefined : coverageTable(coverage),
-      measurements.length === 0 ? undefined : measurementTable(measurements),
+      matrix && matrixTable(matrix),
+      others.length === 0 ? undefined : measurementTable(others),
       ...evidence.map(({ name, component, text }) =>
         element(
           "div",
