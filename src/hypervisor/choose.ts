@@ -1,4 +1,5 @@
 import type { KvmAnswer } from "../../ffi/kvm.ts";
+import { nearest } from "../units/nearest.ts";
 import type { Accelerator, HypervisorName, HypervisorProgram } from "./driver.ts";
 
 /**
@@ -164,7 +165,9 @@ function chooseQemu(
   const processorModel = wish.processorModel ?? usualModel(processor, accelerator);
   // "host" is offered with KVM alone, whether it is listed or not.
   if (processorModel !== "host" && !processorModels.includes(processorModel)) {
-    return refused(`it has no processor model ${processorModel}: see -cpu help`);
+    const meant = nearest(processorModel, processorModels);
+    const mend = meant === undefined ? "see -cpu help" : `did you mean ${meant}?`;
+    return refused(`it has no processor model ${processorModel}: ${mend}`);
   }
   const { program } = qemu;
   const common = { kind: "chosen", program, accelerator, machineType, processorModel } as const;

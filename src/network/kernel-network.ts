@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { NetlinkError, NetlinkSocket } from "../../ffi/netlink.ts";
 import type { NetlinkRequest } from "../../ffi/netlink-message.ts";
 import type { OwnedDescriptor } from "../../ffi/owned-descriptor.ts";
-import { SystemCallError } from "../../ffi/system-call-error.ts";
+import { Errno, SystemCallError } from "../../ffi/system-call-error.ts";
 import { openTap, setTapOwner, setTapPersistent } from "../../ffi/tun.ts";
 import { readOwnership } from "./desired.ts";
 import { MOST_LINKS_REMOVED_AT_A_TIME, removeLinks } from "./link-removal.ts";
@@ -162,6 +162,10 @@ export async function applyNetworkInTurns(
   return application.refusals;
 }
 
+const NO_VLANS =
+  "this kernel has no VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING): take vlan out of the " +
+  "network, or run a kernel that has them";
+
 type OfKind<Kind extends NetworkOperation["kind"]> = Extract<NetworkOperation, { kind: Kind }>;
 
 class Application implements Disposable {
@@ -198,8 +202,20 @@ class Application implements Disposable {
       else requests.push(...this.#requestsOf(operation));
     }
     this.#change(requests);
+    for (const operation of operations) {
+      if (operation.kind === "filter-vlans") this.#confirmFiltering(operation);
+    }
     if (removals.length > 0) this.#remove(removals);
     if (open.length > 0) this.#makeTaps(open);
+  }
+
+  /** Some kernels without VLANs take the setting, and forget it. */
+  #confirmFiltering(operation: OfKind<"filter-vlans">): void {
+    const { bridge, on } = operation;
+    if (!on || this.#failed.has(vlansOf(bridge))) return;
+    const [message] = this.#route.get(getLink(bridge));
+    if (message !== undefined && decodeLink(message).vlanFiltering === true) return;
+    this.#refuse(operation, NO_VLANS);
   }
 
   #remove(operations: readonly OfKind<"remove-link">[]): void {
@@ -222,7 +238,9 @@ class Application implements Disposable {
     const outcomes = this.#route.change(requests.map(({ request }) => request));
     outcomes.forEach((error, index) => {
       const operation = requests[index]?.operation;
-      if (error !== undefined && operation !== undefined) this.#refuse(operation, error.message);
+      if (error === undefined || operation === undefined) return;
+      const hasNone = operation.kind === "filter-vlans" && error.errno === Errno.EOPNOTSUPP;
+      this.#refuse(operation, hasNone ? NO_VLANS : error.message);
     });
   }
 

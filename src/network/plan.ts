@@ -447,6 +447,22 @@ function changeChain(
     : [{ kind: "replace-rules", table, chain: wanted }];
 }
 
+/** Tells an operation from each other one of a plan, as words for people need not. */
+export function keyOfOperation(operation: NetworkOperation): string {
+  if (operation.kind !== "change-rules") return describeOperation(operation);
+  const changes = operation.changes.map((change) => {
+    const { kind, table } = change;
+    return `${kind} ${table.family} ${table.name} ${partOf(change)}`;
+  });
+  return [operation.kind, ...changes].join("; ");
+}
+
+function partOf(change: RuleChange): string {
+  if ("set" in change) return change.set;
+  if (!("chain" in change)) return "";
+  return typeof change.chain === "string" ? change.chain : change.chain.name;
+}
+
 /** An operation in words, for a log. */
 export function describeOperation(operation: NetworkOperation): string {
   switch (operation.kind) {

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { nearest } from "../units/nearest.ts";
 import type { Bytes } from "../units/units.ts";
-import { wantedBy } from "../units/wanted-by.ts";
+import { receivedBy, wantedBy } from "../units/wanted-by.ts";
 import type { Mistake, Path } from "./configuration-reader.ts";
 import { parseJsonTree } from "./json-tree.ts";
 import { keysAt, type Shape } from "./schema-keys.ts";
@@ -55,7 +55,7 @@ interface Document {
 function mistakesOf(issue: v.BaseIssue<unknown>, document: Document): Mistake[] {
   const path = (issue.path ?? []).map((item) => item.key as string | number);
   const [key, at] = [path.at(-1), document.placeOf(path)];
-  const received = issue.received.slice(0, LONGEST_RECEIVED);
+  const received = receivedBy(issue, LONGEST_RECEIVED);
   if (issue.expected === "never" && typeof key === "string") {
     const known = keysAt(document.schema, path.slice(0, -1));
     const meant = nearest(key, known);

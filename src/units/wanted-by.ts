@@ -19,3 +19,10 @@ export function wantedBy(issue: v.BaseIssue<unknown>): string {
   if (!message.startsWith("Invalid ")) return message.replace(/^Expected /, "");
   return expected ?? expectations[issue.type] ?? issue.message;
 }
+
+/** What stood there, of whoever may read it: a list or a table is shown as JSON, and not as one. */
+export function receivedBy({ received, input }: v.BaseIssue<unknown>, longest: number): string {
+  const isCompound = typeof input === "object" && input !== null;
+  const shown = (isCompound ? JSON.stringify(input) : undefined) ?? received;
+  return shown.length <= longest ? shown : `${shown.slice(0, longest - 1)}…`;
+}

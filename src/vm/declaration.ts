@@ -6,7 +6,7 @@ import { keysAt, type Shape } from "../toml/schema-keys.ts";
 import type { TextPosition } from "../toml/toml-tree.ts";
 import { parseTomlValues } from "../toml/toml-values.ts";
 import { nearest } from "../units/nearest.ts";
-import { wantedBy } from "../units/wanted-by.ts";
+import { receivedBy, wantedBy } from "../units/wanted-by.ts";
 import type { Given } from "./machine-record.ts";
 import { type DesiredRequest, desiredSchema, limits } from "./protocol.ts";
 import { type ClusterRequest, clusterSchema } from "./protocol-master.ts";
@@ -111,28 +111,35 @@ function validate<Declared extends WithNames>(
 ): Outcome<Declared> {
   const { input, schema, scope, place } = given;
   const parsed = v.safeParse(schema, input);
+  const twice = namesTwice(input).map(({ path, name }) => ({
+    at: place(path),
+    path,
+    expected: "a name that no other machine has",
+    received: name,
+  }));
   if (!parsed.success) {
     const mistakes = parsed.issues.map((issue) =>
       mistakeOf(issue, schema as object as Shape, place),
     );
-    return refuse(file, mistakes) satisfies Refused;
+    return refuse(file, [...mistakes, ...twice]) satisfies Refused;
   }
-  const twice = findTwice(parsed.output);
-  const shared = scope.isForOneHost ? findShared(parsed.output.machine) : undefined;
-  if (shared !== undefined && twice === undefined) {
-    const { index, key, what, other } = shared;
-    const shown = parsed.output.machine[index]?.name ?? "";
-    const path = ["machine", index, key];
-    const expected = "ports of the host and addresses that no other machine has";
-    const received = `${what} of ${shown}, which ${other} has`;
-    return refuse(file, [{ at: place(path), path, expected, received }]);
-  }
-  if (twice === undefined) return { kind: "ok", desired: parsed.output };
-  const path = ["machine", twice, "name"];
-  const received = parsed.output.machine[twice]?.name ?? "";
-  return refuse(file, [
-    { at: place(path), path, expected: "a name that no other machine has", received },
-  ]);
+  if (twice.length > 0) return refuse(file, twice);
+  const shared = scope.isForOneHost ? findShared(parsed.output.machine) : [];
+  if (shared.length === 0) return { kind: "ok", desired: parsed.output };
+  return refuse(
+    file,
+    shared.map(({ index, key, what, other }) => {
+      const shown = parsed.output.machine[index]?.name ?? "";
+      const path = ["machine", index, key];
+      const expected = "ports of the host and addresses that no other machine has";
+      return {
+        at: place(path),
+        path,
+        expected,
+        received: `${what} of ${shown}, which ${other} has`,
+      };
+    }),
+  );
 }
 
 /** One of them, in words for whoever writes such files. */
@@ -143,7 +150,7 @@ function mistakeOf(
 ): Mistake {
   const path = (issue.path ?? []).map((item) => item.key as string | number);
   const [key, at] = [path.at(-1), place(path)];
-  const received = issue.received.slice(0, LONGEST_RECEIVED);
+  const received = receivedBy(issue, LONGEST_RECEIVED);
   if (issue.expected === "never" && typeof key === "string") {
     const expected = "a key that is known here";
     return { at, path, expected, received: key, ...mendOf(key, schema, path) };
@@ -164,14 +171,19 @@ function mendOf(
   return meant === undefined ? {} : { mend: `did you mean ${meant}?` };
 }
 
-/** The index of the first machine whose name another has already. */
-function findTwice({ machine }: WithNames): number | undefined {
+/** Machines whose name another before them has, whatever else is wrong with the file. */
+function namesTwice(input: unknown): { path: (string | number)[]; name: string }[] {
+  const { success, output } = v.safeParse(v.object({ machine: v.array(v.unknown()) }), input);
+  if (!success) return [];
   const seen = new Set<string>();
-  for (const [index, { name }] of machine.entries()) {
-    if (seen.has(name)) return index;
+  return output.machine.flatMap((machine, index) => {
+    const named = v.safeParse(v.object({ name: v.string() }), machine);
+    if (!named.success) return [];
+    const { name } = named.output;
+    const isTwice = seen.has(name);
     seen.add(name);
-  }
-  return undefined;
+    return isTwice ? [{ path: ["machine", index, "name"], name }] : [];
+  });
 }
 
 /** A machine that was given to another host while it was declared here. */

@@ -37,7 +37,9 @@ export interface Reconciled {
   /** Why this worker can have no such machine, whatever else it has. */
   refuse(
     spec: VmSpec,
-  ): { readonly kind: "image" | "network"; readonly message: string } | undefined;
+  ):
+    | { readonly kind: "image" | "network" | "machine-refused"; readonly message: string }
+    | undefined;
   /** @returns why there can be no such machine */
   create(machine: DesiredMachine): string | undefined;
   /** Notes what a machine was declared to be. @throws Error (ENOSPC …) */
@@ -55,7 +57,13 @@ export interface Reconciled {
 /** A declaration that is older than the last one, of networks that are not here, or not written. */
 export class DeclarationRefused extends Error {
   override readonly name = "DeclarationRefused";
-  readonly kind: "old-generation" | "has-master" | "image" | "network" | "system";
+  readonly kind:
+    | "old-generation"
+    | "has-master"
+    | "image"
+    | "network"
+    | "machine-refused"
+    | "system";
 
   constructor(
     message: string,

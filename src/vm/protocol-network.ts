@@ -149,23 +149,23 @@ export const forwardsNeedCardRule = "Expected a network for the forwards to lead
 export const hasCardForForwards = (wishes: NetworkWishes): boolean =>
   forwardsOf(wishes).length === 0 || cardRequestsOf(wishes).length > 0;
 
-/** The first of the host's ports, or addresses, that two machines of one declaration have. */
-export function findShared(
-  machines: readonly (NetworkWishes & { readonly name: string })[],
-):
-  | { readonly index: number; readonly key: string; readonly what: string; readonly other: string }
-  | undefined {
+/** Ports of the host, and addresses, that a machine of one declaration before has already. */
+export function findShared(machines: readonly (NetworkWishes & { readonly name: string })[]): {
+  readonly index: number;
+  readonly key: string;
+  readonly what: string;
+  readonly other: string;
+}[] {
   const owners = new Map<string, string>();
-  for (const [index, machine] of machines.entries()) {
+  return machines.flatMap((machine, index) => {
     const addresses = cardRequestsOf(machine).flatMap(({ network, address }) =>
       address === undefined ? [] : [{ key: "networks", what: `${address} of ${network}` }],
     );
     const ports = forwardsOf(machine).map((one) => ({ key: "forwards", what: hostPortOf(one) }));
-    for (const { key, what } of [...addresses, ...ports]) {
+    return [...addresses, ...ports].flatMap(({ key, what }) => {
       const other = owners.get(what);
-      if (other !== undefined) return { index, key, what, other };
-      owners.set(what, machine.name);
-    }
-  }
-  return undefined;
+      if (other === undefined) owners.set(what, machine.name);
+      return other === undefined ? [] : [{ index, key, what, other }];
+    });
+  });
 }

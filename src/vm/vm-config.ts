@@ -10,7 +10,7 @@ import { formatPath, type Mistake, type Path, type Report } from "../toml/config
 import { doubledKeys } from "../toml/json-keys.ts";
 import type { TomlNode, TomlTable } from "../toml/toml-tree.ts";
 import type { Bytes } from "../units/units.ts";
-import { wantedBy } from "../units/wanted-by.ts";
+import { receivedBy, wantedBy } from "../units/wanted-by.ts";
 import { type DeclaredCheck, healthCheckSchema } from "./health-configuration.ts";
 import {
   ignoredKeys,
@@ -151,6 +151,8 @@ export function wantedFiles({ boot, disks }: MachineImage): WantedFile[] {
   return wanted;
 }
 
+/** Letters of what is told of a value. */
+const LONGEST_RECEIVED = 200;
 const nowhere = { line: 0, column: 0 };
 
 function rootOf(text: string, report: Report): TomlTable | undefined {
@@ -240,7 +242,7 @@ class MachineReader {
       for (const issue of outcome.issues) {
         const keys = (issue.path ?? []).map(({ key }) => String(key));
         const path = ["hostler", "health_checks", index, ...keys];
-        this.#complain(path, wantedBy(issue), issue.received);
+        this.#complain(path, wantedBy(issue), receivedBy(issue, LONGEST_RECEIVED));
       }
       return [];
     });

@@ -261,6 +261,8 @@ export class MachineWorker {
       refuse: (spec) => {
         const unfit = refuseSource(spec);
         if (unfit !== undefined) return { kind: "image", message: `${spec.name}: ${unfit}` };
+        const unable = this.machines.has(spec.name) ? undefined : this.#refuseModel(spec);
+        if (unable !== undefined) return unable;
         const message = this.#network.refuse(spec);
         return message === undefined ? undefined : { kind: "network", message };
       },
@@ -475,13 +477,18 @@ export class MachineWorker {
       readonly assigned?: Assigned;
     },
   ):
-    | { readonly kind: "name-taken" | "limit" | "network" | "image"; readonly message: string }
+    | {
+        readonly kind: "name-taken" | "limit" | "network" | "image" | "machine-refused";
+        readonly message: string;
+      }
     | undefined {
     const { name } = spec;
     const refusal = this.#refuseName(name);
     if (refusal !== undefined) return refusal;
     const unfit = refuseSource(spec);
     if (unfit !== undefined) return { kind: "image", message: `${name}: ${unfit}` };
+    const unable = this.#refuseModel(spec);
+    if (unable !== undefined) return unable;
     const user = this.#newUser();
     if (typeof user === "string") return { kind: "limit", message: user };
     const allocated = this.#network.allocate(spec);
@@ -527,6 +534,16 @@ export class MachineWorker {
     this.#logger.info(`${record.name}: removed, whose record was not understood`);
     // Where it is declared, it can be made now.
     this.desired.lookAnew();
+  }
+
+  /** A machine type or a model that no hypervisor here has: it would be tried again for ever. */
+  #refuseModel(spec: VmSpec) {
+    if (spec.machineType === undefined && spec.processorModel === undefined) return undefined;
+    // Where nothing could run any machine, one can be installed, and the start is tried again.
+    const choice = this.choose(null).kind === "refused" ? undefined : this.choose(null, spec);
+    if (choice?.kind !== "refused") return undefined;
+    const message = `${spec.name}: no hypervisor here can be that: ${choice.reason}`;
+    return { kind: "machine-refused", message } as const;
   }
 
   #refuseName(name: string) {

@@ -357,7 +357,7 @@ skipUnless("the worker among the hostile", needs, () => {
       expect(await host.say("status")).toMatch(
         /WARNING +web: .*machine\.json is not understood.*hostler vm delete web --now/,
       );
-      expect(await host.say("list")).toMatch(/web +damaged: .*machine\.json is not understood/);
+      expect(await host.say("list")).toMatch(/web +damaged .*machine\.json is not understood/);
       const [told, ...others] = JSON.parse(await host.say("list", "--json")) as unknown[];
       expect(others).toEqual([]);
       expect(told).toEqual({ name: "web", path: record, damaged: expect.stringContaining("JSON") });

@@ -152,9 +152,13 @@ skipUnless("the worker with QEMU", needs, () => {
       processor_model: "max",
       survivable: { same_build_only: expect.stringContaining("microvm") },
     });
-    await client.create({ ...host.specOf("old", image), machineType: "pc-q35-0.1" }, "running");
-    const { stderr } = await host.run("boot", "old", "--wait");
-    expect(stderr).toContain("it has not pc-q35-0.1");
+    const wrong = [{ machineType: "pc-q35-0.1" }, { processorModel: "qemu65" }];
+    for (const [index, one] of wrong.entries()) {
+      const made = client.create({ ...host.specOf("old", image), ...one }, "running");
+      const why = ["it has not pc-q35-0.1, but pc-q35-", "no processor model qemu65: did you mean"];
+      expect(await made.catch((error: Error) => error.message)).toContain(why[index] ?? "");
+    }
+    expect((await client.list()).map(({ name }) => name)).toEqual(["web"]);
   });
 
   test("a VMM that is killed is replaced by the rule; a guest that ends is not", async () => {

@@ -1,5 +1,5 @@
 import { printJson, printText } from "../../command-line/output.ts";
-import { renderTable } from "../../command-line/table.ts";
+import { renderTableWithin } from "../../command-line/table.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { OrchestratorClient } from "../client.ts";
@@ -17,12 +17,15 @@ export async function runList(options: ListOptions): Promise<number> {
   if (options.watch) return await (await import("./watch.ts")).runWatch(options);
   using client = await OrchestratorClient.connect(options["control-socket"]);
   if (options.json) await printJson(await client.list());
-  else await printText(renderList(await client.list()));
+  else await printText(renderList(await client.list(), process.stdout.columns));
   return ExitCode.done;
 }
 
-/** The table of all processes, with columns for refused starts and reasons where there are any. */
-export function renderList(processes: readonly ProcessSummary[]): string {
+/**
+ * The table of all processes, with columns for refused starts and reasons where there are any.
+ * @param width of the terminal; undefined: a reason has the room that it takes
+ */
+export function renderList(processes: readonly ProcessSummary[], width?: number): string {
   const hasReasons = processes.some(({ reason }) => reason !== null);
   const hasRefusals = processes.some(({ refused_starts: refused }) => refused > 0);
   const columns = [
@@ -42,5 +45,5 @@ export function renderList(processes: readonly ProcessSummary[]): string {
     process.uptime_ms === null ? "-" : formatDuration(process.uptime_ms),
     ...(hasReasons ? [process.reason ?? ""] : []),
   ]);
-  return renderTable(columns, rows);
+  return renderTableWithin(columns, rows, width);
 }

@@ -1,12 +1,11 @@
 import { printJson, printText } from "../../command-line/output.ts";
-import { alignColumns, renderTable } from "../../command-line/table.ts";
-import { escapeControls } from "../../logging/format.ts";
+import { alignColumns, renderTableWithin } from "../../command-line/table.ts";
 import { formatBytes } from "../../units/bytes.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration } from "../../units/units.ts";
 import { WorkerClient } from "../client.ts";
 import type { MasterStatus, VmSummary, WorkerStatus } from "../protocol.ts";
-import { healthText, phaseText } from "./words.ts";
+import { aimedPhase, healthText } from "./words.ts";
 
 interface ListOptions {
   readonly "control-socket": string;
@@ -18,7 +17,7 @@ export async function runList(options: ListOptions): Promise<number> {
   const machines = await client.list();
   const { damaged } = await client.status();
   if (options.json) await printJson([...machines, ...damaged.map(damagedMachine)]);
-  else await printText(renderMachines(machines, damaged));
+  else await printText(renderMachines(machines, damaged, process.stdout.columns));
   return ExitCode.done;
 }
 
@@ -27,27 +26,38 @@ const damagedMachine = ({ name, path, reason }: WorkerStatus["damaged"][number])
   return { name, path, damaged: reason };
 };
 
+/**
+ * The table of all machines, with columns for health and reasons where there are any.
+ * @param width of the terminal; undefined: a reason has the room that it takes
+ */
 export function renderMachines(
   machines: readonly VmSummary[],
   damaged: WorkerStatus["damaged"] = [],
+  width?: number,
 ): string {
   const isChecked = machines.some(({ health }) => health !== null);
+  const hasReasons = damaged.length > 0 || machines.some(({ reason }) => reason !== null);
   const rows = machines.map((machine) => [
     machine.name,
-    phaseText(machine),
+    aimedPhase(machine),
     addressesOf(machine),
     machine.hypervisor === null ? "-" : `${machine.hypervisor} (${machine.accelerator ?? "?"})`,
     machine.pid === null ? "-" : `${machine.pid}`,
     machine.uptime_ms === null ? "-" : formatDuration(machine.uptime_ms),
     `${machine.restarts}`,
     ...(isChecked ? [healthText(machine)] : []),
+    ...(hasReasons ? [machine.reason ?? ""] : []),
   ]);
   for (const { name, path, reason } of damaged) {
-    const why = `damaged: ${path} is not understood: ${reason}`;
-    rows.push([name, escapeControls(why), ...Array.from({ length: isChecked ? 6 : 5 }, () => "-")]);
+    const unknown = Array.from({ length: isChecked ? 6 : 5 }, () => "-");
+    rows.push([name, "damaged", ...unknown, `${path} is not understood: ${reason}`]);
   }
-  const head = ["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"];
-  return renderTable(isChecked ? [...head, "HEALTH"] : head, rows);
+  const columns = [
+    ...["NAME", "PHASE", "ADDRESS", "HYPERVISOR", "PID", "UPTIME", "RESTARTS"],
+    ...(isChecked ? ["HEALTH"] : []),
+    ...(hasReasons ? ["WHY"] : []),
+  ];
+  return renderTableWithin(columns, rows, width);
 }
 
 const addressesOf = ({ cards }: VmSummary) => cards.map(({ address }) => address).join(", ") || "-";

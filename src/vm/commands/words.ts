@@ -2,12 +2,15 @@ import { printJson, printText } from "../../command-line/output.ts";
 import { escapeControls } from "../../logging/format.ts";
 import type { VmSummary } from "../protocol.ts";
 
-/** Where a machine is, and why it is not where it should be. */
+/** Where a machine is, and where it is to be. */
+export function aimedPhase({ phase, wanted }: VmSummary): string {
+  return wanted === phase || phase === "removed" ? phase : `${phase} (to be ${wanted})`;
+}
+
+/** … and why it is not where it should be. */
 export function phaseText(summary: VmSummary): string {
-  const { phase, wanted, reason } = summary;
-  const aim = wanted === phase || phase === "removed" ? "" : ` (to be ${wanted})`;
-  const why = reason === null ? "" : `: ${escapeControls(reason)}`;
-  return `${phase}${aim}${why}`;
+  const { reason } = summary;
+  return `${aimedPhase(summary)}${reason === null ? "" : `: ${escapeControls(reason)}`}`;
 }
 
 /** How it stands to its checks, and what the first that is not passed says. */

@@ -9,7 +9,12 @@ import {
 } from "../../network/kernel-network.ts";
 import { NetworkWatch } from "../../network/network-watch.ts";
 import type { ObservedNetwork } from "../../network/observation.ts";
-import { describeOperation, type NetworkOperation, planNetwork } from "../../network/plan.ts";
+import {
+  describeOperation,
+  keyOfOperation,
+  type NetworkOperation,
+  planNetwork,
+} from "../../network/plan.ts";
 import type { LinkCounters } from "../../network/rtnetlink.ts";
 import type {
   DesiredNetwork,
@@ -213,7 +218,12 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
   #changedOf(observed: ObservedNetwork): NetworkOperation[] {
     if (this.#made === undefined) return [];
     const { operations } = planNetwork(this.#made, observed);
-    return operations.filter((one) => !this.#undone.has(describeOperation(one)));
+    return operations.filter((one) => !this.#undone.has(keyOfOperation(one)));
+  }
+
+  /** After something was refused: what follows from it was left out, of the rules as well. */
+  #leftOf(desired: DesiredNetworks): ReadonlySet<string> {
+    return new Set(planNetwork(desired, observeNetwork()).operations.map(keyOfOperation));
   }
 
   #tellChanged(observed: ObservedNetwork): void {
@@ -556,7 +566,7 @@ export class WorkerNetworks implements MachineNetwork, Disposable {
       if (this.#isDisposed) throw new Error("The worker ends");
     });
     this.#made = desired;
-    this.#undone = new Set(refused.map(({ operation }) => describeOperation(operation)));
+    this.#undone = refused.length === 0 ? new Set() : this.#leftOf(desired);
     return [
       ...refusals.map(({ machine, bridge, reason, mend }) => {
         const text = `${machine ?? bridge}: ${reason}. ${sentence(mend)}`;

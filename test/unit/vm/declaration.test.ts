@@ -99,7 +99,8 @@ describe("a declaration", () => {
     ],
     [
       toml.replace("memoryMb = 64", 'forwards = ["tcp:1:2", "tcp:1:3"]'),
-      "7:1 machine[0].forwards: expected each of the host's ports once; received Array",
+      "7:1 machine[0].forwards: expected each of the host's ports once; " +
+        'received ["tcp:1:2","tcp:1:3"]',
     ],
     [
       "# nothing yet\n",
@@ -107,6 +108,18 @@ describe("a declaration", () => {
     ],
   ])("is refused in words for people: %#", (text, words) => {
     expect(mistakesOf(text)).toContain(words);
+  });
+
+  test("names that stand twice are all told, beside whatever else is wrong", () => {
+    const text =
+      '[[machine]]\nname = "a"\nhash = 3\n[[machine]]\nname = "a"\n[[machine]]\nname = "a"\n';
+    expect(mistakesOf(text)).toEqual(
+      expect.arrayContaining([
+        "3:1 machine[0].hash: expected string; received 3",
+        "5:1 machine[1].name: expected a name that no other machine has; received a",
+        "7:1 machine[2].name: expected a name that no other machine has; received a",
+      ]),
+    );
   });
 
   test("a master's is refused with the keys that it has there", () => {
@@ -134,7 +147,10 @@ test("two machines of a master's file may want one port of the host, or one addr
   const json = JSON.stringify(desired);
   expect(parseClusterDeclaration("vms.json", json).kind).toBe("ok");
   // On one host they cannot be.
-  expect(mistakesOf(text)).toHaveLength(1);
+  expect(mistakesOf(text)).toEqual([
+    expect.stringMatching(/machine\[1\]\.forwards: .*received tcp port 8080 of db, which web has$/),
+    expect.stringMatching(/machine\[1\]\.networks: .*received 10\.0\.0\.9 of default of db/),
+  ]);
 });
 
 describe("what is written of it", () => {

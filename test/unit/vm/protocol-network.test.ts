@@ -91,12 +91,12 @@ describe("a declaration", () => {
   test("with an address for two machines of one network is refused", () => {
     const address = "10.101.0.5";
     const one = { name: "a", networks: [{ network: "storage", address }] };
-    expect(
-      findShared([one, { name: "b", networks: [{ network: "lab", address }] }]),
-    ).toBeUndefined();
-    expect(findShared([one, { ...one, name: "b" }])).toMatchObject({
-      ...{ index: 1, key: "networks", what: "10.101.0.5 of storage", other: "a" },
-    });
+    expect(findShared([one, { name: "b", networks: [{ network: "lab", address }] }])).toEqual([]);
+    const shared = { key: "networks", what: "10.101.0.5 of storage", other: "a" };
+    expect(findShared([one, { ...one, name: "b" }, { ...one, name: "c" }])).toEqual([
+      { index: 1, ...shared },
+      { index: 2, ...shared },
+    ]);
   });
 
   test("says of a machine with forwards that it needs a card", () => {
