@@ -134,6 +134,8 @@ class Simulation {
   /** By what each instance was started. */
   readonly #startedBy = new Map<string, ProcessSpecification>();
   #troubles: Troubles;
+  /** Who is to run since the world became kind. */
+  readonly #askedFor = new Set<string>();
   #state: OrchestrationState;
   #invocations = 0;
   #events = 0;
@@ -519,6 +521,7 @@ class Simulation {
     this.#note("the world becomes kind");
     this.#troubles = makeTroubles(undefined);
     for (const { name } of this.#configuration.processes) {
+      this.#askedFor.add(name);
       this.#handle({ kind: "wish", names: [name], event: { kind: "start" } });
     }
   }
@@ -527,14 +530,16 @@ class Simulation {
   #requireAllRun(): void {
     if (this.#change !== undefined) throw new Error("a reload does not end");
     this.#requireLaunches();
-    for (const { name, restart, startLimit } of this.#configuration.processes) {
+    for (const { name, restart, startLimit, autostart } of this.#configuration.processes) {
       const phase = this.#state.processes.get(name)?.phase ?? "idle";
       const isBlocked = blockersOf(this.#plan, this.#state, name).length > 0;
       const isFine =
         phase === "ready" ||
         (phase === "finished" && restart !== "always") ||
         (phase === "failed" && (startLimit !== "none" || restart === "never")) ||
-        (phase === "waiting" && isBlocked);
+        (phase === "waiting" && isBlocked) ||
+        // It came with a reload that was under way then.
+        (phase === "idle" && !autostart && !this.#askedFor.has(name));
       if (!isFine) throw new Error(`${name} is ${phase} when all is well`);
     }
     if (this.#state.reachable.size !== partitionNames.length) throw new Error("an agent is away");
