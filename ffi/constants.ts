@@ -32,6 +32,7 @@ const differing = {
     SYS_reboot: 169,
     SYS_mbind: 237,
     SYS_sync: 162,
+    SYS_kcmp: 312,
     SYS_kexec_file_load: 320,
   },
   arm64: {
@@ -55,6 +56,7 @@ const differing = {
     SYS_reboot: 142,
     SYS_mbind: 235,
     SYS_sync: 81,
+    SYS_kcmp: 272,
     SYS_kexec_file_load: 294,
   },
 } as const;
@@ -154,6 +156,9 @@ export const POLLOUT = 0x4;
 export const POLLHUP = 0x10;
 export const POLLRDHUP = 0x2000;
 
+// <linux/kcmp.h>
+export const KCMP_FILE = 0;
+
 // <linux/close_range.h>
 export const CLOSE_RANGE_CLOEXEC = 4;
 
@@ -163,6 +168,7 @@ export const SYS_pidfd_open = 434;
 export const SYS_close_range = 436;
 export const SYS_pidfd_getfd = 438;
 export const SYS_mount_setattr = 442;
+export const SYS_kcmp = differing[architecture].SYS_kcmp;
 export const SYS_rt_sigaction = differing[architecture].SYS_rt_sigaction;
 export const SYS_sendmsg = differing[architecture].SYS_sendmsg;
 export const SYS_recvmsg = differing[architecture].SYS_recvmsg;

@@ -8,9 +8,11 @@ import {
   F_SETFD,
   F_SETFL,
   FD_CLOEXEC,
+  KCMP_FILE,
   O_CLOEXEC,
   O_NONBLOCK,
   SYS_close_range,
+  SYS_kcmp,
 } from "./constants.ts";
 import { cString, NativeMemory, nullAddress } from "./memory.ts";
 import { OwnedDescriptor } from "./owned-descriptor.ts";
@@ -108,6 +110,20 @@ export function linkTarget(descriptor: OwnedDescriptor): string {
   const memory = new NativeMemory(4096);
   const length = attempt(() => libc.readlink(path.address, memory.address, memory.size));
   return new TextDecoder().decode(memory.bytes.subarray(0, Math.max(0, length)));
+}
+
+/**
+ * Whether both lead to one open file: kcmp(2). Where the kernel does not say (no CONFIG_KCMP, a
+ * filter of system calls), two of one socket or pipe are taken for it, and nothing else.
+ */
+export function isSameFile(one: OwnedDescriptor, other: OwnedDescriptor): boolean {
+  const { pid } = process;
+  const order = attempt(() =>
+    libc.syscall(SYS_kcmp, pid, pid, KCMP_FILE, one.number, other.number, 0),
+  );
+  if (order >= 0) return order === 0;
+  const link = linkTarget(one);
+  return /^(?:socket|pipe):/.test(link) && link === linkTarget(other);
 }
 
 /** ioctl(2) with a pointer argument; the result, or minus the error number. */

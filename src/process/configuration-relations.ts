@@ -32,6 +32,7 @@ const notWithHolden = [
   "no_new_privileges",
   "cgroup",
   "log_file",
+  "descriptor_store",
   "alive",
   "before_start",
   "after_stop",

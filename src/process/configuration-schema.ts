@@ -55,6 +55,8 @@ export const configurationLimits = {
   leastLogFileBytes: 64 * 1024,
   mostLogFileBytes: 16 * 1024 ** 3,
   logFiles: 100,
+  /** With standard output and error they fit one frame to an agent. */
+  parkedDescriptors: 60,
 } as const;
 
 /** A cgroup is named from the root of its hierarchy; ".." would lead out of it. */
@@ -371,6 +373,10 @@ export const readProcess = table(
     ),
     log_bytes: logBytes,
     log_file: logFile,
+    descriptor_store: value(
+      `a number from 0 to ${configurationLimits.parkedDescriptors}`,
+      wholeNumber(0, configurationLimits.parkedDescriptors),
+    ),
     environment,
     working_directory: path,
     umask,

@@ -80,6 +80,7 @@ const processDefaults = {
   constraints: {},
   scheduling: {},
   logFile: undefined,
+  descriptorStore: 0,
   partition: undefined,
   workingDirectory: undefined,
   umask: undefined,
@@ -197,6 +198,7 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
       bytes: read.log_bytes ?? usual.logLimit.bytes,
     },
     logFile: makeLogFile(read.log_file),
+    descriptorStore: read.descriptor_store ?? processDefaults.descriptorStore,
     autostart: read.autostart ?? usual.autostart,
   };
 }

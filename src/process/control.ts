@@ -64,6 +64,8 @@ export interface Orchestrated {
   logOf(name: string): LogBook | undefined;
   /** The file that its lines are written to. */
   logFileOf(name: string): LogFileView | undefined;
+  /** What it has parked. */
+  parkedOf(name: string): readonly { readonly name: string; readonly is: string }[];
   /** What is told to scrapers, in parts. */
   metrics(): Promise<Iterable<MetricPart>>;
   /** What each process uses, by its name. */
@@ -261,6 +263,12 @@ function detail(orchestrated: Orchestrated, name: string): ProcessDetail {
     backoff_schedule_ms: [...waits],
     fails_after_schedule: thenFails,
     ...encodeScheduling(specification.scheduling),
+    ...(specification.descriptorStore > 0 && {
+      descriptor_store: {
+        most: specification.descriptorStore,
+        parked: [...orchestrated.parkedOf(name)],
+      },
+    }),
     log: {
       lines: book?.size.lines ?? 0,
       bytes: book?.size.bytes ?? 0,

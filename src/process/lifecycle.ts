@@ -276,7 +276,7 @@ function beginWanted(state: ProcessState, context: Context): Outcome {
 /** A start that is asked for while another is on its way anyway only hastens that one. */
 function begunAfter(state: ProcessState, wish: "start" | "stop" | "restart"): Common["begunBy"] {
   if (wish === "restart") return "restart";
-  const isOver = ["idle", "finished", "failed"].includes(state.phase) || !state.wanted;
+  const isOver = isAtRest(state) || !state.wanted;
   return wish === "start" && isOver ? "start" : state.begunBy;
 }
 
@@ -335,8 +335,7 @@ export function comingWaits(
 ): { readonly waits: readonly Milliseconds[]; readonly thenFails: boolean } {
   const { backoff, startLimit } = specification;
   const waits: Milliseconds[] = [];
-  const isOver = ["idle", "finished", "failed"].includes(state.phase);
-  if (!state.wanted || isOver || specification.restart === "never") {
+  if (!state.wanted || isAtRest(state) || specification.restart === "never") {
     return { waits, thenFails: false };
   }
   let at = state.phase === "backing-off" ? state.until : limits.now;
@@ -855,6 +854,10 @@ export function deadlineOf(state: ProcessState): MonotonicTime | undefined {
       return undefined;
   }
 }
+
+/** Nothing of it lives, and nothing follows until somebody asks for it. */
+export const isAtRest = ({ phase }: ProcessState): boolean =>
+  phase === "idle" || phase === "finished" || phase === "failed";
 
 /** The instance that is alive, or whose rest is being cleared. */
 export function instanceOf(state: ProcessState): Instance | undefined {

@@ -30,6 +30,7 @@ import { describeEntry } from "./event-book.ts";
 import { newInvocation } from "./invocation.ts";
 import {
   instanceOf,
+  isAtRest,
   isUntold,
   type ProcessEffect,
   type ProcessEvent,
@@ -713,7 +714,11 @@ class Orchestrator {
         this.#state = outcome.state;
         for (const { name, effect } of outcome.effects) this.#perform(name, effect);
         // After the restart, which is what takes part in the time that is counted.
-        for (const name of outcome.changed) this.#count(name, before, now);
+        for (const name of outcome.changed) {
+          this.#count(name, before, now);
+          const state = this.#state.processes.get(name);
+          if (state !== undefined && isAtRest(state)) this.#performer.releaseParked(name);
+        }
         if (next.kind === "process" && isEndOfInstance(next.event)) {
           this.#performer.forget(next.event.invocation);
         }
@@ -809,6 +814,7 @@ class Orchestrator {
         return { ...(await this.#program.about()), holder };
       },
       logFileOf: (name) => performer.logFileOf(name),
+      parkedOf: (name) => performer.parkedOf(name),
       metrics: async () => metricParts(await this.#metricFacts()),
       usage: () => this.#usage.take(),
       letOthers: () => this.#loop.letOthers(),

@@ -1,5 +1,6 @@
 import * as v from "valibot";
 import type { ProcessState } from "./lifecycle.ts";
+import { isParkedName } from "./notice.ts";
 import { processStateSchema, type StateRefusal } from "./protocol-state.ts";
 
 /**
@@ -11,7 +12,16 @@ import { processStateSchema, type StateRefusal } from "./protocol-state.ts";
  * null in the file.
  */
 
-/** Under which names descriptors are kept. `agent/…` and `descriptor/…` are for what may come. */
+/** Of a descriptor that a process has parked: all that is known of it. */
+export interface ParkedName {
+  readonly slot: number;
+  /** One that is hung up, or fails, is kept no more. */
+  readonly isPolled: boolean;
+  /** In LISTEN_FDNAMES. */
+  readonly name: string;
+}
+
+/** Under which names descriptors are kept. `agent/…` is for what may come. */
 export const keptNames = {
   /** An end of a log pipe of a process: both ends, so that no writer loses its reader. */
   pipe: (process: string, stream: "stdout" | "stderr", end: "read" | "write"): string =>
@@ -20,9 +30,22 @@ export const keptNames = {
   instance: (invocation: string): string => `process/${invocation}`,
   /** The socket on which a process tells its readiness. */
   notices: (process: string): string => `notices/${process}`,
+  /** What a process has parked; `slot` tells those of one name apart. */
+  parked: (process: string, { slot, isPolled, name }: ParkedName): string =>
+    `descriptor/${process}/${slot}/${isPolled ? "polled" : "held"}/${name}`,
   /** A journal; of two the one with the higher number counts. */
   journal: (generation: number): string => `journal/${generation}`,
 } as const;
+
+/** What a process has parked, by the name it is kept under; undefined for all else. */
+export function readParked(process: string, kept: string): ParkedName | undefined {
+  const prefix = `descriptor/${process}/`;
+  if (!kept.startsWith(prefix)) return undefined;
+  const found = /^([1-9]\d{0,14})\/(polled|held)\/(.*)$/.exec(kept.slice(prefix.length));
+  const [, slot, how, name = ""] = found ?? [];
+  if (slot === undefined || !isParkedName(name)) return undefined;
+  return { slot: Number(slot), isPolled: how === "polled", name };
+}
 
 /** The number of a journal by its name; undefined for what is none. */
 export function journalGeneration(name: string): number | undefined {

@@ -292,6 +292,15 @@ const logFileSchema = v.strictObject({
 });
 export type CarriedLogFile = v.InferOutput<typeof logFileSchema>;
 
+/** What a process has parked. */
+const parkedSchema = v.strictObject({
+  slot: id,
+  isPolled: v.boolean(),
+  name: text,
+  descriptor: descriptorSchema,
+});
+export type CarriedParked = v.InferOutput<typeof parkedSchema>;
+
 /** What outlives the instances of a process. */
 const managedSchema = v.strictObject({
   name: text,
@@ -307,6 +316,11 @@ const managedSchema = v.strictObject({
   notifyName: maybe(text),
   notify: maybe(v.strictObject({ socket: descriptorSchema, early: v.array(sender) })),
   logFile: maybe(logFileSchema),
+  /**
+   * Absent where nothing is parked: a program that does not know of it takes such a state, and
+   * refuses another, because it would let go of what is parked.
+   */
+  parked: v.optional(v.array(parkedSchema)),
 });
 
 const journalSchema = v.strictObject({

@@ -111,6 +111,8 @@ const startFields = {
   ),
   /** What happens to the rest of this instance's process group when it dies. */
   leftovers: v.picklist(["kill", "keep"]),
+  /** LISTEN_PID says the child's own number, as its partition has it: sd_listen_fds(3). */
+  listen: v.optional(v.boolean()),
 };
 
 /**
@@ -395,6 +397,13 @@ export const processDetailSchema = v.object({
       policy: v.optional(v.string()),
       priority: v.optional(v.number()),
       oom_score_adjust: v.optional(v.number()),
+    }),
+  ),
+  /** Absent where it may park nothing; `is` as the kernel has it: "socket:[4711]". */
+  descriptor_store: v.optional(
+    v.object({
+      most: v.number(),
+      parked: v.array(v.object({ name: v.string(), is: v.string() })),
     }),
   ),
   log: v.object({

@@ -61,6 +61,8 @@ function launchFacets(specification: ProcessSpecification): Facets {
     ["ready", readiness.kind],
     // It is told how often it has to say that it lives.
     ["alive", watchdogOf(specification)],
+    // Whether it is told where to park, and is given what is parked.
+    ["descriptor_store", specification.descriptorStore > 0],
   ]);
 }
 
@@ -81,7 +83,7 @@ function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
 function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness } = specification;
   const { onDependencyFailure, hooks, readyTimeout, liveness } = specification;
-  const { stopSignal, stopGrace, logLimit, logFile } = specification;
+  const { stopSignal, stopGrace, logLimit, logFile, descriptorStore } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
     ["after", after],
@@ -101,6 +103,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["log_lines", logLimit.lines],
     ["log_bytes", logLimit.bytes],
     ["log_file", logFile],
+    ["descriptor_store", descriptorStore],
     ["nice", nice],
     ["affinity", affinity],
     ["scheduling", policy],

@@ -110,6 +110,8 @@ export interface ProcessSpecification {
   readonly output: "log" | "inherit";
   readonly logLimit: { readonly lines: number; readonly bytes: Bytes };
   readonly logFile: LogFileSpecification | undefined;
+  /** So many descriptors it may park for its next instance; 0: none. */
+  readonly descriptorStore: number;
   readonly autostart: boolean;
 }
 

@@ -9,6 +9,7 @@
 #include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/kcmp.h>
 #include <linux/ethtool.h>
 #include <linux/fs.h>
 #include <linux/filter.h>
@@ -791,6 +792,7 @@ static void numbers(void) {
   NUMBER(POLLHUP);
   NUMBER(POLLRDHUP);
   NUMBER(CLOSE_RANGE_CLOEXEC);
+  NUMBER(KCMP_FILE);
   NUMBER(SYS_pidfd_send_signal);
   NUMBER(SYS_pidfd_open);
   NUMBER(SYS_pidfd_getfd);
@@ -813,6 +815,7 @@ static void numbers(void) {
   NUMBER(SYS_io_getevents);
   NUMBER(SYS_reboot);
   NUMBER(SYS_sync);
+  NUMBER(SYS_kcmp);
   NUMBER(SYS_mbind);
   NUMBER(SYS_kexec_file_load);
   NUMBER(IOCB_CMD_POLL);

@@ -96,6 +96,7 @@ leftovers = "keep"
 output = "inherit"
 log_lines = 10
 log_bytes = "1MiB"
+descriptor_store = 3
 environment = {A = "1", "b c" = ""}
 working_directory = "/var"
 umask = "027"
@@ -156,6 +157,7 @@ describe("what is valid", () => {
       output: "log",
       logLimit: { lines: 1_000, bytes: 262_144 },
       logFile: undefined,
+      descriptorStore: 0,
       autostart: true,
     });
     expect(warnings.map(({ line, key_path }) => [line, key_path])).toEqual([[2, "partition.qm"]]);
@@ -225,6 +227,7 @@ describe("what is valid", () => {
       output: "inherit",
       logLimit: { lines: 10, bytes: 1_048_576 },
       logFile: undefined,
+      descriptorStore: 3,
       autostart: false,
     });
   });
@@ -362,6 +365,8 @@ describe("one mistake", () => {
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],
     ["log_bytes = 1e9", "log_bytes: a size from"],
+    ["descriptor_store = 61", "descriptor_store: a number from 0 to 60; 61"],
+    ["descriptor_store = -1", "descriptor_store: a number from 0 to 60; -1"],
     ["log_file = '/x'", 'log_file: a table such as {path = "/var/log/hostler/web.log"}; "/x"'],
     ["log_file = {}", "log_file.path: the key path; nothing"],
     ["log_file = {path = 'x.log'}", "log_file.path: the absolute path of a file, without"],

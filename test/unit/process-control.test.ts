@@ -97,6 +97,7 @@ class Stage {
       historyOf: (name) => stage.#book.historyOf(name),
       logOf: () => undefined,
       logFileOf: () => undefined,
+      parkedOf: () => [],
       partitions: () => [],
       reexecute: () => {},
       reload: () => {},

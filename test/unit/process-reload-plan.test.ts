@@ -42,6 +42,7 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ['cgroup = "/sys/fs/cgroup/web"', "cgroup", "restart"],
   ['output = "inherit"', "output", "restart"],
   ['leftovers = "keep"', "leftovers", "restart"],
+  ["descriptor_store = 2", "descriptor_store", "restart"],
   ['ready = "notify"', "ready", "restart"],
   ['after = ["away"]', "after", "in-place"],
   ['on_dependency_failure = "stop"', "on_dependency_failure", "in-place"],

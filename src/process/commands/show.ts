@@ -42,6 +42,7 @@ export function renderDetail(detail: ProcessDetail): string {
     ...scheduleRows(detail),
     ["stop", `${detail.stop.signal}, SIGKILL after ${formatDuration(detail.stop.grace_ms)}`],
     ...schedulingRows(detail.scheduling),
+    ...parkedRows(detail.descriptor_store),
     ["log", `${log.lines} lines, ${formatBytes(log.bytes)}; ${log.dropped_lines} lines dropped`],
     ...logFileRows(log.file),
   ];
@@ -73,6 +74,13 @@ function schedulingRows(scheduling: ProcessDetail["scheduling"]): string[][] {
     ...(score === undefined ? [] : [`oom_score_adjust ${score}`]),
   ];
   return [["scheduling", parts.join("; ")]];
+}
+
+function parkedRows(store: ProcessDetail["descriptor_store"]): string[][] {
+  if (store === undefined) return [];
+  const each = store.parked.map(({ name, is }) => `${name} (${is})`);
+  const count = `${store.parked.length} of ${store.most}`;
+  return [["parked", each.length === 0 ? count : `${count}: ${each.join(", ")}`]];
 }
 
 function logFileRows(file: ProcessDetail["log"]["file"]): string[][] {

@@ -84,6 +84,7 @@ function childRequest(
     umask: request.umask,
     constraints: request.constraints,
     leftovers: request.leftovers,
+    listen: request.listen,
     descriptors: descriptors.map((descriptor, index) => ({
       source: descriptor.number,
       target: request.descriptors[index] as number,
@@ -283,10 +284,11 @@ export class AgentSession {
     const { id } = request;
     const { preparedStarts, preparedBytes } = limits;
     const size = Buffer.byteLength([...request.argv, ...request.environment].join("\0"));
-    const isOne = request.constraints === undefined && size <= preparedBytes;
+    const isPlain = request.constraints === undefined && request.listen !== true;
+    const isOne = isPlain && size <= preparedBytes;
     if (!isOne || this.#prepared.size >= preparedStarts) {
       closeAll(descriptors);
-      const each = `of at most ${preparedBytes} bytes and without constraints`;
+      const each = `of at most ${preparedBytes} bytes, without constraints and LISTEN_PID`;
       const expected = `at most ${preparedStarts} prepared starts, each ${each}`;
       this.#refuse(id, { kind: "limit", message: `Expected ${expected}`, expected });
       return;

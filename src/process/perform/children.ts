@@ -38,6 +38,8 @@ export interface ChildRequest {
   readonly umask?: number | undefined;
   readonly constraints?: WireConstraints | undefined;
   readonly descriptors: SpawnPlan["descriptors"];
+  /** The launcher says in LISTEN_PID whose they are: sd_listen_fds(3). */
+  readonly listen?: boolean | undefined;
   readonly leftovers: "kill" | "keep";
 }
 
@@ -226,8 +228,8 @@ export class Children {
   /** Starts a child; one with constraints through the launcher, which answers a little later. */
   start(request: ChildRequest, onResult: (result: StartResult) => void): void {
     try {
-      const { constraints } = request;
-      if (constraints !== undefined && Object.keys(constraints).length > 0) {
+      const { constraints = {}, listen = false } = request;
+      if (listen || Object.keys(constraints).length > 0) {
         this.#launch(request, constraints, onResult);
       } else this.#startPlainly(request, onResult);
     } catch (error) {
@@ -395,6 +397,7 @@ export class Children {
       report: target,
     };
     if (group !== undefined) plan.cgroup = group.path;
+    if (request.listen === true) plan.listen = true;
     const program = resolveProgram(argv[0] ?? "", environment);
     const words = [...ownCommand(), "--launch", JSON.stringify(plan), program];
     const descriptors = [...request.descriptors, { source: report, target }];

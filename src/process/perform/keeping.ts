@@ -191,6 +191,11 @@ export class Keeping implements Keeper, Disposable {
     return this.#found.has(name);
   }
 
+  /** The names of what was found, and nobody has taken. */
+  get found(): readonly string[] {
+    return [...this.#found.keys()];
+  }
+
   /** The text of the newest journal that was found. */
   readJournal(): string | undefined {
     const file = this.#found.get(keptNames.journal(this.#generation));

@@ -30,6 +30,7 @@ import {
   type LeftInstance,
   type ManagedProcess,
   type Partition,
+  withPassed,
 } from "./partition.ts";
 import { resolveProgram } from "./program-path.ts";
 import { RemoteInstances } from "./remote-instances.ts";
@@ -54,6 +55,22 @@ interface RunningCommand {
   readonly onResult: (result: CommandResult) => void;
   /** Nobody asks for its result any more. */
   ended: boolean;
+}
+
+/** Each of its starts is the same call, which can be laid out before. */
+const isPlain = ({ constraints, output, parked }: ManagedProcess) =>
+  constraints === undefined && output !== undefined && parked === undefined;
+
+/** With the descriptors that the process has parked. */
+function passParked({ parked }: ManagedProcess, request: ChildRequest): ChildRequest {
+  const passed = parked?.pass();
+  if (passed === undefined) return request;
+  return {
+    ...request,
+    environment: withPassed(request.environment, passed),
+    descriptors: [...request.descriptors, ...passed.descriptors],
+    listen: true,
+  };
 }
 
 /** The host itself: its processes are our own children. */
@@ -158,7 +175,7 @@ export class LocalPartition implements Partition {
     const { invocation } = left;
     this.#uncleared.add(invocation);
     this.#adopted.watch(name, { ...left, parentTells: false, orphanOf: "orchestrator" });
-    if (managed.constraints !== undefined || managed.output === undefined) return;
+    if (!isPlain(managed)) return;
     this.loop.wakeAfter(PREPARE_AFTER, () => {
       if (this.#adopted.get(invocation)?.isDead !== false || this.#prepared.has(name)) return;
       this.#prepare(managed, newInvocation());
@@ -192,13 +209,13 @@ export class LocalPartition implements Partition {
   start(managed: ManagedProcess, invocation: string, replaces: string | undefined): void {
     const { name } = managed.specification;
     this.#names.set(invocation, name);
-    if (managed.constraints === undefined && managed.output !== undefined) {
+    if (isPlain(managed)) {
       this.#startPrepared(managed, invocation, replaces);
       return;
     }
-    this.#children.start(
-      this.#request(managed, invocation, managed.specification.command),
-      (result) => this.#tellStart(name, invocation, result),
+    const request = this.#request(managed, invocation, managed.specification.command);
+    this.#children.start(passParked(managed, request), (result) =>
+      this.#tellStart(name, invocation, result),
     );
   }
 

@@ -11,6 +11,7 @@ import {
   watchdogOf,
 } from "../specification.ts";
 import type { OutputPipes } from "./output-pipes.ts";
+import type { ParkedDescriptors, Passed } from "./parked-descriptors.ts";
 import { defaultSearchPath } from "./program-path.ts";
 
 /** A process as the performing side keeps it: what outlives its instances. */
@@ -21,6 +22,8 @@ export interface ManagedProcess {
   readonly environment: readonly string[];
   /** Undefined for output = "inherit". */
   readonly output: OutputPipes | undefined;
+  /** Undefined where it may park nothing. */
+  readonly parked: ParkedDescriptors | undefined;
 }
 
 /** What every partition tells: events of its processes, by name. */
@@ -128,6 +131,12 @@ export function environmentOf(
   if (specification.leftovers === "kill") list.push(ownerVariable);
   return list;
 }
+
+/** With what is parked: variables of the same names would come before these. */
+export const withPassed = (environment: readonly string[], { variables }: Passed): string[] => [
+  ...environment.filter((one) => !/^LISTEN_(?:FDS|FDNAMES|PID)=/.test(one)),
+  ...variables,
+];
 
 export const invocationVariable = (invocation: string) => `INVOCATION_ID=${invocation}`;
 

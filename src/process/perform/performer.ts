@@ -22,6 +22,7 @@ import {
 } from "../lifecycle.ts";
 import { LogBook } from "../log-book.ts";
 import { QueueRoom } from "../log-queue.ts";
+import type { Parking } from "../notice.ts";
 import type { AgentIdentity } from "../partition-book.ts";
 import type { Hello } from "../protocol.ts";
 import { keptNames } from "../protocol-kept.ts";
@@ -41,6 +42,7 @@ import { LocalPartition } from "./local-partition.ts";
 import { checkLogFile, LogFile } from "./log-file.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
 import { OutputPipes, type PipeEnds } from "./output-pipes.ts";
+import { ParkedDescriptors } from "./parked-descriptors.ts";
 import {
   encodeConstraints,
   environmentOf,
@@ -125,9 +127,16 @@ function notifyNameFor(
   specification: ProcessSpecification,
   known: string | undefined,
 ): string | undefined {
-  const tells = specification.readiness.kind === "notify";
+  const { readiness, descriptorStore } = specification;
+  const tells = readiness.kind === "notify" || descriptorStore > 0;
   if (!tells && watchdogOf(specification) === undefined) return undefined;
   return known ?? `@hostler-notify-${randomBytes(12).toString("hex")}`;
+}
+
+/** Nothing at all, where nothing is parked: see the state's schema. */
+function packParked({ process }: Managed, luggage: Luggage) {
+  const parked = process.parked?.pack(luggage) ?? [];
+  return parked.length === 0 ? {} : { parked };
 }
 
 /** Fewer descriptors than the configuration needs, said before anything starts. */
@@ -144,7 +153,9 @@ function refuseTooFewDescriptors(
   const processes = specifications.length;
   const files = specifications.filter(({ logFile }) => logFile !== undefined).length;
   const each = DESCRIPTORS_A_PROCESS + (isKept ? KEPT_A_PROCESS : 0);
-  const needed = OWN_DESCRIPTORS + processes * each + files;
+  const parked = specifications.reduce((sum, { descriptorStore }) => sum + descriptorStore, 0);
+  const ofParked = isKept ? 2 * parked : parked;
+  const needed = OWN_DESCRIPTORS + processes * each + files + ofParked;
   const limit = descriptorLimit()?.soft ?? needed;
   if (limit >= needed) return;
   throw new TooFewDescriptors(
@@ -279,7 +290,7 @@ export class Performer {
   #makeProcess(
     specification: ProcessSpecification,
     notifyName: string | undefined,
-    output: OutputPipes | undefined,
+    { output, parked }: Pick<ManagedProcess, "output" | "parked">,
   ): ManagedProcess {
     const owner = this.#journal.variableOf(specification.name);
     return {
@@ -287,6 +298,7 @@ export class Performer {
       constraints: encodeConstraints(specification.constraints),
       environment: environmentOf(specification, notifyName, owner),
       output,
+      parked,
     };
   }
 
@@ -299,6 +311,13 @@ export class Performer {
         this.#keeper.keep(names[index] ?? "", end);
       });
     return pipes;
+  }
+
+  #makeParked({ name, descriptorStore }: ProcessSpecification): ParkedDescriptors | undefined {
+    if (descriptorStore === 0) return undefined;
+    const { onTrouble } = this.#handlers;
+    const options = { capacity: descriptorStore, keeper: this.#keeper, onTrouble };
+    return new ParkedDescriptors(this.#loop, name, options);
   }
 
   #manage(
@@ -323,7 +342,10 @@ export class Performer {
     const known = carried?.notifyName ?? this.#survey.get(name)?.notifyName;
     const notifyName = notifyNameFor(specification, known);
     const pipes = output === "log" ? this.#makePipes(name, book, ends) : undefined;
-    const process = this.#makeProcess(specification, notifyName, pipes);
+    const parked = this.#makeParked(specification);
+    if (inherited !== undefined) parked?.unpack(carried?.parked ?? [], inherited.unpacking);
+    else if (this.#keeping !== undefined) parked?.fetch(this.#keeping);
+    const process = this.#makeProcess(specification, notifyName, { output: pipes, parked });
     const managed = { process, partition, book, logFile, notifyName };
     const unwatched = { notify: undefined, readiness: undefined, liveness: undefined };
     this.#managed.set(name, { ...managed, ...unwatched });
@@ -421,7 +443,13 @@ export class Performer {
       this.#changeLogFile(managed, logFile);
     } else logFile?.close();
     let pipes = managed.process.output;
+    let { parked } = managed.process;
+    if (parked !== undefined) parked.capacity = specification.descriptorStore;
     if (launch === "other") {
+      if (specification.descriptorStore === 0) {
+        parked?.release();
+        parked = undefined;
+      } else parked ??= this.#makeParked(specification);
       this.#forgetPrepared(managed, name);
       if (output !== "log") pipes = this.#closePipes(managed, name);
       else pipes ??= this.#makePipes(name, managed.book, undefined);
@@ -429,7 +457,9 @@ export class Performer {
       managed.notifyName = notifyNameFor(specification, managed.notifyName);
       managed.partition = this.#partitionOf(specification);
     }
-    managed.process = this.#makeProcess(specification, managed.notifyName, pipes);
+    managed.process = this.#makeProcess(specification, managed.notifyName, {
+      ...{ output: pipes, parked },
+    });
     if (launch === "other") return undefined;
     managed.partition.renewed(name, "same");
     const instance = this.#handlers.instanceOf(name);
@@ -493,6 +523,7 @@ export class Performer {
     this.#forgetPrepared(managed, name);
     this.#closePipes(managed, name);
     this.#forgetNotices(managed, name);
+    managed.process.parked?.release();
     this.#changeLogFile(managed, undefined);
     this.#managed.delete(name);
     this.#keeping?.forgetLine(name);
@@ -617,6 +648,7 @@ export class Performer {
         early: [...one.notify.early],
       },
       logFile: one.logFile?.pack(luggage),
+      ...packParked(one, luggage),
     }));
     const { newest, older, all } = this.events.save();
     return {
@@ -742,6 +774,10 @@ export class Performer {
 
   #tell(name: string, event: ProcessEvent, specification: ProcessSpecification | undefined): void {
     this.#handlers.onEvent(name, event);
+    if (event.kind === "started" || event.kind === "found") {
+      const instance = this.#handlers.instanceOf(name);
+      if (instance !== undefined) this.#managed.get(name)?.notify?.settle(instance);
+    }
     if (event.kind === "died") {
       // After the restart, which is decided in this turn: lines can wait, a restart cannot.
       this.#loop.afterTurn(() => {
@@ -900,14 +936,36 @@ export class Performer {
       onReady: (instance) =>
         this.#emit(name, { kind: "became-ready", invocation: instance.invocation }),
       onBeat: () => this.#managed.get(name)?.liveness?.beat(),
-      onForeign: (sender, instance) =>
+      onParking: (parking, descriptors) => this.#park(name, parking, descriptors),
+      onForeign: (what, sender, instance) =>
         this.#handlers.onTrouble(
-          `${name}: READY=1 of process ${sender} does not count: expected it from the main ` +
+          `${name}: ${what} of process ${sender} does not count: expected it from the main ` +
             `process${instance === undefined ? "" : `, ${instance.processId}`}`,
         ),
     };
     this.#keeper.keep(keptNames.notices(name), socket);
     return new NotifySocket(partition, socket, handlers, early);
+  }
+
+  #park(name: string, parking: Parking, descriptors: readonly OwnedDescriptor[]): void {
+    const parked = this.#managed.get(name)?.process.parked;
+    if (parking.kind === "remove") parked?.remove(parking.name);
+    else if (parked !== undefined) parked.park(descriptors, parking);
+    else {
+      for (const descriptor of descriptors) descriptor.close();
+      const mend = "give it a descriptor_store";
+      this.#handlers.onTrouble(`${name}: FDSTORE=1: it may park nothing: ${mend}`);
+    }
+  }
+
+  /** It has come to rest: nothing follows that would be given what it had parked. */
+  releaseParked(name: string): void {
+    this.#managed.get(name)?.process.parked?.release();
+  }
+
+  /** What a process has parked, by the names that it gave. */
+  parkedOf(name: string): ParkedDescriptors["all"] {
+    return this.#managed.get(name)?.process.parked?.all ?? [];
   }
 
   #watchReadiness(managed: Managed, name: string, instance: Instance): void {
@@ -944,6 +1002,7 @@ export class Performer {
       managed.liveness?.cancel();
       managed.notify?.[Symbol.dispose]();
       managed.process.output?.[Symbol.dispose]();
+      managed.process.parked?.close();
       managed.logFile?.close();
     }
     this.#local.close();

@@ -7,6 +7,7 @@ import type { Watch } from "../../event-loop/event-loop.ts";
 import type { Milliseconds } from "../../units/units.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
+import { type Parking, readNotice } from "../notice.ts";
 import type { Readiness } from "../specification.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
 import { type ProcessStatus, statusOf } from "./process-table.ts";
@@ -229,8 +230,21 @@ interface NotifyHandlers {
   readonly onReady: (instance: Instance) => void;
   /** WATCHDOG=1 of the instance itself. */
   readonly onBeat: () => void;
-  /** Somebody else said that it is ready. */
-  readonly onForeign: (sender: number, instance: Instance | undefined) => void;
+  /** What the instance parks, with descriptors that are the taker's, or parks no more. */
+  readonly onParking: (parking: Parking, descriptors: readonly OwnedDescriptor[]) => void;
+  /** Somebody else said that it is ready, or would park something. */
+  readonly onForeign: (what: string, sender: number, instance: Instance | undefined) => void;
+}
+
+/** What somebody parks whose start we are still to hear of. */
+interface EarlyParking {
+  readonly sender: ProcessStatus;
+  readonly parking: Parking;
+  readonly descriptors: readonly OwnedDescriptor[];
+}
+
+function closeAll(descriptors: readonly OwnedDescriptor[]): void {
+  for (const descriptor of descriptors) descriptor.close();
 }
 
 /** Notices that came before their instance was known: so many senders are remembered. */
@@ -249,6 +263,7 @@ export class NotifySocket implements Disposable {
   #foreign: Disposable | undefined;
   /** Who said READY=1 and was not the instance: an armed start may be made before we know it. */
   #early: ProcessStatus[];
+  #parkings: EarlyParking[] = [];
 
   /** @param early whom the program before this one had heard too early */
   constructor(
@@ -281,20 +296,57 @@ export class NotifySocket implements Disposable {
     const handlers = this.#handlers;
     const MESSAGES_A_TURN = 64;
     for (let count = 0; count < MESSAGES_A_TURN; count++) {
-      const message = receiveMessage(this.#socket, datagram);
-      for (const descriptor of message.descriptors) descriptor.close();
+      const { descriptors, ...message } = receiveMessage(this.#socket, datagram);
       if (message.length < 0) return;
       const sender = message.credentials?.processId ?? 0;
       const text = new TextDecoder().decode(datagram.bytes.subarray(0, message.length));
-      const words = text.split("\n");
+      const { isReady, isBeat, parking } = readNotice(text);
       const instance = handlers.instance();
       const isOwn = sender !== 0 && sender === instance?.processId;
-      if (isOwn && words.includes("WATCHDOG=1")) handlers.onBeat();
-      if (sender === 0 || !words.includes("READY=1")) continue;
+      // BARRIER=1 waits for its descriptor to be closed, when all before it was heard.
+      if (parking === undefined || sender === 0) closeAll(descriptors);
+      else if (isOwn) this.#park(parking, descriptors);
+      else this.#parkEarly({ sender, parking, descriptors }, instance);
+      if (isOwn && isBeat) handlers.onBeat();
+      if (sender === 0 || !isReady) continue;
       if (sender === instance?.processId) handlers.onReady(instance);
       else {
         this.#remember(sender);
         this.#tellForeign(sender);
+      }
+    }
+  }
+
+  #park(parking: Parking, descriptors: readonly OwnedDescriptor[]): void {
+    if (parking.kind === "remove") closeAll(descriptors);
+    this.#handlers.onParking(parking, parking.kind === "store" ? descriptors : []);
+  }
+
+  /** A quick program parks before the answer to its start has come. */
+  #parkEarly(
+    early: Omit<EarlyParking, "sender"> & { readonly sender: number },
+    instance: Instance | undefined,
+  ): void {
+    const { sender, parking, descriptors } = early;
+    const status = instance === undefined ? statusOf(sender) : undefined;
+    if (status !== undefined && this.#parkings.length < EARLY_LIMIT) {
+      this.#parkings.push({ sender: status, parking, descriptors });
+      return;
+    }
+    closeAll(descriptors);
+    this.#handlers.onForeign("FDSTORE", sender, instance);
+  }
+
+  /** Who runs is known now: what it has parked before that counts. */
+  settle(instance: Instance): void {
+    const parkings = this.#parkings;
+    this.#parkings = [];
+    for (const { sender, parking, descriptors } of parkings) {
+      const isIt = sender.startTicks === statusOf(instance.processId)?.startTicks;
+      if (isIt && sender.processId === instance.processId) this.#park(parking, descriptors);
+      else {
+        closeAll(descriptors);
+        this.#handlers.onForeign("FDSTORE", sender.processId, instance);
       }
     }
   }
@@ -305,7 +357,7 @@ export class NotifySocket implements Disposable {
     this.#foreign = this.#loop.wakeAfter(TELL_FOREIGN_AFTER, () => {
       this.#foreign = undefined;
       const instance = this.#handlers.instance();
-      if (sender !== instance?.processId) this.#handlers.onForeign(sender, instance);
+      if (sender !== instance?.processId) this.#handlers.onForeign("READY=1", sender, instance);
     });
   }
 
@@ -325,6 +377,7 @@ export class NotifySocket implements Disposable {
 
   [Symbol.dispose](): void {
     this.#foreign?.[Symbol.dispose]();
+    for (const { descriptors } of this.#parkings) closeAll(descriptors);
     this.#watch[Symbol.dispose]();
     this.#socket.close();
   }

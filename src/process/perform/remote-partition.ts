@@ -22,6 +22,7 @@ import { AgentLink, type PreparedAnswer, type StartAnswer } from "./agent-link.t
 import type { Keeper } from "./keeping.ts";
 import { clearInvocation, endUncertain } from "./leftovers.ts";
 import type { Luggage, Unpacking } from "./luggage.ts";
+import type { Passed } from "./parked-descriptors.ts";
 import {
   type CommandRequest,
   type CommandResult,
@@ -31,6 +32,7 @@ import {
   type ManagedProcess,
   type Partition,
   policyOf,
+  withPassed,
 } from "./partition.ts";
 import { findInvocation, type ProcessStatus, statusOf } from "./process-table.ts";
 import { RemoteInstances } from "./remote-instances.ts";
@@ -370,8 +372,11 @@ export class RemotePartition implements Partition {
       this.#owing.delete(invocation);
       this.#onAnswer(link, managed, invocation, answer);
     };
-    const startWhole = () =>
-      this.#send(link, { managed, invocation, replaces, argv: command, leftovers }, onAnswer);
+    const startWhole = () => {
+      const passed = managed.parked?.pass();
+      const request = { managed, invocation, replaces, argv: command, leftovers, passed };
+      this.#send(link, request, onAnswer);
+    };
     this.#standby.delete(name);
     if (!isStandby) {
       if (standby !== undefined) this.#onForgotten(standby.invocation);
@@ -444,8 +449,9 @@ export class RemotePartition implements Partition {
   #prepareNext(link: AgentLink, managed: ManagedProcess, current: string): void {
     const { name, restart, hooks } = managed.specification;
     // What has to be done before a start, or after an end, no agent knows.
-    const isPlain = hooks.beforeStart === undefined && hooks.afterStop === undefined;
-    const useful = restart !== "never" && managed.constraints === undefined && isPlain;
+    const isAlone = hooks.beforeStart === undefined && hooks.afterStop === undefined;
+    const isPlain = managed.constraints === undefined && managed.parked === undefined;
+    const useful = restart !== "never" && isPlain && isAlone;
     if (!useful || !link.isUp || this.#standby.has(name) || this.#isPaused) return;
     // An instance that is gone already is being restarted by now.
     if (this.#instances.get(current)?.isDead !== false) return;
@@ -559,18 +565,27 @@ export class RemotePartition implements Partition {
       readonly replaces: string | undefined;
       readonly argv: readonly string[];
       readonly leftovers: "kill" | "keep";
+      /** What the process has parked; no command around it gets it. */
+      readonly passed?: Passed | undefined;
     },
     onAnswer: (answer: StartAnswer) => void,
   ): void {
-    const { managed, invocation, replaces, argv, leftovers } = request;
+    const { managed, invocation, replaces, argv, leftovers, passed } = request;
+    const fields = this.#fieldsOf(managed, invocation, argv);
+    const parked = passed?.descriptors ?? [];
     link.start(
       {
-        ...this.#fieldsOf(managed, invocation, argv),
+        ...fields,
         leftovers,
         ...(managed.constraints === undefined ? {} : { constraints: managed.constraints }),
         ...(replaces === undefined ? {} : { replaces }),
+        ...(passed !== undefined && {
+          environment: withPassed(fields.environment, passed),
+          descriptors: [...fields.descriptors, ...parked.map(({ target }) => target)],
+          listen: true,
+        }),
       },
-      this.#pipesOf(managed).writers,
+      [...this.#pipesOf(managed).writers, ...parked.map(({ source }) => source)],
       onAnswer,
     );
   }

@@ -51,6 +51,8 @@ export function launchOf(specification: ProcessSpecification): string {
   const watchdog = watchdogOf(specification);
   const parts = [command, partition, environment, workingDirectory, umask];
   const told = watchdog === undefined ? [] : [watchdog];
+  // Behind what stood in journals before: whoever parks nothing has the same hash.
+  if (specification.descriptorStore > 0) told.push(-1);
   const text = JSON.stringify([...parts, constraints, output, readiness.kind, leftovers, ...told]);
   return createHash("sha256").update(text).digest("hex").slice(0, 32);
 }

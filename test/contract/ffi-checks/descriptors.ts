@@ -2,10 +2,11 @@
 import { deepStrictEqual, ok, strictEqual, throws } from "node:assert/strict";
 import { existsSync, fstatSync, openSync, readFileSync, statSync, symlinkSync } from "node:fs";
 import { libc } from "../../../ffi/c-library.ts";
-import { F_SETFD, O_CLOEXEC, O_NONBLOCK } from "../../../ffi/constants.ts";
+import { architecture, F_SETFD, O_CLOEXEC, O_NONBLOCK } from "../../../ffi/constants.ts";
 import {
   closeOnExecFrom,
   duplicate,
+  isSameFile,
   makeEventCounter,
   makeNamedPipe,
   makePipe,
@@ -190,6 +191,25 @@ const fileChecks: readonly Check[] = [
       read.close();
       strictEqual(writeFrom(write, new NativeMemory(1), 1), -Errno.EPIPE);
       write.close();
+    },
+  },
+  {
+    name: "two descriptors lead to one open file, or to two of the same path",
+    run: () => {
+      const pipe = makePipe();
+      using read = pipe.read;
+      using write = pipe.write;
+      using again = duplicate(read.number);
+      deepStrictEqual(
+        [isSameFile(read, again), isSameFile(read, read), isSameFile(read, write)],
+        [true, true, false],
+      );
+      using one = new OwnedDescriptor(openSync("/dev/null", "r"));
+      using other = new OwnedDescriptor(openSync("/dev/null", "r"));
+      using same = duplicate(one.number);
+      strictEqual(isSameFile(one, other), false);
+      // Of a path alone nobody can tell where the kernel, or its emulator, does not say.
+      if (architecture === "x64") ok(isSameFile(one, same));
     },
   },
   {

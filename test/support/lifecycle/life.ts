@@ -54,6 +54,7 @@ export function makeSpecification(
     environment: {},
     workingDirectory: undefined,
     umask: undefined,
+    descriptorStore: 0,
     constraints: {},
     scheduling: {},
     restart: "always",
