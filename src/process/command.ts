@@ -333,6 +333,34 @@ const reexecuteCommand = defineCommand({
   run: async (args) => await (await import("./commands/about.ts")).runReexecute(args),
 });
 
+const upgradeCommand = defineCommand({
+  meta: {
+    name: "upgrade",
+    description: "Prove a file of hostler, then have the orchestrator go on as it",
+    examples: [
+      ["./hostler process upgrade", "Go on as this very file"],
+      ["hostler process upgrade --binary /opt/hostler/new/hostler", "Go on as that one"],
+    ],
+    exitCodes: {
+      0: "it goes on as that file, which has answered",
+      111:
+        "the file's self-test has failed, or it is refused, and nothing has changed; or the new " +
+        "program ended without an answer",
+    },
+  },
+  args: {
+    binary: {
+      type: "string",
+      valueHint: "path",
+      complete: "file",
+      description: "A file of hostler; without it, the one that this command runs",
+    },
+    ...controlSocketFlag,
+    ...jsonFlag,
+  },
+  run: async (args) => await (await import("./commands/upgrade.ts")).runUpgrade(args),
+});
+
 const reloadCommand = defineCommand({
   meta: {
     name: "reload",
@@ -577,6 +605,7 @@ export const processCommand: Command = defineCommand({
     metricsCommand,
     aboutCommand,
     reloadCommand,
+    upgradeCommand,
     reexecuteCommand,
     showCommand,
     startCommand,

@@ -48,10 +48,12 @@ function describeHolder({ holder }: About): string {
 }
 
 async function tell(about: About, { json }: AboutOptions): Promise<number> {
-  if (json) {
-    await printJson(about);
-    return ExitCode.done;
-  }
+  if (json) await printJson(about);
+  else await printText(renderAbout(about));
+  return ExitCode.done;
+}
+
+export function renderAbout(about: About): string {
   const rows = [
     ["version", `${about.version} (${about.commit})`],
     ["program", about.program],
@@ -61,6 +63,5 @@ async function tell(about: About, { json }: AboutOptions): Promise<number> {
     ["since", about.started_at],
     ["holder", describeHolder(about)],
   ];
-  await printText(`${alignColumns(rows).join("\n")}\n`);
-  return ExitCode.done;
+  return `${alignColumns(rows).join("\n")}\n`;
 }
