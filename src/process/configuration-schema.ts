@@ -29,7 +29,7 @@ import { parseBytes } from "../units/bytes.ts";
 import { capabilityNumbers, limitNumbers } from "../units/linux-names.ts";
 import { Signal, signalNumber } from "../units/signals.ts";
 import { formatDuration } from "../units/units.ts";
-import { parseEndpoint } from "./endpoint.ts";
+import { type HttpEndpoint, parseEndpoint, parseHttpEndpoint } from "./endpoint.ts";
 import { limits } from "./protocol.ts";
 import { MOST_PROCESSORS } from "./specification.ts";
 
@@ -55,6 +55,8 @@ export const configurationLimits = {
   leastLogFileBytes: 64 * 1024,
   mostLogFileBytes: 16 * 1024 ** 3,
   logFiles: 100,
+  /** Letters of what is asked for by HTTP. */
+  httpEndpoint: 1_024,
   /** With standard output and error they fit one frame to an agent. */
   parkedDescriptors: 60,
 } as const;
@@ -118,14 +120,25 @@ const endpoint = v.pipe(
   v.object({ host: v.string(), port: v.number() }),
 );
 
-const readinessTable = table(
-  {
-    command,
-    tcp: value('an address such as "127.0.0.1:80", "[::1]:80" or "localhost:80"', endpoint),
-    unix: socketPath,
-  },
-  { expected: "a table" },
+const httpEndpoint = value(
+  '"http://127.0.0.1:80/path", or "http://unix:/run/web.sock:/path"',
+  v.pipe(
+    v.string(),
+    v.maxLength(configurationLimits.httpEndpoint),
+    v.transform(parseHttpEndpoint),
+    v.custom<HttpEndpoint>((found) => found !== undefined),
+  ),
 );
+
+/** The ways to look at a process, of which one is taken. */
+const ways = {
+  command,
+  tcp: value('an address such as "127.0.0.1:80", "[::1]:80" or "localhost:80"', endpoint),
+  unix: socketPath,
+  http: httpEndpoint,
+};
+
+const readinessTable = table(ways, { expected: "a table" });
 
 /** "started", "notify", or a table with exactly one way to look. */
 const readiness = either(
@@ -134,11 +147,11 @@ const readiness = either(
     const found = readinessTable(node, own, report);
     if (node.kind !== "table" || node.entries.size === 1) return found;
     const received = [...node.entries.keys()].join(", ") || "none";
-    report({ at: node.at, path: own, expected: "one of command, tcp and unix", received });
+    report({ at: node.at, path: own, expected: "one of command, tcp, unix and http", received });
     return undefined;
   },
   value(
-    '"started", "notify", {command = […]}, {tcp = "…"} or {unix = "…"}',
+    '"started", "notify", {command = […]}, {tcp = "…"}, {unix = "…"} or {http = "…"}',
     v.picklist(["started", "notify"]),
   ),
 );
@@ -154,9 +167,7 @@ const hookTimeout: Reader<number> = (node, own, report) => {
 
 const livenessTable = table(
   {
-    command,
-    tcp: value('an address such as "127.0.0.1:80", "[::1]:80" or "localhost:80"', endpoint),
-    unix: socketPath,
+    ...ways,
     watchdog: someDuration,
     interval: someDuration,
     timeout: someDuration,
@@ -171,15 +182,15 @@ const liveness: Reader<NonNullable<ReturnType<typeof livenessTable>>> = (node, o
   const found = livenessTable(node, own, report);
   if (node.kind !== "table") return found;
   const keys = [...node.entries.keys()];
-  const ways = keys.filter((key) => ["command", "tcp", "unix", "watchdog"].includes(key));
+  const given = keys.filter((key) => key in ways || key === "watchdog");
   const at = { at: node.at, path: own };
-  if (ways.length !== 1) {
-    const expected = "one of command, tcp, unix and watchdog";
-    report({ ...at, expected, received: ways.join(", ") || "none" });
+  if (given.length !== 1) {
+    const expected = "one of command, tcp, unix, http and watchdog";
+    report({ ...at, expected, received: given.join(", ") || "none" });
     return undefined;
   }
   const foreign = keys.filter((key) => ["interval", "timeout", "failures"].includes(key));
-  if (ways[0] !== "watchdog" || foreign.length === 0) return found;
+  if (given[0] !== "watchdog" || foreign.length === 0) return found;
   const expected = "no interval, timeout and failures beside watchdog, which is its own time";
   report({ ...at, expected, received: foreign.join(", ") });
   return undefined;

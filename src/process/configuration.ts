@@ -243,10 +243,11 @@ function makeReadiness(read: ProcessTable["ready"]): Readiness {
 
 /** Of a table with one way to look. */
 function makeCheck(
-  read: Pick<NonNullable<ProcessTable["alive"]>, "command" | "tcp" | "unix">,
+  read: Pick<NonNullable<ProcessTable["alive"]>, "command" | "tcp" | "unix" | "http">,
 ): Exclude<Readiness, { kind: "notify" | "started" }> {
   if (read.command !== undefined) return { kind: "command", command: read.command };
   if (read.tcp !== undefined) return { kind: "tcp", ...read.tcp };
+  if (read.http !== undefined) return { kind: "http", ...read.http };
   return { kind: "unix", path: read.unix ?? "" };
 }
 

@@ -6,6 +6,7 @@ import { signalName } from "../units/signals.ts";
 import type { Bytes, Milliseconds, MonotonicTime } from "../units/units.ts";
 import type { ConfigurationWarning } from "./configuration.ts";
 import { decodeEnding, encodeEnding } from "./ending.ts";
+import { formatHttpEndpoint } from "./endpoint.ts";
 import { type BookedEvent, degradedBy, describeEntry } from "./event-book.ts";
 import {
   comingWaits,
@@ -221,6 +222,8 @@ function describeCheck(check: Readiness | Liveness["check"]): string {
       return `tcp ${check.host}:${check.port}`;
     case "unix":
       return `unix ${check.path}`;
+    case "http":
+      return formatHttpEndpoint(check);
     case "command":
       return `command ${check.command.join(" ")}`;
     default:

@@ -10,7 +10,15 @@ export type Readiness =
   | { readonly kind: "notify" }
   | { readonly kind: "command"; readonly command: readonly string[] }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number }
-  | { readonly kind: "unix"; readonly path: string };
+  | { readonly kind: "unix"; readonly path: string }
+  | {
+      readonly kind: "http";
+      readonly at:
+        | { readonly kind: "tcp"; readonly host: string; readonly port: number }
+        | { readonly kind: "unix"; readonly path: string };
+      /** With its query, as it stands in the request. */
+      readonly path: string;
+    };
 
 /** How it is seen that a process which is ready still does its work. */
 export interface Liveness {

@@ -248,6 +248,22 @@ describe("what is valid", () => {
     ['{tcp = "localhost:80"}', { kind: "tcp", host: "127.0.0.1", port: 80 }],
     ['{tcp = "10.0.0.1:65535"}', { kind: "tcp", host: "10.0.0.1", port: 65_535 }],
     ['{unix = "/run/x"}', { kind: "unix", path: "/run/x" }],
+    [
+      '{http = "http://localhost"}',
+      { kind: "http", at: { kind: "tcp", host: "127.0.0.1", port: 80 }, path: "/" },
+    ],
+    [
+      '{http = "http://[::1]:8080/a?b=c"}',
+      { kind: "http", at: { kind: "tcp", host: "::1", port: 8_080 }, path: "/a?b=c" },
+    ],
+    [
+      '{http = "http://unix:/run/x.sock:/a"}',
+      { kind: "http", at: { kind: "unix", path: "/run/x.sock" }, path: "/a" },
+    ],
+    [
+      '{http = "http://unix:/run/x.sock"}',
+      { kind: "http", at: { kind: "unix", path: "/run/x.sock" }, path: "/" },
+    ],
   ];
   test.each(readinesses)("ready = %s", (written, readiness) => {
     expect(processWith(`ready = ${written}`).readiness).toEqual(readiness as never);
@@ -322,7 +338,7 @@ describe("one mistake", () => {
       "start_limit = {starts = 0, within = '1s'}",
       "start_limit.starts: a number from 1 to 10000; 0",
     ],
-    ["ready = {}", "ready: one of command, tcp and unix; none"],
+    ["ready = {}", "ready: one of command, tcp, unix and http; none"],
     ["ready = {tcp = 'example.org:80'}", "ready.tcp: an address such as"],
     ["ready = {tcp = '1.2.3.4:0'}", "ready.tcp: an address such as"],
     ["ready = {tcp = '::1:80'}", "ready.tcp: an address such as"],
@@ -331,10 +347,16 @@ describe("one mistake", () => {
     ["stop_signal = 'SIGTRM'", 'stop_signal: a signal such as SIGTERM; "SIGTRM"'],
     ["stop_signal = 0", "stop_signal: a signal such as SIGTERM; 0"],
     ["umask = 22", 'umask: octal digits in quotes, such as "022"; 22'],
-    ["alive = {}", "alive: one of command, tcp, unix and watchdog; none"],
+    ["alive = {}", "alive: one of command, tcp, unix, http and watchdog; none"],
+    ["ready = {http = 'https://10.0.0.1/'}", 'ready.http: "http://127.0.0.1:80/path", or'],
+    ["ready = {http = 'http://name/'}", 'ready.http: "http://127.0.0.1:80/path", or'],
+    ["ready = {http = 'http://10.0.0.1:0/'}", 'ready.http: "http://127.0.0.1:80/path", or'],
+    ["ready = {http = 'http://10.0.0.1/a b'}", 'ready.http: "http://127.0.0.1:80/path", or'],
+    ["ready = {http = 'http://unix:x:/'}", 'ready.http: "http://127.0.0.1:80/path", or'],
+    [`ready = {http = 'http://10.0.0.1/${"a".repeat(1_024)}'}`, "ready.http: "],
     [
       "alive = {unix = '/a', watchdog = '1s'}",
-      "alive: one of command, tcp, unix and watchdog; unix, watchdog",
+      "alive: one of command, tcp, unix, http and watchdog; unix, watchdog",
     ],
     ["alive = {watchdog = '1s', failures = 3}", "which is its own time; failures"],
     ["alive = {unix = '/a', failures = 0}", "alive.failures: a number from 1 to 1000; 0"],

@@ -133,7 +133,8 @@ class PeriodicCheck implements LivenessWatch {
       settle(why);
       this.#cancelCheck();
     });
-    const look = checkFor(partition, managed, { check, handlers: this.#handlers });
+    const handlers = this.#handlers;
+    const look = checkFor(partition, managed, { check, within: timeout, handlers });
     this.#cancelCheck = look((result) =>
       settle(result === "ready" ? undefined : `its check fails (${result.why})`),
     );

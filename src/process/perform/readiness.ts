@@ -4,17 +4,21 @@ import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { Errno, errnoMessage } from "../../../ffi/system-call-error.ts";
 import { connectTcp, pendingError, receiveMessage } from "../../../ffi/unix-socket.ts";
 import type { Watch } from "../../event-loop/event-loop.ts";
-import type { Milliseconds } from "../../units/units.ts";
+import { formatDuration, type Milliseconds } from "../../units/units.ts";
+import { hostOf } from "../endpoint.ts";
 import { newInvocation } from "../invocation.ts";
 import type { Instance } from "../lifecycle.ts";
 import { type Parking, readNotice } from "../notice.ts";
 import type { Readiness } from "../specification.ts";
+import { askHttp } from "./http-check.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
 import { type ProcessStatus, statusOf } from "./process-table.ts";
 
 /** A check that failed is made again: first soon, then less and less often. */
 const FIRST_INTERVAL: Milliseconds = 20;
 const LONGEST_INTERVAL: Milliseconds = 1_000;
+/** One that does not answer is asked again. */
+const ANSWERED_WITHIN: Milliseconds = 3_000;
 const NOTIFY_SIZE = 4_096;
 
 const datagram = new NativeMemory(NOTIFY_SIZE);
@@ -91,38 +95,45 @@ class RepeatedCheck implements ReadinessWatch {
   }
 }
 
-/** Connects a socket of the partition to an address, and tells whether somebody listens there. */
-function checkTcp(
+/** A connected socket, which is the taker's; or why there is none. */
+type Connected = (socket: OwnedDescriptor | undefined, why: string) => void;
+
+/** Connects a socket of the partition to an address. */
+function connectInternet(
   partition: Partition,
   target: { readonly host: string; readonly port: number },
-  onResult: (result: CheckResult) => void,
+  onConnected: Connected,
 ): Cancel {
-  const where = `${target.host}:${target.port}`;
+  const where = hostOf(target);
   const parsed = parseAddress(target.host);
   if (parsed === undefined) {
-    onResult({ why: `${where} is no address` });
+    onConnected(undefined, `${where} is no address`);
     return () => {};
   }
-  const tell = (errno: number) =>
-    onResult(errno === 0 ? "ready" : { why: `${where}: ${errnoMessage(errno)}` });
   let cancelled = false;
   let cancelConnect: Cancel = () => {};
   partition.openSocket({ family: parsed.family }, (socket) => {
     if (socket === undefined || cancelled) {
       socket?.close();
-      onResult({ why: `${where}: no socket was made` });
+      onConnected(undefined, `${where}: no socket was made`);
       return;
     }
+    const tell = (errno: number) => {
+      if (errno === 0) onConnected(socket, "");
+      else {
+        socket.close();
+        onConnected(undefined, `${where}: ${errnoMessage(errno)}`);
+      }
+    };
     const result = connectTcp(socket, { ...parsed, port: target.port });
     if (result !== -Errno.EINPROGRESS) {
-      socket.close();
       tell(-result);
       return;
     }
     const watch = partition.loop.watch(socket, "writable", () => {
-      const errno = pendingError(socket);
-      cancelConnect();
-      tell(errno);
+      watch[Symbol.dispose]();
+      cancelConnect = () => {};
+      tell(pendingError(socket));
     });
     cancelConnect = () => {
       watch[Symbol.dispose]();
@@ -135,16 +146,59 @@ function checkTcp(
   };
 }
 
-function checkUnix(
+function connectUnixIn(partition: Partition, path: string, onConnected: Connected): Cancel {
+  let cancelled = false;
+  partition.openSocket({ family: "unix", path }, (socket) => {
+    if (cancelled) socket?.close();
+    else onConnected(socket, `nobody takes a connection at ${path}`);
+  });
+  return () => {
+    cancelled = true;
+  };
+}
+
+/** Whether somebody listens there. */
+const listens =
+  (onResult: (result: CheckResult) => void): Connected =>
+  (socket, why) => {
+    socket?.close();
+    onResult(socket === undefined ? { why } : "ready");
+  };
+
+/** Asks for a path, and is answered with 200 to 399 in time. */
+function checkHttp(
   partition: Partition,
-  path: string,
+  { at, path }: Extract<Readiness, { kind: "http" }>,
+  within: Milliseconds,
   onResult: (result: CheckResult) => void,
 ): Cancel {
-  partition.openSocket({ family: "unix", path }, (socket) => {
-    socket?.close();
-    onResult(socket === undefined ? { why: `nobody takes a connection at ${path}` } : "ready");
+  let cancel: Cancel = () => {};
+  const end = (why: string | undefined) => {
+    limit[Symbol.dispose]();
+    onResult(why === undefined ? "ready" : { why });
+  };
+  const limit = partition.loop.wakeAfter(within, () => {
+    cancel();
+    end(`no answer within ${formatDuration(within)}`);
   });
-  return () => {};
+  let isAsked = false;
+  const onConnected: Connected = (socket, why) => {
+    isAsked = true;
+    if (socket === undefined) end(why);
+    else {
+      const host = at.kind === "tcp" ? hostOf(at) : "localhost";
+      cancel = askHttp(partition.loop, socket, { host, path }, end);
+    }
+  };
+  const cancelConnect =
+    at.kind === "tcp"
+      ? connectInternet(partition, at, onConnected)
+      : connectUnixIn(partition, at.path, onConnected);
+  if (!isAsked) cancel = cancelConnect;
+  return () => {
+    limit[Symbol.dispose]();
+    cancel();
+  };
 }
 
 /** Runs a command once; one that is cancelled is killed. */
@@ -190,17 +244,22 @@ export function checkFor(
   managed: ManagedProcess,
   {
     check,
+    within,
     handlers,
   }: {
     readonly check: Exclude<Readiness, { kind: "notify" | "started" }>;
+    /** In which HTTP is answered. */
+    readonly within: Milliseconds;
     readonly handlers: CommandHandlers;
   },
 ): Check {
   switch (check.kind) {
     case "tcp":
-      return (onResult) => checkTcp(partition, check, onResult);
+      return (onResult) => connectInternet(partition, check, listens(onResult));
     case "unix":
-      return (onResult) => checkUnix(partition, check.path, onResult);
+      return (onResult) => connectUnixIn(partition, check.path, listens(onResult));
+    case "http":
+      return (onResult) => checkHttp(partition, check, within, onResult);
     case "command": {
       const { command } = check;
       return (onResult) => checkCommand(partition, { managed, command, handlers }, onResult);
@@ -217,7 +276,9 @@ export function watchReadiness(
   const { readiness } = managed.specification;
   // A notice comes on the process's own socket, which outlives its instances.
   if (readiness.kind === "notify" || readiness.kind === "started") return { cancel: () => {} };
-  const check = checkFor(partition, managed, { check: readiness, handlers });
+  const check = checkFor(partition, managed, {
+    ...{ check: readiness, within: ANSWERED_WITHIN, handlers },
+  });
   return new RepeatedCheck(partition, check, () => handlers.onReady());
 }
 
