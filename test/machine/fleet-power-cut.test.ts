@@ -65,7 +65,7 @@ onlyInAll(() => {
         await refuseWhatIsDamaged(device, versions);
         await goBackThroughACut(device, versions);
       },
-      30 * 60_000,
+      60 * 60_000,
     );
   });
 });

@@ -26,9 +26,9 @@ const statusSchema = v.looseObject({
 });
 
 /**
- * How often, and how many times, a supervisor that is not there is looked for before a candidate is
- * asked for. One that is started again ends this agent, and the next one goes on with the upgrade:
- * that a supervisor was killed says nothing against a version.
+ * How often, and how many times, a supervisor that is not there is looked for before it is asked
+ * for a candidate, or for the canonical agent. One that is started again ends this agent, and the
+ * next one goes on with the upgrade: that a supervisor was killed says nothing against a version.
  */
 export const supervisorLooks = { every: 1_000, most: 60 } as const;
 
@@ -69,8 +69,27 @@ export class SuperviseExecutor implements Executor {
     return await this.#ask(lastWordsSchema, "stop-candidate", { instance });
   }
 
+  /**
+   * A supervisor that is killed while it is asked leaves an agent without an answer, and says as
+   * little against the version: the next one is asked, unless it has ended this agent before.
+   */
   async restartCanonical(): Promise<void> {
-    await this.#ask(v.null(), "restart-canonical", {});
+    for (let look = 0; ; look += 1) {
+      try {
+        await this.#ask(v.null(), "restart-canonical", {});
+        return;
+      } catch (error) {
+        const isGone = (error as Error).cause instanceof ControlUnreachable;
+        if (!isGone || look >= supervisorLooks.most) throw error;
+      }
+      await this.#wait();
+    }
+  }
+
+  #wait(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#loop.wakeAfter(supervisorLooks.every, resolve);
+    });
   }
 
   /** Its output goes where the supervisor's goes, and is not kept: how it ended is known. */
@@ -98,9 +117,7 @@ export class SuperviseExecutor implements Executor {
       } catch (error) {
         if (!(error instanceof ControlUnreachable)) throw error;
       }
-      await new Promise<void>((resolve) => {
-        this.#loop.wakeAfter(supervisorLooks.every, resolve);
-      });
+      await this.#wait();
     }
   }
 

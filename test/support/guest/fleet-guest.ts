@@ -17,7 +17,7 @@ import { ownFile } from "./live-update-guest.ts";
 import { startedAtBoot, systemdContent } from "./systemd-guest.ts";
 
 /** A processor is emulated, and hashes a program in seconds. */
-const patience = 150_000;
+const patience = 480_000;
 /** For five programs of 120 MB, one of which comes in pieces. */
 const rootSpareMebibytes = 800;
 const siteSpareMebibytes = 64;
