@@ -187,7 +187,11 @@ const checkCommand = defineCommand({
         "The least that a file has to say; then: hostler process check web.toml",
       ],
     ],
-    exitCodes: { 0: "it is valid; there may be warnings", 100: "it is not valid" },
+    exitCodes: {
+      0: "it is valid; there may be warnings",
+      100: "it is not valid",
+      111: "it is valid, and this host cannot keep what it limits",
+    },
   },
   args: {
     file: { type: "positional", complete: "file", description: "A configuration, as TOML" },

@@ -31,6 +31,7 @@ const notWithHolden = [
   "capabilities",
   "no_new_privileges",
   "cgroup",
+  "resources",
   "log_file",
   "descriptor_store",
   "alive",
@@ -95,7 +96,14 @@ class RelationChecker {
 
   checkProcess(name: string, process: ProcessTable): void {
     const path = ["process", name];
-    const { partition, after = [], backoff } = process;
+    const { partition, after = [], backoff, resources, cgroup } = process;
+    if (resources !== undefined && cgroup === undefined) {
+      this.#complain([...path, "resources"], {
+        expected: "a cgroup beside resources: the folder that its own is made in",
+        received: "resources alone",
+        mend: 'Add cgroup = "/sys/fs/cgroup/hostler".',
+      });
+    }
     if (partition !== undefined) {
       this.#checkKnown([...path, "partition"], { kind: "partition", name: partition });
     }

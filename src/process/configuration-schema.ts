@@ -31,6 +31,7 @@ import { Signal, signalNumber } from "../units/signals.ts";
 import { formatDuration } from "../units/units.ts";
 import { type HttpEndpoint, parseEndpoint, parseHttpEndpoint } from "./endpoint.ts";
 import { limits } from "./protocol.ts";
+import { keyOfResource, leastProcessors, resourceNames } from "./resources.ts";
 import { MOST_PROCESSORS } from "./specification.ts";
 
 /** What each key of a configuration file may be. */
@@ -55,6 +56,8 @@ export const configurationLimits = {
   leastLogFileBytes: 64 * 1024,
   mostLogFileBytes: 16 * 1024 ** 3,
   logFiles: 100,
+  /** Bytes of memory: less cannot hold a process. */
+  leastMemory: 64 * 1024,
   /** Letters of what is asked for by HTTP. */
   httpEndpoint: 1_024,
   /** With standard output and error they fit one frame to an agent. */
@@ -344,6 +347,45 @@ const scheduling = either(
   ),
 );
 
+const memoryAmount = value(
+  'a size such as "512MiB", as many bytes, or "max"',
+  v.union([
+    v.literal("max"),
+    v.pipe(
+      v.union([v.pipe(v.string(), v.transform(parseBytes)), v.number()]),
+      v.number(),
+      v.safeInteger(),
+      v.minValue(configurationLimits.leastMemory),
+    ),
+  ]),
+);
+const weight = value("a weight from 1 to 10000", wholeNumber(1, 10_000));
+const resources = table(
+  {
+    memory_max: memoryAmount,
+    memory_high: memoryAmount,
+    cpu_max: value(
+      `processors such as 1.5, from ${leastProcessors} to ${MOST_PROCESSORS}, or "max"`,
+      v.union([
+        v.literal("max"),
+        v.pipe(v.number(), v.minValue(leastProcessors), v.maxValue(MOST_PROCESSORS)),
+      ]),
+    ),
+    cpu_weight: weight,
+    pids_max: value(
+      'a number from 1 to 4194304, or "max"',
+      v.union([v.literal("max"), wholeNumber(1, 4_194_304)]),
+    ),
+    io_weight: weight,
+    optional: list(word(resourceNames.map(keyOfResource)), {
+      expected: "an array of keys of resources",
+      least: 0,
+      most: resourceNames.length,
+    }),
+  },
+  { expected: 'a table such as {memory_max = "512MiB"}' },
+);
+
 /** They are hostler's to set, for every start anew. */
 const ownVariables = ["INVOCATION_ID", "NOTIFY_SOCKET", "HOSTLER_ORCHESTRATOR"];
 const environment = namedTable(plainText, {
@@ -413,6 +455,7 @@ export const readProcess = table(
       most: configurationLimits.ids,
     }),
     scheduling,
+    resources,
     oom_score_adjust: value("a number from -1000 to 1000", wholeNumber(-1000, 1000)),
     autostart: flag,
   },

@@ -19,9 +19,11 @@ import {
   type RootTable,
   readRoot,
 } from "./configuration-schema.ts";
+import { keyOfResource, type Resources, resourceNames } from "./resources.ts";
 import type {
   Configuration,
   LaunchConstraints,
+  LimitedResources,
   Liveness,
   LogFileSpecification,
   PartitionSpecification,
@@ -81,6 +83,7 @@ const processDefaults = {
   scheduling: {},
   logFile: undefined,
   descriptorStore: 0,
+  resources: { limits: {}, optional: [] },
   partition: undefined,
   workingDirectory: undefined,
   umask: undefined,
@@ -176,6 +179,7 @@ function makeProcess(name: string, read: ProcessTable): ProcessSpecification {
     umask: read.umask,
     constraints: makeConstraints(read),
     scheduling: makeScheduling(read),
+    resources: makeResources(read.resources),
     restart: read.restart ?? usual.restart,
     backoff: makeBackoff(read.backoff),
     startLimit: makeStartLimit(read.start_limit),
@@ -271,6 +275,19 @@ function makeScheduling(read: ProcessTable): Scheduling {
     ...(affinity !== undefined && { affinity: [...new Set(affinity.flat())].toSorted(byNumber) }),
     ...(scheduling !== undefined && { policy: makePolicy(scheduling) }),
     ...(oom_score_adjust !== undefined && { oomScoreAdjust: oom_score_adjust }),
+  };
+}
+
+function makeResources(read: ProcessTable["resources"]): LimitedResources {
+  if (read === undefined) return processDefaults.resources;
+  const limits = resourceNames.flatMap((resource) => {
+    const amount = read[keyOfResource(resource) as Exclude<keyof typeof read, "optional">];
+    return amount === undefined ? [] : [[resource, amount] as const];
+  });
+  const optional = new Set<string>(read.optional);
+  return {
+    limits: Object.fromEntries(limits) as Resources,
+    optional: resourceNames.filter((resource) => optional.has(keyOfResource(resource))),
   };
 }
 

@@ -260,6 +260,7 @@ class Orchestrator {
         onMissed: (name, reason) => this.#partitions.missed(name, reason),
         onQuiet: () => this.#endIfDown(),
         onTrouble: (message) => this.#limited.warn(message),
+        onChanged: (message) => this.#logger.info(message),
         onLines: () => this.#announce(),
         instanceOf: (name) => {
           const state = this.#state.processes.get(name);

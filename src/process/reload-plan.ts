@@ -84,6 +84,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness } = specification;
   const { onDependencyFailure, hooks, readyTimeout, liveness } = specification;
   const { stopSignal, stopGrace, logLimit, logFile, descriptorStore } = specification;
+  const { resources } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
     ["after", after],
@@ -108,6 +109,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["affinity", affinity],
     ["scheduling", policy],
     ["oom_score_adjust", oomScoreAdjust],
+    ["resources", resources],
   ]);
 }
 

@@ -19,6 +19,7 @@ import {
 } from "./configuration.ts";
 import type { LogFile } from "./perform/log-file.ts";
 import { type Performer, TooFewDescriptors } from "./perform/performer.ts";
+import { MissingControllers } from "./perform/resources.ts";
 import { type ChangeHost, ConfigurationChange } from "./reload-change.ts";
 import { describePlan, isEmptyPlan, planReload, type ReloadPlan } from "./reload-plan.ts";
 import type { Configuration } from "./specification.ts";
@@ -335,12 +336,16 @@ async function prepare(
   return error === undefined ? { logFiles } : { error };
 }
 
+/** What this host has no room for, or cannot do. */
+const refusals = [FileRefused, TooFewDescriptors, MissingControllers] as const;
+
 async function refusalOf(act: () => Promise<void>): Promise<ControlError | undefined> {
   try {
     await act();
     return undefined;
   } catch (error) {
-    if (!(error instanceof FileRefused || error instanceof TooFewDescriptors)) throw error;
-    return { kind: "refused", message: error.message };
+    const isRefusal = refusals.some((kind) => error instanceof kind);
+    if (!isRefusal) throw error;
+    return { kind: "refused", message: (error as Error).message };
   }
 }

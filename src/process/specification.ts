@@ -1,5 +1,6 @@
 import type { Backoff, StartLimit } from "../units/restarts.ts";
 import type { Bytes, Milliseconds } from "../units/units.ts";
+import type { Resource, Resources } from "./resources.ts";
 
 /** Processors that a kernel may have, CONFIG_NR_CPUS: 8192 on x86-64, and less elsewhere. */
 export const MOST_PROCESSORS = 8192;
@@ -68,6 +69,16 @@ export type SchedulingPolicy =
   | { readonly name: "other" | "batch" | "idle" }
   | { readonly name: "fifo" | "round-robin"; readonly priority: number };
 
+/**
+ * What it may take of the host with all that it starts, by its own cgroup; set when it is told of a
+ * start, and changed while it runs.
+ */
+export interface LimitedResources {
+  readonly limits: Resources;
+  /** Those that a host may be unable to keep. */
+  readonly optional: readonly Resource[];
+}
+
 /** Commands that run to their ends around each instance, as the process itself would be run. */
 export interface Hooks {
   /** One that fails is a start that is refused. */
@@ -101,6 +112,7 @@ export interface ProcessSpecification {
   readonly umask: number | undefined;
   readonly constraints: LaunchConstraints;
   readonly scheduling: Scheduling;
+  readonly resources: LimitedResources;
   readonly restart: "always" | "on-failure" | "never";
   readonly backoff: Backoff | "none";
   readonly startLimit: StartLimit | "none";

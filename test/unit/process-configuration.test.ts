@@ -107,6 +107,13 @@ limits = {nofile = 1024, core = "unlimited", nproc = {soft = 1, hard = "unlimite
 capabilities = ["cap_net_bind_service", "CAP_CHOWN"]
 no_new_privileges = true
 cgroup = "/sys/fs/cgroup/media"
+resources.memory_max = "512MiB"
+resources.memory_high = "max"
+resources.cpu_max = 1.5
+resources.cpu_weight = 50
+resources.pids_max = 64
+resources.io_weight = 10
+resources.optional = ["io_weight", "cpu_max"]
 nice = -5
 affinity = [3, "0-1", 3]
 scheduling = {fifo = 10}
@@ -158,6 +165,7 @@ describe("what is valid", () => {
       logLimit: { lines: 1_000, bytes: 262_144 },
       logFile: undefined,
       descriptorStore: 0,
+      resources: { limits: {}, optional: [] },
       autostart: true,
     });
     expect(warnings.map(({ line, key_path }) => [line, key_path])).toEqual([[2, "partition.qm"]]);
@@ -228,6 +236,17 @@ describe("what is valid", () => {
       logLimit: { lines: 10, bytes: 1_048_576 },
       logFile: undefined,
       descriptorStore: 3,
+      resources: {
+        limits: {
+          memoryMax: 536_870_912,
+          memoryHigh: "max",
+          cpuMax: 1.5,
+          cpuWeight: 50,
+          pidsMax: 64,
+          ioWeight: 10,
+        },
+        optional: ["cpuMax", "ioWeight"],
+      },
       autostart: false,
     });
   });
@@ -387,6 +406,24 @@ describe("one mistake", () => {
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],
     ["log_bytes = 1e9", "log_bytes: a size from"],
+    ["resources = {}", "resources: a cgroup beside resources"],
+    [
+      "resources = {memory_max = 1}\ncgroup = '/c'",
+      'resources.memory_max: a size such as "512MiB", as many',
+    ],
+    [
+      "resources = {cpu_max = 0.001}\ncgroup = '/c'",
+      "resources.cpu_max: processors such as 1.5, from 0.01",
+    ],
+    [
+      "resources = {cpu_weight = 0}\ncgroup = '/c'",
+      "resources.cpu_weight: a weight from 1 to 10000; 0",
+    ],
+    [
+      "resources = {pids_max = 0}\ncgroup = '/c'",
+      'resources.pids_max: a number from 1 to 4194304, or "max"; 0',
+    ],
+    ["resources = {optional = ['memory']}\ncgroup = '/c'", "resources.optional[0]: "],
     ["descriptor_store = 61", "descriptor_store: a number from 0 to 60; 61"],
     ["descriptor_store = -1", "descriptor_store: a number from 0 to 60; -1"],
     ["log_file = '/x'", 'log_file: a table such as {path = "/var/log/hostler/web.log"}; "/x"'],

@@ -101,8 +101,25 @@ describe("what differs", () => {
     expect(launches[0] === launches[1] ? "in-place" : "restart").toBe(how);
   });
 
+  test("resources, which need a cgroup: in place", () => {
+    const [one, other, none] = [
+      'cgroup = "/c"\nresources = {pids_max = 7}',
+      'cgroup = "/c"\nresources = {pids_max = 8}',
+      'cgroup = "/c"',
+    ].map(withLine) as [string, string, string];
+    for (const [before, after] of [
+      [one, other],
+      [one, none],
+      [none, one],
+    ] as const) {
+      expect(plan(before, after).processes.changed).toEqual([
+        { name: "web", keys: ["resources"], how: "in-place" },
+      ]);
+    }
+  });
+
   test("every key of a process is in the table above", () => {
-    const said = new Set(keys.map(([, key]) => key));
+    const said = new Set([...keys.map(([, key]) => key), "resources"]);
     const [{ constraints, hooks, scheduling, readiness, logLimit, ...rest }] = configurationOf(base)
       .processes as [Configuration["processes"][0]];
     expect([constraints, scheduling]).toEqual([{}, {}]);

@@ -2,9 +2,10 @@ import { printJson, printText, tellText } from "../../command-line/output.ts";
 import { formatErrors, formatWarning } from "../../toml/format-errors.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { readConfiguration } from "../configuration.ts";
+import { MissingControllers, whyNotLimited } from "../perform/resources.ts";
 import type { Configuration } from "../specification.ts";
 
-/** Validates a file without touching the system; says all that is wrong with it. */
+/** Validates a file, and looks whether this host can keep what it limits; changes nothing. */
 export async function runCheck(options: { readonly file: string; readonly json: boolean }) {
   const { file, json } = options;
   const outcome = readConfiguration(file);
@@ -15,6 +16,8 @@ export async function runCheck(options: { readonly file: string; readonly json: 
     return ExitCode.usage;
   }
   const { configuration, warnings } = outcome;
+  const unable = whyNotLimited(configuration.processes);
+  if (unable !== undefined) throw new MissingControllers(`${file}: ${unable}`);
   const order = startOrder(configuration);
   const { processes, partitions } = configuration;
   if (json) {

@@ -56,6 +56,7 @@ import {
   watchReadiness,
 } from "./readiness.ts";
 import { type RemoteHandlers, RemotePartition } from "./remote-partition.ts";
+import { MissingControllers, type ResourceResult, whyNotLimited } from "./resources.ts";
 import { reschedule, ScheduledStarts } from "./scheduled-starts.ts";
 import { StraySweep } from "./stray-sweep.ts";
 import { pipeNames, type Survey } from "./survey.ts";
@@ -88,6 +89,8 @@ export interface PerformerHandlers {
   ): void;
   onMissed(partition: string, reason: string): void;
   onTrouble(message: string): void;
+  /** What an operator who asks for more reads. */
+  onChanged(message: string): void;
   /** New lines stand in the log book of this process. */
   onLines(name: string): void;
   /** The last check of readiness has ended. */
@@ -164,6 +167,12 @@ function refuseTooFewDescriptors(
   );
 }
 
+/** @throws MissingControllers */
+function refuseMissingControllers(specifications: readonly ProcessSpecification[]): void {
+  const why = whyNotLimited(specifications);
+  if (why !== undefined) throw new MissingControllers(why);
+}
+
 /** Does what was decided: every effect becomes calls, and what comes of them becomes events. */
 export class Performer {
   readonly #loop: EventLoop;
@@ -183,7 +192,7 @@ export class Performer {
   /** Commands that look for readiness and have not ended. */
   readonly #checks = new Set<string>();
   readonly #queueRoom = new QueueRoom();
-  readonly #scheduled = new ScheduledStarts();
+  readonly #scheduled = new ScheduledStarts((name, result) => this.#tellResources(name, result));
   readonly events = new EventBook();
 
   constructor(
@@ -202,6 +211,7 @@ export class Performer {
   ) {
     const { keeping } = options;
     refuseTooFewDescriptors(configuration.processes, keeping !== undefined);
+    refuseMissingControllers(configuration.processes);
     this.#keeping = keeping;
     this.#keeper = keeping ?? keepsNothing;
     this.#survey = options.survey;
@@ -361,6 +371,7 @@ export class Performer {
     isOther: (name: string) => boolean,
   ): Promise<ReadonlyMap<string, LogFile>> {
     refuseTooFewDescriptors(processes, this.#keeping !== undefined);
+    refuseMissingControllers(processes);
     const files = new Map<string, LogFile>();
     try {
       for (const specification of processes) {
@@ -382,6 +393,7 @@ export class Performer {
    */
   async checkFor({ processes }: Configuration, isOther: (name: string) => boolean): Promise<void> {
     refuseTooFewDescriptors(processes, this.#keeping !== undefined);
+    refuseMissingControllers(processes);
     for (const { name, logFile } of processes) {
       if (logFile !== undefined && isOther(name)) await checkLogFile(logFile.path);
     }
@@ -471,11 +483,20 @@ export class Performer {
     managed: Managed,
     instance: Pick<Instance, "invocation" | "processId">,
   ): string | undefined {
-    const refusal = reschedule(managed, instance);
+    const tell = (name: string, result: ResourceResult) => this.#tellResources(name, result);
+    const refusal = reschedule(managed, instance, tell);
     if (refusal === undefined) return undefined;
     const { name } = managed.process.specification;
     this.#handlers.onTrouble(`${name}: cannot change it while it runs: ${refusal.message}`);
     return refusal.message;
+  }
+
+  /** What a start sets is as its configuration says; what changes meanwhile is worth a line. */
+  #tellResources(name: string, { changed, left }: ResourceResult): void {
+    for (const why of left) this.#handlers.onTrouble(`${name}: goes on without: ${why}`);
+    for (const { file, before, after } of changed) {
+      this.#handlers.onChanged(`${name}: ${file}: ${before} → ${after}`);
+    }
   }
 
   /** A start that is laid out is written down as one that may have been made. */

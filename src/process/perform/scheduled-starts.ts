@@ -1,5 +1,6 @@
 import type { Instance, ProcessEvent, Refusal } from "../lifecycle.ts";
 import type { ManagedProcess, Partition } from "./partition.ts";
+import { limitResources, type ResourceResult } from "./resources.ts";
 import { schedule } from "./scheduling.ts";
 
 /** What of a process has to be known. */
@@ -7,6 +8,9 @@ interface Place {
   readonly process: ManagedProcess;
   readonly partition: Partition;
 }
+
+/** Told what became of the limits of a process. */
+export type TellResources = (name: string, result: ResourceResult) => void;
 
 /** A start that was made, and may not stay. */
 interface RefusedStart {
@@ -21,7 +25,12 @@ interface RefusedStart {
  * is ended, all of it, and then told as a start that was refused.
  */
 export class ScheduledStarts {
+  readonly #tell: TellResources;
   readonly #refused = new Map<string, RefusedStart>();
+
+  constructor(tell: TellResources) {
+    this.#tell = tell;
+  }
 
   /** Some are being ended. */
   get isBusy(): boolean {
@@ -50,7 +59,7 @@ export class ScheduledStarts {
     event: Extract<ProcessEvent, { kind: "started" | "found" }>,
   ): ProcessEvent | undefined {
     const { invocation, processId } = event;
-    const refusal = reschedule({ process, partition }, { invocation, processId });
+    const refusal = reschedule({ process, partition }, { invocation, processId }, this.#tell);
     if (refusal === undefined) return event;
     const instance: Instance = { invocation, processId, startedAt: 0 };
     const answer = event.kind === "started" ? "start-refused" : "not-found";
@@ -64,10 +73,14 @@ export class ScheduledStarts {
 export function reschedule(
   { process, partition }: Place,
   { invocation, processId }: Pick<Instance, "invocation" | "processId">,
+  tell: TellResources,
 ): Refusal | undefined {
   const descriptor = partition.processOf(invocation);
   if (descriptor === undefined) return undefined;
-  const { scheduling } = process.specification;
-  const result = schedule({ processId, process: descriptor }, scheduling);
-  return typeof result === "string" ? undefined : result;
+  const { specification } = process;
+  const scheduled = { processId, process: descriptor };
+  const limited = limitResources(scheduled, invocation, specification);
+  tell(specification.name, limited);
+  const result = schedule(scheduled, specification.scheduling);
+  return limited.refusal ?? (typeof result === "string" ? undefined : result);
 }

@@ -55,6 +55,7 @@ export function makeSpecification(
     workingDirectory: undefined,
     umask: undefined,
     descriptorStore: 0,
+    resources: { limits: {}, optional: [] },
     constraints: {},
     scheduling: {},
     restart: "always",
