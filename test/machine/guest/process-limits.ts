@@ -5,7 +5,7 @@ import type { ProcessDetail, ProcessSummary } from "../../../src/process/protoco
 import { type Program, runProgram, startProgram } from "../../support/program.ts";
 import { waitFor } from "../../support/wait-for.ts";
 import type { LimitCase } from "./process-limit-cases.ts";
-import { hostlerPath, namespaces, patienceMilliseconds } from "./stage.ts";
+import { hostlerPath, patienceMilliseconds } from "./stage.ts";
 import { type Case, requireEqual, tellCases } from "./tell.ts";
 
 const parent = "/sys/fs/cgroup/processes";
@@ -82,6 +82,13 @@ const read = (group: string, name: string) => readFileSync(join(group, name), "u
 const numberIn = (group: string, name: string, word: string) =>
   Number(new RegExp(`^${word} (\\d+)$`, "m").exec(read(group, name))?.[1]);
 
+const childrenOf = (parentId: number) =>
+  readdirSync("/proc").flatMap((name) => {
+    const status =
+      existsSync(`/proc/${name}/status`) && readFileSync(`/proc/${name}/status`, "utf8");
+    return status !== false && status.includes(`\nPPid:\t${parentId}\n`) ? [Number(name)] : [];
+  });
+
 const standing = (group: string) =>
   ["memory.max", "memory.high", "cpu.max", "cpu.weight", "pids.max", "io.weight"].map((name) =>
     existsSync(join(group, name)) ? read(group, name) : "none",
@@ -97,7 +104,7 @@ const cases: Readonly<Record<LimitCase, Case>> = {
 
   "they stand in the cgroup of each, here and behind an agent": async () => {
     const agent = [hostlerPath, "process", "agent", "--socket", agentSocket];
-    partition = startProgram(["unshare", ...namespaces, ...agent]);
+    partition = startProgram(["unshare", "-f", "-p", "-m", "-n", "-i", "--mount-proc", ...agent]);
     await partition.said(/listening at/, patienceMilliseconds);
     await start();
     for (const name of ["away", "memory", "spender", "family"]) {
@@ -189,7 +196,7 @@ const cases: Readonly<Record<LimitCase, Case>> = {
       // A cgroup with a process in it gives its children no controller.
       const busy = "/sys/fs/cgroup/busy";
       mkdirSync(busy, { recursive: true });
-      const stranger = startProgram(["/bin/sleep", "100000"]);
+      await using stranger = startProgram(["/bin/sleep", "100000"]);
       writeFileSync(join(busy, "cgroup.procs"), String(stranger.processId));
       configure();
       const more = (name: string, optional: string) =>
@@ -214,7 +221,6 @@ const cases: Readonly<Record<LimitCase, Case>> = {
       requireEqual(never.detail?.startsWith("resources.memory_max (67108864) is refused: "), true);
       configure();
       await ask("reload", "--wait");
-      stranger.kill("SIGKILL");
       return never.detail ?? "";
     },
 
@@ -230,5 +236,9 @@ const cases: Readonly<Record<LimitCase, Case>> = {
 const failures = await tellCases(cases);
 if (failures > 0) console.log(orchestrator?.output.stderr ?? "");
 await orchestrator?.[Symbol.asyncDispose]();
-await partition?.[Symbol.asyncDispose]();
+if (partition !== undefined) {
+  // The agent is the first process of its namespace, and unshare(1) ends with it.
+  for (const child of childrenOf(partition.processId)) process.kill(child, "SIGKILL");
+  await partition.ended();
+}
 process.exitCode = failures === 0 ? 0 : 1;

@@ -17,16 +17,7 @@ export const patienceMilliseconds = 120_000;
  * when the last one has died.
  */
 const firstProcess = `while :; do ${hostlerPath} process agent --socket ${agentSocket}; done`;
-/** Of a partition, for unshare(1). */
-export const namespaces = [
-  "--kill-child",
-  "--fork",
-  "--pid",
-  "--mount",
-  "--mount-proc",
-  "--net",
-  "--ipc",
-];
+const namespaces = ["--kill-child", "--fork", "--pid", "--mount", "--mount-proc", "--net", "--ipc"];
 
 export class Stage implements AsyncDisposable {
   readonly partition: Program;
