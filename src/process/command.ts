@@ -359,6 +359,11 @@ const upgradeCommand = defineCommand({
       complete: "file",
       description: "A file of hostler; without it, the one that this command runs",
     },
+    digest: {
+      type: "string",
+      valueHint: "hex",
+      description: "The SHA-256 that the file must have, in hexadecimal",
+    },
     ...controlSocketFlag,
     ...jsonFlag,
   },

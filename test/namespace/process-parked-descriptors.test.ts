@@ -232,6 +232,8 @@ skipUnless("descriptors that a process parks", root, () => {
     await parker.do(orchestrator, parkPipe("b:c"));
     await waitFor("both", async () => (await parkedOf(orchestrator)).length === 2);
     expect(await parkedOf(orchestrator)).toEqual(["a", "stored"]);
+    await parker.do(orchestrator, parkPipe("x".repeat(106)));
+    await orchestrator.program.said(/FDNAME=x{40}…: expected at most 105 letters .*received 106/);
     const told = /it: FDSTORE=1: 2 descriptors are parked, and no more are taken/;
     for (let more = 0; more < 3; more += 1) await parker.do(orchestrator, parkPipe("c"));
     await orchestrator.program.said(told);

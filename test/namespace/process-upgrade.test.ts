@@ -1,6 +1,6 @@
 /** A file of hostler is brought to a host, proven, and taken by the running orchestrator. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { hostler } from "../support/binary.ts";
 import { startOrchestrator } from "../support/orchestrator.ts";
 import { runProgram } from "../support/program.ts";
@@ -52,6 +52,9 @@ skipUnless("process upgrade", root, () => {
     const size = readFileSync(hostler()).length;
     const files: readonly (readonly [path: string, why: RegExp])[] = [
       [folder.file("absent"), /Cannot read \S+absent: ENOENT.* Nothing has changed/],
+      [folder.path, /Cannot read \S+: expected an executable file, received something else/],
+      ["/dev/zero", /Cannot read \/dev\/zero: expected an executable file/],
+      [brought(folder, "plain", (path) => chmodSync(path, 0o644)), /Cannot read \S+plain: EACCES/],
       [brought(folder, "empty", (path) => truncateSync(path, 0)), /--self-test passes, received/],
       [brought(folder, "half", (path) => truncateSync(path, size / 2)), /received exit/],
       [brought(folder, "other", script("echo it is well")), /exit 0, saying "it is well/],
@@ -68,9 +71,15 @@ skipUnless("process upgrade", root, () => {
         /received kernel: too old\. Nothing has changed; run it/,
       ],
     ];
+    const other = ["--binary", hostler(), "--digest", "0".repeat(64)];
+    const words = ["process", "upgrade", "--control-socket", controlSocket];
+    const wrong = await runProgram([hostler(), ...words, ...other]);
+    expect([wrong.exitCode, wrong.stderr]).toEqual([
+      111,
+      expect.stringContaining("0000, received"),
+    ]);
     for (const [path, why] of files) {
-      const words = ["process", "upgrade", "--binary", path, "--control-socket", controlSocket];
-      const { exitCode, stderr } = await runProgram([hostler(), ...words]);
+      const { exitCode, stderr } = await runProgram([hostler(), ...words, "--binary", path]);
       expect(stderr).toMatch(why);
       expect(exitCode).toBe(111);
       expect((await aboutOf(controlSocket)).instance).toBe(instance);

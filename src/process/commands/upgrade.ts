@@ -1,4 +1,4 @@
-import { realpathSync } from "node:fs";
+import { accessSync, constants, realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import * as v from "valibot";
 import { printJson, printText } from "../../command-line/output.ts";
@@ -12,6 +12,7 @@ import { renderAbout } from "./about.ts";
 
 interface UpgradeOptions {
   readonly binary: string | undefined;
+  readonly digest: string | undefined;
   readonly "control-socket": string;
   readonly json: boolean;
 }
@@ -34,10 +35,19 @@ const reportSchema = v.looseObject({
  * file; and prints which one that is. What fails leaves everything as it was.
  */
 export async function runUpgrade(options: UpgradeOptions): Promise<number> {
+  const wanted = options.digest;
+  if (wanted !== undefined && !/^[0-9a-f]{64}$/.test(wanted)) {
+    throw new UsageError(`Expected 64 hexadecimal digits after --digest, received ${wanted}`);
+  }
   const binary = binaryOf(options.binary);
   const socket = options["control-socket"];
   const before = await withClient(socket, (client) => client.about());
   const digest = await readDigest(binary);
+  if (wanted !== undefined && wanted !== digest) {
+    throw new OrchestratorError(
+      `Expected ${binary} to have the SHA-256 ${wanted}, received ${digest}. Nothing has changed.`,
+    );
+  }
   await prove(binary, digest);
   // What was proven, whatever stands there by now.
   const after = await withClient(socket, (client) => client.reexecute({ program: binary, digest }));
@@ -63,8 +73,11 @@ function binaryOf(named: string | undefined): string {
   throw new UsageError("Expected --binary PATH, because this command runs from its sources");
 }
 
+/** Only of a file that can be executed: nobody waits for a pipe, or reads a device to its end. */
 async function readDigest(binary: string): Promise<string> {
   try {
+    if (statSync(binary).isFile()) accessSync(binary, constants.X_OK);
+    else throw new Error("expected an executable file, received something else");
     return await digestOf(binary);
   } catch (error) {
     const { message } = error as Error;

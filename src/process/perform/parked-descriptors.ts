@@ -2,7 +2,7 @@ import { isSameFile, linkTarget } from "../../../ffi/descriptor.ts";
 import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { SystemCallError } from "../../../ffi/system-call-error.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
-import { refuseName } from "../../holding/protocol.ts";
+import { limits, refuseName } from "../../holding/protocol.ts";
 import { keptNames, type ParkedName, readParked } from "../protocol-kept.ts";
 import type { CarriedParked } from "../protocol-state.ts";
 import type { Keeper, Keeping } from "./keeping.ts";
@@ -82,9 +82,12 @@ export class ParkedDescriptors {
     if (this.#parked.some((one) => isSameFile(one.descriptor, descriptor))) return "known";
     const slot = this.#newest + 1;
     const kept = keptNames.parked(this.#process, { slot, isPolled: true, name });
-    const refusal = refuseName(kept);
-    if (refusal !== undefined) {
-      return `FDNAME=${name}: nothing is parked under so long a name. ${refusal.message}`;
+    if (refuseName(kept) !== undefined) {
+      const most = limits.nameBytes - (kept.length - name.length);
+      return (
+        `FDNAME=${name.slice(0, 40)}…: expected at most ${most} letters for a process of this ` +
+        `name, received ${name.length}: it is closed`
+      );
     }
     if (this.#parked.length < this.#capacity) return undefined;
     if (this.#isFull) return "known";

@@ -100,6 +100,10 @@ function enable(group: string, controller: Controller): void {
 
 /** Of the nearest group above that has it, everybody below it may lack it. */
 function lacking(group: string, controller: Controller): string {
+  const mount = findMount();
+  if (mount !== undefined && !wordsIn(join(mount, "cgroup.controllers")).includes(controller)) {
+    return `cgroup v2 of this host, ${mount}, has no controller ${controller}: version 1 has it`;
+  }
   return (
     `the controller ${controller} is not delegated to ${dirname(group)}: Delegate=yes in the ` +
     `unit, or cgroup.subtree_control`
