@@ -1,5 +1,5 @@
 import type { MonotonicTime } from "../units/units.ts";
-import type { ProcessState, StopReason } from "./lifecycle.ts";
+import { isAtRest, type ProcessState, type StopReason } from "./lifecycle.ts";
 
 /** What is counted of processes for whoever measures them. Pure: states and times come in. */
 
@@ -87,7 +87,7 @@ export class ProcessMeter {
       return { ...meter, reason: reasonOf(after.why), diedAt: after.diedAt };
     }
     // From here on nothing starts it by itself.
-    const isOver = ["idle", "finished", "failed"].includes(after.phase);
+    const isOver = isAtRest(after);
     if (isOver) return { ...meter, reason: "asked", diedAt: undefined };
     const hasArrived = after.lastInvocation !== before.lastInvocation;
     if (!hasArrived) return meter;

@@ -28,15 +28,19 @@ export async function runReexecute(options: ReexecuteOptions): Promise<number> {
   if (file !== undefined && !isAbsolute(file)) {
     throw new UsageError(`Expected the absolute path of a file, received ${file}`);
   }
-  if (digest !== undefined && !/^[0-9a-f]{64}$/.test(digest)) {
-    throw new UsageError(`Expected 64 hexadecimal digits after --digest, received ${digest}`);
-  }
+  refuseDigest(digest);
   using client = await OrchestratorClient.connect(options["control-socket"]);
   const about = await client.reexecute({
     ...(file !== undefined && { program: file }),
     ...(digest !== undefined && { digest }),
   });
   return await tell(about, options);
+}
+
+/** @throws UsageError where --digest is given, and is no SHA-256 */
+export function refuseDigest(digest: string | undefined): void {
+  if (digest === undefined || /^[0-9a-f]{64}$/.test(digest)) return;
+  throw new UsageError(`Expected 64 hexadecimal digits after --digest, received ${digest}`);
 }
 
 /** What a crash of it would leave to go on. */

@@ -8,7 +8,7 @@ import type { Milliseconds } from "../../units/units.ts";
 import { OrchestratorClient, OrchestratorError } from "../client.ts";
 import { digestOf } from "../perform/own-program.ts";
 import type { About } from "../protocol.ts";
-import { renderAbout } from "./about.ts";
+import { refuseDigest, renderAbout } from "./about.ts";
 
 interface UpgradeOptions {
   readonly binary: string | undefined;
@@ -36,9 +36,7 @@ const reportSchema = v.looseObject({
  */
 export async function runUpgrade(options: UpgradeOptions): Promise<number> {
   const wanted = options.digest;
-  if (wanted !== undefined && !/^[0-9a-f]{64}$/.test(wanted)) {
-    throw new UsageError(`Expected 64 hexadecimal digits after --digest, received ${wanted}`);
-  }
+  refuseDigest(wanted);
   const binary = binaryOf(options.binary);
   const socket = options["control-socket"];
   const before = await withClient(socket, (client) => client.about());

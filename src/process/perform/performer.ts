@@ -483,8 +483,7 @@ export class Performer {
     managed: Managed,
     instance: Pick<Instance, "invocation" | "processId">,
   ): string | undefined {
-    const tell = (name: string, result: ResourceResult) => this.#tellResources(name, result);
-    const refusal = reschedule(managed, instance, tell);
+    const refusal = reschedule(managed, instance, this.#tellResources);
     if (refusal === undefined) return undefined;
     const { name } = managed.process.specification;
     this.#handlers.onTrouble(`${name}: cannot change it while it runs: ${refusal.message}`);
@@ -492,12 +491,12 @@ export class Performer {
   }
 
   /** What a start sets is as its configuration says; what changes meanwhile is worth a line. */
-  #tellResources(name: string, { changed, left }: ResourceResult): void {
+  readonly #tellResources = (name: string, { changed, left }: ResourceResult): void => {
     for (const why of left) this.#handlers.onTrouble(`${name}: goes on without: ${why}`);
     for (const { file, before, after } of changed) {
       this.#handlers.onChanged(`${name}: ${file}: ${before} → ${after}`);
     }
-  }
+  };
 
   /** A start that is laid out is written down as one that may have been made. */
   #forgetPrepared({ partition }: Managed, name: string): void {
