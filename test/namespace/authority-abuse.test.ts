@@ -14,7 +14,7 @@ import { rotating } from "../support/rotation.ts";
 import { program, root, skipUnless } from "../support/skips.ts";
 import { waitFor } from "../support/wait-for.ts";
 
-setDefaultTimeout(90_000);
+setDefaultTimeout(180_000);
 
 const KIBIBYTE = 1024;
 
@@ -137,10 +137,16 @@ skipUnless("10,000 half-open connections", [root, program("gcc", "gcc")], () => 
         expect(await alice.ask("whoami")).toContain("operator alice");
         await flooding.said(new RegExp(`^opened ${count}$`, "m"), 60_000);
       }
-      // The kernel says that one is open before the daemon has taken it.
-      await waitFor("them to be taken, and ended", async () => {
-        return (await metric(authority, alice.token, "hostler_http_connections_ended")) > 7_500;
-      });
+      // The kernel says that one is open before the daemon has taken it. Where the daemon's queue
+      // is full the kernel tries again later and later, and at last forgets it: so not of all.
+      const enough = 4 * defaultHttpLimits.unproven;
+      await waitFor(
+        `${enough} of them to be taken, and ended`,
+        async () => {
+          return (await metric(authority, alice.token, "hostler_http_connections_ended")) > enough;
+        },
+        60_000,
+      );
       const open = await metric(authority, alice.token, "hostler_http_connections");
       const most = Math.min(defaultHttpLimits.unproven, (descriptors ?? 20_000) / 6);
       expect(open).toBeLessThanOrEqual(most + 16);
