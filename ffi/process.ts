@@ -35,10 +35,14 @@ export interface ResourceLimit {
 }
 
 const rlimit = new NativeMemory(layouts.rlimit.size);
+const formerLimit = new NativeMemory(layouts.rlimit.size);
 
-function readLimit(offset: number): number {
-  const value = rlimit.view.getBigUint64(offset, true);
-  return value === 0xffff_ffff_ffff_ffffn ? Number.POSITIVE_INFINITY : Number(value);
+function limitIn({ view }: NativeMemory): ResourceLimit {
+  const read = (offset: number) => {
+    const value = view.getBigUint64(offset, true);
+    return value === 0xffff_ffff_ffff_ffffn ? Number.POSITIVE_INFINITY : Number(value);
+  };
+  return { soft: read(layouts.rlimit.rlim_cur), hard: read(layouts.rlimit.rlim_max) };
 }
 
 function writeLimit(offset: number, value: number): void {
@@ -54,7 +58,7 @@ export function resourceLimit(processId: number, resource: number): ResourceLimi
   const result = attempt(() => libc.prlimit(processId, resource, nullAddress, rlimit.address));
   if (result === -Errno.ESRCH || result === -Errno.EPERM) return undefined;
   if (result < 0) throw new SystemCallError("prlimit", -result);
-  return { soft: readLimit(layouts.rlimit.rlim_cur), hard: readLimit(layouts.rlimit.rlim_max) };
+  return limitIn(rlimit);
 }
 
 /** Sets a resource limit of our own: prlimit(2). */
@@ -62,6 +66,25 @@ export function setResourceLimit(resource: number, limit: ResourceLimit): void {
   writeLimit(layouts.rlimit.rlim_cur, limit.soft);
   writeLimit(layouts.rlimit.rlim_max, limit.hard);
   check("prlimit", libc.prlimit(0, resource, rlimit.address, nullAddress));
+}
+
+/**
+ * Sets a resource limit of another process, by its number: 0, or -errno (ESRCH; EPERM for a hard
+ * limit above the one it has, without CAP_SYS_RESOURCE, and for a process that is not ours to
+ * change): prlimit(2).
+ * @param onBefore told the limit that it had, where it was set
+ */
+export function setLimitOf(
+  processId: number,
+  { resource, limit }: { readonly resource: number; readonly limit: ResourceLimit },
+  onBefore: (before: ResourceLimit) => void,
+): number {
+  writeLimit(layouts.rlimit.rlim_cur, limit.soft);
+  writeLimit(layouts.rlimit.rlim_max, limit.hard);
+  const { address } = rlimit;
+  const result = attempt(() => libc.prlimit(processId, resource, address, formerLimit.address));
+  if (result === 0) onBefore(limitIn(formerLimit));
+  return result;
 }
 
 /** The limit on open descriptors, of a process (0: our own). */

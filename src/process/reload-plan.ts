@@ -3,7 +3,6 @@ import {
   type LaunchConstraints,
   type PartitionSpecification,
   type ProcessSpecification,
-  type Scheduling,
   watchdogOf,
 } from "./specification.ts";
 
@@ -67,12 +66,11 @@ function launchFacets(specification: ProcessSpecification): Facets {
 }
 
 function constraintFacets(constraints: LaunchConstraints): [string, unknown][] {
-  const { user, group, groups, limits, capabilities, noNewPrivileges, cgroup } = constraints;
+  const { user, group, groups, capabilities, noNewPrivileges, cgroup } = constraints;
   return [
     ["user", user],
     ["group", group],
     ["groups", groups],
-    ["limits", limits],
     ["capabilities", capabilities],
     ["no_new_privileges", noNewPrivileges],
     ["cgroup", cgroup],
@@ -84,7 +82,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
   const { after, autostart, restart, backoff, startLimit, readiness } = specification;
   const { onDependencyFailure, hooks, readyTimeout, liveness } = specification;
   const { stopSignal, stopGrace, logLimit, logFile, descriptorStore } = specification;
-  const { resources } = specification;
+  const { resources, constraints } = specification;
   const { nice, affinity, policy, oomScoreAdjust } = specification.scheduling;
   return new Map<string, unknown>([
     ["after", after],
@@ -110,6 +108,7 @@ function ruleFacets(specification: ProcessSpecification): Facets {
     ["scheduling", policy],
     ["oom_score_adjust", oomScoreAdjust],
     ["resources", resources],
+    ["limits", constraints.limits],
   ]);
 }
 
@@ -186,14 +185,18 @@ function changeOf(
   const rules = differing(ruleFacets(before), ruleFacets(after));
   const keys = [...new Set([...launch, ...rules])];
   // What it had before nobody knows.
-  const isFreed = (Object.keys(before.scheduling) as (keyof Scheduling)[]).some(
-    (key) => after.scheduling[key] === undefined,
-  );
+  const isFreed =
+    lacks(after.scheduling, before.scheduling) ||
+    lacks(after.constraints.limits ?? {}, before.constraints.limits ?? {});
   // Who speaks for a partition is another: what it started for us ends with the former one.
   const isMoved = partition !== undefined && otherPartitions.has(partition);
   if (launch.length > 0 || isMoved || isFreed) return [{ name, keys, how: "restart" }];
   return keys.length === 0 ? [] : [{ name, keys, how: "in-place" }];
 }
+
+/** A key that the other one has is not in it. */
+const lacks = (one: object, other: object) =>
+  Object.entries(other).some(([key, value]) => value !== undefined && !Object.hasOwn(one, key));
 
 /** Nothing would be another than it is. */
 export function isEmptyPlan({ orchestrator, processes, partitions }: ReloadPlan): boolean {

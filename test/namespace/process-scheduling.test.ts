@@ -29,6 +29,14 @@ function threadsOf(pid: number) {
 
 const isThreaded = (pid: number) => readdirSync(`/proc/${pid}/task`).length > 2;
 
+/** The soft limit and the hard one: proc_pid_limits(5). */
+function limitOf(pid: number, name: string): string[] {
+  const line = readFileSync(`/proc/${pid}/limits`, "latin1")
+    .split("\n")
+    .find((one) => one.startsWith(name));
+  return line?.slice(name.length).trim().split(/\s+/).slice(0, 2) ?? [];
+}
+
 const scoreOf = (pid: number) => Number(readFileSync(`/proc/${pid}/oom_score_adj`, "latin1"));
 
 /** Writes another configuration, and has it put in. */
@@ -96,6 +104,44 @@ skipUnless("how processes are scheduled", root, () => {
       expect(threadsOf(second)[0]?.nice).toBe(9);
     });
 
+    test(`its resource limits, while it runs: ${place.title}`, async () => {
+      using folder = temporaryFolder();
+      const lines = (limits: string) =>
+        `[process.it]\n@here\n${sleeper}\n${limits}\n[process.usual]\n@here\n${sleeper}\n`;
+      await using running = await begin(place, folder, lines(""));
+      const { orchestrator } = running;
+      const pid = await orchestrator.started("it");
+      const change = (limits: string) =>
+        reload(orchestrator, folder, lines(`limits = ${limits}`), running);
+      // One that is started without any is prepared for its restart otherwise than one with some.
+      const first = await change("{nofile = {soft = 512, hard = 1024}}");
+      expect(first.stdout).toContain("changed while it runs: it (limits)");
+      expect(limitOf(pid, "Max open files")).toEqual(["512", "1024"]);
+      await orchestrator.program.said(/it: limits\.nofile: \S+( of \S+)? → 512 of 1024$/m);
+      // What it has set itself stays, where something else is changed.
+      expect((await runProgram(["prlimit", `--pid=${pid}`, "--nofile=600:1024"])).exitCode).toBe(0);
+      await change("{nofile = {soft = 512, hard = 1024}, core = 0}");
+      expect(limitOf(pid, "Max open files")).toEqual(["600", "1024"]);
+      expect(limitOf(pid, "Max core file size")).toEqual(["0", "0"]);
+      await change("{nofile = 300, core = 0}");
+      await orchestrator.program.said(/it: limits\.nofile: 600 of 1024 → 300$/m);
+      expect((await orchestrator.summary("it")).pid).toBe(pid);
+      process.kill(pid, "SIGKILL");
+      const second = await orchestrator.started("it", 2);
+      await waitFor("its start by the new limits", () => {
+        return limitOf(second, "Max open files").join() === "300,300";
+      });
+      const freed = await change("{core = 0}");
+      expect(freed.stdout).toContain("restarted: it (limits)");
+      const third = await orchestrator.started("it", 3);
+      const usual = await orchestrator.started("usual");
+      await waitFor("its usual limit", () => {
+        const [one, other] = [third, usual].map((each) => limitOf(each, "Max open files").join());
+        return one === other;
+      });
+      expect(orchestrator.events.of("usual", "started")).toHaveLength(1);
+    });
+
     test(`one that cannot have it is no start, and is gone: ${place.title}`, async () => {
       using folder = temporaryFolder();
       const child = lonelyChild(folder, "system('sleep 1000 &'); sleep 1000000 while 1;");
@@ -121,6 +167,23 @@ skipUnless("how processes are scheduled", root, () => {
       expect(await orchestrator.stop()).toBe(0);
     });
   }
+
+  test("a limit that may not be raised is told, and all else is put in", async () => {
+    using folder = temporaryFolder();
+    const lines = (hard: number, more: string) =>
+      `[process.it]\n${sleeper}\nlimits = {nofile = {soft = 64, hard = ${hard}}${more}}\n`;
+    const before = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource", "--"];
+    await using orchestrator = await startOrchestrator({
+      ...{ folder, before, configuration: lines(512, "") },
+    });
+    const pid = await orchestrator.started("it");
+    const told = await reload(orchestrator, folder, lines(1024, ", core = 0"));
+    expect(told.exitCode).toBe(111);
+    expect(told.stderr).toMatch(/limits\.nofile = 64 of 1024: .*: it takes CAP_SYS_RESOURCE/);
+    expect(limitOf(pid, "Max open files")).toEqual(["64", "512"]);
+    expect(limitOf(pid, "Max core file size")).toEqual(["0", "0"]);
+    expect((await orchestrator.summary("it")).pid).toBe(pid);
+  });
 
   test("an orchestrator that is killed: the next one has it as the file says by then", async () => {
     using folder = temporaryFolder();

@@ -24,6 +24,8 @@ export interface OrchestratorOptions {
   readonly configuration: string;
   /** dist/hostler when not given. */
   readonly binary?: string;
+  /** Words that run it, such as setpriv with its flags. */
+  readonly before?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   /** Further words of its command line. */
   readonly words?: readonly string[];
@@ -260,12 +262,14 @@ export async function startOrchestrator(options: OrchestratorOptions): Promise<T
 export function spawnOrchestrator(
   options: OrchestratorOptions & { readonly folder: TemporaryFolder },
 ): Program {
-  const { folder, configuration, binary = hostler(), environment = {} } = options;
+  const { folder, configuration, binary = hostler(), environment = {}, before = [] } = options;
   const file = folder.file("process.toml");
   writeFileSync(file, configuration);
   const words = ["process", "orchestrator", "--config", file];
   const socket = ["--control-socket", folder.file("control.sock")];
-  return startProgram([binary, ...words, ...socket, ...(options.words ?? [])], { environment });
+  return startProgram([...before, binary, ...words, ...socket, ...(options.words ?? [])], {
+    environment,
+  });
 }
 
 /** Its socket is there only when it has taken its lock and can answer. */

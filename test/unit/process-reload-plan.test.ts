@@ -36,7 +36,7 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ['user = "nobody"', "user", "restart"],
   ['group = "nogroup"', "group", "restart"],
   ["groups = [7]", "groups", "restart"],
-  ["limits = {nofile = 7}", "limits", "restart"],
+  ["limits = {nofile = 7}", "limits", "in-place"],
   ['capabilities = ["CAP_KILL"]', "capabilities", "restart"],
   ["no_new_privileges = true", "no_new_privileges", "restart"],
   ['cgroup = "/sys/fs/cgroup/web"', "cgroup", "restart"],
@@ -67,7 +67,8 @@ const keys: readonly (readonly [line: string, key: string, how: "restart" | "in-
   ["oom_score_adjust = 500", "oom_score_adjust", "in-place"],
 ];
 
-const schedulingKeys = ["nice", "affinity", "scheduling", "oom_score_adjust"];
+/** Without the key again nobody knows what it would be. */
+const setKeys = ["nice", "affinity", "scheduling", "oom_score_adjust", "limits"];
 
 /** The base, with a line more for web. */
 const withLine = (line: string) =>
@@ -86,19 +87,36 @@ describe("what differs", () => {
     const { processes } = plan(base, withLine(line));
     expect(processes.changed).toEqual([{ name: "web", keys: [key], how }]);
     expect(processes.unchanged).toBe(1);
-    // And back again: what its scheduling was before it was said nobody knows.
+    // And back again.
     const back = plan(withLine(line), base);
-    const howBack = schedulingKeys.includes(key) ? "restart" : how;
+    const howBack = setKeys.includes(key) ? "restart" : how;
     expect(back.processes.changed).toEqual([{ name: "web", keys: [key], how: howBack }]);
   });
 
   // Found again after a crash, by the hash; told to read its configuration again, by the keys.
-  test.each(keys)("%s: a crash and a reload agree on what runs as it says", (line, _, how) => {
+  test.each(keys)("%s: a crash and a reload agree on what runs as it says", (line, key, how) => {
     const launches = [base, withLine(line)].map((text) => {
       const web = configurationOf(text).processes.find(({ name }) => name === "web");
       return launchOf(web as Configuration["processes"][0]);
     });
-    expect(launches[0] === launches[1] ? "in-place" : "restart").toBe(how);
+    // What limits it was started with the next orchestrator does not know.
+    const expected = key === "limits" ? "restart" : how;
+    expect(launches[0] === launches[1] ? "in-place" : "restart").toBe(expected);
+  });
+
+  test("limits: one more in place, one less by a restart", () => {
+    const [one, two, other] = ["nofile = 7", "nofile = 7, core = 0", "nofile = 8, core = 0"].map(
+      (said) => withLine(`limits = {${said}}`),
+    ) as [string, string, string];
+    for (const [before, after, how] of [
+      [one, two, "in-place"],
+      [two, other, "in-place"],
+      [other, one, "restart"],
+    ] as const) {
+      expect(plan(before, after).processes.changed).toEqual([
+        { name: "web", keys: ["limits"], how },
+      ]);
+    }
   });
 
   test("resources, which need a cgroup: in place", () => {

@@ -30,6 +30,7 @@ import { CARRIED_LOG_BYTES, type OrchestratorState } from "../protocol-state.ts"
 import type { ReloadStep } from "../reload-change.ts";
 import {
   type Configuration,
+  type LaunchConstraints,
   type PartitionSpecification,
   type ProcessSpecification,
   watchdogOf,
@@ -37,6 +38,7 @@ import {
 import type { CrashJournal } from "./crash-journal.ts";
 import { HoldenPartition } from "./holden-partition.ts";
 import { type Keeper, type Keeping, keepsNothing } from "./keeping.ts";
+import { formatLimit, limit } from "./limits.ts";
 import { type LivenessWatch, watchLiveness } from "./liveness.ts";
 import { LocalPartition } from "./local-partition.ts";
 import { checkLogFile, LogFile } from "./log-file.ts";
@@ -71,6 +73,8 @@ interface Managed {
   partition: Partition;
   readonly book: LogBook;
   logFile: LogFile | undefined;
+  /** What its newest start was made with; others are set when it runs. */
+  limits: LaunchConstraints["limits"];
   notifyName: string | undefined;
   notify: NotifySocket | undefined;
   readiness: ReadinessWatch | undefined;
@@ -356,7 +360,8 @@ export class Performer {
     if (inherited !== undefined) parked?.unpack(carried?.parked ?? [], inherited.unpacking);
     else if (this.#keeping !== undefined) parked?.fetch(this.#keeping);
     const process = this.#makeProcess(specification, notifyName, { output: pipes, parked });
-    const managed = { process, partition, book, logFile, notifyName };
+    const { limits } = specification.constraints;
+    const managed = { process, partition, book, logFile, notifyName, limits };
     const unwatched = { notify: undefined, readiness: undefined, liveness: undefined };
     this.#managed.set(name, { ...managed, ...unwatched });
   }
@@ -455,6 +460,7 @@ export class Performer {
       this.#changeLogFile(managed, logFile);
     } else logFile?.close();
     let pipes = managed.process.output;
+    const { constraints } = managed.process;
     let { parked } = managed.process;
     if (parked !== undefined) parked.capacity = specification.descriptorStore;
     if (launch === "other") {
@@ -473,9 +479,33 @@ export class Performer {
       ...{ output: pipes, parked },
     });
     if (launch === "other") return undefined;
-    managed.partition.renewed(name, "same");
+    // What was prepared without a limit is no start of one that has some.
+    const isPrepared = constraints === undefined && managed.process.constraints !== undefined;
+    if (isPrepared) this.#forgetPrepared(managed, name);
+    else managed.partition.renewed(name, "same");
     const instance = this.#handlers.instanceOf(name);
-    return instance === undefined ? undefined : this.#reschedule(managed, instance);
+    if (instance === undefined) return undefined;
+    const refusals = [this.#limit(managed, instance), this.#reschedule(managed, instance)];
+    return refusals.find((refusal) => refusal !== undefined);
+  }
+
+  /** What it was started with may not be what it is to have by now. */
+  #limit(
+    managed: Managed,
+    { invocation, processId }: Pick<Instance, "invocation" | "processId">,
+  ): string | undefined {
+    const { name, constraints } = managed.process.specification;
+    const { limits } = constraints;
+    if (limits === managed.limits) return undefined;
+    const process = managed.partition.processOf(invocation);
+    if (process === undefined) return undefined;
+    const { changed, refusal } = limit({ processId, process }, managed.limits, limits);
+    managed.limits = limits;
+    for (const { name: resource, before, after } of changed) {
+      const said = `${formatLimit(before)} → ${formatLimit(after)}`;
+      this.#handlers.onChanged(`${name}: limits.${resource}: ${said}`);
+    }
+    return this.#tellRefusal(name, refusal);
   }
 
   /** As the configuration says now, which may be another than when it was started. */
@@ -484,8 +514,11 @@ export class Performer {
     instance: Pick<Instance, "invocation" | "processId">,
   ): string | undefined {
     const refusal = reschedule(managed, instance, this.#tellResources);
+    return this.#tellRefusal(managed.process.specification.name, refusal);
+  }
+
+  #tellRefusal(name: string, refusal: Refusal | undefined): string | undefined {
     if (refusal === undefined) return undefined;
-    const { name } = managed.process.specification;
     this.#handlers.onTrouble(`${name}: cannot change it while it runs: ${refusal.message}`);
     return refusal.message;
   }
@@ -749,6 +782,8 @@ export class Performer {
     const managed = this.#managed.get(name);
     const told = managed === undefined ? event : this.#scheduled.pass(managed, event);
     if (told === undefined) return;
+    const isThere = told.kind === "started" || told.kind === "found";
+    if (managed !== undefined && isThere) this.#limit(managed, told);
     const { specification } = managed?.process ?? {};
     const { afterStop } = specification?.hooks ?? {};
     if (managed === undefined || told.kind !== "cleared" || afterStop === undefined) {
@@ -890,6 +925,7 @@ export class Performer {
   /** A process that tells its readiness needs its socket before it starts. */
   #startNow(managed: Managed, invocation: string, replaces: string | undefined): void {
     const { process, partition, notifyName } = managed;
+    managed.limits = process.specification.constraints.limits;
     if (notifyName === undefined || managed.notify !== undefined) {
       partition.start(process, invocation, replaces);
       return;
