@@ -35,14 +35,16 @@ const next = [
   ...agent(["opened", "followed", "status-told", "hand-over", "handed-over", "renew"]),
   ...around(["note", "stop-candidate", "collect"]),
 ];
-const kills = [
+/** The supervisor ends the agent that has asked it to, which may not live to hear the answer. */
+const endedBefore = ["fleet:restart-canonical:after"];
+const killCases = [
   ...former.map((place) => ({ version: "the former version", place })),
   ...next.map((place) => ({ version: "the new version", place })),
 ];
 
 skipUnless("an agent that is killed", root, () => {
   // Hosts of their own, which wait most of their time.
-  test.concurrent.each(rotating("fleet agent kill points", kills, { outOf: 20 }))(
+  test.concurrent.each(rotating("fleet agent kill points", killCases, { outOf: 20 }))(
     "$version at $place: the upgrade is done all the same",
     async ({ version, place }) => {
       const isFormer = version === "the former version";
@@ -64,9 +66,10 @@ skipUnless("an agent that is killed", root, () => {
         /goes on with .*versions\/7\.0\.0-/.test(host.supervisor?.output.stderr ?? ""),
       );
       // It was killed, once, and nobody else was.
-      expect(existsSync(once)).toBe(false);
       const said = host.supervisor?.output.stderr ?? "";
-      expect(said.match(/the agent ended by SIGKILL/g)).toHaveLength(1);
+      const kills = said.match(/the agent ended by SIGKILL/g)?.length ?? 0;
+      if (endedBefore.includes(place) && existsSync(once)) expect(kills).toBe(0);
+      else expect([existsSync(once), kills]).toEqual([false, 1]);
       const proven = readLayout(host.place).versions.filter(({ isProven }) => isProven);
       expect(proven.map(({ build }) => build?.version)).toContain("7.0.0");
     },

@@ -123,14 +123,14 @@ skipUnless("a configuration that is read anew", root, () => {
   test("SIGHUP does the same, also twice in a row and while one is under way", async () => {
     using folder = temporaryFolder();
     const slow = `[process.slow]\n${shell("trap '' TERM; echo there; sleep 1000")}\n`;
-    const configuration = `${slow}stop_grace = "300ms"\n`;
+    const configuration = `${slow}stop_grace = "1h"\n`;
     await using orchestrator = await startOrchestrator({ folder, configuration });
     await waitFor("its trap", async () => (await orchestrator.logs()).length > 0);
     edit(folder, `[process.one]\n${sleeper}\n`);
     orchestrator.program.kill("SIGHUP");
     await orchestrator.program.said(/reloading \S+: added: one; removed: slow; 0 as before/);
     await orchestrator.started("one");
-    expect(await pidOf(orchestrator, "slow")).not.toBeNull();
+    const stubborn = Number(await pidOf(orchestrator, "slow"));
     edit(folder, `[process.two]\n${sleeper}\n`);
     orchestrator.program.kill("SIGHUP");
     orchestrator.program.kill("SIGHUP");
@@ -144,6 +144,7 @@ skipUnless("a configuration that is read anew", root, () => {
     expect(going.stderr).toContain("slow is being removed");
     const { reason } = await orchestrator.summary("slow");
     expect(reason).toBe("the configuration has it no more");
+    process.kill(stubborn, "SIGKILL");
     await orchestrator.program.said(/reloading \S+: added: two; removed: one; 0 as before/);
     await waitFor("two alone", async () => (await namesOf(orchestrator)).join() === "two");
     await orchestrator.program.said(/process\.toml is reloaded/);
