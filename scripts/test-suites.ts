@@ -93,8 +93,8 @@ export const totalBudgetSeconds: number = 40 * 60;
 export type System = keyof typeof budgetSeconds;
 
 /**
- * Files of a third of a minute and more, in the order of their names: every second one has its turn
- * with a commit, and the others with the next, because all of them do not fit into one run.
+ * Files of a third of a minute and more, in the order of their names: every third one has its turn
+ * with a commit, and the others with the next two, because all of them do not fit into one run.
  * `run test --all`, and a run that names files or cases, leaves none out.
  */
 export const longFiles: readonly string[] = [
@@ -147,10 +147,13 @@ export const longFiles: readonly string[] = [
   "test/namespace/vm-networks.test.ts",
 ];
 
+/** So many commits in a row run all of them. */
+const LONG_FILE_TURNS = 3;
+
 /** @param turn the number of commits: neighbours differ by one */
 export function waitsForNextTurn(path: string, turn: number): boolean {
   const index = longFiles.indexOf(path);
-  return index >= 0 && index % 2 !== turn % 2;
+  return index >= 0 && index % LONG_FILE_TURNS !== turn % LONG_FILE_TURNS;
 }
 
 /** @returns the system a test file belongs to, by its name or folder: process-agent.test.ts */
