@@ -155,16 +155,45 @@ export function sweepGroups(parent: string): void {
   }
 }
 
+/** The folder for cgroups of instances that name none; or why there is none. */
+export type GroupPlace = { readonly parent: string } | { readonly refusal: string };
+
+/** In the place of a folder: below the one that is the daemon's own, where it has one. */
+export const AUTOMATIC_GROUP = "auto";
+
 /** The cgroups that one daemon made. */
 export class InstanceGroups {
+  readonly #place: GroupPlace;
   /** Parents that were not there before, and what was made above them; the deepest last. */
   readonly #made: string[];
   readonly #onMade: (path: string) => void;
 
   /** @param left what a daemon before this one made and did not take down, the deepest last */
-  constructor(left: readonly string[] = [], onMade: (path: string) => void = () => {}) {
+  constructor(
+    place: GroupPlace,
+    left: readonly string[] = [],
+    onMade: (path: string) => void = () => {},
+  ) {
+    this.#place = place;
     this.#made = [...left];
     this.#onMade = onMade;
+  }
+
+  /** The folder that is meant by a name; undefined where it is nobody's. */
+  parentOf(name: string | undefined): string | undefined {
+    if (name !== AUTOMATIC_GROUP) return name;
+    return "parent" in this.#place ? this.#place.parent : undefined;
+  }
+
+  /** Of an instance that goes on without where the daemon has no folder, or may not make it. */
+  makeAutomatic(invocation: string): InstanceGroup | { readonly refusal: string } {
+    if ("refusal" in this.#place) return this.#place;
+    const { parent } = this.#place;
+    try {
+      return this.make(parent, invocation);
+    } catch (error) {
+      return { refusal: `cannot make one in ${parent}: ${(error as Error).message}` };
+    }
   }
 
   /** @throws Error (EACCES, ENOENT …) when the parent is no cgroup folder that we may use. */

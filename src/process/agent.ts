@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { monotonicNow } from "../event-loop/clock.ts";
 import { EventLoop } from "../event-loop/event-loop.ts";
+import { InstanceGroups } from "../event-loop/instance-groups.ts";
+import { ownCgroup } from "../event-loop/own-cgroup.ts";
 import { startWorker } from "../event-loop/worker-factory.ts";
 import { ignoreSignals } from "../logging/ignored-signals.ts";
 import { LimitedLogger } from "../logging/limited-logger.ts";
@@ -22,9 +24,10 @@ import { StreamConnection } from "../messaging/stream-connection.ts";
 import type { Ending } from "../units/ending.ts";
 import { ExitCode } from "../units/exit-code.ts";
 import { hostlerVersion } from "../units/version.ts";
+import { groupPlace } from "./group-place.ts";
 import { changesBun } from "./launch-plan.ts";
 import { AgentSession, ANSWER_AFTER, agentKillPoint } from "./perform/agent-session.ts";
-import { Children } from "./perform/children.ts";
+import { type ChildHandlers, Children } from "./perform/children.ts";
 import { defaultAgentSocket, type Hello, limits, PROTOCOL_VERSION } from "./protocol.ts";
 
 export interface AgentOptions {
@@ -97,10 +100,13 @@ class Agent {
     this.#holdenEnvironment = Object.entries(process.env)
       .map(([name, value]) => `${name}=${value ?? ""}`)
       .filter((variable) => !changesBun(variable) && !variable.startsWith("HOLDEN_"));
-    this.#children = new Children(loop, {
+    const handlers: ChildHandlers = {
       onDeath: (invocation, ending) => this.#onDeath(invocation, ending),
       onCleared: () => {},
-    });
+      onTrouble: (message) => this.#logger.warn(message),
+    };
+    const groups = new InstanceGroups(groupPlace("agent", ownCgroup()));
+    this.#children = new Children(loop, handlers, groups);
   }
 
   start(): void {

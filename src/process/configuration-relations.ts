@@ -96,14 +96,7 @@ class RelationChecker {
 
   checkProcess(name: string, process: ProcessTable): void {
     const path = ["process", name];
-    const { partition, after = [], backoff, resources, cgroup } = process;
-    if (resources !== undefined && cgroup === undefined) {
-      this.#complain([...path, "resources"], {
-        expected: "a cgroup beside resources: the folder that its own is made in",
-        received: "resources alone",
-        mend: 'Add cgroup = "/sys/fs/cgroup/hostler".',
-      });
-    }
+    const { partition, after = [], backoff } = process;
     if (partition !== undefined) {
       this.#checkKnown([...path, "partition"], { kind: "partition", name: partition });
     }

@@ -447,7 +447,10 @@ export const readProcess = table(
       most: Object.keys(capabilityNumbers).length,
     }),
     no_new_privileges: flag,
-    cgroup: cgroupPath,
+    cgroup: value(
+      `"auto", or ${cgroupPathExpected}`,
+      v.union([v.literal("auto"), cgroupPathSchema]),
+    ),
     nice: value("a number from -20 to 19", wholeNumber(-20, 19)),
     affinity: list(processors, {
       expected: `an array of 1 to ${configurationLimits.ids} processors and ranges`,

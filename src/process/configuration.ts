@@ -1,3 +1,4 @@
+import { AUTOMATIC_GROUP } from "../event-loop/instance-groups.ts";
 import { makeBackoff, makeStartLimit } from "../toml/common-readers.ts";
 import {
   type ConfigurationWarning,
@@ -256,7 +257,8 @@ function makeCheck(
 }
 
 function makeConstraints(read: ProcessTable): LaunchConstraints {
-  const { user, group, groups, limits, capabilities, no_new_privileges, cgroup } = read;
+  const { user, group, groups, limits, capabilities, no_new_privileges } = read;
+  const cgroup = read.cgroup ?? (read.resources === undefined ? undefined : AUTOMATIC_GROUP);
   return {
     ...(user !== undefined && { user }),
     ...(group !== undefined && { group }),

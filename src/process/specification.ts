@@ -46,7 +46,7 @@ export interface LaunchConstraints {
   /** The only capabilities that remain, such as "CAP_NET_BIND_SERVICE". */
   readonly capabilities?: readonly string[];
   readonly noNewPrivileges?: boolean;
-  /** A cgroup v2 folder that the process is put into, as its own partition sees it. */
+  /** A cgroup v2 folder that its own is made in, as its own partition sees it; or "auto". */
   readonly cgroup?: string;
 }
 

@@ -1,4 +1,5 @@
 import { posix } from "node:path";
+import type { OwnCgroup } from "../event-loop/own-cgroup.ts";
 
 /** Where the cgroups of machines are: a folder of their own, beside the worker's. Pure. */
 
@@ -21,13 +22,8 @@ export type CgroupPlace =
 
 /**
  * @param configured "auto", "off", or the folder in which each VMM is to get one
- * @param mount where cgroup v2 is mounted; undefined: nowhere
- * @param own the worker's cgroup, as /proc/self/cgroup has it ("0::PATH"); undefined: it has none
  */
-export function placeOf(
-  configured: string,
-  { mount, own }: { readonly mount: string | undefined; readonly own: string | undefined },
-): CgroupPlace {
+export function placeOf(configured: string, { mount, own }: OwnCgroup): CgroupPlace {
   if (configured === "off") return { kind: "off", reason: "the configuration says off" };
   if (mount === undefined) return { kind: "off", reason: "cgroup v2 is not mounted" };
   if (configured !== "auto") {

@@ -10,6 +10,7 @@ import {
   defaultClientSocket,
   defaultControlSocket as defaultLuodSocket,
 } from "../../src/live-update/protocol.ts";
+import { SUPERVISOR_SUBGROUP } from "../../src/process/group-place.ts";
 import { defaultAgentSocket } from "../../src/process/protocol.ts";
 import { WORKER_SUBGROUP } from "../../src/vm/cgroup-place.ts";
 import { repositoryRoot } from "../support/binary.ts";
@@ -101,6 +102,14 @@ describe("systemd units", () => {
     expect(unit.get("Service.Delegate")).toEqual(["yes"]);
     expect(unit.get("Service.DelegateSubgroup")).toEqual([WORKER_SUBGROUP]);
     expect(unit.get("Service.RestartPreventExitStatus")).toEqual(["100"]);
+  });
+
+  test("those who start processes are in groups of their own beside them", () => {
+    for (const role of ["orchestrator", "agent"]) {
+      const unit = read(`hostler-process-${role}.service`);
+      expect(unit.get("Service.Delegate")).toEqual(["yes"]);
+      expect(unit.get("Service.DelegateSubgroup")).toEqual([SUPERVISOR_SUBGROUP]);
+    }
   });
 
   test("the orchestrator's journal survives a restart of the unit", () => {
@@ -229,7 +238,14 @@ skipUnless("systemd's view of the units", program("systemd-analyze", "systemd"),
     const { stdout: version } = await runProgram(["systemd-analyze", "--version"]);
     const release = Number(/^systemd (\d+)/.exec(version)?.[1]);
     const { exitCode, stdout, stderr } = await runProgram(["systemd-analyze", ...words]);
-    const unknown = [SURVIVAL_RELEASE, SUBGROUP_RELEASE].filter((since) => release < since);
+    const newer = [
+      ["Unit.SurviveFinalKillSignal", SURVIVAL_RELEASE],
+      ["Service.DelegateSubgroup", SUBGROUP_RELEASE],
+    ] as const;
+    const unknown = newer.flatMap(([key, since]) => {
+      const users = unitNames.filter((name) => read(name).has(key));
+      return release < since ? users : [];
+    });
     const lines = stderr.split("\n").filter((line) => line !== "");
     const warnings = lines.filter((line) => unknownSetting.test(line));
     const rest = lines.filter((line) => !unknownSetting.test(line));

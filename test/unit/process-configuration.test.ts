@@ -406,7 +406,7 @@ describe("one mistake", () => {
     ["log_lines = 0", "log_lines: a number from 1 to 1000000; 0"],
     ["log_bytes = '1KiB'", 'log_bytes: a size from "16KiB" to "64MiB", or as many bytes; "1KiB"'],
     ["log_bytes = 1e9", "log_bytes: a size from"],
-    ["resources = {}", "resources: a cgroup beside resources"],
+    ["cgroup = 'c'", 'cgroup: "auto", or an absolute path without "." and ".."; "c"'],
     [
       "resources = {memory_max = 1}\ncgroup = '/c'",
       'resources.memory_max: a size such as "512MiB", as many',
@@ -459,7 +459,7 @@ describe("one mistake", () => {
     ["capabilities = ['CAP_NET_ADM']", "capabilities[0]: a capability such as"],
     ["autostart = 'yes'", 'autostart: true or false; "yes"'],
     ["autostart = 1979-05-27", "autostart: true or false; a date or time"],
-    ["cgroup = ['x']", 'cgroup: an absolute path without "." and ".."; an array of 1 value'],
+    ["cgroup = ['x']", 'cgroup: "auto", or an absolute path without "." and ".."; an array'],
     ["no_new_privileges = {}", "no_new_privileges: true or false; a table"],
     ["comand = []", "comand: a known key; comand"],
   ];

@@ -16,7 +16,11 @@ import {
 } from "../../../ffi/process.ts";
 import { Errno, errnoMessage, errnoName, SystemCallError } from "../../../ffi/system-call-error.ts";
 import type { EventLoop, Watch } from "../../event-loop/event-loop.ts";
-import { type InstanceGroup, InstanceGroups } from "../../event-loop/instance-groups.ts";
+import {
+  AUTOMATIC_GROUP,
+  InstanceGroup,
+  type InstanceGroups,
+} from "../../event-loop/instance-groups.ts";
 import type { Ending } from "../../units/ending.ts";
 import { type LaunchPlan, launchFailureSchema } from "../launch-plan.ts";
 import type { Refusal } from "../lifecycle.ts";
@@ -58,6 +62,7 @@ export interface ChildHandlers {
   onDeath(invocation: string, ending: Ending): void;
   /** Nobody of the instance lives any more (or the rest may stay). */
   onCleared(invocation: string): void;
+  onTrouble(message: string): void;
 }
 
 export interface Child {
@@ -130,10 +135,12 @@ export class Children {
   /** Who waits for the end of an instance and of its rest. */
   readonly #waiting = new Map<string, (() => void)[]>();
   readonly #groups: InstanceGroups;
+  /** Why nobody gets a cgroup by itself: said once. */
+  #toldRefusal: string | undefined;
   readonly #ownLimit = descriptorLimit();
   readonly #childLimit = childDescriptorLimit();
 
-  constructor(loop: EventLoop, handlers: ChildHandlers, groups = new InstanceGroups()) {
+  constructor(loop: EventLoop, handlers: ChildHandlers, groups: InstanceGroups) {
     this.#loop = loop;
     this.#handlers = handlers;
     this.#groups = groups;
@@ -324,8 +331,7 @@ export class Children {
   ): void {
     let group: InstanceGroup | undefined;
     try {
-      const parent = constraints.cgroup;
-      if (parent !== undefined) group = this.#groups.make(parent, request.invocation);
+      group = this.#makeGroup(constraints.cgroup, request.invocation);
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
       const refusal = { message: `Cannot make the cgroup: ${message}`, code };
@@ -371,6 +377,20 @@ export class Children {
         this.#discard(started.process, group, () => onResult({ kind: "refused", refusal }));
       }
     });
+  }
+
+  /** @throws Error (EACCES, ENOENT …) where it has to be in a folder that we may not use */
+  #makeGroup(parent: string | undefined, invocation: string): InstanceGroup | undefined {
+    if (parent === undefined) return undefined;
+    if (parent !== AUTOMATIC_GROUP) return this.#groups.make(parent, invocation);
+    const made = this.#groups.makeAutomatic(invocation);
+    if (made instanceof InstanceGroup) return made;
+    const { refusal } = made;
+    if (refusal !== this.#toldRefusal) {
+      this.#handlers.onTrouble(`processes have no cgroups of their own: ${refusal}`);
+    }
+    this.#toldRefusal = refusal;
+    return undefined;
   }
 
   /**

@@ -93,6 +93,7 @@ export class LocalPartition implements Partition {
   readonly #adopted: RemoteInstances;
   /** Of those, who has not been cleared: dead or alive. */
   readonly #uncleared = new Set<string>();
+  readonly #groups: InstanceGroups;
   /** Clearings of those that have begun and have not come to their end. */
   #clearing = 0;
 
@@ -116,7 +117,9 @@ export class LocalPartition implements Partition {
     const childHandlers = {
       onDeath: (invocation: string, ending: Ending) => this.#onDeath(invocation, ending),
       onCleared: (invocation: string) => this.#names.delete(invocation),
+      onTrouble: handlers.onTrouble,
     };
+    this.#groups = groups;
     this.#children = new Children(loop, childHandlers, groups);
   }
 
@@ -384,7 +387,7 @@ export class LocalPartition implements Partition {
 
   /** Its parent is somebody who does not clear; its number may mean another by now. */
   #clearAdopted({ specification }: ManagedProcess, invocation: string, onGone: () => void): void {
-    const parent = specification.constraints.cgroup;
+    const parent = this.#groups.parentOf(specification.constraints.cgroup);
     const group = parent === undefined ? undefined : InstanceGroup.left(parent, invocation);
     if (specification.leftovers === "keep") {
       group?.remove();

@@ -4,11 +4,18 @@ import type { OwnedDescriptor } from "../../../ffi/owned-descriptor.ts";
 import { descriptorLimit } from "../../../ffi/process.ts";
 import { monotonicNow } from "../../event-loop/clock.ts";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
-import { clearLeftGroups, InstanceGroups, sweepGroups } from "../../event-loop/instance-groups.ts";
+import {
+  AUTOMATIC_GROUP,
+  clearLeftGroups,
+  InstanceGroups,
+  sweepGroups,
+} from "../../event-loop/instance-groups.ts";
+import { ownCgroup } from "../../event-loop/own-cgroup.ts";
 import { SocketPathError } from "../../messaging/listener.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import { formatDuration, type Milliseconds, type MonotonicTime } from "../../units/units.ts";
 import { degradedBy, EventBook } from "../event-book.ts";
+import { groupPlace } from "../group-place.ts";
 import { newInvocation } from "../invocation.ts";
 import {
   type EffectKind,
@@ -187,6 +194,7 @@ export class Performer {
   readonly #keeping: Keeping | undefined;
   readonly #keeper: Keeper;
   readonly #survey: Survey;
+  readonly #groups: InstanceGroups;
   readonly #local: LocalPartition;
   readonly #remote = new Map<string, RemotePartition>();
   readonly #holden = new Map<string, HoldenPartition>();
@@ -232,8 +240,10 @@ export class Performer {
     const onPrepared = this.#onPrepared;
     const { onTrouble } = options.handlers;
     const { journal } = options;
-    const groups = new InstanceGroups(journal.madeFolders, (path) => journal.made(path));
-    this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble, keeper }, groups);
+    const place = groupPlace("orchestrator", ownCgroup());
+    const made = (path: string) => journal.made(path);
+    this.#groups = new InstanceGroups(place, journal.madeFolders, made);
+    this.#local = new LocalPartition(loop, { emit, onPrepared, onTrouble, keeper }, this.#groups);
     this.#hello = options.hello;
     for (const specification of configuration.partitions) this.#addAgent(specification);
     const { inherited } = options;
@@ -740,9 +750,8 @@ export class Performer {
     const parents = new Map<string, string>();
     for (const [name, { process }] of this.#managed) {
       const { partition, constraints } = process.specification;
-      if (partition === undefined && constraints.cgroup !== undefined) {
-        parents.set(name, constraints.cgroup);
-      }
+      const parent = this.#groups.parentOf(constraints.cgroup);
+      if (partition === undefined && parent !== undefined) parents.set(name, parent);
     }
     const groups = [...left].flatMap(([invocation, name]) => {
       const parent = parents.get(name);
@@ -767,7 +776,7 @@ export class Performer {
   /** The cgroup of an instance of this host; undefined where it has none of its own. */
   cgroupOf(name: string, invocation: string): string | undefined {
     const specification = this.#managed.get(name)?.process.specification;
-    const parent = specification?.constraints.cgroup;
+    const parent = this.#groups.parentOf(specification?.constraints.cgroup);
     if (parent === undefined || specification?.partition !== undefined) return undefined;
     return `${parent}/${invocation}`;
   }
@@ -845,10 +854,11 @@ export class Performer {
     }
   }
 
-  /** A cgroup holds whoever flees; else they are looked for when the restart has been made. */
+  /** A cgroup holds whoever flees; where there may be none, they are looked for after a restart. */
   #sweepAfter({ name, leftovers, constraints }: ProcessSpecification, invocation: string): void {
     if (leftovers !== "kill") return;
-    if (constraints.cgroup === undefined) this.#strays.add(invocation, name);
+    const { cgroup } = constraints;
+    if (cgroup === undefined || cgroup === AUTOMATIC_GROUP) this.#strays.add(invocation, name);
   }
 
   /** Says that an ending is unknown which nobody told in time; a later one is noted as well. */

@@ -1,15 +1,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { hasEnded } from "../../../ffi/pidfd.ts";
+import { findCgroupMount } from "../../event-loop/own-cgroup.ts";
 import { refusalCode } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { Refusal } from "../lifecycle.ts";
-import { type Controller, linesOf, type ResourceLine } from "../resources.ts";
+import { type Controller, linesOf, type Resource, type ResourceLine } from "../resources.ts";
 import type { ProcessSpecification } from "../specification.ts";
 import type { Scheduled } from "./scheduling.ts";
-
-/** Where cgroup v2 is mounted: alone, or beside version 1, which then has the controllers. */
-const mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] as const;
 
 /** A limit that is another now. */
 export interface ChangedResource {
@@ -44,9 +42,7 @@ export function limitResources(
   if (hasEnded(process)) return nothing;
   if (group === undefined || basename(group) !== invocation) {
     if (lines.every(({ isDeclared }) => !isDeclared)) return nothing;
-    const found = group ?? "none of version 2";
-    const message = `resources: expected a cgroup of its own, received ${found}`;
-    return { ...nothing, refusal: { message, code: undefined } };
+    return withoutGroup(lines, resources.optional, group ?? "none of version 2");
   }
   const { optional } = resources;
   const changed: ChangedResource[] = [];
@@ -60,6 +56,25 @@ export function limitResources(
     else refusal ??= result;
   }
   return hasEnded(process) ? nothing : { changed, refusal, left };
+}
+
+/** Whoever starts it says why it gets none. */
+function withoutGroup(
+  lines: readonly ResourceLine[],
+  optional: readonly Resource[],
+  found: string,
+): ResourceResult {
+  const message = `expected a cgroup of its own, received ${found}`;
+  const declared = lines.filter(({ isDeclared }) => isDeclared);
+  const left = declared.filter(({ resource }) => optional.includes(resource));
+  return {
+    changed: [],
+    refusal:
+      left.length === declared.length
+        ? undefined
+        : { message: `resources: ${message}`, code: undefined },
+    left: left.map((line) => refuse(line, message, undefined).message),
+  };
 }
 
 /** @returns undefined where it stands there already, or never stood there otherwise */
@@ -100,7 +115,7 @@ function enable(group: string, controller: Controller): void {
 
 /** Of the nearest group above that has it, everybody below it may lack it. */
 function lacking(group: string, controller: Controller): string {
-  const mount = findMount();
+  const mount = findCgroupMount();
   if (mount !== undefined && !wordsIn(join(mount, "cgroup.controllers")).includes(controller)) {
     return `cgroup v2 of this host, ${mount}, has no controller ${controller}: version 1 has it`;
   }
@@ -113,11 +128,9 @@ function lacking(group: string, controller: Controller): string {
 /** The folder of a process's cgroup of version 2, as the host sees it: cgroups(7). */
 function groupOf(processId: number): string | undefined {
   const path = /^0::(\/.*)$/m.exec(read(`/proc/${processId}/cgroup`) ?? "")?.[1];
-  const mount = findMount();
+  const mount = findCgroupMount();
   return path === undefined || mount === undefined ? undefined : join(mount, path);
 }
-
-const findMount = () => mounts.find((mount) => existsSync(join(mount, "cgroup.controllers")));
 
 const wordsIn = (path: string): string[] => (read(path) ?? "").split(/\s+/).filter(Boolean);
 
@@ -139,7 +152,7 @@ export class MissingControllers extends Error {
 export function whyNotLimited(
   processes: readonly Pick<ProcessSpecification, "name" | "resources">[],
 ): string | undefined {
-  const mount = findMount();
+  const mount = findCgroupMount();
   const offered = mount === undefined ? [] : wordsIn(join(mount, "cgroup.controllers"));
   for (const { name, resources } of processes) {
     for (const { resource, key, controller, isDeclared } of linesOf(resources.limits)) {

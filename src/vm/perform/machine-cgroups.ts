@@ -10,6 +10,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import type { EventLoop } from "../../event-loop/event-loop.ts";
 import { InstanceGroup, sweepGroups } from "../../event-loop/instance-groups.ts";
+import { ownCgroup } from "../../event-loop/own-cgroup.ts";
 import { placeOf } from "../cgroup-place.ts";
 import {
   type Controller,
@@ -64,7 +65,7 @@ export class MachineCgroups {
 
   /** @param configured "auto", "off", or the folder in which each VMM gets one */
   static open(configured: string): MachineCgroups {
-    const place = placeOf(configured, { mount: findMount(), own: ownCgroup() });
+    const place = placeOf(configured, ownCgroup());
     if (place.kind === "off") return new MachineCgroups(place);
     const { parent, base, obstacle } = place;
     try {
@@ -139,8 +140,7 @@ export class MachineCgroups {
 
   /** The worker's, where its VMMs have their own; undefined where they have none. */
   get own(): string | undefined {
-    const mount = findMount();
-    const own = ownCgroup();
+    const { mount, own } = ownCgroup();
     const isHidden = mount === undefined || own === undefined || own.startsWith("/..");
     return this.status.kind === "off" || isHidden ? undefined : join(mount, own);
   }
@@ -242,15 +242,6 @@ function blockDeviceOf(folder: string): string | { readonly reason: string } {
     return { reason: `the device of ${folder} is not known: ${messageOf(error)}` };
   }
 }
-
-/** proc_pid_mountinfo(5): the fifth field is the place, and the type follows the "-". */
-function findMount(): string | undefined {
-  const lines = (readText("/proc/self/mountinfo") ?? "").split("\n");
-  const found = lines.find((line) => line.split(" - ")[1]?.startsWith("cgroup2 ") === true);
-  return found?.split(" ")[4];
-}
-
-const ownCgroup = () => /^0::(.*)$/m.exec(readText("/proc/self/cgroup") ?? "")?.[1];
 
 /** Gives what is below a group all the controllers that it has. @returns why not all were given */
 function enable(group: string): string | undefined {

@@ -8,7 +8,11 @@ import type { LimitCase } from "./process-limit-cases.ts";
 import { hostlerPath, patienceMilliseconds } from "./stage.ts";
 import { type Case, requireEqual, tellCases } from "./tell.ts";
 
+/** Of those that name it, and of those that name none. */
 const parent = "/sys/fs/cgroup/processes";
+const automatic = "/sys/fs/cgroup/hostler";
+const unnamed = ["all", "away"];
+const parentOf = (name: string) => (unnamed.includes(name) ? automatic : parent);
 const socket = "/run/process.sock";
 const agentSocket = "/run/agent.sock";
 const file = "/run/process.toml";
@@ -23,13 +27,19 @@ const take = `command = ["/bin/sh", "-c", '''
   rm /run/take
   x=$(head -c 64m /dev/zero | tr "\\\\0" x)
   exec sleep 100000''']`;
-/** Somebody below it starts more than it may have, until it is refused and ends of that. */
-const fork = `command = ["/bin/sh", "-c",
-  "(while :; do sleep 100000 & done) 2>/dev/null; exec sleep 100000"]`;
+/**
+ * Somebody below it starts more than it may have, until it is refused and ends of that; when it is
+ * told to by a file, because a process that has just been started is not limited yet.
+ */
+const fork = `command = ["/bin/sh", "-c", '''
+  while [ ! -e /run/fork ]; do usleep 10000; done
+  (while :; do sleep 100000 & done) 2>/dev/null
+  exec sleep 100000''']`;
 const sleep = 'command = ["/bin/sleep", "100000"]';
 
 const table = (name: string, lines: string, resources: string) =>
-  `[process.${name}]\n${lines}\ncgroup = "${parent}"\nbackoff = "none"\n` +
+  `[process.${name}]\n${lines}\nbackoff = "none"\n` +
+  (unnamed.includes(name) ? "" : `cgroup = "${parent}"\n`) +
   (resources === "" ? "" : `resources = {${resources}}\n`);
 
 const limits =
@@ -77,7 +87,7 @@ const detail = async (name: string) =>
   JSON.parse(await ask("show", name, "--json")) as ProcessDetail;
 const summaryOf = async (name: string): Promise<ProcessSummary> => (await detail(name)).summary;
 const groupOf = async (name: string) =>
-  join(parent, (await summaryOf(name)).invocation ?? "no invocation");
+  join(parentOf(name), (await summaryOf(name)).invocation ?? "no invocation");
 const read = (group: string, name: string) => readFileSync(join(group, name), "utf8").trim();
 const numberIn = (group: string, name: string, word: string) =>
   Number(new RegExp(`^${word} (\\d+)$`, "m").exec(read(group, name))?.[1]);
@@ -148,6 +158,7 @@ const cases: Readonly<Record<LimitCase, Case>> = {
 
   "one more process than it may have is refused by the kernel": async () => {
     const group = await groupOf("family");
+    writeFileSync("/run/fork", "");
     await waitFor(
       "a refusal",
       () => numberIn(group, "pids.events", "max") > 0,
@@ -228,7 +239,9 @@ const cases: Readonly<Record<LimitCase, Case>> = {
     orchestrator?.kill("SIGTERM");
     const ended = await orchestrator?.ended(patienceMilliseconds);
     requireEqual(ended?.exitCode, 0);
-    const left = existsSync(parent) ? readdirSync(parent, { withFileTypes: true }) : [];
+    const left = [parent, automatic].flatMap((path) =>
+      existsSync(path) ? readdirSync(path, { withFileTypes: true }) : [],
+    );
     return requireEqual(left.filter((one) => one.isDirectory()).length, 0);
   },
 };
