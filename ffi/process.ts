@@ -45,9 +45,14 @@ function limitIn({ view }: NativeMemory): ResourceLimit {
   return { soft: read(layouts.rlimit.rlim_cur), hard: read(layouts.rlimit.rlim_max) };
 }
 
-function writeLimit(offset: number, value: number): void {
-  const infinite = value === Number.POSITIVE_INFINITY;
-  rlimit.view.setBigUint64(offset, infinite ? 0xffff_ffff_ffff_ffffn : BigInt(value), true);
+/** What the next call sets. */
+function putLimit({ soft, hard }: ResourceLimit): void {
+  const write = (offset: number, value: number) => {
+    const infinite = value === Number.POSITIVE_INFINITY;
+    rlimit.view.setBigUint64(offset, infinite ? 0xffff_ffff_ffff_ffffn : BigInt(value), true);
+  };
+  write(layouts.rlimit.rlim_cur, soft);
+  write(layouts.rlimit.rlim_max, hard);
 }
 
 /**
@@ -63,28 +68,24 @@ export function resourceLimit(processId: number, resource: number): ResourceLimi
 
 /** Sets a resource limit of our own: prlimit(2). */
 export function setResourceLimit(resource: number, limit: ResourceLimit): void {
-  writeLimit(layouts.rlimit.rlim_cur, limit.soft);
-  writeLimit(layouts.rlimit.rlim_max, limit.hard);
+  putLimit(limit);
   check("prlimit", libc.prlimit(0, resource, rlimit.address, nullAddress));
 }
 
 /**
- * Sets a resource limit of another process, by its number: 0, or -errno (ESRCH; EPERM for a hard
- * limit above the one it has, without CAP_SYS_RESOURCE, and for a process that is not ours to
- * change): prlimit(2).
- * @param onBefore told the limit that it had, where it was set
+ * Sets a resource limit of another process, by its number: the one that it had, or -errno (ESRCH;
+ * EPERM for a hard limit above the one it has, without CAP_SYS_RESOURCE, and for a process that is
+ * not ours to change): prlimit(2).
  */
 export function setLimitOf(
   processId: number,
-  { resource, limit }: { readonly resource: number; readonly limit: ResourceLimit },
-  onBefore: (before: ResourceLimit) => void,
-): number {
-  writeLimit(layouts.rlimit.rlim_cur, limit.soft);
-  writeLimit(layouts.rlimit.rlim_max, limit.hard);
+  resource: number,
+  limit: ResourceLimit,
+): ResourceLimit | number {
+  putLimit(limit);
   const { address } = rlimit;
   const result = attempt(() => libc.prlimit(processId, resource, address, formerLimit.address));
-  if (result === 0) onBefore(limitIn(formerLimit));
-  return result;
+  return result < 0 ? result : limitIn(formerLimit);
 }
 
 /** The limit on open descriptors, of a process (0: our own). */

@@ -56,9 +56,11 @@ const rowsAt = ({ host, disk }: Place): Readonly<Record<string, () => Promise<nu
     return speed(2 * disk.size, report.written.duration_ms + report.read.duration_ms);
   },
   "verify, fio": async () => {
-    const words = ["--rw=write", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"];
-    // It would leave a file where it is run.
-    words.push("--verify_state_save=0");
+    const words = [
+      ...["--rw=write", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"],
+      // It would leave a file where it is run.
+      "--verify_state_save=0",
+    ];
     const { read, write } = await fio(disk, words);
     return speed(2 * disk.size, write.runtime + read.runtime);
   },

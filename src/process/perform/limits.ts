@@ -34,14 +34,16 @@ export function limit({ processId, process }: Scheduled, from: Limits, to: Limit
     if (hasEnded(process)) return { changed, refusal: undefined };
     const resource = limitNumbers[name];
     if (resource === undefined) throw new Error(`Bug: no limit ${name}`);
-    const result = setLimitOf(processId, { resource, limit: after }, (before) => {
+    const before = setLimitOf(processId, resource, after);
+    if (typeof before !== "number") {
       changed.push({ name, before, after });
-    });
-    if (result === 0 || result === -Errno.ESRCH) continue;
+      continue;
+    }
+    if (before === -Errno.ESRCH) continue;
     // What is refused keeps nothing else from being set.
-    const mend = result === -Errno.EPERM ? ": it takes CAP_SYS_RESOURCE" : "";
-    const message = `limits.${name} = ${formatLimit(after)}: ${errnoMessage(-result)}${mend}`;
-    refusal = { message, code: errnoName(-result) };
+    const mend = before === -Errno.EPERM ? ": it takes CAP_SYS_RESOURCE" : "";
+    const message = `limits.${name} = ${formatLimit(after)}: ${errnoMessage(-before)}${mend}`;
+    refusal = { message, code: errnoName(-before) };
   }
   return { changed, refusal };
 }
