@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { release } from "node:os";
 import { dirname, join } from "node:path";
+import { cgroupPathOf } from "../event-loop/own-cgroup.ts";
 import { defaultAgentSocket, defaultControlSocket } from "../process/protocol.ts";
 import {
   type CallFeature,
@@ -101,7 +102,7 @@ export function probeOwnStatus(): OwnStatus | undefined {
 export function probeCgroup(): CgroupFindings {
   const mounts = (readText("/proc/self/mountinfo") ?? "").split("\n").map(parseMount);
   const mount = mounts.find(({ type }) => type === "cgroup2")?.place;
-  const path = /^0::(.*)$/m.exec(readText("/proc/self/cgroup") ?? "")?.[1];
+  const path = cgroupPathOf("self");
   // Without the slash that the root cgroup's path ends with.
   const expected = mount && path && join(mount, path).replace(/\/$/, "");
   const folder = expected && existsSync(expected) ? expected : undefined;

@@ -12,6 +12,7 @@ import {
   statfsSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { cgroupPathOf } from "../event-loop/own-cgroup.ts";
 import { observeHypervisors } from "../hypervisor/observe.ts";
 import { hasOpen, readHolder } from "../journal/lock-holder.ts";
 import { placeOf } from "../vm/cgroup-place.ts";
@@ -80,7 +81,7 @@ function probeWorker(
   const lock = canonical(join(artifactsFolder, "lock"));
   const processId = lock === undefined ? undefined : readHolder(lock);
   if (lock === undefined || processId === undefined || !hasOpen(processId, lock)) return undefined;
-  const own = /^0::(.*)$/m.exec(readText(`/proc/${processId}/cgroup`) ?? "")?.[1];
+  const own = cgroupPathOf(processId);
   const place = placeOf(configured, { mount, own });
   if (place.kind === "off") return { processId, place, controllers: [] };
   const offered = readText(join(place.base, "cgroup.controllers"));

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { hasEnded } from "../../../ffi/pidfd.ts";
-import { findCgroupMount } from "../../event-loop/own-cgroup.ts";
+import { cgroupPathOf, findCgroupMount } from "../../event-loop/own-cgroup.ts";
 import { refusalCode } from "../../journal/file-refused.ts";
 import { ExitCode } from "../../units/exit-code.ts";
 import type { Refusal } from "../lifecycle.ts";
@@ -127,7 +127,7 @@ function lacking(group: string, controller: Controller): string {
 
 /** The folder of a process's cgroup of version 2, as the host sees it: cgroups(7). */
 function groupOf(processId: number): string | undefined {
-  const path = /^0::(\/.*)$/m.exec(read(`/proc/${processId}/cgroup`) ?? "")?.[1];
+  const path = cgroupPathOf(processId);
   const mount = findCgroupMount();
   return path === undefined || mount === undefined ? undefined : join(mount, path);
 }
